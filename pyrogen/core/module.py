@@ -1,0 +1,174 @@
+r"""The one abstraction: a module that, given a context, is a probability distribution.
+
+A generative model is a probability distribution :math:`p(x)` or :math:`p(x \mid c)`. A
+:class:`DistributionModule` owns the parameters :math:`\theta` and its ``forward(context)`` gives
+:math:`p_\theta(x \mid c)` as a Pyro distribution, made per call, light, without parameters of its own. A
+:class:`BijectionModule` is the same idea for transforms.
+
+Used at a ``pyro.sample`` site, a module's parameters must reach ``SVI``. Pyro's ``SVI`` finds parameters by listening
+for ``param`` statements while it runs the model, so :meth:`DistributionModule.__call__` makes one such statement, and
+only while somebody listens. The name is unique for each instance and renewed by copying and pickling: under equal names
+the second module would silently not train.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import nullcontext
+
+import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
+from torch.distributions.transforms import Transform
+
+from .density import Density
+from .objective import MaximumLikelihood
+from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_shape_of, context_batch_shape
+
+
+class DistributionModule(nn.Module):
+    """A module whose ``forward(context=None)`` gives a Pyro distribution.
+
+    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``. They get a Pyro model/guide pair,
+    a training objective and the context checks.
+
+    Args:
+        event_shape: Shape of one event :math:`x`.
+        context_shape: ``None`` for an unconditional module; the shape of one context tensor, whose batch dimensions
+            broadcast; or a dict of shapes for several tensors. Labels are integers of shape ``()``.
+    """
+
+    density: Density = "exact"
+
+    def __init__(self, event_shape: int | tuple[int, ...], context_shape: ContextShape = None) -> None:
+        super().__init__()
+        self.event_shape = as_shape(event_shape, "event_shape")
+        self.context_shape = as_context_shape(context_shape)
+        self._instance = _Instance()
+
+    def forward(self, context: Context = None) -> TorchDistributionMixin:
+        """The distribution of one event given the context.
+
+        Shape:
+            The distribution has ``event_shape`` as declared, and the batch dimensions of the context as
+            ``batch_shape``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `forward(context=None)`")
+
+    def __call__(self, context: Context = None) -> TorchDistributionMixin:
+        context_batch_shape(context, self.context_shape)
+        if _PYRO_STACK and _svi_listens():
+            pyro.module(self._instance.name, self)
+        return super().__call__(context)
+
+    @property
+    def model(self) -> nn.Module:
+        """The Pyro model: one data plate, one site ``"x"``.
+
+        Called as ``model(x=None, context=None, size=None)``. With ``x`` the site is observed, and ``size`` is the number
+        of data the minibatch stands for. Without ``x``, ``size`` events are drawn, one for each context, or one without
+        a plate.
+        """
+        return Model(self)
+
+    @property
+    def guide(self) -> nn.Module:
+        """The Pyro guide, empty where nothing is latent; called like :attr:`model`.
+
+        Raises:
+            NotImplementedError: the module is implicit, so no ELBO can train it.
+        """
+        if self.density is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no log_prob, so it has no guide and no ELBO; train it with its `objective()`"
+            )
+        return Guide(self)
+
+    def objective(self) -> nn.Module:
+        """The default objective, which ``fit`` uses: here maximum likelihood."""
+        return MaximumLikelihood(self)
+
+
+class BijectionModule(nn.Module):
+    """A module whose ``forward(context=None)`` gives a torch ``Transform``.
+
+    The transform maps noise to data and has ``forward_and_log_det`` and ``inverse_and_log_det`` (one pass each).
+
+    Args:
+        event_shape: Shape of one event, the same on both sides.
+        context_shape: As for :class:`DistributionModule`.
+    """
+
+    def __init__(self, event_shape: int | tuple[int, ...], context_shape: ContextShape = None) -> None:
+        super().__init__()
+        self.event_shape = as_shape(event_shape, "event_shape")
+        self.context_shape = as_context_shape(context_shape)
+
+    def forward(self, context: Context = None) -> Transform:
+        """The transform given the context; its batch shape is that of the context."""
+        raise NotImplementedError(f"{type(self).__name__} must define `forward(context=None)`")
+
+
+class Model(nn.Module):
+    """A module as a Pyro model: an entry point. To compose, call the module at a site of your own model."""
+
+    def __init__(self, module: DistributionModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor:
+        with data_plate(self.module, x, context, size):
+            return pyro.sample("x", self.module(context), obs=x)
+
+
+class Guide(nn.Module):
+    """The guide of a model without latent variables."""
+
+    def __init__(self, module: DistributionModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> None:
+        return None
+
+
+def data_plate(module: DistributionModule, x: Tensor | None, context: Context, size: int | None):
+    """The one plate ``"data"`` of a model/guide pair, or no plate for a single datum.
+
+    Raises:
+        ValueError: ``x`` and the context have more than one batch dimension, or ``size`` is smaller than the batch.
+    """
+    batch = context_batch_shape(context, module.context_shape)
+    if x is not None:
+        batch = batch_shape_of(x, module.event_shape, "x")
+    elif not batch and size is not None:
+        batch = (size,)
+    if len(batch) > 1:
+        raise ValueError(f"`x` and `context` must have at most one batch dimension (the data plate), got {tuple(batch)}")
+    if not batch:
+        return nullcontext()
+    rows = batch[0]
+    if size is None or size == rows:
+        return pyro.plate("data", rows, dim=-1)
+    if size < rows:
+        raise ValueError(f"`size` must be at least the {rows} rows of the batch, got {size}")
+    return pyro.plate("data", size, subsample=range(rows), dim=-1)
+
+
+class _Instance:
+    """A name that belongs to one instance: a copy or an unpickled twin gets a new one."""
+
+    def __init__(self) -> None:
+        self.name = f"pyrogen.{uuid.uuid4().hex}"
+
+    def __deepcopy__(self, memo: dict) -> _Instance:
+        return _Instance()
+
+    def __reduce__(self) -> tuple:
+        return _Instance, ()
+
+
+def _svi_listens() -> bool:
+    return any(isinstance(messenger, TraceMessenger) and messenger.param_only for messenger in _PYRO_STACK)

@@ -1,0 +1,66 @@
+"""From a network to a distribution module."""
+
+from __future__ import annotations
+
+from math import prod
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import nn
+
+from .families import Family
+from .module import DistributionModule
+from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+
+
+class Parametric(DistributionModule):
+    r"""A distribution whose parameters a network computes from the context: :math:`p(x \mid c) = f(x; \text{net}(c))`.
+
+    An encoder, a decoder or a measurement model is one; with a network that takes no context it is a plain
+    distribution with learnable parameters.
+
+    Args:
+        network: Takes the context, one batch dimension in front, and gives ``family.size`` numbers for each element of
+            the event, in the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without
+            arguments if there is no context.
+        family: What distribution the numbers make; see :mod:`pyrogen.core.families`.
+        event_shape: Shape of one event.
+        context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
+
+    Raises:
+        ValueError: the network's output does not hold ``family.size * prod(event_shape)`` numbers a row (when called).
+
+    Example:
+        >>> encoder = Parametric(nn.Linear(4, 6), families.diagonal_normal, event_shape=(3,), context_shape=(4,))
+        >>> encoder(torch.zeros(5, 4)).shape()
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self, network: nn.Module, family: Family, *, event_shape: Shape, context_shape: ContextShape = None
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        self.network = network
+        self.family = family
+
+    def forward(self, context: Context = None) -> TorchDistributionMixin:
+        batch_shape = context_batch_shape(context, self.context_shape)
+        numbers = self._numbers(context, batch_shape)
+        expected = self.family.size * prod(self.event_shape)
+        rows = prod(batch_shape)
+        if numbers.numel() != rows * expected:
+            raise ValueError(
+                f"`network` must give {expected} numbers a row for `event_shape` {self.event_shape}, "
+                f"got an output of shape {tuple(numbers.shape)} for {rows} rows"
+            )
+        return self.family(numbers.reshape(*batch_shape, self.family.size, *self.event_shape), len(self.event_shape))
+
+    def _numbers(self, context, batch_shape):
+        if self.context_shape is None:
+            return self.network()
+        if not isinstance(self.context_shape, dict):
+            return self.network(flatten_batch(context, self.context_shape))
+        rows = {
+            key: flatten_batch(context[key].expand(*batch_shape, *shape), shape)
+            for key, shape in self.context_shape.items()
+        }
+        return self.network(rows)

@@ -1,0 +1,74 @@
+"""Shapes: what an event, a batch and a context look like, and the errors when they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+Context = Tensor | Mapping[str, Tensor] | None
+ContextShape = Shape | dict[str, Shape] | None
+
+
+def as_shape(shape: int | Iterable[int], name: str) -> Shape:
+    """A shape as a tuple of non-negative integers.
+
+    Raises:
+        ValueError: ``shape`` is not a sequence of non-negative integers.
+    """
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError(f"`{name}` must hold non-negative integers, got {sizes}")
+    return sizes
+
+
+def as_context_shape(shape: ContextShape) -> ContextShape:
+    """``None``, one shape, or a dict of shapes, each as a tuple."""
+    if shape is None:
+        return None
+    if isinstance(shape, Mapping):
+        return {key: as_shape(value, f"context_shape[{key!r}]") for key, value in shape.items()}
+    return as_shape(shape, "context_shape")
+
+
+def batch_shape_of(value: Tensor, event_shape: Shape, name: str) -> torch.Size:
+    """The batch dimensions of ``value``: all those to the left of ``event_shape``.
+
+    Raises:
+        ValueError: ``value`` does not end in ``event_shape``.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"`{name}` must be a tensor, got {type(value).__name__}")
+    batch_dim = value.dim() - len(event_shape)
+    if batch_dim < 0 or value.shape[batch_dim:] != torch.Size(event_shape):
+        raise ValueError(f"`{name}` must end in shape {tuple(event_shape)}, got {tuple(value.shape)}")
+    return value.shape[:batch_dim]
+
+
+def context_batch_shape(context: Context, context_shape: ContextShape) -> torch.Size:
+    """The batch dimensions of a context; those of several tensors broadcast.
+
+    Raises:
+        ValueError: the context is missing, unexpected, has other keys than declared or ends in another shape.
+    """
+    if context_shape is None:
+        if context is not None:
+            raise ValueError("`context` must be None for a module without `context_shape`, got a context")
+        return torch.Size()
+    if context is None:
+        raise ValueError(f"`context` must end in shape {context_shape}, got None")
+    if not isinstance(context_shape, dict):
+        return batch_shape_of(context, context_shape, "context")
+    if not isinstance(context, Mapping) or set(context) != set(context_shape):
+        got = sorted(context) if isinstance(context, Mapping) else type(context).__name__
+        raise ValueError(f"`context` must be a dict with the keys {sorted(context_shape)}, got {got}")
+    shapes = (batch_shape_of(context[key], shape, f"context[{key!r}]") for key, shape in context_shape.items())
+    return torch.broadcast_shapes(*shapes)
+
+
+def flatten_batch(value: Tensor, event_shape: Shape) -> Tensor:
+    """``(*batch, *event)`` as ``(N, *event)``."""
+    return value.reshape(prod(value.shape[: value.dim() - len(event_shape)]), *event_shape)
