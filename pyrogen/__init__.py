@@ -1,10 +1,16 @@
 """pyrogen: deep generative models as Pyro distributions."""
 
 from . import analysis, data, distributions, evaluation, flows, networks, numerics, testing, transforms
-from .core import families
+from .core.checkpoint import load, save
 from .core.density import density_of
 from .core.module import BijectionModule, DistributionModule
 from .core.objective import Elbo, MaximumLikelihood
 from .core.parametric import Parametric
+from .core.progress import Fit, Progress
+from .core.recipe import recipe
+from .core.resume import Checkpoint
+from .core.training import fit
+from .core.turn import Turn
+from .distributions import families
 
 __version__ = "0.1.0"

@@ -7,13 +7,14 @@ whose sum over the batch ``fit`` divides by the number of rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
 from .density import weakest
@@ -108,16 +109,17 @@ class _Score(Messenger):
         self.values: dict[str, Tensor] = {}
         self.log_prob: Tensor | float = 0.0
 
-    def _pyro_sample(self, msg) -> None:
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.replay and not msg["is_observed"]:
             msg["value"] = self.replay[msg["name"]]
             msg["done"] = True
 
-    def _pyro_post_sample(self, msg) -> None:
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         self.values[msg["name"]] = msg["value"]
-        if type(msg["fn"]).__name__ == "_Subsample":
+        distribution = msg["fn"]
+        if isinstance(distribution, _Subsample):
             return
-        if self.must_reparameterize and not msg["fn"].has_rsample:
+        if self.must_reparameterize and not distribution.has_rsample:
             raise _NotReparameterized
-        log_prob = msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+        log_prob = distribution.log_prob(msg["value"], *msg["args"], **msg["kwargs"])
         self.log_prob = self.log_prob + scale_and_mask(log_prob, msg["scale"], msg["mask"]).sum()

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Protocol
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import nn
+from torch import Tensor, nn
 
-from .families import Family
 from .module import DistributionModule
 from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+
+
+class Family(Protocol):
+    """What :class:`Parametric` asks of a family; ``pyrogen.families`` holds the usual ones."""
+
+    size: int
+    """How many numbers each element of an event takes."""
+
+    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+        """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
 
 
 class Parametric(DistributionModule):
@@ -22,7 +32,7 @@ class Parametric(DistributionModule):
         network: Takes the context, one batch dimension in front, and gives ``family.size`` numbers for each element of
             the event, in the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without
             arguments if there is no context.
-        family: What distribution the numbers make; see :mod:`pyrogen.core.families`.
+        family: What distribution the numbers make; see :mod:`pyrogen.distributions.families`.
         event_shape: Shape of one event.
         context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
 

@@ -1,0 +1,7 @@
+"""Pyro distributions without learnable parts, and the families that networks parameterise."""
+
+from . import families
+from .families import Family
+from .normal import DiagonalNormal, StandardNormal
+
+__all__ = ["DiagonalNormal", "Family", "StandardNormal", "families"]

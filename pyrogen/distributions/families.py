@@ -15,6 +15,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from .normal import DiagonalNormal
+
 LOG_BOUND = 10.0
 
 
@@ -24,8 +26,8 @@ class Family:
 
     Args:
         size: How many numbers each element of the event takes.
-        make: Called with one tensor of shape ``(*batch, size, *event)``; gives a distribution with batch shape
-            ``(*batch, *event)`` and scalar events. A module-level function, so that the family pickles.
+        make: Called with a tensor of shape ``(*batch, size, *event)`` and how many dimensions an event has; gives the
+            distribution over events. A module-level function, so that the family pickles.
     """
 
     size: int
@@ -33,61 +35,66 @@ class Family:
 
     def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
         """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
-        return self.make(numbers, -event_dim - 1).to_event(event_dim)
+        return self.make(numbers, event_dim)
+
+
+def bounded(number: Tensor) -> Tensor:
+    r"""A log-scale, :math:`b \tanh(a / b)` with :math:`b = 10`."""
+    return LOG_BOUND * torch.tanh(number / LOG_BOUND)
 
 
 def positive(number: Tensor) -> Tensor:
-    r"""A positive parameter, :math:`e^{b \tanh(a / b)}` with :math:`b = 10`: between 4.5e-5 and 2.2e4."""
-    return (LOG_BOUND * torch.tanh(number / LOG_BOUND)).exp()
+    """A positive parameter, the exponential of a bounded one: between 4.5e-5 and 2.2e4."""
+    return bounded(number).exp()
 
 
-def _normal(numbers: Tensor, axis: int) -> dist.Normal:
-    loc, log_scale = numbers.unbind(axis)
-    return dist.Normal(loc, positive(log_scale))
+def _diagonal_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
+    loc, log_scale = numbers.unbind(-event_dim - 1)
+    return DiagonalNormal(loc, bounded(log_scale), event_dim)
 
 
-def _normal_with_scale(numbers: Tensor, axis: int, scale: float) -> dist.Normal:
-    return dist.Normal(numbers.squeeze(axis), scale)
+def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> dist.Independent:
+    return dist.Normal(numbers.squeeze(-event_dim - 1), scale).to_event(event_dim)
 
 
-def _laplace(numbers: Tensor, axis: int) -> dist.Laplace:
-    loc, log_scale = numbers.unbind(axis)
-    return dist.Laplace(loc, positive(log_scale))
+def _laplace(numbers: Tensor, event_dim: int) -> dist.Independent:
+    loc, log_scale = numbers.unbind(-event_dim - 1)
+    return dist.Laplace(loc, positive(log_scale)).to_event(event_dim)
 
 
-def _student_t(numbers: Tensor, axis: int) -> dist.StudentT:
-    log_degrees, loc, log_scale = numbers.unbind(axis)
-    return dist.StudentT(1 + positive(log_degrees + 1), loc, positive(log_scale))
+def _student_t(numbers: Tensor, event_dim: int) -> dist.Independent:
+    log_degrees, loc, log_scale = numbers.unbind(-event_dim - 1)
+    return dist.StudentT(1 + positive(log_degrees + 1), loc, positive(log_scale)).to_event(event_dim)
 
 
-def _bernoulli(numbers: Tensor, axis: int) -> dist.Bernoulli:
-    return dist.Bernoulli(logits=numbers.squeeze(axis))
+def _bernoulli(numbers: Tensor, event_dim: int) -> dist.Independent:
+    return dist.Bernoulli(logits=numbers.squeeze(-event_dim - 1)).to_event(event_dim)
 
 
-def _categorical(numbers: Tensor, axis: int) -> dist.Categorical:
-    return dist.Categorical(logits=numbers.movedim(axis, -1))
+def _categorical(numbers: Tensor, event_dim: int) -> dist.Independent:
+    return dist.Categorical(logits=numbers.movedim(-event_dim - 1, -1)).to_event(event_dim)
 
 
-def _beta(numbers: Tensor, axis: int) -> dist.Beta:
-    first, second = numbers.unbind(axis)
-    return dist.Beta(positive(first), positive(second))
+def _beta(numbers: Tensor, event_dim: int) -> dist.Independent:
+    first, second = numbers.unbind(-event_dim - 1)
+    return dist.Beta(positive(first), positive(second)).to_event(event_dim)
 
 
-def _gamma(numbers: Tensor, axis: int) -> dist.Gamma:
-    concentration, rate = numbers.unbind(axis)
-    return dist.Gamma(positive(concentration), positive(rate))
+def _gamma(numbers: Tensor, event_dim: int) -> dist.Independent:
+    concentration, rate = numbers.unbind(-event_dim - 1)
+    return dist.Gamma(positive(concentration), positive(rate)).to_event(event_dim)
 
 
-def _poisson(numbers: Tensor, axis: int) -> dist.Poisson:
-    return dist.Poisson(positive(numbers.squeeze(axis)))
+def _poisson(numbers: Tensor, event_dim: int) -> dist.Independent:
+    return dist.Poisson(positive(numbers.squeeze(-event_dim - 1))).to_event(event_dim)
 
 
-def _negative_binomial(numbers: Tensor, axis: int) -> dist.NegativeBinomial:
-    log_count, logits = numbers.unbind(axis)
-    return dist.NegativeBinomial(positive(log_count), logits=logits)
+def _negative_binomial(numbers: Tensor, event_dim: int) -> dist.Independent:
+    log_count, logits = numbers.unbind(-event_dim - 1)
+    return dist.NegativeBinomial(positive(log_count), logits=logits).to_event(event_dim)
 
 
-diagonal_normal = Family(2, _normal)
+diagonal_normal = Family(2, _diagonal_normal)
 """Independent normals: means, then log-scales."""
 
 laplace = Family(2, _laplace)

@@ -1,0 +1,216 @@
+"""Minibatches: from tensors, datasets or loaders to the tuples an objective takes.
+
+The order of the data in an epoch is a function of a seed and the epoch alone, so a run can resume in the middle of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+Batch = tuple[Any, ...]
+Data = Tensor | tuple | Dataset | Iterable
+
+
+class Minibatch(NamedTuple):
+    """What an objective is called with, which rows of the data it is, and its weight among the processes."""
+
+    entries: Batch
+    indices: Tensor | None
+    weight: float
+
+
+class Batches:
+    """Tensors or a dataset, in minibatches, in a new order each epoch.
+
+    Args:
+        source: How rows are fetched.
+        batch_size: Rows a minibatch; the last of an epoch may be smaller.
+        seed: Of the order. ``None`` keeps the order of the data.
+        rank: Which share of every minibatch to yield, of ``world`` shares.
+        world: How many processes share a minibatch.
+    """
+
+    def __init__(
+        self, source: TensorRows, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+    ) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        """Minibatches an epoch."""
+        return ceil(len(self.source) / self.batch_size)
+
+    @property
+    def rows(self) -> int:
+        """How many data there are."""
+        return len(self.source)
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the rows in an epoch."""
+        if self.seed is None or self.batch_size >= self.rows:
+            return torch.arange(self.rows)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(self.rows, generator=generator)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Minibatch]:
+        """The minibatches of an epoch from number ``start`` on."""
+        parts = self.order(epoch).split(self.batch_size)[start:]
+        # A process without a row of its own in a short minibatch gets the first, with weight zero.
+        indices = [part[self.rank :: self.world] if len(part) > self.rank else part[:1] for part in parts]
+        for batch, index, part in zip(self.source.fetch(indices), indices, parts, strict=True):
+            share = len(index) if len(part) > self.rank else 0
+            yield Minibatch(batch, index, share * self.world / len(part))
+
+
+class LoaderBatches:
+    """A loader of the user's own, as it is: its order, its batch size, its workers."""
+
+    seed = None
+
+    def __init__(self, loader: Iterable) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        try:
+            return len(self.loader)
+        except TypeError:
+            return 0
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Minibatch]:
+        """The minibatches of an epoch; those before ``start`` are drawn and dropped."""
+        for number, batch in enumerate(self.loader):
+            if number >= start:
+                yield Minibatch(_as_batch(batch), None, 1.0)
+
+
+class TensorRows:
+    """Rows of one or several tensors of equal length; one row of nothing if there are none."""
+
+    def __init__(self, entries: Batch) -> None:
+        self.entries = entries
+        lengths = {len(tensor) for tensor in _leaves(entries)}
+        if len(lengths) > 1:
+            raise ValueError(f"the tensors of `data` must have equal lengths, got {sorted(lengths)}")
+        self.length = lengths.pop() if lengths else 1
+
+    def __len__(self) -> int:
+        return self.length
+
+    def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
+        for index in indices:
+            if len(index) == self.length:
+                yield self.entries
+            else:
+                yield _map(self.entries, lambda tensor, index=index: tensor.index_select(0, index.to(tensor.device)))
+
+    def select(self, index: Tensor) -> TensorRows:
+        return TensorRows(_map(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device))))
+
+
+class DatasetRows:
+    """Rows of a map-style dataset, collated by torch."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
+        # A generator of its own keeps the loader from drawing on torch's.
+        order = [index.tolist() for index in indices]
+        yield from map(_as_batch, DataLoader(self.dataset, batch_sampler=order, generator=torch.Generator()))
+
+    def select(self, index: Tensor) -> DatasetRows:
+        return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()))
+
+
+def batches(
+    data: Data, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+) -> Batches | LoaderBatches:
+    """Minibatches of ``data``.
+
+    Args:
+        data: A tensor; a tuple of tensors or dicts of tensors, of equal lengths; a map-style dataset; or any loader,
+            which is used as it is.
+        batch_size: Rows a minibatch.
+        seed: Of the order; ``None`` keeps it.
+        rank: Which share of every minibatch to yield.
+        world: How many processes share a minibatch.
+
+    Raises:
+        ValueError: ``data`` is none of these, is empty, or its parts differ in length; or a loader is shared by several
+            processes, which only its own sampler can divide.
+    """
+    source = _source(data)
+    if source is None:
+        if world > 1:
+            raise ValueError("`data` must be tensors or a dataset when several processes share it, got a loader")
+        return LoaderBatches(data)
+    if len(source) == 0:
+        raise ValueError("`data` must hold at least one row, got none")
+    return Batches(source, batch_size, seed=seed, rank=rank, world=world)
+
+
+def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetRows, TensorRows | DatasetRows]:
+    """``data`` without a random fraction of its rows, and that fraction.
+
+    Raises:
+        ValueError: ``fraction`` leaves nothing on one side, or ``data`` is a loader, which has no rows to choose from.
+    """
+    source = _source(data)
+    if source is None:
+        raise ValueError("`validation` must be data of its own when `data` is a loader, got a fraction")
+    held_out = round(len(source) * fraction)
+    if not 0 < held_out < len(source):
+        raise ValueError(f"`validation` must leave rows on both sides of {len(source)}, got the fraction {fraction}")
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed % 2**63))
+    return source.select(order[held_out:]), source.select(order[:held_out])
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all its tensors on ``device``."""
+    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _source(data: Data) -> TensorRows | DatasetRows | None:
+    if isinstance(data, (TensorRows, DatasetRows)):
+        return data
+    if isinstance(data, Tensor):
+        return TensorRows((data,))
+    if isinstance(data, tuple):
+        return TensorRows(data)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return DatasetRows(data)
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
+        return None
+    raise ValueError(f"`data` must be a tensor, a tuple of tensors, a dataset or a loader, got {type(data).__name__}")
+
+
+def _as_batch(batch: Any) -> Batch:
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+
+
+def _map(batch: Batch, change: Any) -> Batch:
+    return tuple(
+        {key: change(tensor) for key, tensor in entry.items()} if isinstance(entry, Mapping) else change(entry)
+        for entry in batch
+    )
+
+
+def _leaves(batch: Batch) -> Iterator[Tensor]:
+    for entry in batch:
+        values = entry.values() if isinstance(entry, Mapping) else (entry,)
+        for tensor in values:
+            if not isinstance(tensor, Tensor) or not tensor.dim():
+                raise ValueError(f"`data` must hold tensors with rows, got {type(tensor).__name__} {tensor!r:.40}")
+            yield tensor

@@ -1,0 +1,154 @@
+"""A turn at play: its objective, its optimizer, and one gradient step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.infer.elbo import ELBOModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .batches import Batch, Minibatch
+from .objective import rows
+from .processes import FabricProcesses, OneProcess
+from .turn import MakeOptimizer, Turn, adam, frozen, gradient_norm
+
+MakeSchedule = Callable[[Optimizer], Any]
+
+
+@dataclass
+class Step:
+    """What one gradient step found: the loss (nats per datum) and the norm of its gradient."""
+
+    loss: float
+    gradient_norm: float
+
+
+class NonFiniteStep(FloatingPointError):
+    """A loss or a gradient that is not finite, before any weight has moved."""
+
+
+class Player:
+    """A turn with its optimizer and learning-rate schedule, ready to take steps.
+
+    Args:
+        turn: The turn.
+        everything: All parameters of all turns; those that are not the turn's are frozen while it plays.
+        processes: Where it runs.
+        optimizer: For a turn without one of its own.
+        schedule: Makes a learning-rate schedule of the optimizer, stepped after each gradient step.
+        clip: Largest gradient norm, or ``None``.
+        run: What is called in place of the objective (compiled, say).
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        everything: list[nn.Parameter],
+        *,
+        processes: OneProcess | FabricProcesses,
+        optimizer: MakeOptimizer | None,
+        schedule: MakeSchedule | None,
+        clip: float | None,
+        run: Callable[..., Tensor] | None = None,
+    ) -> None:
+        self.parameters = turn.trained()
+        if not self.parameters:
+            raise ValueError("`target` has nothing to train: no parameter of a turn asks for a gradient")
+        own = set(map(id, self.parameters))
+        self.others = [parameter for parameter in everything if id(parameter) not in own]
+        self.objective = turn.objective
+        self.repeats = turn.repeats
+        self.clip = clip
+        self.processes = processes
+        self.optimizer = (turn.optimizer or optimizer or adam)(self.parameters)
+        self.schedule = schedule(self.optimizer) if schedule else None
+        with frozen(self.others):
+            self._run, self._optimizer = processes.setup(run or turn.objective, self.optimizer)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a minibatch in nats per datum; Pyro's sums are divided by its rows."""
+        return per_datum(self.objective, self._run(*batch), batch)
+
+    def step(self, minibatch: Minibatch) -> Step:
+        """One gradient step.
+
+        Raises:
+            NonFiniteStep: loss or gradient is not finite; no weight has moved.
+        """
+        with frozen(self.others):
+            loss = self.loss(minibatch.entries)
+            self.processes.backward(loss if minibatch.weight == 1 else loss * minibatch.weight)
+        norm = gradient_norm(self.parameters)
+        found = Step(self._average(loss, minibatch.weight), norm.item())
+        if not (abs(found.loss) < float("inf") and found.gradient_norm < float("inf")):
+            raise NonFiniteStep
+        if self.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        self._optimizer.step()
+        if self.schedule:
+            self.schedule.step()
+        self._optimizer.zero_grad()
+        return found
+
+    def _average(self, loss: Tensor, weight: float) -> float:
+        return self.processes.sum(loss.item() * weight)[0] / self.processes.world
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of optimizer and schedule."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts optimizer and schedule into the given states."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+
+
+def per_datum(objective: Callable[..., Tensor], loss: Tensor, batch: Batch) -> Tensor:
+    """What an objective gave, in nats per datum.
+
+    Raises:
+        ValueError: it gave something other than a scalar.
+    """
+    if not isinstance(loss, Tensor) or loss.dim():
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"`objective` must give a scalar tensor, got {got}")
+    return loss / rows(batch) if isinstance(objective, ELBOModule) else loss
+
+
+def explain(player: Player, minibatch: Minibatch, names: dict[int, str]) -> str:
+    """Which rows and which parameters a non-finite step comes from, in a sentence."""
+    culprits = [row for row in range(rows(minibatch.entries)) if not _finite(player, minibatch.entries, row)]
+    if minibatch.indices is not None:
+        culprits = minibatch.indices[culprits].tolist()
+    groups = [
+        names.get(id(parameter), "an unnamed parameter")
+        for parameter in player.parameters
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    where = f"rows {_few(culprits)} of the data" if culprits else "no single row by itself"
+    what = f"the gradient is not finite in {_few(groups)}" if groups else "every gradient is finite"
+    return f"it comes from {where}; {what}"
+
+
+def _finite(player: Player, batch: Batch, row: int) -> bool:
+    single = tuple(
+        {key: tensor[row : row + 1] for key, tensor in entry.items()} if isinstance(entry, dict) else entry[row : row + 1]
+        for entry in batch
+    )
+    with torch.random.fork_rng(devices=[]):
+        loss = per_datum(player.objective, player.objective(*single), single)
+        gradients = torch.autograd.grad(loss, player.parameters, allow_unused=True)
+    return bool(loss.isfinite()) and all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def _few(entries: list) -> str:
+    shown = ", ".join(map(str, entries[:5]))
+    return shown if len(entries) <= 5 else f"{shown} and {len(entries) - 5} more"

@@ -1,0 +1,102 @@
+"""What a run shows and records: its history, and the bar on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+@dataclass
+class History:
+    """What a run recorded, in nats per datum where the objective is.
+
+    Attributes:
+        losses: For each turn, the loss of every gradient step.
+        gradient_norms: For each turn, the gradient norm of every gradient step.
+        validation: The held-out loss (or metric) by step.
+        seconds: Time spent, in all runs that made this history.
+    """
+
+    losses: list[list[float]]
+    gradient_norms: list[list[float]]
+    validation: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def loss(self) -> list[float]:
+        """The losses of the first turn."""
+        return self.losses[0]
+
+
+@dataclass
+class Fit:
+    """What a run gave.
+
+    Attributes:
+        history: Losses, gradient norms and held-out losses.
+        best_step: The step whose weights the run ends with: the best held-out loss, or the last.
+        reason: Why it ended: ``"steps"``, ``"epochs"``, ``"patience"``, or what a callback said.
+    """
+
+    history: History
+    best_step: int
+    reason: str
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what callbacks are called with after every step.
+
+    Attributes:
+        step: Steps taken.
+        epoch: Epochs begun, from zero.
+        history: What was recorded so far; ``history.losses[turn][-1]`` is the newest loss.
+        validation: The held-out loss of this very step, if it was validated.
+        best_step: The step of the best held-out loss so far.
+    """
+
+    history: History
+    step: int = 0
+    epoch: int = 0
+    validation: float | None = None
+    best_step: int = 0
+    reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """Ends the run after this step, with this reason."""
+        self.reason = reason
+
+
+class Bar:
+    """The progress bar: loss, held-out loss, speed, time left. Silent where no person watches.
+
+    Args:
+        total: Steps to take, if known.
+        step: Steps already taken.
+        shown: Whether this process shows anything.
+    """
+
+    def __init__(self, total: int | None, step: int, shown: bool) -> None:
+        watched = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.bar = tqdm(total=total, initial=step, unit="step", disable=not watched, dynamic_ncols=True)
+
+    def update(self, progress: Progress) -> None:
+        """Shows a step."""
+        if self.bar.disable:
+            return
+        if self.bar.update():
+            self.bar.set_postfix(self._figures(progress), refresh=False)
+
+    def _figures(self, progress: Progress) -> dict[str, str]:
+        losses = [f"{losses[-1]:.4g}" for losses in progress.history.losses]
+        figures: dict[str, Any] = {"loss": " ".join(losses)}
+        if progress.history.validation:
+            figures["held-out"] = f"{next(reversed(progress.history.validation.values())):.4g}"
+        return figures
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self.bar.close()
