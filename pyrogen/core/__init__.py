@@ -1,0 +1,1 @@
+"""The words of pyrogen: modules, densities, objectives, training, checkpoints."""

@@ -34,7 +34,9 @@ def write(path: str | os.PathLike, kind: str, document: dict[str, Any], tensors:
         FileNotFoundError: the folder does not exist.
     """
     path = Path(path)
-    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     text = json.dumps(document)
     header = {"pyrogen": kind, "version": str(VERSION), "document": text, "digest": _digest(text, tensors)}
     _replace(path, save(tensors, header))

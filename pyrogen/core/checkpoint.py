@@ -39,8 +39,8 @@ def load(
 
     Args:
         path: The file.
-        into: A module of the same structure, to fill. Needed where the file names no recipe: the module was put together
-            by hand, or edited after its recipe.
+        into: A module of the same structure, to fill. Needed where the file names no recipe: the module was put
+            together by hand, or edited after its recipe.
         recipes: Recipes of your own that the file may name.
         device: Where the module goes.
 
@@ -49,8 +49,8 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated, altered, foreign or of another version; names no recipe and there is no
-            ``into``; or its tensors have other names or shapes than the module's.
+        ValueError: the file is empty, truncated, altered, foreign or of another version; names no recipe and there is
+            no ``into``; or its tensors have other names or shapes than the module's.
     """
     document, tensors = archive.read(path, KIND)
     if into is None and document["recipe"] is None:

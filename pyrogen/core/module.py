@@ -14,7 +14,8 @@ the second module would silently not train.
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -31,8 +32,8 @@ from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_sha
 class DistributionModule(nn.Module):
     """A module whose ``forward(context=None)`` gives a Pyro distribution.
 
-    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``. They get a Pyro model/guide pair,
-    a training objective and the context checks.
+    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``. They get a Pyro model/guide
+    pair, a training objective and the context checks.
 
     Args:
         event_shape: Shape of one event :math:`x`.
@@ -67,9 +68,9 @@ class DistributionModule(nn.Module):
     def model(self) -> nn.Module:
         """The Pyro model: one data plate, one site ``"x"``.
 
-        Called as ``model(x=None, context=None, size=None)``. With ``x`` the site is observed, and ``size`` is the number
-        of data the minibatch stands for. Without ``x``, ``size`` events are drawn, one for each context, or one without
-        a plate.
+        Called as ``model(x=None, context=None, size=None)``. With ``x`` the site is observed, and ``size`` is the
+        number of data the minibatch stands for. Without ``x``, ``size`` events are drawn, one for each context, or one
+        without a plate.
         """
         return Model(self)
 
@@ -82,7 +83,7 @@ class DistributionModule(nn.Module):
         """
         if self.density is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has no log_prob, so it has no guide and no ELBO; train it with its `objective()`"
+                f"{type(self).__name__} has no log_prob, hence no guide and no ELBO; train it with its `objective()`"
             )
         return Guide(self)
 
@@ -134,7 +135,9 @@ class Guide(nn.Module):
         return None
 
 
-def data_plate(module: DistributionModule, x: Tensor | None, context: Context, size: int | None):
+def data_plate(
+    module: DistributionModule, x: Tensor | None, context: Context, size: int | None
+) -> AbstractContextManager[Any]:
     """The one plate ``"data"`` of a model/guide pair, or no plate for a single datum.
 
     Raises:
@@ -146,7 +149,9 @@ def data_plate(module: DistributionModule, x: Tensor | None, context: Context, s
     elif not batch and size is not None:
         batch = (size,)
     if len(batch) > 1:
-        raise ValueError(f"`x` and `context` must have at most one batch dimension (the data plate), got {tuple(batch)}")
+        raise ValueError(
+            f"`x` and `context` must have at most one batch dimension (the data plate), got {tuple(batch)}"
+        )
     if not batch:
         return nullcontext()
     rows = batch[0]

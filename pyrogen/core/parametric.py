@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Protocol
 
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ class Parametric(DistributionModule):
             )
         return self.family(numbers.reshape(*batch_shape, self.family.size, *self.event_shape), len(self.event_shape))
 
-    def _numbers(self, context, batch_shape):
+    def _numbers(self, context: Context, batch_shape: torch.Size) -> Tensor:
         if self.context_shape is None:
             return self.network()
         if not isinstance(self.context_shape, dict):

@@ -140,7 +140,9 @@ def explain(player: Player, minibatch: Minibatch, names: dict[int, str]) -> str:
 
 def _finite(player: Player, batch: Batch, row: int) -> bool:
     single = tuple(
-        {key: tensor[row : row + 1] for key, tensor in entry.items()} if isinstance(entry, dict) else entry[row : row + 1]
+        {key: tensor[row : row + 1] for key, tensor in entry.items()}
+        if isinstance(entry, dict)
+        else entry[row : row + 1]
         for entry in batch
     )
     with torch.random.fork_rng(devices=[]):

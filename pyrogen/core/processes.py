@@ -30,6 +30,10 @@ class OneProcess:
         """Sums of numbers over the processes."""
         return list(values)
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        return [value]
+
     def barrier(self) -> None:
         """Waits for the other processes."""
 
@@ -64,6 +68,13 @@ class FabricProcesses:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=_reducible(self.fabric.device))
         return self.fabric.all_reduce(total, reduce_op="sum").tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        values = [value] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
     def barrier(self) -> None:
         """Waits for the other processes."""

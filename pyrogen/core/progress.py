@@ -97,6 +97,8 @@ class Bar:
             figures["held-out"] = f"{next(reversed(progress.history.validation.values())):.4g}"
         return figures
 
-    def close(self) -> None:
-        """Ends the bar."""
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.bar.close()

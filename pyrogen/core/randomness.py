@@ -42,14 +42,21 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
+def held() -> Iterator[None]:
+    """A scope after which the generators are as they were."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
+
+
+@contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """A scope with its own seed, after which the generators are as they were; ``None`` changes nothing."""
     if seed is None:
         yield
         return
-    states = random_states()
-    seed_all(seed)
-    try:
+    with held():
+        seed_all(seed)
         yield
-    finally:
-        set_random_states(states)

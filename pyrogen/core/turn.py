@@ -31,7 +31,7 @@ class Turn:
         ValueError: ``objective`` or ``optimizer`` cannot be called, or ``repeats`` is not positive.
 
     Example:
-        >>> critic = Turn(critic_loss, critic, optimizer=partial(torch.optim.Adam, lr=1e-4), repeats=5)  # doctest: +SKIP
+        >>> critic = Turn(critic_loss, critic, repeats=5)  # doctest: +SKIP
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 r"""Normal distributions over whole events, scored in a few operations.
 
-``Normal(loc, scale).to_event(n)`` says the same with an object, an expansion and a sum more per call; priors and encoders
-of latent-variable models and bases of flows are scored millions of times.
+``Normal(loc, scale).to_event(n)`` says the same with an object, an expansion and a sum more per call; priors and
+encoders of latent-variable models and bases of flows are scored millions of times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class DiagonalNormal(TorchDistribution):
     arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
     has_rsample = True
 
-    def __init__(self, loc: Tensor, log_scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, loc: Tensor, log_scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
+    ) -> None:
         if loc.shape != log_scale.shape:
             loc, log_scale = torch.broadcast_tensors(loc, log_scale)
         self.loc = loc
@@ -133,7 +135,10 @@ class StandardNormal(TorchDistribution):
             self._validate_sample(value)
         square = _sum(value.square(), len(self.event_shape))
         log_prob = torch.rsub(square, -0.5 * _LOG_2PI * self.event_shape.numel(), alpha=0.5)
-        if log_prob.dim() >= len(self.batch_shape) and log_prob.shape[log_prob.dim() - len(self.batch_shape) :] == self.batch_shape:
+        if (
+            log_prob.dim() >= len(self.batch_shape)
+            and log_prob.shape[log_prob.dim() - len(self.batch_shape) :] == self.batch_shape
+        ):
             return log_prob
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
