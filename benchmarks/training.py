@@ -1,8 +1,8 @@
 """What a step of ``fit`` costs beside the same loop written by hand in PyTorch.
 
 A variational autoencoder with layers 784-400-20 on binary data, batch 128, one thread. All loops do the same work on
-the same minibatches: encode, sample, decode, Monte Carlo bound, backward, Adam. They take turns in random order, and the
-figures are medians of the ratios within a round.
+the same minibatches: encode, sample, decode, Monte Carlo bound, backward, Adam. They take turns in random order, and
+the figures are medians of the ratios within a round.
 
     python benchmarks/training.py [--rounds 9] [--steps 200]
 """
@@ -142,7 +142,8 @@ def main() -> None:
                 times[name].append((time.process_time() - start) / arguments.steps)
     print(f"{'loop':<24}{'ms a step':>10}{'/ default':>11}{'/ fused':>9}")
     for name, own in times.items():
-        ratios = [statistics.median(a / b for a, b in zip(own, times[reference], strict=True)) for reference in list(times)[:2]]
+        references = list(times.values())[:2]
+        ratios = [statistics.median(a / b for a, b in zip(own, other, strict=True)) for other in references]
         print(f"{name:<24}{1e3 * statistics.median(own):>10.2f}{ratios[0]:>11.2f}{ratios[1]:>9.2f}")
 
 

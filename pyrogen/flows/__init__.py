@@ -1,0 +1,18 @@
+"""Normalizing flows: distributions with exact densities, made of bijections. See :mod:`pyrogen.flows.model`."""
+
+from .bases import StandardNormal
+from .coupling import CouplingLayer
+from .linear import Mixing, Reorder, Standardize
+from .model import Flow
+from .recipes import affine_coupling, spline_coupling
+
+__all__ = [
+    "CouplingLayer",
+    "Flow",
+    "Mixing",
+    "Reorder",
+    "Standardize",
+    "StandardNormal",
+    "affine_coupling",
+    "spline_coupling",
+]

@@ -1,0 +1,6 @@
+"""Networks: plain modules that know nothing of probability."""
+
+from .embedding import Flatten, Labels
+from .mlp import MLP, Conditioner
+
+__all__ = ["MLP", "Conditioner", "Flatten", "Labels"]

@@ -1,0 +1,29 @@
+"""Pyro transforms without learnable parts, and the distribution of a transformed variable."""
+
+from .compose import Compose
+from .coupling import Coupling
+from .distribution import TransformedDistribution
+from .elements import Affine, Element, Spline
+from .permutation import Flip, Permute, Triangular
+from .spline import spline_forward, spline_inverse
+from .transform import Inverse, Transform, forward_and_log_det, inverse_and_log_det
+from .vector import VectorTransform
+
+__all__ = [
+    "Affine",
+    "Compose",
+    "Coupling",
+    "Element",
+    "Flip",
+    "Inverse",
+    "Permute",
+    "Spline",
+    "Transform",
+    "TransformedDistribution",
+    "Triangular",
+    "VectorTransform",
+    "forward_and_log_det",
+    "inverse_and_log_det",
+    "spline_forward",
+    "spline_inverse",
+]

@@ -25,6 +25,7 @@ class Transform(transforms.Transform):
     """
 
     bijective = True
+    event_dim: int = 0  # an attribute, where torch has a property
 
     def __init__(self, event_dim: int, batch_shape: torch.Size = torch.Size()) -> None:
         super().__init__(cache_size=0)
