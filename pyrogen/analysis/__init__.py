@@ -1,5 +1,16 @@
-"""Analysis: from any posterior to ArviZ, and figures."""
+"""Analysis: any posterior to ArviZ in one call, and the figures people look at."""
 
 from .arviz import to_arviz
+from .images import image_grid, posterior_images
+from .plots import coverage_curve, outlier_scores, rank_ecdf, rank_histogram, training_history
 
-__all__ = ["to_arviz"]
+__all__ = [
+    "coverage_curve",
+    "image_grid",
+    "outlier_scores",
+    "posterior_images",
+    "rank_ecdf",
+    "rank_histogram",
+    "to_arviz",
+    "training_history",
+]

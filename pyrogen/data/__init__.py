@@ -1,0 +1,24 @@
+"""Data: toy densities, images that packages ship, and what is done to them before and after a model."""
+
+from .corruption import add_noise, occlude, rotate, shuffle_pixels
+from .images import Images, digits, mnist
+from .preprocessing import dequantize, quantize
+from .split import split
+from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
+
+__all__ = [
+    "Images",
+    "add_noise",
+    "checkerboard",
+    "dequantize",
+    "digits",
+    "funnel",
+    "mnist",
+    "occlude",
+    "quantize",
+    "ring_of_gaussians",
+    "rotate",
+    "shuffle_pixels",
+    "split",
+    "two_moons",
+]

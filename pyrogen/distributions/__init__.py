@@ -1,7 +1,8 @@
 """Pyro distributions without learnable parts, and the families that networks parameterise."""
 
 from . import families
+from .dequantized import UniformDequantized
 from .families import Family
 from .normal import DiagonalNormal, StandardNormal
 
-__all__ = ["DiagonalNormal", "Family", "StandardNormal", "families"]
+__all__ = ["DiagonalNormal", "Family", "StandardNormal", "UniformDequantized", "families"]

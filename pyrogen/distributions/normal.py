@@ -73,7 +73,7 @@ class DiagonalNormal(TorchDistribution):
         return torch.addcmul(self.loc, self.log_scale.exp(), noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
             self._validate_sample(value)
         noise = (value - self.loc) / self.log_scale.exp()
         energy = _sum(torch.addcmul(self.log_scale, noise, noise, value=0.5), len(self.event_shape))
@@ -131,7 +131,7 @@ class StandardNormal(TorchDistribution):
         return self.like.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
             self._validate_sample(value)
         square = _sum(value.square(), len(self.event_shape))
         log_prob = torch.rsub(square, -0.5 * _LOG_2PI * self.event_shape.numel(), alpha=0.5)

@@ -1,0 +1,66 @@
+"""Evaluation: how good is a model, are its samples right, are its posteriors calibrated, what is an outlier.
+
+``density``      log-likelihood, bits per dimension, differences of models; ``bayes``: the classifier by Bayes' rule
+``importance``   marginal likelihoods of a model/guide pair, and the Pareto k-hat of their weights
+``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
+``calibration``  simulation-based calibration; ``ranks``: its statistics
+``outliers``     outlier scores; ``separation``: AUROC
+
+Every figure is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
+"""
+
+from . import kernels
+from .bayes import bayes_classifier
+from .calibration import Amortized, Calibration, simulation_based_calibration
+from .classifier import classifier_test, cross_validated_classifier_test
+from .density import bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
+from .importance import (
+    ParetoK,
+    importance_log_weights,
+    importance_weighted_log_likelihood,
+    importance_weighted_log_probs,
+    pareto_k,
+)
+from .outliers import density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
+from .ranks import Coverage, EcdfBand, EcdfNull, central_coverage, chi_square_test, highest_coverage
+from .result import Estimate, TestResult
+from .samples import energy_distance, energy_test, mmd_test, squared_mmd
+from .separation import Auroc, auroc
+
+__all__ = [
+    "Amortized",
+    "Auroc",
+    "Calibration",
+    "Coverage",
+    "EcdfBand",
+    "EcdfNull",
+    "Estimate",
+    "ParetoK",
+    "TestResult",
+    "auroc",
+    "bayes_classifier",
+    "bits_per_dimension",
+    "central_coverage",
+    "chi_square_test",
+    "classifier_test",
+    "cross_validated_classifier_test",
+    "density_p_value",
+    "energy_distance",
+    "energy_test",
+    "highest_coverage",
+    "importance_log_weights",
+    "importance_weighted_log_likelihood",
+    "importance_weighted_log_probs",
+    "kernels",
+    "likelihood_ratio",
+    "log_likelihood",
+    "log_likelihood_difference",
+    "log_probs",
+    "mmd_test",
+    "pareto_k",
+    "simulation_based_calibration",
+    "squared_mmd",
+    "two_sided_p_value",
+    "typicality",
+    "typicality_test",
+]

@@ -1,13 +1,17 @@
 """Normalizing flows: distributions with exact densities, made of bijections. See :mod:`pyrogen.flows.model`."""
 
 from .bases import StandardNormal
+from .bounded import Bounded
 from .coupling import CouplingLayer
+from .dequantized import Dequantized
 from .linear import Mixing, Reorder, Standardize
 from .model import Flow
 from .recipes import affine_coupling, spline_coupling
 
 __all__ = [
+    "Bounded",
     "CouplingLayer",
+    "Dequantized",
     "Flow",
     "Mixing",
     "Reorder",

@@ -4,6 +4,7 @@ from .compose import Compose
 from .coupling import Coupling
 from .distribution import TransformedDistribution
 from .elements import Affine, Element, Spline
+from .interval import Interval
 from .permutation import Flip, Permute, Triangular
 from .spline import spline_forward, spline_inverse
 from .transform import Inverse, Transform, forward_and_log_det, inverse_and_log_det
@@ -15,6 +16,7 @@ __all__ = [
     "Coupling",
     "Element",
     "Flip",
+    "Interval",
     "Inverse",
     "Permute",
     "Spline",

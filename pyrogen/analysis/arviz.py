@@ -1,0 +1,175 @@
+"""The bridge to ArviZ: one call from any posterior to InferenceData or DataTree."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyro
+from torch import Tensor
+
+from pyrogen.core.density import Density
+from pyrogen.core.randomness import seeded
+
+from .collection import DRAWN_GROUPS, Collection, Wanted, collect, collect_batches
+from .names import Dims, Names
+from .program import undisturbed
+from .sources import Source, effective_sample_size, resampled, source_of
+from .tree import to_tree
+
+
+def to_arviz(
+    posterior: Any,
+    *args: Any,
+    model: Callable | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    dims: Dims | None = None,
+    coords: Mapping[str, Any] | None = None,
+    draws: int | None = None,
+    chains: int = 1,
+    prior: int = 0,
+    predictive: bool = True,
+    log_likelihood: bool = True,
+    batches: Iterable | None = None,
+    plate: str | None = None,
+    constant_data: Mapping[str, Any] | None = None,
+    resample: bool = True,
+    seed: int | None = None,
+) -> Any:
+    r"""A posterior as ArviZ knows it, with dimensions named by the model's plates.
+
+    The posterior may be
+
+    - an ``MCMC`` run of Pyro, whose kernel knows the model and which remembers its arguments;
+    - ``SVI``, or anything else with a ``model`` and a ``guide``: ``Trace_ELBO()(model, guide)``, a variational
+      autoencoder;
+    - a guide: an autoguide, or any other with ``model=``;
+    - ``Predictive``;
+    - importance samples: a run of ``Importance``, or a dict of ``EmpiricalMarginal``;
+    - a dict of draws by site, of shape ``(draws, ...)``, chain after chain;
+    - any object with ``get_samples()`` giving such a dict, and if it likes with ``model``, ``log_weights`` of shape
+      ``(draws,)`` and ``sample_stats``, a dict of arrays of shape ``(draws,)``.
+
+    The groups are ``posterior`` (latent and deterministic sites), ``posterior_predictive``, ``prior``,
+    ``prior_predictive``, ``log_likelihood`` (pointwise :math:`\log p(y_i \mid z)`, without the scales of subsampling
+    or ``poutine.scale``), ``sample_stats``, ``observed_data`` and ``constant_data``. ``sample_stats`` holds ``lp``, the
+    joint log-probability of the model as written, scales included, in the constrained space; ``log_q``, that of the
+    guide; ``diverging``; ``log_weight``. Factors count in ``lp`` and appear nowhere else. Entries that a mask hides are
+    no data: a partly masked site gets a dimension of the entries that count. A discrete site that inference summed out
+    has no draws; it is left out, with all that needs it. What is left out, and why, stands in the attribute
+    ``left_out``; a whole group that is left out also warns.
+
+    Where a ``log_prob`` is a lower bound, an estimate or unnormalised, the attribute ``density`` of the variable says
+    so.
+
+    Guide, predictions and prior draw from torch's generator, as everything in Pyro does; with ``seed`` they draw from
+    their own and leave the generators as they were. The parameter store stays as it was. Modules run in the mode they
+    are in: call ``eval()`` first on those with dropout.
+
+    Args:
+        posterior: Where the draws come from.
+        *args: Arguments of the model (and guide), with the data; those of the run if an ``MCMC`` run remembers them.
+        model: The model, where the posterior does not know it. Without any model, only the draws themselves are stored.
+        kwargs: Keyword arguments of the model.
+        dims: Names of dimensions by site: all of them, or those of the event only.
+        coords: Coordinates by dimension, by the name of a plate for instance.
+        draws: How many draws to take from a guide; 1000 unless ``Predictive`` says otherwise.
+        chains: How many chains, one after another, the draws of a dict or sampler are.
+        prior: How many draws to take from the prior.
+        predictive: Whether to predict the observed sites.
+        log_likelihood: Whether to compute the log-likelihood and ``lp``.
+        batches: Minibatches, for instance a loader, in place of ``args``: each a tensor or a tuple of arguments. Sites
+            of the data plate are put one after another, in the order of the loader, and all others are drawn once.
+            Draws that are not from a guide can hold sites outside the data plate only.
+        plate: The data plate of the minibatches, where the observed sites share more than one.
+        constant_data: Further arrays to store, such as covariates.
+        resample: Whether weighted draws are resampled to equal weights; if not, they are stored with ``log_weight``,
+            which ArviZ does not look at.
+        seed: A seed for everything drawn here.
+
+    Returns:
+        An ``arviz.InferenceData`` on ArviZ 0.x, an ``xarray.DataTree`` on ArviZ 1.x.
+
+    Raises:
+        ValueError: the posterior is of no known kind, or shapes, plates or coordinates do not fit.
+
+    Example:
+        >>> data = to_arviz({"location": torch.randn(4 * 100)}, chains=4)
+        >>> dict(data.posterior.sizes)
+        {'chain': 4, 'draw': 100}
+    """
+    source = source_of(posterior, chains=chains)
+    source = replace(source, model=model or source.model)
+    _check(source, args, batches)
+    wanted = Wanted(draws or source.guide_draws or 1000, prior or source.prior_draws, predictive, log_likelihood)
+    weights = source.log_weights
+    with seeded(seed), undisturbed():
+        if weights is not None and resample:
+            source = resampled(source)
+        collection, plate = _collected(source, args, kwargs, wanted, batches, plate)
+    _warn(collection)
+    names = Names(collection, dims or {}, coords or {}, source.chains)
+    groups = {group: names.drawn(group, values) for group, values in collection.groups.items()}
+    groups["sample_stats"] = names.statistics(_statistics(source, collection))
+    groups["observed_data"] = names.observed()
+    groups["constant_data"] = names.constant(constant_data or {})
+    return to_tree(groups, names.coords, _attributes(source, collection, weights))
+
+
+def _check(source: Source, args: tuple, batches: Iterable | None) -> None:
+    if source.model is None and source.draws is None:
+        raise ValueError("`model` must be given: this guide does not know its model")
+    if source.model is None and (args or batches is not None):
+        raise ValueError("`model` must be given where its arguments are: these draws do not know it")
+    if batches is not None and args:
+        raise ValueError(f"`batches` take the place of the model's arguments, got {len(args)} arguments as well")
+
+
+def _collected(
+    source: Source,
+    args: tuple,
+    kwargs: Mapping[str, Any] | None,
+    wanted: Wanted,
+    batches: Iterable | None,
+    plate: str | None,
+) -> tuple[Collection, str | None]:
+    if source.model is None:
+        collection = Collection()
+        collection.groups["posterior"] = source.draws
+        return collection, None
+    if batches is not None:
+        calls = (tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches)
+        return collect_batches(source, calls, kwargs or {}, wanted, plate)
+    if not args and kwargs is None:
+        args, kwargs = source.args, source.kwargs
+    return collect(source, args, kwargs or {}, wanted), plate
+
+
+def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tensor, Density]]:
+    """Statistics of the draws and what they mean, of shape ``(draws,)``."""
+    statistics: dict[str, tuple[Tensor, Density]] = {name: (value, "exact") for name, value in source.stats.items()}
+    if collection.log_p:
+        statistics["lp"] = (sum(collection.log_p.values()), collection.density)
+    if collection.log_q:
+        statistics["log_q"] = (sum(collection.log_q.values()), "exact")
+    if source.log_weights is not None:
+        statistics["log_weight"] = (source.log_weights, "exact")
+    return statistics
+
+
+def _attributes(source: Source, collection: Collection, weights: Tensor | None) -> dict[str, Any]:
+    attrs = {"inference_library": "pyro", "inference_library_version": pyro.__version__, **source.attrs}
+    if weights is not None:
+        attrs["effective_sample_size"] = effective_sample_size(weights)
+    if collection.left_out:
+        attrs["left_out"] = "; ".join(f"{name}: {reason}" for name, reason in collection.left_out.items())
+    return attrs
+
+
+def _warn(collection: Collection) -> None:
+    groups = {name: reason for name, reason in collection.left_out.items() if name in DRAWN_GROUPS}
+    if groups:
+        lost = "; ".join(f"{name} ({reason})" for name, reason in groups.items())
+        warnings.warn(f"to_arviz leaves out {lost}", UserWarning, stacklevel=3)

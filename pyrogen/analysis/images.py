@@ -1,0 +1,160 @@
+"""Figures of images: data beside samples, and posteriors over an image.
+
+Images have shape ``(height, width)``, or ``(channels, height, width)`` with one or three channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import INK, MISSING, new_figure, numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def image_grid(
+    data: Any,
+    samples: Any,
+    *,
+    rows: Sequence[str] = (),
+    names: tuple[str, str] = ("data", "samples"),
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Data beside samples, one row a class.
+
+    Args:
+        data: Images of shape ``(rows, columns, *image_shape)``.
+        samples: The same number of rows; there may be more or fewer columns.
+        rows: Names of the rows.
+        names: Titles of the two halves.
+        limits: Values shown as black and white, for all images alike; those of the data if not given.
+
+    Raises:
+        ValueError: the shapes are not those of image grids, or the numbers of rows differ.
+
+    Example:
+        >>> figure = image_grid(torch.rand(2, 5, 8, 8), torch.rand(2, 5, 8, 8), rows=["zero", "one"])
+    """
+    halves = [_mosaic(numbers(data), "data"), _mosaic(numbers(samples), "samples")]
+    counts = {len(numbers(part)) for part in (data, samples)}
+    if len(counts) != 1 or len(rows) not in (0, *counts):
+        raise ValueError(
+            f"`samples` and `rows` must have the {len(numbers(data))} rows of `data`, got {len(counts)} sizes"
+        )
+    low, high = limits or (float(np.nanmin(numbers(data))), float(np.nanmax(numbers(data))))
+    widths = [half.shape[1] for half in halves]
+    inches = 0.55 * numbers(data).shape[1]
+    figure = new_figure(inches * sum(widths) / widths[0] + 0.8, inches * halves[0].shape[0] / widths[0] + 0.35)
+    for axes, half, name in zip(figure.subplots(1, 2, width_ratios=widths), halves, names, strict=True):
+        _show(axes, _scaled(half, low, high), name)
+    _row_names(figure.axes[0], rows, halves[0].shape[0])
+    return figure
+
+
+def posterior_images(
+    truth: Any,
+    observation: Any,
+    draws: Any,
+    *,
+    shown: int = 2,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """A posterior over an image: truth, observation, posterior mean, standard deviation and a few draws.
+
+    Args:
+        truth: The image that was to be found, of shape ``(height, width)``, or ``None``.
+        observation: What was observed of it, ``nan`` where nothing was; any two-dimensional array.
+        draws: Posterior draws of shape ``(..., height, width)``.
+        shown: How many draws to show.
+        unit: Unit of the grey values.
+        limits: Values shown as black and white in all panels but the standard deviation; those of the truth, or of the
+            posterior mean, if not given.
+
+    Raises:
+        ValueError: an image has not two dimensions.
+
+    Example:
+        >>> image = torch.rand(8, 8)
+        >>> figure = posterior_images(image, image, image + 0.1 * torch.randn(50, 8, 8), unit="ink")
+    """
+    draws = numbers(draws)
+    if draws.ndim < 3:
+        raise ValueError(f"`draws` must have shape (..., height, width), got {draws.shape}")
+    draws = draws.reshape(-1, *draws.shape[-2:])
+    mean, deviation = draws.mean(0), draws.std(0)
+    panels = {} if truth is None else {"truth": numbers(truth)}
+    panels |= {"observation": numbers(observation), "posterior mean": mean}
+    picked = np.linspace(0, len(draws) - 1, shown).astype(int)
+    panels |= {f"draw {number + 1}": draws[index] for number, index in enumerate(picked)}
+    for name, image in panels.items():
+        if image.ndim != 2:
+            raise ValueError(f"`{name}` must have shape (height, width), got {image.shape}")
+    low, high = limits or _limits(panels.get("truth", mean))
+    figure = new_figure(1.55 * (len(panels) + 1) + 0.9, 2.0)
+    cells = figure.subplots(1, len(panels) + 1)
+    grey = None
+    for axes, (name, image) in zip(cells, panels.items(), strict=False):
+        grey = _show(axes, image, name, cmap="gray", vmin=low, vmax=high)
+        if np.isnan(image).any():
+            axes.set_xlabel("blue: not observed", fontsize=8, color=INK)
+    spread = _show(cells[-1], deviation, "standard deviation", cmap="magma", vmin=0.0)
+    _bar(figure, grey, list(cells[:-1]), unit)
+    _bar(figure, spread, [cells[-1]], unit)
+    return figure
+
+
+def _limits(image: np.ndarray) -> tuple[float, float]:
+    return float(np.nanmin(image)), float(np.nanmax(image))
+
+
+def _mosaic(images: np.ndarray, name: str) -> np.ndarray:
+    """Images of shape ``(rows, columns, *image_shape)`` as one, with gaps of ``nan``: ``(height, width[, 3])``."""
+    if images.ndim == 4:
+        images = images[:, :, None]
+    if images.ndim != 5 or images.shape[2] not in (1, 3):
+        raise ValueError(
+            f"`{name}` must have shape (rows, columns, height, width) or (rows, columns, 1 or 3, height, width), "
+            f"got {images.shape}"
+        )
+    gap = max(1, images.shape[-1] // 12)
+    padded = np.pad(images.astype(float), [(0, 0)] * 3 + [(0, gap)] * 2, constant_values=np.nan)
+    rows, columns, channels, height, width = padded.shape
+    whole = padded.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)[:-gap, :-gap]
+    return whole[..., 0] if channels == 1 else whole
+
+
+def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Red, green and blue between 0 and 1, white where there is no image."""
+    shade = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+    colours = np.repeat(shade[..., None], 3, axis=-1) if shade.ndim == 2 else shade
+    return np.where(np.isnan(colours), 1.0, colours)
+
+
+def _show(axes: Axes, image: np.ndarray, title: str, **scale: Any) -> Any:
+    axes.set_facecolor(MISSING)  # seen where an image is nan
+    shown = axes.imshow(image, interpolation="nearest", **scale)
+    axes.set_title(title, fontsize=9, color=INK)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return shown
+
+
+def _row_names(axes: Axes, rows: Sequence[str], height: int) -> None:
+    if rows:
+        axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows) - 0.5, labels=list(rows))
+        axes.tick_params(length=0, labelsize=8, labelcolor=INK)
+
+
+def _bar(figure: Figure, image: Any, beside: list[Axes], unit: str) -> None:
+    bar = figure.colorbar(image, ax=beside, shrink=0.75, pad=0.02, aspect=12)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, width=0.6, colors=INK)
+    bar.set_label(unit, fontsize=8, color=INK)

@@ -1,0 +1,236 @@
+"""Figures of training, calibration and outliers.
+
+Each function takes arrays and returns a matplotlib ``Figure``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyrogen.core.progress import Fit, History
+
+from .style import BLUE, COLOURS, GREY, INK, PALE, legend, new_figure, numbers, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ROUNDS = 2000
+
+
+def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Figure:
+    """Loss and held-out loss over the steps of a training run.
+
+    Every step's loss is shown pale, their running mean (over a fiftieth of the run) dark. The axis leaves out the
+    largest 2 % of the losses, which the first steps make.
+
+    Args:
+        fit: What ``fit`` returned, or its history.
+        unit: Unit of the loss.
+
+    Example:
+        >>> figure = training_history(History(losses=[[2.0, 1.5, 1.2]], gradient_norms=[[]], validation={3: 1.3}))
+    """
+    history = fit.history if isinstance(fit, Fit) else fit
+    figure = new_figure(5.5, 3.2)
+    axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})")
+    for number, losses in enumerate(history.losses):
+        colour, name = COLOURS[number], "training" if len(history.losses) == 1 else f"turn {number + 1}"
+        steps, values = 1 + np.arange(len(losses)), np.asarray(losses)
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.6)
+        axes.plot(steps, _running_mean(values, max(1, len(values) // 50)), color=colour, linewidth=1.4, label=name)
+    if history.validation:
+        steps, values = list(history.validation), list(history.validation.values())
+        axes.plot(steps, values, color="black", linewidth=1.2, marker="o", markersize=2.5, label="held out")
+    if isinstance(fit, Fit) and history.validation:
+        axes.axvline(fit.best_step, color=GREY, linewidth=0.8, linestyle="--", label=f"best (step {fit.best_step})")
+    _cut_the_start(axes, [*history.losses, list(history.validation.values())])
+    legend(axes, loc="upper right")
+    return figure
+
+
+def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, level: float = 0.95) -> Figure:
+    """Ranks of simulation-based calibration: flat, up to noise, where the posterior is right.
+
+    A hump means posteriors that are too wide, a valley too narrow ones, a slope biased ones. The band holds each bar
+    with the given probability, so about one bar in twenty lies outside it by chance.
+
+    Args:
+        ranks: For each test quantity, how many of the posterior draws lie below the true value, over simulations.
+        draws: How many posterior draws there were: ranks go from 0 to ``draws``.
+        bins: How many bars; lowered so that each holds equally many ranks, where that is possible.
+        level: Probability of the band.
+
+    References:
+        Talts, Betancourt, Simpson, Vehtari and Gelman 2018, "Validating Bayesian inference algorithms with
+        simulation-based calibration", https://arxiv.org/abs/1804.06788
+
+    Example:
+        >>> figure = rank_histogram({"mean": torch.randint(0, 100, (500,))}, draws=99)
+    """
+    from scipy import stats
+
+    ranks = {name: _checked_ranks(name, values, draws) for name, values in ranks.items()}
+    bins = next(count for count in range(min(bins, draws + 1), 0, -1) if (draws + 1) % count == 0 or count == 2)
+    edges = np.linspace(-0.5, draws + 0.5, bins + 1)
+    figure = new_figure(2.6 * len(ranks) + 0.4, 2.4)
+    for axes, (name, values) in zip(np.atleast_1d(figure.subplots(1, len(ranks))), ranks.items(), strict=True):
+        tidy(axes, x=f"rank among {draws} draws", title=name)
+        low, high = stats.binom(len(values), 1 / bins).interval(level)
+        axes.hist(values, edges, color=BLUE, alpha=0.85, rwidth=0.9)
+        axes.axhspan(low, high, color=GREY, alpha=0.45, zorder=3, linewidth=0)
+        axes.axhline(len(values) / bins, color=INK, linewidth=0.8, zorder=4)
+        axes.set_xlim(edges[0], edges[-1])
+    figure.axes[0].set_ylabel(f"simulations (band: {level:.0%} each)", fontsize=9, color=INK)
+    return figure
+
+
+def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> Figure:
+    """Ranks of simulation-based calibration as the difference of their distribution function from the uniform one.
+
+    The band holds the *whole* curve of a right posterior with the given probability; a curve above it in the left half
+    and below it in the right belongs to posteriors that are too narrow.
+
+    Args:
+        ranks: As for :func:`rank_histogram`.
+        draws: How many posterior draws there were.
+        level: Probability that the band holds the whole curve, found by simulation.
+
+    References:
+        Säilynoja, Bürkner and Vehtari 2022, "Graphical test for discrete uniformity and its applications in goodness of
+        fit evaluation and multiple sample comparison", https://arxiv.org/abs/2103.10522
+
+    Example:
+        >>> figure = rank_ecdf({"mean": torch.randint(0, 100, (500,))}, draws=99)
+    """
+    ranks = {name: _checked_ranks(name, values, draws) for name, values in ranks.items()}
+    grid = np.arange(draws + 1)
+    uniform = (grid + 1) / (draws + 1)
+    count = min(len(values) for values in ranks.values())
+    low, high = _simultaneous_band(count, uniform, level)
+    figure = new_figure(4.6, 3.0)
+    axes = tidy(figure.subplots(), x="normalised rank", y="ECDF minus uniform")
+    start = np.zeros(1)
+    uniform, low, high = (np.concatenate([start, values]) for values in (uniform, low, high))
+    axes.fill_between(uniform, low, high, color=PALE, linewidth=0, step="post", label=f"{level:.0%} band, whole curve")
+    axes.axhline(0, color=GREY, linewidth=0.6)
+    for colour, (name, values) in zip(_colours(ranks), ranks.items(), strict=True):
+        ecdf = np.searchsorted(np.sort(values), [-1, *grid], side="right") / len(values)
+        axes.step(uniform, ecdf - uniform, where="post", color=colour, linewidth=1.3, label=name)
+    axes.set_xlim(0, 1)
+    legend(axes, loc="best")
+    return figure
+
+
+def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, level: float = 0.95) -> Figure:
+    """How often credible regions hold the truth, against how often they say they do.
+
+    A curve below the diagonal belongs to regions that are too small. The band holds each point of a right posterior
+    with the given probability.
+
+    Args:
+        levels: Nominal levels of the regions, between 0 and 1.
+        coverage: For each posterior the fraction of simulations whose region holds the truth, at each level.
+        count: How many simulations.
+        level: Probability of the band.
+
+    Example:
+        >>> levels = np.linspace(0, 1, 11)
+        >>> figure = coverage_curve(levels, {"guide": levels**1.5}, 300)
+    """
+    from scipy import stats
+
+    levels = numbers(levels)
+    low, high = (bound / count for bound in stats.binom(count, levels).interval(level))
+    figure = new_figure(3.6, 3.4)
+    axes = tidy(figure.subplots(), x="nominal level of the region", y="fraction that holds the truth")
+    axes.fill_between(levels, low, high, color=PALE, linewidth=0, label=f"{level:.0%} band, each point")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    for colour, (name, values) in zip(_colours(coverage), coverage.items(), strict=True):
+        axes.plot(levels, numbers(values), color=colour, linewidth=1.4, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    legend(axes, loc="upper left")
+    return figure
+
+
+def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "score (nats)", bins: int = 40) -> Figure:
+    """Scores of ordinary data and of outliers, and how well they separate them: histograms and ROC curves.
+
+    Args:
+        inliers: Scores of held-out ordinary data; larger means less ordinary.
+        outliers: Scores of each kind of outlier.
+        score: Name and unit of the score.
+        bins: How many bars in a histogram.
+
+    Example:
+        >>> figure = outlier_scores(torch.randn(100), {"noise": 2 + torch.randn(100)})
+    """
+    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    ordinary = numbers(inliers).ravel()
+    kinds = {name: numbers(values).ravel() for name, values in outliers.items()}
+    figure = new_figure(7.4, 3.1)
+    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    tidy(left, x=score, y="density")
+    tidy(right, x="false alarms (fraction of ordinary data)", y="outliers found (fraction)")
+    everything = np.concatenate([ordinary, *kinds.values()])
+    edges = np.linspace(*np.quantile(everything[np.isfinite(everything)], [0.005, 0.995]), bins + 1)
+    left.hist(np.clip(ordinary, edges[0], edges[-1]), edges, density=True, color=GREY, alpha=0.6, label="ordinary data")
+    right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    for colour, (name, values) in zip(_colours(kinds), kinds.items(), strict=True):
+        clipped = np.clip(values, edges[0], edges[-1])
+        left.hist(clipped, edges, density=True, histtype="step", color=colour, linewidth=1.4, label=name)
+        labels = np.repeat([0, 1], [len(ordinary), len(values)])
+        order = rankdata(np.concatenate([ordinary, values]))  # infinite scores have ranks like all others
+        false, true, _ = roc_curve(labels, order)
+        right.plot(false, true, color=colour, linewidth=1.4, label=f"{name}: {roc_auc_score(labels, order):.3f}")
+    left.set_ylim(top=1.3 * left.get_ylim()[1])  # room for the legend
+    right.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    legend(left, loc="upper right")
+    legend(right, loc="lower right", title="area under the curve", title_fontsize=8)
+    return figure
+
+
+def _colours(named: Mapping[str, Any]) -> list[str]:
+    return [COLOURS[number % len(COLOURS)] for number in range(len(named))]
+
+
+def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean of the last ``width`` values, of fewer at the start."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - width, 0)
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def _cut_the_start(axes: Any, curves: list) -> None:
+    values = np.concatenate([np.asarray(curve, dtype=float) for curve in curves])
+    low, high = np.quantile(values[np.isfinite(values)], [0.0, 0.98])
+    margin = 0.05 * (high - low) or 1.0
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _checked_ranks(name: str, values: Any, draws: int) -> np.ndarray:
+    ranks = numbers(values).ravel()
+    if not len(ranks) or ranks.min() < 0 or ranks.max() > draws:
+        raise ValueError(
+            f"`ranks[{name!r}]` must lie between 0 and draws = {draws}, got {ranks.min()} to {ranks.max()}"
+        )
+    return ranks
+
+
+def _simultaneous_band(count: int, uniform: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise binomial quantiles whose level is lowered until they hold whole simulated curves."""
+    from scipy import stats
+
+    simulated = np.sort(np.random.default_rng(0).integers(0, len(uniform), (_ROUNDS, count)), axis=1)
+    counts = np.stack([np.searchsorted(ranks, np.arange(len(uniform)), side="right") for ranks in simulated])
+    binomial = stats.binom(count, uniform)
+    tails = np.minimum(binomial.cdf(counts), binomial.sf(counts - 1))[:, :-1]
+    tail = np.quantile(tails.min(axis=1), 1 - level)
+    low, high = binomial.ppf(tail), binomial.isf(tail)
+    low[-1] = high[-1] = count
+    return low / count - uniform, high / count - uniform

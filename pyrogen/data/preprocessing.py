@@ -1,0 +1,49 @@
+r"""From counted grey levels to real numbers.
+
+A density over real numbers says nothing about integers :math:`v \in \{0, \dots, K-1\}` until noise fills the gaps. With
+uniform noise :math:`u \in [0, 1)`,
+
+.. math:: \log P(v) \ge \mathbb{E}_u [\log p((v + u) / K)] - D \log K,
+
+so the mean log-density of dequantized data, less :math:`D \log K` nats for :math:`D` numbers, is a lower bound of the
+log-probability of the integers.
+
+References:
+    Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",
+    https://arxiv.org/abs/1511.01844
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
+    """Integers as real numbers in (0, 1), with uniform noise.
+
+    Args:
+        values: Integers from 0 to ``levels - 1``, of any shape.
+        levels: How many values there are.
+        seed: Of the noise.
+
+    Returns:
+        ``(values + noise) / levels`` in the default dtype, never 0 or 1.
+
+    Raises:
+        ValueError: ``values`` are not integers in range.
+    """
+    if values.is_floating_point() or values.numel() and not (values.min() >= 0 and values.max() < levels):
+        raise ValueError(f"`values` must be integers from 0 to {levels - 1}, got {values.dtype} {_range(values)}")
+    noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed))
+    edge = torch.finfo(noise.dtype).eps
+    return ((values + noise) / levels).clamp(edge, 1 - edge)
+
+
+def quantize(values: Tensor, levels: int) -> Tensor:
+    """Real numbers in [0, 1] as integers from 0 to ``levels - 1``: undoes :func:`dequantize`."""
+    return (values * levels).floor().clamp(0, levels - 1).long()
+
+
+def _range(values: Tensor) -> str:
+    return f"between {values.min().item()} and {values.max().item()}"

@@ -1,0 +1,40 @@
+"""Splitting data into parts that do not overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def split(*tensors: Tensor, sizes: Sequence[int | float], seed: int) -> list[tuple[Tensor, ...]]:
+    """Random parts of tensors of equal length, the same rows of each.
+
+    Args:
+        tensors: Rows first.
+        sizes: How many rows each part has: numbers of rows, or fractions of all. Rows left over are left out.
+        seed: Of the order.
+
+    Returns:
+        For each size, a tuple with that part of every tensor.
+
+    Raises:
+        ValueError: lengths differ, or the parts need more rows than there are.
+
+    Example:
+        >>> x, y = torch.arange(10), torch.arange(10)
+        >>> (x_train, y_train), (x_test, y_test) = split(x, y, sizes=(0.8, 0.2), seed=0)
+        >>> len(x_train), len(x_test), torch.equal(x_train, y_train)
+        (8, 2, True)
+    """
+    lengths = {len(tensor) for tensor in tensors}
+    if len(lengths) != 1:
+        raise ValueError(f"`tensors` must have equal lengths, got {sorted(lengths)}")
+    total = lengths.pop()
+    counts = [round(size * total) if isinstance(size, float) else size for size in sizes]
+    if sum(counts) > total or min(counts) < 0:
+        raise ValueError(f"`sizes` must add up to at most {total} rows, got {counts}")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    parts = order[: sum(counts)].split(counts)
+    return [tuple(tensor[part] for tensor in tensors) for part in parts]

@@ -1,0 +1,267 @@
+r"""Simulation-based calibration: is this way of computing posteriors right, for this model?
+
+Draw :math:`\theta^* \sim p(\theta)` and :math:`y \sim p(y \mid \theta^*)`, then :math:`L` draws :math:`\theta_l` from
+the posterior under test. If it is the true posterior, :math:`\theta^*` is one more draw of it, so for any test quantity
+:math:`f` the rank of :math:`f(\theta^*, y)` among the :math:`f(\theta_l, y)` is uniform. A rank that is not shows a
+fault; which faults can show depends on :math:`f`. Coordinates of :math:`\theta` alone are not enough: draws from the
+*prior*, which ignore the data, give uniform ranks for every quantity that does not depend on :math:`y`. Quantities that
+do, the log-likelihood and the log-joint density, are therefore always among those tested.
+
+The model is called as ``model(size=rows)`` and draws ``rows`` independent simulations in one data plate; the ``.model``
+of every distribution module is of this form.
+
+References:
+    Talts, Betancourt, Simpson, Vehtari and Gelman 2018, "Validating Bayesian inference algorithms with
+    simulation-based calibration", https://arxiv.org/abs/1804.06788
+    Modrák et al. 2023, "Simulation-based calibration checking for Bayesian computation: The choice of test quantities
+    shapes sensitivity", https://arxiv.org/abs/2211.02383
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from .ranks import Coverage, EcdfBand, EcdfNull, central_coverage, chi_square_test, highest_coverage
+from .result import TestResult
+from .scoring import as_evaluated
+from .sites import Program, Site, sites_of, total, values_of
+
+Values = dict[str, Tensor]
+Posterior = Callable[[Values, int], Values]
+Quantity = Callable[[Values, Values], Tensor]
+
+
+class Amortized:
+    """A guide as a posterior: one call gives draws for many data sets.
+
+    Args:
+        guide: A Pyro guide with one data plate, called with the rows of the observed sites.
+        observed: The names of the observed sites, in the order of the guide's arguments.
+    """
+
+    def __init__(self, guide: Program, observed: Sequence[str] = ("x",)) -> None:
+        self.guide = guide
+        self.observed = tuple(observed)
+
+    def __call__(self, data: Values, draws: int) -> Values:
+        """Draws for each row of the data: ``(draws, rows, *shape)`` for each latent site."""
+        rows = len(data[self.observed[0]])
+        repeated = {name: _repeat(value, draws) for name, value in data.items()}
+        with as_evaluated(self.guide):
+            sites = self._sites(self.guide, repeated, draws * rows).values()
+        kept = [site for site in sites if not site.auxiliary]
+        return {site.name: site.value.unflatten(0, (draws, rows)) for site in kept}
+
+    def log_prob(self, latents: Values, data: Values) -> Tensor:
+        """The log-density of the guide for each row, a quantity whose coverage is that of highest-density regions."""
+        rows = len(data[self.observed[0]])
+        with as_evaluated(self.guide):
+            return total(self._sites(poutine.condition(self.guide, data=latents), data, rows).values())
+
+    def _sites(self, guide: Program, data: Values, rows: int) -> dict[str, Site]:
+        return sites_of(guide, *(data[name] for name in self.observed), rows=rows, what="guide")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The ranks of a simulation-based calibration, and what follows from them.
+
+    Args:
+        ranks: For each test quantity one integer in 0, ..., ``draws`` for each simulation: how many posterior draws are
+            below the true value.
+        draws: How many posterior draws each simulation has.
+    """
+
+    ranks: Mapping[str, Tensor]
+    draws: int
+
+    @property
+    def simulations(self) -> int:
+        """How many simulations there were."""
+        return len(next(iter(self.ranks.values())))
+
+    def chi_square(self, *, bins: int | None = None) -> dict[str, TestResult]:
+        """For each quantity, Pearson's test of uniform ranks."""
+        return {name: chi_square_test(ranks, self.draws, bins=bins) for name, ranks in self.ranks.items()}
+
+    def uniformity(self, *, generator: torch.Generator | None = None) -> dict[str, TestResult]:
+        """For each quantity, the simultaneous test of the empirical distribution function."""
+        null = EcdfNull(self.simulations, self.draws, generator=generator)
+        return {name: null.test(ranks) for name, ranks in self.ranks.items()}
+
+    def test(self, *, generator: torch.Generator | None = None) -> TestResult:
+        """One test of all quantities: the smallest p-value, times their number (Bonferroni)."""
+        results = self.uniformity(generator=generator)
+        worst = min(results, key=lambda name: (results[name].p_value, -results[name].statistic))
+        p_value = min(1.0, results[worst].p_value * len(results))
+        return TestResult(results[worst].statistic, p_value, f"ECDF distance of {worst}, worst of {len(results)}")
+
+    def ecdf(self, name: str, *, level: float = 0.95, generator: torch.Generator | None = None) -> EcdfBand:
+        """The empirical distribution function of one quantity's ranks, with its simultaneous band."""
+        return EcdfNull(self.simulations, self.draws, generator=generator).band(self._of(name), level)
+
+    def highest_coverage(self, name: str, *, levels: Tensor | None = None) -> Coverage:
+        """Coverage of the regions where a quantity is highest; of highest-density regions for a posterior density."""
+        return highest_coverage(self._of(name), self.draws, levels=levels)
+
+    def central_coverage(self, name: str, *, levels: Tensor | None = None) -> Coverage:
+        """Coverage of the central intervals of a quantity, such as a coordinate."""
+        return central_coverage(self._of(name), self.draws, levels=levels)
+
+    def _of(self, name: str) -> Tensor:
+        if name not in self.ranks:
+            raise ValueError(f"`name` must be one of {list(self.ranks)}, got {name!r}")
+        return self.ranks[name]
+
+
+def simulation_based_calibration(
+    model: Program,
+    posterior: Posterior,
+    *,
+    observed: Sequence[str],
+    simulations: int = 1000,
+    draws: int = 99,
+    coordinates: Sequence[str] | None = None,
+    quantities: Mapping[str, Quantity] = MappingProxyType({}),
+    batch_size: int = 16384,
+    generator: torch.Generator | None = None,
+) -> Calibration:
+    """Ranks of true values among posterior draws, over simulations from the model.
+
+    Tested are ``"log_likelihood"`` and ``"log_joint"``, every coordinate of the latent sites (``"z[0]"``) and the
+    quantities of your own.
+
+    Args:
+        model: A Pyro model, called as ``model(size=rows)``: ``rows`` independent simulations in one data plate.
+        posterior: What is tested: a function of the data (rows of each observed site) and a number of draws, which
+            gives independent draws of every latent site, draws first, then rows. :class:`Amortized` makes one of a
+            guide. Draws of a Markov chain must be thinned until they are nearly independent.
+        observed: The names of the sites that are data; all others are latent.
+        simulations: How many simulations: more show smaller faults.
+        draws: How many posterior draws each gets.
+        coordinates: The latent sites whose coordinates are ranked; all if ``None``.
+        quantities: Further functions of latent values and data (rows of each), giving one number a row.
+        batch_size: How many pairs of simulation and draw are computed at once.
+        generator: Breaks ties between ranks.
+
+    Raises:
+        NotImplementedError: a site has no ``log_prob``.
+        ValueError: a site is unknown, observed already or outside the data plate, or the posterior's draws lack a site
+            or have another shape.
+    """
+    with as_evaluated(model):
+        sites = sites_of(model, rows=simulations, what="model", size=simulations)
+        _check_model(sites, observed)
+        values = values_of(sites.values())
+        data = {name: value for name, value in values.items() if name in observed}
+        latents = {name: value for name, value in values.items() if name not in observed}
+        evaluate = _Evaluation(model, observed, latents if coordinates is None else coordinates, quantities)
+        ranks: dict[str, list[Tensor]] = {}
+        for block in torch.arange(simulations).split(max(1, batch_size // draws)):
+            rows = slice(int(block[0]), int(block[-1]) + 1)
+            truth = {name: value[rows] for name, value in latents.items()}
+            given = {name: value[rows] for name, value in data.items()}
+            drawn = _checked(posterior(given, draws), truth, draws)
+            for name, value in _ranks(evaluate, truth, drawn, given, draws, generator).items():
+                ranks.setdefault(name, []).append(value)
+    return Calibration({name: torch.cat(parts) for name, parts in ranks.items()}, draws)
+
+
+class _Evaluation:
+    """All test quantities of latent values and data, one number a row."""
+
+    def __init__(
+        self,
+        model: Program,
+        observed: Sequence[str],
+        coordinates: Sequence[str] | Values,
+        quantities: Mapping[str, Quantity],
+    ) -> None:
+        self.model = model
+        self.observed = observed
+        self.coordinates = tuple(coordinates)
+        self.quantities = quantities
+
+    def __call__(self, latents: Values, data: Values) -> Values:
+        rows = len(data[self.observed[0]])
+        given = poutine.condition(self.model, data={**latents, **data})
+        sites = sites_of(given, rows=rows, what="model", size=rows)
+        likelihood = total(sites[name] for name in self.observed)
+        prior = total(site for name, site in sites.items() if name not in self.observed)
+        values = {"log_likelihood": likelihood, "log_joint": likelihood + prior}
+        for name in self.coordinates:
+            values.update(_coordinates(name, latents[name]))
+        return values | {name: quantity(latents, data) for name, quantity in self.quantities.items()}
+
+
+def _ranks(
+    evaluate: _Evaluation,
+    truth: Values,
+    drawn: Values,
+    data: Values,
+    draws: int,
+    generator: torch.Generator | None,
+) -> Values:
+    """How many draws are below the truth; a draw equal to it is below or above at random."""
+    rows = len(next(iter(data.values())))
+    true_values = evaluate(truth, data)
+    flat = {name: value.flatten(0, 1) for name, value in drawn.items()}
+    drawn_values = evaluate(flat, {name: _repeat(value, draws) for name, value in data.items()})
+    ranks = {}
+    for name, value in true_values.items():
+        others = drawn_values[name].reshape(draws, rows)
+        if value.isnan().any() or others.isnan().any():
+            raise ValueError(f"test quantity {name!r} is NaN, so it has no rank")
+        ties = (others == value).sum(0).cpu()
+        # One more than the ties: the truth is as likely at each place among its equals.
+        above = (torch.rand(rows, generator=generator) * (ties + 1)).floor().long()
+        ranks[name] = (others < value).sum(0).cpu() + above
+    return ranks
+
+
+def _coordinates(name: str, value: Tensor) -> Values:
+    if value.dim() == 1:
+        return {name: value}
+    indices = product(*map(range, value.shape[1:]))
+    return {f"{name}{list(index)}".replace(" ", ""): value[(slice(None), *index)] for index in indices}
+
+
+def _repeat(value: Tensor, draws: int) -> Tensor:
+    return value.expand(draws, *value.shape).flatten(0, 1)
+
+
+def _check_model(sites: dict[str, Site], observed: Sequence[str]) -> None:
+    if not observed:
+        raise ValueError("`observed` must name at least one site, got none")
+    unknown = [name for name in observed if name not in sites]
+    if unknown:
+        raise ValueError(f"`observed` must name sites of the model {list(sites)}, got {unknown}")
+    if not set(sites) - set(observed):
+        raise ValueError(f"`model` must have a latent site, got only the observed {list(observed)}")
+    given = [name for name, site in sites.items() if site.observed]
+    if given:
+        raise ValueError(f"`model` must draw all its sites when called with `size` alone, but {given} have a value")
+    for name, site in sites.items():
+        if site.density is None:
+            raise NotImplementedError(f"site {name!r} has no log_prob, which the test quantities need")
+        if site.value.dim() - len(site.distribution.event_shape) + site.plate_dim != 0:
+            raise ValueError(f"the data plate must be the outermost (leftmost) plate, got site {name!r} inside another")
+
+
+def _checked(drawn: Values, truth: Values, draws: int) -> Values:
+    for name, value in truth.items():
+        if name not in drawn:
+            raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {list(drawn)}")
+        if drawn[name].shape != (draws, *value.shape):
+            raise ValueError(
+                f"`posterior` must give draws of {name!r} of shape {(draws, *value.shape)}, "
+                f"got {tuple(drawn[name].shape)}"
+            )
+    return {name: drawn[name] for name in truth}

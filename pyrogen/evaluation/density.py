@@ -1,0 +1,154 @@
+r"""How probable the data are under a model.
+
+:func:`log_likelihood` is the mean of :math:`\log p(x_i \mid c_i)` over held-out data, in nats per datum, with the
+standard error of that mean. It needs a ``log_prob`` that is normalised, or a bound that says so; what a module's
+density cannot support is refused by name. Modules are evaluated without gradients and in evaluation mode (no dropout),
+and left as they were.
+"""
+
+from __future__ import annotations
+
+from math import log, prod
+
+import torch
+from torch import Tensor
+
+from pyrogen.core.density import weakest
+from pyrogen.core.shapes import Context
+
+from .result import BITS_PER_DIMENSION, Estimate
+from .scoring import Model, name_of, require_normalized, score
+
+
+def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Tensor:
+    r"""The log-probability of each datum, :math:`\log p(x_i \mid c_i)`, in nats, computed in chunks.
+
+    Args:
+        module: A distribution module, or a distribution (which takes no context).
+        x: The data.
+        context: Its context, if the module takes one; its batch dimensions broadcast to those of ``x``.
+        batch_size: How many data are scored at once.
+
+    Shape:
+        ``(*batch, *event_shape)`` to ``(*batch)``.
+
+    Raises:
+        NotImplementedError: the module is implicit: it has no ``log_prob``.
+        ValueError: a shape does not fit, or a log-probability is NaN (how many, and the first row).
+    """
+    return score(module, x, context, batch_size).log_probs
+
+
+def log_likelihood(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Estimate:
+    r"""The mean log-likelihood of held-out data, in nats per datum.
+
+    .. math:: \frac{1}{N} \sum_i \log p(x_i \mid c_i) \pm \frac{s}{\sqrt N}
+
+    with :math:`s` the standard deviation over the data. The error says how the value would vary with another held-out
+    set from the same source. It says nothing about another training run, and to compare two models on the same data use
+    :func:`log_likelihood_difference`, whose error is usually many times smaller.
+
+    Args:
+        module: A distribution module, or a distribution.
+        x: Held-out data, independent of each other.
+        context: Its context.
+        batch_size: How many data are scored at once.
+
+    Raises:
+        NotImplementedError: ``log_prob`` is missing or unnormalised.
+        ValueError: a shape does not fit, or a log-probability is NaN.
+    """
+    scores = score(module, x, context, batch_size)
+    require_normalized(module, scores.density, "a log-likelihood")
+    return Estimate.of_mean(scores.log_probs, density=scores.density)
+
+
+def log_likelihood_difference(
+    module: Model,
+    baseline: Model,
+    x: Tensor,
+    *,
+    context: Context = None,
+    baseline_context: Context = None,
+    batch_size: int = 1024,
+) -> Estimate:
+    r"""By how many nats per datum a module beats a baseline on the same data, with the paired standard error.
+
+    Both models find the same data hard, so the standard error of the mean of :math:`\log p(x_i) - \log q(x_i)` is
+    usually far below those of the two means.
+
+    Args:
+        module: A distribution module, or a distribution. If its ``log_prob`` is a lower bound, so is the difference.
+        baseline: Another. It must not be a bound: bound minus bound bounds nothing.
+        x: Held-out data.
+        context: Context of ``module``.
+        baseline_context: Context of ``baseline``.
+        batch_size: How many data are scored at once.
+
+    Raises:
+        NotImplementedError: a ``log_prob`` is missing or unnormalised, or the baseline's is a bound.
+    """
+    scores = score(module, x, context, batch_size)
+    others = score(baseline, x, baseline_context, batch_size)
+    require_normalized(module, scores.density, "a log-likelihood")
+    if others.density not in ("exact", "estimate"):
+        raise NotImplementedError(
+            f"`baseline` {name_of(baseline)} has density {others.density!r}: minus a bound bounds nothing; "
+            "compare with a model whose log_prob is exact"
+        )
+    return Estimate.of_mean(scores.log_probs - others.log_probs, density=weakest(scores.density, others.density))
+
+
+def bits_per_dimension(
+    module: Model, x: Tensor, context: Context = None, *, log_volume: float | Tensor, batch_size: int = 1024
+) -> Estimate:
+    r"""The cost of coding discrete data with the model, in bits for each of the :math:`D` numbers of an event.
+
+    .. math:: -\frac{1}{D \ln 2} \cdot \frac{1}{N} \sum_i \left[ \log p(x_i) + \log V_i \right]
+
+    :math:`V_i` is the volume, in the space of ``x``, of the cell that stands for the discrete datum :math:`i`. For
+    pixels in :math:`\{0, \dots, L - 1\}` that were dequantized and divided by :math:`L`, a cell is a cube with edge
+    :math:`1 / L`: ``log_volume = -D * log(L)``. Divided by the scale :math:`s` afterwards (standardised), it is
+    ``-D * (log(L) + log(s))``. After a non-linear map of the dequantized numbers (logit) it differs for every datum:
+    the sum of the logarithms of the map's derivative there, from integers to the space of ``x``.
+
+    A continuous model scores ``x`` with uniform noise inside the cells. By Jensen's inequality the mean of its
+    log-density over the cell is at most the log of the cell's probability, so the log-probability is a lower bound and
+    the bits are an upper bound, though ``log_prob`` itself be exact. Data without the noise give neither a cost nor a
+    bound. A discrete model has no cells: ``log_volume=0``, and its density stays as it is.
+
+    Args:
+        module: A distribution module, or a distribution.
+        x: Held-out data: dequantized for a continuous model, discrete for a discrete one.
+        context: Its context.
+        log_volume: :math:`\log V`, one for all data or one for each.
+        batch_size: How many data are scored at once.
+
+    Raises:
+        NotImplementedError: ``log_prob`` is missing or unnormalised.
+        ValueError: a shape does not fit, a log-probability is NaN, or a discrete model is given a volume.
+
+    References:
+        Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",
+        https://arxiv.org/abs/1511.01844
+        Ho et al. 2019, "Flow++", https://arxiv.org/abs/1902.00275 (section 3.1: dequantization as a bound)
+
+    Example:
+        >>> uniform = torch.distributions.Uniform(torch.zeros(4), torch.ones(4))
+        >>> uniform = torch.distributions.Independent(uniform, 1)
+        >>> print(bits_per_dimension(uniform, torch.rand(10, 4), log_volume=-4 * log(256)))
+        8 ± 0 bits per dimension (upper bound)
+    """
+    scores = score(module, x, context, batch_size)
+    require_normalized(module, scores.density, "a coding cost")
+    volume = torch.as_tensor(log_volume, dtype=scores.log_probs.dtype, device=x.device)
+    shape = scores.log_probs.shape
+    if torch.broadcast_shapes(volume.shape, shape) != shape:
+        raise ValueError(f"`log_volume` must be one number or of shape {tuple(shape)}, got {tuple(volume.shape)}")
+    density = scores.density
+    if not scores.distribution.support.is_discrete:
+        density = weakest(density, "lower bound")
+    elif (volume != 0).any():
+        raise ValueError(f"`log_volume` must be 0 for {name_of(module)}, whose support is discrete, got {log_volume}")
+    bits = -(scores.log_probs + volume) / (prod(module.event_shape) * log(2))
+    return Estimate.of_mean(bits, unit=BITS_PER_DIMENSION, density=density)

@@ -1,0 +1,242 @@
+r"""Importance weights of a Pyro model/guide pair: the marginal likelihood of each datum, and whether to believe it.
+
+With :math:`K` draws :math:`z_k \sim q(z \mid x)` the weights :math:`w_k = p(x, z_k) / q(z_k \mid x)` average to
+:math:`p(x)`, so
+
+.. math:: \log \frac{1}{K} \sum_k w_k
+
+is at most :math:`\log p(x)` in expectation, grows with :math:`K` and converges to it. How large :math:`K` must be is a
+question of the tail of the weights, which the Pareto :math:`\hat k` of PSIS answers for each datum.
+
+The model and the guide are called alike, with the rows of the data, and have one data plate with all sites inside. Each
+datum is repeated :math:`K` times as further rows, so any pair that handles a batch handles the draws.
+
+References:
+    Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
+    Vehtari, Simpson, Gelman, Yao and Gabry 2024, "Pareto smoothed importance sampling",
+    https://jmlr.org/papers/v25/19-556.html
+    Yao, Vehtari, Simpson and Gelman 2018, "Yes, but did it work?: Evaluating variational inference",
+    https://arxiv.org/abs/1802.02538
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, log, log10, sqrt
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyrogen.core.objective import rows as count_rows
+
+from .result import Estimate
+from .scoring import as_evaluated
+from .sites import Program, Site, select_rows, sites_of, total, values_of
+
+
+def importance_log_weights(
+    model: Program, guide: Program, *batch: object, draws: int, batch_size: int = 4096
+) -> Tensor:
+    r"""The logarithms of the importance weights, :math:`\log p(x_i, z_{ik}) - \log q(z_{ik} \mid x_i)`, in nats.
+
+    Masks count, scales (of minibatches, of annealing) do not.
+
+    Args:
+        model: A Pyro model with one data plate, called as ``model(*batch)``.
+        guide: Its guide, called alike.
+        batch: The data, rows first, and what else the programs take: tensors, dicts of tensors or ``None``.
+        draws: How many draws :math:`K` for each datum.
+        batch_size: How many pairs of datum and draw are computed at once.
+
+    Shape:
+        The weights are ``(draws, rows)``, in double precision.
+
+    Raises:
+        NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy. Weights exponentiate it,
+            so that a bound or noise in it makes them estimate nothing.
+        ValueError: a site lies outside the data plate, latent sites of model and guide differ, nothing is observed, or
+            the guide has a point mass.
+    """
+    return torch.cat(list(_blocks(model, guide, batch, draws, batch_size)), 1)
+
+
+def importance_weighted_log_probs(
+    model: Program, guide: Program, *batch: object, draws: int, batch_size: int = 4096
+) -> Tensor:
+    r"""The importance-weighted bound of :math:`\log p(x_i)` for each datum, in nats.
+
+    Args:
+        model: As for :func:`importance_log_weights`.
+        guide: As for :func:`importance_log_weights`.
+        batch: As for :func:`importance_log_weights`.
+        draws: How many draws for each datum.
+        batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
+
+    Shape:
+        ``(rows,)``, in double precision.
+
+    Raises:
+        NotImplementedError: as for :func:`importance_log_weights`.
+        ValueError: as for :func:`importance_log_weights`.
+    """
+    blocks = _blocks(model, guide, batch, draws, batch_size)
+    return torch.cat([block.logsumexp(0) - log(draws) for block in blocks])
+
+
+def importance_weighted_log_likelihood(
+    model: Program, guide: Program, *batch: object, draws: int, batch_size: int = 4096
+) -> Estimate:
+    r"""The mean importance-weighted log-likelihood of held-out data, in nats per datum: a lower bound.
+
+    The standard error covers the spread over the data and the noise of the draws. It does not cover the gap to
+    :math:`\log p(x)`: that is a bias, always downwards, and shrinks as ``draws`` grows. Compare several numbers of
+    draws and look at :func:`pareto_k`.
+
+    Args:
+        model: A Pyro model with one data plate, called as ``model(*batch)``.
+        guide: Its guide, called alike.
+        batch: The data, rows first, and what else the programs take.
+        draws: How many draws for each datum; one gives the ELBO.
+        batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
+
+    Raises:
+        NotImplementedError: as for :func:`importance_log_weights`.
+        ValueError: as for :func:`importance_log_weights`.
+    """
+    values = importance_weighted_log_probs(model, guide, *batch, draws=draws, batch_size=batch_size)
+    return Estimate.of_mean(values, density="lower bound")
+
+
+@dataclass(frozen=True)
+class ParetoK:
+    r"""How heavy the tail of the importance weights is, for each datum.
+
+    Moments of the weights of order above :math:`1 / k` do not exist. Below ``threshold`` an average over these draws
+    can be trusted; above 0.7 no practical number of draws is enough; above 1 the weights have no mean. A small value
+    speaks for the draws at hand: mass that no draw came near leaves no trace in it.
+
+    Args:
+        values: :math:`\hat k` for each datum; 0 where the largest weights are equal.
+        effective_sample_size: :math:`(\sum w)^2 / \sum w^2` for each datum.
+        draws: How many draws each is computed from.
+    """
+
+    values: Tensor
+    effective_sample_size: Tensor
+    draws: int
+
+    @property
+    def threshold(self) -> float:
+        r"""Up to where this many draws suffice, :math:`\min(1 - 1 / \log_{10} K, 0.7)`."""
+        return min(1 - 1 / log10(self.draws), 0.7)
+
+    @property
+    def share_above(self) -> float:
+        """The share of data whose k-hat is above the threshold."""
+        return float((self.values > self.threshold).double().mean())
+
+    def __str__(self) -> str:
+        return (
+            f"Pareto k-hat: median {float(self.values.median()):.2f}, largest {float(self.values.max()):.2f}, "
+            f"{self.share_above:.0%} of {len(self.values)} data above {self.threshold:.2f}"
+        )
+
+
+def pareto_k(model: Program, guide: Program, *batch: object, draws: int = 1000, batch_size: int = 4096) -> ParetoK:
+    r"""The Pareto :math:`\hat k` of the importance weights for each datum, by ArviZ's PSIS.
+
+    Args:
+        model: As for :func:`importance_log_weights`.
+        guide: As for :func:`importance_log_weights`.
+        batch: As for :func:`importance_log_weights`.
+        draws: How many draws for each datum, at least 25.
+        batch_size: How many pairs of datum and draw are computed at once.
+
+    Raises:
+        NotImplementedError: as for :func:`importance_log_weights`.
+        ValueError: as for :func:`importance_log_weights`, or there are fewer than 25 draws.
+    """
+    if draws < 25:
+        raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
+    log_weights = importance_log_weights(model, guide, *batch, draws=draws, batch_size=batch_size)
+    sizes = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    return ParetoK(torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy())), sizes, draws)
+
+
+def _blocks(model: Program, guide: Program, batch: tuple, draws: int, batch_size: int) -> Iterator[Tensor]:
+    """The log-weights of some data at a time, ``(draws, data)``; never more than ``batch_size`` pairs in a run."""
+    if draws < 1 or batch_size < 1:
+        raise ValueError(f"`draws` and `batch_size` must be positive, got {draws} and {batch_size}")
+    rows = count_rows(batch)
+    for data in torch.arange(rows).split(max(1, batch_size // draws)):
+        repeated = data.repeat(draws).split(batch_size)
+        with as_evaluated(model, guide):
+            parts = [_log_weights(model, guide, [select_rows(entry, index) for entry in batch]) for index in repeated]
+        yield torch.cat(parts).reshape(draws, len(data))
+
+
+def _log_weights(model: Program, guide: Program, batch: list) -> Tensor:
+    """One log-weight for each row."""
+    rows = count_rows(tuple(batch))
+    drawn = sites_of(guide, *batch, rows=rows, what="guide")
+    replayed = poutine.condition(model, data=values_of(drawn.values()))
+    scored = sites_of(replayed, *batch, rows=rows, what="model")
+    _check_pair(drawn, scored)
+    for site in (*drawn.values(), *scored.values()):
+        _check_density(site)
+    return total(scored.values()) - total(drawn.values())
+
+
+def _check_pair(drawn: dict[str, Site], scored: dict[str, Site]) -> None:
+    missing = [name for name, site in scored.items() if not site.observed]
+    if missing:
+        raise ValueError(f"`guide` must draw every latent site of the model, missing are {missing}")
+    surplus = [name for name, site in drawn.items() if name not in scored and not site.auxiliary]
+    if surplus:
+        raise ValueError(f"`model` must have every site of the guide, missing are {surplus}")
+    if not set(scored) - set(drawn):
+        raise ValueError("`model` must observe something, got no observed site; is the data its first argument?")
+    points = [name for name, site in drawn.items() if isinstance(site.distribution, dist.Delta)]
+    if points and not any(site.auxiliary for site in drawn.values()):
+        raise ValueError(f"`guide` must have a density, got a point mass at {points}")
+
+
+def _check_density(site: Site) -> None:
+    density = site.density
+    if density not in ("exact", "estimate"):
+        raise NotImplementedError(
+            f"site {site.name!r} has density {density!r}: importance weights exponentiate its log_prob, which must be "
+            "exact; use an exact prior, likelihood and posterior"
+        )
+    if density == "estimate" and not torch.equal(site.log_prob(), site.log_prob()):
+        raise NotImplementedError(
+            f"the log_prob of site {site.name!r} is noisy (two calls on one value differ), and importance weights "
+            "exponentiate the noise; use an exact trace, or freeze its noise"
+        )
+
+
+def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """k-hat along the last axis; the two lines of ArviZ agree but for the sign of their argument."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces its successor on import
+        try:
+            from arviz_stats.base import array_stats
+        except ModuleNotFoundError:
+            from arviz import psislw
+        else:
+
+            def psislw(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                return array_stats.psislw(-values)  # takes log-likelihoods, whose negatives are the log-weights
+
+    draws = log_weights.shape[-1]
+    tails = np.sort(log_weights, -1)[:, -ceil(min(draws / 5, 3 * sqrt(draws))) :]
+    shapes = np.zeros(len(log_weights))
+    for row in np.flatnonzero(~(np.ptp(tails, -1) < 1e-3)):  # equal weights have no tail to fit
+        shapes[row] = psislw(log_weights[row])[1]
+    return shapes

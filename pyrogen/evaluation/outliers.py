@@ -1,0 +1,153 @@
+r"""Outlier scores from densities, larger for stranger data, and how well they separate.
+
+A high density does not make a datum typical. In many dimensions draws of a model have log-densities close to
+:math:`-H`, minus its entropy, while the mode has a far higher one; and an image model gives smooth images high
+densities whatever they show. So a constant image may score "more probable" than every datum. The scores:
+
+===============================  ==========================================================================
+:func:`density_p_value`          rank of log p(x) among held-out data, small where improbable (one-sided)
+:func:`two_sided_p_value`        the same from both sides: small where improbable *or* too probable
+:func:`typicality`               the distance of log p(x) from its mean over held-out data
+:func:`typicality_test`          the same for a whole batch, with a p-value
+:func:`likelihood_ratio`         against a background model that shares what makes both rate smooth data high
+===============================  ==========================================================================
+
+The one-sided rank is a monotone function of the log-probability, so its AUROC *is* that of the plain likelihood: it
+turns the score into a p-value and repairs nothing. All take log-probabilities, from
+:func:`pyrogen.evaluation.density.log_probs`. Ranks and typicality need them only up to a constant, so energies serve
+too; with a context the constant and the level differ between contexts, and reference and data must share it.
+
+References:
+    Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using typicality",
+    https://arxiv.org/abs/1906.02994
+    Ren et al. 2019, "Likelihood ratios for out-of-distribution detection", https://arxiv.org/abs/1906.02845
+    Song et al. 2018, "PixelDefend", https://arxiv.org/abs/1710.10766 (the density p-value)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .result import TestResult, permutation_p_value
+from .samples import permuted
+
+
+def density_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
+    r"""The rank of a log-probability among those of held-out data, :math:`(1 + \#\{r_j \le \ell\}) / (1 + n)`.
+
+    For a datum of the same source as the reference it is below :math:`\alpha` with probability at most :math:`\alpha`,
+    however good or bad the model (a conformal p-value); no statement about data of other sources follows.
+
+    Args:
+        log_probs: Of the data in question.
+        reference: Of held-out data, which the model was not trained on.
+
+    Shape:
+        ``log_probs`` of any shape; ``reference`` is ``(n,)``.
+
+    Raises:
+        ValueError: a log-probability is NaN, or the reference is not a vector.
+    """
+    ordered = _ordered(log_probs, reference)
+    return (1 + torch.searchsorted(ordered, log_probs.double(), right=True)) / (1 + len(ordered))
+
+
+def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """The rank of a log-probability from the nearer end, doubled: small where improbable or suspiciously probable.
+
+    Args:
+        log_probs: Of the data in question.
+        reference: Of held-out data.
+
+    Shape:
+        ``log_probs`` of any shape; ``reference`` is ``(n,)``.
+
+    Raises:
+        ValueError: a log-probability is NaN, or the reference is not a vector.
+    """
+    ordered = _ordered(log_probs, reference)
+    above = 1 + len(ordered) - torch.searchsorted(ordered, log_probs.double(), right=False)
+    low = density_p_value(log_probs, reference)
+    return (2 * torch.minimum(low, above / (1 + len(ordered)))).clamp(max=1)
+
+
+def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
+    r"""How far a log-probability is from the mean over held-out data, :math:`|\ell - \bar r|`, in nats.
+
+    Args:
+        log_probs: Of the data in question.
+        reference: Of held-out data.
+
+    Shape:
+        ``log_probs`` of any shape; ``reference`` is ``(n,)``.
+
+    Raises:
+        ValueError: a log-probability is NaN, or the reference is not a vector.
+    """
+    return (log_probs.double() - _ordered(log_probs, reference).mean()).abs()
+
+
+def typicality_test(
+    log_probs: Tensor, reference: Tensor, *, permutations: int = 999, generator: torch.Generator | None = None
+) -> TestResult:
+    """Whether a batch as a whole has the mean log-probability of held-out data: a two-sided permutation test.
+
+    It finds shifts far smaller than the spread of single data, but only shifts of the mean log-probability: a batch of
+    other data with the same mean passes.
+
+    Args:
+        log_probs: Of the batch.
+        reference: Of held-out data.
+        permutations: How many random divisions of both into batch and reference.
+        generator: Of the permutations.
+
+    Shape:
+        ``(m,)`` and ``(n,)``.
+
+    Raises:
+        ValueError: a log-probability is NaN or infinite, or one is not a vector.
+    """
+    _ordered(log_probs, reference)
+    pooled = torch.cat([log_probs.double().flatten(), reference.double()])
+    if not pooled.isfinite().all():
+        raise ValueError("`log_probs` and `reference` must be finite: their mean is tested")
+    m = log_probs.numel()
+    labels = torch.zeros(len(pooled), 1, dtype=torch.double, device=pooled.device)
+    labels[:m] = 1
+    labels = torch.cat([labels, permuted(labels[:, 0], permutations, generator)], 1)
+    batch_mean = pooled @ labels / m
+    distance = (batch_mean - (pooled.sum() - batch_mean * m) / len(reference)).abs()
+    return TestResult(
+        float(distance[0]), permutation_p_value(float(distance[0]), distance[1:]), "typicality", distance[1:]
+    )
+
+
+def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
+    r"""The log-probability under a background model minus that under the model, :math:`\log b(x) - \log p(x)`.
+
+    What both models reward alike (smoothness, size) cancels. The background is trained on perturbed data or is a
+    general model of the domain; the score is as good as that choice.
+
+    Args:
+        log_probs: Under the model.
+        background: Under the background model, of the same data.
+
+    Shape:
+        Both of the same shape.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if log_probs.shape != background.shape:
+        raise ValueError(f"`background` must have shape {tuple(log_probs.shape)}, got {tuple(background.shape)}")
+    return (background - log_probs).double()
+
+
+def _ordered(log_probs: Tensor, reference: Tensor) -> Tensor:
+    if reference.dim() != 1 or not len(reference):
+        raise ValueError(f"`reference` must have shape (n,), got {tuple(reference.shape)}")
+    for name, values in (("log_probs", log_probs), ("reference", reference)):
+        if values.isnan().any():
+            raise ValueError(f"`{name}` must hold numbers, got {int(values.isnan().sum())} NaN")
+    return reference.double().sort().values

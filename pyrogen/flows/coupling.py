@@ -1,0 +1,59 @@
+"""Coupling layers with learnable conditioners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+
+import torch
+
+from pyrogen.core.module import BijectionModule
+from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.networks.mlp import Conditioner
+from pyrogen.transforms.coupling import Coupling, Halves
+from pyrogen.transforms.elements import Element
+from pyrogen.transforms.transform import Inverse
+
+
+class CouplingLayer(BijectionModule):
+    """Some elements of an event stay and a network computes from them how the others are mapped.
+
+    The element's forward map goes from data to noise, so that densities take the cheaper direction.
+
+    Args:
+        conditioner: From the elements that stay (and the context) to ``element.size`` parameters for each of the others.
+        element: How each element is mapped.
+        stay: For each of the (flattened) event's elements, whether it stays.
+        event_shape: Shape of one event.
+        context_shape: ``None`` or the shape ``(C,)`` of the context vector the conditioner takes.
+
+    Raises:
+        ValueError: ``stay`` does not have one entry for each element.
+    """
+
+    def __init__(
+        self,
+        conditioner: Conditioner,
+        element: Element,
+        stay: Sequence[bool],
+        *,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        if len(stay) != prod(self.event_shape):
+            raise ValueError(f"`stay` must have {prod(self.event_shape)} entries, got {len(stay)}")
+        self.conditioner, self.element = conditioner, element
+        indices = range(len(stay))
+        order = [index for index in indices if stay[index]] + [index for index in indices if not stay[index]]
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.register_buffer("back", torch.tensor(order).argsort(), persistent=False)
+        self.staying = sum(map(bool, stay))
+
+    def forward(self, context: Context = None) -> Inverse:
+        projected = self.conditioner.project(context)
+        batch_shape = torch.Size() if projected is None else projected.shape[:-1]
+        network = partial(self.conditioner, projected=projected)
+        halves = Halves(self.order[: self.staying], self.order[self.staying :], self.back)
+        return Inverse(Coupling(network, self.element, halves, self.event_shape, batch_shape))

@@ -1,0 +1,41 @@
+"""Flows for integers."""
+
+from __future__ import annotations
+
+from pyrogen.core.density import Density, weakest
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context
+from pyrogen.distributions.dequantized import UniformDequantized
+
+
+class Dequantized(DistributionModule):
+    r"""Integers under a density over real numbers, by uniform dequantization: a lower bound.
+
+    Fitting it draws new noise in every step, which keeps a flow from learning the noise of one copy of the data.
+
+    Args:
+        module: The density over :math:`[0, 1]`, such as a flow with ``interval=(0, 1)``.
+        levels: How many integers there are, from zero.
+
+    Raises:
+        ValueError: ``levels`` is less than two.
+
+    References:
+        Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",
+        https://arxiv.org/abs/1511.01844
+    """
+
+    def __init__(self, module: DistributionModule, levels: int) -> None:
+        super().__init__(module.event_shape, module.context_shape)
+        if levels < 2:
+            raise ValueError(f"`levels` must be at least 2, got {levels}")
+        self.module = module
+        self.levels = levels
+
+    @property
+    def density(self) -> Density:
+        """A lower bound, or what is weaker in the density underneath."""
+        return weakest(self.module.density, "lower bound")
+
+    def forward(self, context: Context = None) -> UniformDequantized:
+        return UniformDequantized(self.module(context), self.levels)

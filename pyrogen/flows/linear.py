@@ -1,0 +1,137 @@
+"""Linear bijections: learned mixing, fixed order, standardisation."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.module import BijectionModule
+from pyrogen.core.shapes import Context, Shape, flatten_batch
+from pyrogen.transforms.permutation import Permute, Triangular
+from pyrogen.transforms.transform import Inverse
+from pyrogen.transforms.vector import VectorTransform
+
+
+class Mixing(BijectionModule):
+    """A learned invertible matrix as a product of two triangular ones; starts as the identity.
+
+    From data to noise it is one matrix product, from noise to data two triangular solves.
+
+    Args:
+        event_shape: Shape of one event; the matrix has ``prod(event_shape) ** 2`` parameters.
+
+    References:
+        Oliva et al. 2018, "Transformation autoregressive networks", https://arxiv.org/abs/1801.09819
+    """
+
+    def __init__(self, event_shape: Shape) -> None:
+        super().__init__(event_shape)
+        size = prod(self.event_shape)
+        self.triangles = nn.Parameter(torch.zeros(size, size))
+        self.log_diagonal = nn.Parameter(torch.zeros(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, context: Context = None) -> Inverse:
+        lower = self.triangles.tril(-1) + torch.eye(
+            len(self.bias), dtype=self.bias.dtype, device=self.bias.device
+        )
+        upper = self.triangles.triu(1) + self.log_diagonal.exp().diag()
+        return Inverse(Triangular(lower, upper, self.bias, self.event_shape))
+
+
+class Reorder(BijectionModule):
+    """The elements of an event in a fixed order.
+
+    Args:
+        order: A permutation of ``0 … D - 1``, from noise to data.
+        event_shape: Shape of one event, of ``D`` elements.
+
+    Raises:
+        ValueError: ``order`` is no permutation of the elements.
+    """
+
+    def __init__(self, order: Tensor | list[int], *, event_shape: Shape) -> None:
+        super().__init__(event_shape)
+        order = torch.as_tensor(order)
+        size = prod(self.event_shape)
+        if order.shape != (size,) or not torch.equal(order.sort().values, torch.arange(size)):
+            raise ValueError(f"`order` must be a permutation of 0 to {size - 1}, got {order.tolist()}")
+        self.register_buffer("order", order)
+        self.register_buffer("inverse_order", order.argsort())
+
+    def forward(self, context: Context = None) -> Permute:
+        return Permute(self.order, self.event_shape, inverse_order=self.inverse_order)
+
+
+class Standardize(BijectionModule):
+    r"""Standardised noise to data: :math:`x = \mu + \sigma z` with moments of each element, found from data once.
+
+    In training mode, the first batch of data (of two rows or more) that is scored sets the moments. They stay as they are
+    from then on, and are saved with the module.
+
+    Args:
+        event_shape: Shape of one event.
+    """
+
+    def __init__(self, event_shape: Shape) -> None:
+        super().__init__(event_shape)
+        size = prod(self.event_shape)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("log_scale", torch.zeros(size))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+        self._waiting = True  # mirrors the buffer, which costs a synchronisation to read
+
+    def forward(self, context: Context = None) -> VectorTransform:
+        return Standardization(self)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Sets the moments to those of ``x``, of shape ``(*batch, *event_shape)``.
+
+        Raises:
+            ValueError: ``x`` holds fewer than two finite events.
+        """
+        rows = flatten_batch(x, self.event_shape).reshape(-1, len(self.mean))
+        rows = rows[rows.isfinite().all(-1)]
+        if len(rows) < 2:
+            raise ValueError(f"`x` must hold at least two finite events, got {len(rows)}")
+        scale = rows.std(0)
+        self.mean.copy_(rows.mean(0))
+        self.log_scale.copy_(torch.where(scale > 0, scale, 1.0).log())
+        self.initialised.fill_(True)
+        self._waiting = False
+
+    def notice(self, x: Tensor) -> None:
+        """Initialises from ``x`` if this is the first batch in training."""
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+        if len(x) > 1 and not wrapped and x.isfinite().all(-1).sum() > 1:
+            self.initialise(x.reshape(-1, *self.event_shape))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next batch in training sets the moments."""
+        return self.training and self._waiting
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._waiting = not bool(self.initialised)
+
+
+class Standardization(VectorTransform):
+    """The transform of :class:`Standardize`."""
+
+    def __init__(self, module: Standardize) -> None:
+        super().__init__(module.event_shape)
+        self.module = module
+
+    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale = self.module.log_scale
+        return self.module.mean + log_scale.exp() * x, log_scale.sum().expand(x.shape[:-1])
+
+    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.module.waiting:
+            self.module.notice(y.detach().reshape(-1, y.shape[-1]))
+        log_scale = self.module.log_scale
+        return (y - self.module.mean) * (-log_scale).exp(), -log_scale.sum().expand(y.shape[:-1])

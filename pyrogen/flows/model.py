@@ -1,0 +1,104 @@
+r"""Normalizing flows: simple noise sent through a chain of bijections, with an exact density.
+
+Noise :math:`z \sim p_0(z \mid c)` from a base goes through bijections :math:`f_1, \dots, f_n`, each with parameters of
+its own and possibly a context :math:`c`, and comes out as data :math:`x = f_n \circ \dots \circ f_1 (z; c)`. So
+
+.. math::
+    \log p(x \mid c) = \log p_0(z \mid c) - \sum_{i=1}^{n} \log \left| \det J_{f_i}(z_{i-1}; c) \right|,
+    \qquad z_0 = z, \quad z_i = f_i(z_{i-1}; c), \quad z_n = x .
+
+A bijection is useful when its Jacobian is triangular (or otherwise easy) and its inverse cheap. *Coupling* maps one
+half of the elements given the other: fast both ways. *Autoregressive* bijections map each element given all before it:
+more flexible a layer, fast one way and sequential the other.
+
+======================  ===========================================================
+:math:`x`               data, shape ``event_shape``
+:math:`z`               noise
+:math:`c`               context
+:math:`f_i`             a :class:`~pyrogen.core.module.BijectionModule`, noise to data
+:math:`p_0`             the base, a :class:`~pyrogen.core.module.DistributionModule`
+======================  ===========================================================
+
+References:
+    Papamakarios, Nalisnick, Rezende, Mohamed and Lakshminarayanan 2021, "Normalizing flows for probabilistic modeling
+    and inference", https://arxiv.org/abs/1912.02762
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.density import Density
+from pyrogen.core.module import BijectionModule, DistributionModule
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from pyrogen.networks.embedding import Labels
+from pyrogen.transforms.distribution import TransformedDistribution
+
+from .bases import StandardNormal
+
+
+class Flow(DistributionModule):
+    r"""A normalizing flow: a base distribution and bijections, noise to data in the order of the list.
+
+    Args:
+        bijections: The bijections :math:`f_1, \dots, f_n`. Those with a ``context_shape`` get the (embedded) context.
+        base: The distribution of the noise; standard normal if ``None``. It gets the context as it is, if it takes one.
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
+        embedding: A network from the context, one batch dimension in front, to what the bijections take. It runs once
+            for each call and all of them share its output.
+
+    Raises:
+        ValueError: the base has another event shape.
+
+    Example:
+        >>> from pyrogen.flows.linear import Mixing
+        >>> flow = Flow([Mixing((3,))], event_shape=(3,))
+        >>> flow().log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        bijections: Iterable[BijectionModule],
+        base: DistributionModule | None = None,
+        *,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        embedding: nn.Module | None = None,
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        self.bijections = nn.ModuleList(bijections)
+        self.base = StandardNormal(self.event_shape) if base is None else base
+        self.embedding = embedding
+        if self.base.event_shape != self.event_shape:
+            raise ValueError(f"`base` must have event shape {self.event_shape}, got {self.base.event_shape}")
+
+    @property
+    def density(self) -> Density:
+        """That of the base."""
+        return self.base.density
+
+    def forward(self, context: Context = None) -> TransformedDistribution:
+        embedded = self._embed(context)
+        transforms = [part(None if part.context_shape is None else embedded) for part in self.bijections]
+        base = self.base(None if self.base.context_shape is None else context)
+        return TransformedDistribution(base, transforms, parameters=self.parameters)
+
+    def _embed(self, context: Context) -> Context:
+        if self.embedding is None or context is None:
+            return context
+        if isinstance(self.embedding, Labels) and torch.distributions.Distribution._validate_args:
+            self.embedding.check(context)
+        batch = context_batch_shape(context, self.context_shape)
+        embedded = self.embedding(_rows(context, self.context_shape, batch))
+        return embedded.reshape(*batch, *embedded.shape[1:])
+
+
+def _rows(context: Context, shape: ContextShape, batch: torch.Size) -> Tensor | dict[str, Tensor]:
+    if isinstance(context, Mapping):
+        return {key: flatten_batch(context[key].expand(*batch, *part), part) for key, part in shape.items()}
+    return flatten_batch(context, shape)

@@ -1,0 +1,116 @@
+"""Multilayer perceptrons, plain and parameter-major."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron.
+
+    Args:
+        inputs: Size of the input's last dimension.
+        outputs: Size of the output's last dimension.
+        hidden: Sizes of the hidden layers.
+        activation: Makes the nonlinearity after each hidden layer.
+        dropout: Share of the hidden units that are dropped in training.
+
+    Shape:
+        ``(*batch, inputs)`` to ``(*batch, outputs)``.
+
+    Example:
+        >>> MLP(3, 2)(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        sizes = (inputs, *hidden)
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), activation()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Conditioner(nn.Module):
+    """A perceptron that computes, for each of several features, the parameters of its map.
+
+    Its output is *parameter-major*, ``(parameters, features, *batch)``: everything downstream works on long contiguous
+    vectors. The last layer starts at zero. The part of the first layer that sees the context is computed apart, once
+    for each context, by :meth:`project`.
+
+    Args:
+        inputs: Size of the input's last dimension, possibly zero.
+        features: How many features get parameters.
+        parameters: How many parameters each feature gets.
+        hidden: Sizes of the hidden layers, at least one.
+        context: Size of the context vector, zero for none.
+        activation: Makes the nonlinearity after each hidden layer.
+        dropout: Share of the hidden units that are dropped in training.
+
+    Raises:
+        ValueError: ``hidden`` is empty.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        parameters: int,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        context: int = 0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError("`hidden` must name at least one layer, got none")
+        self.features, self.parameters_each = features, parameters
+        self.first = nn.Linear(inputs, hidden[0]) if inputs else None
+        self.context = nn.Linear(context, hidden[0], bias=not inputs) if context else None
+        if not inputs and not context:
+            self.start = nn.Parameter(torch.zeros(hidden[0]))
+        self.hidden = nn.ModuleList(
+            nn.Linear(before, after) for before, after in zip(hidden, hidden[1:], strict=False)
+        )
+        self.activation = activation()
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(torch.zeros(parameters * features, hidden[-1]))
+        self.bias = nn.Parameter(torch.zeros(parameters * features))
+
+    def project(self, context: Tensor | None) -> Tensor | None:
+        """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
+        return None if self.context is None else self.context(context)
+
+    def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
+        """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""
+        h = self.dropout(self.activation(self._first(x, projected)))
+        batch = h.shape[:-1]
+        h = h.reshape(-1, h.shape[-1]) if h.dim() != 2 else h
+        for layer in self.hidden:
+            h = self.dropout(self.activation(layer(h)))
+        out = torch.addmm(self.bias.unsqueeze(1), self.weight, h.T)  # (parameters * features, N)
+        return out.reshape(self.parameters_each, self.features, *batch)
+
+    def _first(self, x: Tensor, projected: Tensor | None) -> Tensor:
+        if self.first is None:
+            start = self.start if projected is None else projected
+            return start.expand(*torch.broadcast_shapes(x.shape[:-1], start.shape[:-1]), start.shape[-1])
+        h = self.first(x)
+        return h if projected is None else h + projected

@@ -1,0 +1,58 @@
+"""Euclidean distances between all pairs of two samples, a block of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK_ENTRIES = 2_000_000
+
+
+def distance_blocks(x: Tensor, y: Tensor, *, entries: int = BLOCK_ENTRIES) -> Iterator[tuple[slice, Tensor]]:
+    """The distances of some rows of ``x`` to all rows of ``y``, block after block.
+
+    A block holds about ``entries`` numbers however many rows there are, so memory is linear in the samples.
+
+    Args:
+        x: Points.
+        y: Points.
+        entries: How many distances a block may hold.
+
+    Shape:
+        ``x`` is ``(m, d)`` and ``y`` ``(n, d)``; a block of rows ``s`` is ``(len(s), n)``.
+
+    Raises:
+        ValueError: the points are not rows of equal length.
+    """
+    if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"`x` and `y` must have shapes (m, d) and (n, d), got {tuple(x.shape)} and {tuple(y.shape)}")
+    # cdist multiplies matrices, which cancels badly far from the origin.
+    center = y.mean(0, keepdim=True)
+    x, y = x - center, y - center
+    rows = max(1, entries // max(1, len(y)))
+    for start in range(0, len(x), rows):
+        block = slice(start, min(start + rows, len(x)))
+        yield block, torch.cdist(x[block], y)
+
+
+def median_distance(x: Tensor, *, rows: int = 1000, generator: torch.Generator | None = None) -> Tensor:
+    """The median distance between two different points of a sample.
+
+    Args:
+        x: Points, of shape ``(n, d)``.
+        rows: The median is taken among at most so many points, chosen at random.
+        generator: Of the choice.
+
+    Raises:
+        ValueError: there are fewer than two points, or more than half of the pairs coincide.
+    """
+    if len(x) < 2:
+        raise ValueError(f"`x` must hold at least two points, got {len(x)}")
+    if len(x) > rows:
+        x = x[torch.randperm(len(x), generator=generator)[:rows].to(x.device)]
+    median = torch.nn.functional.pdist(x).median()
+    if not median > 0:
+        raise ValueError(f"the median distance of `x` must be positive, got {float(median)}: most points coincide")
+    return median

@@ -1,0 +1,12 @@
+"""The contract, public: hold your own distributions, bijections and objectives to it.
+
+``check_distribution``, ``check_bijection`` and ``check_objective`` take a callable that makes a fresh module and give a
+:class:`Report` with one finding a check. Every recipe of pyrogen passes them in its tests.
+"""
+
+from .bijection import check_bijection
+from .distribution import check_distribution
+from .objective import check_objective
+from .report import Finding, Report
+
+__all__ = ["Finding", "Report", "check_bijection", "check_distribution", "check_objective"]

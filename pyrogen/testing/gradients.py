@@ -1,0 +1,171 @@
+"""Gradients: against finite differences, and that they arrive where they should.
+
+Differences are taken in float64 along random directions, with the noise inside a module held fixed, and of values in
+unconstrained coordinates, so that no step leaves the support.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.shapes import Context
+
+from .inputs import floating, with_gradient
+from .report import NotApplicableError, require
+from .subject import DistributionSubject, RowSubject, Subject, is_continuous, require_log_prob
+
+STEP = 1e-6
+TOLERANCE = 1e-4
+ESTIMATE_TOLERANCE = 2e-2
+
+
+def value_gradient(subject: RowSubject) -> str:
+    """The gradient in the value agrees with finite differences."""
+    module, (value, context) = subject.doubled()
+    _require_real_value(subject, module, context)
+    transform = subject.bijection(module, context)
+    reals = transform.inv(value).detach().requires_grad_()
+    error = _worst_error(lambda: subject.evaluate(module, transform(reals), context), [reals], subject, module)
+    return f"the gradient in the value agrees with finite differences (relative error {error:.1e})"
+
+
+def context_gradient(subject: RowSubject) -> str:
+    """The gradient in the context agrees with finite differences."""
+    module, (value, context) = subject.doubled()
+    context = with_gradient(context)
+    if not floating(context):
+        raise NotApplicableError("there is no context of real numbers")
+    error = _worst_error(lambda: subject.evaluate(module, value, context), floating(context), subject, module)
+    return f"the gradient in the context agrees with finite differences (relative error {error:.1e})"
+
+
+def parameter_gradient(subject: Subject) -> str:
+    """The gradient in the parameters, together and one by one, agrees with finite differences."""
+    module, inputs = subject.doubled()
+    parameters = _trainable(module)
+    groups = [parameters, *([parameter] for parameter in _some(parameters, subject.slow))]
+    error = max(
+        _worst_error(lambda: subject.evaluate(module, *inputs), group, subject, module, directions=1)
+        for group in groups
+    )
+    return f"the gradient in the parameters agrees with finite differences (relative error {error:.1e})"
+
+
+def gradients_reach_parameters(subject: Subject) -> str:
+    """Training moves every parameter that asks for a gradient."""
+    module = subject.fresh().train()
+    parameters = dict(_trainable_by_name(module))
+    answer = subject.evaluate(module, *subject.inputs(module))
+    require(answer.requires_grad, "no gradient reaches any parameter")
+    weights = torch.rand_like(answer) + 0.5
+    gradients = torch.autograd.grad((weights * answer).sum(), list(parameters.values()), allow_unused=True)
+    missed = [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
+    require(not missed, f"no gradient reaches {', '.join(missed)}")
+    zero = [name for name, gradient in zip(parameters, gradients, strict=True) if not gradient.any()]
+    require(not zero, f"the gradient is zero for {', '.join(zero)}")
+    wild = [name for name, gradient in zip(parameters, gradients, strict=True) if not gradient.isfinite().all()]
+    require(not wild, f"the gradient is not finite for {', '.join(wild)}")
+    return f"gradients reach all {len(parameters)} parameters"
+
+
+def parameters_registered(subject: Subject) -> str:
+    """All tensors that receive gradients are parameters of the module."""
+    module = subject.fresh()
+    answer = subject.evaluate(module, *subject.inputs(module))
+    known = {id(parameter) for parameter in module.parameters()}
+    strangers = [leaf for leaf in _leaves(answer) if id(leaf) not in known]
+    shapes = ", ".join(str(tuple(leaf.shape)) for leaf in strangers)
+    require(not strangers, f"tensors of shape {shapes} receive gradients but are not among the module's parameters()")
+    return f"all tensors that receive gradients are among the {len(known)} parameters"
+
+
+def _require_real_value(subject: RowSubject, module: nn.Module, context: Context) -> None:
+    if isinstance(subject, DistributionSubject):
+        require_log_prob(subject, module)
+        if not is_continuous(module(context)):
+            raise NotApplicableError("the events are discrete")
+
+
+def _worst_error(
+    function: Callable[[], Tensor], points: Sequence[Tensor], subject: Subject, module: nn.Module, directions: int = 3
+) -> float:
+    """The largest relative error of the slope over random directions.
+
+    Raises:
+        BreachError: it is larger than the density allows, or there is no gradient.
+    """
+    weights = torch.rand_like(function()) + 0.5
+    value = (weights * function()).sum()
+    require(value.requires_grad, "log_prob or its parts carry no gradient")
+    gradients = torch.autograd.grad(value, points, allow_unused=True)
+    gradients = [g if g is not None else torch.zeros_like(p) for p, g in zip(points, gradients, strict=True)]
+    size = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+    errors = [_error(function, weights, points, gradients, size) for _ in range(directions)]
+    exact = getattr(module, "density", "exact") != "estimate"
+    worst, tolerance = max(errors), TOLERANCE if exact else ESTIMATE_TOLERANCE
+    require(worst <= tolerance, f"the gradient differs from finite differences by {worst:.1e} of its size")
+    return worst
+
+
+def _error(
+    function: Callable[[], Tensor],
+    weights: Tensor,
+    points: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    size: float,
+) -> float:
+    directions = [torch.randn_like(point) for point in points]
+    slope = sum((gradient * direction).sum().item() for gradient, direction in zip(gradients, directions, strict=True))
+    with torch.no_grad():
+        above = (weights * _moved(function, points, directions, STEP)).sum().item()
+        below = (weights * _moved(function, points, directions, -STEP)).sum().item()
+    difference = (above - below) / (2 * STEP)
+    rounding = 1e-13 * (abs(above) + abs(below)) / STEP
+    error = max(abs(slope - difference) - rounding, 0.0) / max(size, abs(difference), 1e-6)
+    return error if error == error else float("inf")
+
+
+def _moved(
+    function: Callable[[], Tensor], points: Sequence[Tensor], directions: Sequence[Tensor], step: float
+) -> Tensor:
+    originals = [point.detach().clone() for point in points]
+    for point, direction in zip(points, directions, strict=True):
+        point.add_(direction, alpha=step)
+    try:
+        return function()
+    finally:
+        for point, original in zip(points, originals, strict=True):
+            point.copy_(original)
+
+
+def _trainable_by_name(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    if not named:
+        raise NotApplicableError("there are no trainable parameters")
+    return named
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for _, parameter in _trainable_by_name(module)]
+
+
+def _some(parameters: list[nn.Parameter], slow: bool) -> list[nn.Parameter]:
+    chosen = len(parameters) if slow else min(4, len(parameters))
+    return [parameters[index] for index in torch.randperm(len(parameters))[:chosen].tolist()]
+
+
+def _leaves(answer: Tensor) -> list[Tensor]:
+    """The leaves of the graph behind ``answer`` that accumulate gradients."""
+    leaves, seen, queue = [], set(), [answer.grad_fn]
+    while queue:
+        node = queue.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        queue.extend(parent for parent, _ in node.next_functions)
+    return leaves

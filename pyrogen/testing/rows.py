@@ -1,0 +1,149 @@
+"""Rows of a batch: each is answered as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.shapes import Context
+
+from .inputs import agree, each, floating, gap, take
+from .report import NotApplicableError, require
+from .subject import DistributionSubject, RowSubject, is_closed_form, is_repeatable, require_log_prob
+
+TOLERANCE = 1e-8
+
+
+def batch_invariance(subject: RowSubject) -> str:
+    """A row's answer does not depend on its batch mates."""
+    module, inputs = subject.doubled()
+    _require_value(subject, module)
+    _require_no_noise(subject, module, inputs)
+    together = subject.evaluate(module, *inputs)
+    alone = torch.cat([subject.evaluate(module, *take(inputs, slice(i, i + 1))) for i in range(subject.rows)])
+    require(
+        agree(together, alone, TOLERANCE),
+        f"rows scored together and alone differ by {gap(together, alone):.1e}: a row's answer depends on its batch",
+    )
+    order = torch.randperm(subject.rows)
+    shuffled = subject.evaluate(module, *take(inputs, order))
+    require(agree(together[order], shuffled, TOLERANCE), "the order of the rows changes their answers")
+    return f"rows scored together, alone and in another order agree to {gap(together, alone):.1e}"
+
+
+def bad_row(subject: RowSubject) -> str:
+    """A row of NaN or infinities changes neither the answers for the other rows nor their gradients.
+
+    For distributions these are the parameters' gradients from the other rows, for bijections those in their values:
+    keeping bad values out of the parameters' gradients is the business of the distribution made with a bijection.
+    """
+    module, (value, context) = subject.doubled()
+    _require_value(subject, module)
+    if not value.is_floating_point():
+        raise NotApplicableError("events of integers hold no NaN")
+    good = torch.arange(subject.rows) != 1
+    of_parameters = isinstance(subject, DistributionSubject) and not is_closed_form(module(context))
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    with pyro.validation_enabled(False):
+        expected, gradients = _answer_and_gradients(subject, module, value, context, good, parameters, of_parameters)
+        for bad in (float("nan"), float("inf"), -float("inf")):
+            spoiled = _spoiled(value, bad)
+            answer, found = _answer_and_gradients(subject, module, spoiled, context, good, parameters, of_parameters)
+            require(agree(answer, expected, TOLERANCE), f"one row of {bad} changes the answers for the other rows")
+            kept = all(agree(g, e, 1e-6) for g, e in zip(found, gradients, strict=True))
+            whose = "the parameters' gradients from" if of_parameters else "the gradients in the values of"
+            require(kept, f"one row of {bad} changes {whose} the other rows")
+        _check_bad_context(subject, module, value, context, good, expected)
+    kind = "parameter gradients" if of_parameters else "gradients in the values"
+    return f"a row of NaN or infinities leaves the answers of the other rows and their {kind} alone"
+
+
+def empty_batch(subject: RowSubject) -> str:
+    """A batch without rows gives answers without rows, and gradients of zero."""
+    module, (value, context) = subject.doubled()
+    try:
+        answer = _answer_nothing(subject, module, value, context)
+    except RuntimeError as error:
+        if isinstance(subject, DistributionSubject) and is_closed_form(module(context), outside=True):
+            raise NotApplicableError("torch's own distributions do not all take empty batches") from error
+        raise
+    require(answer.shape[0] == 0, f"an empty batch is answered by a tensor of shape {tuple(answer.shape)}")
+    if answer.requires_grad:
+        gradients = _gradients(answer, [p for p in module.parameters() if p.requires_grad])
+        require(all(not g.any() for g in gradients), "an empty batch gives gradients that are not zero")
+    return "an empty batch is answered by an empty tensor, with gradients of zero"
+
+
+def vmap(subject: RowSubject) -> str:
+    """``torch.func.vmap`` over the rows gives the answers of the batch."""
+    module, (value, context) = subject.doubled()
+    _require_value(subject, module)
+    _require_no_noise(subject, module, (value, context))
+    dimensions = (0, None if context is None else 0)
+    with pyro.validation_enabled(False):
+        expected = subject.evaluate(module, value, context)
+        mapped = torch.func.vmap(lambda v, c: subject.evaluate(module, v, c), in_dims=dimensions)(value, context)
+    require(agree(mapped, expected, 1e-8), f"vmap over the rows is off by {gap(mapped, expected):.1e}")
+    return f"vmap over the rows agrees with the batch to {gap(mapped, expected):.1e}"
+
+
+def _require_value(subject: RowSubject, module: nn.Module) -> None:
+    if isinstance(subject, DistributionSubject):
+        require_log_prob(subject, module)
+
+
+def _require_no_noise(subject: RowSubject, module: nn.Module, inputs: tuple) -> None:
+    density = getattr(module, "density", "exact")
+    if density != "exact" and not is_repeatable(subject, module, inputs):
+        raise NotApplicableError(f"the density is {density!r} and its log_prob is noisy: rows share no noise")
+
+
+def _answer_and_gradients(
+    subject: RowSubject,
+    module: nn.Module,
+    value: Tensor,
+    context: Context,
+    good: Tensor,
+    parameters: Sequence[Tensor],
+    of_parameters: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """The answers for the good rows, and their gradients in the parameters or in their own values."""
+    value = value.detach().clone().requires_grad_(not of_parameters)
+    answer = subject.evaluate(module, value, context)[good]
+    if not answer.requires_grad:
+        return answer, []
+    if of_parameters:
+        return answer, _gradients(answer, parameters)
+    return answer, [_gradients(answer, [value])[0][good]]
+
+
+def _answer_nothing(subject: RowSubject, module: nn.Module, value: Tensor, context: Context) -> Tensor:
+    nothing = take(context, slice(0, 0))
+    if isinstance(subject, DistributionSubject):
+        draws = subject.draw(module(nothing), () if context is not None else (0,))
+        require(draws.shape == value[:0].shape, f"an empty batch is drawn with shape {tuple(draws.shape)}")
+    return subject.evaluate(module, value[:0], nothing)
+
+
+def _check_bad_context(
+    subject: RowSubject, module: nn.Module, value: Tensor, context: Context, good: Tensor, expected: Tensor
+) -> None:
+    if floating(context):
+        spoiled = each(lambda tensor: _spoiled(tensor, float("nan")) if tensor.is_floating_point() else tensor, context)
+        answer = subject.evaluate(module, value, spoiled)[good]
+        require(agree(answer, expected, TOLERANCE), "one row of NaN in the context changes the answers for other rows")
+
+
+def _spoiled(value: Tensor, bad: float) -> Tensor:
+    value = value.clone()
+    value[1] = bad
+    return value
+
+
+def _gradients(answer: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    weights = torch.linspace(0.5, 1.5, answer.numel(), dtype=answer.dtype).reshape(answer.shape)
+    gradients = torch.autograd.grad((weights * answer).sum(), parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]

@@ -1,0 +1,236 @@
+"""What is checked: how to make it, what to feed it and what it answers, in one form for all kinds of modules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.infer.elbo import ELBOModule
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, TransformedDistribution, biject_to
+from torch.distributions.transforms import Transform
+
+from pyrogen.core.density import Density
+from pyrogen.core.shapes import Context, Shape
+from pyrogen.transforms.transform import forward_and_log_det, inverse_and_log_det
+
+from .inputs import agree, clone, double, rows, tensors
+from .report import NotApplicableError, require
+
+UNCONDITIONAL_ROWS = 4
+NOISE_SEED = 20
+
+
+class Subject(ABC):
+    """A module under examination.
+
+    Checks that hold for distributions, bijections and objectives alike see a module through :meth:`inputs` and
+    :meth:`evaluate` alone.
+
+    Args:
+        make: Gives a fresh module each time.
+        slow: Whether to spend more draws and steps.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], slow: bool) -> None:
+        self.make = make
+        self.slow = slow
+
+    @abstractmethod
+    def inputs(self, module: nn.Module) -> tuple:
+        """Inputs for :meth:`evaluate`: for distributions and bijections a value and its context, one a row."""
+
+    @abstractmethod
+    def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
+        """What the module says of its inputs, ``(*batch, numbers)``."""
+
+    def evaluate(self, module: nn.Module, *inputs: Any) -> Tensor:
+        """The answer with the same noise in each call."""
+        pyro.set_rng_seed(NOISE_SEED)
+        return self.answer(module, *inputs)
+
+    def fresh(self) -> nn.Module:
+        """A module in evaluation mode, away from its initial parameters.
+
+        It has seen one batch in training mode, so that data-dependent initialisation is done; then its parameters are
+        perturbed, because what starts as the identity would hide most defects.
+        """
+        module = self.make().train()
+        with torch.no_grad():
+            self.evaluate(module, *self.inputs(module))
+        perturb(module)
+        return module.eval()
+
+    def doubled(self) -> tuple[nn.Module, tuple]:
+        """A fresh module and inputs for it, in float64."""
+        module = self.fresh().double()
+        return module, double(self.inputs(module))
+
+    def __str__(self) -> str:
+        try:
+            return type(self.make()).__name__
+        except Exception as error:  # the checks say so, one by one
+            return f"module that could not be made ({type(error).__name__})"
+
+
+class RowSubject(Subject):
+    """A distribution or a bijection: something with an event, a context, and an answer for each row."""
+
+    def __init__(self, make: Callable[[], nn.Module], event_shape: Shape, context: Context, slow: bool) -> None:
+        super().__init__(make, slow)
+        self.event_shape = torch.Size(event_shape)
+        self.event_dim = len(event_shape)
+        self.context = context
+        self.rows = rows(context) or UNCONDITIONAL_ROWS
+
+    @abstractmethod
+    def bijection(self, module: nn.Module, context: Context) -> Transform:
+        """From unconstrained reals to values the module takes."""
+
+    def context_of(self, module: nn.Module) -> Context:
+        """A copy of the context in the dtype of the module's parameters."""
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        return double(clone(self.context)) if dtype == torch.float64 else clone(self.context)
+
+
+class DistributionSubject(RowSubject):
+    """A DistributionModule: it answers with ``log_prob``, or with seeded draws where there is none."""
+
+    def density(self, module: nn.Module) -> Density:
+        """What the module says its ``log_prob`` means."""
+        return getattr(module, "density", "exact")
+
+    def inputs(self, module: nn.Module) -> tuple:
+        context = self.context_of(module)
+        return self.draw(module(context), () if context is not None else (self.rows,)), context
+
+    def draw(self, distribution: TorchDistributionMixin, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draws, or points of the support where the distribution has no sampler."""
+        with torch.no_grad():
+            try:
+                return distribution.sample(torch.Size(sample_shape)).detach()
+            except NotImplementedError:
+                transform = biject_to(distribution.support)
+                return transform(torch.randn(distribution.shape(torch.Size(sample_shape))))
+
+    def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
+        value, context = inputs
+        distribution = module(context)
+        if self.density(module) is not None:
+            return distribution.log_prob(value)[..., None]
+        sample_shape = () if context is not None else value.shape[: value.dim() - self.event_dim]
+        draws = distribution(torch.Size(sample_shape))
+        batch_shape = draws.shape[: draws.dim() - self.event_dim]
+        return draws.reshape(*batch_shape, self.event_shape.numel())
+
+    def bijection(self, module: nn.Module, context: Context) -> Transform:
+        return biject_to(module(context).support)
+
+
+class BijectionSubject(RowSubject):
+    """A BijectionModule: it answers with both directions and both log-determinants."""
+
+    def inputs(self, module: nn.Module) -> tuple:
+        context = self.context_of(module)
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        transform = self.bijection(module, context)
+        with torch.no_grad():
+            return transform(torch.randn(self.rows, *self.event_shape, dtype=dtype)), context
+
+    def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
+        value, context = inputs
+        transform = module(context)
+        image = biject_to(transform.codomain)(biject_to(transform.domain).inv(value))
+        y, log_det = forward_and_log_det(transform, value)
+        x, inverse_log_det = inverse_and_log_det(transform, image)
+        for found in (log_det, inverse_log_det):
+            batch_shape = value.shape[: value.dim() - self.event_dim]
+            require(found.shape == batch_shape, f"a log-determinant has shape {tuple(found.shape)}, not {batch_shape}")
+        event = (*log_det.shape, self.event_shape.numel())
+        return torch.cat([y.reshape(event), log_det[..., None], x.reshape(event), inverse_log_det[..., None]], -1)
+
+    def bijection(self, module: nn.Module, context: Context) -> Transform:
+        return biject_to(module(context).domain)
+
+
+class ObjectiveSubject(Subject):
+    """An objective: it answers with its loss, per datum."""
+
+    def __init__(self, make: Callable[[], nn.Module], batch: tuple, slow: bool) -> None:
+        super().__init__(make, slow)
+        self.batch = batch
+
+    def inputs(self, module: nn.Module) -> tuple:
+        return clone(self.batch)
+
+    def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
+        return self.loss(module, *inputs).reshape(-1)
+
+    def loss(self, module: nn.Module, *batch: Any) -> Tensor:
+        """The loss in nats per datum; Pyro's own ELBO modules sum over the batch, so theirs is divided by its rows."""
+        loss = module(*batch)
+        return loss / rows(batch) if isinstance(module, ELBOModule) else loss
+
+
+def perturb(module: nn.Module) -> None:
+    """Moves all trainable parameters by noise that keeps the outputs of a network of order one."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                fan_in = parameter[0].numel() if parameter.dim() > 1 and len(parameter) else 10
+                parameter.add_(torch.randn_like(parameter), alpha=0.3 / max(fan_in, 1) ** 0.5)
+
+
+def require_log_prob(subject: DistributionSubject, module: nn.Module) -> None:
+    """Skips the running check for modules without ``log_prob``.
+
+    Raises:
+        NotApplicableError: ``density`` is None.
+    """
+    if subject.density(module) is None:
+        raise NotApplicableError("the density is None: there is no log_prob")
+
+
+def is_continuous(distribution: TorchDistributionMixin) -> bool:
+    """Whether the events are real numbers; a missing support counts as real, which its own check reports."""
+    try:
+        return not distribution.support.is_discrete
+    except NotImplementedError:
+        return True
+
+
+def is_closed_form(distribution: Distribution, *, outside: bool = False) -> bool:
+    """Whether a formula of torch, Pyro or (unless ``outside``) pyrogen gives the density, with no transform between."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    rooms = ("torch.", "pyro.") if outside else ("torch.", "pyro.", "pyrogen.distributions.")
+    return type(distribution).__module__.startswith(rooms) and not isinstance(distribution, TransformedDistribution)
+
+
+def has_sampler(distribution: TorchDistributionMixin) -> bool:
+    """Whether ``sample`` is implemented."""
+    try:
+        distribution.sample()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def is_repeatable(subject: Subject, module: nn.Module, inputs: tuple) -> bool:
+    """Whether two calls with different noise answer the same."""
+    return agree(subject.answer(module, *inputs), subject.answer(module, *inputs), 1e-6)
+
+
+def check_context(context: Context) -> None:
+    """Sees that there are rows enough to compare.
+
+    Raises:
+        ValueError: a context has fewer than 3 rows, or its tensors differ in their numbers of rows.
+    """
+    counts = {len(tensor) if tensor.dim() else 0 for tensor in tensors(context)}
+    if counts and (len(counts) > 1 or min(counts) < 3):
+        raise ValueError(f"`context` must have one batch dimension of at least 3 rows, got {sorted(counts)} rows")

@@ -1,0 +1,221 @@
+r"""The distribution of a transformed variable.
+
+If :math:`z \sim p_0` and :math:`x = f(z)` with a bijection :math:`f`, then
+
+.. math:: \log p(x) = \log p_0(f^{-1}(x)) + \log \left| \det \frac{\partial f^{-1}}{\partial x} \right|
+
+Value and log-determinant come from one pass. Nothing is cached between calls but one thing: a distribution remembers
+what it needs to score its own last draw, because variational inference scores what it has just drawn. The memory holds
+only as long as draw and parameters are the very same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import biject_to, constraints, transforms
+
+from .compose import Compose, widened
+
+
+class TransformedDistribution(dist.TransformedDistribution):
+    """A base distribution sent through bijections, in one pass and without stale values.
+
+    It is Pyro's ``TransformedDistribution`` in every respect (``TransformReparam`` and ``NeuTraReparam`` work), but where
+    a transform's parameters have batch dimensions (from a context) the base is expanded to them, so that every row
+    draws noise of its own. A row that holds NaN has ``log_prob`` NaN; one that holds an infinity, or lies outside the
+    support (with validation off), has minus infinity; neither touches the other rows or their gradients.
+
+    Args:
+        base_distribution: Where the noise comes from.
+        transforms: Noise to data, the first applied first; any torch or Pyro transforms.
+        validate_args: Whether shapes (and a support other than the real numbers) are checked; Pyro's switch if ``None``.
+        parameters: Gives the tensors the transforms depend on. A remembered score is forgotten once one has changed.
+
+    Raises:
+        ValueError: ``transforms`` holds something else, or needs events of more dimensions than the base has.
+
+    Example:
+        >>> base = dist.Normal(torch.zeros(3), 1.0).to_event(1)
+        >>> lognormal = TransformedDistribution(base, [transforms.ExpTransform()])
+        >>> lognormal.log_prob(torch.ones(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        base_distribution: TorchDistributionMixin,
+        transforms: transforms.Transform | Iterable[transforms.Transform],
+        validate_args: bool | None = None,
+        *,
+        parameters: Callable[[], Iterable[Tensor]] | None = None,
+    ) -> None:
+        self.transforms = _as_list(transforms)
+        self._transform = Compose(self.transforms, event_dim=len(base_distribution.event_shape))
+        self._parameters = parameters
+        self._memory: _Memory | None = None
+        self.base_dist, shape = _fitted(base_distribution, self._transform)
+        self.has_rsample = base_distribution.has_rsample
+        cut = len(shape) - self._transform.codomain_event_dim
+        torch.distributions.Distribution.__init__(self, shape[:cut], shape[cut:], validate_args=validate_args)
+
+    has_rsample = False  # an attribute, since Pyro copies and sets it
+
+    @property
+    def density(self) -> str | None:
+        """What the transforms make of an exact base: ``"exact"``, unless one of them says otherwise."""
+        return next((own for part in self.transforms if (own := getattr(part, "density", "exact")) != "exact"), "exact")
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self._transform.codomain if self.transforms else self.base_dist.support
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("a transformed distribution has no closed-form mean; average draws instead")
+
+    @property
+    def variance(self) -> Tensor:
+        raise NotImplementedError("a transformed distribution has no closed-form variance; average draws instead")
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> TransformedDistribution:
+        base_shape = self._transform.inverse_shape(torch.Size(batch_shape) + self.event_shape)
+        base_batch = base_shape[: len(base_shape) - len(self.base_dist.event_shape)]
+        base = _expanded(self.base_dist, base_batch)
+        new = TransformedDistribution(base, self.transforms, validate_args=False, parameters=self._parameters)
+        new._validate_args = self._validate_args
+        new.has_rsample = self.has_rsample
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        if self._memory is not None and self._memory.is_of(value, self._parameters):
+            return self._memory.log_prob(self.base_dist)
+        return self._score(value)
+
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        return self._draw(self.base_dist.rsample(torch.Size(sample_shape)))
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            return self._draw(self.base_dist.sample(torch.Size(sample_shape)))
+
+    def rsample_and_log_prob(self, sample_shape: Sequence[int] = torch.Size()) -> tuple[Tensor, Tensor]:
+        """A differentiable draw and its ``log_prob``, in one pass."""
+        noise = self.base_dist.rsample(torch.Size(sample_shape))
+        value, log_det = self._transform.forward_and_log_det(noise)
+        return value, _log_prob(self.base_dist, noise) - log_det
+
+    def _draw(self, noise: Tensor) -> Tensor:
+        value, log_det = self._transform.forward_and_log_det(noise)
+        self._memory = None if _untracked(value) else _Memory(value, noise, log_det, self._parameters)
+        return value
+
+    def _score(self, value: Tensor) -> Tensor:
+        event_dim = len(self.event_shape)
+        size = value.detach().abs()
+        size = size.flatten(-event_dim).sum(-1) if event_dim else size
+        inside = size < torch.inf  # neither NaN nor infinite
+        filling: Tensor | float = 0.0
+        if not _is_real(self.support):
+            inside = inside & self.support.check(value.detach())
+            filling = biject_to(self.support)(value.new_zeros(self.event_shape))
+        safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), value, filling)
+        noise, log_det = self._transform.inverse_and_log_det(safe)
+        log_prob = _log_prob(self.base_dist, noise) + log_det
+        return torch.where(inside, log_prob, torch.where(size.isnan(), torch.nan, -torch.inf))
+
+    def _validate_sample(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise ValueError(f"`value` must be a tensor, got {type(value).__name__}")
+        cut = value.dim() - len(self.event_shape)
+        if cut < 0 or value.shape[cut:] != self.event_shape:
+            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
+        try:
+            torch.broadcast_shapes(value.shape[:cut], self.batch_shape)
+        except RuntimeError:
+            raise ValueError(
+                f"`value` must have batch dimensions that broadcast with {tuple(self.batch_shape)}, "
+                f"got {tuple(value.shape[:cut])}"
+            ) from None
+        if not _is_real(self.support) and not (self.support.check(value) | _holds_nan(value, self.support)).all():
+            raise ValueError(f"`value` must lie in the support {self.support}")
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_memory": None}
+
+
+class _Memory:
+    """What it takes to score one draw, as long as draw, grad mode and parameters are what they were."""
+
+    def __init__(self, value: Tensor, noise: Tensor, log_det: Tensor, parameters: Callable | None) -> None:
+        self.value, self.noise, self.log_det = value, noise, log_det
+        self.key = self._key(parameters)
+
+    def is_of(self, value: Tensor, parameters: Callable | None) -> bool:
+        return value is self.value and self.key == self._key(parameters)
+
+    def log_prob(self, base: TorchDistributionMixin) -> Tensor:
+        return _log_prob(base, self.noise) - self.log_det
+
+    def _key(self, parameters: Callable | None) -> tuple:
+        versions = [(id(tensor), tensor._version) for tensor in parameters()] if parameters else []
+        return torch.is_grad_enabled(), self.value._version, versions
+
+
+def _untracked(value: Tensor) -> bool:
+    return torch.compiler.is_compiling() or value.is_inference()
+
+
+def _as_list(given: transforms.Transform | Iterable[transforms.Transform]) -> list[transforms.Transform]:
+    parts = [given] if isinstance(given, transforms.Transform) else list(given)
+    if not all(isinstance(part, transforms.Transform) for part in parts):
+        raise ValueError(f"`transforms` must hold transforms, got {[type(part).__name__ for part in parts]}")
+    return parts
+
+
+def _fitted(base: TorchDistributionMixin, transform: Compose) -> tuple[TorchDistributionMixin, torch.Size]:
+    """The base with the batch and event dimensions the transform asks for, and the shape of what comes out."""
+    shape = base.batch_shape + base.event_shape
+    if len(shape) < transform.event_dim:
+        raise ValueError(
+            f"`base_distribution` must have at least {transform.event_dim} dimensions, got shape {tuple(shape)}"
+        )
+    out = transform.forward_shape(shape)
+    needed = transform.inverse_shape(out)
+    if needed != shape:
+        base = _expanded(base, needed[: len(needed) - len(base.event_shape)])
+    if (missing := transform.event_dim - len(base.event_shape)) > 0:
+        base = dist.Independent(base, missing)
+    return base, out
+
+
+def _expanded(base: TorchDistributionMixin, batch_shape: torch.Size) -> TorchDistributionMixin:
+    if batch_shape == base.batch_shape:
+        return base
+    if isinstance(base, ExpandedDistribution):  # its own `expand` changes itself
+        return ExpandedDistribution(base.base_dist, batch_shape)
+    return base.expand(batch_shape)
+
+
+def _log_prob(base: TorchDistributionMixin, noise: Tensor) -> Tensor:
+    if noise.numel():
+        return base.log_prob(noise)
+    event_dim = len(base.event_shape)  # torch's `Independent` fails on empty batches
+    return noise.flatten(-event_dim).sum(-1) if event_dim else noise
+
+
+def _is_real(constraint: constraints.Constraint) -> bool:
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    return constraint is constraints.real
+
+
+def _holds_nan(value: Tensor, constraint: constraints.Constraint) -> Tensor:
+    nan = value.isnan()
+    return nan.flatten(-constraint.event_dim).any(-1) if constraint.event_dim else nan

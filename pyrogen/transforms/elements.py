@@ -1,0 +1,86 @@
+r"""Elements: monotone maps of single numbers, the building blocks of coupling and autoregressive transforms.
+
+An element takes ``size`` parameters for each number. They come parameter-major, ``(size, *shape)`` for numbers of shape
+``shape``, so that computing is contiguous. Zero parameters give the identity.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .spline import spline_forward, spline_inverse
+
+
+class Element(ABC):
+    """A monotone increasing map of each number on its own."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many parameters each number takes."""
+
+    @abstractmethod
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The value at ``x`` and the logarithm of the slope there, from parameters of shape ``(size, *x.shape)``."""
+
+    @abstractmethod
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The place where the value is ``y``, and the logarithm of the *inverse's* slope."""
+
+
+@dataclass(frozen=True)
+class Affine(Element):
+    r"""The map :math:`y = e^{s} x + t` with a soft-clipped log-scale :math:`s = a / (1 + |a| / c)`.
+
+    Args:
+        log_scale_bound: The clip :math:`c`: scales lie between :math:`e^{-c}` and :math:`e^{c}`.
+    """
+
+    log_scale_bound: float = 3.0
+    size: int = 2
+
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = parameters[0], self._log_scale(parameters[1])
+        return shift + log_scale.exp() * x, log_scale
+
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = parameters[0], -self._log_scale(parameters[1])
+        return (y - shift) * log_scale.exp(), log_scale
+
+    def _log_scale(self, raw: Tensor) -> Tensor:
+        return raw / (1 + raw.abs() / self.log_scale_bound)
+
+
+@dataclass(frozen=True)
+class Spline(Element):
+    """A rational-quadratic spline on ``[-bound, bound]``, the identity outside; see :mod:`pyrogen.transforms.spline`.
+
+    Args:
+        bins: How many bins.
+        bound: Half the width of the interval.
+
+    Raises:
+        ValueError: there are fewer than two bins, or the bound is not positive.
+    """
+
+    bins: int = 8
+    bound: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ValueError(f"`bins` must be at least 2, got {self.bins}")
+        if not self.bound > 0:
+            raise ValueError(f"`bound` must be positive, got {self.bound}")
+
+    @property
+    def size(self) -> int:
+        return 3 * self.bins - 1
+
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return spline_forward(parameters, x, self.bound)
+
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return spline_inverse(parameters, y, self.bound)

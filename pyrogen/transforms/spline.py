@@ -1,0 +1,235 @@
+r"""Monotone rational-quadratic splines, fused.
+
+On :math:`[-B, B]` each element is sent through a spline of :math:`K` bins; outside it is left as it is. With
+:math:`x` and :math:`y` in units of the interval, bin :math:`k` has width :math:`w_k`, height :math:`h_k` and slopes
+:math:`\delta_k, \delta_{k+1}` at its ends. With :math:`z = (x - x_k) / w_k`, :math:`s = h_k / w_k`,
+:math:`e = \delta_k + \delta_{k+1} - 2 s` and :math:`q = z (1 - z)`,
+
+.. math::
+    y = y_k + h_k \frac{s z^2 + \delta_k q}{s + e q}, \qquad
+    \frac{dy}{dx} = s^2 \frac{\delta_{k+1} z^2 + 2 s q + \delta_k (1 - z)^2}{(s + e q)^2} .
+
+Raw parameters are soft-clipped, :math:`a \mapsto a / (1 + |a| / c)`. Widths and heights are softmaxes of logits clipped
+at :math:`c = \log 10`: no bin is smaller than 1/100 of the largest. Slopes at the inner knots are exponentials of numbers
+clipped at :math:`\log 0.001` and :math:`\log 100`; at :math:`\pm B` they are one. So the spline can be inverted
+precisely in single precision whatever its parameters are. Zero parameters give the identity.
+
+Parameters come *parameter-major*, ``(3 K - 1, N)``, so that every step is a long contiguous vector operation, and the
+backward pass is written out. It falls back to automatic differentiation where a second derivative is asked for.
+
+References:
+    Durkan, Bekasov, Murray and Papamakarios 2019, "Neural spline flows", https://arxiv.org/abs/1906.04032
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+LARGEST_RATIO = 100.0
+"""Of the sizes of two bins."""
+SMALLEST_SLOPE, LARGEST_SLOPE = 1e-3, 100.0
+"""At the inner knots."""
+
+_PER_SIZE = 2 / math.log(LARGEST_RATIO)
+_PER_FALL, _PER_RISE = 1 / math.log(SMALLEST_SLOPE), 1 / math.log(LARGEST_SLOPE)
+
+
+def spline_forward(parameters: Tensor, x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    r"""The spline and the logarithm of its slope, element by element.
+
+    Args:
+        parameters: Logits of widths (K), of heights (K), log-slopes at the inner knots (K - 1), before clipping.
+        x: Where to evaluate.
+        bound: The spline lives on ``[-bound, bound]``.
+
+    Shape:
+        ``parameters`` ``(3 K - 1, *x.shape)``; both results have the shape of ``x``.
+    """
+    return _apply(parameters, x, bound, False)
+
+
+def spline_inverse(parameters: Tensor, y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """The inverse spline and the logarithm of *its* slope, element by element; shapes as for :func:`spline_forward`."""
+    return _apply(parameters, y, bound, True)
+
+
+def _apply(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+    if x.numel() == 0:
+        empty = x + parameters.sum(0)
+        return empty, empty
+    flat = parameters.reshape(len(parameters), -1), x.reshape(-1)
+    if not torch.compiler.is_compiling() and torch.is_grad_enabled() and any(part.requires_grad for part in flat):
+        out, log_slope = _Spline.apply(*flat, bound, inverse)[:2]
+    else:
+        out, log_slope = _evaluate(*flat, bound, inverse)[:2]
+    return out.reshape(x.shape), log_slope.reshape(x.shape)
+
+
+class _Place(NamedTuple):
+    """Where each element lies in its spline; in units of the interval, rows for the input and the output axis."""
+
+    index: Tensor  # (1, N): its bin
+    left: Tensor  # (2, N): the bin's lower end
+    size: Tensor  # (2, N): the bin's width and height
+    total: Tensor  # (2, N): what turns weights into sizes
+    slope: Tensor  # (2, N): at the bin's ends
+    slope_clip: Tensor  # (2, N): 1 + |a| / c of both slopes, infinite at the border, where the slope is fixed
+    weight: Tensor  # (2, K, N): exponentials of the clipped logits
+    clip: Tensor  # (2, K, N): 1 + |a| / c of the logits
+
+
+def _locate(parameters: Tensor, t: Tensor, inverse: bool) -> _Place:
+    """The bin of each ``t`` in [0, 1], on the output axis if ``inverse``."""
+    bins = (len(parameters) + 1) // 3
+    logits = parameters[: 2 * bins].unflatten(0, (2, bins))
+    clip = logits.abs().mul_(_PER_SIZE).add_(1)
+    weight = (logits / clip).exp_()
+    total = weight.sum(1)
+    index, left = _search(weight, t * total[int(inverse)], int(inverse))
+    size = weight.gather(1, index.expand(2, 1, -1)).squeeze(1)
+    slope, slope_clip = _slopes(parameters[2 * bins :], index)
+    return _Place(index, left / total, size / total, total, slope, slope_clip, weight, clip)
+
+
+def _search(weight: Tensor, t: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The bin that holds ``t`` and the sum of the weights before it; a loop keeps the vectors long."""
+    knot = weight[:, 0]
+    left = torch.zeros_like(knot)
+    index = torch.zeros_like(t, dtype=torch.long)
+    for bin in range(1, weight.shape[1]):
+        beyond = t >= knot[axis]
+        index = index + beyond
+        left = torch.where(beyond, knot, left)
+        knot = knot + weight[:, bin]
+    return index.unsqueeze(0), left
+
+
+def _slopes(parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The slopes at both ends of each element's bin, and their clips."""
+    knots = torch.cat((index - 1, index))
+    inner = (knots >= 0) & (knots < len(parameters))
+    raw = parameters.gather(0, knots.clamp(0, len(parameters) - 1)) * inner
+    clip = torch.maximum(raw * _PER_RISE, raw * _PER_FALL).add_(1)
+    return (raw / clip).exp_(), torch.where(inner, clip, torch.inf)
+
+
+def _evaluate(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple:
+    """Output, log-slope, and what the backward pass needs."""
+    t = x.clamp(-bound, bound).add(bound).mul(0.5 / bound)
+    place = _locate(parameters, t, inverse)
+    (x0, y0), (w, h), (d0, d1) = place.left, place.size, place.slope
+    s = h / w
+    e = d0 + d1 - 2 * s
+    z = _solve((t - y0) / h, s, d0, e) if inverse else (t - x0) / w
+    q = z * (1 - z)
+    den = torch.addcmul(s, e, q)
+    top = z * torch.addcmul(d0, s - d0, z)
+    num = torch.addcmul(torch.addcmul(d0, d1 - d0, z), 2 * s - d0 - d1, q)
+    out = torch.addcmul(x0, w, z) if inverse else torch.addcmul(y0, h, top / den)
+    log_slope = (num * (s / den).square()).log()
+    inside = x.abs() <= bound
+    out = torch.where(inside, 2 * bound * out - bound, x)
+    log_slope = torch.where(inside, -log_slope if inverse else log_slope, 0.0)
+    return out, log_slope, (*place, inside, z, s, e, q, den, top, num)
+
+
+def _solve(r: Tensor, s: Tensor, d0: Tensor, e: Tensor) -> Tensor:
+    """The place in a bin where the spline reaches the fraction ``r`` of its height."""
+    b = d0 - r * e
+    discriminant = b * b + 4 * (s - b) * r * s
+    return 2 * r * s / (b + discriminant.clamp_min(0).sqrt())
+
+
+def _gradients(saved: tuple, bound: float, inverse: bool, g_out: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to parameters and input, written out (notation of the module; u is 1 - z)."""
+    index, left, size, total, slope, slope_clip, weight, clip, inside, z, s, e, q, den, top, num = saved
+    (w, h), (d0, d1) = size, slope
+    u = 1 - z
+    g_v = torch.where(inside, g_out * (2 * bound), 0.0)
+    g_l = torch.where(inside, g_log, 0.0)
+    if inverse:  # implicitly: dx/dy = 1 / f', dx/dtheta = -(df/dtheta) / f', and the log-slope changes its sign
+        l_z = 2 * (z * d1 + s * (u - z) - d0 * u) / num - 2 * e * (u - z) / den
+        g_v = (g_l * l_z / w - g_v) * (den / s).square() / num
+        g_l = -g_l
+    i_den, i_num = 1 / den, g_l / num
+    g_top = g_v * h * i_den
+    g_den = -(g_top * top + 2 * g_l) * i_den
+    g_e = g_den * q
+    g_s = g_den + g_top * z * z + 2 * (q * i_num + g_l / s - g_e)
+    g_z = (g_den * e + g_top * d0 + 2 * s * i_num) * (u - z) + 2 * (z * (g_top * s + i_num * d1) - i_num * d0 * u)
+    g_slope = torch.stack((g_e + g_top * q + i_num * u * u, g_e + i_num * z * z))
+    g_t = g_z / w
+    g_size = torch.stack((-(g_t * z + g_s * s / w), g_v * top * i_den + g_s / w))
+    g_x = torch.where(inside, (-g_v if inverse else g_t) / (2 * bound), g_out)
+
+    gradient = torch.empty(3 * weight.shape[1] - 1, len(g_x), dtype=g_x.dtype, device=g_x.device)
+    sizes, slopes = gradient.tensor_split((2 * weight.shape[1],))
+    _fill_sizes(sizes.unflatten(0, weight.shape[:2]), place_of=index, before=torch.stack((-g_t, g_v)), at=g_size,
+                left=left, size=size, total=total)
+    sizes.unflatten(0, weight.shape[:2]).mul_(weight).div_(clip).div_(clip)
+    _fill_slopes(slopes, index, g_slope * slope / slope_clip.square())
+    return gradient, g_x
+
+
+def _fill_sizes(out, place_of, before, at, left, size, total) -> None:
+    """Through the softmax: a bin's share less the mean over all, zero right of the element's own bin."""
+    mean = (before * left + at * size) / total
+    bins = torch.arange(out.shape[1], device=out.device).unsqueeze(1)
+    is_before = (bins < place_of).to(out.dtype)  # (K, N)
+    torch.addcmul(-mean.unsqueeze(1), is_before, (before / total).unsqueeze(1), out=out)
+    out.scatter_(1, place_of.expand(2, 1, -1), (at / total - mean).unsqueeze(1))
+
+
+def _fill_slopes(out: Tensor, index: Tensor, gradient: Tensor) -> None:
+    """At both ends of the element's bin; at a border, where there is no slope to learn, the other end's once more."""
+    out.zero_()
+    below, above = gradient
+    first, last = index[0] == 0, index[0] == len(out)
+    ends = torch.stack((torch.where(first, above, below), torch.where(last, below, above)))
+    rows = torch.cat((index - 1, index)).clamp_(0, len(out) - 1)
+    out.scatter_(0, rows[:1], ends[:1]).scatter_(0, rows[1:], ends[1:])
+
+
+class _Spline(Function):
+    """The spline with its backward pass written out."""
+
+    @staticmethod
+    def forward(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple:
+        out, log_slope, saved = _evaluate(parameters, x, bound, inverse)
+        return out, log_slope, *saved
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        parameters, x, ctx.bound, ctx.inverse = inputs
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(parameters, x, *output[2:])
+
+    @staticmethod
+    def backward(ctx, g_out: Tensor, g_log: Tensor, *_: Tensor) -> tuple:
+        parameters, x, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for
+
+            def spline(parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+                return _evaluate(parameters, x, ctx.bound, ctx.inverse)[:2]
+
+            return *torch.func.vjp(spline, parameters, x)[1]((g_out, g_log)), None, None
+        return *_gradients(tuple(saved), ctx.bound, ctx.inverse, g_out, g_log), None, None
+
+    @staticmethod
+    def vmap(info, in_dims: tuple, parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple:
+        rows, length = info.batch_size, x.shape[-1] if in_dims[1] != x.dim() - 1 else x.shape[0]
+        parameters = _batched(parameters, in_dims[0], rows, 1).flatten(1)
+        x = _batched(x, in_dims[1], rows, 0).flatten()
+        parts = [part.unflatten(-1, (rows, length)) for part in _Spline.apply(parameters, x, bound, inverse)]
+        return tuple(parts), tuple(part.dim() - 2 for part in parts)
+
+
+def _batched(value: Tensor, dim: int | None, rows: int, to: int) -> Tensor:
+    if dim is not None:
+        return value.movedim(dim, to)
+    return value.unsqueeze(to).expand(*value.shape[:to], rows, *value.shape[to:])

@@ -1,0 +1,115 @@
+"""Figures show what they are given, leave matplotlib's global state alone, and their bands are right."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+
+from pyrogen.analysis import (
+    coverage_curve,
+    image_grid,
+    outlier_scores,
+    posterior_images,
+    rank_ecdf,
+    rank_histogram,
+    training_history,
+)
+from pyrogen.analysis.images import _mosaic
+from pyrogen.analysis.plots import _running_mean, _simultaneous_band
+from pyrogen.core.progress import Fit, History
+
+
+def images(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+FIGURES = {
+    "image grid": lambda: image_grid(images(3, 4, 8, 8), images(3, 2, 8, 8), rows=["a", "b", "c"]),
+    "colour image grid": lambda: image_grid(images(1, 4, 3, 8, 8), images(1, 4, 3, 8, 8)),
+    "posterior images": lambda: posterior_images(images(8, 8), images(8, 8).log(), images(2, 9, 8, 8), unit="ink"),
+    "posterior without truth": lambda: posterior_images(None, images(8, 4), images(9, 8, 8), shown=0),
+    "training": lambda: training_history(Fit(History([[3.0, 2, 1]], [[]], {1: 2.0, 3: 1.5}), 3, "steps")),
+    "two turns": lambda: training_history(History([[3.0], [float("nan")]], [[], []])),
+    "rank histogram": lambda: rank_histogram({"a": torch.arange(100), "b": np.arange(100)}, 99),
+    "rank histogram of a prime number": lambda: rank_histogram({"a": torch.arange(11)}, 10),
+    "rank ecdf": lambda: rank_ecdf({"a": torch.arange(100)}, 99),
+    "coverage": lambda: coverage_curve(torch.linspace(0, 1, 5), {"a": torch.linspace(0, 1, 5)}, 100),
+    "outliers": lambda: outlier_scores(images(50), {"a": images(50) + 1, "b": torch.full((3,), torch.inf)}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_can_be_saved(name, tmp_path):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 2000
+    for axes in figure.axes:
+        if axes.get_xticks().size and axes.lines:
+            assert axes.get_xlabel()
+
+
+def test_pyplot_stays_out():
+    code = (
+        "import sys; from pyrogen.analysis import rank_ecdf, to_arviz;"
+        "assert not {'matplotlib', 'arviz', 'sklearn', 'scipy.stats', 'xarray'} & set(sys.modules);"
+        "rank_ecdf({'a': [0, 1]}, 1); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_mosaic_puts_every_image_in_its_place():
+    grid = images(2, 3, 8, 8).numpy()
+    mosaic = _mosaic(grid, "data")
+    assert mosaic.shape == (2 * 9 - 1, 3 * 9 - 1)
+    np.testing.assert_allclose(mosaic[9:17, 18:26], grid[1, 2])
+    assert np.isnan(mosaic[8]).all()
+
+
+def test_running_mean():
+    values = np.array([1.0, 2, 6, 4])
+    np.testing.assert_allclose(_running_mean(values, 2), [1, 1.5, 4, 5])
+
+
+def test_the_simultaneous_band_holds_whole_curves_as_often_as_it_says():
+    count, draws = 100, 49
+    uniform = (np.arange(draws + 1) + 1) / (draws + 1)
+    low, high = _simultaneous_band(count, uniform, 0.9)
+    generator = np.random.default_rng(7)
+    inside = []
+    for _ in range(1000):
+        ranks = np.sort(generator.integers(0, draws + 1, count))
+        curve = np.searchsorted(ranks, np.arange(draws + 1), side="right") / count - uniform
+        inside.append(((curve >= low - 1e-9) & (curve <= high + 1e-9)).all())
+    error = (0.9 * 0.1 / 1000 + 0.9 * 0.1 / 2000) ** 0.5  # of the count here and of the simulation inside
+    assert np.mean(inside) > 0.9 - 4 * error
+    assert np.mean(inside) < 0.97  # it is discrete, so somewhat more than 0.9
+    narrow = stats.binom.ppf([0.05, 0.95], count, 0.5) / count - 0.5
+    assert low[24] < narrow[0]
+    assert high[24] > narrow[1]
+
+
+def test_areas_under_the_curve_are_in_the_legend():
+    figure = outlier_scores([0.0, 1.0], {"clear": [2.0, 3.0], "none": [0.0, 1.0], "reversed": [-1.0, -2.0]})
+    texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert texts == ["clear: 1.000", "none: 0.500", "reversed: 0.000"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: image_grid(images(2, 8, 8), images(2, 8, 8)), "`data` must have shape"),
+        (lambda: image_grid(images(2, 3, 8, 8), images(1, 3, 8, 8)), "`samples` and `rows`"),
+        (lambda: posterior_images(images(8), images(8, 8), images(3, 8, 8)), "`truth` must have shape"),
+        (lambda: posterior_images(None, images(8, 8), images(8, 8)), "`draws` must have shape"),
+        (lambda: rank_histogram({"a": [3]}, 2), "must lie between 0 and draws = 2"),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

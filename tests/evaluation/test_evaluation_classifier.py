@@ -1,0 +1,90 @@
+"""Classifier two-sample tests: valid p-values, power, the known spread of the accuracy."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.naive_bayes import GaussianNB
+
+from pyrogen.evaluation import classifier_test, cross_validated_classifier_test
+from pyrogen.evaluation.classifier import _balanced_accuracy
+
+
+def test_errors_of_the_first_kind_are_as_rare_as_promised():
+    torch.manual_seed(0)
+    repeats = 300
+    results = [
+        classifier_test(torch.randn(40, 2), torch.randn(60, 2), classifier=GaussianNB(), permutations=99)
+        for _ in range(repeats)
+    ]
+    share = sum(result.p_value <= 0.05 + 1e-9 for result in results) / repeats
+    # Accuracies are discrete, so the test may err less often, not more.
+    assert share < 0.05 + 4 * sqrt(0.05 * 0.95 / repeats)
+    assert share > 0.01
+    accuracies = torch.tensor([result.statistic for result in results])
+    assert abs(float(accuracies.mean()) - 0.5) < 4 * float(accuracies.std()) / sqrt(repeats)
+
+
+def test_the_accuracy_spreads_by_chance_as_documented():
+    torch.manual_seed(0)
+    result = classifier_test(torch.randn(400, 2), torch.randn(400, 2), permutations=999)
+    assert float(result.null.std()) == pytest.approx(1 / (2 * sqrt(400)), rel=0.1)
+
+
+@pytest.mark.slow
+def test_cross_validated_errors_of_the_first_kind():
+    torch.manual_seed(0)
+    repeats = 150
+    results = [
+        cross_validated_classifier_test(
+            torch.randn(30, 2), torch.randn(30, 2), classifier=LinearDiscriminantAnalysis(), folds=3, permutations=19
+        )
+        for _ in range(repeats)
+    ]
+    share = sum(result.p_value <= 0.05 + 1e-9 for result in results) / repeats
+    assert share < 0.05 + 4 * sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize("change", ["shift", "scale", "correlation"])
+def test_differences_are_found(change):
+    torch.manual_seed(0)
+    x, y = torch.randn(500, 3), torch.randn(500, 3)
+    if change == "shift":
+        y = y + 0.5
+    elif change == "scale":
+        y = 1.5 * y
+    else:
+        y[:, 1] = 0.8 * y[:, 0] + 0.6 * y[:, 1]
+    assert classifier_test(x, y).p_value <= 0.01
+
+
+def test_every_permutation_refits():
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 2), torch.randn(40, 2) + 1.5
+    classifier = GaussianNB()
+    result = cross_validated_classifier_test(x, y, classifier=classifier, folds=4, permutations=19)
+    assert result.p_value == pytest.approx(1 / 20)
+    assert result.statistic > 0.75
+    assert abs(float(result.null.mean()) - 0.5) < 0.1
+    assert not hasattr(classifier, "classes_")
+
+
+def test_balanced_accuracy_weighs_both_samples_alike():
+    labels, predicted = np.array([[1, 1, 1, 0]]), np.array([1, 1, 1, 1])
+    assert _balanced_accuracy(labels, predicted)[0] == 0.5
+
+
+def test_the_same_generator_gives_the_same_result():
+    torch.manual_seed(0)
+    x, y = torch.randn(50, 2), torch.randn(50, 2)
+    first, second = (classifier_test(x, y, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert first == second
+
+
+def test_errors_name_the_argument():
+    with pytest.raises(ValueError, match="`x` and `y` must have shapes"):
+        classifier_test(torch.zeros(5, 2), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="at least `folds` = 5 draws each, got 9 and 3"):
+        cross_validated_classifier_test(torch.randn(9, 2), torch.randn(3, 2))

@@ -1,0 +1,57 @@
+"""Figures: how they are written, and whether their errors are honest."""
+
+from math import isnan, nan, sqrt
+
+import pytest
+import torch
+
+from pyrogen.evaluation import Estimate, TestResult
+from pyrogen.evaluation.result import permutation_p_value
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(-61.31, 0.42, "nats", "exact"), "-61.3 ± 0.4 nats (exact)"),
+        (Estimate(-96.2, 0.31, "nats", "lower bound"), "-96.2 ± 0.3 nats (lower bound)"),
+        (Estimate(2.3456, 0.0142, "bits per dimension", "exact"), "2.346 ± 0.014 bits per dimension (exact)"),
+        (Estimate(2.3456, 0.0142, "bits per dimension", "lower bound"), "2.346 ± 0.014 bits per dimension (upper bound)"),
+        (Estimate(-1234.0, 56.0, "nats", "estimate"), "-1230 ± 60 nats (estimate)"),
+        (Estimate(0.97, 0.01, "accuracy", None), "0.970 ± 0.010 accuracy"),
+        (Estimate(-5.0, 0.0), "-5 ± 0 nats (exact)"),
+        (Estimate(-5.25, nan), "-5.25 ± nan nats (exact)"),
+        (Estimate(float("-inf"), nan), "-inf ± nan nats (exact)"),
+        (Estimate(-1.0, 0.0999), "-1.0 ± 0.1 nats (exact)"),
+        (Estimate(-1.0, 0.195), "-1.0 ± 0.2 nats (exact)"),
+    ],
+)
+def test_estimates_are_written_with_their_error_and_what_they_are(estimate, text):
+    assert str(estimate) == text
+
+
+def test_a_test_result_is_written_with_its_p_value():
+    assert str(TestResult(0.0312, 0.004, "squared MMD")) == "squared MMD 0.0312, p = 0.004"
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    estimate = Estimate.of_mean(values)
+    assert estimate.value == pytest.approx(3.0)
+    assert estimate.standard_error == pytest.approx(sqrt(14 / 3 / 4))
+    low, high = estimate.interval()
+    assert high - low == pytest.approx(2 * 1.959964 * estimate.standard_error)
+
+
+def test_one_value_has_no_known_error_and_none_is_refused():
+    assert isnan(Estimate.of_mean(torch.ones(1)).standard_error)
+    with pytest.raises(ValueError, match="`values` must hold at least one number"):
+        Estimate.of_mean(torch.ones(0))
+    with pytest.raises(ValueError, match="`level` must be between 0 and 1, got 95"):
+        Estimate(0.0, 1.0).interval(95)
+
+
+def test_a_permutation_p_value_counts_the_data_as_one_permutation():
+    null = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    assert permutation_p_value(5.0, null) == pytest.approx(1 / 5)
+    assert permutation_p_value(2.0, null) == pytest.approx(3 / 5)  # an equal one counts against the data
+    assert permutation_p_value(-1.0, null) == pytest.approx(1.0)

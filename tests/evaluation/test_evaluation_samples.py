@@ -1,0 +1,175 @@
+"""Two-sample tests: closed forms, valid p-values, power."""
+
+from math import erf, exp, pi, sqrt
+
+import pytest
+import torch
+
+from pyrogen.evaluation import energy_distance, energy_test, mmd_test, squared_mmd
+from pyrogen.evaluation.kernels import Distance, Gaussian, InverseMultiquadric, Kernel, Laplace, Sum, multiscale
+from pyrogen.numerics.pairwise import distance_blocks, median_distance
+
+KERNELS = [Gaussian(), Laplace(), InverseMultiquadric(), Distance(), multiscale(Laplace, multiples=(0.5, 2.0))]
+
+
+class Plain(Kernel):
+    """A kernel of a third party."""
+
+    def __call__(self, distance):
+        return 1 / (1 + distance)
+
+
+def brute_force(x, y, kernel):
+    first = sum(kernel((a - b).norm()) for i, a in enumerate(x) for j, b in enumerate(x) if i != j)
+    second = sum(kernel((a - b).norm()) for i, a in enumerate(y) for j, b in enumerate(y) if i != j)
+    across = sum(kernel((a - b).norm()) for a in x for b in y)
+    m, n = len(x), len(y)
+    return float(first / (m * (m - 1)) + second / (n * (n - 1)) - 2 * across / (m * n))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "formula"),
+    [
+        (Gaussian(0.7), lambda r: torch.exp(-(r**2) / (2 * 0.49))),
+        (Laplace(0.7), lambda r: torch.exp(-r / 0.7)),
+        (InverseMultiquadric(0.7), lambda r: 1 / torch.sqrt(1 + r**2 / 0.49)),
+        (Distance(), lambda r: -r),
+        (Sum((Gaussian(1.0), Distance())), lambda r: torch.exp(-(r**2) / 2) - r),
+        (Plain(), lambda r: 1 / (1 + r)),
+    ],
+)
+def test_the_estimate_equals_the_sum_over_all_pairs(kernel, formula):
+    torch.manual_seed(0)
+    x, y = torch.randn(7, 3, dtype=torch.double), torch.randn(9, 3, dtype=torch.double) + 1
+    assert squared_mmd(x, y, kernel=kernel) == pytest.approx(brute_force(x, y, formula), abs=1e-9)
+
+
+def test_permutations_are_estimates_of_relabeled_data():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 2, dtype=torch.double), torch.randn(5, 2, dtype=torch.double)
+    generator = torch.Generator().manual_seed(3)
+    result = mmd_test(x, y, kernel=Gaussian(1.0), permutations=4, generator=generator)
+    order = torch.rand(4, 11, generator=torch.Generator().manual_seed(3)).argsort(1)
+    pooled = torch.cat([x, y])
+    for estimate, permutation in zip(result.null, order, strict=True):
+        chosen = permutation < 6
+        expected = squared_mmd(pooled[chosen], pooled[~chosen], kernel=Gaussian(1.0))
+        assert float(estimate) == pytest.approx(expected, abs=1e-9)
+
+
+def test_blocks_of_rows_change_nothing():
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 4), torch.randn(7, 4) + 100
+    whole = torch.cdist(x.double(), y.double())
+    for entries in (1, 20, 10_000):
+        blocks = [distance for _, distance in distance_blocks(x, y, entries=entries)]
+        assert all(block.numel() <= max(entries, 7) for block in blocks)
+        torch.testing.assert_close(torch.cat(blocks).double(), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mmd_of_two_gaussians():
+    """E k(x, y) = (h^2 / (h^2 + s^2))^(d/2) exp(-|m|^2 / 2 (h^2 + s^2)) for a difference with mean m and variance s^2."""
+    torch.manual_seed(0)
+    d, bandwidth, shift, scale, repeats = 3, 1.5, 0.8, 1.3, 300
+
+    def mean_kernel(variance, distance):
+        total = bandwidth**2 + variance
+        return (bandwidth**2 / total) ** (d / 2) * exp(-(distance**2) / (2 * total))
+
+    truth = mean_kernel(2, 0) + mean_kernel(2 * scale**2, 0) - 2 * mean_kernel(1 + scale**2, shift * sqrt(d))
+    values = torch.tensor(
+        [
+            squared_mmd(torch.randn(60, d), scale * torch.randn(40, d) + shift, kernel=Gaussian(bandwidth))
+            for _ in range(repeats)
+        ]
+    )
+    assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / sqrt(repeats)
+    assert float(values.std()) / sqrt(repeats) < 0.05 * truth  # sharp enough to see a wrong formula
+
+
+def test_the_energy_distance_of_two_normals_on_the_line():
+    torch.manual_seed(0)
+    shift, repeats = 0.7, 300
+
+    def mean_distance(mean):  # of a normal with standard deviation sqrt(2)
+        return 2 / sqrt(pi) * exp(-(mean**2) / 4) + mean * erf(mean / 2)
+
+    truth = 2 * mean_distance(shift) - 2 * mean_distance(0.0)
+    values = torch.tensor([energy_distance(torch.randn(80, 1), torch.randn(60, 1) + shift) for _ in range(repeats)])
+    assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / sqrt(repeats)
+    # The same from the distribution functions: twice the integral of their squared difference.
+    grid = torch.linspace(-10, 11, 20_001, dtype=torch.double)
+    gap = torch.special.ndtr(grid) - torch.special.ndtr(grid - shift)
+    assert truth == pytest.approx(2 * float(torch.trapezoid(gap.square(), grid)), rel=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)
+def test_errors_of_the_first_kind_are_as_rare_as_promised(kernel):
+    """With 99 permutations P(p <= 0.05) is exactly 0.05; the samples are skewed, small and of unequal size."""
+    torch.manual_seed(0)
+    repeats = 600
+    p_values = torch.tensor(
+        [
+            mmd_test(torch.randn(20, 2).exp(), torch.randn(11, 2).exp(), kernel=kernel, permutations=99).p_value
+            for _ in range(repeats)
+        ]
+    )
+    for level in (0.05, 0.2):
+        spread = sqrt(level * (1 - level) / repeats)
+        assert abs(float((p_values <= level + 1e-9).double().mean()) - level) < 4 * spread
+
+
+def test_ties_only_make_it_cautious():
+    torch.manual_seed(0)
+    repeats = 400
+    p_values = torch.tensor(
+        [
+            energy_test(torch.randint(2, (6, 1)), torch.randint(2, (6, 1)), permutations=99).p_value
+            for _ in range(repeats)
+        ]
+    )
+    assert float((p_values <= 0.05 + 1e-9).double().mean()) < 0.05 + 4 * sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)
+def test_differences_are_found(kernel):
+    torch.manual_seed(0)
+    shifted = [mmd_test(torch.randn(60, 3), torch.randn(60, 3) + 0.6, kernel=kernel, permutations=99) for _ in range(40)]
+    wider = [mmd_test(torch.randn(80, 3), 1.8 * torch.randn(80, 3), kernel=kernel, permutations=99) for _ in range(40)]
+    for results in (shifted, wider):
+        assert sum(result.p_value <= 0.05 for result in results) >= 34
+
+
+def test_the_median_distance():
+    torch.manual_seed(0)
+    x = torch.randn(50, 3)
+    distances = torch.pdist(x)
+    assert float(median_distance(x)) == float(distances.median())
+    # In many dimensions all distances are near sqrt(2 d).
+    assert float(median_distance(torch.randn(3000, 400))) == pytest.approx(sqrt(800), rel=0.02)
+    with pytest.raises(ValueError, match="the median distance of `x` must be positive"):
+        median_distance(torch.zeros(5, 2))
+
+
+def test_images_and_integers_are_points():
+    torch.manual_seed(0)
+    x, y = torch.randint(5, (30, 1, 4, 4)), torch.randint(5, (20, 1, 4, 4))
+    assert squared_mmd(x, y) == pytest.approx(squared_mmd(x.flatten(1).float(), y.flatten(1).float()), abs=1e-6)
+
+
+def test_errors_name_the_argument():
+    x = torch.randn(5, 2)
+    with pytest.raises(ValueError, match="`x` and `y` must have shapes"):
+        squared_mmd(x, torch.randn(5, 3))
+    with pytest.raises(ValueError, match="at least two draws each, got 5 and 1"):
+        squared_mmd(x, x[:1])
+    with pytest.raises(ValueError, match="1 draws of 10 with inf or NaN"):
+        squared_mmd(x, x / torch.tensor([1.0, 1, 1, 1, 0])[:, None])
+    with pytest.raises(ValueError, match="`permutations` must be positive"):
+        mmd_test(x, x + 1, permutations=0)
+    with pytest.raises(ValueError, match="`bandwidth` must be positive, got -1"):
+        Gaussian(-1.0)
+    with pytest.raises(ValueError, match="at least one kernel"):
+        Sum(())
+    with pytest.raises(ValueError, match="`bandwidth` of Laplace must be set"):
+        Laplace()(torch.ones(2))
