@@ -1,0 +1,21 @@
+"""The README and every page of the documentation: their Python blocks run, in order, in one namespace a page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text()
+    namespace = {"__name__": "__page__"}
+    for match in BLOCK.finditer(text):
+        # Leading newlines make the line numbers of errors those of the page.
+        source = "\n" * text[: match.start(1)].count("\n") + match.group(1)
+        exec(compile(source, str(page), "exec"), namespace)

@@ -1,0 +1,66 @@
+"""The package as a user meets it: importing, installing, and what importing must not do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str, *arguments: str) -> str:
+    command = [sys.executable, *arguments, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def test_importing_brings_no_heavy_packages():
+    code = "import sys, json, pyrogen; print(json.dumps([m for m in sys.modules]))"
+    modules = set(json.loads(run(code)))
+    assert not modules & {"arviz", "matplotlib", "sklearn", "scipy", "pandas", "lightning_fabric", "zuko"}
+
+
+def test_importing_changes_nothing_in_torch_or_pyro():
+    code = """
+import pyro, torch
+from torch.distributions import Distribution
+def state():
+    return (torch.get_default_dtype(), torch.initial_seed(), torch.get_rng_state().tolist(), torch.get_num_threads(),
+            Distribution._validate_args, pyro.infer.util.is_validation_enabled(), len(pyro.get_param_store()),
+            torch.is_grad_enabled(), sorted(vars(torch.distributions.Transform)))
+before = state()
+import pyrogen
+assert state() == before
+print("same")
+"""
+    assert run(code).strip() == "same"
+
+
+def test_importing_costs_little_over_pyro():
+    code = "import time, pyro, pyro.infer, torch; t = time.perf_counter(); import pyrogen; print(time.perf_counter() - t)"
+    assert min(float(run(code)) for _ in range(3)) < 0.3
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_and_runs_in_an_empty_environment(tmp_path):
+    """The environment holds the wheel alone; what it depends on is seen through a path file."""
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path)], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    dependencies = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
+    code = """
+import pyrogen, torch
+from pathlib import Path
+assert "venv" in pyrogen.__file__ and (Path(pyrogen.__file__).parent / "py.typed").exists(), pyrogen.__file__
+flow = pyrogen.flows.spline_coupling((2,))
+pyrogen.fit(flow, torch.randn(64, 2), steps=2)
+print(flow().log_prob(torch.zeros(3, 2)).shape)
+"""
+    environment = {**os.environ, "PYTHONPATH": "", "DEPENDENCIES": dependencies}
+    code = "import os, sys; sys.path += os.environ['DEPENDENCIES'].split(os.pathsep)\n" + code
+    out = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "torch.Size([3])" in out.stdout
