@@ -1,4 +1,7 @@
-"""The README and every page of the documentation: their Python blocks run, in order, in one namespace a page."""
+"""The README and every page of the documentation: their Python blocks run, in order, in one namespace a page.
+
+A line ``print(...)  # text`` says what it prints, and is held to it.
+"""
 
 import re
 from pathlib import Path
@@ -7,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_run(page, tmp_path, monkeypatch):
+def test_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = page.read_text()
     namespace = {"__name__": "__page__"}
@@ -19,3 +23,5 @@ def test_blocks_run(page, tmp_path, monkeypatch):
         # Leading newlines make the line numbers of errors those of the page.
         source = "\n" * text[: match.start(1)].count("\n") + match.group(1)
         exec(compile(source, str(page), "exec"), namespace)
+        printed, promised = capsys.readouterr().out.splitlines(), PROMISE.findall(source)
+        assert printed == promised or not promised

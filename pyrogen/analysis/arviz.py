@@ -82,7 +82,8 @@ def to_arviz(
         log_likelihood: Whether to compute the log-likelihood and ``lp``.
         batches: Minibatches, for instance a loader, in place of ``args``: each a tensor or a tuple of arguments. Sites
             of the data plate are put one after another, in the order of the loader, and all others are drawn once.
-            Draws that are not from a guide can hold sites outside the data plate only.
+            All scales are dropped, from ``lp`` and ``log_q`` too. Draws that are not from a guide can hold sites
+            outside the data plate only.
         plate: The data plate of the minibatches, where the observed sites share more than one.
         constant_data: Further arrays to store, such as covariates.
         resample: Whether weighted draws are resampled to equal weights; if not, they are stored with ``log_weight``,
@@ -97,7 +98,7 @@ def to_arviz(
 
     Example:
         >>> data = to_arviz({"location": torch.randn(4 * 100)}, chains=4)
-        >>> dict(data.posterior.sizes)
+        >>> dict(data["posterior"].sizes)
         {'chain': 4, 'draw': 100}
     """
     source = source_of(posterior, chains=chains)
@@ -108,7 +109,7 @@ def to_arviz(
     with seeded(seed), undisturbed():
         if weights is not None and resample:
             source = resampled(source)
-        collection, plate = _collected(source, args, kwargs, wanted, batches, plate)
+        collection = _collected(source, args, kwargs, wanted, batches, plate)
     _warn(collection)
     names = Names(collection, dims or {}, coords or {}, source.chains)
     groups = {group: names.drawn(group, values) for group, values in collection.groups.items()}
@@ -134,17 +135,17 @@ def _collected(
     wanted: Wanted,
     batches: Iterable | None,
     plate: str | None,
-) -> tuple[Collection, str | None]:
+) -> Collection:
     if source.model is None:
         collection = Collection()
         collection.groups["posterior"] = source.draws
-        return collection, None
+        return collection
     if batches is not None:
         calls = (tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches)
         return collect_batches(source, calls, kwargs or {}, wanted, plate)
     if not args and kwargs is None:
         args, kwargs = source.args, source.kwargs
-    return collect(source, args, kwargs or {}, wanted), plate
+    return collect(source, args, kwargs or {}, wanted)
 
 
 def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tensor, Density]]:

@@ -65,8 +65,8 @@ def collect(source: Source, args: tuple, kwargs: Mapping[str, Any], wanted: Want
 
 def collect_batches(
     source: Source, batches: Iterable[tuple], kwargs: Mapping[str, Any], wanted: Wanted, plate: str | None
-) -> tuple[Collection, str]:
-    """Calls with minibatches: sites of the data plate one after another, the others once; and the name of that plate.
+) -> Collection:
+    """Calls with minibatches: sites of the data plate one after another, the others once.
 
     The scale that makes a minibatch stand for all data is dropped, since all data are there.
 
@@ -87,7 +87,7 @@ def collect_batches(
             }
     if not parts:
         raise ValueError("`batches` must hold at least one minibatch, got none")
-    return _merged(parts, plate), plate
+    return _merged(parts, plate)
 
 
 class _Collector:

@@ -64,11 +64,17 @@ def kind_of(message: Mapping[str, Any]) -> Kind | None:
     """What kind of site a statement makes; ``None`` for parameters, plates and the like."""
     if message["type"] != "sample" or site_is_subsample(message):
         return None
-    if message["infer"].get("_deterministic"):
+    if message["infer"].get("_deterministic") or (message["is_observed"] and _is_silent_point(message["fn"])):
         return "deterministic"
     if tuple(message["fn"].event_shape) == (0,):  # the Unit distribution, whose only use is a factor
         return "factor"
     return "observed" if message["is_observed"] else "latent"
+
+
+def _is_silent_point(distribution: Any) -> bool:
+    """Whether it is the masked point mass by which Pyro's reparameterisations stand for a value computed elsewhere."""
+    masked = isinstance(distribution, MaskedDistribution) and distribution._mask is False
+    return masked and isinstance(distribution.base_dist, Delta)
 
 
 def sites_of(trace: Trace) -> dict[str, Site]:

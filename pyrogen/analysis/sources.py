@@ -73,7 +73,7 @@ def resampled(source: Source) -> Source:
         Douc, Cappe and Moulines 2005, "Comparison of resampling schemes for particle filtering",
         https://arxiv.org/abs/cs/0507025
     """
-    log_weights = source.log_weights.double()
+    log_weights = source.log_weights.double().cpu()
     cumulative = log_weights.softmax(0).cumsum(0)
     count = len(log_weights)
     points = (torch.arange(count, dtype=torch.double) + torch.rand((), dtype=torch.double)) / count
@@ -82,7 +82,7 @@ def resampled(source: Source) -> Source:
         source,
         draws={name: value[chosen.to(value.device)] for name, value in source.draws.items()},
         log_weights=log_weights[chosen],
-        stats={name: value[chosen] for name, value in source.stats.items()},
+        stats={name: value.cpu()[chosen] for name, value in source.stats.items()},
     )
 
 

@@ -93,4 +93,4 @@ def _inference_data_class() -> type | None:
             import arviz
         except ImportError:  # arviz-base alone is enough on the 1.x line
             return None
-    return getattr(arviz, "InferenceData", None)
+    return vars(arviz).get("InferenceData")  # an attribute look-up would meet the migration warning of 1.x

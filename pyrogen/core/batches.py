@@ -95,11 +95,11 @@ class LoaderBatches:
 class TensorRows:
     """Rows of one or several tensors of equal length; one row of nothing if there are none."""
 
-    def __init__(self, entries: Batch) -> None:
+    def __init__(self, entries: Batch, name: str = "data") -> None:
         self.entries = entries
-        lengths = {len(tensor) for tensor in _leaves(entries)}
+        lengths = {len(tensor) for tensor in _leaves(entries, name)}
         if len(lengths) > 1:
-            raise ValueError(f"the tensors of `data` must have equal lengths, got {sorted(lengths)}")
+            raise ValueError(f"the tensors of `{name}` must have equal lengths, got {sorted(lengths)}")
         self.length = lengths.pop() if lengths else 1
 
     def __len__(self) -> int:
@@ -135,29 +135,36 @@ class DatasetRows:
 
 
 def batches(
-    data: Data, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+    data: Data, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1, name: str = "data"
 ) -> Batches | LoaderBatches:
     """Minibatches of ``data``.
 
     Args:
-        data: A tensor; a tuple of tensors or dicts of tensors, of equal lengths; a map-style dataset; or any loader,
-            which is used as it is.
+        data: A tensor; a tuple of tensors or dicts of tensors, of equal lengths; a map-style dataset; an iterable one;
+            or any loader, which is used as it is.
         batch_size: Rows a minibatch.
         seed: Of the order; ``None`` keeps it.
         rank: Which share of every minibatch to yield.
         world: How many processes share a minibatch.
+        name: What errors call the data.
 
     Raises:
         ValueError: ``data`` is none of these, is empty, or its parts differ in length; or a loader is shared by several
             processes, which only its own sampler can divide.
     """
-    source = _source(data)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    source = _source(data, name)
     if source is None:
         if world > 1:
-            raise ValueError("`data` must be tensors or a dataset when several processes share it, got a loader")
+            raise ValueError(f"`{name}` must be tensors or a dataset when several processes share it, got a loader")
+        if isinstance(data, IterableDataset):
+            data = DataLoader(data, batch_size=batch_size, generator=torch.Generator())
         return LoaderBatches(data)
     if len(source) == 0:
-        raise ValueError("`data` must hold at least one row, got none")
+        raise ValueError(f"`{name}` must hold at least one row, got none")
+    if not isinstance(source, DatasetRows) and not source.entries:
+        rank, world = 0, 1  # nothing to share: every process does the same with noise of its own
     return Batches(source, batch_size, seed=seed, rank=rank, world=world)
 
 
@@ -167,7 +174,7 @@ def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetR
     Raises:
         ValueError: ``fraction`` leaves nothing on one side, or ``data`` is a loader, which has no rows to choose from.
     """
-    source = _source(data)
+    source = _source(data, "data")
     if source is None:
         raise ValueError("`validation` must be data of its own when `data` is a loader, got a fraction")
     held_out = round(len(source) * fraction)
@@ -179,21 +186,28 @@ def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetR
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with all its tensors on ``device``."""
-    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True) if isinstance(tensor, Tensor) else tensor)
 
 
-def _source(data: Data) -> TensorRows | DatasetRows | None:
+def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:
     if isinstance(data, (TensorRows, DatasetRows)):
         return data
     if isinstance(data, Tensor):
-        return TensorRows((data,))
+        return TensorRows((data,), name)
     if isinstance(data, tuple):
-        return TensorRows(data)
+        return TensorRows(data, name)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return DatasetRows(data)
-    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"`{name}` must be a loader that begins anew each epoch, got a {type(data).__name__}, which runs out"
+        )
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)) and not hasattr(data, "__array__"):
         return None
-    raise ValueError(f"`data` must be a tensor, a tuple of tensors, a dataset or a loader, got {type(data).__name__}")
+    raise ValueError(
+        f"`{name}` must be a tensor, a tuple of tensors, a dataset or a loader, got {_kind(data)}"
+        + (" (torch.as_tensor makes it a tensor)" if hasattr(data, "__array__") else "")
+    )
 
 
 def _as_batch(batch: Any) -> Batch:
@@ -207,10 +221,14 @@ def _map(batch: Batch, change: Any) -> Batch:
     )
 
 
-def _leaves(batch: Batch) -> Iterator[Tensor]:
+def _leaves(batch: Batch, name: str) -> Iterator[Tensor]:
     for entry in batch:
         values = entry.values() if isinstance(entry, Mapping) else (entry,)
         for tensor in values:
             if not isinstance(tensor, Tensor) or not tensor.dim():
-                raise ValueError(f"`data` must hold tensors with rows, got {type(tensor).__name__} {tensor!r:.40}")
+                raise ValueError(f"`{name}` must hold tensors with rows, got among them {_kind(tensor)}")
             yield tensor
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

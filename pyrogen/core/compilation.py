@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .listener import Listener
 from .turn import Turn
 
 
 @contextmanager
-def compiled(turns: list[Turn], runs_pyro: bool) -> Iterator[dict[int, Callable[..., Tensor]]]:
+def compiled(turns: list[Turn], module: nn.Module, heard: Listener) -> Iterator[dict[int, Callable[..., Tensor]]]:
     """A scope in which objectives run compiled.
 
     torch's compiler cannot see through Pyro's handlers: an ELBO breaks into a dozen graphs and gains nothing. Where
@@ -20,17 +21,16 @@ def compiled(turns: list[Turn], runs_pyro: bool) -> Iterator[dict[int, Callable[
 
     Args:
         turns: Whose objectives are compiled.
-        runs_pyro: Whether Pyro statements run in them.
+        module: All that is trained.
+        heard: What ran when the objectives were first called.
 
     Yields:
         What to call in place of the objective, by the number of the turn.
     """
-    if not runs_pyro:
+    if not heard.statements:
         yield {number: torch.compile(turn.objective) for number, turn in enumerate(turns)}
         return
-    networks = [
-        network for turn in turns if isinstance(turn.objective, nn.Module) for network in _networks(turn.objective)
-    ]
+    networks = list(_largest(module, heard.networks))
     for network in networks:
         network.compile()
     try:
@@ -40,10 +40,10 @@ def compiled(turns: list[Turn], runs_pyro: bool) -> Iterator[dict[int, Callable[
             network._compiled_call_impl = None
 
 
-def _networks(module: nn.Module) -> Iterator[nn.Module]:
-    """The largest parts that are plain networks: torch's own or pyrogen's."""
-    if type(module).__module__.startswith(("torch.nn", "pyrogen.networks")):
+def _largest(module: nn.Module, networks: set[nn.Module]) -> Iterator[nn.Module]:
+    """The networks in a module that are not part of a larger one."""
+    if module in networks:
         yield module
     else:
         for child in module.children():
-            yield from _networks(child)
+            yield from _largest(child, networks)

@@ -61,8 +61,14 @@ class DistributionModule(nn.Module):
     def __call__(self, context: Context = None) -> TorchDistributionMixin:
         context_batch_shape(context, self.context_shape)
         if _PYRO_STACK and _svi_listens():
-            pyro.module(self._instance.name, self)
+            _register(self, self._instance.name)
         return super().__call__(context)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pyro's parameter store leaves a weak reference on every parameter, which does not pickle.
+        for parameter in self.parameters():
+            vars(parameter).pop("unconstrained", None)
+        return super().__getstate__()
 
     @property
     def model(self) -> nn.Module:
@@ -173,6 +179,18 @@ class _Instance:
 
     def __reduce__(self) -> tuple:
         return _Instance, ()
+
+
+def _register(module: nn.Module, name: str) -> None:
+    """Makes a ``param`` statement for every parameter that asks for a gradient, and for no other."""
+    store = pyro.get_param_store()
+    for path, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            full_name = f"{name}$$${path}"
+            # A parameter put in place of another under the same name would else stay untrained.
+            if full_name in store and store[full_name].unconstrained() is not parameter:
+                del store[full_name]
+            pyro.param(full_name, parameter)
 
 
 def _svi_listens() -> bool:

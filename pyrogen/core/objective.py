@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
@@ -116,10 +116,16 @@ class _Score(Messenger):
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         self.values[msg["name"]] = msg["value"]
-        distribution = msg["fn"]
-        if isinstance(distribution, _Subsample):
+        if isinstance(msg["fn"], _Subsample):
             return
-        if self.must_reparameterize and not distribution.has_rsample:
+        self.log_prob = self.log_prob + scale_and_mask(self._score(msg), msg["scale"], msg["mask"]).sum()
+
+    def _score(self, msg: dict[str, Any]) -> Tensor:
+        distribution, arguments = msg["fn"], (msg["value"], *msg["args"])
+        if not self.must_reparameterize:
+            return distribution.log_prob(*arguments, **msg["kwargs"])
+        # Rejection samplers say has_rsample, and still have a score-function part.
+        parts = distribution.score_parts(*arguments, **msg["kwargs"])
+        if not is_identically_zero(parts.score_function):
             raise _NotReparameterized
-        log_prob = distribution.log_prob(msg["value"], *msg["args"], **msg["kwargs"])
-        self.log_prob = self.log_prob + scale_and_mask(log_prob, msg["scale"], msg["mask"]).sum()
+        return parts.entropy_term

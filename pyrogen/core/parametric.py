@@ -41,7 +41,8 @@ class Parametric(DistributionModule):
         ValueError: the network's output does not hold ``family.size * prod(event_shape)`` numbers a row (when called).
 
     Example:
-        >>> encoder = Parametric(nn.Linear(4, 6), families.diagonal_normal, event_shape=(3,), context_shape=(4,))
+        >>> import pyrogen as pg
+        >>> encoder = Parametric(nn.Linear(4, 6), pg.families.diagonal_normal, event_shape=(3,), context_shape=(4,))
         >>> encoder(torch.zeros(5, 4)).shape()
         torch.Size([5, 3])
     """

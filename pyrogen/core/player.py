@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pyro.infer.elbo import ELBOModule
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .batches import Batch, Minibatch
 from .objective import rows
@@ -64,10 +65,12 @@ class Player:
         self.repeats = turn.repeats
         self.clip = clip
         self.processes = processes
-        self.optimizer = (turn.optimizer or optimizer or adam)(self.parameters)
-        self.schedule = schedule(self.optimizer) if schedule else None
+        self.optimizer = _optimizer(turn.optimizer or optimizer or adam, self.parameters)
+        self.schedule = _schedule(schedule, self.optimizer) if schedule else None
         with frozen(self.others):
-            self._run, self._optimizer = processes.setup(run or turn.objective, self.optimizer)
+            self._run, self._optimizer = processes.setup(
+                turn.objective if run is None else run, self.parameters, self.optimizer
+            )
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a minibatch in nats per datum; Pyro's sums are divided by its rows."""
@@ -111,6 +114,26 @@ class Player:
             self.schedule.load_state_dict(state["schedule"])
 
 
+def _optimizer(make: MakeOptimizer, parameters: list[nn.Parameter]) -> Optimizer:
+    optimizer = make(parameters) if callable(make) and not isinstance(make, (Optimizer, PyroOptim)) else make
+    if optimizer is make or not isinstance(optimizer, Optimizer):
+        raise ValueError(
+            "`optimizer` must be a function from a list of parameters to a torch optimizer, such as "
+            f"functools.partial(torch.optim.Adam, lr=1e-3), got {type(optimizer).__name__}"
+        )
+    return optimizer
+
+
+def _schedule(make: MakeSchedule, optimizer: Optimizer) -> Any:
+    schedule = make(optimizer) if callable(make) else make
+    if not callable(getattr(schedule, "step", None)) or isinstance(schedule, ReduceLROnPlateau) or schedule is make:
+        raise ValueError(
+            "`schedule` must be a function from an optimizer to a schedule whose step() takes no argument, such as "
+            f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=100), got {type(schedule).__name__}"
+        )
+    return schedule
+
+
 def per_datum(objective: Callable[..., Tensor], loss: Tensor, batch: Batch) -> Tensor:
     """What an objective gave, in nats per datum.
 
@@ -121,36 +144,3 @@ def per_datum(objective: Callable[..., Tensor], loss: Tensor, batch: Batch) -> T
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"`objective` must give a scalar tensor, got {got}")
     return loss / rows(batch) if isinstance(objective, ELBOModule) else loss
-
-
-def explain(player: Player, minibatch: Minibatch, names: dict[int, str]) -> str:
-    """Which rows and which parameters a non-finite step comes from, in a sentence."""
-    culprits = [row for row in range(rows(minibatch.entries)) if not _finite(player, minibatch.entries, row)]
-    if minibatch.indices is not None:
-        culprits = minibatch.indices[culprits].tolist()
-    groups = [
-        names.get(id(parameter), "an unnamed parameter")
-        for parameter in player.parameters
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
-    ]
-    where = f"rows {_few(culprits)} of the data" if culprits else "no single row by itself"
-    what = f"the gradient is not finite in {_few(groups)}" if groups else "every gradient is finite"
-    return f"it comes from {where}; {what}"
-
-
-def _finite(player: Player, batch: Batch, row: int) -> bool:
-    single = tuple(
-        {key: tensor[row : row + 1] for key, tensor in entry.items()}
-        if isinstance(entry, dict)
-        else entry[row : row + 1]
-        for entry in batch
-    )
-    with torch.random.fork_rng(devices=[]):
-        loss = per_datum(player.objective, player.objective(*single), single)
-        gradients = torch.autograd.grad(loss, player.parameters, allow_unused=True)
-    return bool(loss.isfinite()) and all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)
-
-
-def _few(entries: list) -> str:
-    shown = ", ".join(map(str, entries[:5]))
-    return shown if len(entries) <= 5 else f"{shown} and {len(entries) - 5} more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,9 +19,15 @@ class OneProcess:
     def place(self, module: nn.Module) -> None:
         """Moves a module to where it is trained: here it stays."""
 
-    def setup(self, objective: Any, optimizer: Optimizer) -> tuple[Any, Optimizer]:
+    def setup(
+        self, objective: Callable[..., Tensor], parameters: list[nn.Parameter], optimizer: Optimizer
+    ) -> tuple[Callable[..., Tensor], Optimizer]:
         """The objective and optimizer as the loop calls them."""
         return objective, optimizer
+
+    def evaluate(self, objective: Callable[..., Tensor], batch: tuple) -> Tensor:
+        """What an objective gives for a batch, outside training."""
+        return objective(*batch)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradients of a loss."""
@@ -34,6 +41,9 @@ class OneProcess:
         """The values of all processes, by rank."""
         return [value]
 
+    def equalize(self, module: nn.Module) -> None:
+        """Gives a module the tensors it has in the first process."""
+
     def barrier(self) -> None:
         """Waits for the other processes."""
 
@@ -46,17 +56,32 @@ class FabricProcesses:
     """
 
     def __init__(self, fabric: Any) -> None:
+        if not hasattr(fabric, "global_rank") or not hasattr(fabric, "setup"):
+            raise ValueError(f"`fabric` must be a lightning.fabric.Fabric, got {type(fabric).__name__}")
+        self.precision = fabric.strategy.precision
+        if getattr(self.precision, "scaler", None) is not None:
+            raise ValueError(
+                f"`fabric` must not scale losses, as precision {self.precision.precision!r} does; use 'bf16-mixed'"
+            )
         self.fabric = fabric
         self.rank = fabric.global_rank
         self.world = fabric.world_size
 
     def place(self, module: nn.Module) -> None:
-        """Moves a module to the device of this process."""
-        self.fabric.to_device(module)
+        """Moves a module to the device and precision of this process."""
+        self.fabric.to_device(self.precision.convert_module(module))
 
-    def setup(self, objective: Any, optimizer: Optimizer) -> tuple[Any, Optimizer]:
+    def setup(
+        self, objective: Callable[..., Tensor], parameters: list[nn.Parameter], optimizer: Optimizer
+    ) -> tuple[Callable[..., Tensor], Optimizer]:
         """The objective wrapped for data-parallel training, and its optimizer."""
-        return self.fabric.setup(objective, optimizer)
+        module = objective if isinstance(objective, nn.Module) else _Called(objective, parameters)
+        return self.fabric.setup(module, optimizer)
+
+    def evaluate(self, objective: Callable[..., Tensor], batch: tuple) -> Tensor:
+        """What an objective gives for a batch in this precision, outside training."""
+        with self.precision.forward_context():
+            return objective(*self.precision.convert_input(batch))
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates gradients, averaged over the processes."""
@@ -76,9 +101,27 @@ class FabricProcesses:
             torch.distributed.all_gather_object(values, value)
         return values
 
+    def equalize(self, module: nn.Module) -> None:
+        """Gives a module the tensors it has in the first process."""
+        if self.world > 1:
+            for tensor in module.state_dict(keep_vars=True).values():
+                torch.distributed.broadcast(tensor.detach(), 0)
+
     def barrier(self) -> None:
         """Waits for the other processes."""
         self.fabric.barrier()
+
+
+class _Called(nn.Module):
+    """A function as a module, so that its parameters are averaged over the processes."""
+
+    def __init__(self, function: Callable[..., Tensor], parameters: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.function = function
+        self.trained = nn.ParameterList(parameters)
+
+    def forward(self, *batch: Any) -> Tensor:
+        return self.function(*batch)
 
 
 def _reducible(device: torch.device) -> torch.device:

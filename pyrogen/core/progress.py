@@ -20,9 +20,9 @@ class History:
         seconds: Time spent, in all runs that made this history.
     """
 
-    losses: list[list[float]]
-    gradient_norms: list[list[float]]
-    validation: dict[int, float] = field(default_factory=dict)
+    losses: list[list[float]] = field(repr=False)
+    gradient_norms: list[list[float]] = field(repr=False)
+    validation: dict[int, float] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
 
     @property

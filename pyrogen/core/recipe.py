@@ -11,8 +11,8 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from torch import nn
@@ -63,23 +63,38 @@ def recipe(build: Build) -> Build:
 
 
 def structure_of(module: nn.Module) -> str:
-    """A digest of a module's classes, plain public attributes and the names and shapes of its tensors."""
+    """A digest of a module's classes, public attributes and the names and shapes of its tensors."""
     lines = []
     for name, part in module.named_modules(remove_duplicate=False):
         settings = {
-            key: value
+            key: _summary(value)
             for key, value in vars(part).items()
-            if not key.startswith("_") and key not in ("training", "recipe") and _is_plain(value)
+            if not key.startswith("_") and key not in ("training", "recipe")
         }
-        lines.append(f"{name}: {type(part).__module__}.{type(part).__qualname__} {sorted(settings.items())}")
+        lines.append(f"{name}: {_name(type(part))} {sorted(settings.items())}")
     lines += [f"{name}: {tuple(tensor.shape)}" for name, tensor in module.state_dict().items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _summary(value: Any) -> str:
+    """What a setting says, the same in every process: no addresses."""
+    if _is_plain(value):
+        return repr(value)
+    if isinstance(value, partial):
+        return f"{_summary(value.func)} {[*map(_summary, value.args)]} {_summary(value.keywords)}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{_name(type(value))} { {field.name: _summary(getattr(value, field.name)) for field in fields(value)} }"
+    if isinstance(value, (tuple, list)):
+        return str([*map(_summary, value)])
+    if isinstance(value, dict):
+        return str({str(key): _summary(entry) for key, entry in value.items()})
+    return _name(value if hasattr(value, "__qualname__") else type(value))
 
 
 def describe(module: nn.Module) -> dict[str, Any] | None:
     """The recipe of a module as JSON values; ``None`` if it has none or was edited since."""
     made = getattr(module, "recipe", None)
-    if made is None or made.structure != structure_of(module):
+    if not isinstance(made, Recipe) or made.structure != structure_of(module):
         return None
     return {"name": made.name, "arguments": made.arguments}
 

@@ -1,7 +1,8 @@
 """Resuming: a whole run in one file, to the last random number.
 
 The states of a run are nested dicts, lists and tuples of numbers and tensors. :func:`flatten` takes the tensors out, so
-that the rest is JSON, and :func:`unflatten` puts them back.
+that the rest is JSON, and :func:`unflatten` puts them back. Long lists of numbers (the history) go with the tensors: a
+header of safetensors must stay small.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import archive
@@ -55,8 +57,12 @@ class Checkpoint:
         """The state of the run saved last, or ``None`` if there is no file.
 
         Raises:
+            FileNotFoundError: the folder it would go to does not exist.
             ValueError: the file is truncated, altered or not a training run.
         """
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(self.path.parent)!r} for the checkpoint")
+        archive.sweep(self.path)
         if not self.path.exists():
             return None
         document, tensors = archive.read(self.path, KIND)
@@ -73,6 +79,8 @@ def flatten(state: Any, tensors: dict[str, Tensor]) -> Any:
         return {"dict": [[key, flatten(value, tensors)] for key, value in state.items()]}
     if isinstance(state, (list, tuple)):
         kind = "list" if isinstance(state, list) else "tuple"
+        if kind == "list" and state and all(type(entry) is float for entry in state):
+            return {"floats": flatten(torch.tensor(state, dtype=torch.float64), tensors)}
         if all(isinstance(entry, (int, float)) for entry in state):
             return {kind: list(state)}
         return {kind: [flatten(entry, tensors) for entry in state]}
@@ -88,10 +96,19 @@ def unflatten(document: Any, tensors: dict[str, Tensor]) -> Any:
     ((kind, content),) = document.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "floats":
+        return unflatten(content, tensors).tolist()
     if kind == "dict":
         return {key: unflatten(value, tensors) for key, value in content}
     entries = [unflatten(entry, tensors) for entry in content]
     return entries if kind == "list" else tuple(entries)
+
+
+def check_settings(stored: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raises if a run has other settings than the one it would resume."""
+    for name, value in own.items():
+        if stored[name] != value:
+            raise ValueError(f"to resume from the checkpoint, {name} must be {stored[name]}, got {value}")
 
 
 class Interrupt:
@@ -110,7 +127,8 @@ class Interrupt:
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            # None: a handler that was not installed from Python.
+            signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
     def _press(self, number: int, frame: Any) -> None:
         if self.pressed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from .average import Average
 from .batches import Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
+from .failure import MovingBuffers, explain
 from .listener import Listener
-from .objective import rows
-from .player import MakeSchedule, NonFiniteStep, Player, explain, per_datum
+from .player import MakeSchedule, NonFiniteStep, Player, per_datum
 from .processes import FabricProcesses, OneProcess
 from .progress import Bar, Fit, History, Progress
-from .randomness import held, random_states, seeded, set_random_states
-from .resume import Checkpoint, Interrupt
+from .randomness import held, random_states, set_random_states
+from .resume import Checkpoint, Interrupt, check_settings
 from .turn import MakeOptimizer, Turn
+from .validation import Validation
 
 
 class Run:
@@ -44,35 +45,38 @@ class Run:
     ) -> None:
         self.turns = turns
         self.data = data
-        self.validation = validation
         self.steps = steps
         self.epochs = epochs
         self.patience = patience
-        self.metric = metric
         self.decay = ema
         self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.processes = processes
         self.everything = _everything(turns)
-        self.runs_pyro = False
+        self.validation = (
+            None
+            if validation is None
+            else Validation(validation, turns[0].objective if metric is None else metric, self.everything, processes)
+        )
+        self.heard = Listener()
         self.drawn = 0
-        self.best: dict[str, Tensor] | None = None
-        self.best_value = float("inf")
-        self.stale = 0
         self.progress = Progress(History([[] for _ in turns], [[] for _ in turns]))
 
     def look(self) -> None:
         """Runs every objective once on the first minibatch, validated: lazy modules come to be, mistakes show."""
         self.processes.place(self.everything)
         self.everything.train()
-        listener = Listener()
-        minibatch = next(iter(self.data.epoch(0)))
-        with pyro.validation_enabled(True), torch.no_grad(), held(), listener:
+        self.buffers = MovingBuffers(self.everything)
+        minibatch = next(iter(self.data.epoch(0)), None)
+        if minibatch is None:
+            raise ValueError("`data` must hold at least one minibatch, got none")
+        entries = to_device(minibatch.entries, self.device)
+        with _pyro_scope(validation=True), held(), self.heard.watching(self.everything):
             for turn in self.turns:
-                entries = to_device(minibatch.entries, self.device)
-                per_datum(turn.objective, turn.objective(*entries), entries)
-        self.runs_pyro = listener.sites
-        listener.refuse_strangers(self.everything)
+                per_datum(turn.objective, self.processes.evaluate(turn.objective, entries), entries)
+        self.heard.refuse_strangers(self.everything)
+        self.processes.equalize(self.everything)
+        self.buffers.find()
 
     def begin(
         self,
@@ -103,25 +107,21 @@ class Run:
         progress, began = self.progress, time.monotonic() - self.progress.history.seconds
         interrupt = Interrupt()
         self._finish_if_done()
-        bar = Bar(self._total(), progress.step, shown=self.processes.rank == 0)
-        with bar, pyro.validation_enabled(False), interrupt.held(self.checkpoint is not None):
+        with ExitStack() as stack:
+            bar = stack.enter_context(Bar(self._total(), progress.step, shown=self.processes.rank == 0))
+            stack.enter_context(_pyro_scope(validation=False))
+            stack.enter_context(interrupt.held(self.checkpoint is not None))
             minibatches = self._minibatches()
             while progress.reason is None:
                 self._step(minibatches)
                 progress.history.seconds = time.monotonic() - began
                 bar.update(progress)
-                if self.checkpoint and self._agree(interrupt.pressed or self.checkpoint.due()):
-                    self._save()
-                if interrupt.pressed:
-                    raise KeyboardInterrupt
+                if self.checkpoint:
+                    self._save_if_due(interrupt)
         if self.checkpoint:
             self._save()
         self._keep_best()
         return Fit(progress.history, progress.best_step, progress.reason)
-
-    def _agree(self, wish: bool) -> bool:
-        """Whether any process wishes so: they save together or not at all."""
-        return self.processes.sum(float(wish))[0] > 0
 
     @property
     def device(self) -> torch.device:
@@ -130,24 +130,31 @@ class Run:
     def _minibatches(self) -> Iterator[Minibatch]:
         """Minibatches without end, from where the run stands."""
         while True:
-            epoch, start = self._position()
-            for minibatch in self.data.epoch(epoch, start):
+            before = self.drawn
+            for minibatch in self._rest_of_epoch():
                 self.drawn += 1
                 yield minibatch._replace(entries=to_device(minibatch.entries, self.device))
-            if self.drawn == 0:
-                raise ValueError("`data` must hold at least one minibatch, got none")
-            if not len(self.data):
-                self.progress.epoch += 1
+            if self.drawn == before:
+                raise ValueError("`data` must give as many minibatches an epoch as its length says, got fewer")
 
-    def _position(self) -> tuple[int, int]:
-        length = len(self.data)
-        return divmod(self.drawn, length) if length else (self.progress.epoch, 0)
+    def _rest_of_epoch(self) -> Iterator[Minibatch]:
+        if len(self.data):
+            yield from self.data.epoch(*divmod(self.drawn, len(self.data)))
+            return
+        # Of unknown length: one minibatch ahead, to know the last of an epoch.
+        ahead = iter(self.data.epoch(self.progress.epoch))
+        following = next(ahead, None)
+        while (minibatch := following) is not None:
+            following = next(ahead, None)
+            self.progress.epoch += following is None
+            yield minibatch
 
     def _step(self, minibatches: Iterator[Minibatch]) -> None:
         progress = self.progress
         for number, player in enumerate(self.players):
             for _ in range(player.repeats):
                 minibatch = next(minibatches)
+                self.buffers.keep()
                 try:
                     step = player.step(minibatch)
                 except NonFiniteStep:
@@ -160,26 +167,35 @@ class Run:
         if self.average:
             self.average.update()
         progress.validation = self._validate() if self._validates() else None
+        progress.best_step = self.validation.best_step if self.validation else progress.step
         for callback in self.callbacks:
             callback(progress)
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:
-        progress = self.progress
-        if self.steps is not None and progress.step >= self.steps:
-            progress.stop("steps")
-        elif self.epochs is not None and progress.epoch >= self.epochs:
-            progress.stop("epochs")
-        elif self.patience is not None and self.stale >= self.patience:
-            progress.stop("patience")
-        if self.validation is None:
-            progress.best_step = progress.step
+        if self.progress.reason is None and (reason := self._reached()):
+            self.progress.stop(reason)
+
+    def _reached(self) -> str | None:
+        if self.steps is not None and self.progress.step >= self.steps:
+            return "steps"
+        if self.epochs is not None and self.progress.epoch >= self.epochs:
+            return "epochs"
+        if self.patience is not None and self.validation.stale >= self.patience:
+            return "patience"
+        return None
 
     def _validates(self) -> bool:
         if self.validation is None:
             return False
         every = min(self._steps_per_epoch() or 1000, 1000)
-        return self.progress.step % every == 0 or self.progress.step == self.steps
+        return self.progress.step % every == 0 or self._reached() is not None
+
+    def _validate(self) -> float:
+        with self._averaged():
+            value = self.validation(self.progress.step)
+        self.progress.history.validation[self.progress.step] = value
+        return value
 
     def _steps_per_epoch(self) -> int:
         repeats = sum(turn.repeats for turn in self.turns)
@@ -188,58 +204,47 @@ class Run:
     def _total(self) -> int | None:
         if self.steps is not None or self.epochs is None or not len(self.data):
             return self.steps
-        return self.epochs * self._steps_per_epoch()
-
-    def _validate(self) -> float:
-        value = self._held_out()
-        progress = self.progress
-        progress.history.validation[progress.step] = value
-        self.stale += 1
-        if value < self.best_value:
-            self.best_value, self.stale, progress.best_step = value, 0, progress.step
-            with self._averaged():
-                self.best = {
-                    name: tensor.detach().clone() for name, tensor in named_tensors(self.everything)[0].items()
-                }
-        return value
-
-    def _held_out(self) -> float:
-        """The mean over held-out data, on the same noise every time, so that values compare."""
-        total, count = 0.0, 0.0
-        self.everything.eval()
-        with torch.no_grad(), seeded(self.processes.rank), self._averaged():
-            for minibatch in self.validation.epoch(0):
-                entries = to_device(minibatch.entries, self.device)
-                weight = rows(entries) if minibatch.weight else 0
-                value = per_datum(self._metric, self._metric(*entries), entries).item()
-                total, count = total + (weight * value if weight else 0.0), count + weight
-        self.everything.train()
-        total, count = self.processes.sum(total, count)
-        return total / count
-
-    @property
-    def _metric(self) -> Callable[..., Tensor]:
-        return self.metric or self.turns[0].objective
+        repeats = sum(turn.repeats for turn in self.turns)
+        return -(-self.epochs * len(self.data) // repeats)
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
     def _keep_best(self) -> None:
-        if self.best is not None:
-            fill(self.everything, self.best, named_tensors(self.everything)[1])
-        elif self.average:
-            self.average.apply()
+        if not (self.validation and self.validation.restore()):
+            self.progress.best_step = self.progress.step
+            if self.average:
+                self.average.apply()
+        self.processes.equalize(self.everything)
         self.everything.eval()
 
     def _fail(self, player: Player, minibatch: Minibatch) -> None:
-        names = {id(tensor): name for name, tensor in self.everything.named_parameters()}
-        reason = explain(player, minibatch, {key: name.split(".", 1)[-1] for key, name in names.items()})
+        self.buffers.restore()
+        reason = explain(player, minibatch, self._names())
+        self.buffers.restore()
         for parameter in player.parameters:
             parameter.grad = None
         raise FloatingPointError(
             f"the loss or its gradient is not finite at step {self.progress.step + 1}: {reason}. "
-            "The weights are those of the step before"
+            "The weights are those before that gradient"
         ) from None
+
+    def _names(self) -> dict[int, str]:
+        """The parameters' names as the first module that holds them knows them."""
+        names: dict[int, str] = {}
+        for part in self.everything:
+            for name, parameter in part.named_parameters():
+                names.setdefault(id(parameter), f"parameter {name}" if name.isdecimal() else name)
+        return names
+
+    def _save_if_due(self, interrupt: Interrupt) -> None:
+        """Saves if it is time or Ctrl-C was pressed in any process: they save together or not at all."""
+        due = self.processes.rank == 0 and self.checkpoint.due()
+        due, pressed = self.processes.sum(float(due), float(interrupt.pressed))
+        if due or pressed:
+            self._save()
+        if pressed:
+            raise KeyboardInterrupt
 
     def _save(self) -> None:
         state = self.state_dict()
@@ -247,14 +252,28 @@ class Run:
             self.checkpoint.save(state)
         self.processes.barrier()
 
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        return {
+            "the turns' repeats": [player.repeats for player in self.players],
+            "the optimizers": [type(player.optimizer).__name__ for player in self.players],
+            "`schedule`": [type(player.schedule).__name__ for player in self.players],
+            "the rows of `data`": getattr(self.data, "rows", None),
+            "`batch_size`": getattr(self.data, "batch_size", None),
+            "the number of `callbacks`": len(self.callbacks),
+            "whether there is an `ema`": self.average is not None,
+            "whether there is a `validation`": self.validation is not None,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """The whole run: weights, optimizers, averages, best weights, data order, history, callbacks, random states."""
         progress = self.progress
         return {
+            "settings": self._settings(),
             "weights": named_tensors(self.everything)[0],
             "players": [player.state_dict() for player in self.players],
             "average": self.average.state_dict() if self.average else None,
-            "best": [self.best, self.best_value, self.stale, progress.best_step],
+            "validation": self.validation.state_dict() if self.validation else None,
             "order": self.data.seed,
             "drawn": self.drawn,
             "step": progress.step,
@@ -270,29 +289,36 @@ class Run:
         """Puts the run where it was.
 
         Raises:
-            ValueError: the state is that of another model or of other turns.
+            ValueError: the state is that of another model, or of a run with other settings.
         """
-        if len(state["players"]) != len(self.players) or len(state["callbacks"]) != len(self.callbacks):
-            raise ValueError(
-                f"the checkpoint holds {len(state['players'])} turns and {len(state['callbacks'])} callbacks, "
-                f"got {len(self.players)} and {len(self.callbacks)}"
-            )
+        check_settings(state["settings"], self._settings())
         try:
             fill(self.everything, state["weights"], named_tensors(self.everything)[1])
+            for player, stored in zip(self.players, state["players"], strict=True):
+                player.load_state_dict(stored)
         except ValueError as error:
             raise ValueError(f"the checkpoint is of another model: {error}") from error
-        for player, stored in zip(self.players, state["players"], strict=True):
-            player.load_state_dict(stored)
-        if self.average:
-            self.average.load_state_dict(state["average"])
+        for part, name in ((self.average, "average"), (self.validation, "validation")):
+            if part:
+                part.load_state_dict(state[name])
         for callback, stored in zip(self.callbacks, state["callbacks"], strict=True):
             if stored is not None:
                 callback.load_state_dict(stored)
-        self.best, self.best_value, self.stale, best_step = state["best"]
         self.drawn = state["drawn"]
+        best_step = self.validation.best_step if self.validation else state["step"]
         self.progress = Progress(History(**state["history"]), state["step"], state["epoch"], best_step=best_step)
         if len(state["random"]) == self.processes.world:
             set_random_states(state["random"][self.processes.rank])
+
+
+@contextmanager
+def _pyro_scope(*, validation: bool) -> Iterator[None]:
+    """A scope with Pyro's validation on or off, and a parameter store of its own.
+
+    In the global one, a PyroModule's parameters would be replaced with others of the same name.
+    """
+    with pyro.validation_enabled(validation), pyro.get_param_store().scope():
+        yield
 
 
 def _everything(turns: list[Turn]) -> nn.ModuleList:

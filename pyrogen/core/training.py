@@ -15,7 +15,7 @@ from .compilation import compiled
 from .player import MakeSchedule
 from .processes import FabricProcesses, OneProcess
 from .progress import Fit, Progress
-from .randomness import seeded
+from .randomness import seed_all, seeded
 from .resume import Checkpoint
 from .run import Run
 from .turn import MakeOptimizer, Turn, as_turns
@@ -79,18 +79,21 @@ def fit(
             weights are the last good ones.
 
     Example:
-        >>> module = Parametric(Constant(2), families.diagonal_normal, event_shape=(1,))
-        >>> fit(module, torch.randn(100, 1), steps=3).reason
+        >>> import pyrogen as pg
+        >>> module = pg.flows.affine_coupling((2,))
+        >>> fit(module, torch.randn(100, 2), steps=3).reason
         'steps'
     """
     _check_lengths(steps, epochs, patience, validation)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"`clip` must be a positive gradient norm, got {clip}")
     turns = as_turns(target)
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
     processes = OneProcess() if fabric is None else FabricProcesses(fabric)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    saved = checkpoint.load() if checkpoint else None
+    saved = _saved(checkpoint, processes) if checkpoint else None
     order = processes.gather(_order_seed(seed, saved))[0]
     if isinstance(validation, float):
         data, validation = split(data, validation, order)
@@ -99,7 +102,7 @@ def fit(
         run = Run(
             turns,
             batches(data, batch_size, seed=order, **share),
-            None if validation is None else batches(validation, batch_size, **share),
+            None if validation is None else batches(validation, batch_size, name="validation", **share),
             steps=steps,
             epochs=epochs,
             patience=patience,
@@ -110,12 +113,24 @@ def fit(
             processes=processes,
         )
         run.look()
-        run.begin(optimizer, schedule, clip, stack.enter_context(compiled(turns, run.runs_pyro)) if compile else {})
+        run.begin(
+            optimizer,
+            schedule,
+            clip,
+            stack.enter_context(compiled(turns, run.everything, run.heard)) if compile else {},
+        )
         if processes.world > 1:
-            torch.manual_seed(order + processes.rank)
+            seed_all(order + processes.rank)
         if saved is not None:
             run.load_state_dict(saved)
         return run()
+
+
+def _saved(checkpoint: Checkpoint, processes: OneProcess | FabricProcesses) -> dict[str, Any] | None:
+    saved = checkpoint.load()
+    if len(set(processes.gather(saved is None))) > 1:
+        raise ValueError(f"`checkpoint` must be a file that all processes see, got {str(checkpoint.path)!r}")
+    return saved
 
 
 def _order_seed(seed: int | None, saved: dict[str, Any] | None) -> int:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -28,7 +29,7 @@ class Turn:
         repeats: How often the turn is taken a step, each time with a minibatch of its own.
 
     Raises:
-        ValueError: ``objective`` or ``optimizer`` cannot be called, or ``repeats`` is not positive.
+        ValueError: ``objective`` cannot be called, ``parameters`` holds something else, or ``repeats`` is not positive.
 
     Example:
         >>> critic = Turn(critic_loss, critic, repeats=5)  # doctest: +SKIP
@@ -44,15 +45,10 @@ class Turn:
     ) -> None:
         if not callable(objective):
             raise ValueError(f"`objective` must be callable, got {type(objective).__name__}")
-        if isinstance(optimizer, Optimizer) or not (optimizer is None or callable(optimizer)):
-            raise ValueError(
-                "`optimizer` must be a function from a list of parameters to an optimizer, such as "
-                f"functools.partial(torch.optim.Adam, lr=1e-3), got {type(optimizer).__name__}"
-            )
         if repeats < 1:
             raise ValueError(f"`repeats` must be at least 1, got {repeats}")
         self.objective = objective
-        self.parameters = parameters if isinstance(parameters, nn.Module) else list(parameters)
+        self.parameters = parameters if isinstance(parameters, nn.Module) else _listed(parameters)
         self.optimizer = optimizer
         self.repeats = repeats
 
@@ -60,6 +56,14 @@ class Turn:
         """The parameters of this turn that ask for a gradient."""
         own = self.parameters.parameters() if isinstance(self.parameters, nn.Module) else self.parameters
         return [parameter for parameter in own if parameter.requires_grad]
+
+
+def _listed(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    strange = [type(entry).__name__ for entry in listed if not isinstance(entry, Tensor) or not entry.is_leaf]
+    if strange:
+        raise ValueError(f"`parameters` must be a module or parameters, got among them {strange[0]}")
+    return listed
 
 
 def as_turns(target: Any) -> list[Turn]:
@@ -71,6 +75,7 @@ def as_turns(target: Any) -> list[Turn]:
     if isinstance(target, DistributionModule):
         target = target.objective()
     if isinstance(target, nn.Module):
+        _check_elbo(target)
         return [Turn(target, target)]
     turns = list(target) if isinstance(target, (list, tuple)) else [target]
     if turns and all(isinstance(turn, Turn) for turn in turns):
@@ -79,6 +84,14 @@ def as_turns(target: Any) -> list[Turn]:
         "`target` must be a DistributionModule, an objective that is an nn.Module, a Turn or a list of them, "
         f"got {type(target).__name__}"
     )
+
+
+def _check_elbo(target: nn.Module) -> None:
+    if isinstance(target, ELBOModule) and not hasattr(target.elbo, "differentiable_loss"):
+        raise ValueError(
+            f"`target` must have a differentiable loss, which Pyro's {type(target.elbo).__name__} lacks; "
+            "train it with pyro.infer.SVI"
+        )
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def _poisson(numbers: Tensor, event_dim: int) -> dist.Independent:
 
 def _negative_binomial(numbers: Tensor, event_dim: int) -> dist.Independent:
     log_count, logits = numbers.unbind(-event_dim - 1)
-    return dist.NegativeBinomial(positive(log_count), logits=logits).to_event(event_dim)
+    return dist.NegativeBinomial(positive(log_count), logits=bounded(logits)).to_event(event_dim)
 
 
 diagonal_normal = Family(2, _diagonal_normal)
@@ -116,7 +116,7 @@ poisson = Family(1, _poisson)
 """Independent counts: log-rates."""
 
 negative_binomial = Family(2, _negative_binomial)
-"""Independent overdispersed counts: log-counts of failures, then logits of success."""
+"""Independent overdispersed counts: log-counts of failures, then (bounded) logits of success."""
 
 
 def normal(scale: float) -> Family:

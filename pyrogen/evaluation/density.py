@@ -17,7 +17,7 @@ from pyrogen.core.density import weakest
 from pyrogen.core.shapes import Context
 
 from .result import BITS_PER_DIMENSION, Estimate
-from .scoring import Model, name_of, require_normalized, score
+from .scoring import Model, broadcasts_to, name_of, require_normalized, score
 
 
 def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Tensor:
@@ -143,7 +143,7 @@ def bits_per_dimension(
     require_normalized(module, scores.density, "a coding cost")
     volume = torch.as_tensor(log_volume, dtype=scores.log_probs.dtype, device=x.device)
     shape = scores.log_probs.shape
-    if torch.broadcast_shapes(volume.shape, shape) != shape:
+    if not broadcasts_to(volume.shape, shape):
         raise ValueError(f"`log_volume` must be one number or of shape {tuple(shape)}, got {tuple(volume.shape)}")
     density = scores.density
     if not scores.distribution.support.is_discrete:

@@ -21,6 +21,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, log, log10, sqrt
@@ -220,23 +221,23 @@ def _check_density(site: Site) -> None:
 
 
 def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """k-hat along the last axis; the two lines of ArviZ agree but for the sign of their argument."""
-    import warnings
+    """k-hat along the last axis; 0 where the largest weights are equal, which leaves no tail to fit."""
+    draws = log_weights.shape[-1]
+    tails = np.sort(log_weights, -1)[:, -ceil(min(draws / 5, 3 * sqrt(draws))) :]
+    shapes = np.zeros(len(log_weights))
+    for row in np.flatnonzero(~(np.ptp(tails, -1) < 1e-3)):
+        shapes[row] = _psis_shape(log_weights[row])
+    return shapes
 
+
+def _psis_shape(log_weights: np.ndarray) -> float:
+    """k-hat by either line of ArviZ: 0.x takes log-weights, 1.x log-likelihoods, which are their negatives."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces its successor on import
         try:
             from arviz_stats.base import array_stats
         except ModuleNotFoundError:
-            from arviz import psislw
-        else:
+            import arviz
 
-            def psislw(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                return array_stats.psislw(-values)  # takes log-likelihoods, whose negatives are the log-weights
-
-    draws = log_weights.shape[-1]
-    tails = np.sort(log_weights, -1)[:, -ceil(min(draws / 5, 3 * sqrt(draws))) :]
-    shapes = np.zeros(len(log_weights))
-    for row in np.flatnonzero(~(np.ptp(tails, -1) < 1e-3)):  # equal weights have no tail to fit
-        shapes[row] = psislw(log_weights[row])[1]
-    return shapes
+            return arviz.psislw(log_weights)[1]
+    return array_stats.psislw(-log_weights)[1]

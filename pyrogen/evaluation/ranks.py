@@ -113,8 +113,8 @@ class EcdfNull:
         tail = self.null[rejected - 1] * (1 - 1e-9)
         lower = binom.ppf(tail, self.simulations, self.fractions)
         upper = self.simulations - binom.ppf(tail, self.simulations, 1 - self.fractions)
-        shares = (values / self.simulations for values in (self._counts(ranks), lower, upper))
-        return EcdfBand(torch.as_tensor(self.fractions), *map(torch.as_tensor, shares), level)
+        ecdf, low, high = (torch.as_tensor(count / self.simulations) for count in (self._counts(ranks), lower, upper))
+        return EcdfBand(torch.as_tensor(self.fractions), ecdf, low, high, level)
 
     def _counts(self, ranks: Tensor) -> np.ndarray:
         histogram = _histogram(ranks, len(self.fractions))

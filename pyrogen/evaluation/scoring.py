@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyrogen.core.chunks import evaluating
 from pyrogen.core.density import Density, density_of, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
@@ -63,7 +64,7 @@ def rows_in_chunks(module: Model, x: Tensor, context: Context, batch_size: int) 
     context_shape = getattr(module, "context_shape", None)
     batch_shape = batch_shape_of(x, module.event_shape, "x")
     shape = context_batch_shape(context, context_shape)
-    if not _broadcasts_to(shape, batch_shape):
+    if not broadcasts_to(shape, batch_shape):
         raise ValueError(f"`context` must broadcast to the batch {tuple(batch_shape)} of `x`, got {tuple(shape)}")
     rows = flatten_batch(x, module.event_shape)
     contexts = _context_rows(context, context_shape, batch_shape)
@@ -78,16 +79,11 @@ def rows_in_chunks(module: Model, x: Tensor, context: Context, batch_size: int) 
 @contextmanager
 def as_evaluated(*programs: object) -> Iterator[None]:
     """Runs without gradients, with all modules among ``programs`` in evaluation mode, and puts their modes back."""
-    modules = [part for program in programs if isinstance(program, nn.Module) for part in program.modules()]
-    modes = [part.training for part in modules]
-    try:
-        for part in modules:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in zip(modules, modes, strict=True):
-            part.training = mode
+    with torch.no_grad(), ExitStack() as scopes:
+        for program in programs:
+            if isinstance(program, nn.Module):
+                scopes.enter_context(evaluating(program))
+        yield
 
 
 def require_normalized(module: Model, density: Density, what: str) -> None:
@@ -106,6 +102,12 @@ def require_normalized(module: Model, density: Density, what: str) -> None:
 def name_of(module: Model) -> str:
     """What to call a module in a message."""
     return type(module).__name__
+
+
+def broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:
+    """Whether a tensor of this shape expands to the target shape."""
+    trailing = tuple(target)[len(target) - len(shape) :] if len(shape) <= len(target) else None
+    return trailing is not None and all(size in (1, goal) for size, goal in zip(shape, trailing, strict=True))
 
 
 def _require_log_prob(module: Model, density: Density) -> None:
@@ -135,8 +137,3 @@ def _context_rows(context: Context, context_shape: ContextShape, batch_shape: to
 
 def _rows(value: Tensor, event_shape: Shape, batch_shape: torch.Size) -> Tensor:
     return flatten_batch(value.expand(*batch_shape, *event_shape), event_shape)
-
-
-def _broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:
-    trailing = tuple(target)[len(target) - len(shape) :] if len(shape) <= len(target) else None
-    return trailing is not None and all(size in (1, goal) for size, goal in zip(shape, trailing, strict=True))

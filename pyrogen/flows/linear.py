@@ -34,9 +34,7 @@ class Mixing(BijectionModule):
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, context: Context = None) -> Inverse:
-        lower = self.triangles.tril(-1) + torch.eye(
-            len(self.bias), dtype=self.bias.dtype, device=self.bias.device
-        )
+        lower = self.triangles.tril(-1) + torch.eye(len(self.bias), dtype=self.bias.dtype, device=self.bias.device)
         upper = self.triangles.triu(1) + self.log_diagonal.exp().diag()
         return Inverse(Triangular(lower, upper, self.bias, self.event_shape))
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Sequence
 
-from torch import nn
-
-from pyrogen.core.module import BijectionModule
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
-from pyrogen.networks.embedding import Flatten, Labels
-from pyrogen.networks.mlp import Conditioner
-from pyrogen.transforms.elements import Affine, Element, Spline
+from pyrogen.core.shapes import ContextShape, Shape
+from pyrogen.transforms.elements import Affine, Spline
 
-from .bounded import Bounded
-from .coupling import CouplingLayer
-from .linear import Mixing, Standardize
+from .building import Design, autoregressive, coupling
 from .model import Flow
 
 
@@ -59,8 +51,8 @@ def affine_coupling(
         >>> flow().sample((5,)).shape
         torch.Size([5, 2])
     """
-    element = Affine(log_scale_bound)
-    return _coupling(event_shape, context_shape, element, layers, hidden, classes, mixing, standardize, interval, dropout)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    return coupling(event_shape, context_shape, Affine(log_scale_bound), design)
 
 
 @recipe
@@ -104,70 +96,107 @@ def spline_coupling(
         >>> flow().log_prob(flow().sample((5,))).shape
         torch.Size([5])
     """
-    element = Spline(bins, bound)
-    return _coupling(event_shape, context_shape, element, layers, hidden, classes, mixing, standardize, interval, dropout)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    return coupling(event_shape, context_shape, Spline(bins, bound), design)
 
 
-def _coupling(
+@recipe
+def affine_autoregressive(
     event_shape: Shape,
-    context_shape: ContextShape,
-    element: Element,
-    layers: int,
-    hidden: Sequence[int],
-    classes: int | None,
-    mixing: bool,
-    standardize: bool,
-    interval: tuple[float, float] | None,
-    dropout: float,
+    context_shape: ContextShape = None,
+    *,
+    layers: int = 5,
+    hidden: Sequence[int] = (128, 128),
+    classes: int | None = None,
+    log_scale_bound: float = 3.0,
+    dependence: Sequence[Sequence[bool]] | None = None,
+    fast_sampling: bool = False,
+    mixing: bool = True,
+    standardize: bool = True,
+    interval: tuple[float, float] | None = None,
+    dropout: float = 0.0,
 ) -> Flow:
-    event_shape = as_shape(event_shape, "event_shape")
-    context_shape, embedding, width = _context(context_shape, classes)
-    size = prod(event_shape)
+    """A flow of affine autoregressive layers: masked autoregressive flow, or inverse autoregressive flow.
 
-    def layer(index: int) -> BijectionModule:
-        stay = [size > 1 and place % 2 == index % 2 for place in range(size)]
-        conditioner = Conditioner(
-            sum(stay), size - sum(stay), element.size, hidden=hidden, context=width, dropout=dropout
-        )
-        vector = (width,) if width else None
-        return CouplingLayer(conditioner, element, stay, event_shape=event_shape, context_shape=vector)
+    Args:
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
+        layers: How many layers; the order of the elements is reversed from one to the next.
+        hidden: Sizes of the hidden layers of each masked network.
+        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
+        log_scale_bound: Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.
+        dependence: If given, a matrix that says which element (row) may depend on which (column) in each layer, without
+            cycles; every layer then has the same and ``mixing`` is off.
+        fast_sampling: Whether draws take one pass and densities a sweep over the elements (for variational inference),
+            instead of densities one pass and draws a sweep (for fitting data).
+        mixing: Whether a learned matrix mixes the elements before each layer.
+        standardize: Whether the first batch in training sets mean and scale of the data.
+        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        dropout: Share of the networks' hidden units dropped in training.
 
-    bijections = _stack(layer, event_shape, layers, mixing, standardize, interval)
-    return Flow(bijections, event_shape=event_shape, context_shape=context_shape, embedding=embedding)
+    Raises:
+        ValueError: ``layers`` is less than one, both ``classes`` and ``context_shape`` are given, or ``dependence`` has
+            a cycle or another size than the event.
+
+    References:
+        Papamakarios, Pavlakou and Murray 2017, "Masked autoregressive flow for density estimation",
+        https://arxiv.org/abs/1705.07057
+        Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow",
+        https://arxiv.org/abs/1606.04934
+
+    Example:
+        >>> flow = affine_autoregressive((3,), layers=2)
+        >>> flow().log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    return autoregressive(event_shape, context_shape, Affine(log_scale_bound), design, dependence, fast_sampling)
 
 
-def _stack(
-    layer: Callable[[int], BijectionModule],
+@recipe
+def spline_autoregressive(
     event_shape: Shape,
-    layers: int,
-    mixing: bool,
-    standardize: bool,
-    interval: tuple[float, float] | None,
-) -> list[BijectionModule]:
-    """Layers and what stands between them, noise to data."""
-    if layers < 1:
-        raise ValueError(f"`layers` must be at least 1, got {layers}")
-    stack: list[BijectionModule] = []
-    for index in range(layers):
-        stack.append(layer(index))
-        if mixing and prod(event_shape) > 1:
-            stack.append(Mixing(event_shape))
-    if standardize:
-        stack.append(Standardize(event_shape))
-    if interval is not None:
-        low, high = interval
-        stack.append(Bounded(event_shape, low=low, high=high))
-    return stack
+    context_shape: ContextShape = None,
+    *,
+    layers: int = 3,
+    hidden: Sequence[int] = (128, 128),
+    bins: int = 8,
+    bound: float = 5.0,
+    classes: int | None = None,
+    dependence: Sequence[Sequence[bool]] | None = None,
+    fast_sampling: bool = False,
+    mixing: bool = True,
+    standardize: bool = True,
+    interval: tuple[float, float] | None = None,
+    dropout: float = 0.0,
+) -> Flow:
+    """A flow of rational-quadratic-spline autoregressive layers: the most flexible a layer.
 
+    Args:
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
+        layers: How many layers; the order of the elements is reversed from one to the next.
+        hidden: Sizes of the hidden layers of each masked network.
+        bins: How many bins each spline has.
+        bound: The splines live on ``[-bound, bound]`` in standardised units and are linear outside.
+        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
+        dependence: As for :func:`affine_autoregressive`.
+        fast_sampling: As for :func:`affine_autoregressive`.
+        mixing: Whether a learned matrix mixes the elements before each layer.
+        standardize: Whether the first batch in training sets mean and scale of the data.
+        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        dropout: Share of the networks' hidden units dropped in training.
 
-def _context(shape: ContextShape, classes: int | None) -> tuple[ContextShape, nn.Module | None, int]:
-    """The context's shape, what embeds it, and how long the embedded vector is."""
-    if classes is not None:
-        if shape is not None and shape != ():
-            raise ValueError(f"`context_shape` must be None where `classes` is given, got {shape}")
-        return (), Labels(classes), classes
-    shape = as_context_shape(shape)
-    if shape is None:
-        return None, None, 0
-    embedding = Flatten(shape)
-    return shape, embedding, embedding.size
+    Raises:
+        ValueError: As for :func:`affine_autoregressive`.
+
+    References:
+        Durkan, Bekasov, Murray and Papamakarios 2019, "Neural spline flows", https://arxiv.org/abs/1906.04032
+
+    Example:
+        >>> flow = spline_autoregressive((3,), layers=2)
+        >>> flow().sample((5,)).shape
+        torch.Size([5, 3])
+    """
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    return autoregressive(event_shape, context_shape, Spline(bins, bound), design, dependence, fast_sampling)

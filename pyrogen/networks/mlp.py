@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def rectifier() -> nn.ReLU:
+    """The rectified linear unit, in place: hidden layers need no second copy of their output."""
+    return nn.ReLU(inplace=True)
+
+
 class MLP(nn.Module):
     """A multilayer perceptron.
 
@@ -32,7 +37,7 @@ class MLP(nn.Module):
         outputs: int,
         *,
         hidden: Sequence[int] = (128, 128),
-        activation: Callable[[], nn.Module] = nn.ReLU,
+        activation: Callable[[], nn.Module] = rectifier,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -75,7 +80,7 @@ class Conditioner(nn.Module):
         *,
         hidden: Sequence[int] = (128, 128),
         context: int = 0,
-        activation: Callable[[], nn.Module] = nn.ReLU,
+        activation: Callable[[], nn.Module] = rectifier,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -86,9 +91,7 @@ class Conditioner(nn.Module):
         self.context = nn.Linear(context, hidden[0], bias=not inputs) if context else None
         if not inputs and not context:
             self.start = nn.Parameter(torch.zeros(hidden[0]))
-        self.hidden = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(hidden, hidden[1:], strict=False)
-        )
+        self.hidden = nn.ModuleList(nn.Linear(before, after) for before, after in zip(hidden, hidden[1:], strict=False))
         self.activation = activation()
         self.dropout = nn.Dropout(dropout)
         self.weight = nn.Parameter(torch.zeros(parameters * features, hidden[-1]))
@@ -111,6 +114,6 @@ class Conditioner(nn.Module):
     def _first(self, x: Tensor, projected: Tensor | None) -> Tensor:
         if self.first is None:
             start = self.start if projected is None else projected
-            return start.expand(*torch.broadcast_shapes(x.shape[:-1], start.shape[:-1]), start.shape[-1])
+            return start + x.sum(-1, keepdim=True)  # zeros: there are no inputs, but a batch
         h = self.first(x)
         return h if projected is None else h + projected

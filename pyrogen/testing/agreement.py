@@ -57,7 +57,7 @@ def normalization(subject: DistributionSubject) -> str:
 
 
 def samples_follow_log_prob(subject: DistributionSubject) -> str:
-    """A Metropolis sampler of ``log_prob`` leaves the samples as they are; few discrete states occur as often as said."""
+    """A Metropolis sampler of ``log_prob`` leaves samples as they are; few discrete states occur as often as said."""
     module, _ = subject.doubled()
     require_log_prob(subject, module)
     density = subject.density(module)
@@ -113,7 +113,7 @@ def _check_integral(row: RealRow, slow: bool, slack: float) -> str | None:
 
 
 def _integral(row: RealRow, centre: Tensor, spread: Tensor, size: int) -> tuple[float, float]:
-    r"""Trapezoidal sums on a grid and on every second of its lines, with :math:`u = c + s \sinh v` in each coordinate."""
+    r"""Trapezoidal sums on a grid and on half of its lines, with :math:`u = c + s \sinh v` in each coordinate."""
     v = torch.linspace(-8, 8, size, dtype=torch.float64)
     axis = v.sinh()
     log_width = (v.cosh() * (v[1] - v[0])).log()
@@ -159,7 +159,7 @@ def _bridge(row: Row, draws: int) -> tuple[float, float, Tensor, Tensor]:
 
 
 def _bound(row: Row, draws: int) -> str:
-    r"""Checks :math:`\int \exp(\mathbb{E}[\text{bound}]) \le 1` by importance sampling, averaging noise in the bound."""
+    r"""Checks :math:`\int \exp(\mathbb{E}[\text{bound}]) \le 1` by importance sampling, averaging the noise."""
     repeats = 8
     points = row.sample(draws)
     simple = row.approximation(points)

@@ -183,8 +183,8 @@ def row_of(subject: DistributionSubject, module: nn.Module) -> Row:
 
 
 def _is_represented(back: Tensor, reals: Tensor) -> Tensor:
-    """Where floating-point numbers hold a value so well that its unconstrained coordinates come back."""
-    return (back - reals).abs() <= 1e-3 * (1 + reals.abs())
+    """Where floating-point numbers tell a value from the border of the support."""
+    return (back - reals).abs() <= 1.0
 
 
 def robust_spread(points: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,8 @@ def deepcopy(subject: Subject) -> str:
 
 def pickling(subject: Subject) -> str:
     """Pickling gives an independent equal, before and after use."""
+    if not is_importable(subject.make()):
+        raise NotApplicableError("a part of the module is of a class defined where pickle cannot import it")
     return _check_copying(subject, lambda module: pickle.loads(pickle.dumps(module)), "pickling")
 
 
@@ -80,6 +83,12 @@ def device(subject: Subject) -> str:
     close = not repeatable or agree(answer.cpu(), expected, PRECISION)
     require(close, f"on a GPU the answer differs by {gap(answer.cpu(), expected):.1e}")
     return "the module answers on a GPU as on the CPU"
+
+
+def is_importable(module: nn.Module) -> bool:
+    """Whether pickle finds the classes of all parts by name: not those made in a function or a namespace of no file."""
+    kinds = {type(part) for part in module.modules()}
+    return all(getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind for kind in kinds)
 
 
 def _check_copying(subject: Subject, copying: Callable[[nn.Module], nn.Module], how: str) -> str:

@@ -80,7 +80,7 @@ def check_distribution(
         event_shape: Shape of one event.
         context: A context of at least 3 rows for a conditional module: a tensor with one batch dimension, or a dict of
             such tensors.
-        slow: More draws, steps and directions: a minute where the quick tier takes seconds.
+        slow: More draws, steps and directions, for ten to thirty times the time of the quick tier.
         only: Names of the checks to run; all if empty.
 
     Returns:

@@ -194,11 +194,10 @@ def _difference(
 ) -> list[Tensor]:
     """Pathwise gradient minus score-function gradient, from the same draws."""
     value = distribution.rsample((200,))
-    pathwise = _gradients(probe(value).mean(), parameters)
     reward = probe(value.detach())
     surprise = (reward - reward.mean(0)).detach() * len(reward) / (len(reward) - 1)  # leave-one-out baseline: unbiased
-    score = _gradients((surprise * distribution.log_prob(value.detach())).mean(), parameters)
-    return [p - s for p, s in zip(pathwise, score, strict=True)]
+    surrogate = (surprise * distribution.log_prob(value.detach())).mean()
+    return _gradients(probe(value).mean() - surrogate, parameters)
 
 
 def _gradients(target: Tensor, parameters: list[Tensor]) -> list[Tensor]:

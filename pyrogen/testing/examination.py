@@ -10,7 +10,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from pyro.util import get_rng_state, set_rng_state
 from torch.distributions import Distribution
 
@@ -30,21 +30,25 @@ def examine(subject: Any, checks: Sequence[Check], only: Collection[str]) -> Rep
     if unknown:
         raise ValueError(f"`only` must name checks among {[check.__name__ for check in checks]}, got {unknown}")
     chosen = [check for check in checks if not only or check.__name__ in only]
-    return Report(str(subject), tuple(_finding(check, subject) for check in chosen))
+    with isolated(0):
+        name = str(subject)
+    return Report(name, tuple(_finding(check, subject) for check in chosen))
 
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
     """A world with an empty param store and stack, validation on, gradients on and seeded noise; the old one after."""
-    noise, stack = get_rng_state(), list(_PYRO_STACK)
+    noise, stack, plates = get_rng_state(), list(_PYRO_STACK), list(_DIM_ALLOCATOR._stack)
     dtype, validate = torch.get_default_dtype(), Distribution._validate_args
     _PYRO_STACK.clear()
+    _DIM_ALLOCATOR._stack.clear()
     try:
         with torch.random.fork_rng(), pyro.get_param_store().scope(), pyro.validation_enabled(), torch.enable_grad():
             pyro.set_rng_seed(seed)
             yield
     finally:
         _PYRO_STACK[:] = stack
+        _DIM_ALLOCATOR._stack[:] = plates
         set_rng_state(noise)
         torch.set_default_dtype(dtype)
         Distribution.set_default_validate_args(validate)

@@ -110,7 +110,8 @@ def transform_methods(subject: BijectionSubject) -> str:
     transform(value.flip(0))
     said = transform.log_abs_det_jacobian(value, y)
     require(
-        agree(said, log_det, 1e-8), "log_abs_det_jacobian differs from forward_and_log_det: are its arguments ignored?"
+        agree(said, log_det, 1e-8),
+        "log_abs_det_jacobian differs from forward_and_log_det: does it ignore what it is given?",
     )
     said = transform.inv.log_abs_det_jacobian(y, value)
     require(agree(said, -log_det, TOLERANCE), "log_abs_det_jacobian of .inv is not minus that of the transform")

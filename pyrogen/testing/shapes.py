@@ -133,10 +133,12 @@ def wrong_value(subject: DistributionSubject) -> str:
     if not subject.event_shape:
         raise NotApplicableError("every tensor ends in the event shape ()")
     wrong = {"one element more": torch.cat([value, value[..., :1]], -1)}
-    if not is_closed_form(module(context)):  # torch's Independent broadcasts these without a word
+    if not is_closed_form(module(context), outside=True):
         wrong["a missing dimension"] = value[0].sum(-1)
         if subject.event_shape[-1] > 1:
             wrong["a last dimension of 1"] = value[..., :1]
+    elif subject.event_shape[-1] == 1:
+        raise NotApplicableError("torch's Independent broadcasts values against events of one element")
     for what, tensor in wrong.items():
         try:
             module(context).log_prob(tensor)

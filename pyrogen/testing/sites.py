@@ -110,7 +110,7 @@ def nuts(subject: DistributionSubject) -> str:
     """NUTS runs over a latent site and stays in its support."""
     module, context = _latent(subject)
     module.requires_grad_(False)
-    draws = 50 if subject.slow else 4
+    draws = 50 if subject.slow else 3
     model = _observed(_model(subject, module, context))
     kernel = NUTS(model, max_tree_depth=6 if subject.slow else 3, max_plate_nesting=1)
     mcmc = MCMC(kernel, num_samples=draws, warmup_steps=draws, disable_progbar=True)
@@ -168,6 +168,7 @@ def _latent(subject: DistributionSubject) -> tuple[nn.Module, Context]:
     module = subject.fresh()
     context = subject.context_of(module)
     require_log_prob(subject, module)
+    _require_sampler(subject, module)
     if subject.density(module) == "lower bound":
         raise NotApplicableError("the density is 'lower bound': its posterior is not that of the samples")
     if not is_continuous(module(context)):

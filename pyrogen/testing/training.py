@@ -12,6 +12,7 @@ import torch
 from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
+from .copies import is_importable
 from .inputs import agree
 from .report import NotApplicableError, require
 from .subject import DistributionSubject, is_repeatable, perturb, require_log_prob
@@ -71,7 +72,9 @@ def copies_train(subject: DistributionSubject) -> str:
     module = subject.fresh()
     value, context = subject.inputs(module)
     _require_trainable(subject, module)
-    modules = {"a": module, "b": copy.deepcopy(module), "c": pickle.loads(pickle.dumps(module))}
+    modules = {"a": module, "b": copy.deepcopy(module)}
+    if is_importable(module):
+        modules["c"] = pickle.loads(pickle.dumps(module))
 
     def model() -> None:
         with pyro.plate("data", subject.rows, dim=-1):
@@ -79,7 +82,7 @@ def copies_train(subject: DistributionSubject) -> str:
                 pyro.sample(name, each_module(context), obs=value)
 
     _step(model, _nothing, Trace_ELBO(), modules.values())
-    return "a module, its deepcopy and its pickled twin train side by side"
+    return f"{len(modules)} copies of a module (itself, by deepcopy, by pickle where it can be) train side by side"
 
 
 def default_objective(subject: DistributionSubject) -> str:

@@ -1,5 +1,6 @@
 """Pyro transforms without learnable parts, and the distribution of a transformed variable."""
 
+from .autoregressive import Autoregressive
 from .compose import Compose
 from .coupling import Coupling
 from .distribution import TransformedDistribution
@@ -12,6 +13,7 @@ from .vector import VectorTransform
 
 __all__ = [
     "Affine",
+    "Autoregressive",
     "Compose",
     "Coupling",
     "Element",

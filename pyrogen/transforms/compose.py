@@ -79,9 +79,7 @@ def widened(constraint: constraints.Constraint, event_dim: int) -> constraints.C
     if missing <= 0:
         return constraint
     if isinstance(constraint, constraints.independent):
-        return constraints.independent(
-            constraint.base_constraint, constraint.reinterpreted_batch_ndims + missing
-        )
+        return constraints.independent(constraint.base_constraint, constraint.reinterpreted_batch_ndims + missing)
     return constraints.independent(constraint, missing)
 
 

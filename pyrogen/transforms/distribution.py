@@ -19,7 +19,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDis
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
-from .compose import Compose, widened
+from .compose import Compose
 
 
 class TransformedDistribution(dist.TransformedDistribution):

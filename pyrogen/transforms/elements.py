@@ -9,8 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from .fused import fused
 from .spline import spline_forward, spline_inverse
 
 
@@ -43,15 +45,34 @@ class Affine(Element):
     size: int = 2
 
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = parameters[0], self._log_scale(parameters[1])
-        return shift + log_scale.exp() * x, log_scale
+        return fused(parameters, x, self._evaluate, self._gradients)
 
     def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = parameters[0], -self._log_scale(parameters[1])
-        return (y - shift) * log_scale.exp(), log_scale
+        return fused(parameters, y, self._evaluate_inverse, self._gradients_of_inverse)
 
-    def _log_scale(self, raw: Tensor) -> Tensor:
-        return raw / (1 + raw.abs() / self.log_scale_bound)
+    def _evaluate(self, parameters: Tensor, x: Tensor) -> tuple:
+        shift, raw = parameters
+        clip = raw.abs().div_(self.log_scale_bound).add_(1)
+        log_scale = raw / clip
+        scale = log_scale.exp()
+        return torch.addcmul(shift, scale, x), log_scale, (x * scale, scale, clip)
+
+    def _gradients(self, saved: tuple, g_y: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+        scaled, scale, clip = saved
+        return torch.stack((g_y, torch.addcmul(g_log, g_y, scaled).div_(clip).div_(clip))), g_y * scale
+
+    def _evaluate_inverse(self, parameters: Tensor, y: Tensor) -> tuple:
+        shift, raw = parameters
+        clip = raw.abs().div_(self.log_scale_bound).add_(1)
+        log_scale = -raw / clip
+        scale = log_scale.exp()
+        x = (y - shift) * scale
+        return x, log_scale, (x + 0, scale, clip)
+
+    def _gradients_of_inverse(self, saved: tuple, g_x: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+        x, scale, clip = saved
+        g_y = g_x * scale
+        return torch.stack((-g_y, torch.addcmul(g_log, g_x, x).neg_().div_(clip).div_(clip))), g_y
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,13 @@ References:
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+
+from .fused import fused
 
 LARGEST_RATIO = 100.0
 """Of the sizes of two bins."""
@@ -59,15 +61,8 @@ def spline_inverse(parameters: Tensor, y: Tensor, bound: float) -> tuple[Tensor,
 
 
 def _apply(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
-    if x.numel() == 0:
-        empty = x + parameters.sum(0)
-        return empty, empty
-    flat = parameters.reshape(len(parameters), -1), x.reshape(-1)
-    if not torch.compiler.is_compiling() and torch.is_grad_enabled() and any(part.requires_grad for part in flat):
-        out, log_slope = _Spline.apply(*flat, bound, inverse)[:2]
-    else:
-        out, log_slope = _evaluate(*flat, bound, inverse)[:2]
-    return out.reshape(x.shape), log_slope.reshape(x.shape)
+    evaluate = partial(_evaluate, bound=bound, inverse=inverse)
+    return fused(parameters, x, evaluate, partial(_gradients, bound=bound, inverse=inverse))
 
 
 class _Place(NamedTuple):
@@ -118,7 +113,7 @@ def _slopes(parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return (raw / clip).exp_(), torch.where(inner, clip, torch.inf)
 
 
-def _evaluate(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple:
+def _evaluate(parameters: Tensor, x: Tensor, *, bound: float, inverse: bool) -> tuple:
     """Output, log-slope, and what the backward pass needs."""
     t = x.clamp(-bound, bound).add(bound).mul(0.5 / bound)
     place = _locate(parameters, t, inverse)
@@ -145,7 +140,7 @@ def _solve(r: Tensor, s: Tensor, d0: Tensor, e: Tensor) -> Tensor:
     return 2 * r * s / (b + discriminant.clamp_min(0).sqrt())
 
 
-def _gradients(saved: tuple, bound: float, inverse: bool, g_out: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+def _gradients(saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
     """Gradients with respect to parameters and input, written out (notation of the module; u is 1 - z)."""
     index, left, size, total, slope, slope_clip, weight, clip, inside, z, s, e, q, den, top, num = saved
     (w, h), (d0, d1) = size, slope
@@ -169,20 +164,19 @@ def _gradients(saved: tuple, bound: float, inverse: bool, g_out: Tensor, g_log: 
 
     gradient = torch.empty(3 * weight.shape[1] - 1, len(g_x), dtype=g_x.dtype, device=g_x.device)
     sizes, slopes = gradient.tensor_split((2 * weight.shape[1],))
-    _fill_sizes(sizes.unflatten(0, weight.shape[:2]), place_of=index, before=torch.stack((-g_t, g_v)), at=g_size,
-                left=left, size=size, total=total)
+    before = torch.stack((-g_t, g_v))
+    _fill_sizes(sizes.unflatten(0, weight.shape[:2]), index, before, g_size, (before * left + g_size * size) / total, total)
     sizes.unflatten(0, weight.shape[:2]).mul_(weight).div_(clip).div_(clip)
     _fill_slopes(slopes, index, g_slope * slope / slope_clip.square())
     return gradient, g_x
 
 
-def _fill_sizes(out, place_of, before, at, left, size, total) -> None:
-    """Through the softmax: a bin's share less the mean over all, zero right of the element's own bin."""
-    mean = (before * left + at * size) / total
+def _fill_sizes(out: Tensor, index: Tensor, before: Tensor, at: Tensor, mean: Tensor, total: Tensor) -> None:
+    """Through the softmax: each bin's own gradient (zero right of the element's bin) less their mean."""
     bins = torch.arange(out.shape[1], device=out.device).unsqueeze(1)
-    is_before = (bins < place_of).to(out.dtype)  # (K, N)
+    is_before = (bins < index).to(out.dtype)  # (K, N)
     torch.addcmul(-mean.unsqueeze(1), is_before, (before / total).unsqueeze(1), out=out)
-    out.scatter_(1, place_of.expand(2, 1, -1), (at / total - mean).unsqueeze(1))
+    out.scatter_(1, index.expand(2, 1, -1), (at / total - mean).unsqueeze(1))
 
 
 def _fill_slopes(out: Tensor, index: Tensor, gradient: Tensor) -> None:
@@ -193,43 +187,3 @@ def _fill_slopes(out: Tensor, index: Tensor, gradient: Tensor) -> None:
     ends = torch.stack((torch.where(first, above, below), torch.where(last, below, above)))
     rows = torch.cat((index - 1, index)).clamp_(0, len(out) - 1)
     out.scatter_(0, rows[:1], ends[:1]).scatter_(0, rows[1:], ends[1:])
-
-
-class _Spline(Function):
-    """The spline with its backward pass written out."""
-
-    @staticmethod
-    def forward(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple:
-        out, log_slope, saved = _evaluate(parameters, x, bound, inverse)
-        return out, log_slope, *saved
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
-        parameters, x, ctx.bound, ctx.inverse = inputs
-        ctx.mark_non_differentiable(*output[2:])
-        ctx.save_for_backward(parameters, x, *output[2:])
-
-    @staticmethod
-    def backward(ctx, g_out: Tensor, g_log: Tensor, *_: Tensor) -> tuple:
-        parameters, x, *saved = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is asked for
-
-            def spline(parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-                return _evaluate(parameters, x, ctx.bound, ctx.inverse)[:2]
-
-            return *torch.func.vjp(spline, parameters, x)[1]((g_out, g_log)), None, None
-        return *_gradients(tuple(saved), ctx.bound, ctx.inverse, g_out, g_log), None, None
-
-    @staticmethod
-    def vmap(info, in_dims: tuple, parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple:
-        rows, length = info.batch_size, x.shape[-1] if in_dims[1] != x.dim() - 1 else x.shape[0]
-        parameters = _batched(parameters, in_dims[0], rows, 1).flatten(1)
-        x = _batched(x, in_dims[1], rows, 0).flatten()
-        parts = [part.unflatten(-1, (rows, length)) for part in _Spline.apply(parameters, x, bound, inverse)]
-        return tuple(parts), tuple(part.dim() - 2 for part in parts)
-
-
-def _batched(value: Tensor, dim: int | None, rows: int, to: int) -> Tensor:
-    if dim is not None:
-        return value.movedim(dim, to)
-    return value.unsqueeze(to).expand(*value.shape[:to], rows, *value.shape[to:])

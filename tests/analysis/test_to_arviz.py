@@ -77,7 +77,7 @@ def test_leave_one_out_equals_the_hand_computation(arviz):
     result = arviz.loo(tree, pointwise=True)
     weights = np.exp(-log_likelihood(tree["posterior"]["location"].values[0], x))
     error = (weights.std(0) / weights.mean(0)).sum() / count**0.5  # at most, were all terms fully dependent
-    old = hasattr(arviz, "InferenceData")
+    old = "InferenceData" in vars(arviz)
     assert abs((result.elpd_loo if old else result.elpd) - np.sum(expected)) < 4 * error
     np.testing.assert_allclose((result.loo_i if old else result.elpd_i).values, expected, atol=0.05)
 
@@ -134,12 +134,12 @@ def test_divergences_are_where_pyro_saw_them():
             pyro.sample("x", dist.Normal(0.0, (scale / 2).exp()))
 
     mcmc = MCMC(
-        HMC(funnel, step_size=2.0, num_steps=5, adapt_step_size=False), 60, warmup_steps=5, disable_progbar=True
+        HMC(funnel, step_size=1.2, num_steps=5, adapt_step_size=False), 60, warmup_steps=5, disable_progbar=True
     )
     mcmc.run()
     seen = mcmc.diagnostics()["divergences"]["chain 0"]
     tree = to_arviz(mcmc)
-    assert len(seen) > 0
+    assert 0 < len(seen) < 60
     assert list(np.flatnonzero(tree["sample_stats"]["diverging"].values[0])) == sorted(seen)
     assert tree["posterior"]["x"].dims == ("chain", "draw", "all")
 
@@ -381,7 +381,7 @@ def test_round_trip_to_netcdf(arviz, tmp_path):
     tree = to_arviz(AutoNormal(conjugate), x, draws=6, prior=4, constant_data={"covariate": torch.arange(3)})
     path = str(tmp_path / "posterior.nc")
     tree.to_netcdf(path, engine="h5netcdf")
-    again = arviz.from_netcdf(path, engine="h5netcdf") if hasattr(arviz, "InferenceData") else arviz.from_netcdf(path)
+    again = arviz.from_netcdf(path, engine="h5netcdf") if "InferenceData" in vars(arviz) else arviz.from_netcdf(path)
     for group in ("posterior", "prior", "log_likelihood", "sample_stats", "observed_data", "constant_data"):
         assert tree[group].equals(again[group])
     assert again["posterior"].attrs["inference_library"] == "pyro"

@@ -5,6 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -100,11 +101,13 @@ def test_draws_of_global_sites():
 def test_masks_of_minibatches():
     def masked(x, mask):
         shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(shift, 0.5).mask(mask), obs=x)
+        with pyro.plate("data", len(x)), poutine.mask(mask=mask):
+            pyro.sample("x", dist.Normal(shift, 0.5), obs=x)
 
     x, mask = torch.arange(6.0), torch.tensor([True, True, True, False, True, False])
     tree = to_arviz({"shift": torch.zeros(2)}, model=masked, batches=DataLoader(TensorDataset(x, mask), batch_size=3))
+    log_p = stats.norm(0, 1).logpdf(0) + stats.norm(0, 0.5).logpdf([0, 1, 2, 4]).sum()
+    np.testing.assert_allclose(tree["sample_stats"]["lp"].values, log_p, rtol=1e-5)
     np.testing.assert_array_equal(tree["observed_data"]["x"].values, [0, 1, 2, 4])
     np.testing.assert_array_equal(tree["observed_data"]["x_data"].values, [0, 1, 2, 4])
 

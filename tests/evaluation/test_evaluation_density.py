@@ -142,7 +142,7 @@ def test_errors_name_the_argument():
         log_likelihood(STANDARD, torch.zeros(0, 2))
     with pytest.raises(ValueError, match="`batch_size` must be positive"):
         log_likelihood(STANDARD, x, batch_size=0)
-    with pytest.raises(ValueError, match="`module` must have batch shape"):
+    with pytest.raises(ValueError, match="`module` must have an empty batch shape"):
         log_likelihood(dist.Normal(torch.zeros(4, 2), 1.0).to_event(1), x)
     with pytest.raises(ValueError, match="`module` must take labels"):
         bayes_classifier(Shifted(), x, 3)

@@ -68,7 +68,7 @@ def test_blocks_of_rows_change_nothing():
 
 
 def test_the_mmd_of_two_gaussians():
-    """E k(x, y) = (h^2 / (h^2 + s^2))^(d/2) exp(-|m|^2 / 2 (h^2 + s^2)) for a difference with mean m and variance s^2."""
+    """E k = (h^2 / (h^2 + s^2))^(d/2) exp(-|m|^2 / 2 (h^2 + s^2)) for a difference of mean m and variance s^2."""
     torch.manual_seed(0)
     d, bandwidth, shift, scale, repeats = 3, 1.5, 0.8, 1.3, 300
 
@@ -134,7 +134,9 @@ def test_ties_only_make_it_cautious():
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)
 def test_differences_are_found(kernel):
     torch.manual_seed(0)
-    shifted = [mmd_test(torch.randn(60, 3), torch.randn(60, 3) + 0.6, kernel=kernel, permutations=99) for _ in range(40)]
+    shifted = [
+        mmd_test(torch.randn(60, 3), torch.randn(60, 3) + 0.6, kernel=kernel, permutations=99) for _ in range(40)
+    ]
     wider = [mmd_test(torch.randn(80, 3), 1.8 * torch.randn(80, 3), kernel=kernel, permutations=99) for _ in range(40)]
     for results in (shifted, wider):
         assert sum(result.p_value <= 0.05 for result in results) >= 34

@@ -16,6 +16,7 @@ from pyrogen.core.objective import MaximumLikelihood
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
 from pyrogen.testing import bijection, check_bijection, check_distribution, check_objective, distribution, objective
+from pyrogen.testing.examination import isolated
 
 CONTEXT = torch.linspace(-1, 1, 15).reshape(5, 3)
 BATCH = (torch.linspace(-1, 1, 60).reshape(20, 3),)
@@ -289,16 +290,23 @@ class StaleCache(SoundDistribution):
 
 
 class LostGradient(SoundDistribution):
+    """Notices changed parameters, but remembers scores taken without gradients."""
+
     def __init__(self):
         super().__init__()
-        self.seen = {}
+        self.cache = (None, None, None)
 
-    def numbers(self, context):
-        if not torch.is_grad_enabled():
-            self.seen[id(context)] = [(parameter, parameter._version) for parameter in self.parameters()]
-        numbers = super().numbers(context)
-        fresh = all(p._version == version for p, version in self.seen.get(id(context), [(self.network[0].bias, -1)]))
-        return numbers.detach() if fresh or id(context) in self.seen else numbers
+    def forward(self, context=None):
+        made, module = super().forward(context), self
+
+        class Cached(Bell):
+            def log_prob(self, value):
+                versions = [parameter._version for parameter in module.parameters()]
+                if module.cache[0] is not value or module.cache[1] != (versions, value._version):
+                    module.cache = (value, (versions, value._version), super().log_prob(value))
+                return module.cache[2]
+
+        return Cached(made.loc, made.log_scale)
 
 
 class DropoutInEvaluation(SoundDistribution):
@@ -720,8 +728,8 @@ def _names(defects):
 
 
 def _size(make):
-    module = make()
-    return module.event_shape
+    with isolated(0):
+        return make().event_shape
 
 
 @pytest.mark.parametrize(("name", "make"), DISTRIBUTION_DEFECTS)

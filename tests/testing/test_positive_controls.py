@@ -154,6 +154,8 @@ class Generator(DistributionModule):
 
 class Energy(Bell):
     density = "unnormalized"
+    has_rsample = False
+    rsample_and_log_prob = property()
 
     def rsample(self, sample_shape=()):
         raise NotImplementedError
@@ -171,6 +173,7 @@ class EnergyModel(SoundDistribution):
 
 class SampledEnergy(Bell):
     density = "unnormalized"
+    rsample_and_log_prob = property()
 
     def scores(self, value):
         return super().scores(value) + 3.0
@@ -210,9 +213,7 @@ def test_implicit_module_keeps_what_applies():
 
 @pytest.mark.parametrize("kind", [Energy, SampledEnergy])
 def test_unnormalized_module_keeps_what_applies(kind):
-    report = check_distribution(
-        lambda: EnergyModel(kind), event_shape=(2,), context=torch.randn(ROWS, 3)
-    )
+    report = check_distribution(lambda: EnergyModel(kind), event_shape=(2,), context=torch.randn(ROWS, 3))
     assert report.passed, str(report)
     skipped = {finding.name for finding in report.skipped}
     assert {"normalization", "svi_likelihood", "svi_guide"} <= skipped

@@ -1,0 +1,85 @@
+"""Held-out data: how well the weights do on it, and which did best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from .batches import Batches, LoaderBatches, to_device
+from .checkpoint import fill, named_tensors
+from .objective import rows
+from .player import per_datum
+from .processes import FabricProcesses, OneProcess
+from .randomness import seeded
+from .turn import frozen
+
+
+class Validation:
+    """Evaluates on held-out data and keeps the best weights.
+
+    Args:
+        data: The held-out data.
+        metric: What is evaluated; lower is better.
+        module: All that is trained.
+        processes: Where it runs; each evaluates its share.
+    """
+
+    def __init__(
+        self,
+        data: Batches | LoaderBatches,
+        metric: Callable[..., Tensor],
+        module: nn.Module,
+        processes: OneProcess | FabricProcesses,
+    ) -> None:
+        self.data = data
+        self.metric = metric
+        self.module = module
+        self.processes = processes
+        self.best: dict[str, Tensor] | None = None
+        self.best_value = float("inf")
+        self.best_step = 0
+        self.stale = 0
+
+    def __call__(self, step: int) -> float:
+        """The mean of the metric over the held-out data; the weights are kept if they are the best so far."""
+        value = self._mean()
+        self.stale += 1
+        if value < self.best_value:
+            self.best_value, self.best_step, self.stale = value, step, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in named_tensors(self.module)[0].items()}
+        return value
+
+    def restore(self) -> bool:
+        """Puts the best weights in place, if there are any."""
+        if self.best is None:
+            return False
+        fill(self.module, self.best, named_tensors(self.module)[1])
+        return True
+
+    def _mean(self) -> float:
+        """On the same noise every time, so that values compare."""
+        total, count = 0.0, 0.0
+        device = next((tensor.device for tensor in self.module.parameters()), None)
+        self.module.eval()
+        # Frozen rather than without gradients: an objective may differentiate by its inputs.
+        with frozen([p for p in self.module.parameters() if p.requires_grad]), seeded(self.processes.rank):
+            for minibatch in self.data.epoch(0):
+                entries = to_device(minibatch.entries, device)
+                value = per_datum(self.metric, self.processes.evaluate(self.metric, entries), entries).item()
+                if minibatch.weight:
+                    total, count = total + rows(entries) * value, count + rows(entries)
+        self.module.train()
+        total, count = self.processes.sum(total, count)
+        if not count:
+            raise ValueError("`validation` must hold at least one minibatch, got none")
+        return total / count
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best weights and how long ago they were found."""
+        return {"best": self.best, "value": self.best_value, "step": self.best_step, "stale": self.stale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the record into the given state."""
+        self.best, self.best_value, self.best_step, self.stale = (state[k] for k in ("best", "value", "step", "stale"))

@@ -1,0 +1,124 @@
+"""How recipes build flows: layers of one kind, with linear maps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import nn
+
+from pyrogen.core.module import BijectionModule
+from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.masked import MaskedConditioner, chain
+from pyrogen.networks.mlp import Conditioner
+from pyrogen.transforms.elements import Element
+
+from .autoregressive import AutoregressiveLayer
+from .bounded import Bounded
+from .coupling import CouplingLayer
+from .linear import Mixing, Standardize
+from .model import Flow
+
+
+@dataclass(frozen=True)
+class Design:
+    """What all recipes have in common; see them."""
+
+    layers: int
+    hidden: tuple[int, ...]
+    classes: int | None
+    mixing: bool
+    standardize: bool
+    interval: tuple[float, float] | None
+    dropout: float
+
+
+def coupling(event_shape: Shape, context_shape: ContextShape, element: Element, design: Design) -> Flow:
+    """A flow of coupling layers; elements of even and odd place take turns."""
+    event_shape = as_shape(event_shape, "event_shape")
+    size = prod(event_shape)
+
+    def layer(index: int, width: int) -> BijectionModule:
+        stay = [size > 1 and place % 2 == index % 2 for place in range(size)]
+        conditioner = Conditioner(
+            sum(stay), size - sum(stay), element.size, hidden=design.hidden, context=width, dropout=design.dropout
+        )
+        return CouplingLayer(conditioner, element, stay, event_shape=event_shape, context_shape=_vector(width))
+
+    return _flow(layer, event_shape, context_shape, design)
+
+
+def autoregressive(
+    event_shape: Shape,
+    context_shape: ContextShape,
+    element: Element,
+    design: Design,
+    dependence: Sequence[Sequence[bool]] | None,
+    sees_noise: bool,
+) -> Flow:
+    """A flow of autoregressive layers; the order of the elements is reversed from one to the next.
+
+    Raises:
+        ValueError: ``dependence`` has another size than the event.
+    """
+    event_shape = as_shape(event_shape, "event_shape")
+    size = prod(event_shape)
+    if dependence is not None:
+        design = replace(design, mixing=False)
+        if len(dependence) != size or any(len(row) != size for row in dependence):
+            raise ValueError(f"`dependence` must have shape {(size, size)}, got {[len(row) for row in dependence]}")
+
+    def layer(index: int, width: int) -> BijectionModule:
+        order = list(range(size))[:: 1 if index % 2 == 0 else -1]
+        conditioner = MaskedConditioner(
+            chain(order) if dependence is None else torch.tensor(dependence, dtype=torch.bool),
+            element.size,
+            hidden=design.hidden,
+            context=width,
+            dropout=design.dropout,
+        )
+        return AutoregressiveLayer(
+            conditioner, element, event_shape=event_shape, context_shape=_vector(width), sees_noise=sees_noise
+        )
+
+    return _flow(layer, event_shape, context_shape, design)
+
+
+def _flow(
+    layer: Callable[[int, int], BijectionModule], event_shape: Shape, context_shape: ContextShape, design: Design
+) -> Flow:
+    """Layers and what stands between them, noise to data; ``layer`` takes its index and the context's width."""
+    if design.layers < 1:
+        raise ValueError(f"`layers` must be at least 1, got {design.layers}")
+    context_shape, embedding, width = _context(context_shape, design.classes)
+    stack: list[BijectionModule] = []
+    for index in range(design.layers):
+        stack.append(layer(index, width))
+        if design.mixing and prod(event_shape) > 1:
+            stack.append(Mixing(event_shape))
+    if design.standardize:
+        stack.append(Standardize(event_shape))
+    if design.interval is not None:
+        low, high = design.interval
+        stack.append(Bounded(event_shape, low=low, high=high))
+    return Flow(stack, event_shape=event_shape, context_shape=context_shape, embedding=embedding)
+
+
+def _vector(width: int) -> Shape | None:
+    return (width,) if width else None
+
+
+def _context(shape: ContextShape, classes: int | None) -> tuple[ContextShape, nn.Module | None, int]:
+    """The context's shape, what embeds it, and how long the embedded vector is."""
+    if classes is not None:
+        if shape is not None and shape != ():
+            raise ValueError(f"`context_shape` must be None where `classes` is given, got {shape}")
+        return (), Labels(classes), classes
+    shape = as_context_shape(shape)
+    if shape is None:
+        return None, None, 0
+    embedding = Flatten(shape)
+    return shape, embedding, embedding.size

@@ -1,0 +1,309 @@
+r"""Masked networks: each output sees only the inputs it is allowed to see.
+
+Feature :math:`i` may depend on input :math:`j` only where :math:`A_{ij}` is true. Every hidden unit is given a set of
+inputs it may see, one of the sets that the features have; a unit sees units whose set lies within its own, and a
+feature sees units whose set lies within its row of :math:`A`.
+
+If :math:`A` is acyclic, inputs that are only known once their feature's output is (as in inverting an autoregressive
+transform) are found level by level: the first level depends on nothing, the next on the first, and so on. Units are
+sorted by level, so at each level the units already known form a prefix, and no unit is computed twice.
+
+References:
+    Germain, Gregor, Murray and Larochelle 2015, "MADE: Masked autoencoder for distribution estimation",
+    https://arxiv.org/abs/1502.03509
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import block_linear, staircase
+from .mlp import rectifier
+
+
+class MaskedConditioner(nn.Module):
+    """A perceptron that computes, for each feature, the parameters of its map from the inputs it may see.
+
+    Its output is parameter-major, ``(parameters, features, *batch)``, and starts at zero, like that of
+    :class:`~pyrogen.networks.mlp.Conditioner`. It is called through :meth:`weighted`, which multiplies the masks into
+    the weights once, however often the network is then evaluated.
+
+    Args:
+        dependence: Boolean, ``(features, features)``: whether the row's feature may see the column's input. Acyclic.
+        parameters: How many parameters each feature gets.
+        hidden: Sizes of the hidden layers, at least one.
+        context: Size of the context vector, zero for none.
+        activation: Makes the nonlinearity after each hidden layer, which must act on each number alone.
+        dropout: Share of the hidden units that are dropped in training.
+
+    Raises:
+        ValueError: ``hidden`` is empty, or ``dependence`` is not square or has a cycle.
+    """
+
+    def __init__(
+        self,
+        dependence: Tensor,
+        parameters: int,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        context: int = 0,
+        activation: Callable[[], nn.Module] = rectifier,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError("`hidden` must name at least one layer, got none")
+        features = len(dependence)
+        self.parameters_each, self.features = parameters, features
+        sizes = (features, *hidden)
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, hidden, strict=False))
+        self.context = nn.Linear(context, hidden[0], bias=False) if context else None
+        self.activation = activation()
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(torch.zeros(parameters, features, hidden[-1]))
+        self.bias = nn.Parameter(torch.zeros(parameters, features))
+        self.levels = levels(dependence)
+        self._mask(dependence, hidden, bool(context))
+
+    def _mask(self, dependence: Tensor, hidden: Sequence[int], context: bool) -> None:
+        sets, set_levels = _unit_sets(dependence, self.levels, context)
+        within = _contained(sets, sets)
+        chosen = [_spread(len(sets), units) for units in hidden]
+        self.unit_levels = [[set_levels[index] for index in indices] for indices in chosen]
+        masks = [sets[chosen[0]]]
+        masks += [within[after][:, before] for before, after in zip(chosen, chosen[1:], strict=False)]
+        masks += [_contained(sets[chosen[-1]], dependence)]
+        for index, mask in enumerate(masks):
+            self.register_buffer(f"mask_{index}", mask, persistent=False)
+        steps = [2 if min(mask.shape) > 64 else 1 for mask in masks[:-1]]  # measured: smaller blocks cost more
+        steps.append(min(4, max(1, self.weight[..., 0].numel() // 350)))
+        self.blocks = [staircase(mask, step) for mask, step in zip(masks, steps, strict=True)]
+
+    def project(self, context: Tensor | None) -> Tensor | None:
+        """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
+        return None if self.context is None else self.context(context)
+
+    def weighted(self, projected: Tensor | None = None) -> Weighted:
+        """The network with its masks multiplied in, for a projected context."""
+        last = len(self.layers)
+        layers = [
+            (layer.weight * getattr(self, f"mask_{index}"), layer.bias) for index, layer in enumerate(self.layers)
+        ]
+        layers.append((self.weight * getattr(self, f"mask_{last}"), self.bias))
+        return Weighted(self, layers, projected)
+
+
+class Weighted:
+    """A masked network in one call: weights with the masks in them, and a context."""
+
+    def __init__(
+        self, network: MaskedConditioner, layers: list[tuple[Tensor, Tensor]], projected: Tensor | None
+    ) -> None:
+        self.network, self.layers, self.projected = network, layers, projected
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Batch dimensions of the context."""
+        return torch.Size() if self.projected is None else self.projected.shape[:-1]
+
+    def __call__(self, x: Tensor, *, dropout: bool = True) -> Tensor:
+        """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, features)``."""
+        return torch.cat([parameters for _, parameters in self.parts(x, dropout=dropout)], 1)
+
+    def parts(self, x: Tensor, *, dropout: bool = True) -> Iterator[tuple[slice, Tensor]]:
+        """The same for some of the features after the other: which, and their parameters."""
+        network = self.network
+        drop = network.dropout if dropout else nn.Identity()
+        (first, bias), *middle, (last, last_bias) = self.layers
+        h = x.reshape(-1, x.shape[-1]).T  # (features, N)
+        h = block_linear(first, bias, h, network.blocks[0])
+        batch = x.shape[:-1]
+        if self.projected is not None:
+            h = _plus(h.reshape(len(first), *batch), self.projected.movedim(-1, 0))
+            batch = h.shape[1:]
+            h = h.reshape(len(first), batch.numel())
+        h = drop(network.activation(h))
+        for (weight, bias), blocks in zip(middle, network.blocks[1:-1], strict=True):
+            h = drop(network.activation(block_linear(weight, bias, h, blocks)))
+        for features, units in network.blocks[-1]:
+            weight, offset = last[:, features, units].flatten(0, 1), last_bias[:, features]
+            out = torch.addmm(offset.reshape(-1, 1), weight, h[units])
+            yield features, out.reshape(*offset.shape, *batch)
+
+    def sweep(self, rows: int) -> Sweep:
+        """The network ready to be computed level by level for ``rows`` data; see :class:`Sweep`."""
+        return Sweep(self, rows)
+
+
+class Sweep:
+    """A masked network computed level by level, every hidden unit once; not differentiable.
+
+    Numbers are kept feature-major, ``(features, N)``, features sorted by level.
+
+    Args:
+        weighted: The network; a context must have been expanded to the rows.
+        rows: How many data there are (N).
+    """
+
+    def __init__(self, weighted: Weighted, rows: int) -> None:
+        network = weighted.network
+        self.network = network
+        (first, bias), *middle, (last, last_bias) = [(w.detach(), b.detach()) for w, b in weighted.layers]
+        self.order = torch.tensor([feature for level in network.levels for feature in level], device=first.device)
+        self.weights = [first[:, self.order], *(weight for weight, _ in middle), last[:, self.order]]
+        offset = bias.unsqueeze(1).expand(-1, rows)
+        if weighted.projected is not None:
+            offset = offset + weighted.projected.detach().expand(rows, -1).T
+        self.offsets = [offset, *(bias.unsqueeze(1) for _, bias in middle), last_bias[:, self.order].unsqueeze(-1)]
+        self.stages = _stages(network.levels, network.unit_levels)
+        self.x = first.new_empty(network.features, rows)
+        self.units = [first.new_empty(len(unit_levels), rows) for unit_levels in network.unit_levels]
+
+    def forward(self, solve: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Fills ``x`` level by level.
+
+        Args:
+            solve: Gives the inputs of a level, ``(n, N)``, from their parameters ``(parameters, n, N)`` and their place
+                in the sorted order.
+        """
+        for stage in self.stages:
+            self._units(stage)
+            self.x[stage.features] = solve(self._parameters(stage), stage.features)
+        return self.x
+
+    def _units(self, stage: Stage) -> None:
+        below, known = self.x, stage.features.start
+        for weight, offset, units, new in zip(self.weights, self.offsets, self.units, stage.units, strict=False):
+            if new.stop > new.start:
+                shift = offset[new]
+                inner = torch.addmm(shift, weight[new, :known], below[:known]) if known else shift.clone()
+                units[new] = self.network.activation(inner)
+            below, known = units, new.stop
+
+    def _parameters(self, stage: Stage) -> Tensor:
+        known = stage.units[-1].stop
+        weight, bias = self.weights[-1][:, stage.features, :known], self.offsets[-1][:, stage.features]
+        out = weight.flatten(0, 1) @ self.units[-1][:known]
+        return out.unflatten(0, weight.shape[:2]).add_(bias)
+
+    def transposed_solve(self, gradient: Tensor, slope: Tensor, pull: Tensor) -> Tensor:
+        r"""Solves :math:`J^\top \lambda = g` for the Jacobian :math:`J` of the map from ``x`` to the features' outputs.
+
+        Args:
+            gradient: The right-hand side :math:`g`, sorted by level.
+            slope: The Jacobian's diagonal.
+            pull: Of each feature, the derivatives of its output by its parameters, ``(parameters, features, N)``.
+
+        Shape:
+            All but ``pull`` are ``(features, N)``; :meth:`forward` must have been run.
+        """
+        derivatives = [_derivative(self.network.activation, units) for units in self._inner()]
+        from_units = [torch.zeros_like(units) for units in self.units]
+        rest = gradient.clone()
+        solution = torch.empty_like(gradient)
+        for stage in reversed(self.stages):
+            here = solution[stage.features] = rest[stage.features] / slope[stage.features]
+            known = stage.units[-1].stop
+            weight = self.weights[-1][:, stage.features, :known].flatten(0, 1)
+            from_units[-1][:known] += weight.T @ (pull[:, stage.features] * here).flatten(0, 1)
+            for layer in reversed(range(len(self.units))):
+                new = stage.units[layer]
+                if new.stop == new.start:
+                    continue
+                through = from_units[layer][new] * derivatives[layer][new]
+                known = stage.units[layer - 1].stop if layer else stage.features.start
+                change = self.weights[layer][new, :known].T @ through
+                if layer:
+                    from_units[layer - 1][:known] += change
+                else:
+                    rest[:known] -= change
+        return solution
+
+    def _inner(self) -> list[Tensor]:
+        """The hidden units before their nonlinearity."""
+        below = [self.x, *self.units[:-1]]
+        return [
+            weight @ values + offset for weight, values, offset in zip(self.weights, below, self.offsets, strict=False)
+        ]
+
+
+class Stage(NamedTuple):
+    """What becomes known at one level: features, by place in the sorted order, and the new units of each layer."""
+
+    features: slice
+    units: list[slice]
+
+
+def _plus(first: Tensor, second: Tensor) -> Tensor:
+    """The sum of ``(units, *batch)`` and ``(units, *other)``, whose batch dimensions broadcast."""
+    missing = second.dim() - first.dim()
+    first = first[(slice(None), *(None,) * missing)]
+    second = second[(slice(None), *(None,) * -missing)]
+    return first + second
+
+
+def levels(dependence: Tensor) -> list[list[int]]:
+    """Features grouped by level: those of a level depend on features of lower levels only.
+
+    Raises:
+        ValueError: ``dependence`` is not square or has a cycle.
+    """
+    if dependence.dim() != 2 or dependence.shape[0] != dependence.shape[1]:
+        raise ValueError(f"`dependence` must be a square matrix, got shape {tuple(dependence.shape)}")
+    waiting = dict(enumerate(set(row.nonzero().flatten().tolist()) for row in dependence.bool()))
+    found: list[list[int]] = []
+    while waiting:
+        ready = [feature for feature, needs in waiting.items() if not needs & waiting.keys()]
+        if not ready:
+            raise ValueError(f"`dependence` must be acyclic, got a cycle among the features {sorted(waiting)}")
+        found.append(ready)
+        for feature in ready:
+            del waiting[feature]
+    return found
+
+
+def chain(order: Sequence[int]) -> Tensor:
+    """The dependence of a full autoregressive order: ``order[k]`` sees ``order[0] … order[k - 1]``."""
+    place = torch.as_tensor(order).argsort()
+    return place.unsqueeze(1) > place.unsqueeze(0)
+
+
+def _unit_sets(dependence: Tensor, levels: list[list[int]], context: bool) -> tuple[Tensor, list[int]]:
+    """The sets of inputs that hidden units may see, sorted by the level at which all of a set is known."""
+    dependence = dependence.bool()
+    level_of = {feature: level for level, features in enumerate(levels) for feature in features}
+    rows = {tuple(row) for row in dependence.tolist() if context or any(row)} or {(False,) * len(dependence)}
+    known_at = {row: 1 + max((level_of[place] for place, sees in enumerate(row) if sees), default=-1) for row in rows}
+    ordered = sorted(rows, key=lambda row: (known_at[row], row))
+    return torch.tensor(ordered).reshape(-1, len(dependence)), [known_at[row] for row in ordered]
+
+
+def _contained(sets: Tensor, others: Tensor) -> Tensor:
+    """Whether each of ``sets`` (columns) lies within each of ``others`` (rows)."""
+    outside = sets.float() @ (~others.bool()).float().T
+    return (outside == 0).T
+
+
+def _spread(sets: int, units: int) -> list[int]:
+    """Units dealt out evenly over the sets, in order."""
+    return [unit * sets // units for unit in range(units)]
+
+
+def _stages(levels: list[list[int]], unit_levels: list[list[int]]) -> list[Stage]:
+    stages, start, known = [], 0, [0] * len(unit_levels)
+    for level, features in enumerate(levels):
+        ends = [sum(own <= level for own in owns) for owns in unit_levels]
+        units = [slice(begin, end) for begin, end in zip(known, ends, strict=True)]
+        stages.append(Stage(slice(start, start + len(features)), units))
+        start, known = start + len(features), ends
+    return stages
+
+
+def _derivative(activation: nn.Module, inner: Tensor) -> Tensor:
+    with torch.enable_grad():
+        inner = inner.detach().requires_grad_()
+        return torch.autograd.grad(activation(inner + 0).sum(), inner)[0]  # the activation may work in place

@@ -1,0 +1,178 @@
+"""Held-out data: when it is looked at, what it decides, and what remains."""
+
+from functools import partial
+
+import pytest
+import torch
+from core_programs import Gaussian, pair, same, weights
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pyrogen as pg
+
+sgd = partial(torch.optim.SGD, lr=0.1)
+
+
+class Script(nn.Module):
+    """A metric that follows a script, and remembers the weights it saw."""
+
+    def __init__(self, module, values):
+        super().__init__()
+        self.values = iter(values)
+        self.seen = []
+        self.module = [module]
+
+    def forward(self, x):
+        self.seen.append(weights(self.module[0]))
+        return torch.tensor(next(self.values))
+
+
+def scripted(values, **arguments):
+    module = Gaussian()
+    script = Script(module, values)
+    x = torch.randn(8, 2) + 3
+    result = pg.fit(module, x, batch_size=4, optimizer=sgd, validation=x[:2], metric=script, **arguments)
+    return module, script, result
+
+
+def test_the_best_weights_are_restored():
+    module, script, result = scripted([3.0, 1.0, 2.0, 2.0], epochs=4)
+    assert list(result.history.validation.items()) == [(2, 3.0), (4, 1.0), (6, 2.0), (8, 2.0)]
+    assert result.best_step == 4
+    assert same(weights(module), script.seen[1])
+    assert not same(weights(module), script.seen[2])
+
+
+def test_patience_stops():
+    _, _, result = scripted([3.0, 1.0, 1.0, 2.0, 0.0], patience=2)
+    assert (result.reason, result.best_step, len(result.history.loss)) == ("patience", 4, 8)
+
+
+def test_the_end_of_a_run_is_validated():
+    _, script, result = scripted([3.0, 2.0], steps=3)
+    assert list(result.history.validation) == [2, 3]
+    assert result.best_step == 3
+
+
+def test_long_epochs_are_validated_every_thousand_steps_and_at_the_end():
+    x = torch.randn(1500, 2)
+    result = pg.fit(Gaussian(), x, epochs=1, batch_size=1, validation=x[:4])
+    assert list(result.history.validation) == [1000, 1500]
+
+
+def test_a_run_stopped_before_its_first_validation_keeps_its_last_weights():
+    def stop(progress):
+        progress.stop("now")
+
+    module = Gaussian()
+    result = pg.fit(module, torch.randn(8, 2), epochs=9, batch_size=4, validation=0.5, callbacks=[stop])
+    assert (result.best_step, result.reason) == (1, "now")
+    assert not torch.equal(module.loc, torch.zeros(2))
+
+
+def test_values_that_are_not_numbers_are_never_the_best():
+    module, script, result = scripted([float("nan"), 5.0, float("nan")], epochs=3)
+    assert result.best_step == 4
+    assert same(weights(module), script.seen[1])
+    module, script, result = scripted([float("nan")] * 3, epochs=3)
+    assert result.best_step == 6
+
+
+def test_the_mean_weighs_minibatches_by_their_rows():
+    x = torch.randn(10, 2)
+    module = Gaussian()
+    result = pg.fit(
+        module, x, steps=1, batch_size=4, validation=x, optimizer=sgd, metric=lambda x: -module().log_prob(x).mean()
+    )
+    assert result.history.validation[1] == pytest.approx(-module().log_prob(x).mean().item(), rel=1e-6)
+    result = pg.fit(module, x, steps=1, batch_size=4, validation=x, optimizer=partial(sgd, lr=0.0))
+    assert result.history.validation[1] == pytest.approx(-module().log_prob(x).mean().item(), rel=1e-6)
+
+
+def test_averaged_weights_are_validated_and_kept():
+    module = Gaussian()
+    seen = []
+
+    def metric(x):
+        seen.append(weights(module))
+        return torch.tensor(float(-len(seen)))
+
+    pg.fit(module, torch.randn(8, 2) + 3, steps=6, batch_size=4, ema=0.9, validation=0.5, metric=metric, optimizer=sgd)
+    assert same(weights(module), seen[-1])
+
+
+def test_a_fraction_is_held_out_and_repeatable():
+    seen = [[], []]
+
+    class Watching(Gaussian):
+        def forward(self, context=None):
+            return super().forward(context)
+
+    for run in (0, 1):
+        module = Watching()
+
+        def objective(x, module=module, run=run):
+            seen[run].append((module.training, x[:, 0].tolist()))
+            return -module().log_prob(x).mean()
+
+        x = torch.arange(20.0).unsqueeze(-1).expand(20, 2)
+        pg.fit(pg.Turn(objective, module), x, epochs=1, batch_size=4, seed=1, validation=0.25)
+    assert seen[0] == seen[1]
+    trained = {value for mode, rows in seen[0] for value in rows if mode}
+    held_out = {value for mode, rows in seen[0] for value in rows if not mode}
+    assert len(held_out) == 5
+    assert trained | held_out == set(range(20))
+    assert not trained & held_out
+
+
+def test_held_out_noise_is_the_same_every_time_and_disturbs_nothing():
+    x = torch.randn(40, 2)
+    model, guide = pair()
+    objective = pg.Elbo(model, guide)
+    still = partial(torch.optim.SGD, lr=0.0)
+    result = pg.fit(objective, x, epochs=3, batch_size=8, validation=x[:10], optimizer=still, seed=0)
+    assert len(set(result.history.validation.values())) == 1
+    plain = pg.fit(objective, x, epochs=3, batch_size=8, optimizer=still, seed=0)
+    assert plain.history.loss == result.history.loss
+
+
+def test_dropout_is_off_on_held_out_data():
+    modes = []
+    module = Gaussian()
+
+    def metric(x):
+        modes.append(module.training)
+        return torch.zeros(())
+
+    pg.fit(module, torch.randn(8, 2), epochs=2, batch_size=4, validation=0.5, metric=metric)
+    assert modes == [False, False]
+    assert not module.training
+
+
+def test_validation_may_be_a_dataset_or_a_loader():
+    x = torch.randn(10, 2)
+    for validation in (TensorDataset(x), DataLoader(TensorDataset(x), batch_size=3), (x,)):
+        module = Gaussian()
+        result = pg.fit(module, x, steps=1, validation=validation, optimizer=partial(sgd, lr=0.0))
+        assert result.history.validation[1] == pytest.approx(-module().log_prob(x).mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (0.0, "`validation` must leave rows on both sides of 8, got the fraction 0.0"),
+        (1.0, "`validation` must leave rows on both sides of 8, got the fraction 1.0"),
+        (1, "`validation` must be a tensor, a tuple of tensors, a dataset or a loader, got int"),
+        (torch.zeros(0, 2), "`validation` must hold at least one row, got none"),
+        ([], "`validation` must hold at least one minibatch, got none"),
+    ],
+)
+def test_what_cannot_be_held_out_is_named(validation, message):
+    with pytest.raises(ValueError, match=message):
+        pg.fit(Gaussian(), torch.randn(8, 2), steps=1, validation=validation)
+
+
+def test_a_loader_has_no_fraction():
+    loader = DataLoader(TensorDataset(torch.randn(8, 2)), batch_size=4)
+    with pytest.raises(ValueError, match="`validation` must be data of its own when `data` is a loader"):
+        pg.fit(Gaussian(), loader, steps=1, validation=0.5)

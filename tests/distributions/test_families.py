@@ -1,0 +1,94 @@
+"""Families: the numbers of a network as distributions of torch's own."""
+
+import math
+import pickle
+
+import pytest
+import torch
+import torch.distributions as reference
+
+from pyrogen.distributions import families
+from pyrogen.distributions.families import bounded, positive
+
+SHAPES = [((), ()), ((), (3,)), ((5,), ()), ((5,), (3,)), ((2, 4), (3, 2))]
+
+FAMILIES = {
+    "diagonal_normal": (families.diagonal_normal, lambda a, b: reference.Normal(a, bounded(b).exp())),
+    "laplace": (families.laplace, lambda a, b: reference.Laplace(a, positive(b))),
+    "student_t": (families.student_t, lambda d, a, b: reference.StudentT(1 + positive(d + 1), a, positive(b))),
+    "bernoulli": (families.bernoulli, lambda a: reference.Bernoulli(logits=a)),
+    "beta": (families.beta, lambda a, b: reference.Beta(positive(a), positive(b))),
+    "gamma": (families.gamma, lambda a, b: reference.Gamma(positive(a), positive(b))),
+    "poisson": (families.poisson, lambda a: reference.Poisson(positive(a))),
+    "negative_binomial": (
+        families.negative_binomial,
+        lambda a, b: reference.NegativeBinomial(positive(a), logits=bounded(b)),
+    ),
+    "normal": (families.normal(0.3), lambda a: reference.Normal(a, 0.3)),
+}
+
+
+@pytest.mark.parametrize(("batch", "event"), SHAPES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_the_reference_elementwise(name, batch, event):
+    family, make = FAMILIES[name]
+    numbers = torch.randn(*batch, family.size, *event)
+    own = family(numbers, len(event))
+    elementwise = make(*numbers.unbind(len(batch)))
+    assert own.batch_shape == batch
+    assert own.event_shape == event
+    x = elementwise.sample()
+    expected = elementwise.log_prob(x)
+    expected = expected.flatten(len(batch)).sum(-1) if event else expected
+    if expected.numel():
+        assert torch.allclose(own.log_prob(x), expected, rtol=1e-4, atol=1e-5)
+    assert own.sample((4,)).shape == (4, *batch, *event)
+
+
+@pytest.mark.parametrize(("batch", "event"), SHAPES)
+def test_categorical_has_one_logit_a_class(batch, event):
+    family = families.categorical(4)
+    logits = torch.randn(*batch, 4, *event)
+    own = family(logits, len(event))
+    elementwise = reference.Categorical(logits=logits.movedim(len(batch), -1))
+    x = elementwise.sample()
+    assert own.sample().shape == x.shape
+    if x.numel():
+        expected = elementwise.log_prob(x)
+        assert torch.allclose(own.log_prob(x), expected.flatten(len(batch)).sum(-1) if event else expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "categorical"])
+def test_a_family_pickles(name):
+    family = FAMILIES[name][0] if name in FAMILIES else families.categorical(3)
+    numbers = torch.randn(5, family.size, 3)
+    x = family(numbers, 1).sample()
+    assert torch.equal(pickle.loads(pickle.dumps(family))(numbers, 1).log_prob(x), family(numbers, 1).log_prob(x))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_extreme_numbers_stay_finite(name):
+    family, _ = FAMILIES[name]
+    for value in (-1e4, 1e4):
+        numbers = torch.full((family.size, 3), value, requires_grad=True)
+        own = family(numbers, 1)
+        x = own.sample().clamp(1e-6, 1 - 1e-6) if name == "beta" else own.sample()
+        log_prob = own.log_prob(x)
+        (gradient,) = torch.autograd.grad(log_prob, numbers)
+        assert gradient.isfinite().all()
+
+
+def test_positive_is_the_exponential_near_zero_and_bounded():
+    small = torch.linspace(-0.5, 0.5, 11)
+    assert torch.allclose(positive(small), small.exp(), rtol=1e-3)
+    assert positive(torch.tensor(1e6)).item() == pytest.approx(math.exp(10), rel=1e-4)
+    assert positive(torch.tensor(-1e6)).item() == pytest.approx(math.exp(-10), rel=1e-4)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="`scale` must be positive, got 0"):
+        families.normal(0)
+    with pytest.raises(ValueError, match="`scale` must be positive, got nan"):
+        families.normal(float("nan"))
+    with pytest.raises(ValueError, match="`classes` must be at least 2, got 1"):
+        families.categorical(1)

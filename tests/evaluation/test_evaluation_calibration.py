@@ -1,0 +1,240 @@
+"""Simulation-based calibration: what it must pass, what it must catch, and what only some quantities can catch."""
+
+from functools import partial
+from math import sqrt
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyrogen.core.module import DistributionModule
+from pyrogen.evaluation import (
+    Amortized,
+    EcdfNull,
+    central_coverage,
+    chi_square_test,
+    highest_coverage,
+    simulation_based_calibration,
+)
+
+NOISE = 0.5
+GAIN = 1 / (1 + NOISE**2)
+ROOT = sqrt(NOISE**2 * GAIN)
+
+
+def model(size=1):
+    with pyro.plate("data", size):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(z, NOISE).to_event(1))
+
+
+def guide(y, scale=1.0, shift=0.0):
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(GAIN * y + shift, scale * ROOT).to_event(1))
+
+
+def calibrate(posterior, **options):
+    pyro.set_rng_seed(0)
+    options = {"simulations": 600, "draws": 49} | options
+    return simulation_based_calibration(model, posterior, observed=["y"], **options)
+
+
+def prior_draws(data, draws):
+    return {"z": torch.randn(draws, *data["y"].shape)}
+
+
+def test_the_exact_posterior_passes():
+    posterior = Amortized(guide, ["y"])
+    calibration = calibrate(posterior, quantities={"log_q": posterior.log_prob})
+    assert set(calibration.ranks) == {"log_likelihood", "log_joint", "z[0]", "z[1]", "log_q"}
+    assert (calibration.simulations, calibration.draws) == (600, 49)
+    assert calibration.test().p_value > 0.05
+    for name, result in calibration.chi_square().items():
+        assert result.p_value > 0.001, name
+        assert calibration.ecdf(name, level=0.999).inside, name
+
+
+@pytest.mark.parametrize("flaw", [{"scale": 0.7}, {"scale": 1.4}, {"shift": 0.2}])
+def test_a_wrong_guide_is_caught(flaw):
+    calibration = calibrate(Amortized(partial(guide, **flaw), ["y"]))
+    assert calibration.test().p_value <= 0.001
+    assert calibration.chi_square()["z[0]"].p_value < 1e-3
+    assert not calibration.ecdf("z[0]").inside
+
+
+def test_prior_draws_pass_but_for_quantities_that_depend_on_the_data():
+    calibration = calibrate(prior_draws)
+    uniformity = calibration.uniformity()
+    assert uniformity["z[0]"].p_value > 0.01
+    assert uniformity["z[1]"].p_value > 0.01
+    assert uniformity["log_likelihood"].p_value < 0.001
+    assert uniformity["log_joint"].p_value < 0.001
+    overall = calibration.test(generator=torch.Generator().manual_seed(0))
+    assert "of log_likelihood, worst of 4" in overall.name
+    assert overall.p_value == pytest.approx(4 / 5000)  # four quantities, and the smallest p-value there can be
+
+
+def test_p_values_are_uniform_where_the_posterior_is_right():
+    """200 calibrations at once, as blocks of one large one."""
+    ranks = calibrate(Amortized(guide, ["y"]), simulations=20_000, draws=19).ranks
+    null = EcdfNull(100, 19, repetitions=999)
+    for name in ("log_likelihood", "z[0]"):
+        p_values = torch.tensor([null.test(block).p_value for block in ranks[name].split(100)])
+        assert abs(float((p_values <= 0.1).double().mean()) - 0.1) < 4 * sqrt(0.09 / 200)
+
+
+def test_coverage_of_a_narrow_guide():
+    posterior = Amortized(partial(guide, scale=0.6), ["y"])
+    calibration = calibrate(posterior, quantities={"log_q": posterior.log_prob}, simulations=2000, draws=99)
+    levels = torch.tensor([0.5, 0.9])
+    # The error over the guide's scale is normal with standard deviation 1 / 0.6.
+    squared = -2 * 0.6**2 * torch.log1p(-levels.double())  # chi-square quantile, two degrees of freedom
+    expected = 1 - torch.exp(-squared / 2)
+    highest = calibration.highest_coverage("log_q", levels=levels)
+    torch.testing.assert_close(highest.levels, levels.double(), atol=1e-6, rtol=0)
+    assert ((highest.lower - 0.02 < expected) & (expected < highest.upper + 0.02)).all()
+    quantiles = torch.special.ndtri((1 + levels.double()) / 2)
+    central = calibration.central_coverage("z[1]", levels=levels)
+    expected = 2 * torch.special.ndtr(0.6 * quantiles) - 1
+    assert ((central.lower - 0.02 < expected) & (expected < central.upper + 0.02)).all()
+
+
+def test_ranks_count_the_draws_below():
+    def ordered(data, draws):
+        """Draws 0, 1, ..., 8 beside a truth of 3.5."""
+        return {"z": torch.arange(float(draws)).reshape(draws, 1).expand(draws, len(data["y"]))}
+
+    def program(size=1):
+        with pyro.plate("data", size):
+            pyro.sample("z", dist.Normal(3.5, 1e-6))
+            pyro.sample("y", dist.Normal(0.0, 1.0))
+
+    calibration = simulation_based_calibration(program, ordered, observed=["y"], simulations=5, draws=9)
+    assert calibration.ranks["z"].tolist() == [4] * 5
+
+
+def test_ties_are_broken_at_random():
+    posterior = Amortized(guide, ["y"])
+    calibration = calibrate(posterior, quantities={"constant": lambda latents, data: torch.zeros(len(data["y"]))})
+    assert calibration.chi_square()["constant"].p_value > 0.001
+    assert calibration.ranks["constant"].max() == 49
+
+
+def test_blocks_change_no_shape_and_one_simulation_at_a_time_works():
+    calibration = calibrate(Amortized(guide, ["y"]), batch_size=1, simulations=30)
+    assert calibration.simulations == 30
+
+
+def test_a_function_may_take_its_time_for_each_data_set():
+    def slow(data, draws):
+        means = [torch.randn(draws, 2) * ROOT + GAIN * y for y in data["y"]]
+        return {"z": torch.stack(means, 1)}
+
+    assert calibrate(slow, simulations=200).test().p_value > 0.01
+
+
+def test_every_pair_of_modules_can_be_checked():
+    """A module with a latent variable, called with ``size`` and as a guide with the data."""
+
+    class Pair(DistributionModule):
+        @property
+        def model(self):
+            return lambda x=None, context=None, size=None: model(size)
+
+        @property
+        def guide(self):
+            return lambda x, context=None, size=None: guide(x)
+
+    module = Pair((2,))
+    result = simulation_based_calibration(module.model, Amortized(module.guide, ["y"]), observed=["y"], simulations=50)
+    assert result.simulations == 50
+
+
+def test_what_does_not_fit_is_refused():
+    good = Amortized(guide, ["y"])
+
+    def factor(size=1):
+        with pyro.plate("data", size):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(0.0, 1.0))
+            pyro.factor("extra", torch.zeros(size))
+
+    def outside(size=1):
+        pyro.sample("w", dist.Normal(0.0, 1.0))
+        model(size)
+
+    with pytest.raises(ValueError, match=r"`observed` must name sites of the model \['z', 'y'\], got \['x'\]"):
+        simulation_based_calibration(model, good, observed=["x"])
+    with pytest.raises(ValueError, match="`observed` must name at least one"):
+        simulation_based_calibration(model, good, observed=[])
+    with pytest.raises(ValueError, match="must have a latent site"):
+        simulation_based_calibration(model, good, observed=["y", "z"])
+    with pytest.raises(ValueError, match=r"must draw all its sites.*\['extra'\]"):
+        simulation_based_calibration(factor, good, observed=["y"])
+    with pytest.raises(ValueError, match=r"outside are \['w'\]"):
+        simulation_based_calibration(outside, good, observed=["y"])
+    with pytest.raises(ValueError, match=r"`posterior` must give draws of every latent site \['z'\], got \[\]"):
+        calibrate(lambda data, draws: {})
+    with pytest.raises(ValueError, match="`posterior` must give draws of 'z' of shape"):
+        calibrate(lambda data, draws: {"z": torch.zeros(draws, 2)})
+    with pytest.raises(ValueError, match="test quantity 'bad' is NaN"):
+        calibrate(good, quantities={"bad": lambda latents, data: latents["z"][:, 0] * float("nan")})
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        calibrate(good, simulations=10).ecdf("nothing")
+
+
+@pytest.mark.parametrize(("simulations", "draws"), [(50, 9), (200, 30)])
+def test_the_ecdf_test_and_its_band_err_as_rarely_as_promised(simulations, draws):
+    torch.manual_seed(0)
+    null, repeats = EcdfNull(simulations, draws, repetitions=1999), 1000
+    rejected = outside = 0
+    for ranks in torch.randint(draws + 1, (repeats, simulations)):
+        rejected += null.test(ranks).p_value <= 0.05
+        outside += not null.band(ranks, 0.95).inside
+    # Counts are discrete, so a test at 0.05 may err less often; the null itself is known to 0.005.
+    assert outside == rejected
+    assert 0.02 < rejected / repeats < 0.05 + 4 * sqrt(0.05 * 0.95 / repeats) + 0.005
+
+
+@pytest.mark.parametrize("bins", [None, 7])
+def test_the_chi_square_test_errs_as_rarely_as_promised(bins):
+    torch.manual_seed(0)
+    p_values = torch.tensor(
+        [chi_square_test(ranks, 49, bins=bins).p_value for ranks in torch.randint(50, (1500, 300))], dtype=torch.double
+    )
+    for level in (0.01, 0.1, 0.5):
+        spread = sqrt(level * (1 - level) / 1500)
+        assert abs(float((p_values <= level).double().mean()) - level) < 4 * spread + 0.005
+    skewed = (torch.rand(300).pow(1.3) * 50).long()
+    assert chi_square_test(skewed, 49, bins=bins).p_value < 0.01
+
+
+def test_the_chi_square_statistic_is_pearsons():
+    from scipy.stats import chisquare
+
+    ranks = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])
+    expected = chisquare([4, 6])
+    result = chi_square_test(ranks, 3, bins=2)
+    assert result.statistic == pytest.approx(expected.statistic)
+    assert result.p_value == pytest.approx(expected.pvalue)
+
+
+@pytest.mark.parametrize("coverage", [highest_coverage, central_coverage])
+@pytest.mark.parametrize("draws", [9, 10, 99])
+def test_each_rank_once_is_perfect_coverage(coverage, draws):
+    result = coverage(torch.arange(draws + 1), draws)
+    torch.testing.assert_close(result.coverage, result.levels)
+    assert ((result.lower <= result.coverage) & (result.coverage <= result.upper)).all()
+    assert result.levels.max() == 1
+
+
+def test_ranks_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="`ranks` must be between 0 and 9, got 0 to 10"):
+        chi_square_test(torch.arange(11), 9)
+    with pytest.raises(ValueError, match="`ranks` must be integers"):
+        highest_coverage(torch.rand(5), 9)
+    with pytest.raises(ValueError, match="`bins` must be between 2 and"):
+        chi_square_test(torch.arange(10), 9, bins=11)
+    with pytest.raises(ValueError, match="`level` must be at most"):
+        EcdfNull(20, 9, repetitions=99).band(torch.arange(10).repeat(2), 0.9999)
