@@ -22,6 +22,8 @@ class Wrapped(nn.Module):
 
 
 class Perceptron(nn.Sequential):
+    """The conditioner of the coupling layers, for the libraries that take one."""
+
     def __init__(self, inputs: int, outputs: int) -> None:
         sizes = (nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
         super().__init__(*sizes, nn.Linear(HIDDEN, outputs))

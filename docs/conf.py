@@ -9,13 +9,11 @@ release = version = pyrogen.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-autosummary_generate = True
 autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

@@ -2,6 +2,7 @@
 
 from . import analysis, data, distributions, evaluation, flows, networks, numerics, testing, transforms
 from .core.checkpoint import load, save
+from .core.chunks import log_prob
 from .core.density import density_of
 from .core.module import BijectionModule, DistributionModule
 from .core.objective import Elbo, MaximumLikelihood

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 VERSION = 1
@@ -55,18 +55,24 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}" + (", but a folder" if path.is_dir() else ""))
-    if path.stat().st_size == 0:
+    content = path.read_bytes()  # in one go: by a second look the file may be another
+    if not content:
         raise ValueError(f"{str(path)!r} is empty")
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            _check_header(path, header, kind)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors = load(content)
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is truncated or not a pyrogen file: {error}") from error
+    header = _metadata(content)
+    _check_header(path, header, kind)
     if _digest(header["document"], tensors) != header["digest"]:
         raise ValueError(f"{str(path)!r} was altered: its content does not match its digest")
     return json.loads(header["document"]), tensors
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """What a safetensors file says besides its tensors: eight bytes of length, then JSON."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]).get("__metadata__") or {}
 
 
 def _check_header(path: Path, header: dict[str, str], kind: str) -> None:

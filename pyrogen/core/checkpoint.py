@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,17 +54,23 @@ def load(
             no ``into``; or its tensors have other names or shapes than the module's.
     """
     document, tensors = archive.read(path, KIND)
-    if into is None and document["recipe"] is None:
-        raise ValueError(
-            f"{os.fspath(path)!r} names no recipe: its {document['type']} was put together by hand or edited after its "
-            "recipe; build the module and pass it as `into=`"
-        )
     try:
-        module = rebuild(document["recipe"], recipes) if into is None else into
+        module = _rebuilt(document, recipes) if into is None else into
         fill(module, tensors, document["ties"])
+        return module.train(document["training"]).to(device)
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)!r}: {error}") from error
-    return module.train(document["training"]).to(device)
+        raise ValueError(f"{os.fspath(path)!r} {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{os.fspath(path)!r} holds a document that makes no sense: {error!r}") from error
+
+
+def _rebuilt(document: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]]) -> nn.Module:
+    if document["recipe"] is None:
+        raise ValueError(
+            f"names no recipe: its {document['type']} was put together by hand or edited after its recipe; build the "
+            "module and pass it as `into=`"
+        )
+    return rebuild(document["recipe"], tuple(recipes))
 
 
 def named_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -87,14 +94,18 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
     """
     own, own_ties = named_tensors(module)
     missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    if missing or unexpected or ties != own_ties:
+    if missing or unexpected:
         raise ValueError(
-            f"the module does not fit: it lacks {unexpected or 'nothing'}, has besides {missing or 'nothing'}, "
-            f"and ties {own_ties or 'nothing'} where the file ties {ties or 'nothing'}"
+            f"does not fit the module, which lacks {unexpected or 'nothing'}, has besides {missing or 'nothing'}"
         )
+    if ties != own_ties:
+        raise ValueError(f"does not fit the module, which ties {own_ties or 'nothing'}, not {ties or 'nothing'}")
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
-            raise ValueError(f"{name!r} must have shape {tuple(tensor.shape)}, got {tuple(tensors[name].shape)}")
+            raise ValueError(
+                f"does not fit the module: {name!r} must have shape {tuple(tensor.shape)}, "
+                f"got {tuple(tensors[name].shape)}"
+            )
     with torch.no_grad():
         for name, tensor in own.items():
             if tensor.dtype != tensors[name].dtype:

@@ -108,8 +108,15 @@ class Player:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts optimizer and schedule into the given states."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Puts optimizer and schedule into the given states.
+
+        Raises:
+            ValueError: the state is that of an optimizer of other parameters.
+        """
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ValueError(f"does not fit the optimizer: {error}") from error
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
 

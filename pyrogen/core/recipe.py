@@ -110,7 +110,9 @@ def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Modu
     try:
         bound = inspect.signature(build).bind(**arguments)
     except TypeError as error:
-        raise ValueError(f"recipe {description['name']!r} does not take the stored arguments: {error}") from error
+        raise ValueError(
+            f"names recipe {description['name']!r}, which does not take the stored arguments: {error}"
+        ) from error
     return build(*bound.args, **bound.kwargs)
 
 
@@ -126,7 +128,7 @@ def _find(name: str, recipes: Iterable[Callable[..., nn.Module]]) -> Callable[..
             found = None
         if getattr(found, "is_recipe", False):
             return found
-    raise ValueError(f"{name!r} is not a recipe of pyrogen's; pass the function to `load(recipes=[...])`")
+    raise ValueError(f"names {name!r}, which is not a recipe of pyrogen's; pass the function to `load(recipes=[...])`")
 
 
 def _name(build: Callable) -> str:

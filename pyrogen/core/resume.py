@@ -108,7 +108,7 @@ def check_settings(stored: dict[str, Any], own: dict[str, Any]) -> None:
     """Raises if a run has other settings than the one it would resume."""
     for name, value in own.items():
         if stored[name] != value:
-            raise ValueError(f"to resume from the checkpoint, {name} must be {stored[name]}, got {value}")
+            raise ValueError(f"{name} must be as in the checkpoint, {stored[name]}, got {value}")
 
 
 class Interrupt:

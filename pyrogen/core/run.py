@@ -297,7 +297,7 @@ class Run:
             for player, stored in zip(self.players, state["players"], strict=True):
                 player.load_state_dict(stored)
         except ValueError as error:
-            raise ValueError(f"the checkpoint is of another model: {error}") from error
+            raise ValueError(f"`checkpoint` {error}") from error
         for part, name in ((self.average, "average"), (self.validation, "validation")):
             if part:
                 part.load_state_dict(state[name])

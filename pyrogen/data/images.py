@@ -9,17 +9,16 @@ from torch import Tensor
 
 
 class Images(NamedTuple):
-    """Images and their labels.
-
-    Attributes:
-        pixels: Integers from 0 to ``levels - 1``, of shape ``(N, channels, height, width)``.
-        labels: Integers of shape ``(N,)``.
-        levels: How many values a pixel can take.
-    """
+    """Images and their labels."""
 
     pixels: Tensor
+    """Integers from 0 to ``levels - 1``, of shape ``(N, channels, height, width)``."""
+
     labels: Tensor
+    """Integers of shape ``(N,)``."""
+
     levels: int
+    """How many values a pixel can take."""
 
 
 def digits() -> Images:

@@ -2,7 +2,6 @@
 
 from . import families
 from .dequantized import UniformDequantized
-from .families import Family
 from .normal import DiagonalNormal, StandardNormal
 
-__all__ = ["DiagonalNormal", "Family", "StandardNormal", "UniformDequantized", "families"]
+__all__ = ["DiagonalNormal", "StandardNormal", "UniformDequantized", "families"]

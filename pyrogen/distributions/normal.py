@@ -75,8 +75,11 @@ class DiagonalNormal(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
             self._validate_sample(value)
-        noise = (value - self.loc) / self.log_scale.exp()
-        energy = _sum(torch.addcmul(self.log_scale, noise, noise, value=0.5), len(self.event_shape))
+        # An infinite or missing element keeps its own log_prob infinite or missing, and no gradient of others.
+        finite = value.isfinite()
+        noise = (torch.where(finite, value, self.loc) - self.loc) / self.log_scale.exp()
+        floor = torch.where(finite, self.log_scale, value.abs())
+        energy = _sum(torch.addcmul(floor, noise, noise, value=0.5), len(self.event_shape))
         return -0.5 * _LOG_2PI * self.event_shape.numel() - energy
 
     def entropy(self) -> Tensor:

@@ -1,12 +1,12 @@
 r"""Kernels: how alike two points are, as a function of their Euclidean distance :math:`r`.
 
-=========================  ====================================  =========================================
-:class:`Gaussian`          :math:`\exp(-r^2 / 2 h^2)`            smooth; blind to detail finer than h
-:class:`Laplace`           :math:`\exp(-r / h)`                  rough: sees sharper differences
-:class:`InverseMultiquadric`  :math:`(1 + r^2 / h^2)^{-1/2}`     long tails: far points still count
-:class:`Distance`          :math:`-r`                            the energy distance; no bandwidth to choose
-:class:`Sum`               a sum of kernels                      several scales at once
-=========================  ====================================  =========================================
+============================  ==============================  ===========================================
+:class:`Gaussian`             :math:`\exp(-r^2 / 2 h^2)`      smooth; blind to detail finer than h
+:class:`Laplace`              :math:`\exp(-r / h)`            rough: sees sharper differences
+:class:`InverseMultiquadric`  :math:`(1 + r^2 / h^2)^{-1/2}`  long tails: far points still count
+:class:`Distance`             :math:`-r`                      the energy distance; no bandwidth to choose
+:class:`Sum`                  a sum of kernels                several scales at once
+============================  ==============================  ===========================================
 
 All but the last two have a bandwidth :math:`h` in data units. Without one it is ``multiple`` times the median distance
 between points of the pooled sample (Gretton et al. 2012, "A kernel two-sample test",

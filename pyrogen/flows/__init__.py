@@ -1,13 +1,21 @@
 """Normalizing flows: distributions with exact densities, made of bijections. See :mod:`pyrogen.flows.model`."""
 
 from .autoregressive import AutoregressiveLayer
-from .bases import StandardNormal
+from .bases import Mixture, StandardNormal, StudentT
 from .bounded import Bounded
+from .classic import PlanarLayer, RadialLayer, SylvesterLayer, planar, radial, sylvester
 from .coupling import CouplingLayer
 from .dequantized import Dequantized
-from .linear import Mixing, Reorder, Standardize
+from .foreign import Foreign, from_transforms, from_zuko
+from .linear import Mixing, Reorder, Rescale, Standardize
 from .model import Flow
-from .recipes import affine_autoregressive, affine_coupling, spline_autoregressive, spline_coupling
+from .recipes import (
+    affine_autoregressive,
+    affine_coupling,
+    neural_autoregressive,
+    spline_autoregressive,
+    spline_coupling,
+)
 
 __all__ = [
     "AutoregressiveLayer",
@@ -15,12 +23,25 @@ __all__ = [
     "CouplingLayer",
     "Dequantized",
     "Flow",
+    "Foreign",
     "Mixing",
+    "Mixture",
+    "PlanarLayer",
+    "RadialLayer",
     "Reorder",
-    "Standardize",
+    "Rescale",
     "StandardNormal",
+    "Standardize",
+    "StudentT",
+    "SylvesterLayer",
     "affine_autoregressive",
     "affine_coupling",
+    "from_transforms",
+    "from_zuko",
+    "neural_autoregressive",
+    "planar",
+    "radial",
     "spline_autoregressive",
     "spline_coupling",
+    "sylvester",
 ]

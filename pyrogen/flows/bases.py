@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
@@ -27,6 +28,70 @@ class StandardNormal(DistributionModule):
         loc = self.zero.expand(self.event_shape)
         normal = dist.Normal(loc, torch.ones_like(self.zero).expand_as(loc), validate_args=False)
         return _StandardNormal(normal, len(self.event_shape), validate_args=False)
+
+
+class StudentT(DistributionModule):
+    r"""Independent Student noise with learned degrees of freedom: for data with heavy tails.
+
+    A flow whose bijections are linear far out keeps the tails of its base.
+
+    Args:
+        event_shape: Shape of one event.
+        degrees: Where the degrees of freedom start; they stay above one.
+
+    Raises:
+        ValueError: ``degrees`` is not above one.
+    """
+
+    def __init__(self, event_shape: Shape, *, degrees: float = 5.0) -> None:
+        super().__init__(event_shape)
+        if not degrees > 1:
+            raise ValueError(f"`degrees` must be above 1, got {degrees}")
+        self.log_excess = nn.Parameter(torch.full(self.event_shape, math.log(degrees - 1)))
+
+    def forward(self, context: Context = None) -> dist.Independent:
+        degrees = 1 + self.log_excess.clamp(-10, 10).exp()
+        zero = torch.zeros_like(degrees)
+        return dist.Independent(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
+
+
+class Mixture(DistributionModule):
+    """A mixture of diagonal normals: for data in separate clusters. Its draws are not differentiable.
+
+    Args:
+        event_shape: Shape of one event.
+        components: How many normals.
+        spread: Standard deviation of their means at the start.
+
+    Raises:
+        ValueError: there is no component.
+    """
+
+    def __init__(self, event_shape: Shape, *, components: int, spread: float = 1.0) -> None:
+        super().__init__(event_shape)
+        if components < 1:
+            raise ValueError(f"`components` must be at least 1, got {components}")
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(spread * torch.randn(components, *self.event_shape))
+        self.log_scale = nn.Parameter(torch.zeros(components, *self.event_shape))
+
+    def forward(self, context: Context = None) -> dist.MixtureSameFamily:
+        normals = dist.Normal(self.loc, self.log_scale.clamp(-10, 10).exp(), validate_args=False)
+        component = dist.Independent(normals, len(self.event_shape), validate_args=False)
+        weights = dist.Categorical(logits=self.logits, validate_args=False)
+        return _Mixture(weights, component, validate_args=False)
+
+
+class _Mixture(dist.MixtureSameFamily):
+    """A mixture that can also be asked for no draws at all."""
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return (
+            super().sample(torch.Size(sample_shape))
+            if shape.numel()
+            else self.component_distribution.mean.new_zeros(shape)
+        )
 
 
 class _StandardNormal(dist.Independent):

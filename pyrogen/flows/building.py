@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import nn
 
-from pyrogen.core.module import BijectionModule
+from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.masked import MaskedConditioner, chain
@@ -34,6 +34,7 @@ class Design:
     standardize: bool
     interval: tuple[float, float] | None
     dropout: float
+    base: DistributionModule | None = None
 
 
 def coupling(event_shape: Shape, context_shape: ContextShape, element: Element, design: Design) -> Flow:
@@ -104,7 +105,7 @@ def _flow(
     if design.interval is not None:
         low, high = design.interval
         stack.append(Bounded(event_shape, low=low, high=high))
-    return Flow(stack, event_shape=event_shape, context_shape=context_shape, embedding=embedding)
+    return Flow(stack, design.base, event_shape=event_shape, context_shape=context_shape, embedding=embedding)
 
 
 def _vector(width: int) -> Shape | None:

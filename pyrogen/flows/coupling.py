@@ -22,7 +22,8 @@ class CouplingLayer(BijectionModule):
     The element's forward map goes from data to noise, so that densities take the cheaper direction.
 
     Args:
-        conditioner: From the elements that stay (and the context) to ``element.size`` parameters for each of the others.
+        conditioner: From the elements that stay (and the context) to ``element.size`` parameters for each of the
+            others.
         element: How each element is mapped.
         stay: For each of the (flattened) event's elements, whether it stays.
         event_shape: Shape of one event.

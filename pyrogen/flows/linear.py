@@ -6,9 +6,11 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.distributions.transforms import AffineTransform
 
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape, flatten_batch
+from pyrogen.transforms.compose import Compose
 from pyrogen.transforms.permutation import Permute, Triangular
 from pyrogen.transforms.transform import Inverse
 from pyrogen.transforms.vector import VectorTransform
@@ -63,11 +65,36 @@ class Reorder(BijectionModule):
         return Permute(self.order, self.event_shape, inverse_order=self.inverse_order)
 
 
+class Rescale(BijectionModule):
+    """A fixed shift and scale, its Jacobian counted: data in their own units.
+
+    Args:
+        shift: Added after scaling; a number or a tensor of ``event_shape``.
+        scale: What noise is multiplied by; a number or a tensor of ``event_shape``.
+        event_shape: Shape of one event.
+
+    Raises:
+        ValueError: ``scale`` holds a zero.
+    """
+
+    def __init__(self, shift: Tensor | float, scale: Tensor | float, *, event_shape: Shape) -> None:
+        super().__init__(event_shape)
+        like = torch.empty(self.event_shape)
+        self.register_buffer("shift", torch.as_tensor(shift).expand_as(like).to(like.dtype).clone())
+        self.register_buffer("scale", torch.as_tensor(scale).expand_as(like).to(like.dtype).clone())
+        if (self.scale == 0).any():
+            raise ValueError("`scale` must not be zero, got a zero")
+
+    def forward(self, context: Context = None) -> Compose:
+        move = AffineTransform(self.shift, self.scale, event_dim=len(self.event_shape))
+        return Compose([move], event_dim=len(self.event_shape))
+
+
 class Standardize(BijectionModule):
     r"""Standardised noise to data: :math:`x = \mu + \sigma z` with moments of each element, found from data once.
 
-    In training mode, the first batch of data (of two rows or more) that is scored sets the moments. They stay as they are
-    from then on, and are saved with the module.
+    In training mode, the first batch of data (of two rows or more) that is scored sets the moments. They stay as they
+    are from then on, and are saved with the module.
 
     Args:
         event_shape: Shape of one event.

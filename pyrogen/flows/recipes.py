@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.transforms.elements import Affine, Spline
+from pyrogen.transforms.monotone import Sigmoids
 
 from .building import Design, autoregressive, coupling
 from .model import Flow
@@ -25,6 +27,7 @@ def affine_coupling(
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
+    base: DistributionModule | None = None,
 ) -> Flow:
     """A flow of affine coupling layers: the cheapest, for smooth densities and many dimensions.
 
@@ -39,6 +42,8 @@ def affine_coupling(
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the conditioners' hidden units dropped in training.
+        base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
+            ``None``.
 
     Raises:
         ValueError: ``layers`` is less than one, or both ``classes`` and ``context_shape`` are given.
@@ -51,7 +56,7 @@ def affine_coupling(
         >>> flow().sample((5,)).shape
         torch.Size([5, 2])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
     return coupling(event_shape, context_shape, Affine(log_scale_bound), design)
 
 
@@ -69,6 +74,7 @@ def spline_coupling(
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
+    base: DistributionModule | None = None,
 ) -> Flow:
     """A flow of rational-quadratic-spline coupling layers: sharp densities, fast both ways.
 
@@ -84,6 +90,8 @@ def spline_coupling(
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the conditioners' hidden units dropped in training.
+        base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
+            ``None``.
 
     Raises:
         ValueError: ``layers`` is less than one, or both ``classes`` and ``context_shape`` are given.
@@ -96,7 +104,7 @@ def spline_coupling(
         >>> flow().log_prob(flow().sample((5,))).shape
         torch.Size([5])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
     return coupling(event_shape, context_shape, Spline(bins, bound), design)
 
 
@@ -115,6 +123,7 @@ def affine_autoregressive(
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
+    base: DistributionModule | None = None,
 ) -> Flow:
     """A flow of affine autoregressive layers: masked autoregressive flow, or inverse autoregressive flow.
 
@@ -133,6 +142,8 @@ def affine_autoregressive(
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
+        base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
+            ``None``.
 
     Raises:
         ValueError: ``layers`` is less than one, both ``classes`` and ``context_shape`` are given, or ``dependence`` has
@@ -149,7 +160,7 @@ def affine_autoregressive(
         >>> flow().log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
     return autoregressive(event_shape, context_shape, Affine(log_scale_bound), design, dependence, fast_sampling)
 
 
@@ -169,6 +180,7 @@ def spline_autoregressive(
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
+    base: DistributionModule | None = None,
 ) -> Flow:
     """A flow of rational-quadratic-spline autoregressive layers: the most flexible a layer.
 
@@ -186,6 +198,8 @@ def spline_autoregressive(
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
+        base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
+            ``None``.
 
     Raises:
         ValueError: As for :func:`affine_autoregressive`.
@@ -198,5 +212,55 @@ def spline_autoregressive(
         >>> flow().sample((5,)).shape
         torch.Size([5, 3])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
     return autoregressive(event_shape, context_shape, Spline(bins, bound), design, dependence, fast_sampling)
+
+
+@recipe
+def neural_autoregressive(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    layers: int = 2,
+    hidden: Sequence[int] = (128, 128),
+    units: int = 8,
+    classes: int | None = None,
+    dependence: Sequence[Sequence[bool]] | None = None,
+    fast_sampling: bool = False,
+    mixing: bool = True,
+    standardize: bool = True,
+    interval: tuple[float, float] | None = None,
+    dropout: float = 0.0,
+    base: DistributionModule | None = None,
+) -> Flow:
+    """A flow of neural autoregressive layers: smooth monotone networks, inverted by a bracketed root finder.
+
+    Args:
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
+        layers: How many layers; the order of the elements is reversed from one to the next.
+        hidden: Sizes of the hidden layers of each masked network.
+        units: How many sigmoids each monotone network has.
+        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
+        dependence: As for :func:`affine_autoregressive`.
+        fast_sampling: As for :func:`affine_autoregressive`.
+        mixing: Whether a learned matrix mixes the elements before each layer.
+        standardize: Whether the first batch in training sets mean and scale of the data.
+        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        dropout: Share of the networks' hidden units dropped in training.
+        base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
+            ``None``.
+
+    Raises:
+        ValueError: As for :func:`affine_autoregressive`.
+
+    References:
+        Huang, Krueger, Lacoste and Courville 2018, "Neural autoregressive flows", https://arxiv.org/abs/1804.00779
+
+    Example:
+        >>> flow = neural_autoregressive((3,), layers=2)
+        >>> flow().sample((5,)).shape
+        torch.Size([5, 3])
+    """
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
+    return autoregressive(event_shape, context_shape, Sigmoids(units), design, dependence, fast_sampling)

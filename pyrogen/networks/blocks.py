@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,13 +50,13 @@ def _product(weight: Tensor, bias: Tensor, x: Tensor, blocks: tuple[Block, ...])
 
 class _BlockLinear(Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, bias: Tensor, x: Tensor, blocks: tuple[Block, ...]) -> Tensor:  # noqa: ANN001
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, x: Tensor, blocks: tuple[Block, ...]) -> Tensor:
         ctx.save_for_backward(weight, x)
         ctx.blocks = blocks
         return _product(weight, bias, x, blocks)
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple:  # noqa: ANN001
+    def backward(ctx: Any, g: Tensor) -> tuple:
         weight, x = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is asked for: differentiable, without the shortcut
             return g @ x.T, g.sum(1), weight.T @ g, None

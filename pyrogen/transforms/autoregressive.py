@@ -4,9 +4,10 @@ r"""Autoregressive transforms: each element is mapped in a way that depends on e
 inverse is found level by level, :math:`x_i = g^{-1}(y_i; \theta_i(x_{<i}))`, each hidden unit of the network computed
 once: all levels together cost about half a dense pass, in small steps, and give the log-determinant along the way.
 
-Its gradient is implicit: from :math:`f(x; \theta) = y` follows :math:`dx = J^{-1} (dy - f_\theta\, d\theta)`. The backward
-pass solves :math:`J^\top \lambda = g_x` by the same sweep run backwards, however many levels there are. Second
-derivatives of the inverse are only available inside ``torch.func`` transforms, where it runs as a fixed-point iteration.
+Its gradient is implicit: from :math:`f(x; \theta) = y` follows :math:`dx = J^{-1} (dy - f_\theta\, d\theta)`. The
+backward pass solves :math:`J^\top \lambda = g_x` by the same sweep run backwards, however many levels there are. Second
+derivatives of the inverse are only available inside ``torch.func`` transforms, where it runs as a fixed-point
+iteration.
 
 References:
     Papamakarios, Pavlakou and Murray 2017, "Masked autoregressive flow for density estimation",
@@ -18,16 +19,17 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pyrogen.networks.masked import Sweep, Weighted
+from pyrogen.networks.masked import MaskedConditioner, Sweep, Weighted
 
 from .elements import Element
-from .vector import VectorTransform
+from .vector import VectorTransform, feature_major
 
 
 class Autoregressive(VectorTransform):
@@ -69,7 +71,7 @@ class Autoregressive(VectorTransform):
         x = y
         for _ in self.network.network.levels:
             parameters = self.network(x, dropout=False)
-            x, log_slope = self.element.inverse(parameters, _feature_major(y, parameters))
+            x, log_slope = self.element.inverse(parameters, feature_major(y, parameters.shape[2:]))
             x = x.movedim(0, -1)
         return x, log_slope.sum(0)
 
@@ -78,16 +80,11 @@ def _mapped(parts: Iterable[tuple[slice, Tensor]], element: Element, x: Tensor) 
     """Elements mapped with the parameters of some features after the other, which keeps the vectors in the cache."""
     values, total = [], 0.0
     for features, parameters in parts:
-        value, log_slope = element.forward(parameters, _feature_major(x[..., features], parameters))
+        value, log_slope = element.forward(parameters, feature_major(x[..., features], parameters.shape[2:]))
         values.append(value)
         total = total + log_slope.sum(0)
     y = torch.cat(values) if len(values) > 1 else values[0]
     return y.movedim(0, -1), total
-
-
-def _feature_major(x: Tensor, parameters: Tensor) -> Tensor:
-    """``x`` as ``(D, *batch)``, with the batch dimensions of the parameters."""
-    return x.movedim(-1, 0).expand(parameters.shape[1:])
 
 
 def _with_rows(network: Weighted, batch: torch.Size) -> Weighted:
@@ -120,7 +117,7 @@ class _Inverse(Function):
     """The inverse and its log-determinant, with implicit gradients."""
 
     @staticmethod
-    def forward(ctx, network: Weighted, element: Element, y: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, network: Weighted, element: Element, y: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope, sweep = _solve(network, element, y)
         ctx.network, ctx.element, ctx.sweep = network.network, element, sweep
         ctx.save_for_backward(x, *tensors)
@@ -128,7 +125,7 @@ class _Inverse(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g_x: Tensor, g_log: Tensor) -> tuple:
+    def backward(ctx: Any, g_x: Tensor, g_log: Tensor) -> tuple:
         x, *tensors = ctx.saved_tensors
         sweep = ctx.sweep
         with torch.enable_grad():
@@ -149,7 +146,7 @@ class _Inverse(Function):
         return None, None, solution.T, *(next(found) if needed else None for needed in ctx.needs_input_grad[3:])
 
 
-def _rebuilt(network, tensors: list[Tensor]) -> Weighted:
+def _rebuilt(network: MaskedConditioner, tensors: list[Tensor]) -> Weighted:
     count = 2 * len(network.layers) + 2
     layers = list(zip(tensors[0:count:2], tensors[1:count:2], strict=True))
     return Weighted(network, layers, tensors[count] if len(tensors) > count else None)

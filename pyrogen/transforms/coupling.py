@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .elements import Element
-from .vector import VectorTransform
+from .vector import VectorTransform, feature_major
 
 
 class Coupling(VectorTransform):
@@ -52,8 +52,8 @@ class Coupling(VectorTransform):
         stay = x.index_select(-1, self.halves.stay)
         parameters = self.conditioner(stay)
         batch = parameters.shape[2:]
-        moved = x.movedim(-1, 0).index_select(0, self.halves.move)  # (D - S, *x's batch)
-        moved, log_slope = element(parameters, moved.expand(-1, *batch))
+        moved = feature_major(x.index_select(-1, self.halves.move), batch)  # (D - S, *batch)
+        moved, log_slope = element(parameters, moved)
         both = torch.cat((stay.expand(*batch, -1), moved.movedim(0, -1)), -1)
         return both.index_select(-1, self.halves.back), log_slope.sum(0)
 

@@ -25,15 +25,16 @@ from .compose import Compose
 class TransformedDistribution(dist.TransformedDistribution):
     """A base distribution sent through bijections, in one pass and without stale values.
 
-    It is Pyro's ``TransformedDistribution`` in every respect (``TransformReparam`` and ``NeuTraReparam`` work), but where
-    a transform's parameters have batch dimensions (from a context) the base is expanded to them, so that every row
-    draws noise of its own. A row that holds NaN has ``log_prob`` NaN; one that holds an infinity, or lies outside the
-    support (with validation off), has minus infinity; neither touches the other rows or their gradients.
+    It is Pyro's ``TransformedDistribution`` in every respect (``TransformReparam`` and ``NeuTraReparam`` work), but
+    where a transform's parameters have batch dimensions (from a context) the base is expanded to them, so that every
+    row draws noise of its own. A row that holds NaN has ``log_prob`` NaN; one that holds an infinity, or lies outside
+    the support (with validation off), has minus infinity; neither touches the other rows or their gradients.
 
     Args:
         base_distribution: Where the noise comes from.
         transforms: Noise to data, the first applied first; any torch or Pyro transforms.
-        validate_args: Whether shapes (and a support other than the real numbers) are checked; Pyro's switch if ``None``.
+        validate_args: Whether shapes (and a support other than the real numbers) are checked; Pyro's switch if
+            ``None``.
         parameters: Gives the tensors the transforms depend on. A remembered score is forgotten once one has changed.
 
     Raises:
@@ -107,6 +108,8 @@ class TransformedDistribution(dist.TransformedDistribution):
 
     def rsample_and_log_prob(self, sample_shape: Sequence[int] = torch.Size()) -> tuple[Tensor, Tensor]:
         """A differentiable draw and its ``log_prob``, in one pass."""
+        if not self.has_rsample:
+            raise NotImplementedError("the base cannot be sampled differentiably; use `sample` and `log_prob`")
         noise = self.base_dist.rsample(torch.Size(sample_shape))
         value, log_det = self._transform.forward_and_log_det(noise)
         return value, _log_prob(self.base_dist, noise) - log_det
@@ -122,7 +125,7 @@ class TransformedDistribution(dist.TransformedDistribution):
         size = size.flatten(-event_dim).sum(-1) if event_dim else size
         inside = size < torch.inf  # neither NaN nor infinite
         filling: Tensor | float = 0.0
-        if not _is_real(self.support):
+        if value.numel() and not _is_real(self.support):
             inside = inside & self.support.check(value.detach())
             filling = biject_to(self.support)(value.new_zeros(self.event_shape))
         safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), value, filling)
@@ -143,7 +146,11 @@ class TransformedDistribution(dist.TransformedDistribution):
                 f"`value` must have batch dimensions that broadcast with {tuple(self.batch_shape)}, "
                 f"got {tuple(value.shape[:cut])}"
             ) from None
-        if not _is_real(self.support) and not (self.support.check(value) | _holds_nan(value, self.support)).all():
+        if (
+            value.numel()
+            and not _is_real(self.support)
+            and not (self.support.check(value) | _holds_nan(value, self.support)).all()
+        ):
             raise ValueError(f"`value` must lie in the support {self.support}")
 
     def __getstate__(self) -> dict:

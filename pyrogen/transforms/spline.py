@@ -10,8 +10,8 @@ On :math:`[-B, B]` each element is sent through a spline of :math:`K` bins; outs
     \frac{dy}{dx} = s^2 \frac{\delta_{k+1} z^2 + 2 s q + \delta_k (1 - z)^2}{(s + e q)^2} .
 
 Raw parameters are soft-clipped, :math:`a \mapsto a / (1 + |a| / c)`. Widths and heights are softmaxes of logits clipped
-at :math:`c = \log 10`: no bin is smaller than 1/100 of the largest. Slopes at the inner knots are exponentials of numbers
-clipped at :math:`\log 0.001` and :math:`\log 100`; at :math:`\pm B` they are one. So the spline can be inverted
+at :math:`c = \log 10`: no bin is smaller than 1/100 of the largest. Slopes at the inner knots are exponentials of
+numbers clipped at :math:`\log 0.001` and :math:`\log 100`; at :math:`\pm B` they are one. So the spline can be inverted
 precisely in single precision whatever its parameters are. Zero parameters give the identity.
 
 Parameters come *parameter-major*, ``(3 K - 1, N)``, so that every step is a long contiguous vector operation, and the
@@ -165,7 +165,9 @@ def _gradients(saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inve
     gradient = torch.empty(3 * weight.shape[1] - 1, len(g_x), dtype=g_x.dtype, device=g_x.device)
     sizes, slopes = gradient.tensor_split((2 * weight.shape[1],))
     before = torch.stack((-g_t, g_v))
-    _fill_sizes(sizes.unflatten(0, weight.shape[:2]), index, before, g_size, (before * left + g_size * size) / total, total)
+    _fill_sizes(
+        sizes.unflatten(0, weight.shape[:2]), index, before, g_size, (before * left + g_size * size) / total, total
+    )
     sizes.unflatten(0, weight.shape[:2]).mul_(weight).div_(clip).div_(clip)
     _fill_slopes(slopes, index, g_slope * slope / slope_clip.square())
     return gradient, g_x

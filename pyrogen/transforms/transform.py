@@ -16,8 +16,8 @@ from torch.distributions import constraints, transforms
 class Transform(transforms.Transform):
     """A bijection of real events of ``event_dim`` dimensions, in one pass for value and log-determinant.
 
-    Subclasses define :meth:`forward_and_log_det` and :meth:`inverse_and_log_det`. Subclasses that change the shape of an
-    event also override ``forward_shape`` and ``inverse_shape``.
+    Subclasses define :meth:`forward_and_log_det` and :meth:`inverse_and_log_det`. Subclasses that change the shape of
+    an event also override ``forward_shape`` and ``inverse_shape``.
 
     Args:
         event_dim: How many rightmost dimensions one event has; the log-determinant is summed over them.

@@ -25,7 +25,7 @@ class VectorTransform(Transform):
         self.event_shape = torch.Size(event_shape)
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``y`` of shape ``(*batch, D)`` and the log-determinant of shape ``batch``, from ``x`` of shape ``(*batch, D)``."""
+        """``y`` of shape ``(*batch, D)`` and the log-determinant of shape ``batch``, from ``x`` like ``y``."""
         raise NotImplementedError(f"{type(self).__name__} has no forward pass")
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,3 +47,8 @@ class VectorTransform(Transform):
 
     def _shaped(self, y: Tensor) -> Tensor:
         return y if len(self.event_shape) == 1 else y.reshape(*y.shape[:-1], *self.event_shape)
+
+
+def feature_major(x: Tensor, batch_shape: torch.Size) -> Tensor:
+    """Vectors ``(*batch, D)`` as ``(D, *batch_shape)``, to which their batch dimensions broadcast."""
+    return x.expand(*batch_shape, x.shape[-1]).movedim(-1, 0)

@@ -1,8 +1,11 @@
 """Small modules and Pyro programs that the tests of core share."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import pyrogen as pg
@@ -115,6 +118,33 @@ class Implicit(pg.DistributionModule):
 
     def forward(self, context=None):
         return dist.Delta(self.loc, event_dim=1)
+
+
+rmsprop = partial(torch.optim.RMSprop, lr=1e-2)
+
+
+class Game(nn.Module):
+    """A generator and a critic."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+        self.critic = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def fake(self, x):
+        return self.generator(torch.randn(len(x), 2))
+
+    def judge(self, x):
+        return F.softplus(-self.critic(x)).mean() + F.softplus(self.critic(self.fake(x))).mean()
+
+    def fool(self, x):
+        return F.softplus(-self.critic(self.fake(x))).mean()
+
+    def turns(self, repeats=2):
+        return [
+            pg.Turn(self.judge, self.critic, optimizer=rmsprop, repeats=repeats),
+            pg.Turn(self.fool, self.generator.parameters()),
+        ]
 
 
 def weights(module):

@@ -373,9 +373,7 @@ class ScoreMatching(nn.Module):
 def test_objectives_may_differentiate_by_their_input_also_when_validated():
     x = torch.randn(400) * 2
     objective = ScoreMatching()
-    result = pg.fit(
-        objective, x, steps=500, batch_size=400, validation=x, optimizer=partial(torch.optim.Adam, lr=0.02)
-    )
+    result = pg.fit(objective, x, steps=500, batch_size=400, validation=x, optimizer=partial(torch.optim.Adam, lr=0.02))
     assert objective.log_scale.exp().item() == pytest.approx(x.square().mean().sqrt().item(), rel=0.02)
     assert result.history.validation
     assert objective.log_scale.grad is None

@@ -76,7 +76,7 @@ def test_data_that_are_none_are_named(data, message):
         (lambda: 3, "`target` must be a DistributionModule.*got int"),
         (lambda: [Gaussian(), Gaussian()], "`target` must be.*got list"),
         (lambda: [], "`target` must be.*got list"),
-        (lambda: (lambda x: x), "`target` must be.*got function"),
+        (lambda: lambda x: x, "`target` must be.*got function"),
         (Plain, "`target` has nothing to train"),
         (lambda: pg.Turn(lambda x: x.mean(), []), "`target` has nothing to train"),
         (lambda: RenyiELBO()(*pair()), "RenyiELBO lacks; train it with pyro.infer.SVI"),
@@ -161,6 +161,7 @@ def data(bad=(17, 33)):
 def test_a_step_that_is_not_finite_names_step_rows_and_parameters(gradient_only, extra):
     objective = Fragile(gradient_only)
     seen = [weights(objective)]
+
     def optimizer(parameters):  # bad stays 1, where its root has no derivative
         return torch.optim.SGD([parameters[0]], lr=0.1)
 

@@ -1,42 +1,14 @@
 """Several players: freezing, repeats, and a game that equals its loop by hand."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
-from core_programs import Gaussian, same, weights
+from core_programs import Game, Gaussian, rmsprop, same, weights
 from torch import nn
 
 import pyrogen as pg
 from pyrogen.core.batches import batches
-
-rmsprop = partial(torch.optim.RMSprop, lr=1e-2)
-
-
-class Game(nn.Module):
-    """A generator and a critic."""
-
-    def __init__(self):
-        super().__init__()
-        self.generator = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
-        self.critic = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
-
-    def fake(self, x):
-        return self.generator(torch.randn(len(x), 2))
-
-    def judge(self, x):
-        return F.softplus(-self.critic(x)).mean() + F.softplus(self.critic(self.fake(x))).mean()
-
-    def fool(self, x):
-        return F.softplus(-self.critic(self.fake(x))).mean()
-
-    def turns(self, repeats=2):
-        return [
-            pg.Turn(self.judge, self.critic, optimizer=rmsprop, repeats=repeats),
-            pg.Turn(self.fool, self.generator.parameters()),
-        ]
 
 
 def test_a_game_equals_its_loop_by_hand_bit_for_bit():

@@ -12,8 +12,8 @@ from core_programs import Gaussian, Guide, Implicit, Latent, Model, decoder, enc
 from pyro.infer import (
     SVI,
     Predictive,
-    ReweightedWakeSleep,
     RenyiELBO,
+    ReweightedWakeSleep,
     Trace_ELBO,
     TraceEnum_ELBO,
     TraceGraph_ELBO,
@@ -223,9 +223,7 @@ def test_contexts_are_checked_by_name():
         module(torch.randn(5, 4))
     with pytest.raises(ValueError, match="must be None for a module without"):
         Gaussian()(torch.randn(5))
-    several = pg.Parametric(
-        Joined(), pg.families.normal(1.0), event_shape=(2,), context_shape={"a": (2,), "b": ()}
-    )
+    several = pg.Parametric(Joined(), pg.families.normal(1.0), event_shape=(2,), context_shape={"a": (2,), "b": ()})
     with pytest.raises(ValueError, match=r"keys \['a', 'b'\], got \['a'\]"):
         several({"a": torch.zeros(2)})
     assert several({"a": torch.zeros(5, 1, 2), "b": torch.zeros(4)}).batch_shape == (5, 4)

@@ -1,0 +1,141 @@
+"""Bijections of other libraries as ours: any torch or Pyro transform, and the flows of Zuko."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints, transforms
+
+from pyrogen.core.module import BijectionModule, DistributionModule
+from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.transforms.transform import Transform
+
+from .model import Flow
+
+
+def from_transforms(
+    parts: transforms.Transform | Iterable[transforms.Transform],
+    *,
+    event_shape: Shape,
+    base: DistributionModule | None = None,
+) -> Flow:
+    """A flow of torch or Pyro transforms, noise to data; learnable ones are trained, ``.inv`` or not.
+
+    Args:
+        parts: The transforms, the first applied first.
+        event_shape: Shape of one event, the same before and after.
+        base: The distribution of the noise; standard normal if ``None``.
+
+    Example:
+        >>> flow = from_transforms([transforms.ExpTransform()], event_shape=(2,))
+        >>> flow().log_prob(torch.ones(5, 2)).shape
+        torch.Size([5])
+    """
+    parts = [parts] if isinstance(parts, transforms.Transform) else list(parts)
+    layers = [Foreign(part, event_shape=event_shape) for part in parts]
+    return Flow(layers, base, event_shape=event_shape)
+
+
+def from_zuko(flow: nn.Module, *, event_shape: Shape, context_shape: ContextShape = None) -> Flow:
+    """A flow with the bijections of one of Zuko's, weights shared, over standard normal noise.
+
+    Args:
+        flow: A ``zuko.lazy.Flow`` whose base is a standard normal; its ``transform`` goes from data to noise.
+        event_shape: Shape of one event, ``(D,)``.
+        context_shape: ``None`` or the shape ``(C,)`` of the context the flow takes.
+    """
+    layer = Zuko(flow.transform, event_shape=event_shape, context_shape=context_shape)
+    return Flow([layer], event_shape=event_shape, context_shape=context_shape)
+
+
+class Foreign(BijectionModule):
+    """A torch or Pyro transform as a bijection module, without its caches.
+
+    Args:
+        transform: The transform; a learnable one, its inverse, or a composition of such is registered as a submodule.
+        event_shape: Shape of one event.
+    """
+
+    def __init__(self, transform: transforms.Transform, *, event_shape: Shape) -> None:
+        super().__init__(event_shape)
+        self.transform = transform
+        self.learnable = nn.ModuleList(part for part in _leaves(transform) if isinstance(part, nn.Module))
+
+    def forward(self, context: Context = None) -> Transform:
+        return _Uncached(self.transform)
+
+
+class Zuko(BijectionModule):
+    """A lazy transform of Zuko's, from data to noise, as a bijection module from noise to data."""
+
+    def __init__(self, transform: nn.Module, *, event_shape: Shape, context_shape: ContextShape = None) -> None:
+        super().__init__(event_shape, context_shape)
+        self.transform = transform
+
+    def forward(self, context: Context = None) -> Transform:
+        batch_shape = torch.Size() if context is None else context.shape[:-1]
+        return _ZukoTransform(self.transform(context), len(self.event_shape), batch_shape)
+
+
+class _Uncached(Transform):
+    def __init__(self, transform: transforms.Transform) -> None:
+        super().__init__(transform.domain.event_dim)
+        self.transform = transform
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._pass(self.transform, x)
+
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self._pass(self.transform.inv, y)
+
+    def _pass(self, transform: transforms.Transform, x: Tensor) -> tuple[Tensor, Tensor]:
+        self._forget()
+        y = transform(x)
+        log_det = transform.log_abs_det_jacobian(x, y)
+        self._forget()
+        return y, log_det
+
+    def _forget(self) -> None:
+        for part in (self.transform, *_leaves(self.transform)):
+            for name in ("_cached_x_y", "_cached_log_scale", "_cached_log_detJ", "_cached_logDetJ"):
+                if getattr(part, name, None) is not None:
+                    setattr(part, name, (None, None) if name == "_cached_x_y" else None)
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.codomain
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return torch.Size(self.transform.forward_shape(shape))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        return torch.Size(self.transform.inverse_shape(shape))
+
+
+class _ZukoTransform(Transform):
+    def __init__(self, transform: transforms.Transform, event_dim: int, batch_shape: torch.Size) -> None:
+        super().__init__(event_dim, batch_shape)
+        self.transform = transform
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.inv.call_and_ladj(x)
+
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.call_and_ladj(y)
+
+
+def _leaves(transform: transforms.Transform) -> list[transforms.Transform]:
+    """The transform itself, or the parts of a composition, seen through ``.inv``."""
+    if isinstance(transform, transforms.ComposeTransform):
+        return [leaf for part in transform.parts for leaf in _leaves(part)]
+    if isinstance(transform, transforms.IndependentTransform):
+        return _leaves(transform.base_transform)
+    if isinstance(transform, transforms._InverseTransform):
+        return [transform, *_leaves(transform._inv)]
+    return [transform]

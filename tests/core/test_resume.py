@@ -1,0 +1,337 @@
+"""Resuming: the same numbers as without the break, and who may not resume."""
+
+import copy
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import pytest
+import torch
+from core_programs import Game, Gaussian, pair, same, weights
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils.data import Dataset
+
+import pyrogen as pg
+from pyrogen.core import archive
+from pyrogen.core.resume import Checkpoint, flatten, unflatten
+
+
+class Broken(Exception):
+    """The power went out."""
+
+
+class Counter:
+    """A callback with a state."""
+
+    def __init__(self):
+        self.total = 0.0
+        self.steps = []
+
+    def __call__(self, progress):
+        self.total += progress.history.loss[-1]
+        self.steps.append(progress.step)
+
+    def state_dict(self):
+        return {"total": self.total, "steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.total, self.steps = state["total"], state["steps"]
+
+
+class Noisy(Dataset):
+    """A dataset that draws noise."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, index):
+        return torch.full((2,), float(index) / 10) + torch.randn(2)
+
+
+def breaking_at(step):
+    def callback(progress):
+        if progress.step == step:
+            raise Broken
+
+    return callback
+
+
+def elbo(x=None, **arguments):
+    """One objective, with everything that has a state."""
+    torch.manual_seed(11)
+    objective = pg.Elbo(*pair(dropout=0.3))
+    data = torch.randn(50, 2) + 1 if x is None else x
+    common = {
+        "batch_size": 8,
+        "ema": 0.95,
+        "clip": 1.0,
+        "schedule": partial(lr_scheduler.CosineAnnealingLR, T_max=40),
+    }
+    return objective, partial(pg.fit, objective, data, **{**common, **arguments})
+
+
+def game(**arguments):
+    torch.manual_seed(11)
+    players = Game()
+    x = torch.randn(50, 2) + 1
+    return players, partial(pg.fit, players.turns(), x, **{"batch_size": 8, **arguments})
+
+
+SCENARIOS = {
+    "tensors": partial(elbo, steps=40),
+    "dataset": partial(elbo, Noisy(), epochs=6),
+    "validation": partial(elbo, epochs=5, validation=0.2),
+    "patience": partial(elbo, patience=2, validation=0.2, optimizer=partial(torch.optim.Adam, lr=0.05)),
+    "one cycle": partial(elbo, steps=40, schedule=partial(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=60)),
+    "momentum": partial(elbo, steps=40, optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True)),
+    "two turns": partial(game, steps=20),
+    "two turns, averaged": partial(game, steps=20, ema=0.9),
+}
+
+
+def record(result):
+    history = {name: value for name, value in vars(result.history).items() if name != "seconds"}
+    return history, result.best_step, result.reason
+
+
+@pytest.mark.parametrize("seed", [5, None])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name, seed, tmp_path):
+    module, run = SCENARIOS[name]()
+    torch.manual_seed(3)
+    whole_counter = Counter()
+    expected = record(run(seed=seed, callbacks=[whole_counter, breaking_at(-1)]))
+    wanted = weights(module)
+
+    checkpoint = partial(Checkpoint, tmp_path / "run", every=0)
+    breaks, noise = iter((2, 3, 9, 16, 17)), 3
+    while True:
+        module, run = SCENARIOS[name]()
+        torch.manual_seed(noise)
+        counter, noise = Counter(), noise + 1
+        callbacks = [counter, breaking_at(next(breaks, -1))]
+        try:
+            result = record(run(seed=seed, checkpoint=checkpoint(), callbacks=callbacks))
+            break
+        except Broken:
+            continue
+    assert result == expected
+    assert same(weights(module), wanted)
+    assert (counter.total, counter.steps) == (whole_counter.total, whole_counter.steps)
+
+
+def test_a_finished_run_returns_at_once(tmp_path):
+    module, run = elbo(epochs=3, validation=0.2)
+    expected = record(run(checkpoint=tmp_path / "run", seed=1))
+    wanted = weights(module)
+    module, run = elbo(epochs=3, validation=0.2)
+
+    def never(progress):
+        raise AssertionError("a step was taken")
+
+    del run.keywords["epochs"]
+    with pytest.raises(ValueError, match="the number of `callbacks` must be as in the checkpoint, 0, got 1"):
+        run(epochs=3, checkpoint=tmp_path / "run", callbacks=[never])
+    assert record(run(epochs=3, checkpoint=tmp_path / "run")) == expected
+    assert same(weights(module), wanted)
+
+
+def test_a_finished_run_goes_on_if_more_is_asked_for(tmp_path):
+    module, run = elbo(seed=1)
+    run(steps=30)
+    wanted = weights(module)
+    for steps in (10, 30):
+        module, run = elbo(seed=1)
+        result = run(steps=steps, checkpoint=tmp_path / "run")
+    assert len(result.history.loss) == 30
+    assert same(weights(module), wanted)
+
+
+def test_generators_are_left_alone_by_a_seeded_resume(tmp_path):
+    for steps in (5, 10):
+        _, run = elbo(seed=1)
+        state = torch.get_rng_state()
+        run(steps=steps, checkpoint=tmp_path / "run")
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def resumed(tmp_path, first, second):
+    first(checkpoint=tmp_path / "run")
+    second(checkpoint=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 2}, "`seed` must be 1 to resume from the checkpoint, got 2"),
+        ({"batch_size": 4}, "`batch_size` must be as in the checkpoint, 8, got 4"),
+        ({"x": torch.zeros(49, 2)}, "the rows of `data` must be as in the checkpoint, 50, got 49"),
+        ({"ema": None}, "whether there is an `ema` must be as in the checkpoint, True, got False"),
+        ({"validation": 0.5}, "the rows of `data` must be as in the checkpoint, 50, got 25"),
+        ({"validation": torch.zeros(3, 2)}, "whether there is a `validation` must be .*False, got True"),
+        ({"schedule": None}, r"`schedule` must be as in the checkpoint, \['CosineAnnealingLR'\], got \['NoneType'\]"),
+        ({"optimizer": partial(torch.optim.SGD, lr=0.1)}, r"the optimizers must be .*\['Adam'\], got \['SGD'\]"),
+    ],
+)
+def test_other_settings_are_refused_by_name(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        resumed(tmp_path, elbo(steps=3, seed=1)[1], elbo(**{"steps": 3, "seed": 1, **change})[1])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: nn.Sequential(nn.Linear(2, 3), Total()), r"lacks nothing, has besides \['0.0.bias'\]"),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 4, bias=False), Total()),
+            r"'0.0.weight' must have shape \(4, 2\), got \(3, 2\)",
+        ),
+    ],
+)
+def test_another_model_is_refused_by_name(other, message, tmp_path):
+    def first():
+        return nn.Sequential(nn.Linear(2, 3, bias=False), Total())
+
+    run = partial(pg.fit, data=torch.randn(50, 2), steps=3)
+    with pytest.raises(ValueError, match=f"`checkpoint` does not fit the module.*{message}"):
+        resumed(tmp_path, partial(run, first()), partial(run, other()))
+
+
+class Total(nn.Module):
+    def forward(self, x):
+        return x.square().sum()
+
+
+def test_other_turns_are_refused_by_name(tmp_path):
+    players, run = game(steps=3)
+    with pytest.raises(ValueError, match=r"the turns' repeats must be as in the checkpoint, \[2, 1\], got \[1\]"):
+        resumed(tmp_path, run, partial(pg.fit, pg.Turn(players.fool, players.generator), torch.randn(50, 2), steps=3))
+    frozen = Game()
+    frozen.generator[0].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="`checkpoint` does not fit the optimizer"):
+        pg.fit(frozen.turns(), torch.randn(50, 2), batch_size=8, steps=3, checkpoint=tmp_path / "run")
+
+
+def test_a_missing_folder_is_named_before_any_training(tmp_path):
+    seen = []
+    with pytest.raises(FileNotFoundError, match="there is no folder .*missing.* for the checkpoint"):
+        elbo(steps=3)[1](checkpoint=tmp_path / "missing" / "run", callbacks=[seen.append])
+    assert not seen
+
+
+def test_a_file_that_is_not_right_is_named(tmp_path):
+    path = tmp_path / "run"
+    elbo(steps=3)[1](checkpoint=path)
+    content = path.read_bytes()
+    for wrong, message in ((b"", "is empty"), (content[:-1], "truncated"), (b"{" * 99, "truncated")):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=f"run' (is )?.*{message}"):
+            elbo(steps=5)[1](checkpoint=path)
+    pg.save(Gaussian(), path)
+    with pytest.raises(ValueError, match="holds a module, expected a training run"):
+        elbo(steps=5)[1](checkpoint=path)
+
+
+def test_bad_intervals_are_named(tmp_path):
+    with pytest.raises(ValueError, match="`every` must be a number of seconds, got -1"):
+        Checkpoint(tmp_path / "run", every=-1)
+
+
+def test_saves_happen_at_intervals_and_at_the_end(tmp_path, monkeypatch):
+    saves = []
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state: saves.append(state["step"]))
+    elbo(steps=4)[1](checkpoint=Checkpoint(tmp_path / "run", every=0))
+    assert saves == [1, 2, 3, 4, 4]
+    saves.clear()
+    elbo(steps=4)[1](checkpoint=tmp_path / "run")
+    assert saves == [4]
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    path, other = tmp_path / "run", tmp_path / ".other.abc.partial"
+    other.touch()
+    (tmp_path / ".run.abc.partial").touch()
+    elbo(steps=2)[1](checkpoint=path)
+    assert sorted(os.listdir(tmp_path)) == [other.name, "run"]
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_saves_and_is_raised(tmp_path):
+    module, run = elbo(steps=40, seed=1)
+    run()
+    wanted = weights(module)
+
+    def press(progress):
+        if progress.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    module, run = elbo(steps=40, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=tmp_path / "run", callbacks=[press])
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert archive.read(tmp_path / "run", "training run")
+    assert Checkpoint(tmp_path / "run").load()["step"] == 7
+    module, run = elbo(steps=40, seed=1)
+    run(checkpoint=tmp_path / "run", callbacks=[lambda progress: None])
+    assert same(weights(module), wanted)
+
+
+def test_a_second_interrupt_is_not_held_back(tmp_path):
+    def press(progress):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        elbo(steps=40)[1](checkpoint=tmp_path / "run", callbacks=[press])
+    assert time.monotonic() - began < 4
+
+
+def test_training_in_another_thread_leaves_signals_alone(tmp_path):
+    results = []
+    _, run = elbo(steps=3)
+    thread = threading.Thread(target=lambda: results.append(run(checkpoint=tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert results[0].reason == "steps"
+
+
+# The nest of states -------------------------------------------------------------------------------------------------
+
+
+def test_states_come_back_as_they_were(tmp_path):
+    state = {
+        "numbers": [1, 2.5, True, None],
+        "floats": [0.1, float("inf"), 1e-320],
+        "pairs": ((1.0, 2.0), [], ()),
+        3: {"tensor": torch.arange(3), "nested": [torch.ones(2, dtype=torch.float64)]},
+        "text": "text",
+    }
+    tensors = {}
+    document = flatten(copy.deepcopy(state), tensors)
+    archive.write(tmp_path / "state", "training run", document, tensors)
+    back = unflatten(*archive.read(tmp_path / "state", "training run"))
+    assert torch.equal(back[3].pop("tensor"), state[3].pop("tensor"))
+    assert torch.equal(back[3].pop("nested")[0], state[3].pop("nested")[0])
+    assert back == state
+    assert isinstance(back["pairs"][0], tuple)
+
+
+def test_states_of_other_kinds_are_named():
+    with pytest.raises(ValueError, match="holds numbers, strings, tensors and nests of them, got Linear"):
+        flatten({"callback": nn.Linear(1, 1)}, {})
+
+
+def test_a_history_of_a_million_steps_fits(tmp_path):
+    """The JSON header of a safetensors file is limited to 100 MB."""
+    history = torch.rand(2_000_000).tolist()
+    checkpoint = Checkpoint(tmp_path / "run")
+    checkpoint.save({"losses": [history, history, history], "validation": {1: 2.0}})
+    assert checkpoint.load() == {"losses": [history, history, history], "validation": {1: 2.0}}
