@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import warnings
 from functools import partial
 from math import log
 from pathlib import Path
@@ -145,15 +146,11 @@ def restore(options: argparse.Namespace, flow: pg.DistributionModule, truth: tor
         pyro.sample("y", dist.Normal(image, 0.1).mask(visible).to_event(3), obs=y)
 
     observed = truth + 0.1 * torch.randn_like(truth)
-    mcmc = MCMC(
-        NUTS(noisy_half, max_tree_depth=5),
-        num_samples=options.draws,
-        warmup_steps=options.draws,
-        num_chains=2,
-        mp_context="fork",
-        disable_progbar=True,
-    )
-    with pyro.validation_enabled(False):
+    kernel = NUTS(noisy_half, max_tree_depth=5)
+    chains = {"num_samples": options.draws, "warmup_steps": options.draws, "num_chains": 2, "mp_context": "fork"}
+    with pyro.validation_enabled(False), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "num_chains=2 is more than available_cpu")  # then they take turns
+        mcmc = MCMC(kernel, disable_progbar=True, **chains)
         mcmc.run(observed)
     posterior = pg.analysis.to_arviz(mcmc, observed)
     summary = arviz.summary(posterior, var_names=["image"], kind="all")

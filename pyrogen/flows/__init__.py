@@ -7,6 +7,7 @@ from .classic import PlanarLayer, RadialLayer, SylvesterLayer, planar, radial, s
 from .coupling import CouplingLayer
 from .dequantized import Dequantized
 from .foreign import Foreign, from_transforms, from_zuko
+from .guide import AutoFlow
 from .linear import Mixing, Reorder, Rescale, Standardize
 from .model import Flow
 from .recipes import (
@@ -18,6 +19,7 @@ from .recipes import (
 )
 
 __all__ = [
+    "AutoFlow",
     "AutoregressiveLayer",
     "Bounded",
     "CouplingLayer",

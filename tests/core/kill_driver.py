@@ -26,11 +26,13 @@ from pyrogen.core.resume import Checkpoint
 class Sum:
     """A callback with a state."""
 
-    def __init__(self):
+    def __init__(self, pause):
         self.total = 0.0
+        self.pause = pause
 
     def __call__(self, progress):
         self.total += progress.history.loss[-1]
+        time.sleep(self.pause)
 
     def state_dict(self):
         return {"total": self.total}
@@ -39,10 +41,10 @@ class Sum:
         self.total = state["total"]
 
 
-def train(checkpoint, out, steps):
+def train(checkpoint, out, steps, pause=0.0):
     """A run with everything that has a state."""
     torch.manual_seed(1)
-    objective, total = pg.Elbo(*pair(dropout=0.2)), Sum()
+    objective, total = pg.Elbo(*pair(dropout=0.2)), Sum(pause)
     x = torch.randn(60, 2) + 1
     result = pg.fit(
         objective,
@@ -85,12 +87,12 @@ def finish(pid):
 def main(folder, kills):
     torch.set_num_threads(1)
     folder, chance = Path(folder), random.Random(0)
-    steps = 25 * kills
+    steps = 60 * kills  # a pause in every step keeps a fast machine from getting there between the kills
     train(None, folder / "warm", 2)  # torch imports a good deal at the first step
     finish(child(partial(train, None, folder / "whole", steps)))
     path, done, reached, unreadable = folder / "run", 0, [], 0
     while done < kills:
-        pid = child(lambda: train(Checkpoint(path, every=0), folder / "broken", steps))
+        pid = child(lambda: train(Checkpoint(path, every=0), folder / "broken", steps, pause=0.005))
         time.sleep(chance.uniform(0.04, 0.3))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
