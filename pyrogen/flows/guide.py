@@ -142,7 +142,9 @@ class AutoFlow(AutoContinuous):
             self.flow = self._located(self.latent_dim, loc).to(loc)
         elif self._flow().event_shape != (self.latent_dim,):
             loaded = self._flow().event_shape[0]
-            raise ValueError(f"`model` must have {loaded} latent elements, as the loaded flow has, got {self.latent_dim}")
+            raise ValueError(
+                f"`model` must have {loaded} latent elements, as the loaded flow has, got {self.latent_dim}"
+            )
 
     def _check_plates(self) -> None:
         for name, frames in self._cond_indep_stacks.items():

@@ -130,7 +130,7 @@ def affine_autoregressive(
     Args:
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
-        layers: How many layers; the order of the elements is reversed from one to the next.
+        layers: How many layers, each with its own (fixed) shuffled order of the elements, or the reverse of the last.
         hidden: Sizes of the hidden layers of each masked network.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         log_scale_bound: Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.
@@ -187,7 +187,7 @@ def spline_autoregressive(
     Args:
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
-        layers: How many layers; the order of the elements is reversed from one to the next.
+        layers: How many layers, each with its own (fixed) shuffled order of the elements, or the reverse of the last.
         hidden: Sizes of the hidden layers of each masked network.
         bins: How many bins each spline has.
         bound: The splines live on ``[-bound, bound]`` in standardised units and are linear outside.
@@ -238,7 +238,7 @@ def neural_autoregressive(
     Args:
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
-        layers: How many layers; the order of the elements is reversed from one to the next.
+        layers: How many layers, each with its own (fixed) shuffled order of the elements, or the reverse of the last.
         hidden: Sizes of the hidden layers of each masked network.
         units: How many sigmoids each monotone network has.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.

@@ -22,6 +22,7 @@ class Labels(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.classes = classes
+        self.register_buffer("places", torch.arange(classes).to(torch.get_default_dtype()), persistent=False)
 
     def check(self, labels: Tensor) -> None:
         """Raises a ValueError if a label is out of range."""
@@ -29,8 +30,7 @@ class Labels(nn.Module):
             raise ValueError(f"`context` must hold integer labels from 0 to {self.classes - 1}, got {labels}")
 
     def forward(self, labels: Tensor) -> Tensor:
-        places = torch.arange(self.classes, device=labels.device)
-        return (labels.long().unsqueeze(-1) == places).to(torch.get_default_dtype())
+        return (labels.unsqueeze(-1) == self.places).to(self.places.dtype)
 
 
 class Flatten(nn.Module):

@@ -12,7 +12,9 @@ from .transform import Transform
 
 
 class Interval(Transform):
-    r"""The real line onto an interval, a scaled logistic: :math:`x = l + (h - l) \frac{\sigma(z) - \alpha}{1 - 2\alpha}`.
+    r"""The real line onto an interval, a scaled logistic.
+
+    .. math:: x = l + (h - l) \frac{\sigma(z) - \alpha}{1 - 2 \alpha}
 
     The margin :math:`\alpha` keeps data at the ends of :math:`[l, h]` away from infinity; so the image reaches a little
     beyond, by :math:`(h - l) \alpha / (1 - 2\alpha)` on either side.

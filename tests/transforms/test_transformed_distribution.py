@@ -26,7 +26,8 @@ def test_agrees_with_torch():
     theirs = torch.distributions.TransformedDistribution(base, ours.transforms)
     x = ours.sample((7, 2))
     assert torch.allclose(ours.log_prob(x + 0), theirs.log_prob(x))
-    assert ours.batch_shape == () and ours.event_shape == (3,)
+    assert ours.batch_shape == ()
+    assert ours.event_shape == (3,)
 
 
 def test_own_draw_is_scored_as_an_equal_tensor_until_it_changes():
@@ -61,7 +62,9 @@ def test_bad_rows_touch_only_themselves():
     bad = torch.tensor([[torch.nan, 0, 0], [torch.inf, 0, 0], [-torch.inf, torch.nan, 0]])
     log_prob = score(torch.cat((good, bad)))
     assert torch.equal(log_prob[:4], score(good))
-    assert log_prob[4].isnan() and log_prob[5] == -torch.inf and log_prob[6].isnan()
+    assert log_prob[4].isnan()
+    assert log_prob[5] == -torch.inf
+    assert log_prob[6].isnan()
     mixed = torch.autograd.grad(log_prob[:4].sum(), loc)[0]
     assert torch.equal(mixed, torch.autograd.grad(score(good).sum(), loc)[0])
 
@@ -71,7 +74,8 @@ def test_outside_the_support():
     with pytest.raises(ValueError, match="support"):
         lognormal(validate_args=True).log_prob(outside)
     log_prob = lognormal(validate_args=False).log_prob(outside)
-    assert log_prob[0].isfinite() and log_prob[1] == -torch.inf
+    assert log_prob[0].isfinite()
+    assert log_prob[1] == -torch.inf
 
 
 def test_wrong_shapes_are_named():
@@ -87,7 +91,8 @@ def test_expand_is_functional_and_draws_row_by_row():
     distribution = lognormal()
     for shape in ([4], (4,), torch.Size([4])):
         expanded = distribution.expand(shape)
-        assert expanded.batch_shape == (4,) and distribution.batch_shape == ()
+        assert expanded.batch_shape == (4,)
+        assert distribution.batch_shape == ()
         assert len(expanded.sample().unique()) == 12
 
 
@@ -96,7 +101,8 @@ def test_missing_abilities_and_settable_flag():
     with pytest.raises(NotImplementedError, match="mean"):
         distribution.mean  # noqa: B018
     distribution.has_rsample = False
-    assert not distribution.has_rsample and not distribution.expand([2]).has_rsample
+    assert not distribution.has_rsample
+    assert not distribution.expand([2]).has_rsample
     assert distribution.rsample_and_log_prob is not None
 
 
@@ -149,14 +155,18 @@ class TestCompose:
         jacobian = torch.autograd.functional.jacobian(transform, x)
         assert torch.allclose(log_det, jacobian.slogdet()[1])
         back, inverse_log_det = transform.inverse_and_log_det(y)
-        assert torch.allclose(back, x) and torch.allclose(inverse_log_det, -log_det)
+        assert torch.allclose(back, x)
+        assert torch.allclose(inverse_log_det, -log_det)
 
     def test_nothing_is_the_identity(self):
         y, log_det = Compose([], event_dim=1).forward_and_log_det(torch.ones(4, 2))
-        assert torch.equal(y, torch.ones(4, 2)) and torch.equal(log_det, torch.zeros(4))
+        assert torch.equal(y, torch.ones(4, 2))
+        assert torch.equal(log_det, torch.zeros(4))
 
     def test_domain_and_codomain(self):
         transform = Compose([Flip((2,)), transforms.ExpTransform()])
-        assert transform.domain.event_dim == 1 and transform.codomain.event_dim == 1
-        assert transform.codomain.check(torch.tensor([1.0, 2.0])) and not transform.codomain.check(torch.tensor([1.0, -1.0]))
+        assert transform.domain.event_dim == 1
+        assert transform.codomain.event_dim == 1
+        assert transform.codomain.check(torch.tensor([1.0, 2.0]))
+        assert not transform.codomain.check(torch.tensor([1.0, -1.0]))
         assert isinstance(transform.domain, constraints.independent)

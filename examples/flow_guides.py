@@ -1,0 +1,147 @@
+"""Flow guides for models that a normal guide and plain NUTS get wrong: Neal's funnel, and the eight schools.
+
+For each model: Pyro's AutoNormal and our AutoFlow, judged by the ELBO and by the Pareto k-hat of their importance
+weights; then NUTS in the model's own coordinates and in those of the flow (NeuTra).
+
+    python examples/flow_guides.py [--output output/demo] [--seed 0] [--steps 2000] [--draws 300] [--device cpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import MCMC, NUTS, Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from pyro.infer.importance import psis_diagnostic, vectorized_importance_weights
+from pyro.infer.reparam import NeuTraReparam
+from pyro.ops.stats import effective_sample_size
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import pyrogen as pg
+
+SIZE = 9  # of the funnel, besides its neck
+
+
+class Funnel:
+    """Neal's funnel: a normal log-variance, and nine normals of that variance. Its evidence is one."""
+
+    log_evidence, hard = 0.0, "neck"
+
+    def __init__(self, device):
+        self.scale = torch.tensor(3.0, device=device)
+
+    def __call__(self):
+        neck = pyro.sample("neck", dist.Normal(0 * self.scale, self.scale))
+        with pyro.plate("elements", SIZE):
+            pyro.sample("x", dist.Normal(0, (neck / 2).exp()))
+
+    def summary(self, samples):
+        return f"neck {samples['neck'].mean():.2f} ± {samples['neck'].std():.2f} (exactly 0 ± 3)"
+
+
+class EightSchools:
+    """The eight schools of Rubin 1981, centred: effects of coaching, whose spread the data hardly determine."""
+
+    log_evidence, hard = -31.311, "spread"  # by quadrature over mean and spread
+
+    def __init__(self, device):
+        self.effect = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], device=device)
+        self.error = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], device=device)
+
+    def __call__(self):
+        mean = pyro.sample("mean", dist.Normal(self.effect.new_zeros(()), 5.0))
+        spread = pyro.sample("spread", dist.HalfCauchy(self.effect.new_tensor(5.0)))
+        with pyro.plate("schools", len(self.effect)):
+            school = pyro.sample("school", dist.Normal(mean, spread))
+            pyro.sample("y", dist.Normal(school, self.error), obs=self.effect)
+
+    def summary(self, samples):
+        low, middle, high = samples["spread"].quantile(samples["spread"].new_tensor([0.05, 0.5, 0.95]))
+        return f"spread {middle:.1f} (90 %: {low:.2f} to {high:.1f})"
+
+
+def recipe(shape):
+    """Autoregressive in the direction of draws, with Student noise for the tails."""
+    base = pg.flows.StudentT(shape)
+    return pg.flows.affine_autoregressive(shape, layers=3, hidden=(32, 32), fast_sampling=True, base=base)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(argv)
+    options.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # small matrices: more threads only wait for each other
+    options.draws = min(options.draws, 10 * options.steps)
+    for model in (Funnel(options.device), EightSchools(options.device)):
+        print(f"{type(model).__name__}: log evidence {model.log_evidence}")
+        guides = {
+            "AutoNormal": AutoNormal(model),
+            "AutoFlow": pg.flows.AutoFlow(model, recipe, init_scale=1.0),
+        }
+        for name, guide in guides.items():
+            pyro.set_rng_seed(options.seed)
+            seconds = train(model, guide, options.steps)
+            print(f"   {name:<11}{judge(model, guide)}, {seconds:.0f} s")
+        torch.save(guides["AutoFlow"].state_dict(), options.output / f"{type(model).__name__}.pt")
+        neutra = NeuTraReparam(guides["AutoFlow"].requires_grad_(False))
+        for name, program, back in (
+            ("NUTS", model, lambda samples: samples),
+            ("NeuTra", neutra.reparam(model), partial(from_noise, neutra)),
+        ):
+            pyro.set_rng_seed(options.seed)
+            print(f"   {name:<11}{walk(model, program, back, options.draws)}")
+
+
+def train(model, guide, steps: int) -> float:
+    start = time.perf_counter()
+    elbo = Trace_ELBO(num_particles=64, vectorize_particles=True, max_plate_nesting=1)(model, guide)
+    fit = partial(pg.fit, steps=steps, clip=10.0, schedule=partial(CosineAnnealingLR, T_max=steps))
+    fit(elbo, (), optimizer=partial(torch.optim.Adam, lr=1e-2 if isinstance(guide, AutoNormal) else 5e-3))
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def judge(model, guide, draws: int = 10_000) -> str:
+    """The ELBO, k-hat, and how many of the draws the weights leave."""
+    weigh = partial(vectorized_importance_weights, model, guide, num_samples=draws, max_plate_nesting=1)
+    log_weights = weigh()[0]
+    size = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp() / draws
+    k_hats = [float(psis_diagnostic(model, guide, num_particles=draws, max_plate_nesting=1)) for _ in range(5)]
+    return f"ELBO {log_weights.mean():.2f}, k-hat {sorted(k_hats)[2]:.2f}, effective draws {size:.0%}"
+
+
+def from_noise(neutra, samples):
+    """The latent sites of draws in the flow's noise, whose batch goes to the left of the plate."""
+    (noise,) = samples.values()
+    return {name: value.squeeze(-1) for name, value in neutra.transform_sample(noise.unsqueeze(-2)).items()}
+
+
+def walk(model, program, back, draws: int, chains: int = 2) -> str:
+    start = time.perf_counter()
+    parts, divergences = [], 0
+    for _ in range(chains):
+        mcmc = MCMC(NUTS(program, target_accept_prob=0.9), draws, warmup_steps=draws // 2, disable_progbar=True)
+        mcmc.run()
+        divergences += len(mcmc.diagnostics()["divergences"]["chain 0"])
+        parts.append(back(mcmc.get_samples()))
+    chain = torch.stack([part[model.hard] for part in parts])
+    size = effective_sample_size(chain) if draws > 4 else torch.tensor(float("nan"))
+    seconds = time.perf_counter() - start
+    together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    counts = f"{chains * draws} draws, {divergences} divergences, ESS({model.hard}) {size:.0f}"
+    return f"{model.summary(together)}; {counts}, {seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()

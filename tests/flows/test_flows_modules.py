@@ -1,0 +1,244 @@
+"""The parts of flows: standardisation, mixing, dependence, labels, foreign transforms, life inside Pyro."""
+
+import copy
+import pickle
+
+import pyro
+import pyro.distributions as dist
+import pyro.distributions.transforms as T
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+from torch.distributions import transforms
+
+from pyrogen import flows
+from pyrogen.networks.embedding import Flatten
+
+SMALL = {"layers": 2, "hidden": (16, 16)}
+
+
+class TestStandardize:
+    def data(self):
+        torch.manual_seed(0)
+        return 100 + 1e-3 * torch.randn(64, 2)
+
+    def test_first_batch_in_training_sets_the_moments(self):
+        flow, x = flows.affine_coupling((2,), **SMALL), self.data()
+        flow.eval()().log_prob(x)
+        layer = flow.bijections[-1]
+        assert not layer.initialised
+        flow.train()().log_prob(x)
+        assert layer.initialised
+        assert torch.allclose(layer.mean, x.mean(0))
+        assert torch.allclose(layer.log_scale.exp(), x.std(0))
+        flow().log_prob(torch.randn(64, 2))
+        assert torch.allclose(layer.mean, x.mean(0))
+
+    def test_is_saved_and_survives_copies(self):
+        flow, x = flows.affine_coupling((2,), **SMALL), self.data()
+        flow().log_prob(x)
+        fresh = flows.affine_coupling((2,), **SMALL)
+        fresh.load_state_dict(flow.state_dict())
+        for twin in (fresh, copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+            assert torch.allclose(twin().log_prob(x), flow().log_prob(x))
+            twin().log_prob(torch.randn(64, 2))
+            assert torch.allclose(twin.bijections[-1].mean, x.mean(0))
+
+    def test_explicitly(self):
+        layer = flows.Standardize((2,))
+        layer.initialise(self.data())
+        assert layer.initialised
+        with pytest.raises(ValueError, match="two finite events"):
+            layer.initialise(torch.full((3, 2), torch.nan))
+
+    def test_one_row_decides_nothing(self):
+        flow = flows.affine_coupling((2,), **SMALL)
+        flow().log_prob(torch.randn(2))
+        assert not flow.bijections[-1].initialised
+
+
+def test_rescale_counts_its_jacobian():
+    flow = flows.Flow([flows.Rescale(5.0, torch.tensor([2.0, 0.5]), event_shape=(2,))], event_shape=(2,))
+    expected = dist.Normal(torch.tensor([5.0, 5.0]), torch.tensor([2.0, 0.5])).to_event(1)
+    x = expected.sample((10,))
+    assert torch.allclose(flow().log_prob(x), expected.log_prob(x), atol=1e-5)
+
+
+def test_reorder_and_its_errors():
+    order = flows.Reorder([2, 0, 1], event_shape=(3,))()
+    assert order(torch.tensor([10.0, 20.0, 30.0])).tolist() == [30.0, 10.0, 20.0]
+    with pytest.raises(ValueError, match="`order`"):
+        flows.Reorder([0, 0, 1], event_shape=(3,))
+
+
+@pytest.mark.parametrize("recipe", [flows.affine_autoregressive, flows.spline_autoregressive])
+def test_dependence_is_kept(recipe):
+    dependence = ((0, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0), (0, 1, 1, 0))
+    flow = recipe((4,), dependence=dependence, **SMALL)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    jacobian = torch.autograd.functional.jacobian(flow.eval()()._transform.inv, torch.randn(4))
+    reachable = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 1, 1, 1]]).bool()
+    assert torch.equal(jacobian.abs() > 1e-9, reachable)
+    assert len(flow.bijections[0].conditioner.levels) == 3
+    with pytest.raises(ValueError, match="acyclic"):
+        recipe((2,), dependence=((0, 1), (1, 0)), **SMALL)
+    with pytest.raises(ValueError, match="`dependence`"):
+        recipe((3,), dependence=((0, 1), (1, 0)), **SMALL)
+
+
+@pytest.mark.parametrize("recipe", [flows.affine_autoregressive, flows.spline_autoregressive])
+def test_sweep_equals_iteration_with_gradients(recipe):
+    torch.manual_seed(0)
+    flow = recipe((4,), (2,), **SMALL).double().eval()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    z, context = torch.randn(3, 4).double().requires_grad_(), torch.randn(3, 2).double().requires_grad_()
+    layer = flow.bijections[0](context).transform
+
+    def answer(method):
+        x, log_det = method(z)
+        total = (x.sin().sum() + (log_det**2).sum(),)
+        return (
+            x,
+            log_det,
+            *torch.autograd.grad(total, (z, context, *flow.bijections[0].parameters()), retain_graph=True),
+        )
+
+    for first, second in zip(answer(layer.inverse_vector), answer(layer._iterate), strict=True):
+        assert torch.allclose(first, second, atol=1e-9)
+    assert torch.autograd.gradcheck(lambda z, c: flow.bijections[0](c).forward_and_log_det(z), (z, context))
+
+
+def test_labels_are_checked():
+    flow = flows.spline_coupling((2,), classes=3, **SMALL)
+    assert flow.context_shape == ()
+    assert flow(torch.tensor([0, 2])).batch_shape == (2,)
+    for wrong in (torch.tensor([3]), torch.tensor([-1]), torch.tensor([0.5])):
+        with pytest.raises(ValueError, match="labels from 0 to 2"):
+            flow(wrong)
+    with pytest.raises(ValueError, match="`context_shape`"):
+        flows.spline_coupling((2,), (3,), classes=3)
+
+
+def test_contexts_of_other_shapes():
+    image = flows.affine_coupling((2, 2), (1, 3, 3), **SMALL)
+    assert image(torch.randn(5, 1, 3, 3)).sample((4,)).shape == (4, 5, 2, 2)
+    several = flows.affine_coupling((2,), {"a": (3,), "b": (2, 2)}, **SMALL)
+    context = {"a": torch.randn(5, 1, 3), "b": torch.randn(4, 2, 2)}
+    assert several(context).batch_shape == (5, 4)
+    own = flows.Flow(
+        [flows.CouplingLayer(several.bijections[0].conditioner, several.bijections[0].element, [True, False],
+                             event_shape=(2,), context_shape=(7,))],
+        event_shape=(2,), context_shape={"a": (3,), "b": (2, 2)}, embedding=Flatten({"a": (3,), "b": (2, 2)}),
+    )  # fmt: skip
+    assert own(context).batch_shape == (5, 4)
+
+
+def test_layers_must_be_positive_and_bases_fit():
+    with pytest.raises(ValueError, match="`layers`"):
+        flows.affine_coupling((2,), layers=0)
+    with pytest.raises(ValueError, match="`base`"):
+        flows.affine_coupling((2,), base=flows.StudentT((3,)), **SMALL)
+    with pytest.raises(ValueError, match="no context"):
+        flows.planar((2,), (3,))
+
+
+class TestForeign:
+    def test_pyro_transforms_and_their_inverses_train_without_stale_values(self):
+        torch.manual_seed(0)
+        part = T.affine_autoregressive(2, [8])
+        flow = flows.from_transforms([part.inv, transforms.ExpTransform()], event_shape=(2,))
+        assert len(list(flow.parameters())) == len(list(part.parameters()))
+        x = torch.rand(6, 2) + 0.5
+        before = flow().log_prob(x)
+        before.sum().backward()
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.add_(0.1)
+        after = flow().log_prob(x)
+        after.sum().backward()  # no "backward a second time"
+        assert not torch.allclose(before, after)
+        twin = copy.deepcopy(flow)
+        assert torch.allclose(twin().log_prob(x), after)
+
+    def test_zuko_like_flows(self):
+        class Shift(transforms.Transform):
+            bijective = True
+            domain = codomain = torch.distributions.constraints.real_vector
+
+            def __init__(self, by):
+                super().__init__()
+                self.by = by
+
+            def call_and_ladj(self, x):
+                return x - self.by, torch.zeros(torch.broadcast_shapes(x.shape[:-1], self.by.shape[:-1]))
+
+            @property
+            def inv(self):
+                return Shift(-self.by)
+
+        class Lazy(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(3, 2)
+
+            def forward(self, context):
+                return Shift(self.layer(context))
+
+        class Peer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.transform = Lazy()
+
+        peer = Peer()
+        flow = flows.from_zuko(peer, event_shape=(2,), context_shape=(3,))
+        context = torch.randn(4, 3)
+        expected = dist.Normal(peer.transform.layer(context), 1.0).to_event(1)
+        x = torch.randn(4, 2)
+        assert flow(context).batch_shape == (4,)
+        assert torch.allclose(flow(context).log_prob(x), expected.log_prob(x), atol=1e-5)
+
+
+def test_flow_as_guide_and_as_prior_in_svi():
+    pyro.set_rng_seed(0)
+    pyro.clear_param_store()
+    guide_flow = flows.affine_autoregressive((2,), fast_sampling=True, standardize=False, **SMALL)
+    exact = torch.distributions.MultivariateNormal(torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
+
+    def model():
+        pyro.sample("z", dist.MultivariateNormal(exact.loc, exact.covariance_matrix))
+
+    def guide():
+        with pyro.plate_stack("none", ()):
+            pyro.sample("z", guide_flow())
+
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO(num_particles=64, vectorize_particles=True))
+    losses = [svi.step() for _ in range(150)]
+    assert losses[-1] < 0.1 < losses[0]  # the KL divergence, exactly reachable
+    draws = guide_flow.eval()().sample((20_000,))
+    assert torch.allclose(draws.mean(0), exact.loc, atol=0.1)
+    assert torch.allclose(draws.T.cov(), exact.covariance_matrix, atol=0.15)
+
+
+def test_log_prob_compiles_in_one_graph():
+    flow = flows.affine_coupling((3,), **SMALL).eval()
+    torch._dynamo.reset()
+    validation = torch.distributions.Distribution._validate_args
+    compiled = torch.compile(lambda x: flow().log_prob(x), fullgraph=True, backend="eager")
+    x = torch.randn(5, 3)
+    assert torch.allclose(compiled(x), flow().log_prob(x), atol=1e-5)
+    torch.distributions.Distribution.set_default_validate_args(validation)
+
+
+def test_flows_in_other_precision_shapes_and_empty_batches():
+    for shape in ((), (1,), (2, 3)):
+        flow = flows.spline_autoregressive(shape, **SMALL).double()
+        x = flow().sample((4, 1))
+        assert x.dtype == torch.float64
+        assert x.shape == (4, 1, *shape)
+        assert flow().log_prob(x[:0]).shape == (0, 1)
