@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--draws", type=int, default=150)
+    parser.add_argument("--draws", type=int, default=120)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def restore(options: argparse.Namespace, flow: pg.DistributionModule, truth: tor
         pyro.sample("y", dist.Normal(image, 0.1).mask(visible).to_event(3), obs=y)
 
     observed = truth + 0.1 * torch.randn_like(truth)
-    kernel = NUTS(noisy_half, max_tree_depth=4)
+    kernel = NUTS(noisy_half, max_tree_depth=5)
     chains = {"num_samples": options.draws, "warmup_steps": options.draws, "num_chains": 2, "mp_context": "fork"}
     with pyro.validation_enabled(False), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "num_chains=2 is more than available_cpu")  # then they take turns

@@ -3,7 +3,7 @@
 For each model: Pyro's AutoNormal and our AutoFlow, judged by the ELBO and by the Pareto k-hat of their importance
 weights; then NUTS in the model's own coordinates and in those of the flow (NeuTra).
 
-    python examples/flow_guides.py [--output output/demo] [--seed 0] [--steps 2000] [--draws 300] [--device cpu]
+    python examples/flow_guides.py [--output output/demo] [--seed 0] [--steps 2000] [--draws 200] [--device cpu]
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def walk(model, program, back, draws: int, chains: int = 2) -> str:
     start = time.perf_counter()
     parts, divergences = [], 0
     for _ in range(chains):
-        mcmc = MCMC(NUTS(program, target_accept_prob=0.9), draws, warmup_steps=draws // 2, disable_progbar=True)
+        mcmc = MCMC(NUTS(program), draws, warmup_steps=draws // 2, disable_progbar=True)
         mcmc.run()
         divergences += len(mcmc.diagnostics()["divergences"]["chain 0"])
         parts.append(back(mcmc.get_samples()))
