@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     parser.add_argument("--sizes", nargs="+", type=int, default=(16, 64))
     parser.add_argument("--data", nargs="+", default=("digits", "moons"))
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="quality of the peers too")
     parser.add_argument("--output", help="a file that gets the raw numbers, one JSON object a line")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -102,12 +103,15 @@ def interleaved(calls: dict[str, Callable[[], object]], budget: float) -> dict[s
 
 def qualities(options: argparse.Namespace) -> None:
     """Held-out nats with early stopping on a validation split: mean over seeds, and paired differences."""
-    variants = {"pyrogen": {"mixing": True, "standardize": True}, "pyrogen (no mixing)": {}}
     for data in options.data:
         for kind in options.kinds:
+            mixes = kind.endswith("coupling")  # what the recipe does if it is not told otherwise
+            variants = {"pyrogen": {"mixing": mixes, "standardize": True}}
+            variants |= {"pyrogen dropout": {"mixing": mixes, "standardize": True, "dropout": 0.2}}
+            variants |= {f"pyrogen {'un' if mixes else ''}mixed": {"mixing": not mixes}}
             found: dict[str, list[tuple[float, float]]] = {}
             for seed in range(options.seeds):
-                for name in (*variants, *PEERS):
+                for name in (*variants, *(PEERS if options.peers else ())):
                     settings = variants.get(name, {})
                     result = _fit(name.split()[0], kind, data, seed, settings)
                     found.setdefault(name, []).append(result)

@@ -6,6 +6,7 @@ Each function takes arrays and returns a matplotlib ``Figure``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,15 +76,19 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
     ranks = {name: _checked_ranks(name, values, draws) for name, values in ranks.items()}
     bins = next(count for count in range(min(bins, draws + 1), 0, -1) if (draws + 1) % count == 0 or count == 2)
     edges = np.linspace(-0.5, draws + 0.5, bins + 1)
-    figure = new_figure(2.6 * len(ranks) + 0.4, 2.4)
-    for axes, (name, values) in zip(np.atleast_1d(figure.subplots(1, len(ranks))), ranks.items(), strict=True):
+    columns = min(len(ranks), 4)
+    rows = ceil(len(ranks) / columns)
+    figure = new_figure(2.6 * columns + 0.4, 2.4 * rows)
+    for place, (name, values) in enumerate(ranks.items(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
         tidy(axes, x=f"rank among {draws} draws", title=name)
         low, high = stats.binom(len(values), 1 / bins).interval(level)
         axes.hist(values, edges, color=BLUE, alpha=0.85, rwidth=0.9)
         axes.axhspan(low, high, color=GREY, alpha=0.45, zorder=3, linewidth=0)
         axes.axhline(len(values) / bins, color=INK, linewidth=0.8, zorder=4)
         axes.set_xlim(edges[0], edges[-1])
-    figure.axes[0].set_ylabel(f"simulations (band: {level:.0%} each)", fontsize=9, color=INK)
+        if place % columns == 1 or columns == 1:
+            axes.set_ylabel(f"simulations (band: {level:.0%} each)", fontsize=9, color=INK)
     return figure
 
 

@@ -15,6 +15,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from .independent import as_event
 from .normal import DiagonalNormal
 
 LOG_BOUND = 10.0
@@ -48,50 +49,57 @@ def positive(number: Tensor) -> Tensor:
     return bounded(number).exp()
 
 
+def _checks(numbers: Tensor) -> bool | None:
+    # torch's checks of vectors fail where there is none.
+    return None if numbers.numel() else False
+
+
 def _diagonal_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
     loc, log_scale = numbers.unbind(-event_dim - 1)
     return DiagonalNormal(loc, bounded(log_scale), event_dim)
 
 
-def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> dist.Independent:
-    return dist.Normal(numbers.squeeze(-event_dim - 1), scale).to_event(event_dim)
+def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> TorchDistributionMixin:
+    return as_event(dist.Normal(numbers.squeeze(-event_dim - 1), scale), event_dim)
 
 
-def _laplace(numbers: Tensor, event_dim: int) -> dist.Independent:
+def _laplace(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return dist.Laplace(loc, positive(log_scale)).to_event(event_dim)
+    return as_event(dist.Laplace(loc, positive(log_scale)), event_dim)
 
 
-def _student_t(numbers: Tensor, event_dim: int) -> dist.Independent:
+def _student_t(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     log_degrees, loc, log_scale = numbers.unbind(-event_dim - 1)
-    return dist.StudentT(1 + positive(log_degrees + 1), loc, positive(log_scale)).to_event(event_dim)
+    return as_event(dist.StudentT(1 + positive(log_degrees + 1), loc, positive(log_scale)), event_dim)
 
 
-def _bernoulli(numbers: Tensor, event_dim: int) -> dist.Independent:
-    return dist.Bernoulli(logits=numbers.squeeze(-event_dim - 1)).to_event(event_dim)
+def _bernoulli(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    return as_event(dist.Bernoulli(logits=numbers.squeeze(-event_dim - 1)), event_dim)
 
 
-def _categorical(numbers: Tensor, event_dim: int) -> dist.Independent:
-    return dist.Categorical(logits=numbers.movedim(-event_dim - 1, -1)).to_event(event_dim)
+def _categorical(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    return as_event(
+        dist.Categorical(logits=numbers.movedim(-event_dim - 1, -1), validate_args=_checks(numbers)), event_dim
+    )
 
 
-def _beta(numbers: Tensor, event_dim: int) -> dist.Independent:
+def _beta(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     first, second = numbers.unbind(-event_dim - 1)
-    return dist.Beta(positive(first), positive(second)).to_event(event_dim)
+    return as_event(dist.Beta(positive(first), positive(second), validate_args=_checks(numbers)), event_dim)
 
 
-def _gamma(numbers: Tensor, event_dim: int) -> dist.Independent:
+def _gamma(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     concentration, rate = numbers.unbind(-event_dim - 1)
-    return dist.Gamma(positive(concentration), positive(rate)).to_event(event_dim)
+    return as_event(dist.Gamma(positive(concentration), positive(rate)), event_dim)
 
 
-def _poisson(numbers: Tensor, event_dim: int) -> dist.Independent:
-    return dist.Poisson(positive(numbers.squeeze(-event_dim - 1))).to_event(event_dim)
+def _poisson(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    return as_event(dist.Poisson(positive(numbers.squeeze(-event_dim - 1))), event_dim)
 
 
-def _negative_binomial(numbers: Tensor, event_dim: int) -> dist.Independent:
+def _negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     log_count, logits = numbers.unbind(-event_dim - 1)
-    return dist.NegativeBinomial(positive(log_count), logits=bounded(logits)).to_event(event_dim)
+    return as_event(dist.NegativeBinomial(positive(log_count), logits=bounded(logits)), event_dim)
 
 
 diagonal_normal = Family(2, _diagonal_normal)

@@ -21,12 +21,14 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.infer.autoguide.initialization import init_to_median
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import Distribution, biject_to, register_kl
 
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape
@@ -88,6 +90,10 @@ class AutoFlow(AutoContinuous):
             raise ValueError(f"`init_scale` must be positive, got {init_scale}")
         super().__init__(model, init_loc_fn=init_loc_fn)
         self._build, self._init_scale = recipe, init_scale
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        with _Points():
+            return super().forward(*args, **kwargs)
 
     def get_base_dist(self) -> TorchDistributionMixin:
         """The flow's noise, in which NeuTra walks."""
@@ -189,6 +195,24 @@ class AutoFlow(AutoContinuous):
         new.__setstate__(deepcopy({**self.__getstate__(), "_model": None}, memo))
         new.__dict__["_model"] = self._model
         return new
+
+
+class _Point(dist.Delta):
+    """A point mass whose log-density counts in its divergence, which Pyro's leaves out (``TraceMeanField_ELBO``)."""
+
+
+@register_kl(_Point, Distribution)
+def _divergence(point: _Point, prior: Distribution) -> Tensor:
+    return point.log_density - prior.log_prob(point.v)
+
+
+class _Points(Messenger):
+    """Makes the point masses of a guide's sites such points."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if type(msg["fn"]) is dist.Delta:
+            point = msg["fn"]
+            msg["fn"] = _Point(point.v, point.log_density, point.event_dim)
 
 
 class _Location(BijectionModule):

@@ -175,6 +175,12 @@ class Sweep:
             self.x[stage.features] = solve(self._parameters(stage), stage.features)
         return self.x
 
+    def fill(self, x: Tensor) -> None:
+        """Takes inputs ``(N, features)`` as the solution and computes all hidden units."""
+        self.x = below = x.T[self.order]
+        for index, (weight, offset) in enumerate(zip(self.weights[:-1], self.offsets[:-1], strict=True)):
+            below = self.units[index] = self.network.activation(weight @ below + offset)
+
     def _units(self, stage: Stage) -> None:
         below, known = self.x, stage.features.start
         for weight, offset, units, new in zip(self.weights, self.offsets, self.units, stage.units, strict=False):

@@ -10,14 +10,14 @@ import torch.distributions as reference
 from pyrogen.distributions import families
 from pyrogen.distributions.families import bounded, positive
 
-SHAPES = [((), ()), ((), (3,)), ((5,), ()), ((5,), (3,)), ((2, 4), (3, 2))]
+SHAPES = [((), ()), ((), (3,)), ((5,), ()), ((5,), (3,)), ((2, 4), (3, 2)), ((0,), (3,)), ((0,), (2, 2))]
 
 FAMILIES = {
     "diagonal_normal": (families.diagonal_normal, lambda a, b: reference.Normal(a, bounded(b).exp())),
     "laplace": (families.laplace, lambda a, b: reference.Laplace(a, positive(b))),
     "student_t": (families.student_t, lambda d, a, b: reference.StudentT(1 + positive(d + 1), a, positive(b))),
     "bernoulli": (families.bernoulli, lambda a: reference.Bernoulli(logits=a)),
-    "beta": (families.beta, lambda a, b: reference.Beta(positive(a), positive(b))),
+    "beta": (families.beta, lambda a, b: reference.Beta(positive(a), positive(b), validate_args=False)),
     "gamma": (families.gamma, lambda a, b: reference.Gamma(positive(a), positive(b))),
     "poisson": (families.poisson, lambda a: reference.Poisson(positive(a))),
     "negative_binomial": (
@@ -40,8 +40,8 @@ def test_a_family_is_the_reference_elementwise(name, batch, event):
     x = elementwise.sample()
     expected = elementwise.log_prob(x)
     expected = expected.flatten(len(batch)).sum(-1) if event else expected
-    if expected.numel():
-        assert torch.allclose(own.log_prob(x), expected, rtol=1e-4, atol=1e-5)
+    assert own.log_prob(x).shape == batch
+    assert torch.allclose(own.log_prob(x), expected, rtol=1e-4, atol=1e-5)
     assert own.sample((4,)).shape == (4, *batch, *event)
 
 
@@ -50,12 +50,12 @@ def test_categorical_has_one_logit_a_class(batch, event):
     family = families.categorical(4)
     logits = torch.randn(*batch, 4, *event)
     own = family(logits, len(event))
-    elementwise = reference.Categorical(logits=logits.movedim(len(batch), -1))
+    elementwise = reference.Categorical(logits=logits.movedim(len(batch), -1), validate_args=False)
     x = elementwise.sample()
     assert own.sample().shape == x.shape
-    if x.numel():
-        expected = elementwise.log_prob(x)
-        assert torch.allclose(own.log_prob(x), expected.flatten(len(batch)).sum(-1) if event else expected, atol=1e-5)
+    expected = elementwise.log_prob(x)
+    assert own.log_prob(x).shape == batch
+    assert torch.allclose(own.log_prob(x), expected.flatten(len(batch)).sum(-1) if event else expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "categorical"])
@@ -92,3 +92,17 @@ def test_bad_arguments_are_named():
         families.normal(float("nan"))
     with pytest.raises(ValueError, match="`classes` must be at least 2, got 1"):
         families.categorical(1)
+
+
+def test_events_expand_and_have_torchs_entropy_and_divergence():
+    for family in (families.laplace, families.beta, families.gamma):
+        own, other = (family(torch.randn(5, 2, 3), 1) for _ in range(2))
+        plain, plain_other = own.base_dist, other.base_dist
+        assert torch.allclose(own.entropy(), plain.entropy().sum(-1), atol=1e-5)
+        divergence = reference.kl_divergence(own, other)
+        assert torch.allclose(divergence, reference.kl_divergence(plain, plain_other).sum(-1), rtol=1e-4, atol=1e-5)
+        expanded = own.expand([4, 5])
+        assert type(expanded) is type(own)
+        x = expanded.sample()
+        assert torch.allclose(expanded.log_prob(x), plain.log_prob(x).sum(-1), rtol=1e-4, atol=1e-4)
+        assert pickle.loads(pickle.dumps(own)).log_prob(x).shape == (4, 5)
