@@ -105,7 +105,7 @@ def qualities(options: argparse.Namespace) -> None:
     """Held-out nats with early stopping on a validation split: mean over seeds, and paired differences."""
     for data in options.data:
         for kind in options.kinds:
-            mixes = kind.endswith("coupling")  # what the recipe does if it is not told otherwise
+            mixes = kind.endswith("coupling") or data == "moons"  # what the recipe does if it is not told otherwise
             variants = {"pyrogen": {"mixing": mixes, "standardize": True}}
             variants |= {"pyrogen dropout": {"mixing": mixes, "standardize": True, "dropout": 0.2}}
             variants |= {f"pyrogen {'un' if mixes else ''}mixed": {"mixing": not mixes}}

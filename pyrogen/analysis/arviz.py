@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pyrogen.core.density import Density
 from pyrogen.core.randomness import seeded
+from pyrogen.evaluation.importance import effective_sample_size
 
 from .collection import DRAWN_GROUPS, Collection, Wanted, collect, collect_batches
 from .names import Dims, Names
 from .program import undisturbed
-from .sources import Source, effective_sample_size, resampled, source_of
+from .sources import Source, resampled, source_of
 from .tree import to_tree
 
 
@@ -76,7 +77,7 @@ def to_arviz(
         dims: Names of dimensions by site: all of them, or those of the event only.
         coords: Coordinates by dimension, by the name of a plate for instance.
         draws: How many draws to take from a guide; 1000 unless ``Predictive`` says otherwise.
-        chains: How many chains, one after another, the draws of a dict or sampler are.
+        chains: How many chains, one after another, the draws of a dict or sampler are. Those of a guide are one.
         prior: How many draws to take from the prior.
         predictive: Whether to predict the observed sites.
         log_likelihood: Whether to compute the log-likelihood and ``lp``.
@@ -94,7 +95,8 @@ def to_arviz(
         An ``arviz.InferenceData`` on ArviZ 0.x, an ``xarray.DataTree`` on ArviZ 1.x.
 
     Raises:
-        ValueError: the posterior is of no known kind, or shapes, plates or coordinates do not fit.
+        ValueError: the posterior is of no known kind, weights are NaN or all zero, ``dims`` names an unknown site, or
+            shapes, plates or coordinates do not fit.
 
     Example:
         >>> data = to_arviz({"location": torch.randn(4 * 100)}, chains=4)
@@ -104,6 +106,7 @@ def to_arviz(
     source = source_of(posterior, chains=chains)
     source = replace(source, model=model or source.model)
     _check(source, args, batches)
+    _check_counts(source, draws, chains, prior)
     wanted = Wanted(draws or source.guide_draws or 1000, prior or source.prior_draws, predictive, log_likelihood)
     weights = source.log_weights
     with seeded(seed), undisturbed():
@@ -111,6 +114,7 @@ def to_arviz(
             source = resampled(source)
         collection = _collected(source, args, kwargs, wanted, batches, plate)
     _warn(collection)
+    _check_dims(collection, dims or {}, constant_data or {})
     names = Names(collection, dims or {}, coords or {}, source.chains)
     groups = {group: names.drawn(group, values) for group, values in collection.groups.items()}
     groups["sample_stats"] = names.statistics(_statistics(source, collection))
@@ -126,6 +130,20 @@ def _check(source: Source, args: tuple, batches: Iterable | None) -> None:
         raise ValueError("`model` must be given where its arguments are: these draws do not know it")
     if batches is not None and args:
         raise ValueError(f"`batches` take the place of the model's arguments, got {len(args)} arguments as well")
+
+
+def _check_counts(source: Source, draws: int | None, chains: int, prior: int) -> None:
+    if (draws is not None and draws < 1) or prior < 0:
+        raise ValueError(f"`draws` must be positive and `prior` not negative, got {draws} and {prior}")
+    if source.draws is None and chains != 1:
+        raise ValueError(f"`chains` must be 1 where the draws come from a guide, got {chains}")
+
+
+def _check_dims(collection: Collection, dims: Dims, constant_data: Mapping[str, Any]) -> None:
+    drawn = {name for values in collection.groups.values() for name in values}
+    unknown = sorted(set(dims) - drawn - set(collection.sites) - set(constant_data))
+    if unknown:
+        raise ValueError(f"`dims` must name sites among {sorted(drawn | set(collection.sites))}, got {unknown}")
 
 
 def _collected(
@@ -154,7 +172,7 @@ def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tenso
     if collection.log_p:
         statistics["lp"] = (sum(collection.log_p.values()), collection.density)
     if collection.log_q:
-        statistics["log_q"] = (sum(collection.log_q.values()), "exact")
+        statistics["log_q"] = (sum(collection.log_q.values()), collection.guide_density)
     if source.log_weights is not None:
         statistics["log_weight"] = (source.log_weights, "exact")
     return statistics
@@ -163,7 +181,7 @@ def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tenso
 def _attributes(source: Source, collection: Collection, weights: Tensor | None) -> dict[str, Any]:
     attrs = {"inference_library": "pyro", "inference_library_version": pyro.__version__, **source.attrs}
     if weights is not None:
-        attrs["effective_sample_size"] = effective_sample_size(weights)
+        attrs["effective_sample_size"] = float(effective_sample_size(weights))
     if collection.left_out:
         attrs["left_out"] = "; ".join(f"{name}: {reason}" for name, reason in collection.left_out.items())
     return attrs

@@ -57,6 +57,11 @@ class Collection:
         """What the joint log-probability means."""
         return weakest(*(site.density for site in self.sites.values()))
 
+    @property
+    def guide_density(self) -> Density:
+        """What the log-probability of the guide means."""
+        return weakest(*(site.density for site in self.guide_sites.values()))
+
 
 def collect(source: Source, args: tuple, kwargs: Mapping[str, Any], wanted: Wanted) -> Collection:
     """One call of the model with all data; log-probabilities keep the scales of the program."""
@@ -259,6 +264,7 @@ def _merged(parts: list[Collection], plate: str) -> Collection:
         log_p=_summed([part.log_p for part in parts], first.sites, plate),
         log_q=_summed([part.log_q for part in parts], first.guide_sites, plate),
         sites={name: _merged_site([part.sites[name] for part in parts], axis(name)) for name in first.sites},
+        guide_sites=first.guide_sites,
         rows={name: rows for name, rows in first.rows.items() if name != plate},
         left_out={name: reason for part in parts for name, reason in part.left_out.items()},
     )

@@ -10,15 +10,15 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from pyrogen.core.progress import Fit, History
+from pyrogen.evaluation.ranks import EcdfNull
 
 from .style import BLUE, COLOURS, GREY, INK, PALE, legend, new_figure, numbers, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_ROUNDS = 2000
 
 
 def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Figure:
@@ -64,6 +64,9 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
         bins: How many bars; lowered so that each holds equally many ranks, where that is possible.
         level: Probability of the band.
 
+    Raises:
+        ValueError: a rank is out of range.
+
     References:
         Talts, Betancourt, Simpson, Vehtari and Gelman 2018, "Validating Bayesian inference algorithms with
         simulation-based calibration", https://arxiv.org/abs/1804.06788
@@ -103,6 +106,9 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
         draws: How many posterior draws there were.
         level: Probability that the band holds the whole curve, found by simulation.
 
+    Raises:
+        ValueError: a rank is out of range, or the quantities differ in their numbers of ranks.
+
     References:
         Säilynoja, Bürkner and Vehtari 2022, "Graphical test for discrete uniformity and its applications in goodness of
         fit evaluation and multiple sample comparison", https://arxiv.org/abs/2103.10522
@@ -111,19 +117,18 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
         >>> figure = rank_ecdf({"mean": torch.randint(0, 100, (500,))}, draws=99)
     """
     ranks = {name: _checked_ranks(name, values, draws) for name, values in ranks.items()}
-    grid = np.arange(draws + 1)
-    uniform = (grid + 1) / (draws + 1)
-    count = min(len(values) for values in ranks.values())
-    low, high = _simultaneous_band(count, uniform, level)
+    count = len(next(iter(ranks.values())))
+    null = EcdfNull(count, draws, generator=torch.Generator().manual_seed(0))
+    bands = {name: null.band(torch.as_tensor(values), level) for name, values in ranks.items()}
     figure = new_figure(4.6, 3.0)
     axes = tidy(figure.subplots(), x="normalised rank", y="ECDF minus uniform")
-    start = np.zeros(1)
-    uniform, low, high = (np.concatenate([start, values]) for values in (uniform, low, high))
+    uniform = np.linspace(0, 1, draws + 2)
+    band = next(iter(bands.values()))
+    low, high = (_whole(bound) - uniform for bound in (band.lower, band.upper))
     axes.fill_between(uniform, low, high, color=PALE, linewidth=0, step="post", label=f"{level:.0%} band, whole curve")
     axes.axhline(0, color=GREY, linewidth=0.6)
-    for colour, (name, values) in zip(_colours(ranks), ranks.items(), strict=True):
-        ecdf = np.searchsorted(np.sort(values), [-1, *grid], side="right") / len(values)
-        axes.step(uniform, ecdf - uniform, where="post", color=colour, linewidth=1.3, label=name)
+    for colour, (name, band) in zip(_colours(bands), bands.items(), strict=True):
+        axes.step(uniform, _whole(band.ecdf) - uniform, where="post", color=colour, linewidth=1.3, label=name)
     axes.set_xlim(0, 1)
     legend(axes, loc="best")
     return figure
@@ -220,22 +225,15 @@ def _cut_the_start(axes: Any, curves: list) -> None:
 
 def _checked_ranks(name: str, values: Any, draws: int) -> np.ndarray:
     ranks = numbers(values).ravel()
-    if not len(ranks) or ranks.min() < 0 or ranks.max() > draws:
+    if not np.issubdtype(ranks.dtype, np.integer) or not len(ranks):
+        raise ValueError(f"`ranks[{name!r}]` must be integers, at least one, got {len(ranks)} of {ranks.dtype}")
+    if ranks.min() < 0 or ranks.max() > draws:
         raise ValueError(
             f"`ranks[{name!r}]` must lie between 0 and draws = {draws}, got {ranks.min()} to {ranks.max()}"
         )
     return ranks
 
 
-def _simultaneous_band(count: int, uniform: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise binomial quantiles whose level is lowered until they hold whole simulated curves."""
-    from scipy import stats
-
-    simulated = np.sort(np.random.default_rng(0).integers(0, len(uniform), (_ROUNDS, count)), axis=1)
-    counts = np.stack([np.searchsorted(ranks, np.arange(len(uniform)), side="right") for ranks in simulated])
-    binomial = stats.binom(count, uniform)
-    tails = np.minimum(binomial.cdf(counts), binomial.sf(counts - 1))[:, :-1]
-    tail = np.quantile(tails.min(axis=1), 1 - level)
-    low, high = binomial.ppf(tail), binomial.isf(tail)
-    low[-1] = high[-1] = count
-    return low / count - uniform, high / count - uniform
+def _whole(inside: torch.Tensor) -> np.ndarray:
+    """A distribution function with its ends, 0 and 1."""
+    return np.concatenate([[0.0], numbers(inside), [1.0]])

@@ -86,11 +86,6 @@ def resampled(source: Source) -> Source:
     )
 
 
-def effective_sample_size(log_weights: Tensor) -> float:
-    r"""Kish's effective sample size :math:`(\sum w)^2 / \sum w^2` of importance weights."""
-    return float((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
-
-
 def _checked(source: Source, chains: int) -> Source:
     if source.draws is None:
         return source
@@ -101,6 +96,8 @@ def _checked(source: Source, chains: int) -> Source:
     count = next(iter(counts.values()))
     if source.log_weights is not None and source.log_weights.shape != (count,):
         raise ValueError(f"`log_weights` must have shape ({count},), got {tuple(source.log_weights.shape)}")
+    if source.log_weights is not None and not source.log_weights.logsumexp(0).isfinite():
+        raise ValueError("`log_weights` must be numbers below infinity, at least one of them finite")
     chains = max(chains, source.chains)
     if count % chains:
         raise ValueError(f"`chains` must divide the {count} draws, got {chains}")

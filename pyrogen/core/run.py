@@ -62,8 +62,12 @@ class Run:
         self.drawn = 0
         self.progress = Progress(History([[] for _ in turns], [[] for _ in turns]))
 
-    def look(self) -> None:
-        """Runs every objective once on the first minibatch, validated: lazy modules come to be, mistakes show."""
+    def look(self, *, watch: bool = False) -> None:
+        """Runs every objective once on the first minibatch, validated: lazy modules come to be, mistakes show.
+
+        Args:
+            watch: Whether to find the networks that can be compiled.
+        """
         self.processes.place(self.everything)
         self.everything.train()
         self.buffers = MovingBuffers(self.everything)
@@ -71,7 +75,8 @@ class Run:
         if minibatch is None:
             raise ValueError("`data` must hold at least one minibatch, got none")
         entries = to_device(minibatch.entries, self.device)
-        with _pyro_scope(validation=True), held(), self.heard.watching(self.everything):
+        scope = self.heard.watching(self.everything) if watch else self.heard
+        with _pyro_scope(validation=True), held(), scope:
             for turn in self.turns:
                 per_datum(turn.objective, self.processes.evaluate(turn.objective, entries), entries)
         self.heard.refuse_strangers(self.everything)

@@ -112,7 +112,7 @@ def fit(
             callbacks=callbacks,
             processes=processes,
         )
-        run.look()
+        run.look(watch=compile)
         run.begin(
             optimizer,
             schedule,

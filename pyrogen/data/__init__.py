@@ -1,5 +1,6 @@
 """Data: toy densities, images that packages ship, and what is done to them before and after a model."""
 
+from . import uci
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
 from .preprocessing import dequantize, quantize
@@ -21,4 +22,5 @@ __all__ = [
     "shuffle_pixels",
     "split",
     "two_moons",
+    "uci",
 ]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
-    """Integers as real numbers in (0, 1), with uniform noise.
+    """Integers as real numbers in (0, 1), with uniform noise; :func:`quantize` gives them back.
 
     Args:
         values: Integers from 0 to ``levels - 1``, of any shape.
@@ -28,16 +28,15 @@ def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
         seed: Of the noise.
 
     Returns:
-        ``(values + noise) / levels`` in the default dtype, never 0 or 1.
+        ``(values + noise) / levels`` in the default dtype and on the device of ``values``, never 0 or 1.
 
     Raises:
         ValueError: ``values`` are not integers in range.
     """
     if values.is_floating_point() or values.numel() and not (values.min() >= 0 and values.max() < levels):
         raise ValueError(f"`values` must be integers from 0 to {levels - 1}, got {values.dtype} {_range(values)}")
-    noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed))
-    edge = torch.finfo(noise.dtype).eps
-    return ((values + noise) / levels).clamp(edge, 1 - edge)
+    noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)).to(values.device)
+    return (values + within_cell(noise, levels)) / levels
 
 
 def quantize(values: Tensor, levels: int) -> Tensor:
@@ -45,5 +44,19 @@ def quantize(values: Tensor, levels: int) -> Tensor:
     return (values * levels).floor().clamp(0, levels - 1).long()
 
 
+def within_cell(noise: Tensor, levels: int) -> Tensor:
+    r"""Noise in [0, 1] kept so far from both ends that rounding takes no :math:`(v + u) / K` out of its cell.
+
+    A number near :math:`K` is known to :math:`K \epsilon`, so a datum of level 255 would else become a 256 now and then,
+    where a density over (0, 1) is zero.
+
+    Args:
+        noise: The noise :math:`u`.
+        levels: How many levels :math:`K` there are.
+    """
+    edge = 2 * levels * torch.finfo(noise.dtype).eps
+    return noise.clamp(edge, 1 - edge)
+
+
 def _range(values: Tensor) -> str:
-    return f"between {values.min().item()} and {values.max().item()}"
+    return f"between {values.min().item()} and {values.max().item()}" if values.numel() else "without values"

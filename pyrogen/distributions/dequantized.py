@@ -17,6 +17,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.data.preprocessing import within_cell
+
 
 class UniformDequantized(TorchDistribution):
     """Integers ``0 … levels - 1``, scored by a density over the unit interval with uniform noise.
@@ -26,6 +28,9 @@ class UniformDequantized(TorchDistribution):
     Args:
         base: The distribution over real numbers; integers :math:`v` stand for :math:`[v / K, (v + 1) / K)`.
         levels: How many integers :math:`K` there are.
+
+    Raises:
+        ValueError: ``levels`` is not positive.
 
     References:
         Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",
@@ -37,6 +42,8 @@ class UniformDequantized(TorchDistribution):
     density = "lower bound"
 
     def __init__(self, base: TorchDistribution, levels: int, *, validate_args: bool | None = None) -> None:
+        if levels < 1:
+            raise ValueError(f"`levels` must be positive, got {levels}")
         self.base_dist = base
         self.levels = levels
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
@@ -61,9 +68,8 @@ class UniformDequantized(TorchDistribution):
         return (draw * self.levels).floor().clamp(0, self.levels - 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
             self._validate_sample(value)
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-        # Away from the very edge of the interval, which rounding must not reach.
-        noise = torch.rand_like(value).clamp(max=1 - 1e-6)
+        noise = within_cell(torch.rand_like(value), self.levels)
         return self.base_dist.log_prob((value + noise) / self.levels) - self.event_shape.numel() * math.log(self.levels)

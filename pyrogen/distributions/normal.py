@@ -164,6 +164,7 @@ def _sum(value: Tensor, event_dim: int) -> Tensor:
 
 @register_kl(DiagonalNormal, DiagonalNormal)
 def _kl_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
+    _require_equal_events(q, p)
     ratio = (2 * (q.log_scale - p.log_scale)).exp()
     distance = ((q.loc - p.loc) * (-p.log_scale).exp()).square()
     return _sum(0.5 * (ratio + distance - 1) + p.log_scale - q.log_scale, len(q.event_shape))
@@ -171,18 +172,23 @@ def _kl_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
 
 @register_kl(DiagonalNormal, StandardNormal)
 def _kl_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
-    return _sum(0.5 * (q.variance + q.loc.square() - 1) - q.log_scale, len(q.event_shape))
+    _require_equal_events(q, p)
+    divergence = _sum(0.5 * (q.variance + q.loc.square() - 1) - q.log_scale, len(q.event_shape))
+    return divergence.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
 
 
 @register_kl(DiagonalNormal, Independent)
 def _kl_independent(q: DiagonalNormal, p: Independent) -> Tensor:
-    if len(p.event_shape) != len(q.event_shape):
-        raise NotImplementedError
+    _require_equal_events(q, p)
     return kl_divergence(Independent(Normal(q.loc, q.stddev), len(q.event_shape)), p)
 
 
 @register_kl(Independent, DiagonalNormal)
 def _kl_to_diagonal(q: Independent, p: DiagonalNormal) -> Tensor:
-    if len(p.event_shape) != len(q.event_shape):
-        raise NotImplementedError
+    _require_equal_events(q, p)
     return kl_divergence(q, Independent(Normal(p.loc, p.stddev), len(p.event_shape)))
+
+
+def _require_equal_events(q: TorchDistribution, p: TorchDistribution) -> None:
+    if q.event_shape != p.event_shape:  # Pyro falls back to a sampled divergence on this error and on no other
+        raise NotImplementedError(f"events must have one shape, got {tuple(q.event_shape)} and {tuple(p.event_shape)}")

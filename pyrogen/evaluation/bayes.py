@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import batch_shape_of
 
 from .scoring import name_of, score
 
@@ -29,22 +28,24 @@ def bayes_classifier(
         batch_size: How many data are scored at once.
 
     Shape:
-        ``(*batch, *event_shape)`` to ``(*batch, classes)``: normalised log-probabilities.
+        ``(*batch, *event_shape)`` to ``(*batch, classes)``: normalised log-probabilities; NaN for a datum to which no
+        class gives any probability.
 
     Raises:
         NotImplementedError: ``log_prob`` is not exact or an estimate. How loose a bound is, and how large an unknown
             constant, depends on the class, so their softmax is no posterior.
-        ValueError: the module does not take labels, or a shape does not fit.
+        ValueError: the module does not take labels, there are no classes, or a shape does not fit.
     """
-    if module.context_shape != ():
-        raise ValueError(f"`module` must take labels (`context_shape` ()), got `context_shape` {module.context_shape}")
+    context_shape = getattr(module, "context_shape", None)
+    if context_shape != ():
+        raise ValueError(f"`module` must take labels (`context_shape` ()), got `context_shape` {context_shape}")
+    if classes < 1:
+        raise ValueError(f"`classes` must be positive, got {classes}")
     if log_prior is not None and log_prior.shape != (classes,):
         raise ValueError(f"`log_prior` must have shape {(classes,)}, got {tuple(log_prior.shape)}")
-    batch_shape = batch_shape_of(x, module.event_shape, "x")
     joint = []
     for label in range(classes):
-        labels = torch.full(batch_shape, label, device=x.device)
-        scores = score(module, x, labels, batch_size)
+        scores = score(module, x, torch.tensor(label, device=x.device), batch_size)
         if scores.density not in ("exact", "estimate"):
             raise NotImplementedError(
                 f"{name_of(module)} has density {scores.density!r}: its gap to log p(x | c) depends on the class, "

@@ -46,9 +46,9 @@ class Amortized:
         observed: The names of the observed sites, in the order of the guide's arguments.
     """
 
-    def __init__(self, guide: Program, observed: Sequence[str] = ("x",)) -> None:
+    def __init__(self, guide: Program, observed: str | Sequence[str] = ("x",)) -> None:
         self.guide = guide
-        self.observed = tuple(observed)
+        self.observed = _names(observed)
 
     def __call__(self, data: Values, draws: int) -> Values:
         """Draws for each row of the data: ``(draws, rows, *shape)`` for each latent site."""
@@ -60,10 +60,21 @@ class Amortized:
         return {site.name: site.value.unflatten(0, (draws, rows)) for site in kept}
 
     def log_prob(self, latents: Values, data: Values) -> Tensor:
-        """The log-density of the guide for each row, a quantity whose coverage is that of highest-density regions."""
+        """The log-density of the guide for each row, a quantity whose coverage is that of highest-density regions.
+
+        Raises:
+            NotImplementedError: the guide makes its sites of auxiliary ones, whose values the latent ones do not tell.
+        """
         rows = len(data[self.observed[0]])
         with as_evaluated(self.guide):
-            return total(self._sites(poutine.condition(self.guide, data=latents), data, rows).values())
+            sites = self._sites(poutine.condition(self.guide, data=latents), data, rows).values()
+        auxiliary = [site.name for site in sites if site.auxiliary]
+        if auxiliary:
+            raise NotImplementedError(
+                f"`guide` has auxiliary sites {auxiliary}, so its log-density at given latent values is not known; "
+                "use the coordinates, the log-likelihood and the log-joint density as quantities"
+            )
+        return total(sites)
 
     def _sites(self, guide: Program, data: Values, rows: int) -> dict[str, Site]:
         return sites_of(guide, *(data[name] for name in self.observed), rows=rows, what="guide")
@@ -125,10 +136,10 @@ def simulation_based_calibration(
     model: Program,
     posterior: Posterior,
     *,
-    observed: Sequence[str],
+    observed: str | Sequence[str],
     simulations: int = 1000,
     draws: int = 99,
-    coordinates: Sequence[str] | None = None,
+    coordinates: str | Sequence[str] | None = None,
     quantities: Mapping[str, Quantity] = MappingProxyType({}),
     batch_size: int = 16384,
     generator: torch.Generator | None = None,
@@ -153,16 +164,25 @@ def simulation_based_calibration(
 
     Raises:
         NotImplementedError: a site has no ``log_prob``.
-        ValueError: a site is unknown, observed already or outside the data plate, or the posterior's draws lack a site
-            or have another shape.
+        ValueError: a site is unknown, observed already or outside the data plate, the posterior's draws lack a site or
+            have another shape, a quantity is NaN, not one number a row, or has the name of another, or there are no
+            simulations or draws.
     """
+    if min(simulations, draws, batch_size) < 1:
+        raise ValueError(
+            f"`simulations`, `draws` and `batch_size` must be positive, got {simulations}, {draws} and {batch_size}"
+        )
+    observed = _names(observed)
     with as_evaluated(model):
         sites = sites_of(model, rows=simulations, what="model", size=simulations)
         _check_model(sites, observed)
         values = values_of(sites.values())
         data = {name: value for name, value in values.items() if name in observed}
         latents = {name: value for name, value in values.items() if name not in observed}
-        evaluate = _Evaluation(model, observed, latents if coordinates is None else coordinates, quantities)
+        chosen = tuple(latents) if coordinates is None else _names(coordinates)
+        if not set(chosen) <= set(latents):
+            raise ValueError(f"`coordinates` must name latent sites {list(latents)}, got {list(chosen)}")
+        evaluate = _Evaluation(model, observed, chosen, quantities)
         ranks: dict[str, list[Tensor]] = {}
         for block in torch.arange(simulations).split(max(1, batch_size // draws)):
             rows = slice(int(block[0]), int(block[-1]) + 1)
@@ -181,12 +201,12 @@ class _Evaluation:
         self,
         model: Program,
         observed: Sequence[str],
-        coordinates: Sequence[str] | Values,
+        coordinates: Sequence[str],
         quantities: Mapping[str, Quantity],
     ) -> None:
         self.model = model
         self.observed = observed
-        self.coordinates = tuple(coordinates)
+        self.coordinates = coordinates
         self.quantities = quantities
 
     def __call__(self, latents: Values, data: Values) -> Values:
@@ -198,7 +218,14 @@ class _Evaluation:
         values = {"log_likelihood": likelihood, "log_joint": likelihood + prior}
         for name in self.coordinates:
             values.update(_coordinates(name, latents[name]))
-        return values | {name: quantity(latents, data) for name, quantity in self.quantities.items()}
+        for name, quantity in self.quantities.items():
+            if name in values:
+                raise ValueError(f"`quantities` must have names of their own, got {name!r}")
+            values[name] = quantity(latents, data)
+            if values[name].shape != (rows,):
+                got = tuple(values[name].shape)
+                raise ValueError(f"quantity {name!r} must give one number a row, shape {(rows,)}, got {got}")
+        return values
 
 
 def _ranks(
@@ -231,6 +258,10 @@ def _coordinates(name: str, value: Tensor) -> Values:
         return {name: value}
     indices = product(*map(range, value.shape[1:]))
     return {f"{name}{list(index)}".replace(" ", ""): value[(slice(None), *index)] for index in indices}
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _repeat(value: Tensor, draws: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .result import TestResult, permutation_p_value
-from .samples import pool
+from .samples import pool, require_permutations
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -53,6 +53,7 @@ def classifier_test(
     from sklearn.base import clone
     from sklearn.model_selection import train_test_split
 
+    require_permutations(permutations)
     draws, labels, seed = _numbers(x, y, generator)
     learn, test = train_test_split(np.arange(len(labels)), test_size=held_out, random_state=seed, stratify=labels)
     fitted = clone(classifier or _default(seed)).fit(draws[learn], labels[learn])
@@ -89,6 +90,7 @@ def cross_validated_classifier_test(
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+    require_permutations(permutations)
     draws, labels, seed = _numbers(x, y, generator)
     if min(labels.sum(), (1 - labels).sum()) < folds:
         raise ValueError(f"`x` and `y` must hold at least `folds` = {folds} draws each, got {len(x)} and {len(y)}")

@@ -34,7 +34,7 @@ def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: 
 
     Raises:
         NotImplementedError: the module is implicit: it has no ``log_prob``.
-        ValueError: a shape does not fit, or a log-probability is NaN (how many, and the first row).
+        ValueError: there are no data, a shape does not fit, or a log-probability is NaN (how many, and the first row).
     """
     return score(module, x, context, batch_size).log_probs
 
@@ -87,7 +87,12 @@ def log_likelihood_difference(
 
     Raises:
         NotImplementedError: a ``log_prob`` is missing or unnormalised, or the baseline's is a bound.
+        ValueError: the events of both differ in shape, a shape does not fit, or a log-probability is NaN.
     """
+    if module.event_shape != baseline.event_shape:
+        raise ValueError(
+            f"`baseline` must have events of shape {tuple(module.event_shape)}, got {tuple(baseline.event_shape)}"
+        )
     scores = score(module, x, context, batch_size)
     others = score(baseline, x, baseline_context, batch_size)
     require_normalized(module, scores.density, "a log-likelihood")

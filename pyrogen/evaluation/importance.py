@@ -59,8 +59,8 @@ def importance_log_weights(
     Raises:
         NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy. Weights exponentiate it,
             so that a bound or noise in it makes them estimate nothing.
-        ValueError: a site lies outside the data plate, latent sites of model and guide differ, nothing is observed, or
-            the guide has a point mass.
+        ValueError: there are no data, a site lies outside the data plate, latent sites of model and guide differ,
+            nothing is observed, or the guide has a point mass.
     """
     return torch.cat(list(_blocks(model, guide, batch, draws, batch_size)), 1)
 
@@ -121,8 +121,8 @@ class ParetoK:
     speaks for the draws at hand: mass that no draw came near leaves no trace in it.
 
     Args:
-        values: :math:`\hat k` for each datum; 0 where the largest weights are equal.
-        effective_sample_size: :math:`(\sum w)^2 / \sum w^2` for each datum.
+        values: :math:`\hat k` for each datum; 0 where the largest weights are equal, infinite where all are zero.
+        effective_sample_size: That of the weights of each datum.
         draws: How many draws each is computed from.
     """
 
@@ -164,8 +164,21 @@ def pareto_k(model: Program, guide: Program, *batch: object, draws: int = 1000, 
     if draws < 25:
         raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
     log_weights = importance_log_weights(model, guide, *batch, draws=draws, batch_size=batch_size)
-    sizes = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
-    return ParetoK(torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy())), sizes, draws)
+    shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
+    return ParetoK(shapes, effective_sample_size(log_weights), draws)
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    r"""Kish's effective sample size of importance weights, :math:`(\sum w)^2 / \sum w^2`; 0 if all of them are zero.
+
+    Args:
+        log_weights: Their logarithms.
+
+    Shape:
+        ``(draws, *rows)`` to ``(*rows)``.
+    """
+    size = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    return torch.where((log_weights == -torch.inf).all(0), 0.0, size)
 
 
 def _blocks(model: Program, guide: Program, batch: tuple, draws: int, batch_size: int) -> Iterator[Tensor]:
@@ -173,6 +186,8 @@ def _blocks(model: Program, guide: Program, batch: tuple, draws: int, batch_size
     if draws < 1 or batch_size < 1:
         raise ValueError(f"`draws` and `batch_size` must be positive, got {draws} and {batch_size}")
     rows = count_rows(batch)
+    if not rows:
+        raise ValueError("`batch` must hold at least one datum, got none")
     for data in torch.arange(rows).split(max(1, batch_size // draws)):
         repeated = data.repeat(draws).split(batch_size)
         with as_evaluated(model, guide):
@@ -224,9 +239,11 @@ def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """k-hat along the last axis; 0 where the largest weights are equal, which leaves no tail to fit."""
     draws = log_weights.shape[-1]
     tails = np.sort(log_weights, -1)[:, -ceil(min(draws / 5, 3 * sqrt(draws))) :]
-    shapes = np.zeros(len(log_weights))
-    for row in np.flatnonzero(~(np.ptp(tails, -1) < 1e-3)):
-        shapes[row] = _psis_shape(log_weights[row])
+    none = tails[:, -1] == -np.inf
+    shapes = np.where(none, np.inf, 0.0)
+    for row in np.flatnonzero(~none):
+        if not np.ptp(tails[row]) < 1e-3:
+            shapes[row] = _psis_shape(log_weights[row])
     return shapes
 
 

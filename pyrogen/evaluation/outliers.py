@@ -50,7 +50,7 @@ def density_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
         ValueError: a log-probability is NaN, or the reference is not a vector.
     """
     ordered = _ordered(log_probs, reference)
-    return (1 + torch.searchsorted(ordered, log_probs.double(), right=True)) / (1 + len(ordered))
+    return (1 + torch.searchsorted(ordered, log_probs.double().contiguous(), right=True)) / (1 + len(ordered))
 
 
 def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
         ValueError: a log-probability is NaN, or the reference is not a vector.
     """
     ordered = _ordered(log_probs, reference)
-    above = 1 + len(ordered) - torch.searchsorted(ordered, log_probs.double(), right=False)
+    above = 1 + len(ordered) - torch.searchsorted(ordered, log_probs.double().contiguous(), right=False)
     low = density_p_value(log_probs, reference)
     return (2 * torch.minimum(low, above / (1 + len(ordered)))).clamp(max=1)
 
@@ -83,9 +83,12 @@ def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
         ``log_probs`` of any shape; ``reference`` is ``(n,)``.
 
     Raises:
-        ValueError: a log-probability is NaN, or the reference is not a vector.
+        ValueError: a log-probability is NaN, one of the reference is infinite, or the reference is not a vector.
     """
-    return (log_probs.double() - _ordered(log_probs, reference).mean()).abs()
+    mean = _ordered(log_probs, reference).mean()
+    if not mean.isfinite():
+        raise ValueError("`reference` must be finite: distances from its mean are taken")
+    return (log_probs.double() - mean).abs()
 
 
 def typicality_test(
@@ -106,13 +109,15 @@ def typicality_test(
         ``(m,)`` and ``(n,)``.
 
     Raises:
-        ValueError: a log-probability is NaN or infinite, or one is not a vector.
+        ValueError: a log-probability is NaN or infinite, or one is not a vector or empty.
     """
     _ordered(log_probs, reference)
-    pooled = torch.cat([log_probs.double().flatten(), reference.double()])
+    if log_probs.dim() != 1 or not len(log_probs):
+        raise ValueError(f"`log_probs` must have shape (m,), got {tuple(log_probs.shape)}")
+    pooled = torch.cat([log_probs.double(), reference.double()])
     if not pooled.isfinite().all():
         raise ValueError("`log_probs` and `reference` must be finite: their mean is tested")
-    m = log_probs.numel()
+    m = len(log_probs)
     labels = torch.zeros(len(pooled), 1, dtype=torch.double, device=pooled.device)
     labels[:m] = 1
     labels = torch.cat([labels, permuted(labels[:, 0], permutations, generator)], 1)
@@ -137,11 +142,14 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
         Both of the same shape.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a datum has probability zero under both, so that it has no ratio.
     """
     if log_probs.shape != background.shape:
         raise ValueError(f"`background` must have shape {tuple(log_probs.shape)}, got {tuple(background.shape)}")
-    return (background - log_probs).double()
+    ratio = background.double() - log_probs.double()
+    if ratio.isnan().any():
+        raise ValueError(f"`log_probs` and `background` must have a difference, got {int(ratio.isnan().sum())} NaN")
+    return ratio
 
 
 def _ordered(log_probs: Tensor, reference: Tensor) -> Tensor:

@@ -72,6 +72,9 @@ class EcdfNull:
         draws: Their largest value.
         repetitions: How many sets of uniform ranks are drawn; a p-value cannot be below ``1 / (repetitions + 1)``.
         generator: Of those sets.
+
+    Raises:
+        ValueError: there are no simulations or no draws.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class EcdfNull:
     ) -> None:
         from scipy.stats import binom
 
+        if simulations < 1 or draws < 1:
+            raise ValueError(f"`simulations` and `draws` must be positive, got {simulations} and {draws}")
         self.simulations = simulations
         self.fractions = np.arange(1, draws + 1) / (draws + 1)
         counts = np.arange(simulations + 1)[:, None]
@@ -91,7 +96,11 @@ class EcdfNull:
         self.null = np.sort(self._smallest_tail(drawn.cumsum(1)[:, :-1]))
 
     def test(self, ranks: Tensor) -> TestResult:
-        """Whether the ranks are uniform; the statistic is minus the decimal logarithm of the smallest tail."""
+        """Whether the ranks are uniform; the statistic is minus the decimal logarithm of the smallest tail.
+
+        Raises:
+            ValueError: a rank is out of range, or there are more or fewer ranks than ``simulations``.
+        """
         smallest = self._smallest_tail(self._counts(ranks)[None])[0]
         p_value = (1 + np.searchsorted(self.null, smallest * (1 + 1e-9), side="right")) / (1 + len(self.null))
         return TestResult(-log10(max(smallest, 1e-300)), float(p_value), "ECDF distance")
@@ -100,7 +109,8 @@ class EcdfNull:
         """The empirical distribution function with its simultaneous band.
 
         Raises:
-            ValueError: ``level`` is not between 0 and 1, or too close to 1 for the number of repetitions.
+            ValueError: ``level`` is not between 0 and 1, or too close to 1 for the number of repetitions; or as for
+                :meth:`test`.
         """
         from scipy.stats import binom
 
@@ -118,6 +128,8 @@ class EcdfNull:
 
     def _counts(self, ranks: Tensor) -> np.ndarray:
         histogram = _histogram(ranks, len(self.fractions))
+        if len(ranks) != self.simulations:
+            raise ValueError(f"`ranks` must hold {self.simulations} ranks, got {len(ranks)}")
         return histogram.cumsum()[:-1]
 
     def _smallest_tail(self, counts: np.ndarray) -> np.ndarray:

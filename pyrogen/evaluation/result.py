@@ -7,7 +7,7 @@ computed from, and says "lower bound" when it is printed; a :class:`TestResult` 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import floor, isfinite, isnan, log10, sqrt
+from math import floor, isfinite, log10, sqrt
 from statistics import NormalDist
 
 from torch import Tensor
@@ -132,7 +132,7 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
 
 def _rounded(value: float, error: float) -> str:
     """Value and error with one digit of the error, two where it starts with a one."""
-    if isnan(error) or not isfinite(value):
+    if not (isfinite(value) and isfinite(error)):
         return f"{value:.4g} ± {error:.2g}"
     if error == 0:
         return f"{value:.6g} ± 0"

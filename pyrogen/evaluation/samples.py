@@ -127,7 +127,7 @@ def pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if min(len(x), len(y)) < 2:
         raise ValueError(f"`x` and `y` must hold at least two draws each, got {len(x)} and {len(y)}")
     pooled = torch.cat([x.detach().reshape(len(x), -1), y.detach().reshape(len(y), -1)])
-    if not pooled.is_floating_point():
+    if not pooled.is_floating_point() or pooled.element_size() < 4:  # no distances in half precision
         pooled = pooled.to(torch.get_default_dtype())
     bad = (~pooled.isfinite()).any(1).sum()
     if bad:
@@ -151,11 +151,20 @@ def permuted(labels: Tensor, permutations: int, generator: torch.Generator | Non
     Raises:
         ValueError: ``permutations`` is not positive.
     """
-    if permutations < 1:
-        raise ValueError(f"`permutations` must be positive, got {permutations}")
+    require_permutations(permutations)
     device = generator.device if generator is not None else labels.device
     order = torch.rand(permutations, len(labels), generator=generator, device=device).argsort(1)
     return labels[order.to(labels.device)].T
+
+
+def require_permutations(permutations: int) -> None:
+    """Refuses a permutation test without permutations.
+
+    Raises:
+        ValueError: ``permutations`` is not positive.
+    """
+    if permutations < 1:
+        raise ValueError(f"`permutations` must be positive, got {permutations}")
 
 
 def _pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Scoring data with a module: rows in chunks, without gradients, in evaluation mode; and what the scores mean."""
+"""Scoring data with a module: without gradients, in evaluation mode; and what the scores mean."""
 
 from __future__ import annotations
 
@@ -7,73 +7,55 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyrogen.core.chunks import evaluating
+from pyrogen.core.chunks import evaluating, log_prob
 from pyrogen.core.density import Density, density_of, weakest
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
+from pyrogen.core.shapes import Context, ContextShape, batch_shape_of, context_batch_shape, flatten_batch
 
 Model = DistributionModule | Distribution
 
 
 class Scores(NamedTuple):
-    """Log-probabilities in double precision, what they mean, and the distribution of the last chunk."""
+    """Log-probabilities in double precision, what they mean, and the distribution of the first datum."""
 
     log_probs: Tensor
     density: Density
     distribution: Distribution
 
 
-def score(module: Model, x: Tensor, context: Context, batch_size: int) -> Scores:
+def score(model: Model, x: Tensor, context: Context, batch_size: int) -> Scores:
     """The log-probability of each datum.
 
     Raises:
         NotImplementedError: the module is implicit.
-        ValueError: a shape does not fit, there are no data, or a log-probability is NaN.
+        ValueError: a shape does not fit, there are no data, ``batch_size`` is not positive, or a log-probability is
+            NaN.
     """
+    module = model if isinstance(model, DistributionModule) else _Given(model)
     batch_shape = batch_shape_of(x, module.event_shape, "x")
     if not batch_shape.numel():
         raise ValueError(f"`x` must hold at least one datum, got shape {tuple(x.shape)}")
-    densities, values = [getattr(module, "density", "exact")], []
-    _require_log_prob(module, densities[0])
-    with as_evaluated(module):
-        for rows, row_context in rows_in_chunks(module, x, context, batch_size):
-            distribution = _distribution(module, row_context)
-            densities.append(density_of(distribution))
-            _require_log_prob(module, densities[-1])
-            values.append(distribution.log_prob(rows).double())
-    log_probs = torch.cat(values)
-    bad = log_probs.isnan().nonzero()
-    if len(bad):
-        raise ValueError(
-            f"log_prob of {name_of(module)} is NaN at {len(bad)} of {len(log_probs)} rows, the first is {int(bad[0])}"
-        )
-    return Scores(log_probs.reshape(batch_shape), weakest(*densities), distribution)
-
-
-def rows_in_chunks(module: Model, x: Tensor, context: Context, batch_size: int) -> Iterator[tuple[Tensor, Context]]:
-    """The data and their contexts as rows, ``batch_size`` at a time.
-
-    Raises:
-        ValueError: a shape does not fit, or ``batch_size`` is not positive.
-    """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be positive, got {batch_size}")
-    context_shape = getattr(module, "context_shape", None)
-    batch_shape = batch_shape_of(x, module.event_shape, "x")
-    shape = context_batch_shape(context, context_shape)
+    shape = context_batch_shape(context, module.context_shape)
     if not broadcasts_to(shape, batch_shape):
         raise ValueError(f"`context` must broadcast to the batch {tuple(batch_shape)} of `x`, got {tuple(shape)}")
-    rows = flatten_batch(x, module.event_shape)
-    contexts = _context_rows(context, context_shape, batch_shape)
-    for start in range(0, len(rows), batch_size):
-        window = slice(start, start + batch_size)
-        if isinstance(contexts, Mapping):
-            yield rows[window], {key: value[window] for key, value in contexts.items()}
-        else:
-            yield rows[window], None if contexts is None else contexts[window]
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be positive, got {batch_size}")
+    _require_log_prob(model, module.density)
+    with as_evaluated(module):
+        distribution = module(_first(context, module.context_shape))
+    density = weakest(module.density, density_of(distribution))
+    _require_log_prob(model, density)
+    log_probs = log_prob(module, x, context, rows=batch_size).double()
+    bad = log_probs.flatten().isnan().nonzero()
+    if len(bad):
+        raise ValueError(
+            f"log_prob of {name_of(model)} is NaN at {len(bad)} of {log_probs.numel()} rows, the first is {int(bad[0])}"
+        )
+    return Scores(log_probs, density, distribution)
 
 
 @contextmanager
@@ -110,6 +92,27 @@ def broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:
     return trailing is not None and all(size in (1, goal) for size, goal in zip(shape, trailing, strict=True))
 
 
+class _Given(DistributionModule):
+    """A distribution as the module that always gives it.
+
+    Raises:
+        ValueError: the distribution has batch dimensions.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        if distribution.batch_shape:
+            raise ValueError(
+                f"`module` must have an empty batch shape, got {name_of(distribution)} of "
+                f"{tuple(distribution.batch_shape)}"
+            )
+        super().__init__(tuple(distribution.event_shape))
+        self.distribution = distribution
+        self.density = density_of(distribution)
+
+    def forward(self, context: Context = None) -> TorchDistributionMixin:
+        return self.distribution
+
+
 def _require_log_prob(module: Model, density: Density) -> None:
     if density is None:
         raise NotImplementedError(
@@ -117,23 +120,8 @@ def _require_log_prob(module: Model, density: Density) -> None:
         )
 
 
-def _distribution(module: Model, context: Context) -> Distribution:
-    if not isinstance(module, Distribution):
-        return module(context)
-    if module.batch_shape:
-        raise ValueError(
-            f"`module` must have an empty batch shape, got {name_of(module)} of {tuple(module.batch_shape)}"
-        )
-    return module
-
-
-def _context_rows(context: Context, context_shape: ContextShape, batch_shape: torch.Size) -> Context:
-    if context is None:
-        return None
-    if not isinstance(context_shape, Mapping):
-        return _rows(context, context_shape, batch_shape)
-    return {key: _rows(context[key], shape, batch_shape) for key, shape in context_shape.items()}
-
-
-def _rows(value: Tensor, event_shape: Shape, batch_shape: torch.Size) -> Tensor:
-    return flatten_batch(value.expand(*batch_shape, *event_shape), event_shape)
+def _first(context: Context, context_shape: ContextShape) -> Context:
+    """The context of the first datum, with one batch dimension."""
+    if isinstance(context, Mapping):
+        return {key: flatten_batch(context[key], shape)[:1] for key, shape in context_shape.items()}
+    return None if context is None else flatten_batch(context, context_shape)[:1]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -114,4 +115,4 @@ def _data_plate(samples: list[dict], rows: int, what: str) -> str:
 
 
 def _is_bookkeeping(node: dict) -> bool:
-    return type(node["fn"]).__name__ == "_Subsample" or bool(node["infer"].get("_deterministic"))
+    return site_is_subsample(node) or bool(node["infer"].get("_deterministic"))

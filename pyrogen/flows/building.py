@@ -22,6 +22,10 @@ from .coupling import CouplingLayer
 from .linear import Mixing, Standardize
 from .model import Flow
 
+_FEW = 16
+"""Below so many elements a matrix between autoregressive layers helps; above it overfits small data (measured)."""
+_SMALL = 4
+
 
 @dataclass(frozen=True)
 class Design:
@@ -30,7 +34,7 @@ class Design:
     layers: int
     hidden: tuple[int, ...]
     classes: int | None
-    mixing: bool
+    mixing: bool | None
     standardize: bool
     interval: tuple[float, float] | None
     dropout: float
@@ -67,6 +71,8 @@ def autoregressive(
     """
     event_shape = as_shape(event_shape, "event_shape")
     size = prod(event_shape)
+    if design.mixing is None:
+        design = replace(design, mixing=size < _FEW)
     if dependence is not None:
         design = replace(design, mixing=False)
         if len(dependence) != size or any(len(row) != size for row in dependence):
@@ -114,7 +120,10 @@ def _order(size: int, index: int) -> list[int]:
     The shuffles are always the same, so that a rebuilt flow is the same flow. On digits they are worth three nats
     against the given order and its reverse alone.
     """
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(index // 2)).tolist()
+    if size < _SMALL:  # a shuffle may well repeat the order of the layer before
+        order = list(range(size))
+    else:
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(index // 2)).tolist()
     return order if index % 2 == 0 else order[::-1]
 
 

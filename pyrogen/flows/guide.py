@@ -28,7 +28,7 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.infer.autoguide.initialization import init_to_median
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import Distribution, biject_to, register_kl
+from torch.distributions import biject_to, register_kl
 
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape
@@ -201,8 +201,8 @@ class _Point(dist.Delta):
     """A point mass whose log-density counts in its divergence, which Pyro's leaves out (``TraceMeanField_ELBO``)."""
 
 
-@register_kl(_Point, Distribution)
-def _divergence(point: _Point, prior: Distribution) -> Tensor:
+@register_kl(_Point, dist.Distribution)
+def _divergence(point: _Point, prior: dist.Distribution) -> Tensor:
     return point.log_density - prior.log_prob(point.v)
 
 

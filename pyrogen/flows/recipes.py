@@ -119,7 +119,7 @@ def affine_autoregressive(
     log_scale_bound: float = 3.0,
     dependence: Sequence[Sequence[bool]] | None = None,
     fast_sampling: bool = False,
-    mixing: bool = False,
+    mixing: bool | None = None,
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
@@ -138,7 +138,8 @@ def affine_autoregressive(
             cycles; every layer then has the same and ``mixing`` is off.
         fast_sampling: Whether draws take one pass and densities a sweep over the elements (for variational inference),
             instead of densities one pass and draws a sweep (for fitting data).
-        mixing: Whether a learned matrix mixes the elements before each layer.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
+            16 of them and no ``dependence``.
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
@@ -176,7 +177,7 @@ def spline_autoregressive(
     classes: int | None = None,
     dependence: Sequence[Sequence[bool]] | None = None,
     fast_sampling: bool = False,
-    mixing: bool = False,
+    mixing: bool | None = None,
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
@@ -194,7 +195,8 @@ def spline_autoregressive(
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         dependence: As for :func:`affine_autoregressive`.
         fast_sampling: As for :func:`affine_autoregressive`.
-        mixing: Whether a learned matrix mixes the elements before each layer.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
+            16 of them and no ``dependence``.
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
@@ -227,7 +229,7 @@ def neural_autoregressive(
     classes: int | None = None,
     dependence: Sequence[Sequence[bool]] | None = None,
     fast_sampling: bool = False,
-    mixing: bool = False,
+    mixing: bool | None = None,
     standardize: bool = True,
     interval: tuple[float, float] | None = None,
     dropout: float = 0.0,
@@ -244,7 +246,8 @@ def neural_autoregressive(
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         dependence: As for :func:`affine_autoregressive`.
         fast_sampling: As for :func:`affine_autoregressive`.
-        mixing: Whether a learned matrix mixes the elements before each layer.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
+            16 of them and no ``dependence``.
         standardize: Whether the first batch in training sets mean and scale of the data.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.

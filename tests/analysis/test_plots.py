@@ -76,21 +76,25 @@ def test_running_mean():
     np.testing.assert_allclose(_running_mean(values, 2), [1, 1.5, 4, 5])
 
 
-def test_the_simultaneous_band_holds_whole_curves_as_often_as_it_says():
-    count, draws = 100, 49
-    uniform = (np.arange(draws + 1) + 1) / (draws + 1)
-    low, high = _simultaneous_band(count, uniform, 0.9)
-    generator = np.random.default_rng(7)
-    inside = []
-    for _ in range(1000):
-        ranks = np.sort(generator.integers(0, draws + 1, count))
-        curve = np.searchsorted(ranks, np.arange(draws + 1), side="right") / count - uniform
-        inside.append(((curve >= low - 1e-9) & (curve <= high + 1e-9)).all())
-    error = (0.9 * 0.1 / 1000 + 0.9 * 0.1 / 2000) ** 0.5  # of the count here and of the simulation inside
-    assert abs(np.mean(inside) - 0.9) < 4 * error
-    narrow = stats.binom.ppf([0.05, 0.95], count, 0.5) / count - 0.5
-    assert low[24] < narrow[0]
-    assert high[24] > narrow[1]
+def test_the_curves_and_the_band_are_those_of_evaluation():
+    ranks = {"uniform": torch.randint(0, 50, (200,)), "narrow": 25 + torch.randint(-5, 6, (200,))}
+    null = EcdfNull(200, 49, generator=torch.Generator().manual_seed(0))
+    axes = rank_ecdf(ranks, 49, level=0.9).axes[0]
+    curves = {line.get_label(): line.get_ydata() for line in axes.lines}
+    uniform = np.linspace(0, 1, 51)
+    for name, values in ranks.items():
+        band = null.band(values, 0.9)
+        np.testing.assert_allclose(curves[name][1:-1], band.ecdf.numpy() - uniform[1:-1], atol=1e-12)
+        assert curves[name][0] == curves[name][-1] == 0
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert np.isclose(corners[:, 1].max(), (band.upper.numpy() - uniform[1:-1]).max())
+    assert np.isclose(corners[:, 1].min(), (band.lower.numpy() - uniform[1:-1]).min())
+
+
+def test_a_figure_leaves_the_generators_alone():
+    before = torch.get_rng_state()
+    rank_ecdf({"a": torch.arange(10)}, 9)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_areas_under_the_curve_are_in_the_legend():
@@ -107,6 +111,8 @@ def test_areas_under_the_curve_are_in_the_legend():
         (lambda: posterior_images(images(8), images(8, 8), images(3, 8, 8)), "`truth` must have shape"),
         (lambda: posterior_images(None, images(8, 8), images(8, 8)), "`draws` must have shape"),
         (lambda: rank_histogram({"a": [3]}, 2), "must lie between 0 and draws = 2"),
+        (lambda: rank_ecdf({"a": [0.5]}, 2), "must be integers"),
+        (lambda: rank_ecdf({"a": [0, 1], "b": [0]}, 2), "must hold 2 ranks, got 1"),
     ],
 )
 def test_errors_name_the_argument(call, message):

@@ -85,6 +85,21 @@ def test_a_copy_trains_apart_from_its_original():
     assert not same(weights(other), after)
 
 
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_an_original_and_its_copy_train_in_one_program(how):
+    first = Gaussian()
+    second = twin(first, how)
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("first", first(), obs=x)
+            pyro.sample("second", second(), obs=-x)
+
+    train(program, lambda x: None, Trace_ELBO(), torch.randn(64, 2) + 3, steps=10)
+    assert (first.loc > 0).all()
+    assert (second.loc < 0).all()
+
+
 def test_nested_modules_train_every_parameter_once():
     x = torch.randn(64, 2) + 3
     vae = Latent(pg.flows.affine_coupling((2,), layers=2, hidden=(8,)), decoder(), encoder())

@@ -57,7 +57,7 @@ def test_both_processes_end_with_the_same_weights_and_history(name, folder):
 
 @pytest.mark.parametrize("name", ["likelihood", "validated"])
 def test_losses_are_those_of_one_process_with_the_joint_batch(name, folder):
-    """Three epochs of 33 rows in minibatches of 8: the last holds one row, so one process has none."""
+    """Minibatches of 5 do not divide evenly, and the last of 31 rows holds one, so that one process has none."""
     outcome, tensors = ranks(folder, name)[0]
     module, result = alone(name)
     assert outcome["losses"][0] == pytest.approx(result.history.loss, rel=1e-4)

@@ -172,3 +172,15 @@ def test_gradients_are_those_of_finite_differences():
     loc, log_scale, x = torch.randn(3, 4, 2, dtype=torch.float64)
     inputs = tuple(t.requires_grad_() for t in (loc, log_scale, x))
     assert torch.autograd.gradcheck(lambda a, b, c: DiagonalNormal(a, b, 1).log_prob(c), inputs)
+
+
+def test_divergences_broadcast_and_refuse_other_events():
+    q = DiagonalNormal(torch.randn(3), torch.randn(3))
+    for p in (StandardNormal((3,), q.loc, (5,)), DiagonalNormal(torch.zeros(5, 3), torch.zeros(5, 3))):
+        expected = kl_divergence(dist.Normal(q.loc, q.stddev).to_event(1), dist.Normal(p.mean, p.stddev).to_event(1))
+        assert kl_divergence(q, p).shape == (5,)
+        assert torch.allclose(kl_divergence(q, p), expected)
+    zeros = torch.zeros(5, 3)
+    for p in (StandardNormal((5, 3), q.loc), DiagonalNormal(zeros, zeros, 2), dist.Normal(zeros, 1.0).to_event(2)):
+        with pytest.raises(NotImplementedError):
+            kl_divergence(q, p)

@@ -238,3 +238,54 @@ def test_ranks_out_of_range_are_refused():
         chi_square_test(torch.arange(10), 9, bins=11)
     with pytest.raises(ValueError, match="`level` must be at most"):
         EcdfNull(20, 9, repetitions=99).band(torch.arange(10).repeat(2), 0.9999)
+    with pytest.raises(ValueError, match="`ranks` must hold 10 ranks, got 20"):
+        EcdfNull(10, 9).test(torch.randint(0, 10, (20,)))
+    with pytest.raises(ValueError, match="`ranks` must hold 10 ranks, got 5"):
+        EcdfNull(10, 9).band(torch.randint(0, 10, (5,)))
+    with pytest.raises(ValueError, match="`simulations` and `draws` must be positive"):
+        EcdfNull(10, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"simulations": 0}, "`simulations`, `draws` and `batch_size` must be positive, got 0, 49"),
+        ({"draws": 0}, "must be positive, got 600, 0"),
+        ({"batch_size": 0}, "must be positive, got 600, 49 and 0"),
+        ({"coordinates": ["w"]}, r"`coordinates` must name latent sites \['z'\], got \['w'\]"),
+        ({"quantities": {"sum": lambda latents, data: latents["z"].sum()}}, r"'sum' must give one number a row"),
+        ({"quantities": {"log_joint": lambda latents, data: latents["z"].sum(1)}}, "names of their own"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(Amortized(guide, ["y"]), **options)
+
+
+def test_a_name_is_one_name():
+    def named(size=1):
+        with pyro.plate("data", size):
+            z = pyro.sample("latent", dist.Normal(0.0, 1.0))
+            pyro.sample("data_point", dist.Normal(z, NOISE))
+
+    def named_guide(y):
+        with pyro.plate("data", len(y)):
+            pyro.sample("latent", dist.Normal(GAIN * y, ROOT))
+
+    posterior = Amortized(named_guide, "data_point")
+    calibration = simulation_based_calibration(
+        named, posterior, observed="data_point", coordinates="latent", simulations=20
+    )
+    assert list(calibration.ranks) == ["log_likelihood", "log_joint", "latent"]
+
+
+def test_a_guide_of_auxiliary_sites_has_draws_but_no_density():
+    def auxiliary(y):
+        with pyro.plate("data", len(y)):
+            u = pyro.sample("u", dist.Normal(GAIN * y, ROOT).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u, event_dim=1))
+
+    posterior = Amortized(auxiliary, ["y"])
+    assert calibrate(posterior).test().p_value > 0.01
+    with pytest.raises(NotImplementedError, match=r"auxiliary sites \['u'\]"):
+        calibrate(posterior, quantities={"log_q": posterior.log_prob})

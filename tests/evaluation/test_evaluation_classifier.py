@@ -88,3 +88,6 @@ def test_errors_name_the_argument():
         classifier_test(torch.zeros(5, 2), torch.zeros(5, 3))
     with pytest.raises(ValueError, match="at least `folds` = 5 draws each, got 9 and 3"):
         cross_validated_classifier_test(torch.randn(9, 2), torch.randn(3, 2))
+    for test in (classifier_test, cross_validated_classifier_test):
+        with pytest.raises(ValueError, match="`permutations` must be positive, got 0"):
+            test(torch.randn(20, 2), torch.randn(20, 2), permutations=0)

@@ -222,3 +222,26 @@ def test_bayes_rule_gives_the_closed_form():
     torch.testing.assert_close(posterior.exp().sum(-1), torch.ones(3, 5, dtype=torch.double))
     uniform = bayes_classifier(Labelled(means), x, 4)
     torch.testing.assert_close(uniform, bayes_classifier(Labelled(means), x, 4, torch.full((4,), -7.0)))
+
+
+def test_a_single_datum_and_a_shared_label():
+    torch.manual_seed(0)
+    means, x = torch.randn(4, 2), torch.randn(3, 5, 2)
+    module = Labelled(means)
+    whole = bayes_classifier(module, x, 4)
+    torch.testing.assert_close(bayes_classifier(module, x[1, 2], 4), whole[1, 2])
+    expected = module(torch.tensor(3)).log_prob(x).double()
+    torch.testing.assert_close(log_probs(module, x, torch.tensor(3), batch_size=4), expected)
+    torch.testing.assert_close(log_probs(module, x[0, 0], torch.tensor(3)), expected[0, 0])
+
+
+def test_classifiers_need_labels_and_classes():
+    with pytest.raises(ValueError, match="`classes` must be positive, got 0"):
+        bayes_classifier(Labelled(torch.zeros(2, 2)), torch.zeros(3, 2), 0)
+    with pytest.raises(ValueError, match="`module` must take labels"):
+        bayes_classifier(STANDARD, torch.zeros(3, 2), 2)
+
+
+def test_a_difference_needs_equal_events():
+    with pytest.raises(ValueError, match=r"`baseline` must have events of shape \(2,\), got \(\)"):
+        log_likelihood_difference(STANDARD, dist.Normal(0.0, 1.0), torch.zeros(2, 2))

@@ -22,7 +22,7 @@ from pyrogen.evaluation import (
     log_likelihood,
     pareto_k,
 )
-from pyrogen.evaluation.importance import _pareto_k
+from pyrogen.evaluation.importance import _pareto_k, effective_sample_size
 
 LOADINGS = torch.tensor([[1.0, 0.3], [-0.5, 0.8], [0.2, -1.0]])
 NOISE = 0.5
@@ -284,3 +284,31 @@ def test_both_lines_of_arviz_give_the_same(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
     monkeypatch.setitem(sys.modules, "arviz_stats.base", later)
     np.testing.assert_allclose(_pareto_k(log_weights), expected)
+
+
+def test_no_data_have_no_weights(x):
+    with pytest.raises(ValueError, match="`batch` must hold at least one datum"):
+        importance_log_weights(model, guide, x[:0], draws=2)
+
+
+def test_weights_that_are_all_zero_are_trusted_by_nobody():
+    def interval(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(torch.tensor(0.0), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def beyond(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(torch.tensor(2.0), 3.0))
+
+    with pyro.validation_enabled(False):
+        result = pareto_k(interval, beyond, torch.zeros(3), draws=100)
+    assert (result.values == float("inf")).all()
+    assert (result.effective_sample_size == 0).all()
+    assert result.share_above == 1.0
+
+
+def test_the_effective_sample_size_of_equal_and_of_single_weights():
+    log_weights = torch.stack([torch.zeros(8), torch.full((8,), -float("inf"))], 1).double()
+    log_weights[0, 1] = -900.0
+    torch.testing.assert_close(effective_sample_size(log_weights), torch.tensor([8.0, 1.0], dtype=torch.double))

@@ -152,3 +152,16 @@ def test_errors_name_the_argument():
         auroc(torch.zeros(3), torch.zeros(1))
     with pytest.raises(ValueError, match="`inliers` must hold numbers"):
         auroc(torch.tensor([0.0, float("nan")]), torch.zeros(3))
+    for empty in (torch.zeros(0), torch.zeros(2, 2), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"`log_probs` must have shape \(m,\)"):
+            typicality_test(empty, torch.zeros(3))
+    with pytest.raises(ValueError, match="`reference` must be finite"):
+        typicality(torch.zeros(3), torch.tensor([0.0, float("-inf")]))
+    with pytest.raises(ValueError, match="must have a difference, got 1 NaN"):
+        likelihood_ratio(torch.tensor([float("-inf"), 0.0]), torch.tensor([float("-inf"), 0.0]))
+
+
+@pytest.mark.parametrize("p_value", [density_p_value, two_sided_p_value])
+def test_strided_scores_have_the_ranks_of_contiguous_ones(p_value):
+    scores, reference = torch.randn(3, 4), torch.randn(20)
+    assert torch.equal(p_value(scores.T, reference), p_value(scores, reference).T)

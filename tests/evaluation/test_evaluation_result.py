@@ -58,3 +58,7 @@ def test_a_permutation_p_value_counts_the_data_as_one_permutation():
     assert permutation_p_value(5.0, null) == pytest.approx(1 / 5)
     assert permutation_p_value(2.0, null) == pytest.approx(3 / 5)  # an equal one counts against the data
     assert permutation_p_value(-1.0, null) == pytest.approx(1.0)
+
+
+def test_an_infinite_error_can_be_written():
+    assert str(Estimate(1.0, float("inf"))) == "1 ± inf nats (exact)"

@@ -159,6 +159,13 @@ def test_images_and_integers_are_points():
     assert squared_mmd(x, y) == pytest.approx(squared_mmd(x.flatten(1).float(), y.flatten(1).float()), abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.bool])
+def test_draws_in_low_precision_are_points(dtype):
+    x, y = (torch.randn(2, 30, 3) > 0).to(dtype)
+    assert squared_mmd(x, y) == squared_mmd(x.float(), y.float())
+    assert mmd_test(x, y, permutations=19).p_value > 0.0
+
+
 def test_errors_name_the_argument():
     x = torch.randn(5, 2)
     with pytest.raises(ValueError, match="`x` and `y` must have shapes"):

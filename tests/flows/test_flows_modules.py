@@ -115,7 +115,7 @@ def test_sweep_equals_iteration_with_gradients(recipe):
     assert torch.autograd.gradcheck(lambda z, c: flow.bijections[0](c).forward_and_log_det(z), (z, context))
 
 
-@pytest.mark.parametrize("scale", [0.05, 0.4])
+@pytest.mark.parametrize("scale", [0.005, 0.4])
 @pytest.mark.parametrize("recipe", [flows.affine_autoregressive, flows.spline_autoregressive])
 def test_iterating_all_levels_and_going_level_by_level_agree(recipe, scale, monkeypatch):
     """With small weights the iteration settles, with large ones it gives up: one answer, gradients included."""
@@ -135,7 +135,7 @@ def test_iterating_all_levels_and_going_level_by_level_agree(recipe, scale, monk
     guess = module._guess
     monkeypatch.setattr(module, "_guess", lambda *given: settled.append(found := guess(*given)) or found)
     first = answer()
-    assert (settled[0] is not None) == (scale == 0.05)
+    assert (settled[0] is not None) == (scale == 0.005)
     monkeypatch.setattr(module, "_MANY", 1000)
     for one, other in zip(first, answer(), strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,117 @@
+r"""The marginal of a latent-variable model, as a Pyro distribution: ancestral draws, importance-weighted scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from pyrogen.core.shapes import batch_shape_of
+
+
+class Program(Protocol):
+    """What a marginal asks of a model and its guide, with the context already in place."""
+
+    def draw(self, shape: torch.Size) -> Tensor:
+        """Ancestral draws, ``(*shape, *event)``."""
+
+    def log_weights(self, x: Tensor) -> Tensor:
+        """The logarithms of importance weights of events ``(*batch, *event)``: ``(draws, *batch)``."""
+
+    def support(self) -> constraints.Constraint:
+        """Of one event."""
+
+
+class Marginal(TorchDistribution):
+    r"""The marginal :math:`p(x) = \int p(x, z) \, dz` of a model with a guide.
+
+    ``sample`` is ancestral. ``log_prob`` is the logarithm of an average of importance weights with fresh noise for
+    every row, a lower bound in expectation:
+
+    .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x) .
+
+    A row that holds NaN has ``log_prob`` NaN, one that holds an infinity minus infinity (with validation off); neither
+    touches the other rows or their gradients.
+
+    Args:
+        program: How to draw and to weigh.
+        batch_shape: That of the context, possibly expanded.
+        event_shape: Shape of one event.
+
+    References:
+        Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+    density = "lower bound"
+
+    def __init__(
+        self,
+        program: Program,
+        batch_shape: Iterable[int],
+        event_shape: Iterable[int],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.program = program
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.program.support()
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("a marginal has no closed-form mean; average draws instead")
+
+    @property
+    def variance(self) -> Tensor:
+        raise NotImplementedError("a marginal has no closed-form variance; use that of draws instead")
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Marginal:
+        expanded = Marginal(self.program, batch_shape, self.event_shape, validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        with torch.no_grad():
+            return self.program.draw(torch.Size(sample_shape) + self.batch_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
+            self._validate_sample(value)
+        value = value.expand(batch + self.event_shape)
+        if not value.is_floating_point():
+            return _log_mean_exp(self.program.log_weights(value))
+        finite = value.isfinite()
+        whole = _all(finite, len(self.event_shape))
+        bound = _log_mean_exp(self.program.log_weights(torch.where(_wide(whole, finite), value, self._inside(value))))
+        missing = ~_all(~value.isnan(), len(self.event_shape))
+        return torch.where(whole, bound, torch.where(missing, math.nan, -math.inf).to(bound))
+
+    def _inside(self, value: Tensor) -> Tensor:
+        """An event inside the support, which takes the place of rows that are not finite."""
+        support = self.support
+        if support.is_discrete:
+            return torch.zeros_like(value)
+        transform = biject_to(support)
+        return transform(value.new_zeros(transform.inverse_shape(self.event_shape)))
+
+
+def _log_mean_exp(log_weights: Tensor) -> Tensor:
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def _all(flags: Tensor, event_dim: int) -> Tensor:
+    return flags.flatten(-event_dim).all(-1) if event_dim else flags
+
+
+def _wide(flags: Tensor, like: Tensor) -> Tensor:
+    return flags.reshape(flags.shape + (1,) * (like.dim() - flags.dim()))

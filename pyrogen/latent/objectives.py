@@ -1,0 +1,285 @@
+r"""Objectives for variational autoencoders: bounds of the evidence, and gradients of them with less noise.
+
+All are losses in nats per datum of a :class:`~pyrogen.latent.model.VAE` on a minibatch ``(x, context)``. They run the
+three parts directly, without Pyro's handlers, on the noise that Pyro would use. With :math:`K` draws
+:math:`z_k \sim q(z \mid x)` and weights :math:`w_k = p(x, z_k) / q(z_k \mid x)`:
+
+=================================  ====================================================================================
+:class:`Elbo`                      :math:`\frac1K \sum_k \log w_k`
+:class:`StickingTheLanding`        the same bound; its gradient is without noise where the posterior is the true one
+:class:`ImportanceWeighted`        :math:`\log \frac1K \sum_k w_k`, tighter
+:class:`DoublyReparameterized`     the same bound; its gradient in the posterior does not vanish with many draws
+:class:`Renyi`                     :math:`\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}`
+=================================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import is_identically_zero
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from pyrogen.core.shapes import Context
+from pyrogen.core.turn import frozen
+
+from .parts import check_draws, check_exact
+
+if TYPE_CHECKING:
+    from .model import VAE
+
+
+class Elbo(nn.Module):
+    r"""Minus the evidence lower bound: distortion plus rate.
+
+    .. math::
+        -\mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] + \beta \max(\lambda, \operatorname{KL}(q(z \mid x) \,\|\, p(z)))
+
+    Equal, on the same noise, to Pyro's ``Trace_ELBO`` on the model and guide of the VAE divided by the number of rows,
+    and with ``analytic_kl`` to ``TraceMeanField_ELBO``. A posterior that is not reparameterised is trained by the score
+    function, as Pyro does, without a baseline.
+
+    Args:
+        vae: The VAE.
+        draws: How many draws of the posterior to average over.
+        beta: Weight of the rate; other than one it is a bound no longer, but a trade of distortion for rate. It may be
+            set between steps, to anneal it.
+        free_nats: The rate, averaged over the minibatch, costs at least so much: below, nothing pushes the posterior
+            towards the prior.
+        analytic_kl: Whether the rate is the closed form registered with torch, instead of an average over the draws.
+
+    Raises:
+        ValueError: ``draws`` is not positive, or ``beta`` or ``free_nats`` is negative.
+
+    References:
+        Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
+        Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework",
+        https://openreview.net/forum?id=Sy2fzU9gl
+        Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow" (free bits),
+        https://arxiv.org/abs/1606.04934
+    """
+
+    def __init__(
+        self, vae: VAE, *, draws: int = 1, beta: float = 1.0, free_nats: float = 0.0, analytic_kl: bool = False
+    ) -> None:
+        super().__init__()
+        if draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {draws}")
+        if beta < 0 or free_nats < 0:
+            raise ValueError(f"`beta` and `free_nats` must not be negative, got {beta} and {free_nats}")
+        self.vae = vae
+        self.draws = draws
+        self.beta = beta
+        self.free_nats = free_nats
+        self.analytic_kl = analytic_kl
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        posterior, prior = self.vae.posterior_at(x, context), self.vae.prior_at(context)
+        z = posterior(_sample_shape(self.draws))
+        distortion = -self.vae.likelihood_at(z, context).log_prob(x)
+        if self.analytic_kl and posterior.has_rsample:
+            return self._loss(distortion, _closed_form(posterior, prior))
+        parts = posterior.score_parts(z)
+        log_prior = prior.log_prob(z)
+        if is_identically_zero(parts.score_function):
+            return self._loss(distortion, parts.log_prob - log_prior)
+        if self.analytic_kl:
+            rate = _closed_form(posterior, prior)
+            return self._loss(distortion, rate) + _score(distortion, parts.score_function)
+        rate, pathwise = parts.log_prob - log_prior, parts.entropy_term - log_prior
+        weight = self.beta * (rate.mean() >= self.free_nats)
+        score = _score(distortion + weight * rate, parts.score_function)
+        return self._loss(distortion, rate.detach() + pathwise - pathwise.detach()) + score
+
+    def _loss(self, distortion: Tensor, rate: Tensor) -> Tensor:
+        rate = rate.mean()
+        if self.free_nats:
+            rate = rate.clamp(min=self.free_nats)
+        return distortion.mean() + (rate if self.beta == 1 else self.beta * rate)
+
+
+class StickingTheLanding(nn.Module):
+    r"""Minus the evidence lower bound, by the path derivative alone.
+
+    The gradient of :math:`\log q_\phi(z \mid x)` in :math:`\phi` at fixed :math:`z` has expectation zero and is left
+    out. The bound and the expected gradient are those of :class:`Elbo`; at the true posterior every draw's gradient in
+    :math:`\phi` is zero. Costs a second run of the posterior's network, forwards only.
+
+    Args:
+        vae: The VAE; its posterior must be reparameterised.
+        draws: How many draws of the posterior to average over.
+
+    Raises:
+        ValueError: ``draws`` is not positive.
+        NotImplementedError: the posterior is not reparameterised (when called).
+
+    References:
+        Roeder, Wu and Duvenaud 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
+        inference", https://arxiv.org/abs/1703.09194
+    """
+
+    def __init__(self, vae: VAE, *, draws: int = 1) -> None:
+        super().__init__()
+        if draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {draws}")
+        self.vae = vae
+        self.draws = draws
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        posterior = self.vae.posterior_at(x, context)
+        z = _differentiable_draws(posterior, _sample_shape(self.draws))
+        return -_log_weights_by_path(self.vae, z, x, context).mean()
+
+
+class ImportanceWeighted(nn.Module):
+    r"""Minus the importance-weighted bound, :math:`-\log \frac1K \sum_k w_k`; all draws run at once.
+
+    Args:
+        vae: The VAE, of parts with exact densities and a reparameterised posterior.
+        draws: :math:`K`.
+
+    Raises:
+        ValueError: ``draws`` is not positive, or a part has a density that is not exact.
+        NotImplementedError: the posterior is not reparameterised (when called).
+
+    References:
+        Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
+    """
+
+    def __init__(self, vae: VAE, *, draws: int) -> None:
+        super().__init__()
+        check_draws(vae, draws)
+        self.vae = vae
+        self.draws = draws
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        log_weights = _log_weights(self.vae, x, context, self.draws)
+        return math.log(self.draws) - log_weights.logsumexp(0).mean()
+
+
+class DoublyReparameterized(nn.Module):
+    r"""Minus the importance-weighted bound, with the doubly reparameterised gradient in the posterior.
+
+    With normalised weights :math:`\tilde w_k`, the gradient in the posterior's parameters :math:`\phi` is
+
+    .. math:: \sum_k \tilde w_k^2 \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi},
+
+    of the same expectation as that of :class:`ImportanceWeighted`, and with a signal that does not drown in noise as
+    draws become many. The gradient in prior and likelihood is the same. The posterior must share no parameter with
+    them. Costs a second run of the posterior's network, forwards only.
+
+    Args:
+        vae: The VAE, of parts with exact densities and a reparameterised posterior.
+        draws: :math:`K`.
+
+    Raises:
+        ValueError: ``draws`` is not positive, a part has a density that is not exact, or the posterior shares
+            parameters with another part.
+        NotImplementedError: the posterior is not reparameterised (when called).
+
+    References:
+        Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives",
+        https://arxiv.org/abs/1810.04152
+    """
+
+    def __init__(self, vae: VAE, *, draws: int) -> None:
+        super().__init__()
+        check_draws(vae, draws)
+        own = set(map(id, vae.posterior.parameters()))
+        if own & {id(parameter) for part in (vae.prior, vae.likelihood) for parameter in part.parameters()}:
+            raise ValueError("`vae` must have a posterior that shares no parameter with its other parts")
+        self.vae = vae
+        self.draws = draws
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        posterior = self.vae.posterior_at(x, context)
+        z = _differentiable_draws(posterior, torch.Size((self.draws,)))
+        log_weights = _log_weights_by_path(self.vae, z, x, context)
+        weights = log_weights.detach().softmax(0)
+        if z.requires_grad:
+            latent = z.dim() - weights.dim()
+            z.register_hook(lambda gradient: gradient * weights.reshape(weights.shape + (1,) * latent))
+        loss = -(weights * log_weights).sum(0).mean()
+        value = math.log(self.draws) - log_weights.detach().logsumexp(0).mean()
+        return value + loss - loss.detach()
+
+
+class Renyi(nn.Module):
+    r"""Minus the variational Rényi bound, :math:`-\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}`.
+
+    For :math:`\alpha = 0` it is the importance-weighted bound, towards one it becomes the evidence lower bound, and
+    below zero it is no lower bound any more. Unlike Pyro's ``RenyiELBO``, which weighs a minibatch as a whole, it
+    weighs every datum by itself.
+
+    Args:
+        vae: The VAE, of parts with exact densities and a reparameterised posterior.
+        alpha: :math:`\alpha`, other than one.
+        draws: :math:`K`.
+
+    Raises:
+        ValueError: ``alpha`` is one, ``draws`` is not positive, or a part has a density that is not exact.
+        NotImplementedError: the posterior is not reparameterised (when called).
+
+    References:
+        Li and Turner 2016, "Rényi divergence variational inference", https://arxiv.org/abs/1602.02311
+    """
+
+    def __init__(self, vae: VAE, *, alpha: float, draws: int) -> None:
+        super().__init__()
+        if alpha == 1:
+            raise ValueError("`alpha` must not be 1, where the bound is that of `Elbo`, got 1")
+        check_draws(vae, draws)
+        check_exact(vae, "`vae` must have no")
+        self.vae = vae
+        self.alpha = alpha
+        self.draws = draws
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        power = 1 - self.alpha
+        log_weights = power * _log_weights(self.vae, x, context, self.draws)
+        return (math.log(self.draws) - log_weights.logsumexp(0).mean()) / power
+
+
+def _sample_shape(draws: int) -> torch.Size:
+    return torch.Size() if draws == 1 else torch.Size((draws,))
+
+
+def _log_weights(vae: VAE, x: Tensor, context: Context, draws: int) -> Tensor:
+    """The logarithms of importance weights, ``(draws, *batch)``."""
+    posterior = vae.posterior_at(x, context)
+    z = _differentiable_draws(posterior, torch.Size((draws,)))
+    log_joint = vae.likelihood_at(z, context).log_prob(x) + vae.prior_at(context).log_prob(z)
+    return log_joint - posterior.log_prob(z)
+
+
+def _log_weights_by_path(vae: VAE, z: Tensor, x: Tensor, context: Context) -> Tensor:
+    """The logarithms of importance weights; the posterior's density moves with ``z``, not with its parameters."""
+    log_joint = vae.likelihood_at(z, context).log_prob(x) + vae.prior_at(context).log_prob(z)
+    with frozen([parameter for parameter in vae.posterior.parameters() if parameter.requires_grad]):
+        return log_joint - vae.posterior_at(x, context).log_prob(z)
+
+
+def _differentiable_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> Tensor:
+    if not posterior.has_rsample:
+        raise NotImplementedError("the posterior's draws are not differentiable, as this objective needs; use `Elbo`")
+    return posterior.rsample(shape)
+
+
+def _closed_form(posterior: TorchDistributionMixin, prior: TorchDistributionMixin) -> Tensor:
+    try:
+        return kl_divergence(posterior, prior)
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"torch knows no closed form for the divergence of {type(posterior).__name__} from {type(prior).__name__}; "
+            "use `analytic_kl=False`"
+        ) from error
+
+
+def _score(cost: Tensor, score: Tensor) -> Tensor:
+    """Zero, with the gradient of the score-function estimate."""
+    surrogate = (cost.detach() * score).mean()
+    return surrogate - surrogate.detach()
