@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.distributions import normal as distributions
 
 
 class StandardNormal(DistributionModule):
@@ -24,10 +25,8 @@ class StandardNormal(DistributionModule):
         super().__init__(event_shape)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
-    def forward(self, context: Context = None) -> dist.Independent:
-        loc = self.zero.expand(self.event_shape)
-        normal = dist.Normal(loc, torch.ones_like(self.zero).expand_as(loc), validate_args=False)
-        return _StandardNormal(normal, len(self.event_shape), validate_args=False)
+    def forward(self, context: Context = None) -> distributions.StandardNormal:
+        return distributions.StandardNormal(self.event_shape, self.zero)
 
 
 class StudentT(DistributionModule):
@@ -92,13 +91,3 @@ class _Mixture(dist.MixtureSameFamily):
             if shape.numel()
             else self.component_distribution.mean.new_zeros(shape)
         )
-
-
-class _StandardNormal(dist.Independent):
-    """A standard normal whose density is one sum of squares."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        event_dim = len(self.event_shape)
-        squares = value.square().flatten(-event_dim).sum(-1) if event_dim else value.square()
-        log_prob = -0.5 * (squares + self.event_shape.numel() * math.log(2 * math.pi))
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))

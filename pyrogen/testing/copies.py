@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .inputs import agree, clone, double, each, gap
+from .inputs import agree, clone, double, each, gap, of_dtype
 from .report import NotApplicableError, require
 from .subject import Subject, is_repeatable, perturb
 
@@ -54,8 +54,8 @@ def state_dict(subject: Subject) -> str:
 
 def double_precision(subject: Subject) -> str:
     """``module.double()`` answers in float64, close to what float32 says."""
-    module = subject.fresh()
-    inputs = subject.inputs(module)
+    module = subject.fresh().float()  # also where the default dtype is another
+    inputs = of_dtype(subject.inputs(module), torch.float32)
     answer = subject.evaluate(module, *inputs)
     repeatable = is_repeatable(subject, module, inputs)
     require(answer.dtype == torch.float32, f"in float32 the answer has dtype {answer.dtype}")

@@ -163,9 +163,8 @@ def _pathwise_against_score(subject: DistributionSubject, module: nn.Module, par
     pilots, batches = (10, 40) if subject.slow else (4, 20)
     context = take(subject.context_of(module), slice(0, 1))
     probe = _probe(subject, module, context)
-    first = [_difference(module(context), probe, parameters) for _ in range(pilots)]
-    directions = [sum(gradients) for gradients in zip(*first, strict=True)]
-    rest = [_difference(module(context), probe, parameters) for _ in range(batches)]
+    directions = _difference(module(context), probe, parameters, 200 * pilots)
+    rest = [_difference(module(context), probe, parameters, 200) for _ in range(batches)]
     slopes = torch.tensor(
         [sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True)) for gradients in rest],
         dtype=torch.float64,
@@ -190,10 +189,10 @@ def _probe(subject: DistributionSubject, module: nn.Module, context: Context) ->
 
 
 def _difference(
-    distribution: TorchDistributionMixin, probe: Callable[[Tensor], Tensor], parameters: list[Tensor]
+    distribution: TorchDistributionMixin, probe: Callable[[Tensor], Tensor], parameters: list[Tensor], draws: int
 ) -> list[Tensor]:
     """Pathwise gradient minus score-function gradient, from the same draws."""
-    value = distribution.rsample((200,))
+    value = distribution.rsample((draws,))
     reward = probe(value.detach())
     surprise = (reward - reward.mean(0)).detach() * len(reward) / (len(reward) - 1)  # leave-one-out baseline: unbiased
     surrogate = (surprise * distribution.log_prob(value.detach())).mean()

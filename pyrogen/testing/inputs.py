@@ -45,7 +45,12 @@ def take(inputs: Any, index: Any) -> Any:
 
 def double(inputs: Any) -> Any:
     """Floating tensors as float64, others as they are."""
-    return each(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, inputs)
+    return of_dtype(inputs, torch.float64)
+
+
+def of_dtype(inputs: Any, dtype: torch.dtype) -> Any:
+    """Floating tensors in another precision, others as they are."""
+    return each(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, inputs)
 
 
 def clone(inputs: Any) -> Any:

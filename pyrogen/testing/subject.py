@@ -18,7 +18,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.transforms.transform import forward_and_log_det, inverse_and_log_det
 
-from .inputs import agree, clone, double, rows, tensors
+from .inputs import agree, clone, double, of_dtype, rows, tensors
 from .report import NotApplicableError, require
 
 UNCONDITIONAL_ROWS = 4
@@ -93,8 +93,7 @@ class RowSubject(Subject):
 
     def context_of(self, module: nn.Module) -> Context:
         """A copy of the context in the dtype of the module's parameters."""
-        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        return double(clone(self.context)) if dtype == torch.float64 else clone(self.context)
+        return of_dtype(clone(self.context), dtype_of(module))
 
 
 class DistributionSubject(RowSubject):
@@ -106,16 +105,19 @@ class DistributionSubject(RowSubject):
 
     def inputs(self, module: nn.Module) -> tuple:
         context = self.context_of(module)
-        return self.draw(module(context), () if context is not None else (self.rows,)), context
+        value = self.draw(module(context), () if context is not None else (self.rows,), dtype_of(module))
+        return value, context
 
-    def draw(self, distribution: TorchDistributionMixin, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Draws, or points of the support where the distribution has no sampler."""
+    def draw(
+        self, distribution: TorchDistributionMixin, sample_shape: tuple[int, ...] = (), dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Draws, or points of the support (of that dtype) where the distribution has no sampler."""
         with torch.no_grad():
             try:
                 return distribution.sample(torch.Size(sample_shape)).detach()
             except NotImplementedError:
                 transform = biject_to(distribution.support)
-                return transform(torch.randn(distribution.shape(torch.Size(sample_shape))))
+                return transform(torch.randn(distribution.shape(torch.Size(sample_shape)), dtype=dtype))
 
     def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
         value, context = inputs
@@ -136,10 +138,9 @@ class BijectionSubject(RowSubject):
 
     def inputs(self, module: nn.Module) -> tuple:
         context = self.context_of(module)
-        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
         transform = self.bijection(module, context)
         with torch.no_grad():
-            return transform(torch.randn(self.rows, *self.event_shape, dtype=dtype)), context
+            return transform(torch.randn(self.rows, *self.event_shape, dtype=dtype_of(module))), context
 
     def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
         value, context = inputs
@@ -165,7 +166,7 @@ class ObjectiveSubject(Subject):
         self.batch = batch
 
     def inputs(self, module: nn.Module) -> tuple:
-        return clone(self.batch)
+        return of_dtype(clone(self.batch), dtype_of(module))
 
     def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
         return self.loss(module, *inputs).reshape(-1)
@@ -174,6 +175,11 @@ class ObjectiveSubject(Subject):
         """The loss in nats per datum; Pyro's own ELBO modules sum over the batch, so theirs is divided by its rows."""
         loss = module(*batch)
         return loss / rows(batch) if isinstance(module, ELBOModule) else loss
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The dtype of a module's parameters; torch's default if it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
 def perturb(module: nn.Module) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 
 from pyrogen.analysis import (
     coverage_curve,
@@ -19,8 +18,9 @@ from pyrogen.analysis import (
     training_history,
 )
 from pyrogen.analysis.images import _mosaic
-from pyrogen.analysis.plots import _running_mean, _simultaneous_band
+from pyrogen.analysis.plots import _running_mean
 from pyrogen.core.progress import Fit, History
+from pyrogen.evaluation import EcdfNull
 
 
 def images(*shape):

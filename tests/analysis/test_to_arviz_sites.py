@@ -253,6 +253,14 @@ def test_a_log_prob_says_what_it_means():
     tree = to_arviz({"z": torch.zeros(3)}, torch.zeros(()), Bound, model=model)
     assert tree["log_likelihood"]["y"].attrs["density"] == "lower bound"
     assert tree["sample_stats"]["lp"].attrs["density"] == "lower bound"
+
+    def guide(x, kind):
+        pyro.sample("z", kind(0.0, 1.0))
+
+    own = to_arviz(guide, torch.zeros(()), Bound, model=model, draws=3)
+    assert own["sample_stats"]["log_q"].attrs["density"] == "lower bound"
+    exact = to_arviz(guide, torch.zeros(()), dist.Normal, model=model, draws=3)
+    assert "density" not in exact["sample_stats"]["log_q"].attrs
     implicit = to_arviz({"z": torch.zeros(3)}, torch.zeros(()), Implicit, model=model)
     assert "log_likelihood" not in groups(implicit)
     assert "its distribution has no log_prob" in implicit["posterior"].attrs["left_out"]

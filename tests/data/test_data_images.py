@@ -71,7 +71,7 @@ def test_a_square_is_a_square(size):
 
 def test_squares_lie_anywhere():
     """Each of 36 places of a 3x3 square on 8x8 pixels is as likely; 5 standard errors."""
-    x = images(10_000)
+    x = 0.9 * images(10_000)
     covered = occlude(x, 3, seed=0, value=2.0) > 0.9999
     corner = covered.flatten(1).float().argmax(1)
     share = torch.bincount(corner, minlength=64)[torch.bincount(corner, minlength=64) > 0] / 10_000

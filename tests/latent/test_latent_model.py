@@ -55,7 +55,7 @@ def test_training_reaches_the_maximum_likelihood():
     vae = linear_vae(features, latents, learned_scale=True)
     objective = Elbo(vae, analytic_kl=True, draws=8)
     schedule = lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)  # noqa: E731
-    optimizer = lambda parameters: torch.optim.Adam(parameters, 0.03, fused=True)  # noqa: E731
+    optimizer = lambda parameters: torch.optim.Adam(parameters, 0.1, fused=True)  # noqa: E731
     pg.fit(objective, x, steps=1500, batch_size=rows, optimizer=optimizer, schedule=schedule, seed=0)
     bound = -torch.stack([objective(x).detach() for _ in range(50)]).mean()
     assert bound <= best + 1e-3
@@ -85,13 +85,13 @@ class Joined(nn.Module):
 
 
 CONDITIONAL = {
-    "both": lambda: VAE(
-        StandardNormal((2,)), parametric(3, {"z": 2, "context": 4}), parametric(2, {"x": 3, "context": 4})
+    "both": lambda: (
+        StandardNormal((2,)),
+        parametric(3, {"z": 2, "context": 4}),
+        parametric(2, {"x": 3, "context": 4}),
     ),
-    "prior": lambda: VAE(parametric(2, 4), parametric(3, 2), parametric(2, 3)),
-    "keys": lambda: VAE(
-        parametric(2, {"a": 1, "b": 2}), parametric(3, {"z": 2, "b": 2}), parametric(2, {"a": 1, "x": 3})
-    ),
+    "prior": lambda: (parametric(2, 4), parametric(3, 2), parametric(2, 3)),
+    "keys": lambda: (parametric(2, {"a": 1, "b": 2}), parametric(3, {"z": 2, "b": 2}), parametric(2, {"a": 1, "x": 3})),
 }
 
 

@@ -126,3 +126,19 @@ def test_contexts_need_rows_to_compare(context):
 def test_anything_with_a_forward_can_be_checked():
     report = check_distribution(lambda: nn.Linear(2, 2), event_shape=(2,))
     assert not report.passed
+
+
+def test_inputs_take_the_precision_of_the_module():
+    context = CONTEXT.double()
+    check_distribution(SoundDistribution, event_shape=(2,), context=context).raise_if_failed()
+    check_bijection(SoundBijection, event_shape=(2,), context=context).raise_if_failed()
+    check_objective(SoundObjective, torch.linspace(-1, 1, 60).reshape(20, 3).double()).raise_if_failed()
+
+
+def test_the_default_precision_may_be_double():
+    torch.set_default_dtype(torch.float64)
+    try:
+        report = check_distribution(SoundDistribution, event_shape=(2,), context=CONTEXT)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    report.raise_if_failed()
