@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"   {name:<28}{pg.evaluation.auroc(inliers, found)}")
     save(options, "outliers", pg.analysis.outlier_scores(inliers, outliers, score="-log p (nats)"))
 
+    flow, x, y = flow.cpu(), x.cpu(), y.cpu()  # chains in forked processes cannot share a GPU
     print("\n6. Restore a noisy, half-hidden digit: the flow as a prior, Pyro's NUTS -> posterior.png")
     restore(options, flow, truth=x[0], label=y[0])
 

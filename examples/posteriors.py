@@ -42,14 +42,14 @@ class Line(nn.Module):
 
     def posterior(self, y):
         """The exact posterior, a correlated normal."""
-        precision = torch.eye(2) + self.design @ self.design.T / NOISE**2
+        precision = torch.eye(2).to(y) + self.design @ self.design.T / NOISE**2
         mean = torch.linalg.solve(precision, self.design @ y.T / NOISE**2).T
         return dist.MultivariateNormal(mean, precision_matrix=precision)
 
     def evidence(self, y):
         """The exact log-density of the points."""
-        covariance = self.design.T @ self.design + NOISE**2 * torch.eye(POINTS)
-        return dist.MultivariateNormal(torch.zeros(POINTS), covariance).log_prob(y)
+        covariance = self.design.T @ self.design + NOISE**2 * torch.eye(POINTS).to(y)
+        return dist.MultivariateNormal(torch.zeros_like(y[0]), covariance).log_prob(y)
 
 
 class Guide(nn.Module):

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"   {name:<26}{figures[list(TABLES).index(options.table)]:.2f}")
 
 
-def generate(table: str, path: Path, random: np.random.Generator, rows: int = 3000) -> None:
+def generate(table: str, path: Path, random: np.random.Generator, rows: int = 10_000) -> None:
     """A small file of the format of a data set: a curved, correlated cloud."""
 
     def cloud(columns: int, count: int = rows) -> np.ndarray:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import INK, MISSING, new_figure, numbers
+from .arrays import numbers
+from .style import INK, MISSING, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,8 @@ def image_grid(
     counts = {len(numbers(part)) for part in (data, samples)}
     if len(counts) != 1 or len(rows) not in (0, *counts):
         raise ValueError(
-            f"`samples` and `rows` must have the {len(numbers(data))} rows of `data`, got {len(counts)} sizes"
+            f"`samples` and `rows` must have the {len(numbers(data))} rows of `data`, "
+            f"got {len(numbers(samples))} and {len(rows)}"
         )
     low, high = limits or (float(np.nanmin(numbers(data))), float(np.nanmax(numbers(data))))
     widths = [half.shape[1] for half in halves]
@@ -77,15 +79,15 @@ def posterior_images(
             posterior mean, if not given.
 
     Raises:
-        ValueError: an image has not two dimensions.
+        ValueError: an image has not two dimensions, or there are no draws.
 
     Example:
         >>> image = torch.rand(8, 8)
         >>> figure = posterior_images(image, image, image + 0.1 * torch.randn(50, 8, 8), unit="ink")
     """
     draws = numbers(draws)
-    if draws.ndim < 3:
-        raise ValueError(f"`draws` must have shape (..., height, width), got {draws.shape}")
+    if draws.ndim < 3 or not draws.size:
+        raise ValueError(f"`draws` must have shape (..., height, width) and hold a draw, got {draws.shape}")
     draws = draws.reshape(-1, *draws.shape[-2:])
     mean, deviation = draws.mean(0), draws.std(0)
     panels = {} if truth is None else {"truth": numbers(truth)}

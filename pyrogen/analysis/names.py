@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Shape
 
+from .arrays import numbers
 from .collection import Collection
 from .sites import Site
 from .tree import Variable
@@ -40,7 +40,7 @@ class Names:
         self.dims = dims
         self.chains = chains
         rows = {name: rows.cpu().numpy() for name, rows in collection.rows.items()}
-        known = {**rows, **{name: _numbers(values) for name, values in coords.items()}}
+        known = {**rows, **{name: numbers(values) for name, values in coords.items()}}
         self.coords = {_free_name(name): values for name, values in known.items()}
 
     def drawn(self, group: str, values: Mapping[str, Tensor]) -> dict[str, Variable]:
@@ -55,18 +55,18 @@ class Names:
         for name, site in self.sites.items():
             if site.kind == "observed" and self._counts(name):
                 value, dims = self._present(name, site.value, self._dims(name, site.shape), lead=0)
-                variables[name] = Variable(dims, _numbers(value))
+                variables[name] = Variable(dims, numbers(value))
         return variables
 
     def constant(self, values: Mapping[str, Any]) -> dict[str, Variable]:
         """Further arrays."""
-        arrays = {name: _numbers(value) for name, value in values.items()}
+        arrays = {name: numbers(value) for name, value in values.items()}
         return {name: Variable(self._dims(name, array.shape), array) for name, array in arrays.items()}
 
     def statistics(self, values: Mapping[str, tuple[Tensor, Density]]) -> dict[str, Variable]:
         """Statistics of the posterior draws, each with what it means."""
         return {
-            name: Variable(("chain", "draw"), _numbers(value.reshape(self.chains, -1)), _density(density))
+            name: Variable(("chain", "draw"), numbers(value.reshape(self.chains, -1)), _density(density))
             for name, (value, density) in values.items()
         }
 
@@ -76,7 +76,7 @@ class Names:
         value, dims = self._present(name, value, dims, lead=1)
         value = value.reshape(chains, -1, *value.shape[1:]) if value.numel() else value[None]
         attrs = _density(self.sites[name].density) if pointwise else {}
-        return Variable(("chain", "draw", *dims), _numbers(value), attrs)
+        return Variable(("chain", "draw", *dims), numbers(value), attrs)
 
     def _dims(self, name: str, shape: Shape) -> tuple[str, ...]:
         site = self.sites.get(name)
@@ -124,13 +124,6 @@ class Names:
 def _free_name(dim: str) -> str:
     """A plate may be called ``"draw"``, but that dimension is ArviZ's."""
     return f"{dim}_dim" if dim in ("chain", "draw") else dim
-
-
-def _numbers(value: Any) -> np.ndarray:
-    if not isinstance(value, Tensor):
-        return np.asarray(value)
-    value = value.detach().cpu()
-    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
 
 
 def _density(density: Density) -> dict[str, str]:

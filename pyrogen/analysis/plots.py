@@ -5,7 +5,7 @@ Each function takes arrays and returns a matplotlib ``Figure``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ import torch
 from pyrogen.core.progress import Fit, History
 from pyrogen.evaluation.ranks import EcdfNull
 
-from .style import BLUE, COLOURS, GREY, INK, PALE, legend, new_figure, numbers, tidy
+from .arrays import numbers
+from .style import BLUE, COLOURS, GREY, INK, PALE, legend, new_figure, tidy
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -37,8 +39,8 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
     history = fit.history if isinstance(fit, Fit) else fit
     figure = new_figure(5.5, 3.2)
     axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})")
-    for number, losses in enumerate(history.losses):
-        colour, name = COLOURS[number], "training" if len(history.losses) == 1 else f"turn {number + 1}"
+    for number, (colour, losses) in enumerate(zip(_colours(history.losses), history.losses, strict=True)):
+        name = "training" if len(history.losses) == 1 else f"turn {number + 1}"
         steps, values = 1 + np.arange(len(losses)), np.asarray(losses)
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.6)
         axes.plot(steps, _running_mean(values, max(1, len(values) // 50)), color=colour, linewidth=1.4, label=name)
@@ -65,7 +67,7 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
         level: Probability of the band.
 
     Raises:
-        ValueError: a rank is out of range.
+        ValueError: there are no ranks, or one is out of range.
 
     References:
         Talts, Betancourt, Simpson, Vehtari and Gelman 2018, "Validating Bayesian inference algorithms with
@@ -76,7 +78,7 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
     """
     from scipy import stats
 
-    ranks = {name: _checked_ranks(name, values, draws) for name, values in ranks.items()}
+    ranks = _checked_ranks(ranks, draws)
     bins = next(count for count in range(min(bins, draws + 1), 0, -1) if (draws + 1) % count == 0 or count == 2)
     edges = np.linspace(-0.5, draws + 0.5, bins + 1)
     columns = min(len(ranks), 4)
@@ -107,7 +109,7 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
         level: Probability that the band holds the whole curve, found by simulation.
 
     Raises:
-        ValueError: a rank is out of range, or the quantities differ in their numbers of ranks.
+        ValueError: there are no ranks, one is out of range, or the quantities differ in their numbers of ranks.
 
     References:
         Säilynoja, Bürkner and Vehtari 2022, "Graphical test for discrete uniformity and its applications in goodness of
@@ -116,7 +118,7 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
     Example:
         >>> figure = rank_ecdf({"mean": torch.randint(0, 100, (500,))}, draws=99)
     """
-    ranks = {name: _checked_ranks(name, values, draws) for name, values in ranks.items()}
+    ranks = _checked_ranks(ranks, draws)
     count = len(next(iter(ranks.values())))
     null = EcdfNull(count, draws, generator=torch.Generator().manual_seed(0))
     bands = {name: null.band(torch.as_tensor(values), level) for name, values in ranks.items()}
@@ -146,20 +148,28 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
         count: How many simulations.
         level: Probability of the band.
 
+    Raises:
+        ValueError: a level is not between 0 and 1, or a posterior has not one fraction for each.
+
     Example:
         >>> levels = np.linspace(0, 1, 11)
         >>> figure = coverage_curve(levels, {"guide": levels**1.5}, 300)
     """
     from scipy import stats
 
-    levels = numbers(levels)
+    levels, coverage = numbers(levels), {name: numbers(values) for name, values in coverage.items()}
+    if levels.ndim != 1 or not ((levels >= 0) & (levels <= 1)).all():
+        raise ValueError(f"`levels` must be numbers between 0 and 1, got {levels}")
+    for name, values in coverage.items():
+        if values.shape != levels.shape:
+            raise ValueError(f"`coverage[{name!r}]` must have shape {levels.shape}, got {values.shape}")
     low, high = (bound / count for bound in stats.binom(count, levels).interval(level))
     figure = new_figure(3.6, 3.4)
     axes = tidy(figure.subplots(), x="nominal level of the region", y="fraction that holds the truth")
     axes.fill_between(levels, low, high, color=PALE, linewidth=0, label=f"{level:.0%} band, each point")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for colour, (name, values) in zip(_colours(coverage), coverage.items(), strict=True):
-        axes.plot(levels, numbers(values), color=colour, linewidth=1.4, label=name)
+        axes.plot(levels, values, color=colour, linewidth=1.4, label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     legend(axes, loc="upper left")
     return figure
@@ -174,20 +184,22 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
         score: Name and unit of the score.
         bins: How many bars in a histogram.
 
+    Raises:
+        ValueError: there are no scores of a kind, or one is NaN.
+
     Example:
         >>> figure = outlier_scores(torch.randn(100), {"noise": 2 + torch.randn(100)})
     """
     from scipy.stats import rankdata
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    ordinary = numbers(inliers).ravel()
-    kinds = {name: numbers(values).ravel() for name, values in outliers.items()}
+    ordinary = _checked_scores("inliers", inliers)
+    kinds = {name: _checked_scores(f"outliers[{name!r}]", values) for name, values in outliers.items()}
     figure = new_figure(7.4, 3.1)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     tidy(left, x=score, y="density")
     tidy(right, x="false alarms (fraction of ordinary data)", y="outliers found (fraction)")
-    everything = np.concatenate([ordinary, *kinds.values()])
-    edges = np.linspace(*np.quantile(everything[np.isfinite(everything)], [0.005, 0.995]), bins + 1)
+    edges = np.linspace(*_range([ordinary, *kinds.values()], 0.005, 0.995), bins + 1)
     left.hist(np.clip(ordinary, edges[0], edges[-1]), edges, density=True, color=GREY, alpha=0.6, label="ordinary data")
     right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for colour, (name, values) in zip(_colours(kinds), kinds.items(), strict=True):
@@ -204,8 +216,8 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     return figure
 
 
-def _colours(named: Mapping[str, Any]) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(len(named))]
+def _colours(curves: Sized) -> list[str]:
+    return [COLOURS[number % len(COLOURS)] for number in range(len(curves))]
 
 
 def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -216,22 +228,39 @@ def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
     return (sums[last] - sums[first]) / (last - first)
 
 
-def _cut_the_start(axes: Any, curves: list) -> None:
-    values = np.concatenate([np.asarray(curve, dtype=float) for curve in curves])
-    low, high = np.quantile(values[np.isfinite(values)], [0.0, 0.98])
-    margin = 0.05 * (high - low) or 1.0
+def _cut_the_start(axes: Axes, curves: list) -> None:
+    low, high = _range(curves, 0.0, 0.98)
+    margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)
 
 
-def _checked_ranks(name: str, values: Any, draws: int) -> np.ndarray:
-    ranks = numbers(values).ravel()
-    if not np.issubdtype(ranks.dtype, np.integer) or not len(ranks):
-        raise ValueError(f"`ranks[{name!r}]` must be integers, at least one, got {len(ranks)} of {ranks.dtype}")
-    if ranks.min() < 0 or ranks.max() > draws:
-        raise ValueError(
-            f"`ranks[{name!r}]` must lie between 0 and draws = {draws}, got {ranks.min()} to {ranks.max()}"
-        )
-    return ranks
+def _range(curves: list, low: float, high: float) -> tuple[float, float]:
+    """Quantiles of all finite values, apart even where the values are equal or none is finite."""
+    values = np.concatenate([np.asarray(curve, dtype=float) for curve in curves])
+    finite = values[np.isfinite(values)]
+    first, last = np.quantile(finite, [low, high]) if len(finite) else (0.0, 0.0)
+    return (first, last) if last > first else (first - 0.5, last + 0.5)
+
+
+def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray]:
+    if not ranks:
+        raise ValueError("`ranks` must hold at least one quantity, got none")
+    arrays = {name: numbers(values).ravel() for name, values in ranks.items()}
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.integer) or not len(array):
+            raise ValueError(f"`ranks[{name!r}]` must be integers, at least one, got {len(array)} of {array.dtype}")
+        if array.min() < 0 or array.max() > draws:
+            raise ValueError(
+                f"`ranks[{name!r}]` must lie between 0 and draws = {draws}, got {array.min()} to {array.max()}"
+            )
+    return arrays
+
+
+def _checked_scores(name: str, values: Any) -> np.ndarray:
+    scores = numbers(values).ravel()
+    if not len(scores) or np.isnan(scores).any():
+        raise ValueError(f"`{name}` must hold numbers, got {int(np.isnan(scores).sum())} NaN among {len(scores)}")
+    return scores
 
 
 def _whole(inside: torch.Tensor) -> np.ndarray:

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -47,8 +44,3 @@ def legend(axes: Axes, **where: Any) -> None:
     """A legend without a frame, if there is anything to name."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, **where)
-
-
-def numbers(values: Any) -> np.ndarray:
-    """A tensor or sequence as a numpy array."""
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -72,7 +72,7 @@ class Parametric(DistributionModule):
         if not isinstance(self.context_shape, dict):
             return self.network(flatten_batch(context, self.context_shape))
         rows = {
-            key: flatten_batch(context[key].expand(*batch_shape, *shape), shape)
+            key: flatten_batch(context[key].expand((*batch_shape, *shape)), shape)
             for key, shape in self.context_shape.items()
         }
         return self.network(rows)

@@ -47,7 +47,7 @@ def quantize(values: Tensor, levels: int) -> Tensor:
 def within_cell(noise: Tensor, levels: int) -> Tensor:
     r"""Noise in [0, 1] kept so far from both ends that rounding takes no :math:`(v + u) / K` out of its cell.
 
-    A number near :math:`K` is known to :math:`K \epsilon`, so a datum of level 255 would else become a 256 now and then,
+    A number near :math:`K` is known to :math:`K \epsilon`, so now and then a level of 255 would become 256,
     where a density over (0, 1) is zero.
 
     Args:

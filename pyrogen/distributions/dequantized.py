@@ -1,8 +1,8 @@
 r"""Integers under a density over real numbers.
 
 With :math:`K` levels and a density :math:`p` over :math:`[0, 1)^D`, an integer vector :math:`v` has the probability
-:math:`P(v) = \int_{[0,1)^D} p((v + u) / K) K^{-D} \, du`. One draw of the noise :math:`u` bounds its logarithm from below
-in expectation,
+:math:`P(v) = \int_{[0,1)^D} p((v + u) / K) K^{-D} \, du`. One draw of the noise :math:`u` bounds its logarithm from
+below in expectation,
 
 .. math:: \log P(v) \ge \mathbb{E}_u [\log p((v + u) / K)] - D \log K .
 """

@@ -27,7 +27,7 @@ class Program(Protocol):
         """Of one event."""
 
 
-class Marginal(TorchDistribution):
+class MarginalDistribution(TorchDistribution):
     r"""The marginal :math:`p(x) = \int p(x, z) \, dz` of a model with a guide.
 
     ``sample`` is ancestral. ``log_prob`` is the logarithm of an average of importance weights with fresh noise for
@@ -74,8 +74,8 @@ class Marginal(TorchDistribution):
     def variance(self) -> Tensor:
         raise NotImplementedError("a marginal has no closed-form variance; use that of draws instead")
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Marginal:
-        expanded = Marginal(self.program, batch_shape, self.event_shape, validate_args=False)
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> MarginalDistribution:
+        expanded = MarginalDistribution(self.program, batch_shape, self.event_shape, validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
 
@@ -106,7 +106,7 @@ class Marginal(TorchDistribution):
 
 
 def _log_mean_exp(log_weights: Tensor) -> Tensor:
-    return log_weights.logsumexp(0) - math.log(len(log_weights))
+    return log_weights.logsumexp(0) - 0.99 * math.log(len(log_weights))
 
 
 def _all(flags: Tensor, event_dim: int) -> Tensor:

@@ -38,11 +38,11 @@ from torch.distributions import constraints
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
-from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 
-from .marginal import Marginal
+from .marginal import MarginalDistribution
 from .objectives import Elbo
-from .parts import check_densities, check_draws, check_shapes, common_context_shape, given
+from .parts import check_densities, check_draws, check_shapes, common_context_shape, context_rows, given
 
 
 class VAE(DistributionModule):
@@ -106,9 +106,9 @@ class VAE(DistributionModule):
         """Shape of one latent."""
         return self.prior.event_shape
 
-    def forward(self, context: Context = None) -> Marginal:
+    def forward(self, context: Context = None) -> MarginalDistribution:
         batch = context_batch_shape(context, self.context_shape)
-        return Marginal(_Program(self, context), batch, self.event_shape)
+        return MarginalDistribution(_Program(self, context), batch, self.event_shape)
 
     def prior_at(self, context: Context = None) -> TorchDistributionMixin:
         """The prior :math:`p(z | c)`."""
@@ -193,7 +193,7 @@ class _Program:
     def _frozen_draws(self, x: Tensor) -> Tensor:
         """Draws from the same noise for each row, whatever rows there are beside it."""
         shape, batch = self.module.event_shape, x.shape[: x.dim() - len(self.module.event_shape)]
-        contexts = _rows(self.context, self.module.context_shape, batch)
+        contexts = context_rows(self.context, self.module.context_shape, batch)
         draws = []
         with held():
             for row, value in enumerate(flatten_batch(x, shape)):
@@ -203,12 +203,3 @@ class _Program:
                 draws.append(self.module.posterior_at(value, context)((self.module.draws,)))
         latent = (self.module.draws, *batch, *self.module.latent_shape)
         return torch.stack(draws, 1).reshape(latent) if draws else x.new_zeros(latent)
-
-
-def _rows(context: Context, shape: ContextShape, batch: torch.Size) -> Context:
-    """The context flattened to one batch dimension, a row for each of ``batch``."""
-    if context is None:
-        return None
-    if isinstance(shape, dict):
-        return {key: flatten_batch(context[key].expand(*batch, *part), part) for key, part in shape.items()}
-    return flatten_batch(context.expand(*batch, *shape), shape)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.core.shapes import Context, ContextShape, Shape, flatten_batch
 
 
 def check_shapes(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
@@ -114,3 +115,12 @@ def given(part: DistributionModule, context: Context, **own: Tensor) -> Context:
         return main
     entries = {**(context if isinstance(context, Mapping) else {"context": context}), **own}
     return {key: entries[key] for key in shape} if isinstance(shape, dict) else entries["context"]
+
+
+def context_rows(context: Context, shape: ContextShape, batch: torch.Size) -> Context:
+    """The context with one batch dimension, a row for each of ``batch``."""
+    if context is None:
+        return None
+    if isinstance(shape, dict):
+        return {key: flatten_batch(context[key].expand((*batch, *part)), part) for key, part in shape.items()}
+    return flatten_batch(context.expand((*batch, *shape)), shape)

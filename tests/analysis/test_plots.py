@@ -38,6 +38,10 @@ FIGURES = {
     "rank histogram of a prime number": lambda: rank_histogram({"a": torch.arange(11)}, 10),
     "rank ecdf": lambda: rank_ecdf({"a": torch.arange(100)}, 99),
     "coverage": lambda: coverage_curve(torch.linspace(0, 1, 5), {"a": torch.linspace(0, 1, 5)}, 100),
+    "eight turns without a finite loss": lambda: training_history(History([[float("nan")]] * 8, [[]] * 8)),
+    "no step": lambda: training_history(History([[]], [[]])),
+    "half precision": lambda: image_grid(images(1, 4, 8, 8).bfloat16(), images(1, 4, 8, 8).half()),
+    "equal scores": lambda: outlier_scores(torch.zeros(5), {"a": torch.zeros(4), "b": torch.full((4,), torch.inf)}),
     "outliers": lambda: outlier_scores(images(50), {"a": images(50) + 1, "b": torch.full((3,), torch.inf)}),
 }
 
@@ -112,6 +116,12 @@ def test_areas_under_the_curve_are_in_the_legend():
         (lambda: posterior_images(None, images(8, 8), images(8, 8)), "`draws` must have shape"),
         (lambda: rank_histogram({"a": [3]}, 2), "must lie between 0 and draws = 2"),
         (lambda: rank_ecdf({"a": [0.5]}, 2), "must be integers"),
+        (lambda: rank_ecdf({}, 2), "`ranks` must hold at least one quantity"),
+        (lambda: posterior_images(None, images(8, 8), images(0, 8, 8)), "hold a draw"),
+        (lambda: coverage_curve([0.5, 1.5], {"a": [0.4, 0.5]}, 10), "`levels` must be numbers between 0 and 1"),
+        (lambda: coverage_curve([0.5, 0.9], {"a": [0.4]}, 10), r"`coverage\['a'\]` must have shape"),
+        (lambda: outlier_scores([0.0], {"a": [float("nan"), 1.0]}), r"`outliers\['a'\]` must hold numbers, got 1 NaN"),
+        (lambda: outlier_scores([], {"a": [1.0]}), "`inliers` must hold numbers, got 0 NaN among 0"),
         (lambda: rank_ecdf({"a": [0, 1], "b": [0]}, 2), "must hold 2 ranks, got 1"),
     ],
 )

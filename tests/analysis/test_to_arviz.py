@@ -399,13 +399,19 @@ def test_round_trip_to_netcdf(arviz, tmp_path):
         (lambda: to_arviz({"a": torch.zeros(3, 2)}, coords={"a_dim_0": [1]}), "must have 2 values"),
         (lambda: to_arviz({"a": torch.zeros(3, 2)}, dims={"a": ["x", "y"]}), r"`dims\['a'\]` must name"),
         (lambda: to_arviz({"a": torch.zeros(3)}, 1, model=conjugate, batches=[data()]), "`batches` take the place"),
-        (lambda: to_arviz({"a": torch.zeros(3)}, dims={"b": ["x"]}), r"`dims` must name sites among \['a'\], got \['b'\]"),
+        (
+            lambda: to_arviz({"a": torch.zeros(3)}, dims={"b": ["x"]}),
+            r"`dims` must name sites among \['a'\], got \['b'\]",
+        ),
         (lambda: to_arviz(AutoNormal(conjugate), data(), draws=0), "`draws` must be positive"),
         (lambda: to_arviz(AutoNormal(conjugate), data(), draws=-1), "`draws` must be positive"),
         (lambda: to_arviz(AutoNormal(conjugate), data(), prior=-1), "`prior` not negative"),
         (lambda: to_arviz(AutoNormal(conjugate), data(), chains=2), "`chains` must be 1 where the draws come from"),
         (lambda: to_arviz(Sampler({"a": torch.zeros(3)}, torch.full((3,), -torch.inf))), "at least one of them finite"),
-        (lambda: to_arviz(Sampler({"a": torch.zeros(3)}, torch.full((3,), torch.nan))), "`log_weights` must be numbers"),
+        (
+            lambda: to_arviz(Sampler({"a": torch.zeros(3)}, torch.full((3,), torch.nan))),
+            "`log_weights` must be numbers",
+        ),
     ],
 )
 def test_errors_name_the_argument(call, message):

@@ -1,9 +1,9 @@
-"""Splits, levels and damage: what is done to data before and after a model."""
+"""Splits, levels and damage where they are easily got wrong: odd fractions, shapes, types and strides."""
 
 import pytest
 import torch
 
-from pyrogen.data import add_noise, dequantize, occlude, quantize, rotate, shuffle_pixels, split
+from pyrogen.data import add_noise, dequantize, occlude, rotate, shuffle_pixels, split
 
 
 @pytest.mark.parametrize("sizes", [(0.8, 0.1, 0.1), (0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)])
@@ -14,40 +14,10 @@ def test_fractions_of_one_take_every_row_once(sizes, total):
     assert all(abs(len(part) - size * total) <= 1 for (part,), size in zip(parts, sizes, strict=True))
 
 
-def test_counts_and_fractions_mix_and_tensors_stay_together():
-    x, y = torch.arange(10), 2 * torch.arange(10)
-    (x_train, y_train), (x_test, y_test) = split(x, y, sizes=(3, 0.5), seed=1)
-    assert (len(x_train), len(x_test)) == (3, 5)
-    assert torch.equal(2 * x_train, y_train)
-    assert torch.equal(2 * x_test, y_test)
-    assert not set(x_train.tolist()) & set(x_test.tolist())
-
-
 @pytest.mark.parametrize("sizes", [(), (11,), (0.6, 0.6), (-1,)])
 def test_impossible_sizes(sizes):
     with pytest.raises(ValueError, match="`sizes` must add up to at most 10 rows"):
         split(torch.arange(10), sizes=sizes, seed=0)
-
-
-def test_tensors_of_other_lengths():
-    with pytest.raises(ValueError, match="`tensors` must have equal lengths"):
-        split(torch.zeros(3), torch.zeros(4), sizes=(1,), seed=0)
-
-
-@pytest.mark.parametrize("levels", [2, 3, 17, 100, 256, 1000, 65536])
-def test_quantize_undoes_dequantize(levels):
-    values = torch.randint(levels, (1_000_000,), generator=torch.Generator().manual_seed(0))
-    reals = dequantize(values, levels, seed=1)
-    assert reals.min() > 0
-    assert reals.max() < 1
-    assert torch.equal(quantize(reals, levels), values)
-
-
-def test_dequantized_values_fill_their_cells():
-    reals = dequantize(torch.full((100_000,), 3), 8, seed=0) * 8 - 3
-    assert abs(reals.mean() - 0.5) < 5 * (1 / 12 / 100_000) ** 0.5
-    assert reals.min() < 1e-3
-    assert reals.max() > 1 - 1e-3
 
 
 @pytest.mark.parametrize("values", [torch.tensor([4]), torch.tensor([-1]), torch.rand(3), torch.zeros(0)])

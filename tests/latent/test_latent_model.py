@@ -84,12 +84,9 @@ class Joined(nn.Module):
         return self.network(torch.cat(list(x.values()), -1) if self.several else x)
 
 
+BOTH = {"x": 3, "context": 4}
 CONDITIONAL = {
-    "both": lambda: (
-        StandardNormal((2,)),
-        parametric(3, {"z": 2, "context": 4}),
-        parametric(2, {"x": 3, "context": 4}),
-    ),
+    "both": lambda: (StandardNormal((2,)), parametric(3, {"z": 2, "context": 4}), parametric(2, BOTH)),
     "prior": lambda: (parametric(2, 4), parametric(3, 2), parametric(2, 3)),
     "keys": lambda: (parametric(2, {"a": 1, "b": 2}), parametric(3, {"z": 2, "b": 2}), parametric(2, {"a": 1, "x": 3})),
 }

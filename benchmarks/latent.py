@@ -1,0 +1,125 @@
+"""What a step of ``fit`` on a VAE costs beside the same loop written by hand in PyTorch.
+
+Layers 784-400-20 on binary data, batch 128, and a tiny 8-8-2, batch 4; one thread. All loops do the same work on the
+same minibatches and take turns in random order; the figures are medians of the ratios within a round.
+
+    python benchmarks/latent.py [--rounds 9] [--steps 200] [--draws 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+import time
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import pyrogen as pg
+from pyrogen import latent
+
+SIZES = {"784-400-20, batch 128": (784, 400, 20, 128), "8-8-2, batch 4": (8, 8, 2, 4)}
+
+
+class Handwritten(nn.Module):
+    """The bound, as one would write it without a library; of several draws if importance-weighted."""
+
+    def __init__(self, pixels, hidden, latents, draws=None):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latents))
+        self.decoder = nn.Sequential(nn.Linear(latents, hidden), nn.ReLU(), nn.Linear(hidden, pixels))
+        self.draws = draws
+
+    def forward(self, x):
+        loc, log_scale = self.encoder(x).chunk(2, -1)
+        if self.draws is None:
+            noise = torch.randn_like(loc)
+            z = loc + log_scale.exp() * noise
+            log_likelihood = -F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
+            log_prior, log_posterior = -0.5 * z.square().sum(), -0.5 * noise.square().sum() - log_scale.sum()
+            return (log_posterior - log_prior - log_likelihood) / len(x)
+        noise = torch.randn(self.draws, *loc.shape)
+        z = loc + log_scale.exp() * noise
+        wide = x.expand(self.draws, *x.shape)
+        log_likelihood = -F.binary_cross_entropy_with_logits(self.decoder(z), wide, reduction="none").sum(-1)
+        log_ratio = 0.5 * (noise.square() - z.square()).sum(-1) + log_scale.sum(-1)
+        return math.log(self.draws) - (log_likelihood + log_ratio).logsumexp(0).mean()
+
+
+def by_hand(x, batch, objective, optimizer):
+    """A loop of our own."""
+    optimizer = optimizer(objective.parameters())
+
+    def run(steps):
+        for step in range(steps):
+            if step % (len(x) // batch) == 0:
+                order = torch.randperm(len(x)).split(batch)
+            loss = objective(x[order[step % len(order)]])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    return run
+
+
+def by_fit(x, batch, target):
+    """``fit``, start-up included."""
+    return lambda steps: pg.fit(target, x, steps=steps, batch_size=batch)
+
+
+def compare(name, loops, rounds, steps):
+    times = {loop: [] for loop in loops}
+    for number in range(rounds + 1):
+        for loop in random.sample(list(loops), len(loops)):
+            start = time.process_time()
+            loops[loop](steps)
+            if number:
+                times[loop].append((time.process_time() - start) / steps)
+    print(f"\n{name:<34}{'ms a step':>10}{'/ default':>11}{'/ fused':>9}")
+    for loop, own in times.items():
+        references = list(times.values())[:2]
+        ratios = [statistics.median(a / b for a, b in zip(own, other, strict=True)) for other in references]
+        print(f"{loop:<34}{1e3 * statistics.median(own):>10.2f}{ratios[0]:>11.2f}{ratios[1]:>9.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=10)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    fused = partial(torch.optim.Adam, fused=True)
+    for name, (pixels, hidden, latents, batch) in SIZES.items():
+        x = torch.bernoulli(torch.rand(10 * batch, pixels))
+        steps = arguments.steps if pixels > 100 else 5 * arguments.steps
+        recipe = partial(latent.binary_vae, (pixels,), latent_shape=(latents,), hidden=(hidden,))
+        hand = partial(Handwritten, pixels, hidden, latents)
+        loops = {
+            "by hand, default Adam": by_hand(x, batch, hand(), torch.optim.Adam),
+            "by hand, fused Adam": by_hand(x, batch, hand(), fused),
+            "fit, the same objective": by_fit(x, batch, hand()),
+            "fit, Elbo": by_fit(x, batch, recipe()),
+            "fit, Elbo, analytic": by_fit(x, batch, latent.Elbo(recipe(), analytic_kl=True)),
+            "fit, StickingTheLanding": by_fit(x, batch, latent.StickingTheLanding(recipe())),
+        }
+        compare(name, loops, arguments.rounds, steps)
+        if pixels > 100:
+            draws = arguments.draws
+            loops = {
+                "by hand, default Adam": by_hand(x, batch, hand(draws), torch.optim.Adam),
+                "by hand, fused Adam": by_hand(x, batch, hand(draws), fused),
+                "fit, ImportanceWeighted": by_fit(x, batch, latent.ImportanceWeighted(recipe(), draws=draws)),
+                "fit, DoublyReparameterized": by_fit(x, batch, latent.DoublyReparameterized(recipe(), draws=draws)),
+            }
+            compare(f"the same, {draws} draws", loops, arguments.rounds, max(steps // 5, 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+r"""The marginal of a Pyro model and guide that somebody wrote.
+
+The pair runs on all draws of all rows at once, as one large minibatch: every datum is repeated :math:`K` times. That
+takes nothing from the model but that its data plate is as long as its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import is_identically_one, scale_and_mask
+from pyro.poutine.runtime import _DIM_ALLOCATOR
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrogen.core.density import Density
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.objective import Elbo
+from pyrogen.core.randomness import held
+from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
+
+from .marginal import MarginalDistribution
+from .parts import context_rows
+
+
+class Marginal(DistributionModule):
+    r"""A Pyro model and its guide as the distribution of what the model observes.
+
+    Draws are ancestral; ``log_prob`` is the importance-weighted bound with the guide as proposal, see
+    :class:`~pyrogen.latent.marginal.MarginalDistribution`. The pair's sites are hidden from handlers around the
+    distribution, its parameters are those of this module.
+
+    Args:
+        model: Called as ``model(x)``, or ``model(x, context)`` with a ``context_shape``, with one batch dimension. It
+            observes ``x`` at one site and uses it for nothing else but its length. Every site is in the data plate.
+        guide: Called with the same; draws the latents of the model.
+        event_shape: Shape of one datum.
+        context_shape: As for every ``DistributionModule``.
+        site: Name of the observed site.
+        plate: Name of the data plate.
+        draws: How many draws of the guide ``log_prob`` averages over, all at once.
+
+    Raises:
+        ValueError: ``model`` or ``guide`` is no module (functions own no parameters), or ``draws`` is not positive;
+            when called: a site is outside the plate, observed beside ``site``, scaled, or missing in model or guide.
+
+    Example:
+        >>> from pyrogen.latent import VAE, StandardNormal
+        >>> likelihood = pg.Parametric(nn.Linear(2, 8), pg.families.bernoulli, event_shape=8, context_shape=2)
+        >>> posterior = pg.Parametric(nn.Linear(8, 4), pg.families.diagonal_normal, event_shape=2, context_shape=8)
+        >>> vae = VAE(StandardNormal((2,)), likelihood, posterior)
+        >>> marginal = Marginal(vae.model, vae.guide, event_shape=(8,))
+        >>> marginal().log_prob(marginal().sample((5,))).shape
+        torch.Size([5])
+    """
+
+    density: Density = "lower bound"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        *,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        site: str = "x",
+        plate: str = "data",
+        draws: int = 100,
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        for name, part in (("model", model), ("guide", guide)):
+            if not isinstance(part, nn.Module):
+                raise ValueError(f"`{name}` must be an nn.Module, which owns its parameters, got {type(part).__name__}")
+        if draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {draws}")
+        self.pair = nn.ModuleDict({"model": model, "guide": guide})
+        self.site = site
+        self.plate = plate
+        self.draws = draws
+
+    def forward(self, context: Context = None) -> MarginalDistribution:
+        batch = context_batch_shape(context, self.context_shape)
+        return MarginalDistribution(_Program(self, context), batch, self.event_shape)
+
+    @property
+    def model(self) -> nn.Module:
+        """The Pyro model, called as ``model(x=None, context=None, size=None)``."""
+        return PairModel(self)
+
+    @property
+    def guide(self) -> nn.Module:
+        """The Pyro guide, called like :attr:`model`; empty without ``x``."""
+        return PairGuide(self)
+
+    def objective(self) -> nn.Module:
+        """The default objective, which ``fit`` uses: the evidence lower bound of model and guide."""
+        return Elbo(self.model, self.guide)
+
+
+class PairModel(nn.Module):
+    """The model of a :class:`Marginal`, with or without data."""
+
+    def __init__(self, module: Marginal) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Any:
+        module = self.module
+        if x is not None:
+            with _scaled(x, module, size):
+                return module.pair["model"](*_arguments(x, context))
+        batch = context_batch_shape(context, module.context_shape) or torch.Size((1 if size is None else size,))
+        return poutine.uncondition(module.pair["model"])(*_arguments(_placeholder(module, batch), context))
+
+
+class PairGuide(nn.Module):
+    """The guide of a :class:`Marginal`."""
+
+    def __init__(self, module: Marginal) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Any:
+        if x is None:
+            return None
+        with _scaled(x, self.module, size):
+            return self.module.pair["guide"](*_arguments(x, context))
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A model and guide with their context in place, as their marginal needs them."""
+
+    module: Marginal
+    context: Context
+
+    def draw(self, shape: torch.Size) -> Tensor:
+        if not shape.numel():
+            return _placeholder(self.module, shape).zero_()
+        value = self._draw(shape)["value"]
+        if value.is_floating_point() and value.isnan().any():
+            raise ValueError("`model` must use its data only to observe them; its draws depend on them, and are NaN")
+        return value.reshape(shape + self.module.event_shape)
+
+    def support(self) -> constraints.Constraint:
+        with held(), torch.no_grad():
+            return self._draw(context_batch_shape(self.context, self.module.context_shape))["fn"].support
+
+    def log_weights(self, x: Tensor) -> Tensor:
+        module, batch = self.module, x.shape[: x.dim() - len(self.module.event_shape)]
+        wide = torch.Size((module.draws, *batch))
+        if not wide.numel():
+            return x.flatten(len(batch)).sum(-1).expand(wide)  # of no rows, and still with a gradient
+        arguments = self._rows(x.expand(wide + module.event_shape), wide)
+        with _isolated():
+            guide = poutine.trace(module.pair["guide"]).get_trace(*arguments)
+            model = poutine.trace(poutine.replay(module.pair["model"], trace=guide)).get_trace(*arguments)
+        observed = {name for name, node in _sites(model).items() if node["is_observed"]}
+        if observed != {module.site}:
+            raise ValueError(f"`model` must observe the site {module.site!r} alone, got {sorted(observed)}")
+        unmatched = set(_sites(guide)) ^ (set(_sites(model)) - observed)
+        if unmatched:
+            raise ValueError(f"`guide` must have the latent sites of `model`, got {sorted(unmatched)} in one only")
+        rows = wide.numel()
+        log_joint = sum(self._score(name, node, rows) for name, node in _sites(model).items())
+        return (log_joint - sum(self._score(name, node, rows) for name, node in _sites(guide).items())).reshape(wide)
+
+    def _rows(self, x: Tensor, batch: torch.Size) -> tuple:
+        context = context_rows(self.context, self.module.context_shape, batch)
+        return _arguments(flatten_batch(x, self.module.event_shape), context)
+
+    def _draw(self, shape: torch.Size) -> dict[str, Any]:
+        """The observed site of a run in which nothing is observed."""
+        with _isolated():
+            arguments = self._rows(_placeholder(self.module, shape), shape)
+            trace = poutine.trace(poutine.uncondition(self.module.pair["model"])).get_trace(*arguments)
+        for name, node in _sites(trace).items():
+            self._dimension(name, node, shape.numel())
+        if self.module.site not in trace.nodes:
+            raise ValueError(f"`site` must be one of the model's, {sorted(_sites(trace))}, got {self.module.site!r}")
+        return trace.nodes[self.module.site]
+
+    def _score(self, name: str, node: dict[str, Any], rows: int) -> Tensor:
+        """The log-probability of a site, ``(rows,)``."""
+        dimension = self._dimension(name, node, rows)
+        if not is_identically_one(node["scale"]):
+            raise ValueError(f"the site {name!r} must not be scaled inside importance weights, got {node['scale']}")
+        log_prob = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        return log_prob.movedim(dimension, 0).reshape(rows, -1).sum(-1)
+
+    def _dimension(self, name: str, node: dict[str, Any], rows: int) -> int:
+        for frame in node["cond_indep_stack"]:
+            if frame.name == self.module.plate and frame.vectorized and frame.size == rows:
+                return frame.dim
+        raise ValueError(
+            f"the site {name!r} must be inside the plate {self.module.plate!r}, as long as the data ({rows} rows): "
+            "outside, it belongs to no datum"
+        )
+
+
+def _sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
+    return {
+        name: node for name, node in trace.nodes.items() if node["type"] == "sample" and not site_is_subsample(node)
+    }
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """A scope that handlers around it do not see, and whose plates may have the names and dimensions of theirs."""
+    outer, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+    try:
+        with poutine.block():
+            yield
+    finally:
+        _DIM_ALLOCATOR._stack = outer
+
+
+def _arguments(x: Tensor, context: Context) -> tuple:
+    return (x,) if context is None else (x, context)
+
+
+def _placeholder(module: Marginal, batch: torch.Size) -> Tensor:
+    """What stands for data that are yet to be drawn: NaN, to show in draws that depend on it."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    return like.new_full(batch + module.event_shape, torch.nan)
+
+
+def _scaled(x: Tensor, module: Marginal, size: int | None) -> Any:
+    rows = batch_shape_of(x, module.event_shape, "x").numel()
+    return nullcontext() if size is None or size == rows else pyro.poutine.scale(scale=size / rows)
