@@ -64,7 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"No --folder: generated a small file of the format of {options.table.upper()} in {folder}.")
         print("Its figure below says nothing about the data set, and compares with no published one.")
     train, validation, test = (part.to(options.device) for part in load(folder / path))
-    print(f"{options.table.upper()}: {len(train):,} / {len(validation):,} / {len(test):,} rows, {test.shape[1]} columns")
+    print(
+        f"{options.table.upper()}: {len(train):,} / {len(validation):,} / {len(test):,} rows, {test.shape[1]} columns"
+    )
 
     flow = pg.flows.spline_autoregressive(
         (columns,),

@@ -113,6 +113,10 @@ class BijectionModule(nn.Module):
         self.event_shape = as_shape(event_shape, "event_shape")
         self.context_shape = as_context_shape(context_shape)
 
+    def __call__(self, context: Context = None) -> Transform:
+        context_batch_shape(context, self.context_shape)
+        return super().__call__(context)
+
     def forward(self, context: Context = None) -> Transform:
         """The transform given the context; its batch shape is that of the context."""
         raise NotImplementedError(f"{type(self).__name__} must define `forward(context=None)`")

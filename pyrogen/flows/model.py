@@ -100,5 +100,5 @@ class Flow(DistributionModule):
 
 def _rows(context: Context, shape: ContextShape, batch: torch.Size) -> Tensor | dict[str, Tensor]:
     if isinstance(context, Mapping):
-        return {key: flatten_batch(context[key].expand(*batch, *part), part) for key, part in shape.items()}
+        return {key: flatten_batch(context[key].expand(batch + part), part) for key, part in shape.items()}
     return flatten_batch(context, shape)

@@ -106,7 +106,7 @@ class MarginalDistribution(TorchDistribution):
 
 
 def _log_mean_exp(log_weights: Tensor) -> Tensor:
-    return log_weights.logsumexp(0) - 0.99 * math.log(len(log_weights))
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
 def _all(flags: Tensor, event_dim: int) -> Tensor:

@@ -77,6 +77,8 @@ class MaskedConditioner(nn.Module):
         masks = [sets[chosen[0]]]
         masks += [within[after][:, before] for before, after in zip(chosen, chosen[1:], strict=False)]
         masks += [_contained(sets[chosen[-1]], dependence)]
+        if not masks[0].any():  # one feature, which sees only the context
+            self.layers[0].weight.requires_grad_(False)
         for index, mask in enumerate(masks):
             self.register_buffer(f"mask_{index}", mask, persistent=False)
         steps = [2 if min(mask.shape) > 64 else 1 for mask in masks[:-1]]  # measured: smaller blocks cost more

@@ -46,7 +46,7 @@ class VectorTransform(Transform):
         return x.reshape(*x.shape[: x.dim() - self.event_dim], prod(self.event_shape))
 
     def _shaped(self, y: Tensor) -> Tensor:
-        return y if len(self.event_shape) == 1 else y.reshape(*y.shape[:-1], *self.event_shape)
+        return y if len(self.event_shape) == 1 else y.reshape(y.shape[:-1] + self.event_shape)
 
 
 def feature_major(x: Tensor, batch_shape: torch.Size) -> Tensor:

@@ -63,3 +63,19 @@ def test_contract_of_the_others(name):
     skipped = "rsample_and_log_prob" if name == "mixture" else ""  # its base cannot be drawn differentiably
     only = [check.__name__ for check in CHECKS if check.__name__ != skipped]
     check_distribution(CLASSIC[name], event_shape=(2,), only=only).raise_if_failed()
+
+
+@pytest.mark.parametrize("recipe", [flows.affine_coupling, flows.affine_autoregressive])
+def test_contract_of_a_single_number(recipe):
+    check_distribution(lambda: recipe((), (3,), layers=2, hidden=(16,)), event_shape=(), context=torch.randn(3, 3)).raise_if_failed()
+
+
+def test_a_dict_context_may_hold_numbers():
+    flow = flows.spline_coupling((2,), {"a": (), "b": (3,)}, layers=1, hidden=(16,))
+    assert flow({"a": torch.tensor(1.0), "b": torch.zeros(3)}).sample().shape == (2,)
+
+
+def test_a_bijection_refuses_a_missing_context():
+    layer = flows.spline_coupling((2,), (3,), layers=1, hidden=(16,)).bijections[0]
+    with pytest.raises(ValueError, match="`context` must end in shape"):
+        layer(None)
