@@ -31,7 +31,6 @@ from pyrogen.networks.masked import MaskedConditioner, Sweep, Weighted
 from .elements import Element
 from .vector import VectorTransform, feature_major
 
-
 _MANY = 32
 """From so many levels on, a few passes over all of them are tried before going level by level."""
 

@@ -9,7 +9,7 @@ from pyrogen.data import uci
 ROWS = 500
 
 
-@pytest.fixture()
+@pytest.fixture
 def random():
     return np.random.default_rng(0)
 

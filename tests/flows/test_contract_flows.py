@@ -67,7 +67,9 @@ def test_contract_of_the_others(name):
 
 @pytest.mark.parametrize("recipe", [flows.affine_coupling, flows.affine_autoregressive])
 def test_contract_of_a_single_number(recipe):
-    check_distribution(lambda: recipe((), (3,), layers=2, hidden=(16,)), event_shape=(), context=torch.randn(3, 3)).raise_if_failed()
+    check_distribution(
+        lambda: recipe((), (3,), layers=2, hidden=(16,)), event_shape=(), context=torch.randn(3, 3)
+    ).raise_if_failed()
 
 
 def test_a_dict_context_may_hold_numbers():
