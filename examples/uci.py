@@ -1,4 +1,4 @@
-"""The published UCI protocol: a neural spline flow on POWER, GAS, HEPMASS, MINIBOONE or BSDS300, beside published figures.
+"""The published UCI protocol: a spline flow on POWER, GAS, HEPMASS, MINIBOONE or BSDS300, beside published figures.
 
 The data are yours: give the folder of the prepared "MAF data sets" (see pyrogen.data.uci). Without one, a small file of
 the same format is generated, so that everything runs; its figure says nothing about the data set.

@@ -1,13 +1,13 @@
 """The five tabular data sets on which flows are compared, prepared as published, from files the user has.
 
-The protocol is that of Papamakarios et al.: which columns stay, what noise is added, how the rows are split, and by which
-moments they are standardised, so that log-likelihoods (nats of the prepared data, test split) compare with published ones.
-Nothing is downloaded. The prepared sources are known as the "MAF data sets", a folder with ``power/data.npy``,
-``gas/ethylene_CO.pickle``, ``hepmass/1000_train.csv``, ``hepmass/1000_test.csv``, ``miniboone/data.npy`` and
-``BSDS300/BSDS300.hdf5``.
+The protocol is that of Papamakarios et al.: which columns stay, what noise is added, how the rows are split, and by
+which moments they are standardised, so that log-likelihoods (nats of the prepared data, test split) compare with
+published ones. Nothing is downloaded. The prepared sources are known as the "MAF data sets", a folder with
+``power/data.npy``, ``gas/ethylene_CO.pickle``, ``hepmass/1000_train.csv``, ``hepmass/1000_test.csv``,
+``miniboone/data.npy`` and ``BSDS300/BSDS300.hdf5``.
 
-Two choices of the protocol are kept although one would not make them today: GAS is standardised by the moments of all its
-rows, the test rows among them; HEPMASS drops a feature where its *smallest* value occurs more than five times.
+Two choices of the protocol are kept although one would not make them today: GAS is standardised by the moments of all
+its rows, the test rows among them; HEPMASS drops a feature where its *smallest* value occurs more than five times.
 
 References:
     Papamakarios, Pavlakou and Murray 2017, "Masked autoregressive flow for density estimation",
@@ -73,8 +73,8 @@ def gas(path: str | os.PathLike) -> Table:
     still there. All rows standardise, those for testing among them, as published.
 
     Args:
-        path: ``ethylene_CO.pickle``, a pandas frame with the columns ``Time``, ``Meth``, ``Eth`` and the sensors. Reading
-            a pickle runs what is in it: read only a file you trust.
+        path: ``ethylene_CO.pickle``, a pandas frame with the columns ``Time``, ``Meth``, ``Eth`` and the sensors.
+            Reading a pickle runs what is in it: read only a file you trust.
 
     Raises:
         ValueError: the file holds something else.
@@ -98,8 +98,8 @@ def hepmass(folder: str | os.PathLike) -> Table:
     five times there is dropped; the last tenth of the training file validates.
 
     Args:
-        folder: Holds ``1000_train.csv`` and ``1000_test.csv``, the class in the first column. The test file has one more
-            column at its end, which is dropped.
+        folder: Holds ``1000_train.csv`` and ``1000_test.csv``, the class in the first column. The test file has one
+            more column at its end, which is dropped.
 
     Raises:
         ValueError: the files hold something else.

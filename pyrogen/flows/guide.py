@@ -1,13 +1,13 @@
 r"""Flows as guides for any Pyro model.
 
-An automatic guide finds the continuous latent variables of a model, maps each to the real numbers, strings them into one
-vector :math:`u \in \mathbb{R}^D` and puts a distribution on it. Here that is a flow :math:`f`, followed by a learned
-location and scale,
+An automatic guide finds the continuous latent variables of a model, maps each to the real numbers, strings them into
+one vector :math:`u \in \mathbb{R}^D` and puts a distribution on it. Here that is a flow :math:`f`, followed by a
+learned location and scale,
 
 .. math:: u = \mu + \sigma \odot f(\varepsilon), \qquad \varepsilon \sim p_0 ,
 
-which can bend, correlate and be skewed as the posterior is. Trained by an ELBO it is an approximate posterior; used as a
-change of coordinates (*NeuTra*), it lets NUTS walk in :math:`\varepsilon`, where the posterior is nearly normal.
+which can bend, correlate and be skewed as the posterior is. Trained by an ELBO it is an approximate posterior; used as
+a change of coordinates (*NeuTra*), it lets NUTS walk in :math:`\varepsilon`, where the posterior is nearly normal.
 
 References:
     Rezende and Mohamed 2015, "Variational inference with normalizing flows", https://arxiv.org/abs/1505.05770
@@ -44,16 +44,16 @@ _DRAWS = 4096  # behind each median and quantile
 class AutoFlow(AutoContinuous):
     r"""A guide for any Pyro model with continuous latent variables, whose posterior is a flow.
 
-    The flow is built at the first call, when the number :math:`D` of unconstrained latent elements is known. From then on
-    its parameters are those of the guide: ``parameters()``, ``state_dict()``, ``Trace_ELBO()(model, guide)``,
+    The flow is built at the first call, when the number :math:`D` of unconstrained latent elements is known. From then
+    on its parameters are those of the guide: ``parameters()``, ``state_dict()``, ``Trace_ELBO()(model, guide)``,
     ``pyrogen.fit`` and ``SVI`` all find them, the last under a name that no other guide shares. It starts as the recipe
     does (for ours the identity), around ``init_loc_fn`` with standard deviation ``init_scale``.
 
     A guide draws, so a recipe should be fast in that direction: coupling flows, or autoregressive ones with
     ``fast_sampling=True``. A :class:`Standardize` layer of the recipe is left out, since no data pass it.
 
-    A copy has parameters of its own and shares the model. A pickle holds no model once the guide has run. The weights of
-    a trained guide load into a fresh one.
+    A copy has parameters of its own and shares the model. A pickle holds no model once the guide has run. The weights
+    of a trained guide load into a fresh one.
 
     Args:
         model: A Pyro model. Latent variables may be constrained and lie in plates; their shapes must not change.
@@ -242,7 +242,7 @@ class _Move(VectorTransform):
 
 
 class _Remembering(Compose):
-    """Several transforms as one, which remembers the log-determinant of its last value: NeuTra asks for both in turn."""
+    """Several transforms as one, with the log-determinant of the last value remembered: NeuTra asks for both."""
 
     _last: tuple | None = None
 

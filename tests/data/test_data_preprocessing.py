@@ -53,7 +53,7 @@ def test_seeds():
 
 
 def test_the_bound_is_tight_for_a_density_flat_in_each_level():
-    """The promise of the module: mean log p((v + u) / K) - log K equals log P(v) where p does not vary within a level."""
+    """The module's promise: mean log p((v + u) / K) - log K is log P(v) where p does not vary within a level."""
     probability = torch.tensor([0.1, 0.2, 0.3, 0.4])
     values = torch.arange(4).repeat(1000)
     log_density = (probability * 4).log()[quantize(dequantize(values, 4, seed=0), 4)]
