@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small matrices: more threads only wait for each other
-    options.draws = min(options.draws, 10 * options.steps)
+    options.draws = min(options.draws, max(5, options.steps))
     for model in (Funnel(options.device), EightSchools(options.device)):
         print(f"{type(model).__name__}: log evidence {model.log_evidence}")
         flow_guide = pg.flows.AutoFlow(model, partial(recipe, leading=model.leading), init_scale=1.0)
@@ -140,7 +140,7 @@ def walk(model, program, back, draws: int, chains: int = 2) -> str:
         divergences += len(mcmc.diagnostics()["divergences"]["chain 0"])
         parts.append(back(mcmc.get_samples()))
     chain = torch.stack([part[model.hard] for part in parts])
-    size = effective_sample_size(chain) if draws > 4 else torch.tensor(float("nan"))
+    size = effective_sample_size(chain)
     together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     counts = f"{chains * draws} draws, {divergences} divergences, ESS({model.hard}) {size:.0f}"
     return f"{model.summary(together)}; {counts}, {time.perf_counter() - start:.0f} s"
