@@ -13,7 +13,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -120,8 +119,7 @@ def judge(model, guide, draws: int = 100_000) -> str:
 
     pair = (many(model), many(guide), torch.zeros(1))
     elbo = pg.evaluation.importance_log_weights(*pair, draws=draws).mean()
-    with np.errstate(over="ignore"):  # in ArviZ, harmlessly, for a guide far off
-        k = pg.evaluation.pareto_k(*pair, draws=draws)
+    k = pg.evaluation.pareto_k(*pair, draws=draws)
     return f"ELBO {elbo:.2f}, k-hat {k.values.item():.2f}, effective draws {k.effective_sample_size.item() / draws:.1%}"
 
 

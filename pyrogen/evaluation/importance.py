@@ -249,8 +249,9 @@ def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
 def _psis_shape(log_weights: np.ndarray) -> float:
     """k-hat by either line of ArviZ: 0.x takes log-weights, 1.x log-likelihoods, which are their negatives."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 announces its successor on import
+    # ArviZ 0.23 announces its successor on import, and overflows harmlessly on weights of a guide far off.
+    with warnings.catch_warnings(), np.errstate(over="ignore"):
+        warnings.simplefilter("ignore", FutureWarning)
         try:
             from arviz_stats.base import array_stats
         except ModuleNotFoundError:
