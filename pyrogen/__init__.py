@@ -1,6 +1,20 @@
 """pyrogen: deep generative models as Pyro distributions."""
 
-from . import analysis, data, distributions, evaluation, flows, latent, networks, numerics, testing, transforms
+from . import (
+    analysis,
+    autoregressive,
+    data,
+    diffusion,
+    distributions,
+    evaluation,
+    flows,
+    inverse,
+    latent,
+    networks,
+    numerics,
+    testing,
+    transforms,
+)
 from .core.checkpoint import load, save
 from .core.chunks import log_prob
 from .core.density import density_of

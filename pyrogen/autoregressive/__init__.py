@@ -1,0 +1,1 @@
+"""Autoregressive models: exact likelihoods as chains of conditionals, fast generation, any order."""

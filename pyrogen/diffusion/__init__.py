@@ -1,0 +1,1 @@
+"""Diffusion models: schedules, denoisers, samplers, and the two distributions they make."""

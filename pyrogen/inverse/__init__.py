@@ -1,0 +1,1 @@
+"""Inverse problems as posterior inference under a generative prior."""
