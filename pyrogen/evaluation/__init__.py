@@ -2,6 +2,8 @@
 
 ``density``      log-likelihood, bits per dimension, differences of models; ``bayes``: the classifier by Bayes' rule
 ``importance``   marginal likelihoods of a model/guide pair, and the Pareto k-hat of their weights
+``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
+``grid``         guide x objective x seed, in one table
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
 ``calibration``  simulation-based calibration; ``ranks``: its statistics
 ``outliers``     outlier scores; ``separation``: AUROC
@@ -10,9 +12,11 @@ Every figure is an :class:`Estimate` with a standard error and a label, or a :cl
 """
 
 from . import kernels
+from .amortization import AmortizationGap, amortization_gap
 from .bayes import bayes_classifier
 from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test
+from .collapse import CollapseReport, LatentUse, collapse_report
 from .density import bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
 from .importance import (
     ParetoK,
@@ -28,21 +32,26 @@ from .samples import energy_distance, energy_test, mmd_test, squared_mmd
 from .separation import Auroc, auroc
 
 __all__ = [
+    "AmortizationGap",
     "Amortized",
     "Auroc",
     "Calibration",
+    "CollapseReport",
     "Coverage",
     "EcdfBand",
     "EcdfNull",
     "Estimate",
+    "LatentUse",
     "ParetoK",
     "TestResult",
+    "amortization_gap",
     "auroc",
     "bayes_classifier",
     "bits_per_dimension",
     "central_coverage",
     "chi_square_test",
     "classifier_test",
+    "collapse_report",
     "cross_validated_classifier_test",
     "density_p_value",
     "energy_distance",
