@@ -18,12 +18,14 @@ from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test
 from .collapse import CollapseReport, LatentUse, collapse_report
 from .density import bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
+from .grid import Grid, grid
 from .importance import (
     ParetoK,
     importance_log_weights,
     importance_weighted_log_likelihood,
     importance_weighted_log_probs,
     pareto_k,
+    pareto_k_of,
 )
 from .outliers import density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
 from .ranks import Coverage, EcdfBand, EcdfNull, central_coverage, chi_square_test, highest_coverage
@@ -41,6 +43,7 @@ __all__ = [
     "EcdfBand",
     "EcdfNull",
     "Estimate",
+    "Grid",
     "LatentUse",
     "ParetoK",
     "TestResult",
@@ -56,6 +59,7 @@ __all__ = [
     "density_p_value",
     "energy_distance",
     "energy_test",
+    "grid",
     "highest_coverage",
     "importance_log_weights",
     "importance_weighted_log_likelihood",
@@ -67,6 +71,7 @@ __all__ = [
     "log_probs",
     "mmd_test",
     "pareto_k",
+    "pareto_k_of",
     "simulation_based_calibration",
     "squared_mmd",
     "two_sided_p_value",

@@ -9,7 +9,8 @@ is at most :math:`\log p(x)` in expectation, grows with :math:`K` and converges 
 question of the tail of the weights, which the Pareto :math:`\hat k` of PSIS answers for each datum.
 
 The model and the guide are called alike, with the rows of the data, and have one data plate with all sites inside. Each
-datum is repeated :math:`K` times as further rows, so any pair that handles a batch handles the draws.
+datum is repeated :math:`K` times as further rows, so any pair that handles a batch handles the draws. A model with
+latents outside the plate sees all the data as one datum (``whole=True``).
 
 References:
     Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
@@ -40,7 +41,7 @@ from .sites import Program, Site, select_rows, sites_of, total, values_of
 
 
 def importance_log_weights(
-    model: Program, guide: Program, *batch: object, draws: int, batch_size: int = 4096
+    model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Tensor:
     r"""The logarithms of the importance weights, :math:`\log p(x_i, z_{ik}) - \log q(z_{ik} \mid x_i)`, in nats.
 
@@ -51,10 +52,12 @@ def importance_log_weights(
         guide: Its guide, called alike.
         batch: The data, rows first, and what else the programs take: tensors, dicts of tensors or ``None``.
         draws: How many draws :math:`K` for each datum.
+        whole: The data are one datum, as for a model with latents outside the data plate. Draws then run one by one,
+            and need no plate.
         batch_size: How many pairs of datum and draw are computed at once.
 
     Shape:
-        The weights are ``(draws, rows)``, in double precision.
+        The weights are ``(draws, rows)``, in double precision; one row if the data are one datum.
 
     Raises:
         NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy. Weights exponentiate it,
@@ -62,11 +65,11 @@ def importance_log_weights(
         ValueError: there are no data, a site lies outside the data plate, latent sites of model and guide differ,
             nothing is observed, or the guide has a point mass.
     """
-    return torch.cat(list(_blocks(model, guide, batch, draws, batch_size)), 1)
+    return torch.cat(list(_blocks(model, guide, batch, draws, whole, batch_size)), 1)
 
 
 def importance_weighted_log_probs(
-    model: Program, guide: Program, *batch: object, draws: int, batch_size: int = 4096
+    model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Tensor:
     r"""The importance-weighted bound of :math:`\log p(x_i)` for each datum, in nats.
 
@@ -75,6 +78,7 @@ def importance_weighted_log_probs(
         guide: As for :func:`importance_log_weights`.
         batch: As for :func:`importance_log_weights`.
         draws: How many draws for each datum.
+        whole: As for :func:`importance_log_weights`.
         batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
 
     Shape:
@@ -84,12 +88,12 @@ def importance_weighted_log_probs(
         NotImplementedError: as for :func:`importance_log_weights`.
         ValueError: as for :func:`importance_log_weights`.
     """
-    blocks = _blocks(model, guide, batch, draws, batch_size)
+    blocks = _blocks(model, guide, batch, draws, whole, batch_size)
     return torch.cat([block.logsumexp(0) - log(draws) for block in blocks])
 
 
 def importance_weighted_log_likelihood(
-    model: Program, guide: Program, *batch: object, draws: int, batch_size: int = 4096
+    model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Estimate:
     r"""The mean importance-weighted log-likelihood of held-out data, in nats per datum: a lower bound.
 
@@ -102,13 +106,14 @@ def importance_weighted_log_likelihood(
         guide: Its guide, called alike.
         batch: The data, rows first, and what else the programs take.
         draws: How many draws for each datum; one gives the ELBO.
+        whole: As for :func:`importance_log_weights`.
         batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
 
     Raises:
         NotImplementedError: as for :func:`importance_log_weights`.
         ValueError: as for :func:`importance_log_weights`.
     """
-    values = importance_weighted_log_probs(model, guide, *batch, draws=draws, batch_size=batch_size)
+    values = importance_weighted_log_probs(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)
     return Estimate.of_mean(values, density="lower bound")
 
 
@@ -147,7 +152,9 @@ class ParetoK:
         )
 
 
-def pareto_k(model: Program, guide: Program, *batch: object, draws: int = 1000, batch_size: int = 4096) -> ParetoK:
+def pareto_k(
+    model: Program, guide: Program, *batch: object, draws: int = 1000, whole: bool = False, batch_size: int = 4096
+) -> ParetoK:
     r"""The Pareto :math:`\hat k` of the importance weights for each datum, by ArviZ's PSIS.
 
     Args:
@@ -155,6 +162,7 @@ def pareto_k(model: Program, guide: Program, *batch: object, draws: int = 1000, 
         guide: As for :func:`importance_log_weights`.
         batch: As for :func:`importance_log_weights`.
         draws: How many draws for each datum, at least 25.
+        whole: As for :func:`importance_log_weights`.
         batch_size: How many pairs of datum and draw are computed at once.
 
     Raises:
@@ -163,9 +171,21 @@ def pareto_k(model: Program, guide: Program, *batch: object, draws: int = 1000, 
     """
     if draws < 25:
         raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
-    log_weights = importance_log_weights(model, guide, *batch, draws=draws, batch_size=batch_size)
+    log_weights = importance_log_weights(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)
+    return pareto_k_of(log_weights)
+
+
+def pareto_k_of(log_weights: Tensor) -> ParetoK:
+    r"""The Pareto :math:`\hat k` of importance weights at hand.
+
+    Args:
+        log_weights: Their logarithms.
+
+    Shape:
+        ``(draws, rows)``, with at least 25 draws.
+    """
     shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
-    return ParetoK(shapes, effective_sample_size(log_weights), draws)
+    return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
@@ -181,23 +201,29 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     return torch.where((log_weights == -torch.inf).all(0), 0.0, size)
 
 
-def _blocks(model: Program, guide: Program, batch: tuple, draws: int, batch_size: int) -> Iterator[Tensor]:
+def _blocks(model: Program, guide: Program, batch: tuple, draws: int, whole: bool, batch_size: int) -> Iterator[Tensor]:
     """The log-weights of some data at a time, ``(draws, data)``; never more than ``batch_size`` pairs in a run."""
     if draws < 1 or batch_size < 1:
         raise ValueError(f"`draws` and `batch_size` must be positive, got {draws} and {batch_size}")
+    if whole:
+        with as_evaluated(model, guide):
+            yield torch.stack([_log_weights(model, guide, list(batch), None) for _ in range(draws)])
+        return
     rows = count_rows(batch)
     if not rows:
         raise ValueError("`batch` must hold at least one datum, got none")
     for data in torch.arange(rows).split(max(1, batch_size // draws)):
         repeated = data.repeat(draws).split(batch_size)
         with as_evaluated(model, guide):
-            parts = [_log_weights(model, guide, [select_rows(entry, index) for entry in batch]) for index in repeated]
+            parts = [
+                _log_weights(model, guide, [select_rows(entry, index) for entry in batch], len(index))
+                for index in repeated
+            ]
         yield torch.cat(parts).reshape(draws, len(data))
 
 
-def _log_weights(model: Program, guide: Program, batch: list) -> Tensor:
+def _log_weights(model: Program, guide: Program, batch: list, rows: int | None) -> Tensor:
     """One log-weight for each row."""
-    rows = count_rows(tuple(batch))
     drawn = sites_of(guide, *batch, rows=rows, what="guide")
     replayed = poutine.condition(model, data=values_of(drawn.values()))
     scored = sites_of(replayed, *batch, rows=rows, what="model")

@@ -1,4 +1,4 @@
-"""Running Pyro programs on rows of data: every site's log-probability, summed for each row of the one data plate."""
+"""Running Pyro programs on data: every site's log-probability, summed for each row of the one data plate, or for all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Site:
         distribution: Its distribution, expanded to the plates.
         observed: Whether its value was given.
         auxiliary: Whether it only serves to build other sites of a guide.
-        plate_dim: The dimension of the data plate, counted from the right of the batch shape.
+        plate_dim: The dimension of the data plate, counted from the right of the batch shape; ``None`` where the data
+            count as one datum.
         mask: Pyro's mask, if it has one.
     """
 
@@ -37,7 +38,7 @@ class Site:
     distribution: Distribution
     observed: bool
     auxiliary: bool
-    plate_dim: int
+    plate_dim: int | None
     mask: Tensor | bool | None
 
     @property
@@ -48,16 +49,18 @@ class Site:
     def log_prob(self) -> Tensor:
         """Its log-probability for each row, in double precision: masked, but not scaled."""
         log_prob = scale_and_mask(self.distribution.log_prob(self.value), mask=self.mask)
+        if self.plate_dim is None:
+            return log_prob.double().sum().reshape(1)
         return log_prob.movedim(self.plate_dim, -1).reshape(-1, log_prob.shape[self.plate_dim]).double().sum(0)
 
 
-def sites_of(program: Program, *args: object, rows: int, what: str, **kwargs: object) -> dict[str, Site]:
+def sites_of(program: Program, *args: object, rows: int | None, what: str, **kwargs: object) -> dict[str, Site]:
     """Runs a program and finds its sample sites, without subsampling and deterministic ones.
 
     Args:
         program: A Pyro model or guide.
         args: What it is called with.
-        rows: How many rows the data plate must have.
+        rows: How many rows the data plate must have; ``None`` if the data count as one datum.
         what: What to call the program in a message.
         kwargs: What it is called with.
 
@@ -66,8 +69,8 @@ def sites_of(program: Program, *args: object, rows: int, what: str, **kwargs: ob
     """
     nodes = poutine.trace(program).get_trace(*args, **kwargs).nodes.values()
     samples = [node for node in nodes if node["type"] == "sample" and not _is_bookkeeping(node)]
-    plate = _data_plate(samples, rows, what) if samples else ""
-    return {node["name"]: _site(node, plate, rows) for node in samples}
+    plate = _data_plate(samples, rows, what) if samples and rows is not None else None
+    return {node["name"]: _site(node, plate) for node in samples}
 
 
 def values_of(sites: Iterable[Site]) -> dict[str, Tensor]:
@@ -87,15 +90,15 @@ def total(sites: Iterable[Site]) -> Tensor:
     return sum((site.log_prob() for site in sites), torch.zeros((), dtype=torch.double))
 
 
-def _site(node: dict, plate: str, rows: int) -> Site:
-    frame = next(frame for frame in node["cond_indep_stack"] if frame.name == plate)
+def _site(node: dict, plate: str | None) -> Site:
+    plate_dim = next((frame.dim for frame in node["cond_indep_stack"] if frame.name == plate), None)
     return Site(
         node["name"],
         node["value"],
         node["fn"],
         node["is_observed"],
         bool(node["infer"].get("is_auxiliary")),
-        frame.dim,
+        plate_dim,
         node["mask"],
     )
 
