@@ -2,11 +2,14 @@
 
 from .arviz import to_arviz
 from .images import image_grid, posterior_images
+from .latents import latent_paths, latent_traversals
 from .plots import coverage_curve, outlier_scores, rank_ecdf, rank_histogram, training_history
 
 __all__ = [
     "coverage_curve",
     "image_grid",
+    "latent_paths",
+    "latent_traversals",
     "outlier_scores",
     "posterior_images",
     "rank_ecdf",

@@ -41,7 +41,7 @@ def image_grid(
     Example:
         >>> figure = image_grid(torch.rand(2, 5, 8, 8), torch.rand(2, 5, 8, 8), rows=["zero", "one"])
     """
-    halves = [_mosaic(numbers(data), "data"), _mosaic(numbers(samples), "samples")]
+    halves = [mosaic(numbers(data), "data"), mosaic(numbers(samples), "samples")]
     counts = {len(numbers(part)) for part in (data, samples)}
     if len(counts) != 1 or len(rows) not in (0, *counts):
         raise ValueError(
@@ -53,8 +53,8 @@ def image_grid(
     inches = 0.55 * numbers(data).shape[1]
     figure = new_figure(inches * sum(widths) / widths[0] + 0.8, inches * halves[0].shape[0] / widths[0] + 0.35)
     for axes, half, name in zip(figure.subplots(1, 2, width_ratios=widths), halves, names, strict=True):
-        _show(axes, _scaled(half, low, high), name)
-    _row_names(figure.axes[0], rows, halves[0].shape[0])
+        show(axes, _scaled(half, low, high), name)
+    name_rows(figure.axes[0], rows, halves[0].shape[0])
     return figure
 
 
@@ -102,10 +102,10 @@ def posterior_images(
     cells = figure.subplots(1, len(panels) + 1)
     grey = None
     for axes, (name, image) in zip(cells, panels.items(), strict=False):
-        grey = _show(axes, image, name, cmap="gray", vmin=low, vmax=high)
+        grey = show(axes, image, name, cmap="gray", vmin=low, vmax=high)
         if np.isnan(image).any():
             axes.set_xlabel("blue: not observed", fontsize=8, color=INK)
-    spread = _show(cells[-1], deviation, "standard deviation", cmap="magma", vmin=0.0)
+    spread = show(cells[-1], deviation, "standard deviation", cmap="magma", vmin=0.0)
     _bar(figure, grey, list(cells[:-1]), unit)
     _bar(figure, spread, [cells[-1]], unit)
     return figure
@@ -115,7 +115,7 @@ def _limits(image: np.ndarray) -> tuple[float, float]:
     return float(np.nanmin(image)), float(np.nanmax(image))
 
 
-def _mosaic(images: np.ndarray, name: str) -> np.ndarray:
+def mosaic(images: np.ndarray, name: str) -> np.ndarray:
     """Images of shape ``(rows, columns, *image_shape)`` as one, with gaps of ``nan``: ``(height, width[, 3])``."""
     if images.ndim == 4:
         images = images[:, :, None]
@@ -138,7 +138,8 @@ def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.where(np.isnan(colours), 1.0, colours)
 
 
-def _show(axes: Axes, image: np.ndarray, title: str, **scale: Any) -> Any:
+def show(axes: Axes, image: np.ndarray, title: str, **scale: Any) -> Any:
+    """One panel without ticks or frame."""
     axes.set_facecolor(MISSING)  # seen where an image is nan
     shown = axes.imshow(image, interpolation="nearest", **scale)
     axes.set_title(title, fontsize=9, color=INK)
@@ -149,7 +150,8 @@ def _show(axes: Axes, image: np.ndarray, title: str, **scale: Any) -> Any:
     return shown
 
 
-def _row_names(axes: Axes, rows: Sequence[str], height: int) -> None:
+def name_rows(axes: Axes, rows: Sequence[str], height: int) -> None:
+    """Names beside the rows of a mosaic of so many pixels."""
     if rows:
         axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows) - 0.5, labels=list(rows))
         axes.tick_params(length=0, labelsize=8, labelcolor=INK)

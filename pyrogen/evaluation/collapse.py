@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from pyrogen.core.objective import rows as count_rows
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
@@ -151,21 +151,33 @@ def _moments(posterior: Site, prior: Site, draws: int) -> Moments:
 
 
 def _log_ratio(posterior: Site, prior: Site) -> tuple[Tensor, int]:
-    """Log posterior minus log prior, for every element where both have independent ones, and the axis of the data."""
-    parts = [_by_element(site.distribution, posterior.value) for site in (posterior, prior)]
-    events = posterior.distribution.event_dim
-    if any(part is None for part in parts):
-        parts, events = [site.distribution.log_prob(posterior.value) for site in (posterior, prior)], 0
-    return parts[0] - parts[1], parts[0].dim() - events + posterior.plate_dim
+    """Log posterior minus log prior, for every element where both have independent ones, and the axis of the data.
+
+    Where the divergence of the elements is known it takes the place of the ratio, which it is the mean of.
+    """
+    elements = [_elements(site.distribution) for site in (posterior, prior)]
+    if any(part is None for part in elements):
+        ratio, events = _difference(posterior.distribution, prior.distribution, posterior.value), 0
+    else:
+        events = posterior.distribution.event_dim
+        try:
+            ratio = kl_divergence(*elements)
+        except NotImplementedError:
+            ratio = _difference(*elements, posterior.value)
+    return ratio, ratio.dim() - events + posterior.plate_dim
 
 
-def _by_element(distribution: Distribution, value: Tensor) -> Tensor | None:
-    """The log-probability of every element; ``None`` if they are not independent, or not known to be."""
+def _difference(first: Distribution, second: Distribution, value: Tensor) -> Tensor:
+    return first.log_prob(value) - second.log_prob(value)
+
+
+def _elements(distribution: Distribution) -> Distribution | None:
+    """The distribution of every element; ``None`` if they are not independent, or not known to be."""
     if isinstance(distribution, DiagonalNormal | StandardNormal):
-        return Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(value)
+        return Normal(distribution.mean, distribution.stddev, validate_args=False)
     if isinstance(distribution, Independent):
-        return _by_element(distribution.base_dist, value)
-    return None if distribution.event_dim else distribution.log_prob(value)
+        return _elements(distribution.base_dist)
+    return None if distribution.event_dim else distribution
 
 
 def _activity(means: Tensor, variances: Tensor, draws: int) -> Tensor:

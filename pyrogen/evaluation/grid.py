@@ -152,7 +152,8 @@ def grid(
             ``RenyiELBO``-like ones that are modules, or a function.
         data: What the objective is trained on, as ``fit`` takes it.
         held_out: What model and guide are called with to judge them: rows first.
-        fit: ``pg.fit`` with its options, as ``partial(pg.fit, steps=1000)``; called as ``fit(objective, data, seed=…)``.
+        fit: ``pg.fit`` with its options, as ``partial(pg.fit, steps=1000)``; called as
+            ``fit(objective, data, seed=…)``.
         seeds: Of initial weights, data order and noise.
         draws: How many draws for each datum the judging bound takes, at least 25.
         whole: The data are one datum, as for a model with latents outside the data plate.

@@ -1,4 +1,4 @@
-"""Running Pyro programs on data: every site's log-probability, summed for each row of the one data plate, or for all."""
+"""Running Pyro programs on data: every site's log-probability, for each row of the one data plate or for all."""
 
 from __future__ import annotations
 

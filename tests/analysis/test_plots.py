@@ -17,7 +17,7 @@ from pyrogen.analysis import (
     rank_histogram,
     training_history,
 )
-from pyrogen.analysis.images import _mosaic
+from pyrogen.analysis.images import mosaic
 from pyrogen.analysis.plots import _running_mean
 from pyrogen.core.progress import Fit, History
 from pyrogen.evaluation import EcdfNull
@@ -69,10 +69,10 @@ def test_pyplot_stays_out():
 
 def test_mosaic_puts_every_image_in_its_place():
     grid = images(2, 3, 8, 8).numpy()
-    mosaic = _mosaic(grid, "data")
-    assert mosaic.shape == (2 * 9 - 1, 3 * 9 - 1)
-    np.testing.assert_allclose(mosaic[9:17, 18:26], grid[1, 2])
-    assert np.isnan(mosaic[8]).all()
+    whole = mosaic(grid, "data")
+    assert whole.shape == (2 * 9 - 1, 3 * 9 - 1)
+    np.testing.assert_allclose(whole[9:17, 18:26], grid[1, 2])
+    assert np.isnan(whole[8]).all()
 
 
 def test_running_mean():

@@ -1,0 +1,128 @@
+"""Figures of what latents mean: traversals along one element at a time, and paths between two latents.
+
+What decodes is a function of latents that gives a distribution of images, such as ``vae.likelihood_at``; its mean is
+shown, or a draw where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .arrays import numbers
+from .images import mosaic, name_rows, show
+from .style import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Decode = Callable[[Tensor], Distribution]
+
+
+def latent_traversals(
+    decode: Decode,
+    z: Tensor,
+    *,
+    values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+    elements: Sequence[int] | None = None,
+    image_shape: Sequence[int] | None = None,
+) -> Figure:
+    """One latent with one element at a time set to other values: a row for each element, a column for each value.
+
+    Args:
+        decode: From latents ``(..., *latent_shape)`` to a distribution of images.
+        z: Where to start, of shape ``latent_shape``.
+        values: What the element is set to.
+        elements: Which elements of the flattened latent to move; all of them if ``None``.
+        image_shape: Shape of one image, ``(height, width)`` or ``(channels, height, width)``, where events are flat.
+
+    Raises:
+        ValueError: an element is out of range, or events are no images.
+
+    Example:
+        >>> import pyrogen as pg
+        >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
+        >>> figure = latent_traversals(vae.likelihood_at, torch.zeros(4))
+    """
+    count = z.numel()
+    chosen = list(range(count)) if elements is None else list(elements)
+    if not chosen or not all(0 <= element < count for element in chosen):
+        raise ValueError(f"`elements` must lie between 0 and {count - 1}, got {chosen}")
+    moved = z.detach().flatten().repeat(len(chosen), len(values), 1)
+    for row, element in enumerate(chosen):
+        moved[row, :, element] = torch.as_tensor(values, dtype=z.dtype, device=z.device)
+    images = _decoded(decode, moved.unflatten(-1, z.shape), image_shape)
+    return _figure(images, [f"z[{element}]" for element in chosen], "  ".join(f"{value:g}" for value in values))
+
+
+def latent_paths(
+    decode: Decode,
+    first: Tensor,
+    last: Tensor,
+    *,
+    steps: int = 9,
+    spherical: bool = False,
+    image_shape: Sequence[int] | None = None,
+) -> Figure:
+    r"""Images along paths between latents: a row for each pair.
+
+    Args:
+        decode: From latents ``(..., *latent_shape)`` to a distribution of images.
+        first: Latents where the paths begin, ``(rows, *latent_shape)``.
+        last: Where they end, of the same shape.
+        steps: How many images a row shows, both ends among them.
+        spherical: Along great circles, which keep the norm that draws of a standard normal in many dimensions have; in
+            straight lines otherwise.
+        image_shape: As for :func:`latent_traversals`.
+
+    Raises:
+        ValueError: shapes differ, there are fewer than two steps, or events are no images.
+
+    Example:
+        >>> import pyrogen as pg
+        >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
+        >>> figure = latent_paths(vae.likelihood_at, torch.randn(3, 4), torch.randn(3, 4), spherical=True)
+    """
+    if first.shape != last.shape or first.dim() < 2:
+        raise ValueError(
+            f"`first` and `last` must have one shape (rows, *latent_shape), got {tuple(first.shape)} and "
+            f"{tuple(last.shape)}"
+        )
+    if steps < 2:
+        raise ValueError(f"`steps` must be at least 2, got {steps}")
+    ends = [end.detach().flatten(1)[:, None] for end in (first, last)]
+    share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
+    path = _great_circle(*ends, share) if spherical else torch.lerp(*ends, share)
+    return _figure(_decoded(decode, path.unflatten(-1, first.shape[1:]), image_shape), (), "")
+
+
+def _great_circle(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
+    r"""Spherical interpolation, :math:`(\sin((1 - s) \theta) a + \sin(s \theta) b) / \sin \theta`."""
+    cosine = torch.cosine_similarity(first, last, -1)[..., None].clamp(-1 + 1e-6, 1 - 1e-6)
+    angle = cosine.acos()
+    return (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
+
+
+def _decoded(decode: Decode, z: Tensor, image_shape: Sequence[int] | None) -> Tensor:
+    with torch.no_grad():
+        distribution = decode(z)
+        try:
+            images = distribution.mean
+        except NotImplementedError:
+            images = distribution.sample()
+    return images if image_shape is None else images.reshape(*images.shape[:2], *image_shape)
+
+
+def _figure(images: Tensor, rows: Sequence[str], title: str) -> Figure:
+    array = numbers(images)
+    whole = mosaic(array, "images")
+    width = 0.55 * array.shape[1]
+    figure = new_figure(width + 0.8, width * whole.shape[0] / whole.shape[1] + 0.35)
+    (axes,) = figure.subplots(1, 1, squeeze=False).flat
+    show(axes, whole, title, cmap="gray")
+    name_rows(axes, rows, whole.shape[0])
+    return figure
