@@ -17,6 +17,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py --output output/demo
 	$(BIN)/python examples/posteriors.py --output output/demo
+	$(BIN)/python examples/flow_prior_vae.py --output output/demo
 
 test: $(VENV)/.test
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal

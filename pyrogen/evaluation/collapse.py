@@ -51,7 +51,7 @@ class LatentUse:
     @property
     def rate(self) -> Estimate:
         """The divergence of the whole latent, in nats per datum."""
-        return Estimate.of_mean(self.kl.flatten(1).sum(1), density="estimate")
+        return Estimate.of_mean(self.kl.reshape(len(self.kl), -1).sum(1), density="estimate")
 
     @property
     def kl_per_element(self) -> Tensor | None:

@@ -77,7 +77,9 @@ def test_a_flow_prior_has_a_rate_but_no_parts(x):
             z = pyro.sample("z", flow())
             pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
 
-    use = collapse_report(with_flow, guide, x).sites["z"]
+    report = collapse_report(with_flow, guide, x)
+    assert str(report).endswith("2 of 3 elements active")
+    use = report.sites["z"]
     assert use.kl.shape == (500,)
     assert use.kl_per_element is None
     assert use.active().tolist() == [True, True, False]
