@@ -1,6 +1,7 @@
 """Data: toy densities, images that packages ship, and what is done to them before and after a model."""
 
 from . import uci
+from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
 from .preprocessing import dequantize, quantize
@@ -14,7 +15,9 @@ __all__ = [
     "dequantize",
     "digits",
     "funnel",
+    "inverse_mu_law",
     "mnist",
+    "mu_law",
     "occlude",
     "quantize",
     "ring_of_gaussians",
