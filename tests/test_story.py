@@ -6,11 +6,18 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/*.py"))
-FEW = {"digits": ["--steps", "2", "--draws", "2"]}
+FEW = {
+    "chorales": ["--steps", "2", "--chorales", "8"],
+    "digits": ["--steps", "2", "--draws", "2"],
+    "text": ["--steps", "2", "--length", "32"],
+}
+NEEDED = {"chorales": "music21"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, tmp_path, capsys):
+    if path.stem in NEEDED:
+        pytest.importorskip(NEEDED[path.stem])
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,1 +1,44 @@
-"""Autoregressive models: exact likelihoods as chains of conditionals, fast generation, any order."""
+"""Autoregressive models: exact likelihoods, fast generation, conditioning on what is known."""
+
+from .beam import beam_search
+from .chain import Chain
+from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily, Table
+from .constraints import constrained
+from .foreign import from_transformers
+from .image_recipes import pixel_cnn
+from .layout import Layout
+from .model import AnyOrder, Autoregressive
+from .objectives import ObservedLikelihood
+from .orders import MixedOrders, OrderMixture
+from .prompts import aligned
+from .recipes import any_order, made, transformer
+from .tempering import nucleus, tempered, top_k
+from .wave_recipes import wavenet
+
+__all__ = [
+    "AnyOrder",
+    "Autoregressive",
+    "Binary",
+    "Categorical",
+    "Chain",
+    "Conditional",
+    "Layout",
+    "MixedOrders",
+    "NormalMixture",
+    "ObservedLikelihood",
+    "OfFamily",
+    "OrderMixture",
+    "Table",
+    "aligned",
+    "any_order",
+    "beam_search",
+    "constrained",
+    "from_transformers",
+    "made",
+    "nucleus",
+    "pixel_cnn",
+    "tempered",
+    "top_k",
+    "transformer",
+    "wavenet",
+]

@@ -16,11 +16,11 @@ from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_b
 class Family(Protocol):
     """What :class:`Parametric` asks of a family; ``pyrogen.families`` holds the usual ones."""
 
-    size: int
-    """How many numbers each element of an event takes."""
+    def numbers_shape(self, event_shape: Shape) -> Shape:
+        """The shape of the numbers of one event, ``(size, *event_shape)`` for most."""
 
     def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
-        """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
+        """The distribution over events, from numbers of shape ``(*batch, *numbers_shape(event_shape))``."""
 
 
 class Parametric(DistributionModule):
@@ -30,15 +30,15 @@ class Parametric(DistributionModule):
     distribution with learnable parameters.
 
     Args:
-        network: Takes the context, one batch dimension in front, and gives ``family.size`` numbers for each element of
-            the event, in the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without
-            arguments if there is no context.
+        network: Takes the context, one batch dimension in front, and gives the numbers that the family asks for, in
+            the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without arguments if
+            there is no context.
         family: What distribution the numbers make; see :mod:`pyrogen.distributions.families`.
         event_shape: Shape of one event.
         context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
 
     Raises:
-        ValueError: the network's output does not hold ``family.size * prod(event_shape)`` numbers a row (when called).
+        ValueError: the network's output does not hold as many numbers a row as the family asks for (when called).
 
     Example:
         >>> import pyrogen as pg
@@ -57,14 +57,14 @@ class Parametric(DistributionModule):
     def forward(self, context: Context = None) -> TorchDistributionMixin:
         batch_shape = context_batch_shape(context, self.context_shape)
         numbers = self._numbers(context, batch_shape)
-        expected = self.family.size * prod(self.event_shape)
-        rows = prod(batch_shape)
+        shape = self.family.numbers_shape(self.event_shape)
+        expected, rows = prod(shape), prod(batch_shape)
         if numbers.numel() != rows * expected:
             raise ValueError(
                 f"`network` must give {expected} numbers a row for `event_shape` {self.event_shape}, "
                 f"got an output of shape {tuple(numbers.shape)} for {rows} rows"
             )
-        return self.family(numbers.reshape(*batch_shape, self.family.size, *self.event_shape), len(self.event_shape))
+        return self.family(numbers.reshape(*batch_shape, *shape), len(self.event_shape))
 
     def _numbers(self, context: Context, batch_shape: torch.Size) -> Tensor:
         if self.context_shape is None:

@@ -152,6 +152,8 @@ def _encode(value: Any) -> Any:
         return [_encode(entry) for entry in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(entry) for key, entry in value.items()}}
+    if isinstance(value, dict):
+        return {"pairs": [[_encode(key), _encode(entry)] for key, entry in value.items()]}
     if isinstance(value, nn.Module) and (description := describe(value)):
         return {"recipe": description}
     raise TypeError(f"{type(value).__name__} has no place in a checkpoint")
@@ -167,4 +169,6 @@ def _decode(value: Any, recipes: Iterable[Callable[..., nn.Module]]) -> Any:
         return tuple(_decode(entry, recipes) for entry in content)
     if kind == "dict":
         return {key: _decode(entry, recipes) for key, entry in content.items()}
+    if kind == "pairs":
+        return {_decode(key, recipes): _decode(entry, recipes) for key, entry in content}
     return rebuild(content, recipes)

@@ -69,6 +69,13 @@ def context_batch_shape(context: Context, context_shape: ContextShape) -> torch.
     return torch.broadcast_shapes(*shapes)
 
 
+def expand_context(context: Context, context_shape: ContextShape, batch: torch.Size) -> Context:
+    """The same context with all batch dimensions ``batch``, in each of its tensors; nothing is copied."""
+    if isinstance(context, Mapping):
+        return {key: context[key].expand(*batch, *shape) for key, shape in context_shape.items()}
+    return None if context is None else context.expand(*batch, *context_shape)
+
+
 def flatten_batch(value: Tensor, event_shape: Shape) -> Tensor:
     """``(*batch, *event)`` as ``(N, *event)``."""
     return value.reshape(prod(value.shape[: value.dim() - len(event_shape)]), *event_shape)

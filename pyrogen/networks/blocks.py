@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.nn import functional as F
 
 
 class Block(NamedTuple):
@@ -16,7 +16,10 @@ class Block(NamedTuple):
     columns: slice
 
 
-def staircase(mask: Tensor, steps: int) -> tuple[Block, ...]:
+Blocks = tuple[Block, ...]
+
+
+def staircase(mask: Tensor, steps: int) -> Blocks:
     """The blocks that cover what is not masked, the rows cut into ``steps`` ranges of nearly equal length."""
     cuts = [len(mask) * step // steps for step in range(steps + 1)]
     blocks = []
@@ -26,53 +29,59 @@ def staircase(mask: Tensor, steps: int) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def block_linear(weight: Tensor, bias: Tensor, x: Tensor, blocks: tuple[Block, ...]) -> Tensor:
-    """``weight @ x + bias`` for a weight that is zero outside of ``blocks``, which cover all rows.
+def whole(rows: int, columns: int) -> Blocks:
+    """One block that covers all."""
+    return (Block(slice(0, rows), slice(0, columns)),)
 
-    Shape:
-        ``weight`` ``(R, C)``, ``bias`` ``(R,)``, ``x`` ``(C, N)``; the result is ``(R, N)``.
+
+def product(first: Tensor, second: Tensor, wide: bool) -> Tensor:
+    """``first @ second``, the memory of the result laid out by columns if ``wide``."""
+    return (second.t() @ first.t()).t() if wide else first @ second
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, blocks: Blocks, wide: bool) -> Tensor:
+    """``x @ weight.T + bias`` for a weight that is zero outside of ``blocks``, which cover all rows.
+
+    Args:
+        x: Shape ``(N, C)``.
+        weight: Shape ``(R, C)``.
+        bias: Shape ``(R,)``.
+        blocks: Of the weight.
+        wide: Whether the memory of the result is laid out by columns.
     """
-    tensors = weight, bias, x
-    wrapped = map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)
-    if len(blocks) == 1 or torch.compiler.is_compiling() or any(wrapped):
-        return torch.addmm(bias.unsqueeze(1), weight, x)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _BlockLinear.apply(weight, bias, x, blocks)
-    return _product(weight, bias, x, blocks)
-
-
-def _product(weight: Tensor, bias: Tensor, x: Tensor, blocks: tuple[Block, ...]) -> Tensor:
-    out = x.new_empty(len(weight), x.shape[1])
+    if len(blocks) == 1:
+        return torch.addmm(bias.unsqueeze(1), weight, x.t()).t() if wide else F.linear(x, weight, bias)
+    out = _empty(x, len(weight), wide)
     for rows, columns in blocks:
-        torch.addmm(bias[rows].unsqueeze(1), weight[rows, columns], x[columns], out=out[rows])
+        torch.addmm(bias[rows], x[:, columns], weight[rows, columns].t(), out=out[:, rows])
     return out
 
 
-class _BlockLinear(Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, x: Tensor, blocks: tuple[Block, ...]) -> Tensor:
-        ctx.save_for_backward(weight, x)
-        ctx.blocks = blocks
-        return _product(weight, bias, x, blocks)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:
-        weight, x = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is asked for: differentiable, without the shortcut
-            return g @ x.T, g.sum(1), weight.T @ g, None
-        by_weight = by_x = None
-        if ctx.needs_input_grad[0]:
-            by_weight = torch.zeros_like(weight)
-            for rows, columns in ctx.blocks:
-                by_weight[rows, columns] = g[rows] @ x[columns].T
-        if ctx.needs_input_grad[2]:
-            by_x = torch.empty_like(x)
-            for rows, columns in _upright(ctx.blocks, x.shape[0]):
-                torch.mm(weight[rows, columns].T, g[rows], out=by_x[columns])
-        return by_weight, g.sum(1), by_x, None
+def linear_by_input(gradient: Tensor, weight: Tensor, blocks: Blocks, wide: bool) -> Tensor:
+    """The gradient of :func:`linear` with respect to ``x``, from that with respect to its result."""
+    if len(blocks) == 1:
+        return product(gradient, weight, wide)
+    out = _empty(gradient, weight.shape[1], wide)
+    for rows, columns in upright(blocks, weight.shape[1]):
+        torch.mm(gradient[:, rows], weight[rows, columns], out=out[:, columns])
+    return out
 
 
-def _upright(blocks: tuple[Block, ...], width: int) -> list[Block]:
+def linear_by_weight(gradient: Tensor, x: Tensor, blocks: Blocks) -> Tensor:
+    """The gradient of :func:`linear` with respect to ``weight``, zero outside of the blocks."""
+    if len(blocks) == 1:
+        return gradient.t() @ x
+    by_weight = gradient.new_zeros(gradient.shape[1], x.shape[1])
+    for rows, columns in blocks:
+        torch.mm(gradient[:, rows].t(), x[:, columns], out=by_weight[rows, columns])
+    return by_weight
+
+
+def _empty(like: Tensor, columns: int, wide: bool) -> Tensor:
+    return like.new_empty(columns, len(like)).t() if wide else like.new_empty(len(like), columns)
+
+
+def upright(blocks: Blocks, width: int) -> Blocks:
     """Blocks that cover the same by ranges of columns: all columns once, each with the rows that use it."""
     cuts = sorted({0, width, *(edge for block in blocks for edge in (block.columns.start, block.columns.stop))})
     found = []
@@ -80,4 +89,4 @@ def _upright(blocks: tuple[Block, ...], width: int) -> list[Block]:
         using = [rows for rows, columns in blocks if columns.start < stop and start < columns.stop]
         rows = slice(using[0].start, using[-1].stop) if using else slice(0, 0)
         found.append(Block(rows, slice(start, stop)))
-    return found
+    return tuple(found)

@@ -5,8 +5,9 @@ inputs it may see, one of the sets that the features have; a unit sees units who
 feature sees units whose set lies within its row of :math:`A`.
 
 If :math:`A` is acyclic, inputs that are only known once their feature's output is (as in inverting an autoregressive
-transform) are found level by level: the first level depends on nothing, the next on the first, and so on. Units are
-sorted by level, so at each level the units already known form a prefix, and no unit is computed twice.
+transform) are found level by level: the first level depends on nothing, the next on the first, and so on. Features and
+units are sorted by level: so at each level the units already known form a prefix, no unit is computed twice, and the
+masks are staircases.
 
 References:
     Germain, Gregor, Murray and Larochelle 2015, "MADE: Masked autoencoder for distribution estimation",
@@ -15,22 +16,23 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import block_linear, staircase
+from .blocks import staircase
 from .mlp import rectifier
+from .weighted import Structure, Weighted, parts
 
 
 class MaskedConditioner(nn.Module):
     """A perceptron that computes, for each feature, the parameters of its map from the inputs it may see.
 
     Its output is parameter-major, ``(parameters, features, *batch)``, and starts at zero, like that of
-    :class:`~pyrogen.networks.mlp.Conditioner`. It is called through :meth:`weighted`, which multiplies the masks into
-    the weights once, however often the network is then evaluated.
+    :class:`~pyrogen.networks.mlp.Conditioner`. It is called through :meth:`weighted`; what is called takes and
+    gives features sorted by level, in the order :attr:`order`, back by :attr:`places`.
 
     Args:
         dependence: Boolean, ``(features, features)``: whether the row's feature may see the column's input. Acyclic.
@@ -58,16 +60,19 @@ class MaskedConditioner(nn.Module):
         if not hidden:
             raise ValueError("`hidden` must name at least one layer, got none")
         features = len(dependence)
-        self.parameters_each, self.features = parameters, features
         sizes = (features, *hidden)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, hidden, strict=False))
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
-        self.activation = activation()
-        self.dropout = nn.Dropout(dropout)
+        self.activation, self.dropout = activation(), dropout
         self.weight = nn.Parameter(torch.zeros(parameters, features, hidden[-1]))
         self.bias = nn.Parameter(torch.zeros(parameters, features))
-        self.levels = levels(dependence)
-        self._mask(dependence, hidden, bool(context))
+        grouped = levels(dependence)
+        order = [feature for level in grouped for feature in level]
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.register_buffer("places", torch.tensor(order).argsort(), persistent=False)
+        self.is_sorted = order == sorted(order)
+        self.levels = [len(level) for level in grouped]
+        self._mask(dependence.bool()[order][:, order], hidden, bool(context))
 
     def _mask(self, dependence: Tensor, hidden: Sequence[int], context: bool) -> None:
         sets, set_levels = _unit_sets(dependence, self.levels, context)
@@ -80,65 +85,25 @@ class MaskedConditioner(nn.Module):
         if not masks[0].any():  # one feature, which sees only the context
             self.layers[0].weight.requires_grad_(False)
         for index, mask in enumerate(masks):
-            self.register_buffer(f"mask_{index}", mask, persistent=False)
-        steps = [2 if min(mask.shape) > 64 else 1 for mask in masks[:-1]]  # measured: smaller blocks cost more
-        steps.append(min(4, max(1, self.weight[..., 0].numel() // 350)))
-        self.blocks = [staircase(mask, step) for mask, step in zip(masks, steps, strict=True)]
+            self.register_buffer(f"mask_{index}", mask.to(self.bias.dtype), persistent=False)
+        steps = [2 if min(mask.shape) >= 64 else 1 for mask in masks[:-1]]  # measured: smaller blocks cost more
+        blocks = tuple(staircase(mask, step) for mask, step in zip(masks, steps, strict=False))
+        ranges = staircase(masks[-1], parts(self.bias.numel(), len(dependence)))
+        self.structure = Structure(self.activation, blocks, ranges)
 
     def project(self, context: Tensor | None) -> Tensor | None:
         """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
-        return None if self.context is None else self.context(context)
+        return None if self.context is None else self.context(context.to(self.context.weight.dtype))
 
     def weighted(self, projected: Tensor | None = None) -> Weighted:
-        """The network with its masks multiplied in, for a projected context."""
-        last = len(self.layers)
-        layers = [
-            (layer.weight * getattr(self, f"mask_{index}"), layer.bias) for index, layer in enumerate(self.layers)
-        ]
-        layers.append((self.weight * getattr(self, f"mask_{last}"), self.bias))
-        return Weighted(self, layers, projected)
+        """The network in one call, for a projected context."""
+        layers = [*((layer.weight, layer.bias) for layer in self.layers), (self.weight, self.bias)]
+        masks = [self.get_buffer(f"mask_{index}") for index in range(len(layers))]
+        return Weighted(self.structure, layers, masks, projected, dropout=self.dropout * self.training)
 
-
-class Weighted:
-    """A masked network in one call: weights with the masks in them, and a context."""
-
-    def __init__(
-        self, network: MaskedConditioner, layers: list[tuple[Tensor, Tensor]], projected: Tensor | None
-    ) -> None:
-        self.network, self.layers, self.projected = network, layers, projected
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Batch dimensions of the context."""
-        return torch.Size() if self.projected is None else self.projected.shape[:-1]
-
-    def __call__(self, x: Tensor, *, dropout: bool = True) -> Tensor:
-        """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, features)``."""
-        return torch.cat([parameters for _, parameters in self.parts(x, dropout=dropout)], 1)
-
-    def parts(self, x: Tensor, *, dropout: bool = True) -> Iterator[tuple[slice, Tensor]]:
-        """The same for some of the features after the other: which, and their parameters."""
-        network = self.network
-        drop = network.dropout if dropout else nn.Identity()
-        (first, bias), *middle, (last, last_bias) = self.layers
-        h = x.reshape(-1, x.shape[-1]).T  # (features, N)
-        h = block_linear(first, bias, h, network.blocks[0])
-        batch = x.shape[:-1]
-        if self.projected is not None:
-            h = _plus(h.reshape(len(first), *batch), self.projected.movedim(-1, 0))
-            batch = h.shape[1:]
-            h = h.reshape(len(first), batch.numel())
-        h = drop(network.activation(h))
-        for (weight, bias), blocks in zip(middle, network.blocks[1:-1], strict=True):
-            h = drop(network.activation(block_linear(weight, bias, h, blocks)))
-        for features, units in network.blocks[-1]:
-            weight, offset = last[:, features, units].flatten(0, 1), last_bias[:, features]
-            out = torch.addmm(offset.reshape(-1, 1), weight, h[units])
-            yield features, out.reshape(*offset.shape, *batch)
-
-    def sweep(self, rows: int) -> Sweep:
+    def sweep(self, weighted: Weighted, rows: int) -> Sweep:
         """The network ready to be computed level by level for ``rows`` data; see :class:`Sweep`."""
-        return Sweep(self, rows)
+        return Sweep(weighted, _stages(self.levels, self.unit_levels), rows)
 
 
 class Sweep:
@@ -148,29 +113,27 @@ class Sweep:
 
     Args:
         weighted: The network; a context must have been expanded to the rows.
+        stages: What becomes known at each level.
         rows: How many data there are (N).
     """
 
-    def __init__(self, weighted: Weighted, rows: int) -> None:
-        network = weighted.network
-        self.network = network
-        (first, bias), *middle, (last, last_bias) = [(w.detach(), b.detach()) for w, b in weighted.layers]
-        self.order = torch.tensor([feature for level in network.levels for feature in level], device=first.device)
-        self.weights = [first[:, self.order], *(weight for weight, _ in middle), last[:, self.order]]
-        offset = bias.unsqueeze(1).expand(-1, rows)
+    def __init__(self, weighted: Weighted, stages: list[Stage], rows: int) -> None:
+        layers = [(weight.detach(), bias.detach()) for weight, bias in weighted.masked]
+        self.activation, self.stages = weighted.structure.activation, stages
+        self.weights = [weight for weight, _ in layers]
+        self.offsets = [bias.unsqueeze(-1) for _, bias in layers]
+        self.offsets[0] = self.offsets[0].expand(-1, rows)
         if weighted.projected is not None:
-            offset = offset + weighted.projected.detach().expand(rows, -1).T
-        self.offsets = [offset, *(bias.unsqueeze(1) for _, bias in middle), last_bias[:, self.order].unsqueeze(-1)]
-        self.stages = _stages(network.levels, network.unit_levels)
-        self.x = first.new_empty(network.features, rows)
-        self.units = [first.new_empty(len(unit_levels), rows) for unit_levels in network.unit_levels]
+            self.offsets[0] = self.offsets[0] + weighted.projected.detach().expand(rows, -1).T
+        self.x = self.weights[0].new_empty(self.weights[0].shape[1], rows)
+        self.units = [self.x.new_empty(len(bias), rows) for _, bias in layers[:-1]]
 
     def forward(self, solve: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """Fills ``x`` level by level.
 
         Args:
             solve: Gives the inputs of a level, ``(n, N)``, from their parameters ``(parameters, n, N)`` and their place
-                in the sorted order.
+                in the order of levels.
         """
         for stage in self.stages:
             self._units(stage)
@@ -178,10 +141,10 @@ class Sweep:
         return self.x
 
     def fill(self, x: Tensor) -> None:
-        """Takes inputs ``(N, features)`` as the solution and computes all hidden units."""
-        self.x = below = x.T[self.order]
+        """Takes inputs ``(features, N)`` as the solution and computes all hidden units."""
+        self.x = below = x
         for index, (weight, offset) in enumerate(zip(self.weights[:-1], self.offsets[:-1], strict=True)):
-            below = self.units[index] = self.network.activation(weight @ below + offset)
+            below = self.units[index] = self.activation(weight @ below + offset)
 
     def _units(self, stage: Stage) -> None:
         below, known = self.x, stage.features.start
@@ -189,7 +152,7 @@ class Sweep:
             if new.stop > new.start:
                 shift = offset[new]
                 inner = torch.addmm(shift, weight[new, :known], below[:known]) if known else shift.clone()
-                units[new] = self.network.activation(inner)
+                units[new] = self.activation(inner)
             below, known = units, new.stop
 
     def _parameters(self, stage: Stage) -> Tensor:
@@ -209,7 +172,7 @@ class Sweep:
         Shape:
             All but ``pull`` are ``(features, N)``; :meth:`forward` must have been run.
         """
-        derivatives = [_derivative(self.network.activation, units) for units in self._inner()]
+        derivatives = [_derivative(self.activation, units) for units in self._inner()]
         from_units = [torch.zeros_like(units) for units in self.units]
         rest = gradient.clone()
         solution = torch.empty_like(gradient)
@@ -246,14 +209,6 @@ class Stage(NamedTuple):
     units: list[slice]
 
 
-def _plus(first: Tensor, second: Tensor) -> Tensor:
-    """The sum of ``(units, *batch)`` and ``(units, *other)``, whose batch dimensions broadcast."""
-    missing = second.dim() - first.dim()
-    first = first[(slice(None), *(None,) * missing)]
-    second = second[(slice(None), *(None,) * -missing)]
-    return first + second
-
-
 def levels(dependence: Tensor) -> list[list[int]]:
     """Features grouped by level: those of a level depend on features of lower levels only.
 
@@ -280,10 +235,9 @@ def chain(order: Sequence[int]) -> Tensor:
     return place.unsqueeze(1) > place.unsqueeze(0)
 
 
-def _unit_sets(dependence: Tensor, levels: list[list[int]], context: bool) -> tuple[Tensor, list[int]]:
+def _unit_sets(dependence: Tensor, levels: list[int], context: bool) -> tuple[Tensor, list[int]]:
     """The sets of inputs that hidden units may see, sorted by the level at which all of a set is known."""
-    dependence = dependence.bool()
-    level_of = {feature: level for level, features in enumerate(levels) for feature in features}
+    level_of = [level for level, count in enumerate(levels) for _ in range(count)]
     rows = {tuple(row) for row in dependence.tolist() if context or any(row)} or {(False,) * len(dependence)}
     known_at = {row: 1 + max((level_of[place] for place, sees in enumerate(row) if sees), default=-1) for row in rows}
     ordered = sorted(rows, key=lambda row: (known_at[row], row))
@@ -301,13 +255,13 @@ def _spread(sets: int, units: int) -> list[int]:
     return [unit * sets // units for unit in range(units)]
 
 
-def _stages(levels: list[list[int]], unit_levels: list[list[int]]) -> list[Stage]:
+def _stages(levels: list[int], unit_levels: list[list[int]]) -> list[Stage]:
     stages, start, known = [], 0, [0] * len(unit_levels)
-    for level, features in enumerate(levels):
+    for level, count in enumerate(levels):
         ends = [sum(own <= level for own in owns) for owns in unit_levels]
         units = [slice(begin, end) for begin, end in zip(known, ends, strict=True)]
-        stages.append(Stage(slice(start, start + len(features)), units))
-        start, known = start + len(features), ends
+        stages.append(Stage(slice(start, start + count), units))
+        start, known = start + count, ends
     return stages
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .blocks import staircase, whole
+from .weighted import Structure, Weighted, parts
+
 
 def rectifier() -> nn.ReLU:
     """The rectified linear unit, in place: hidden layers need no second copy of their output."""
@@ -86,34 +89,38 @@ class Conditioner(nn.Module):
         super().__init__()
         if not hidden:
             raise ValueError("`hidden` must name at least one layer, got none")
-        self.features, self.parameters_each = features, parameters
         self.first = nn.Linear(inputs, hidden[0]) if inputs else None
         self.context = nn.Linear(context, hidden[0], bias=not inputs) if context else None
         if not inputs and not context:
             self.start = nn.Parameter(torch.zeros(hidden[0]))
         self.hidden = nn.ModuleList(nn.Linear(before, after) for before, after in zip(hidden, hidden[1:], strict=False))
-        self.activation = activation()
-        self.dropout = nn.Dropout(dropout)
-        self.weight = nn.Parameter(torch.zeros(parameters * features, hidden[-1]))
-        self.bias = nn.Parameter(torch.zeros(parameters * features))
+        self.activation, self.dropout = activation(), dropout
+        self.weight = nn.Parameter(torch.zeros(parameters, features, hidden[-1]))
+        self.bias = nn.Parameter(torch.zeros(parameters, features))
+        sizes = (inputs, *hidden)
+        blocks = tuple(whole(after, before) for before, after in zip(sizes, hidden, strict=False))
+        steps = parts(self.bias.numel(), features)
+        self.structure = Structure(self.activation, blocks, staircase(torch.ones(features, hidden[-1]), steps))
 
     def project(self, context: Tensor | None) -> Tensor | None:
         """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
-        return None if self.context is None else self.context(context)
+        return None if self.context is None else self.context(context.to(self.context.weight.dtype))
+
+    def weighted(self, projected: Tensor | None = None) -> Weighted:
+        """The network in one call, for a projected context."""
+        layers = [self._first(), *((layer.weight, layer.bias) for layer in self.hidden), (self.weight, self.bias)]
+        return Weighted(self.structure, layers, (), projected, dropout=self.dropout * self.training)
 
     def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
         """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""
-        h = self.dropout(self.activation(self._first(x, projected)))
-        batch = h.shape[:-1]
-        h = h.reshape(-1, h.shape[-1]) if h.dim() != 2 else h
-        for layer in self.hidden:
-            h = self.dropout(self.activation(layer(h)))
-        out = torch.addmm(self.bias.unsqueeze(1), self.weight, h.T)  # (parameters * features, N)
-        return out.reshape(self.parameters_each, self.features, *batch)
+        network = self.weighted(projected)
+        batch = torch.broadcast_shapes(x.shape[:-1], network.batch_shape)
+        x = x.expand(*batch, x.shape[-1]).reshape(batch.numel(), x.shape[-1])
+        out = network.for_rows(batch).dropping(len(x))(x)
+        return out.reshape(*out.shape[:2], *batch)
 
-    def _first(self, x: Tensor, projected: Tensor | None) -> Tensor:
-        if self.first is None:
-            start = self.start if projected is None else projected
-            return start + x.sum(-1, keepdim=True)  # zeros: there are no inputs, but a batch
-        h = self.first(x)
-        return h if projected is None else h + projected
+    def _first(self) -> tuple[Tensor, Tensor]:
+        if self.first is not None:
+            return self.first.weight, self.first.bias
+        start = self.start if self.context is None else torch.zeros_like(self.context.bias)
+        return start.new_empty(len(start), 0), start

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrogen.networks.blocks import block_linear, staircase
+from pyrogen.networks.blocks import linear, linear_by_input, linear_by_weight, staircase
 from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.masked import MaskedConditioner, chain, levels
 from pyrogen.networks.mlp import MLP, Conditioner
@@ -23,27 +23,55 @@ def test_masked_network_sees_what_it_may_and_all_of_it():
     dependence[3] = 0
     network = wild(MaskedConditioner(dependence, 2, hidden=(40, 50)))
     jacobian = torch.autograd.functional.jacobian(lambda x: network.weighted()(x), torch.randn(7).double())
-    assert torch.equal((jacobian.abs().sum(0) > 1e-12), dependence)
+    order = network.order
+    assert torch.equal((jacobian.abs().sum(0) > 1e-12), dependence[order][:, order])
 
 
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
 def test_sweep_equals_the_dense_pass(order, context):
     network = wild(MaskedConditioner(chain(order), 3, hidden=(9, 70, 80), context=context))
+    assert network.order.tolist() == order
     x = torch.randn(6, 5).double()
     weighted = network.weighted(network.project(torch.randn(6, context).double()) if context else None)
     dense = weighted(x)
-    sweep = weighted.sweep(6)
+    sweep = network.sweep(weighted, 6)
     seen = torch.empty_like(dense)
-    points = x.T[sweep.order]
 
     def solve(parameters, features):
-        seen[:, sweep.order[features]] = parameters
-        return points[features]
+        seen[:, features] = parameters
+        return x.T[features]
 
     with torch.no_grad():
         sweep.forward(solve)
     assert torch.allclose(seen, dense, atol=1e-12)
+
+
+@pytest.mark.parametrize("outputs", [2, 30])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("masked", [True, False])
+def test_written_passes_equal_the_definition(masked, dropout, outputs):
+    """Values and gradients, for memory by rows and by columns, with blocks left out and units dropped."""
+    if masked:
+        network = wild(MaskedConditioner(chain(range(6)), outputs, hidden=(80, 90), context=2, dropout=dropout))
+    else:
+        network = wild(Conditioner(6, 6, outputs, hidden=(80, 90), context=2, dropout=dropout))
+    x = torch.randn(7, 6).double().requires_grad_()
+    projected = network.project(torch.randn(7, 2).double()).detach().requires_grad_()
+    call = network.weighted(projected).dropping(7)
+    weighting = torch.randn(outputs, 6, 7).double()
+    expected = torch.autograd.grad((call(x) * weighting).sum(), (x, projected, *call.tensors))
+    with torch.no_grad():
+        call = call.prepared()
+        hidden = call.hidden(x)
+        parts = [call.outputs(hidden[-1], part).view(outputs, -1, 7) for part in call.structure.parts]
+        assert torch.allclose(torch.cat(parts, 1), call(x), atol=1e-12)
+        gradients = [weighting[:, part.rows].reshape(outputs, -1) for part in call.structure.parts]
+        by_units, *last = call.outputs_gradients(hidden[-1], gradients)
+        by_x, by_first, layers = call.hidden_gradients(x, hidden, by_units, by_input=True)
+    for index, (found, right) in enumerate(zip((by_x, by_first, *layers, *last), expected, strict=True)):
+        mask = network.get_buffer(f"mask_{index // 2 - 1}") if masked and index > 1 and index % 2 == 0 else 1.0
+        assert torch.allclose(found * mask, right * mask, atol=1e-10)
 
 
 def test_first_feature_depends_on_the_context():
@@ -62,26 +90,16 @@ def test_levels():
         levels(torch.zeros(2, 3))
 
 
-def test_block_linear_equals_the_dense_product_and_its_gradients():
+@pytest.mark.parametrize("wide", [True, False])
+def test_block_products_equal_dense_ones(wide):
     torch.manual_seed(0)
     mask = torch.arange(12).unsqueeze(1) // 3 >= torch.arange(9).unsqueeze(0) // 2
     blocks = staircase(mask, 3)
-    weight = (torch.randn(12, 9).double() * mask).requires_grad_()
-    bias, x = torch.randn(12).double().requires_grad_(), torch.randn(9, 5).double().requires_grad_()
-    out = block_linear(weight, bias, x, blocks)
-    expected = weight @ x + bias.unsqueeze(1)
-    assert torch.allclose(out, expected)
-    for first, second in zip(
-        torch.autograd.grad(out.sin().sum(), (weight, bias, x)),
-        torch.autograd.grad(expected.sin().sum(), (weight, bias, x)),
-        strict=True,
-    ):
-        assert torch.allclose(
-            first * (mask if first.shape == mask.shape else 1), second * (mask if first.shape == mask.shape else 1)
-        )
-    assert torch.autograd.gradgradcheck(lambda x: block_linear(weight.detach(), bias.detach(), x, blocks), x)
-    many = torch.vmap(lambda x: block_linear(weight, bias, x, blocks), in_dims=2)(x.unsqueeze(2).expand(-1, -1, 4))
-    assert torch.allclose(many[2], expected)
+    weight, bias, x = torch.randn(12, 9).double() * mask, torch.randn(12).double(), torch.randn(5, 9).double()
+    gradient = torch.randn(5, 12).double()
+    assert torch.allclose(linear(x, weight, bias, blocks, wide), x @ weight.T + bias)
+    assert torch.allclose(linear_by_input(gradient, weight, blocks, wide), gradient @ weight)
+    assert torch.allclose(linear_by_weight(gradient, x, blocks) * mask, gradient.T @ x * mask)
 
 
 @pytest.mark.parametrize(("inputs", "context"), [(3, 0), (3, 2), (0, 2), (0, 0)])

@@ -1,0 +1,56 @@
+"""What caches save: WaveNet's queues and PixelCNN's rows against running the whole network for every symbol.
+
+The network is the same in both ways. "Plain" is one whole pass for each symbol (for WaveNet over its receptive field),
+timed for a few symbols; "cached" is `model().sample()`, everything included, over its symbols. Variants take turns, on
+one thread; figures are medians of CPU time a symbol, and of the ratios within a round.
+
+    python benchmarks/autoregressive_caches.py [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from pyrogen.autoregressive import pixel_cnn, wavenet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(f"{'':<44}{'plain ms':>10}{'cached ms':>11}{'ratio':>8}")
+    waves = wavenet((600,), levels=256, width=32, layers=10, cycles=3, skip=256)
+    field = waves.network.receptive_field
+    compare(f"WaveNet, receptive field {field}, batch 1", waves, options.rounds, rows=1, length=field)
+    pixels = pixel_cnn((28, 28), levels=2, width=64, depth=7)
+    for rows in (1, 16):
+        compare(f"gated PixelCNN, 28 x 28, batch {rows}", pixels, options.rounds, rows=rows, length=784)
+
+
+def compare(name: str, model, rounds: int, *, rows: int, length: int) -> None:
+    """Prints milliseconds a symbol, plain and cached."""
+    symbols = torch.zeros(rows, length)
+    plain, cached = [], []
+    with torch.no_grad():
+        model.eval().network(symbols)
+        for _ in range(rounds):
+            start = time.process_time()
+            for _ in range(3):
+                output = model.network(symbols)
+                model.conditional(output[:, -1]).sample()
+            plain.append((time.process_time() - start) / 3)
+            start = time.process_time()
+            drawn = model().sample((rows,))
+            cached.append((time.process_time() - start) / drawn[0].numel())
+    ratio = statistics.median(a / b for a, b in zip(plain, cached, strict=True))
+    print(f"{name:<44}{1e3 * statistics.median(plain):>10.2f}{1e3 * statistics.median(cached):>11.3f}{ratio:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()

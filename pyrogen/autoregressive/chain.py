@@ -1,0 +1,355 @@
+"""The distribution of this room: a product of conditionals, scored in one pass and drawn step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints
+
+from pyrogen.core.density import Density
+from pyrogen.core.shapes import Context, batch_shape_of
+
+from .conditionals import Conditional
+from .generation import Ending, generate
+from .given import Known, event_of, like, places_of, require_first, whole
+from .layout import Layout
+from .prompts import aligned
+
+
+class Chain(TorchDistribution):
+    r"""A distribution as a product of conditionals, :math:`p(x) = \prod_i p(x_i \mid x_{<i})`.
+
+    Made by :class:`~pyrogen.autoregressive.model.Autoregressive` and
+    :class:`~pyrogen.autoregressive.model.AnyOrder`, not by hand.
+
+    Args:
+        network: A sequence network; with ``orders`` one that is ``ordered(order)`` first.
+        conditional: Makes the distribution of a symbol from an output.
+        layout: The event as a sequence.
+        batch_shape: Batch dimensions.
+        context: What the network gets, with the batch dimensions in front.
+        ending: How sequences end, if their lengths differ.
+        known: The part that is given.
+        orders: If given, each row is scored in so many random orders and drawn in one.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        conditional: Conditional,
+        layout: Layout,
+        *,
+        batch_shape: Iterable[int] = (),
+        context: Context = None,
+        ending: Ending | None = None,
+        known: Known | None = None,
+        orders: int | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.network, self.conditional, self.layout = network, conditional, layout
+        self.context, self.ending, self.known, self.orders = context, ending, known, orders
+        super().__init__(torch.Size(batch_shape), torch.Size(layout.event_shape), validate_args=validate_args)
+
+    @property
+    def density(self) -> Density:
+        """Exact; with random orders a lower bound of the even mixture over all orders."""
+        return "exact" if self.orders is None else "lower bound"
+
+    @cached_property
+    def symbol_support(self) -> constraints.Constraint:
+        """The support of each element of an event."""
+        return self.conditional.support
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(self.symbol_support, len(self.event_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("an autoregressive distribution has no closed-form mean; average draws instead")
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Chain:
+        shape = torch.Size(batch_shape)
+        return self._altered(shape, *self._spread((self.context, self.known), shape))
+
+    def given(self, values: Tensor, mask: Tensor) -> Chain:
+        """The distribution of the whole event given a part of it.
+
+        Args:
+            values: Events ``(*batch, *event)``; only what the mask says is known counts.
+            mask: Boolean, of the same shape or one that broadcasts to it: what is known. It must come first in the
+                order, in each row for itself, unless the model takes any order.
+
+        Returns:
+            A distribution over whole events. Its draws repeat what is known; its ``log_prob`` is that of the rest, and
+            minus infinity where an event differs from what is known.
+
+        Raises:
+            ValueError: the mask is not boolean, a known symbol is out of range, or comes after one that is unknown.
+        """
+        batch = torch.broadcast_shapes(batch_shape_of(values, self.event_shape, "values"), self.batch_shape)
+        places = places_of(mask, self.layout, "mask")
+        batch = torch.broadcast_shapes(batch, places.shape[:-1])
+        symbols = self.layout.flatten(values)
+        symbols = symbols.expand(*batch, *symbols.shape[values.dim() - len(self.event_shape) :])
+        places = places.expand(*batch, -1)
+        if self.known is not None:
+            old = self._spread(self.known, batch)
+            symbols = torch.where(like(old.mask, self.layout.symbol_shape), old.symbols.to(symbols.dtype), symbols)
+            places = places | old.mask
+        if self.orders is None:
+            require_first(places, "mask")
+        inside = self._inside(symbols) | ~places
+        if not bool(inside.all()):
+            self._complain(symbols, inside, "values")
+        if self.ending is not None:
+            self._require_padding(symbols, places)
+        known = Known(torch.where(like(places, self.layout.symbol_shape), symbols, self._filler(symbols)), places)
+        return self._altered(batch, self._spread(self.context, batch), known)
+
+    def complete(self, prompts: Sequence[Tensor | Sequence[int]]) -> Chain:
+        """The distribution of whole sequences that begin with prompts, which may differ in length.
+
+        Args:
+            prompts: One sequence of symbols a row.
+
+        Raises:
+            ValueError: a prompt is empty, longer than a whole sequence, or holds a symbol out of range.
+        """
+        symbols, mask = aligned(prompts, self.layout.length)
+        device = next(self.network.parameters()).device
+        return self.given(self.layout.unflatten(symbols.to(device)), event_of(mask.to(device), self.layout))
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        if not shape.numel():
+            return self.layout.unflatten(self._filler_symbols(shape))
+        order = self._orders(shape.numel(), self._rows(self.known, shape), None)
+        symbols = torch.stack([*self._generate(shape, order)], 1)
+        missing = self.layout.length - symbols.shape[1]
+        if missing:
+            rest = symbols.new_full((len(symbols), missing), self.ending.padding)
+            symbols = torch.cat([symbols, rest], 1)
+        if order is not None:
+            symbols = _permuted(symbols, order.argsort(-1))
+        return self.layout.unflatten(symbols.reshape(*shape, *symbols.shape[1:]))
+
+    def stream(self, sample_shape: Iterable[int] = ()) -> Iterator[Tensor]:
+        """The symbols of a draw, each as soon as it is known: ``(*sample_shape, *batch, *symbol)``, in their order.
+
+        Raises:
+            NotImplementedError: each row has a random order of its own.
+        """
+        if self.orders is not None:
+            raise NotImplementedError("rows have random orders of their own; stream a model `along(order)` instead")
+        shape = torch.Size(sample_shape) + self.batch_shape
+        return (symbol.reshape(shape + symbol.shape[1:]) for symbol in self._generate(shape, None))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._score(value, None)
+
+    def part_log_prob(self, value: Tensor, part: Tensor) -> Tensor:
+        r"""The log-probability of a part of the event, whatever the rest: :math:`\log p(x_S)`.
+
+        Args:
+            value: Events; what is not in the part does not count.
+            part: Boolean, of the event's shape or one that broadcasts to it: what the part is. Together with what is
+                given it must come first in the order, unless the model takes any order.
+
+        Raises:
+            ValueError: an element of the part comes after one that is neither in it nor given.
+        """
+        return self._score(value, places_of(part, self.layout, "part"))
+
+    def symbol_log_probs(self, value: Tensor) -> Tensor:
+        """The terms whose sum is ``log_prob``, in the order of the sequence, ``(*batch, length)``.
+
+        Raises:
+            NotImplementedError: each row has a random order of its own.
+        """
+        if self.orders is not None:
+            raise NotImplementedError("rows have random orders of their own; ask a model `along(order)` instead")
+        shape = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
+        symbols = self._symbols(value, shape)
+        return self._terms(self.network, symbols, self._rows(self.context, shape)).reshape(*shape, -1)
+
+    def lengths(self, value: Tensor) -> Tensor:
+        """How many symbols of each event count, the end included: ``batch``."""
+        if self.ending is None:
+            return torch.full(batch_shape_of(value, self.event_shape, "value"), self.layout.length)
+        symbols = self.layout.flatten(value)
+        return (~self.ending.ended(symbols.reshape(-1, self.layout.length))).sum(-1).reshape(symbols.shape[:-1])
+
+    def select(self, rows: Tensor) -> Chain:
+        """The distributions of some rows of the flattened batch, ``(len(rows),)``."""
+        parts = self._rows((self.context, self.known), self.batch_shape)
+        return self._altered(torch.Size([len(rows)]), *_each(lambda part: part[rows], parts))
+
+    def _score(self, value: Tensor, part: Tensor | None) -> Tensor:
+        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
+        shape = batch if part is None else torch.broadcast_shapes(batch, part.shape[:-1])
+        symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
+        if part is not None:
+            part = part.expand(*shape, -1).reshape(-1, self.layout.length)
+            symbols = self._around(part, symbols, known)
+        if self._validate_args:
+            inside = self._inside(symbols)
+            if not bool(inside.all()):
+                self._complain(symbols, inside, "value")
+        if self.orders is None:
+            return self._total(self.network, symbols, context, known, part).reshape(shape)
+        totals = []
+        for _ in range(self.orders):
+            order = self._orders(len(symbols), known, part)
+            in_order, known_in_order, part_in_order = _permuted((symbols, known, part), order)
+            network = self.network.ordered(order)
+            totals.append(self._total(network, in_order, context, known_in_order, part_in_order))
+        return (torch.stack(totals).logsumexp(0) - math.log(self.orders)).reshape(shape)
+
+    def _around(self, part: Tensor, symbols: Tensor, known: Known | None) -> Tensor:
+        """The symbols of a part, with what is known, and a filler for the rest."""
+        symbols = torch.where(like(part, self.layout.symbol_shape), symbols, self._filler(symbols))
+        if known is not None:
+            seen = like(known.mask & ~part, self.layout.symbol_shape)
+            symbols = torch.where(seen, known.symbols.to(symbols.dtype), symbols)
+        if self.orders is None:
+            require_first(part if known is None else part | known.mask, "part")
+        return symbols
+
+    def _total(
+        self, network: nn.Module, symbols: Tensor, context: Context, known: Known | None, part: Tensor | None
+    ) -> Tensor:
+        terms = self._terms(network, symbols, context)  # (N, L)
+        if part is not None:
+            terms = terms.masked_fill(~part, 0.0)
+        if known is None:
+            return terms.sum(-1)
+        return terms.masked_fill(known.mask, 0.0).masked_fill(known.differs(symbols), -torch.inf).sum(-1)
+
+    def _terms(self, network: nn.Module, symbols: Tensor, context: Context) -> Tensor:
+        """The log-probability of each symbol given those before it, ``(N, L)``."""
+        inside = self._inside(symbols)
+        clean = torch.where(like(inside, self.layout.symbol_shape), symbols, self._filler(symbols))
+        terms = self.conditional(network(clean, context)).log_prob(clean)
+        # A bad symbol spoils its own row only: NaN stays NaN, all else outside the support is impossible.
+        number = whole(~symbols.isnan(), 2)
+        terms = torch.where(inside, terms, torch.where(number, -torch.inf, torch.nan))
+        if self.ending is None:
+            return terms
+        padded = torch.where(symbols == self.ending.padding, 0.0, -torch.inf)
+        return torch.where(self.ending.ended(symbols), padded, terms)
+
+    def _generate(self, shape: torch.Size, order: Tensor | None) -> Iterator[Tensor]:
+        known, network = self._rows(self.known, shape), self.network
+        if order is not None:
+            known, network = _permuted(known, order), network.ordered(order)
+        return generate(
+            network,
+            self.conditional,
+            shape.numel(),
+            self._rows(self.context, shape),
+            length=self.layout.length,
+            known=known,
+            ending=self.ending,
+        )
+
+    def _orders(self, rows: int, known: Known | None, part: Tensor | None) -> Tensor | None:
+        """A random order for each row, ``(N, L)``: first what is known, then the part, then the rest."""
+        if self.orders is None:
+            return None
+        rank = torch.rand(rows, self.layout.length, device=next(self.network.parameters()).device)
+        if part is not None:
+            rank = rank - 2 * part.to(rank.dtype)
+        if known is not None:
+            rank = rank - 4 * known.mask.to(rank.dtype)
+        return rank.argsort(-1)
+
+    def _symbols(self, value: Tensor, shape: torch.Size) -> Tensor:
+        symbols = self.layout.flatten(value)
+        tail = symbols.shape[symbols.dim() - 1 - len(self.layout.symbol_axes) :]
+        return symbols.expand(*shape, *tail).reshape(-1, *tail)
+
+    def _inside(self, symbols: Tensor) -> Tensor:
+        """Whether each symbol is in the support, ``(..., L)``."""
+        inside = self.symbol_support.check(symbols)
+        if symbols.is_floating_point():
+            inside = inside & symbols.isfinite()
+        return whole(inside, symbols.dim() - len(self.layout.symbol_axes))
+
+    def _filler(self, symbols: Tensor) -> Tensor:
+        """A number of the support that stands where a symbol is unknown or bad."""
+        support = self.symbol_support
+        if support.is_discrete:
+            return symbols.new_full((), getattr(support, "lower_bound", 0))
+        return biject_to(support)(symbols.new_zeros(())).detach()
+
+    def _filler_symbols(self, shape: torch.Size) -> Tensor:
+        parameter = next(self.network.parameters())
+        symbol = self.conditional(parameter.new_zeros(self.conditional.size)).sample()
+        return symbol.new_zeros(*shape, self.layout.length, *self.layout.symbol_shape)
+
+    def _require_padding(self, symbols: Tensor, places: Tensor) -> None:
+        ended = self.ending.ended(symbols.reshape(-1, self.layout.length)).reshape(places.shape)
+        wrong = (ended & places & (symbols != self.ending.padding)).nonzero()
+        if len(wrong):
+            raise ValueError(f"`values` must hold {self.ending.padding} after the end, {self._first(wrong, symbols)}")
+
+    def _complain(self, symbols: Tensor, inside: Tensor, name: str) -> None:
+        got = self._first((~inside).nonzero(), symbols)
+        raise ValueError(f"`{name}` must hold symbols within {self.symbol_support}, {got}")
+
+    def _first(self, wrong: Tensor, symbols: Tensor) -> str:
+        """The first wrong symbol, by its row and its place in the event."""
+        *row, place = wrong[0].tolist()
+        got = symbols[(*row, place)].tolist()
+        return f"got {got} at position {self.layout.position(place)}" + (f" of row {tuple(row)}" if row else "")
+
+    def _spread(self, parts: Any, shape: torch.Size) -> Any:
+        """What has the batch dimensions in front, with others."""
+        old = len(self.batch_shape)
+        return _each(lambda part: part.expand(*shape, *part.shape[old:]), parts)
+
+    def _rows(self, parts: Any, shape: torch.Size) -> Any:
+        """The same with all batch dimensions as one."""
+        return _each(lambda part: part.reshape(-1, *part.shape[len(shape) :]), self._spread(parts, shape))
+
+    def _altered(self, batch_shape: torch.Size, context: Context, known: Known | None) -> Chain:
+        altered = Chain(
+            self.network,
+            self.conditional,
+            self.layout,
+            batch_shape=batch_shape,
+            context=context,
+            ending=self.ending,
+            known=known,
+            orders=self.orders,
+            validate_args=False,
+        )
+        altered._validate_args = self._validate_args
+        return altered
+
+
+def _each(function: Any, parts: Any) -> Any:
+    if isinstance(parts, Tensor):
+        return function(parts)
+    if isinstance(parts, Known):
+        return Known(function(parts.symbols), function(parts.mask))
+    if isinstance(parts, Mapping):
+        return {key: function(part) for key, part in parts.items()}
+    if isinstance(parts, tuple):
+        return tuple(_each(function, part) for part in parts)
+    return parts
+
+
+def _permuted(parts: Any, order: Tensor) -> Any:
+    """``(N, L, *symbol)`` with the places of each row in the row's order."""
+    return _each(lambda part: part.gather(1, like(order, part.shape[2:]).expand_as(part)), parts)

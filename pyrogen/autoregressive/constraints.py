@@ -1,0 +1,161 @@
+r"""Hard constraints: at each place, which symbols may come next.
+
+A constrained model is again a distribution,
+:math:`q(x_i \mid x_{<i}) \propto p(x_i \mid x_{<i})\, a_i(x_{\le i})` with :math:`a_i` one or zero, normalised place by
+place. It is the model *given* the constraint only if no prefix that is allowed leads to a dead end more often than
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrogen.networks.sequence import SequenceNetwork, State
+
+from .conditionals import Conditional, Reweighted, Table, table
+from .model import Autoregressive
+
+Rule = Callable[[Tensor], Tensor]
+
+
+def constrained(model: Autoregressive, allowed: Tensor | Rule) -> Autoregressive:
+    """A model that only takes allowed symbols.
+
+    Args:
+        model: An autoregressive model over few symbols; it shares its parameters with the result.
+        allowed: Boolean, ``(symbols,)`` for all places alike or ``(length, symbols)``; or a function from what came
+            before, ``(N, i, *symbol)`` in the order of the model, to ``(N, symbols)``.
+
+    Returns:
+        A model whose ``sample`` raises a ValueError, naming the place, where no symbol is allowed.
+
+    Raises:
+        ValueError: a tensor ``allowed`` has another shape, is not boolean, or leaves no symbol at some place.
+
+    Example:
+        >>> model = pg.autoregressive.transformer((4,), symbols=3, width=16, depth=1)
+        >>> even = constrained(model, torch.tensor([True, False, True]))
+        >>> (even().sample((5,)) % 2).sum().item()
+        0
+    """
+    symbols = _symbols(model.conditional)
+    if isinstance(allowed, Tensor):
+        allowed = _checked(allowed, model.layout.length, symbols)
+    network = ConstrainedNetwork(model.network, allowed, symbols)
+    return model.altered(network=network, conditional=Allowed(model.conditional, symbols))
+
+
+@dataclass(frozen=True)
+class Allowed(Reweighted):
+    """A conditional over the symbols that the end of an output allows.
+
+    Args:
+        inner: The conditional that is constrained.
+        symbols: How many numbers at the end of an output say what is allowed.
+    """
+
+    symbols: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers an output has."""
+        return self.inner.size + self.symbols
+
+    def change(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def __call__(self, output: Tensor) -> Table:
+        old = table(self.inner(output[..., : -self.symbols]))
+        kept = output[..., -self.symbols :] > 0.5
+        impossible = ~kept.any(-1)
+        logits = old.logits.masked_fill(~kept & ~impossible.unsqueeze(-1), -torch.inf)
+        return Table(logits, old.values, impossible)
+
+
+@dataclass
+class ConstrainedState(State):
+    """The state of the network, and for a rule the symbols so far."""
+
+    inner: State
+    before: Tensor | None
+    place: int
+
+
+class ConstrainedNetwork(SequenceNetwork):
+    """A sequence network whose outputs also say which symbols are allowed.
+
+    Args:
+        network: The network.
+        allowed: ``(length, symbols)``, or a function from what came before to ``(N, symbols)``.
+        symbols: How many symbols there are.
+    """
+
+    def __init__(self, network: SequenceNetwork, allowed: Tensor | Rule, symbols: int) -> None:
+        super().__init__()
+        self.network, self.symbols = network, symbols
+        self.rule = None if isinstance(allowed, Tensor) else allowed
+        self.register_buffer("allowed", allowed if isinstance(allowed, Tensor) else None, persistent=False)
+
+    def forward(self, symbols: Tensor, context: Any = None) -> Tensor:
+        if self.rule is None:
+            allowed = self.allowed.expand(len(symbols), -1, -1)
+        else:
+            allowed = torch.stack([self._allowed(symbols[:, :place]) for place in range(symbols.shape[1])], 1)
+        return _joined(self.network(symbols, context), allowed)
+
+    def start(self, batch_shape: tuple[int, ...], context: Any = None) -> ConstrainedState:
+        return ConstrainedState(self.network.start(batch_shape, context), None, 0)
+
+    def step(self, symbol: Tensor | None, state: ConstrainedState) -> tuple[Tensor, ConstrainedState]:
+        output, inner = self.network.step(symbol, state.inner)
+        before = state.before
+        if symbol is not None:
+            before = symbol.unsqueeze(1) if before is None else torch.cat([before, symbol.unsqueeze(1)], 1)
+        return self._next(output, inner, before, state.place)
+
+    def read(self, symbols: Tensor, state: ConstrainedState) -> tuple[Tensor, ConstrainedState]:
+        output, inner = self.network.read(symbols, state.inner)
+        return self._next(output, inner, symbols, symbols.shape[1])
+
+    def _next(self, output: Tensor, inner: State, before: Tensor | None, place: int) -> tuple[Tensor, ConstrainedState]:
+        if self.rule is None:
+            return _joined(output, self.allowed[place].expand(len(output), -1)), ConstrainedState(
+                inner, None, place + 1
+            )
+        seen = torch.zeros(len(output), 0, dtype=torch.long, device=output.device) if before is None else before
+        return _joined(output, self._allowed(seen)), ConstrainedState(inner, before, place + 1)
+
+    def _allowed(self, before: Tensor) -> Tensor:
+        allowed = self.rule(before)
+        if allowed.shape != (len(before), self.symbols) or allowed.dtype != torch.bool:
+            raise ValueError(
+                f"`allowed` must give booleans of shape {(len(before), self.symbols)}, "
+                f"got {allowed.dtype} of shape {tuple(allowed.shape)} at position {before.shape[1]}"
+            )
+        return allowed
+
+
+def _joined(output: Tensor, allowed: Tensor) -> Tensor:
+    return torch.cat([output, allowed.to(output.dtype)], -1)
+
+
+def _symbols(conditional: Conditional) -> int:
+    return table(conditional(torch.zeros(conditional.size))).logits.shape[-1]
+
+
+def _checked(allowed: Tensor, length: int, symbols: int) -> Tensor:
+    if allowed.dtype != torch.bool or allowed.shape not in ((symbols,), (length, symbols)):
+        raise ValueError(
+            f"`allowed` must be boolean of shape {(symbols,)} or {(length, symbols)}, "
+            f"got {allowed.dtype} of shape {tuple(allowed.shape)}"
+        )
+    allowed = allowed.expand(length, symbols).clone()
+    empty = (~allowed.any(-1)).nonzero().flatten()
+    if len(empty):
+        raise ValueError(f"`allowed` must leave a symbol at every place, got none at position {int(empty[0])}")
+    return allowed

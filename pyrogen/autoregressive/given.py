@@ -1,0 +1,69 @@
+"""What is given: masks over events as masks over places, and what a mask must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layout import Layout
+
+
+@dataclass(frozen=True)
+class Known:
+    """A part of a sequence that is given: symbols ``(*batch, L, *symbol)`` and where they count, ``(*batch, L)``."""
+
+    symbols: Tensor
+    mask: Tensor
+
+    def common(self) -> int:
+        """How many symbols are known from the start in every row."""
+        return int((~self.mask).cumsum(-1).eq(0).sum(-1).min()) if len(self.mask) else 0
+
+    def differs(self, symbols: Tensor) -> Tensor:
+        """Where symbols are not what is known, ``(*batch, L)``."""
+        return self.mask & whole(symbols == self.symbols, self.mask.dim()).logical_not()
+
+
+def places_of(mask: Tensor, layout: Layout, name: str) -> Tensor:
+    """A mask over events, or one that broadcasts to them, as one over places, ``(*batch, L)``.
+
+    Raises:
+        ValueError: the mask is not boolean, or true for some elements of a symbol only.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(f"`{name}` must be boolean, got {mask.dtype}")
+    event_shape = layout.event_shape
+    batch = mask.shape[: max(mask.dim() - len(event_shape), 0)]
+    elements = layout.flatten(mask.expand(*batch, *event_shape))
+    places = whole(elements, len(batch) + 1)
+    if layout.symbol_axes and bool((places != ~whole(~elements, len(batch) + 1)).any()):
+        raise ValueError(f"`{name}` must be the same for all elements of a symbol, got symbols known in part")
+    return places
+
+
+def event_of(places: Tensor, layout: Layout) -> Tensor:
+    """A mask over places as one over events."""
+    return layout.unflatten(like(places, layout.symbol_shape).expand(*places.shape, *layout.symbol_shape))
+
+
+def require_first(places: Tensor, name: str) -> None:
+    """Raises a ValueError unless what is true comes first, in each row for itself."""
+    gaps = (places[..., 1:] & ~places[..., :-1]).nonzero()
+    if len(gaps):
+        *row, place = gaps[0].tolist()
+        raise ValueError(
+            f"`{name}` must come first in the order of the model, got a true element at position {place + 1} after a "
+            f"false one at position {place}{f' in row {tuple(row)}' if row else ''}; `any_order` models take any part"
+        )
+
+
+def whole(elements: Tensor, dim: int) -> Tensor:
+    """Whether all elements of a symbol are true, ``(*batch, L)`` of ``dim`` dimensions."""
+    return elements.flatten(dim).all(-1) if elements.dim() > dim else elements
+
+
+def like(mask: Tensor, symbol_shape: tuple[int, ...]) -> Tensor:
+    """A mask over places that broadcasts over the elements of symbols."""
+    return mask.reshape(*mask.shape, *(1,) * len(symbol_shape))

@@ -1,0 +1,232 @@
+r"""Autoregressive models: an event as a sequence, one symbol given those before it.
+
+Every distribution is a product of conditionals,
+
+.. math:: p(x \mid c) = \prod_{i=0}^{L-1} p(x_i \mid x_0, \dots, x_{i-1}, c),
+
+in any order of its symbols. A sequence network gives an output :math:`h_i = f(x_{<i}, c)` for each place, and a
+*conditional* makes the distribution of :math:`x_i` from it. The log-probability is exact and takes one pass over all
+places; a draw goes place by place, and the network keeps what it knows (:mod:`pyrogen.networks.sequence`).
+
+What comes first in the order can be given: the rest follows exactly. A model over *any order* is told which place
+comes next, so that any part can be given and any part scored. Its distribution is the even mixture over all orders,
+
+.. math:: p(x) = \frac{1}{L!} \sum_\sigma p_\sigma(x), \qquad
+          \log p(x) \ge \mathbb{E}_\sigma [\log p_\sigma(x)],
+
+and its ``log_prob`` this lower bound; along one order it is exact.
+
+======================  =============================================================
+:math:`x`               an event, :math:`x_i` its symbols in order
+:math:`c`               context
+:math:`h_i`             output of the network, ``(features,)``
+:math:`\sigma`          an order of the places
+======================  =============================================================
+
+References:
+    Uria, Cote, Gregor, Murray and Larochelle 2016, "Neural autoregressive distribution estimation",
+    https://arxiv.org/abs/1605.02226
+    Hoogeboom et al. 2022, "Autoregressive diffusion models", https://arxiv.org/abs/2110.02037
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.density import Density
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.parametric import Family
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from pyrogen.networks.attention import AnyOrderTransformer
+from pyrogen.networks.embedding import Labels
+from pyrogen.networks.sequence import SequenceNetwork
+
+from .chain import Chain
+from .conditionals import Conditional, OfFamily, Without
+from .generation import Ending
+from .layout import Layout, check_order
+
+
+class Autoregressive(DistributionModule):
+    """A distribution over sequences out of a sequence network and a conditional.
+
+    Args:
+        network: A sequence network; it gets the (embedded) context.
+        conditional: Makes the distribution of a symbol from an output; a family of
+            :mod:`pyrogen.distributions.families` serves for the elements of a symbol.
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
+        symbol_axes: The axes of the event that together make one symbol; see :class:`Layout`.
+        order: Which place comes first, second, ...; row by row if ``None``.
+        end: The symbol that ends a sequence, if lengths differ; it is scored, and what follows is padding.
+        padding: The symbol after the end, which is impossible before it; ``end`` itself if ``None``.
+        embedding: A network from the context, one batch dimension in front, to what the network takes.
+
+    Raises:
+        ValueError: axes or order do not fit the event, or ``padding`` is given without ``end``.
+
+    Example:
+        >>> from pyrogen.autoregressive import transformer
+        >>> model = transformer((5,), symbols=3)
+        >>> model().log_prob(model().sample((4,))).shape
+        torch.Size([4])
+    """
+
+    def __init__(
+        self,
+        network: SequenceNetwork,
+        conditional: Conditional | Family,
+        *,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        symbol_axes: tuple[int, ...] = (),
+        order: Sequence[int] | None = None,
+        end: int | None = None,
+        padding: int | None = None,
+        embedding: nn.Module | None = None,
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        self.network, self.embedding = network, embedding
+        self.layout = Layout(self.event_shape, symbol_axes, None if order is None else tuple(order))
+        self.conditional = _conditional(conditional, self.layout)
+        if end is None and padding is not None:
+            raise ValueError(f"`padding` needs `end`, got {padding} alone")
+        self.ending = None if end is None else Ending(end, end if padding is None else padding)
+        if padding is not None and padding != end:
+            self.conditional = Without(self.conditional, padding)
+
+    def forward(self, context: Context = None) -> Chain:
+        embedded = embed(self, context)
+        batch = context_batch_shape(context, self.context_shape)
+        return Chain(
+            self.network, self.conditional, self.layout, batch_shape=batch, context=embedded, ending=self.ending
+        )
+
+    def altered(
+        self, *, network: SequenceNetwork | None = None, conditional: Conditional | None = None
+    ) -> Autoregressive:
+        """The same model with another network or conditional; parameters are shared, not copied."""
+        return Autoregressive(
+            self.network if network is None else network,
+            self.conditional if conditional is None else conditional,
+            event_shape=self.event_shape,
+            context_shape=self.context_shape,
+            symbol_axes=self.layout.symbol_axes,
+            order=self.layout.order,
+            end=None if self.ending is None else self.ending.end,
+            padding=None if self.ending is None else self.ending.padding,
+            embedding=self.embedding,
+        )
+
+
+class AnyOrder(DistributionModule):
+    """A distribution whose symbols come in any order: any part can be given, and any part scored.
+
+    Its draws follow the even mixture over all orders; ``log_prob`` is a lower bound of theirs, with random orders of
+    its own for every row and call. Training raises that bound. :meth:`along` gives the exact model of one order.
+
+    Args:
+        network: A network that is told the order.
+        conditional: Makes the distribution of a symbol from an output.
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
+        symbol_axes: The axes of the event that together make one symbol; see :class:`Layout`.
+        embedding: A network from the context, one batch dimension in front, to what the network takes.
+        orders: How many random orders each row is scored in; the more, the tighter the bound.
+
+    Raises:
+        ValueError: axes do not fit the event, or ``orders`` is not positive.
+    """
+
+    density: Density = "lower bound"
+
+    def __init__(
+        self,
+        network: AnyOrderTransformer,
+        conditional: Conditional | Family,
+        *,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        symbol_axes: tuple[int, ...] = (),
+        embedding: nn.Module | None = None,
+        orders: int = 1,
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        if orders < 1:
+            raise ValueError(f"`orders` must be at least 1, got {orders}")
+        self.network, self.embedding, self.orders = network, embedding, orders
+        self.layout = Layout(self.event_shape, symbol_axes)
+        self.conditional = _conditional(conditional, self.layout)
+
+    def forward(self, context: Context = None) -> Chain:
+        embedded = embed(self, context)
+        batch = context_batch_shape(context, self.context_shape)
+        return Chain(
+            self.network, self.conditional, self.layout, batch_shape=batch, context=embedded, orders=self.orders
+        )
+
+    def along(self, order: Sequence[int] | None = None) -> Autoregressive:
+        """The exact model of one order, row by row if ``None``; it shares the parameters.
+
+        Raises:
+            ValueError: ``order`` does not name each place once.
+        """
+        order = tuple(range(self.layout.length) if order is None else order)
+        check_order(order, self.layout.length)
+        return Autoregressive(
+            self.network.ordered(order),
+            self.conditional,
+            event_shape=self.event_shape,
+            context_shape=self.context_shape,
+            symbol_axes=self.layout.symbol_axes,
+            order=order,
+            embedding=self.embedding,
+        )
+
+    def altered(self, *, conditional: Conditional) -> AnyOrder:
+        """The same model with another conditional; parameters are shared, not copied."""
+        return AnyOrder(
+            self.network,
+            conditional,
+            event_shape=self.event_shape,
+            context_shape=self.context_shape,
+            symbol_axes=self.layout.symbol_axes,
+            embedding=self.embedding,
+            orders=self.orders,
+        )
+
+
+def embed(module: DistributionModule, context: Context) -> Context:
+    """What a module's network gets: the context through ``module.embedding``, batch dimensions as they were."""
+    if context is None:
+        return None
+    batch = context_batch_shape(context, module.context_shape)
+    if isinstance(context, Mapping):
+        context = {key: context[key].expand(batch + shape) for key, shape in module.context_shape.items()}
+    if module.embedding is None:
+        return context
+    if torch.distributions.Distribution._validate_args:
+        for part in module.embedding.modules():
+            if isinstance(part, Labels):
+                part.check(context)
+    rows = (
+        {key: flatten_batch(context[key], shape) for key, shape in module.context_shape.items()}
+        if isinstance(context, Mapping)
+        else flatten_batch(context, module.context_shape)
+    )
+    embedded: Tensor = module.embedding(rows)
+    return embedded.reshape(*batch, *embedded.shape[1:])
+
+
+def _conditional(conditional: Conditional | Family, layout: Layout) -> Conditional:
+    if not hasattr(conditional, "symbol_shape"):
+        conditional = OfFamily(conditional, tuple(layout.symbol_shape))
+    if tuple(conditional.symbol_shape) != tuple(layout.symbol_shape):
+        raise ValueError(
+            f"`conditional` must make symbols of shape {tuple(layout.symbol_shape)}, "
+            f"got {tuple(conditional.symbol_shape)}"
+        )
+    return conditional

@@ -1,0 +1,135 @@
+r"""Several orders in one model: an even mixture, :math:`p(x) = \frac{1}{M} \sum_m p_{\sigma_m}(x)`, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context
+
+from .chain import Chain
+from .conditionals import Conditional
+from .model import Autoregressive
+
+
+class MixedOrders(DistributionModule):
+    """An even mixture of autoregressive models of the same events, as a rule over different orders.
+
+    Args:
+        members: The models; they may share parameters.
+
+    Raises:
+        ValueError: there are none, or their events or contexts differ.
+    """
+
+    def __init__(self, members: Sequence[Autoregressive]) -> None:
+        if not members:
+            raise ValueError("`members` must hold at least one model, got none")
+        first = members[0]
+        super().__init__(first.event_shape, first.context_shape)
+        for place, member in enumerate(members):
+            if (member.event_shape, member.context_shape) != (self.event_shape, self.context_shape):
+                raise ValueError(f"`members` must have events of shape {self.event_shape}, got another at {place}")
+        self.members = nn.ModuleList(members)
+
+    def forward(self, context: Context = None) -> OrderMixture:
+        return OrderMixture([member(context) for member in self.members])
+
+    def altered(self, *, conditional: Callable[[Conditional], Conditional]) -> MixedOrders:
+        """The same mixture with other conditionals; parameters are shared, not copied."""
+        return MixedOrders([member.altered(conditional=conditional(member.conditional)) for member in self.members])
+
+
+class OrderMixture(TorchDistribution):
+    """A mixture of chains over the same events.
+
+    Args:
+        components: The chains, of one batch shape.
+        log_weights: The logarithms of their weights, ``(len(components), *batch)``; even if ``None``.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        components: Sequence[Chain],
+        log_weights: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.components = list(components)
+        self.log_weights = log_weights
+        first = self.components[0]
+        super().__init__(first.batch_shape, first.event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.components[0].support
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("a mixture of orders has no closed-form mean; average draws instead")
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> OrderMixture:
+        shape = torch.Size(batch_shape)
+        weights = None if self.log_weights is None else self._weights(shape)
+        expanded = OrderMixture([part.expand(shape) for part in self.components], weights, validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        scores = torch.stack([component.log_prob(value) for component in self.components])
+        return self._mixed(scores)
+
+    def part_log_prob(self, value: Tensor, part: Tensor) -> Tensor:
+        """The log-probability of a part that comes first in every order; see :meth:`Chain.part_log_prob`."""
+        return self._mixed(torch.stack([component.part_log_prob(value, part) for component in self.components]))
+
+    def given(self, values: Tensor, mask: Tensor) -> OrderMixture:
+        """The distribution given a part that comes first in every order; see :meth:`Chain.given`.
+
+        The orders are weighted by what each says of the part.
+        """
+        scores = torch.stack([component.part_log_prob(values, mask) for component in self.components])
+        weights = scores if self.log_weights is None else scores + self._weights(scores.shape[1:])
+        components = [component.given(values, mask) for component in self.components]
+        return OrderMixture(components, weights.log_softmax(0), validate_args=self._validate_args)
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        chosen = self._choose(shape)
+        wide = [component.expand(shape) for component in self.components]
+        draws = None
+        for place, component in enumerate(wide):
+            rows = (chosen == place).nonzero().flatten()
+            events = component.select(rows).sample()
+            draws = events.new_empty(len(chosen), *self.event_shape) if draws is None else draws
+            draws[rows] = events
+        return draws.reshape(*shape, *self.event_shape)
+
+    def _choose(self, shape: torch.Size) -> Tensor:
+        """Which component each row is drawn from, ``(N,)``."""
+        count = len(self.components)
+        if self.log_weights is None:
+            device = next(self.components[0].network.parameters()).device
+            return torch.randint(count, (shape.numel(),), device=device)
+        weights = self._weights(shape).exp().movedim(0, -1)
+        return torch.multinomial(weights.reshape(-1, count), 1).flatten() if shape.numel() else weights.new_zeros(0)
+
+    def _mixed(self, scores: Tensor) -> Tensor:
+        if self.log_weights is None:
+            return scores.logsumexp(0) - math.log(len(scores))
+        return (scores + self._weights(scores.shape[1:])).logsumexp(0)
+
+    def _weights(self, shape: torch.Size) -> Tensor:
+        """The log-weights, ``(len(components), *shape)``."""
+        missing = len(shape) - len(self.batch_shape)
+        weights = self.log_weights.reshape(len(self.components), *(1,) * missing, *self.batch_shape)
+        return weights.expand(-1, *shape)

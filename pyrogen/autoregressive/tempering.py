@@ -1,0 +1,141 @@
+r"""Tempered, truncated and constrained models: each again a distribution that scores what it samples.
+
+Each wraps the conditional of one symbol and normalises it anew, so the whole model,
+:math:`q(x) = \prod_i q(x_i \mid x_{<i})`, has an exact ``log_prob``. That differs from tempering or constraining
+:math:`p(x)` as a whole, whose normaliser is intractable.
+
+References:
+    Holtzman, Buys, Du, Forbes and Choi 2020, "The curious case of neural text degeneration",
+    https://arxiv.org/abs/1904.09751
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+from pyrogen.core.recipe import recipe
+from pyrogen.distributions.normal import DiagonalNormal
+
+from .conditionals import Reweighted
+from .model import AnyOrder, Autoregressive
+from .orders import MixedOrders
+
+Model = Autoregressive | AnyOrder | MixedOrders
+
+
+@dataclass(frozen=True)
+class Tempered(Reweighted):
+    """Probabilities to the power ``1 / temperature``; also for single normals."""
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` must be positive, got {self.temperature}; `top_k(model, 1)` is greedy")
+
+    def change(self, logits: Tensor) -> Tensor:
+        return logits / self.temperature
+
+    def _changed(self, distribution: TorchDistributionMixin) -> TorchDistributionMixin:
+        if isinstance(distribution, DiagonalNormal):
+            log_scale = distribution.log_scale + 0.5 * math.log(self.temperature)
+            return DiagonalNormal(distribution.loc, log_scale, len(distribution.event_shape), validate_args=False)
+        if isinstance(distribution, dist.Normal):
+            scale = distribution.scale * math.sqrt(self.temperature)
+            return dist.Normal(distribution.loc, scale, validate_args=False)
+        return super()._changed(distribution)
+
+
+@dataclass(frozen=True)
+class TopK(Reweighted):
+    """The ``count`` likeliest symbols."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"`count` must be at least 1, got {self.count}")
+
+    def change(self, logits: Tensor) -> Tensor:
+        kept = logits.topk(min(self.count, logits.shape[-1]), -1).indices
+        return _only(logits, torch.zeros_like(logits, dtype=torch.bool).scatter(-1, kept, True))
+
+
+@dataclass(frozen=True)
+class Nucleus(Reweighted):
+    """The fewest symbols whose probabilities together reach ``mass``, likeliest first."""
+
+    mass: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mass <= 1:
+            raise ValueError(f"`mass` must be in (0, 1], got {self.mass}")
+
+    def change(self, logits: Tensor) -> Tensor:
+        ordered, places = logits.softmax(-1).sort(-1, descending=True)
+        kept = ordered.cumsum(-1) - ordered < self.mass
+        return _only(logits, torch.zeros_like(kept).scatter(-1, places, kept))
+
+
+@recipe
+def tempered(model: Model, temperature: float) -> Model:
+    """A model with each conditional to the power ``1 / temperature``, normalised: sharper below 1, flatter above.
+
+    Args:
+        model: An autoregressive model over few symbols or normals; it shares its parameters with the result.
+        temperature: Positive.
+
+    Raises:
+        ValueError: ``temperature`` is not positive.
+
+    Example:
+        >>> model = pg.autoregressive.transformer((4,), symbols=3, width=16, depth=1)
+        >>> cold = tempered(model, 0.7)()
+        >>> cold.log_prob(cold.sample((5,))).shape
+        torch.Size([5])
+    """
+    return _wrapped(model, Tempered, temperature)
+
+
+@recipe
+def top_k(model: Model, count: int) -> Model:
+    """A model that only takes the ``count`` likeliest symbols at each place; with one it is greedy.
+
+    Args:
+        model: An autoregressive model over few symbols; it shares its parameters with the result.
+        count: How many symbols are kept.
+
+    Raises:
+        ValueError: ``count`` is not positive.
+    """
+    return _wrapped(model, TopK, count)
+
+
+@recipe
+def nucleus(model: Model, mass: float) -> Model:
+    """A model that at each place takes the fewest symbols whose probabilities reach ``mass``.
+
+    Args:
+        model: An autoregressive model over few symbols; it shares its parameters with the result.
+        mass: Above 0, at most 1.
+
+    Raises:
+        ValueError: ``mass`` is out of range.
+    """
+    return _wrapped(model, Nucleus, mass)
+
+
+def _wrapped(model: Model, wrapper: type[Reweighted], setting: float) -> Model:
+    if isinstance(model, MixedOrders):
+        return model.altered(conditional=lambda inner: wrapper(inner, setting))
+    return model.altered(conditional=wrapper(model.conditional, setting))
+
+
+def _only(logits: Tensor, kept: Tensor) -> Tensor:
+    return logits.masked_fill(~kept, -torch.inf)

@@ -1,0 +1,104 @@
+"""Recipes for waves: WaveNet."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pyrogen.core.recipe import recipe
+from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.distributions import families
+from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.pixels import Intensities
+from pyrogen.networks.sequence import Tokens
+from pyrogen.networks.wavenet import WaveNet
+
+from .conditionals import Categorical, OfFamily
+from .model import Autoregressive
+
+
+@recipe
+def wavenet(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    levels: int = 256,
+    components: int | None = None,
+    classes: int | None = None,
+    width: int = 32,
+    layers: int = 10,
+    cycles: int = 1,
+    kernel: int = 2,
+    skip: int = 128,
+    dropout: float = 0.0,
+) -> Autoregressive:
+    """A WaveNet over sequences of levels: dilated causal convolutions, fast to train and fast to draw from.
+
+    Sounds become levels by :func:`pyrogen.data.mu_law` (256 of them, each with a probability of its own) or by plain
+    quantisation (many, under a mixture of logistics).
+
+    Args:
+        event_shape: ``(length,)``.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes. A tensor ``(length, size)``
+            speaks to every place (local context: phonemes, spectra); anything else is flattened and speaks to all
+            alike (global context: the speaker).
+        levels: How many levels there are; symbols are integers ``0 … levels - 1``.
+        components: How many discretised logistics are mixed; each level has a probability of its own if ``None``.
+        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
+        width: Channels of the convolutions.
+        layers: How many layers a cycle has; the dilation doubles from 1 within it.
+        cycles: How many cycles follow one another. The receptive field is
+            ``1 + cycles * (kernel - 1) * (2**layers - 1)``.
+        kernel: How many places a layer looks at.
+        skip: Size of the hidden layer before the output.
+        dropout: Share of the gated numbers dropped in training.
+
+    Raises:
+        ValueError: the event has not one dimension, or sizes do not fit.
+
+    References:
+        van den Oord et al. 2016, "WaveNet: A generative model for raw audio", https://arxiv.org/abs/1609.03499
+
+    Example:
+        >>> model = wavenet((20,), levels=16, width=8, layers=3)
+        >>> model().log_prob(model().sample((3,))).shape
+        torch.Size([3])
+    """
+    event_shape = as_shape(event_shape, "event_shape")
+    if len(event_shape) != 1:
+        raise ValueError(f"`event_shape` must be (length,), got {event_shape}")
+    context_shape, embedding, size = _context(context_shape, classes, event_shape[0], width)
+    if components is None:
+        conditional, symbols = Categorical(levels), Tokens(levels, width)
+    else:
+        conditional = OfFamily(families.discretized_logistic_mixture(levels, components))
+        symbols = Intensities((), levels, width)
+    network = WaveNet(
+        symbols,
+        width=width,
+        features=conditional.size,
+        dilations=[2**layer for layer in range(layers)] * cycles,
+        kernel=kernel,
+        skip=skip,
+        context=size,
+        dropout=dropout,
+    )
+    return Autoregressive(
+        network, conditional, event_shape=event_shape, context_shape=context_shape, embedding=embedding
+    )
+
+
+def _context(
+    context_shape: ContextShape, classes: int | None, length: int, width: int
+) -> tuple[ContextShape, nn.Module | None, int]:
+    """The context's shape, what makes vectors of it, and their size."""
+    if classes is not None:
+        if context_shape not in (None, ()):
+            raise ValueError(f"`context_shape` must be None where `classes` is given, got {context_shape}")
+        return (), Labels(classes), classes
+    context_shape = as_context_shape(context_shape)
+    if context_shape is None:
+        return None, None, 0
+    if isinstance(context_shape, tuple) and len(context_shape) == 2 and context_shape[0] == length:
+        return context_shape, nn.Identity(), context_shape[1]
+    flatten = Flatten(context_shape)
+    return context_shape, nn.Sequential(flatten, nn.Linear(flatten.size, width), nn.ReLU()), width

@@ -1,0 +1,121 @@
+"""Convolutional networks from an image to a vector and back, for images of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+
+class ImageEncoder(nn.Module):
+    """From images to vectors: convolutions that halve the image, then two dense layers.
+
+    Args:
+        image_shape: ``(channels, height, width)`` of an image.
+        outputs: Size of the output.
+        channels: Channels after each halving.
+        hidden: Size of the dense hidden layer, which sees the context as well.
+        context: Size of the context vector, zero for none.
+
+    Raises:
+        ValueError: ``image_shape`` has not three dimensions, or ``channels`` is empty.
+
+    Shape:
+        Images ``(N, *image_shape)`` and, with a context, vectors ``(N, context)``, to ``(N, outputs)``.
+
+    Example:
+        >>> ImageEncoder((1, 28, 28), 4)(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        outputs: int,
+        *,
+        channels: Sequence[int] = (32, 64),
+        hidden: int = 128,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = halved_sizes(image_shape, channels)
+        layers: list[nn.Module] = []
+        for before, after in zip((image_shape[0], *channels), channels, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        features = channels[-1] * prod(sizes[-1])
+        self.dense = nn.Sequential(
+            nn.Linear(features + context, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+        )
+
+    def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
+        features = self.convolutions(image)
+        return self.dense(features if context is None else torch.cat([features, context], -1))
+
+
+class ImageDecoder(nn.Module):
+    """From vectors to images: two dense layers, then transposed convolutions that double the image.
+
+    Args:
+        inputs: Size of the input.
+        image_shape: ``(channels, height, width)`` of the output; its channels are the numbers for each position.
+        channels: Channels before each doubling.
+        hidden: Size of the dense hidden layer.
+
+    Raises:
+        ValueError: ``image_shape`` has not three dimensions, or ``channels`` is empty.
+
+    Shape:
+        ``(N, inputs)`` to ``(N, *image_shape)``.
+
+    Example:
+        >>> ImageDecoder(4, (2, 28, 28))(torch.zeros(5, 4)).shape
+        torch.Size([5, 2, 28, 28])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        image_shape: Sequence[int],
+        *,
+        channels: Sequence[int] = (64, 32),
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        sizes = halved_sizes(image_shape, channels)[::-1]
+        features = channels[0] * prod(sizes[0])
+        self.dense = nn.Sequential(
+            nn.Linear(inputs, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, features),
+            nn.ReLU(inplace=True),
+            nn.Unflatten(-1, (channels[0], *sizes[0])),
+        )
+        layers: list[nn.Module] = []
+        outputs = (*channels[1:], image_shape[0])
+        for before, after, small, large in zip(channels, outputs, sizes, sizes[1:], strict=False):
+            odd = [big - 2 * little + 1 for big, little in zip(large, small, strict=True)]
+            layers += [nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=odd)]
+            layers += [nn.ReLU(inplace=True)]
+        self.convolutions = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolutions(self.dense(x))
+
+
+def halved_sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int]]:
+    """Heights and widths of an image halved, rounding up, once for each entry of ``channels``.
+
+    Raises:
+        ValueError: ``image_shape`` has not three dimensions, or ``channels`` is empty.
+    """
+    if len(image_shape) != 3:
+        raise ValueError(f"images must have shape (channels, height, width), got {tuple(image_shape)}")
+    if not channels:
+        raise ValueError("`channels` must name at least one layer, got none")
+    sizes = [tuple(image_shape[1:])]
+    for _ in channels:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes

@@ -1,0 +1,44 @@
+"""Attention with several heads, to oneself or to a context, whose result starts at zero."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .attention import attend
+from .time import zeroed
+
+
+class Attention(nn.Module):
+    """Every member of a sequence looks at every other, or at those of a context.
+
+    Products and softmax are written out, so that forward-mode and second derivatives exist everywhere: densities of
+    probability flows need them.
+
+    Args:
+        width: Size of the vectors.
+        heads: How many heads; fewer where they do not divide the width.
+        context: Size of the context's vectors; ``None`` for self-attention.
+
+    Shape:
+        ``(N, length, width)`` and ``(N, members, context)`` to ``(N, length, width)``.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``width``.
+    """
+
+    def __init__(self, width: int, heads: int, *, context: int | None = None) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"`heads` must divide the {width} channels of a layer with attention, got {heads}")
+        self.heads = heads
+        self.queries = nn.Linear(width, width)
+        self.keys_and_values = nn.Linear(width if context is None else context, 2 * width)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        queries = self._split(self.queries(x))
+        keys, values = self.keys_and_values(x if context is None else context).chunk(2, -1)
+        return self.out(attend(queries, self._split(keys), self._split(values)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)

@@ -1,0 +1,85 @@
+"""A perceptron for noisy vectors: residual blocks modulated by noise level and context."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor, nn
+
+from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
+from .time import Fourier, Modulation, zeroed
+
+
+class ResidualMLP(nn.Module):
+    """A network of noisy events of any shape, flattened: residual blocks with adaptive norms.
+
+    Called ``network(x, level, context)``; the output starts at zero.
+
+    Args:
+        event_shape: Shape of one event.
+        context_shape: As for :class:`~pyrogen.networks.context.ContextEncoder`; sequences and images are flattened.
+        numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
+        width: Size of the hidden vectors.
+        depth: How many blocks.
+        classes: How many values integer contexts take.
+        context_dropout: Share of the rows that lose their context in training.
+        dropout: Share of the hidden units dropped in training.
+
+    Shape:
+        ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
+        ``(*batch, numbers, *event)``.
+
+    Example:
+        >>> ResidualMLP((3,))(torch.zeros(5, 3), torch.zeros(5)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        *,
+        numbers: int | None = None,
+        width: int = 128,
+        depth: int = 3,
+        classes: Classes = None,
+        context_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.context_shape = context_shape
+        self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
+        self.level = Fourier(width)
+        self.context = ContextEncoder(context_shape, width, classes=classes, flat=True, dropout=context_dropout)
+        self.first = nn.Linear(prod(self.event_shape), width)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.last = zeroed(nn.Linear(width, prod(self.output_shape)))
+
+    def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
+        rows = as_rows(x, level, context, self.event_shape, self.context_shape)
+        given = self.context(rows.context, len(rows.x), rows.x)
+        condition = self.level(rows.level)
+        if given.vector is not None:
+            condition = condition + given.vector
+        h = self.first(rows.x.reshape(len(rows.x), self.first.in_features))
+        for block in self.blocks:
+            h = block(h, condition)
+        output = self.last(nn.functional.silu(self.norm(h)))
+        return rows.restore(output.reshape((len(output), *self.output_shape)))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = Modulation(width, width, 3)
+        self.inner = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        scale, shift, gate = self.modulation(condition)
+        inner = nn.functional.silu(self.inner(self.norm(h) * (1 + scale) + shift))
+        return h + (1 + gate) * self.outer(self.dropout(inner))

@@ -1,0 +1,281 @@
+"""The models as one works with them: prompts, lengths, streams, layouts, checkpoints, errors."""
+
+import pyro
+import pytest
+import torch
+from sequence_truth import enumerated, jiggled
+
+import pyrogen as pg
+from pyrogen.autoregressive import (
+    AnyOrder,
+    Autoregressive,
+    Layout,
+    any_order,
+    beam_search,
+    constrained,
+    made,
+    transformer,
+)
+
+SMALL = {"width": 16, "depth": 1, "heads": 2}
+
+
+def tokens(**settings):
+    return jiggled(transformer((6,), symbols=5, **SMALL, **settings))
+
+
+def test_prompts_of_unequal_length():
+    model = tokens()
+    prompts = [[1, 2, 3], [4], [0, 0]]
+    distribution = model().complete(prompts)
+    draws = distribution.sample((50,))
+    assert draws.shape == (50, 3, 6)
+    for row, prompt in enumerate(prompts):
+        assert (draws[:, row, : len(prompt)] == torch.tensor(prompt)).all()
+        alone = model().complete([prompt])
+        assert torch.allclose(
+            distribution.log_prob(draws)[:, row], alone.log_prob(draws[:, row : row + 1])[:, 0], atol=1e-5
+        )
+    assert len(draws[:, 1].unique(dim=0)) > 20
+
+
+def test_what_is_given_expands_and_lives_in_plates():
+    model = tokens()
+    distribution = model().complete([[1, 2], [4]])
+    wide = distribution.expand([3, 2])
+    x = wide.sample((5,))
+    assert x.shape == (5, 3, 2, 6)
+    assert (x[..., 1, 0] == 4).all()
+    assert torch.allclose(wide.log_prob(x), distribution.log_prob(x), atol=1e-6)
+    with pyro.plate("particles", 3, dim=-2), pyro.plate("data", 2, dim=-1):
+        assert (pyro.sample("x", distribution)[:, 0, :2] == torch.tensor([1, 2])).all()
+    again = model().given(x[0, 0, 0], torch.arange(6) < 1).given(x[0, 0, 0], torch.arange(6) < 3)
+    assert (again.sample((4,))[:, :3] == x[0, 0, 0, :3]).all()
+
+
+def test_a_prompt_is_taken_in_at_once():
+    model, calls = tokens(), []
+    step = model.network.step
+    model.network.step = lambda symbol, state: calls.append(symbol) or step(symbol, state)
+    model().complete([[1, 2, 3, 4]]).sample((10,))
+    assert len(calls) == 1
+
+
+def test_generation_stops_at_the_end():
+    model = tokens(end=0)
+    with torch.no_grad():
+        model.network.head.bias[0] = 20.0
+    calls, step = [], model.network.step
+    model.network.step = lambda symbol, state: calls.append(symbol) or step(symbol, state)
+    draws = model().sample((20,))
+    assert not draws.any()
+    assert len(calls) == 1
+    assert model().lengths(draws).tolist() == [1] * 20
+
+
+def test_lengths_and_the_end_are_scored():
+    model = tokens(end=0, padding=4)
+    x = torch.tensor([[1, 2, 0, 4, 4, 4], [1, 2, 3, 1, 2, 3], [1, 0, 1, 4, 4, 4], [1, 4, 0, 4, 4, 4]])
+    terms = model().symbol_log_probs(x)
+    assert torch.isfinite(terms[0]).all()
+    assert (terms[0, :3] < 0).all()
+    assert not terms[0, 3:].any()
+    assert terms[2, 2] == -torch.inf
+    assert terms[3, 1] == -torch.inf
+    assert model().lengths(x).tolist() == [3, 6, 2, 3]
+
+
+@pytest.mark.parametrize("recipe", [transformer, any_order, made])
+def test_draws_drop_nothing(recipe):
+    settings = {"hidden": (32,)} if recipe is made else SMALL
+    model = jiggled(recipe((4,), symbols=3, dropout=0.5, **settings))
+    draws = []
+    for mode in (True, False):
+        torch.manual_seed(0)
+        draws.append(model.train(mode)().sample((50,)))
+    assert torch.equal(*draws)
+    scores = model.train()().log_prob(draws[0]), model.eval()().log_prob(draws[0])
+    assert not torch.allclose(*scores)
+
+
+def test_a_stream_gives_symbols_one_by_one():
+    model = tokens()
+    torch.manual_seed(3)
+    stream = model().stream((4,))
+    first = next(stream)
+    assert first.shape == (4,)
+    streamed = torch.stack([first, *stream], -1)
+    torch.manual_seed(3)
+    assert torch.equal(streamed, model().sample((4,)))
+    with pytest.raises(NotImplementedError, match="along"):
+        any_order((3,), symbols=2, **SMALL)().stream()
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 2)])
+def test_layouts_turn_events_into_sequences_and_back(axes):
+    length = Layout((2, 3, 4), axes).length
+    layout = Layout((2, 3, 4), axes, tuple(torch.randperm(length).tolist()))
+    events = torch.arange(48).reshape(2, 2, 3, 4)
+    symbols = layout.flatten(events)
+    assert symbols.shape == (2, layout.length, *layout.symbol_shape)
+    assert torch.equal(layout.unflatten(symbols), events)
+
+
+def test_symbols_of_several_elements():
+    stack = pg.networks.attention.CausalStack(16, 6, depth=1, heads=2)
+    network = pg.networks.attention.CausalTransformer(
+        pg.networks.sequence.Numbers((3,), 16), stack, width=16, features=6
+    )
+    model = jiggled(Autoregressive(network, pg.families.diagonal_normal, event_shape=(3, 2, 3), symbol_axes=(0,)))
+    x = torch.randn(4, 3, 2, 3)
+    assert model().sample((5,)).shape == (5, 3, 2, 3)
+    assert model().log_prob(x).shape == (4,)
+    changed = x.clone()
+    changed[:, :, 1, 2] += 1  # the last pixel
+    before, after = model().symbol_log_probs(x), model().symbol_log_probs(changed)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    mask = torch.zeros(3, 2, 3, dtype=torch.bool)
+    mask[:, 0] = True
+    assert torch.equal(model().given(x, mask).sample()[:, :, 0], x[:, :, 0])
+    mask[1:, 0, 0] = False
+    with pytest.raises(ValueError, match="all elements of a symbol"):
+        model().given(x, mask)
+
+
+def test_made_keeps_all_its_weights():
+    model = made((6,), symbols=2, hidden=(24, 24), orders=8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.05)
+    for _ in range(8):
+        model.train()().log_prob(torch.ones(3, 6)).sum().backward()
+        model.eval()().sample((3,))
+    assert all((parameter == 0.05).all() for parameter in model.parameters())
+    used = {name: (parameter.grad != 0).float().mean() for name, parameter in model.named_parameters()}
+    between = used.pop("members.0.network.middle.0.weight")
+    assert between > 0.55  # from units of lower degree to such of higher, in every order
+    assert min(used.values()) > 0.9
+
+
+def test_checkpoints_hold_wrapped_and_mixed_models(tmp_path):
+    for number, model in enumerate(
+        [
+            made((4,), symbols=3, orders=3, hidden=(16,)),
+            pg.autoregressive.tempered(tokens(end=0), 0.7),
+            any_order((4,), (2,), symbols=3, **SMALL),
+        ]
+    ):
+        pg.save(model, tmp_path / f"{number}.pyrogen")
+        loaded = pg.load(tmp_path / f"{number}.pyrogen")
+        context = None if model.context_shape is None else torch.zeros(2)
+        torch.manual_seed(0)
+        first = model(context).sample((5,))
+        torch.manual_seed(0)
+        assert torch.equal(loaded(context).sample((5,)), first)
+
+
+def test_a_model_is_a_prior_at_a_site():
+    model = tokens()
+
+    def program():
+        x = pyro.sample("x", model())
+        return pyro.sample("y", pyro.distributions.Normal(x.float().mean(), 1.0), obs=torch.tensor(1.0))
+
+    trace = pyro.poutine.trace(program).get_trace()
+    trace.compute_log_prob()
+    assert torch.allclose(trace.nodes["x"]["log_prob"], model().log_prob(trace.nodes["x"]["value"]))
+
+
+def test_beam_search_in_batches_and_after_prompts():
+    model = jiggled(transformer((4,), (2,), symbols=3, **SMALL), 0.6)
+    context, x = torch.randn(3, 2), enumerated(4, 3)
+    events, scores = beam_search(model(context), 27)
+    log_probs = model(context).log_prob(x.unsqueeze(1))
+    assert events.shape == (27, 3, 4)
+    assert torch.equal(events[0], x[log_probs.argmax(0)])
+    assert torch.allclose(scores[0], log_probs.max(0).values, atol=1e-5)
+    events, _ = beam_search(model(context).complete([[2], [1, 0], [0]]), 4)
+    assert (events[:, 1, :2] == torch.tensor([1, 0])).all()
+
+
+ERRORS = {
+    "a token too large": (
+        lambda m: m().log_prob(torch.tensor([[0, 1, 2, 3, 4, 5]])),
+        r"got 5 at position 5 of row \(0,\)",
+    ),
+    "a negative token": (lambda m: m().log_prob(torch.tensor([0, 1, -2, 3, 4, 0])), "got -2 at position 2"),
+    "a wrong length": (lambda m: m().log_prob(torch.zeros(2, 7)), r"`value` must end in shape \(6,\), got \(2, 7\)"),
+    "a long prompt": (lambda m: m().complete([[1], [1] * 7]), "from 1 to 6 symbols each, got 7 symbols at position 1"),
+    "an empty prompt": (lambda m: m().complete([[1], []]), "got an empty prompt at position 1"),
+    "no prompt": (lambda m: m().complete([]), "at least one prompt"),
+    "a bad prompt": (
+        lambda m: m().complete([[1], [2, 9]]),
+        r"`values` must hold .*, got 9 at position 1 of row \(1,\)",
+    ),
+    "a gap": (
+        lambda m: m().given(torch.zeros(6).long(), torch.tensor([1, 0, 1, 0, 0, 0]).bool()),
+        "true element at position 2 after a false one at position 1",
+    ),
+    "a mask of numbers": (lambda m: m().given(torch.zeros(6), torch.ones(6)), "`mask` must be boolean"),
+    "a beam of none": (lambda m: beam_search(m(), 0), "`width` must be at least 1"),
+    "temperature zero": (lambda m: pg.autoregressive.tempered(m, 0.0), "`temperature` must be positive"),
+    "no symbols kept": (lambda m: pg.autoregressive.top_k(m, 0), "`count` must be at least 1"),
+    "no mass": (lambda m: pg.autoregressive.nucleus(m, 0.0), r"`mass` must be in \(0, 1\]"),
+    "a constraint of another shape": (lambda m: constrained(m, torch.ones(4).bool()), "`allowed` must be boolean"),
+    "an impossible place": (
+        lambda m: constrained(m, torch.arange(6).unsqueeze(1).expand(6, 5) != 2),
+        "got none at position 2",
+    ),
+    "a dead end": (
+        lambda m: constrained(m, lambda before: torch.full((len(before), 5), before.shape[1] < 3))().sample((2,)),
+        "none at position 3 of row 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_name_position_and_value(name):
+    act, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        act(tokens())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: transformer((4,), symbols=3, end=3), "`end` must be one of the 3 symbols, got 3"),
+        (lambda: transformer((4,), symbols=3, padding=1), "`padding` needs `end`"),
+        (lambda: transformer((4,), symbols=3, cross=True), "`cross` needs a context"),
+        (lambda: transformer((4,), symbols=1), "`classes` must be at least 2"),
+        (lambda: transformer((4,), symbols=3, order=(0, 1, 1, 2)), "`order` must name each place"),
+        (lambda: transformer((4,), (2,), classes=3, symbols=3), "`context_shape` must be None"),
+        (lambda: made((4,), symbols=3, hidden=()), "`hidden` must name at least one layer"),
+        (lambda: made((4,), symbols=3, orders=0), "`orders` must be at least 1"),
+        (lambda: any_order((4,), symbols=3, orders=0), "`orders` must be at least 1"),
+        (lambda: Layout((2, 3), (2,)), "`symbol_axes` must be distinct axes"),
+    ],
+)
+def test_errors_at_construction(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bad_symbols_are_impossible_where_validation_is_off():
+    model = tokens()
+    with pyro.validation_enabled(False):
+        scores = model().log_prob(torch.tensor([[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 0]]))
+    assert scores[0] == -torch.inf
+    assert torch.allclose(scores[1], model().log_prob(torch.tensor([0, 1, 2, 3, 4, 0])), atol=1e-5)
+
+
+def test_a_wrong_label_is_named():
+    model = transformer((4,), symbols=3, classes=3, **SMALL)
+    with pytest.raises(ValueError, match="`context` must hold integer labels from 0 to 2"):
+        model(torch.tensor([0, 3]))
+
+
+def test_any_order_names_what_its_log_prob_is():
+    model = any_order((4,), symbols=3, **SMALL)
+    assert isinstance(model, AnyOrder)
+    assert pg.density_of(model()) == "lower bound"
+    assert pg.density_of(model.along((3, 2, 1, 0))()) == "exact"
