@@ -2,11 +2,13 @@
 
 A family says how many numbers it needs for each element of an event and what distribution they make. Positive
 parameters come through :func:`positive`, a bounded exponential: identity-like near zero, never 0 or infinite.
+:class:`Family` is for elements that are independent given the numbers; whatever has ``numbers_shape`` and is callable
+like it serves as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +17,13 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from .bernoulli import IndependentBernoulli
+from .columns import Columns, ElementFamily
+from .continuous_bernoulli import ContinuousBernoulli
+from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
 from .independent import as_event
 from .normal import DiagonalNormal
+from .zero_inflated import ZeroInflated
 
 LOG_BOUND = 10.0
 
@@ -34,6 +41,10 @@ class Family:
     size: int
     make: Callable[[Tensor, int], TorchDistributionMixin]
 
+    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the numbers of one event."""
+        return (self.size, *event_shape)
+
     def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
         """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
         return self.make(numbers, event_dim)
@@ -47,6 +58,44 @@ def bounded(number: Tensor) -> Tensor:
 def positive(number: Tensor) -> Tensor:
     """A positive parameter, the exponential of a bounded one: between 4.5e-5 and 2.2e4."""
     return bounded(number).exp()
+
+
+@dataclass(frozen=True)
+class PixelFamily:
+    """How a network's output becomes mixtures of logistics over pixels of several channels.
+
+    Args:
+        levels: How many values a channel has, ``0 … levels - 1``.
+        components: How many components :math:`M` a pixel's mixture has.
+    """
+
+    levels: int
+    components: int
+
+    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Channels of numbers for each position of an event ``(channels, *positions)``."""
+        channels, *positions = event_shape
+        return (self.components * (1 + 2 * channels + channels * (channels - 1) // 2), *positions)
+
+    def __call__(self, numbers: Tensor, event_dim: int) -> PixelLogisticMixture:
+        """The distribution over events, from numbers of shape ``(*batch, *numbers_shape(event_shape))``.
+
+        In the order logits, locations, log-scales, coefficients; their channels come in the order of their shapes.
+        """
+        dim = numbers.dim() - event_dim
+        each = numbers.shape[dim] // self.components
+        channels = round(((8 * each + 1) ** 0.5 - 3) / 2)  # each = 1 + 2c + c(c - 1)/2
+        sizes = [size * self.components for size in (1, channels, channels, channels * (channels - 1) // 2)]
+        logits, loc, log_scale, coefficients = numbers.split(sizes, dim)
+
+        return PixelLogisticMixture(
+            logits,
+            loc.unflatten(dim, (self.components, channels)),
+            bounded(log_scale).unflatten(dim, (self.components, channels)),
+            torch.tanh(coefficients).unflatten(dim, (self.components, channels * (channels - 1) // 2)),
+            self.levels,
+            event_dim,
+        )
 
 
 def _checks(numbers: Tensor) -> bool | None:
@@ -74,7 +123,8 @@ def _student_t(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
 
 
 def _bernoulli(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
-    return as_event(dist.Bernoulli(logits=numbers.squeeze(-event_dim - 1)), event_dim)
+    logits = numbers.squeeze(-event_dim - 1)
+    return IndependentBernoulli(logits, event_dim) if event_dim else dist.Bernoulli(logits=logits)
 
 
 def _categorical(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
@@ -102,6 +152,36 @@ def _negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixi
     return as_event(dist.NegativeBinomial(positive(log_count), logits=bounded(logits)), event_dim)
 
 
+def _zero_inflated_poisson(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    gate_logits, log_rate = numbers.unbind(-event_dim - 1)
+    return as_event(ZeroInflated(dist.Poisson(positive(log_rate)), gate_logits), event_dim)
+
+
+def _zero_inflated_negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    gate_logits, log_count, logits = numbers.unbind(-event_dim - 1)
+    counts = dist.NegativeBinomial(positive(log_count), logits=bounded(logits))
+    return as_event(ZeroInflated(counts, gate_logits), event_dim)
+
+
+def _continuous_bernoulli(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    return as_event(ContinuousBernoulli(numbers.squeeze(-event_dim - 1)), event_dim)
+
+
+def _discretized_logistic(numbers: Tensor, event_dim: int, levels: int) -> TorchDistributionMixin:
+    loc, log_scale = numbers.unbind(-event_dim - 1)
+    return as_event(DiscretizedLogistic(loc, bounded(log_scale), levels), event_dim)
+
+
+def _quantized_normal(numbers: Tensor, event_dim: int, levels: int) -> TorchDistributionMixin:
+    loc, log_scale = numbers.unbind(-event_dim - 1)
+    return as_event(QuantizedNormal(loc, bounded(log_scale), levels), event_dim)
+
+
+def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, levels: int) -> TorchDistributionMixin:
+    logits, loc, log_scale = numbers.movedim(-event_dim - 1, -1).chunk(3, -1)
+    return as_event(DiscretizedLogisticMixture(logits, loc, bounded(log_scale), levels), event_dim)
+
+
 diagonal_normal = Family(2, _diagonal_normal)
 """Independent normals: means, then log-scales."""
 
@@ -126,6 +206,15 @@ poisson = Family(1, _poisson)
 negative_binomial = Family(2, _negative_binomial)
 """Independent overdispersed counts: log-counts of failures, then (bounded) logits of success."""
 
+zero_inflated_poisson = Family(2, _zero_inflated_poisson)
+"""Independent counts with extra zeros: logits of an extra zero, then log-rates."""
+
+zero_inflated_negative_binomial = Family(3, _zero_inflated_negative_binomial)
+"""Independent overdispersed counts with extra zeros: logits of one, then as for ``negative_binomial``."""
+
+continuous_bernoulli = Family(1, _continuous_bernoulli)
+"""Independent variables in [0, 1], such as grey values: logits."""
+
 
 def normal(scale: float) -> Family:
     """Independent normals of one fixed scale (data units): means.
@@ -147,3 +236,67 @@ def categorical(classes: int) -> Family:
     if classes < 2:
         raise ValueError(f"`classes` must be at least 2, got {classes}")
     return Family(classes, _categorical)
+
+
+def discretized_logistic(levels: int) -> Family:
+    """Independent integers ``0 … levels - 1`` (as floats): locations on an axis from -1 to 1, then log-scales.
+
+    Raises:
+        ValueError: there are fewer than two levels.
+    """
+    return Family(2, partial(_discretized_logistic, levels=_at_least_two(levels)))
+
+
+def quantized_normal(levels: int) -> Family:
+    """Independent integers ``0 … levels - 1`` (as floats): means on an axis from -1 to 1, then log-scales.
+
+    Raises:
+        ValueError: there are fewer than two levels.
+    """
+    return Family(2, partial(_quantized_normal, levels=_at_least_two(levels)))
+
+
+def discretized_logistic_mixture(levels: int, components: int = 10) -> Family:
+    """Independent integers ``0 … levels - 1`` (as floats), each under a mixture of logistics.
+
+    For each element the components' logits, then their locations on an axis from -1 to 1, then their log-scales.
+
+    Raises:
+        ValueError: there are fewer than two levels or no component.
+    """
+    if components < 1:
+        raise ValueError(f"`components` must be at least 1, got {components}")
+    return Family(3 * components, partial(_discretized_logistic_mixture, levels=_at_least_two(levels)))
+
+
+def pixel_logistic_mixture(levels: int, components: int = 10) -> PixelFamily:
+    """Pixels of several channels under mixtures of logistics in which later channels follow earlier ones.
+
+    For events ``(channels, *positions)`` of integers ``0 … levels - 1`` (as floats); the numbers have the same
+    positions, as those of a convolutional network, and ten channels a component where a pixel has three.
+
+    Raises:
+        ValueError: there are fewer than two levels or no component.
+    """
+    if components < 1:
+        raise ValueError(f"`components` must be at least 1, got {components}")
+    return PixelFamily(_at_least_two(levels), components)
+
+
+def columns(kinds: Iterable[ElementFamily]) -> Columns:
+    """Rows of a table: one family for each column, in the order of the columns.
+
+    Example:
+        >>> family = columns([diagonal_normal, poisson, bernoulli, categorical(3)])
+        >>> family.numbers_shape((4,))
+        (7,)
+        >>> family(torch.zeros(5, 7)).sample().shape
+        torch.Size([5, 4])
+    """
+    return Columns(tuple(kinds))
+
+
+def _at_least_two(levels: int) -> int:
+    if levels < 2:
+        raise ValueError(f"`levels` must be at least 2, got {levels}")
+    return levels

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Independent(dist.Independent):
-    """Pyro's ``Independent``, which also scores batches without a row, where torch's fails.
+    """Pyro's ``Independent``, which also scores batches without a row, and refuses values that only broadcast.
 
     Args:
         base_distribution: The elements.
@@ -17,6 +17,8 @@ class Independent(dist.Independent):
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if value.shape[max(0, value.dim() - len(self.event_shape)) :] != self.event_shape:
+            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
         log_prob, count = self.base_dist.log_prob(value), self.reinterpreted_batch_ndims
         return log_prob.flatten(-count).sum(-1) if count else log_prob
 

@@ -69,7 +69,18 @@ class DiagonalNormal(TorchDistribution):
         return _keep_flags(self, expanded)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        noise = self.loc.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
+        return self._at(self._noise(sample_shape))
+
+    def rsample_and_log_prob(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
+        """A differentiable draw and its ``log_prob``, from the noise behind it."""
+        noise = self._noise(sample_shape)
+        energy = _sum(torch.add(self.log_scale, noise.square(), alpha=0.5), len(self.event_shape))
+        return self._at(noise), -0.5 * _LOG_2PI * self.event_shape.numel() - energy
+
+    def _noise(self, sample_shape: Iterable[int]) -> Tensor:
+        return self.loc.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
+
+    def _at(self, noise: Tensor) -> Tensor:
         return torch.addcmul(self.loc, self.log_scale.exp(), noise)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -1,0 +1,92 @@
+"""Bernoulli distributions over whole events, scored in a few operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from pyro.distributions import Bernoulli, Independent, TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints, kl_divergence, register_kl
+
+
+class IndependentBernoulli(TorchDistribution):
+    r"""Independent binary variables, :math:`\prod_i p_i^{x_i} (1 - p_i)^{1 - x_i}`.
+
+    ``Bernoulli(logits=...).to_event(n)`` says the same with a second object and more operations a call.
+
+    Args:
+        logits: Of shape ``(*batch, *event)``.
+        event_dim: How many rightmost dimensions make one event, at least one.
+    """
+
+    arg_constraints = {"logits": constraints.real}
+
+    def __init__(self, logits: Tensor, event_dim: int = 1, *, validate_args: bool | None = None) -> None:
+        self.logits = logits
+        cut = logits.dim() - event_dim
+        if event_dim < 1 or cut < 0:
+            raise ValueError(f"`event_dim` must be from 1 to the {logits.dim()} of `logits`, got {event_dim}")
+        super().__init__(logits.shape[:cut], logits.shape[cut:], validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.boolean, len(self.event_shape))
+
+    @property
+    def base_dist(self) -> Bernoulli:
+        """The elements."""
+        return Bernoulli(logits=self.logits, validate_args=False)
+
+    @property
+    def probs(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.logits >= 0).to(self.logits)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.logits.sigmoid() * (-self.logits).sigmoid()
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> IndependentBernoulli:
+        logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        expanded = IndependentBernoulli(logits, len(self.event_shape), validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        with torch.no_grad():
+            return torch.bernoulli(self.probs.expand(self._extended_shape(torch.Size(sample_shape))))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if value.shape[max(0, value.dim() - len(self.event_shape)) :] != self.event_shape:
+            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
+            self._validate_sample(value)
+        logits = self.logits
+        if value.shape != logits.shape:
+            logits, value = torch.broadcast_tensors(logits, value)
+        energy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        event = len(self.event_shape)
+        return -(energy if event == 1 else energy.flatten(-event)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        energy = F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
+        return energy.flatten(-len(self.event_shape)).sum(-1)
+
+
+@register_kl(IndependentBernoulli, IndependentBernoulli)
+@register_kl(IndependentBernoulli, Independent)
+@register_kl(Independent, IndependentBernoulli)
+def _kl(q: IndependentBernoulli | Independent, p: IndependentBernoulli | Independent) -> Tensor:
+    if q.event_shape != p.event_shape:  # Pyro falls back to a sampled divergence on this error and on no other
+        raise NotImplementedError(f"events must have one shape, got {tuple(q.event_shape)} and {tuple(p.event_shape)}")
+    event = len(q.event_shape)
+    return kl_divergence(Independent(q.base_dist, event), Independent(p.base_dist, event))

@@ -1,0 +1,148 @@
+"""Rows of a table whose columns are of different kinds: real numbers, counts, categories, each with its own family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import constraints
+
+from .support import EachColumn, point_inside
+
+
+class ElementFamily(Protocol):
+    """A family of single numbers, as ``pyrogen.families`` has many."""
+
+    size: int
+
+    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+        """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A family of rows with independent columns given the numbers, each column of a family of its own.
+
+    Columns that share one family object are computed together.
+
+    Args:
+        kinds: The family of each column, in the order of the columns.
+    """
+
+    kinds: tuple[ElementFamily, ...]
+
+    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """One vector of numbers for each row.
+
+        Raises:
+            ValueError: there are not as many columns as families.
+        """
+        if event_shape != (len(self.kinds),):
+            raise ValueError(f"`event_shape` must be {(len(self.kinds),)}, one element a column, got {event_shape}")
+        return (sum(kind.size for kind in self.kinds),)
+
+    def __call__(self, numbers: Tensor, event_dim: int = 1) -> ColumnsDistribution:
+        """The distribution of rows, from numbers of shape ``(*batch, numbers)``, family by family."""
+        groups = self.groups()
+        parts = numbers.split([kind.size * len(places) for kind, places in groups], -1)
+        return ColumnsDistribution(
+            [
+                (places, kind(part.unflatten(-1, (kind.size, len(places))).movedim(-2, -1), 0))
+                for part, (kind, places) in zip(parts, groups, strict=True)
+            ]
+        )
+
+    def groups(self) -> list[tuple[ElementFamily, list[int]]]:
+        """Each family with the places of its columns."""
+        groups: list[tuple[ElementFamily, list[int]]] = []
+        for place, kind in enumerate(self.kinds):
+            places = next((places for other, places in groups if other is kind), None)
+            if places is None:
+                groups.append((kind, [place]))
+            else:
+                places.append(place)
+        return groups
+
+
+class ColumnsDistribution(TorchDistribution):
+    """Independent columns of different kinds as one row of floating-point numbers.
+
+    A row that holds NaN has ``log_prob`` NaN; to leave columns out of the sum, take :meth:`log_prob_by_element`.
+
+    Args:
+        groups: Places of columns, each with the distribution of these columns: of single elements, with the columns
+            as the last batch dimension.
+    """
+
+    arg_constraints = {}
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[int], TorchDistributionMixin]],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.groups = list(groups)
+        places = [place for group, _ in self.groups for place in group]
+        if sorted(places) != list(range(len(places))):
+            raise ValueError(f"`groups` must name each column once, got {places}")
+        self._order = sorted(range(len(places)), key=places.__getitem__)
+        batch_shape = torch.broadcast_shapes(*(part.batch_shape[:-1] for _, part in self.groups))
+        super().__init__(batch_shape, torch.Size((len(places),)), validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:
+        return all(part.has_rsample for _, part in self.groups)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        supports = [part.support for places, part in self.groups for _ in places]
+        return EachColumn([supports[place] for place in self._order])
+
+    @property
+    def mean(self) -> Tensor:
+        return self._in_order([part.mean for _, part in self.groups])
+
+    @property
+    def variance(self) -> Tensor:
+        return self._in_order([part.variance for _, part in self.groups])
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ColumnsDistribution:
+        batch = torch.Size(batch_shape)
+        groups = [(places, part.expand(batch + part.batch_shape[-1:])) for places, part in self.groups]
+        expanded = ColumnsDistribution(groups, validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        with torch.no_grad():
+            return self._in_order([part.sample(torch.Size(sample_shape)) for _, part in self.groups])
+
+    def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        return self._in_order([part.rsample(torch.Size(sample_shape)) for _, part in self.groups])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
+            self._validate_sample(value)
+        return self.log_prob_by_element(value).sum(-1)
+
+    def log_prob_by_element(self, value: Tensor) -> Tensor:
+        """The log-probability of each column, ``(*batch, columns)``; NaN where the value is, and nowhere else."""
+        scores = []
+        for places, part in self.groups:
+            column = value[..., places]
+            finite = column.isfinite()
+            known = torch.where(finite, column, point_inside(part.support, column))
+            scores.append(torch.where(finite, part.log_prob(known), -column.abs()))
+        return self._in_order(scores)
+
+    def _in_order(self, parts: list[Tensor]) -> Tensor:
+        """The parts' columns in the order of the table."""
+        dtype = next((part.dtype for part in parts if part.is_floating_point()), torch.get_default_dtype())
+        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        return torch.cat([part.to(dtype).expand(*batch, -1) for part in parts], -1)[..., self._order]

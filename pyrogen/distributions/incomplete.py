@@ -1,0 +1,139 @@
+"""Events of which entries may be missing: NaN marks them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import Independent, constraints
+
+from .bernoulli import IndependentBernoulli
+from .normal import DiagonalNormal
+from .support import OrMissing, point_inside
+
+
+class Incomplete(TorchDistribution):
+    r"""A distribution of events as they are recorded, with NaN where an entry is missing.
+
+    An event :math:`x` falls into what is observed and what is missing; :math:`s` says which, one where observed. If why
+    entries are missing may be ignored, the others have the marginal density :math:`\log p(x_{obs})`, and draws are
+    complete. With a *missingness* model :math:`p(s \mid x)` the pattern is part of the data: draws have gaps, and
+
+    .. math:: p(x_{obs}, s) = \mathbb{E}_{p(x_{mis} \mid x_{obs})} \left[ p(x_{obs}) \, p(s \mid x_{obs}, x_{mis})
+        \right]
+
+    is estimated without bias from one draw of the missing entries, so that its logarithm, ``log_prob``, is a lower
+    bound in expectation. Elements are independent under the base distribution.
+
+    Args:
+        base: The distribution of complete events, of independent elements of float dtype.
+        missingness: Given complete events, the distribution of :math:`s` over events of the same shape.
+
+    Raises:
+        NotImplementedError: it is unknown how to score the elements of ``base`` one by one (when scored); a gradient is
+            wanted of missing entries whose draws have none.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        base: TorchDistributionMixin,
+        missingness: Callable[[Tensor], TorchDistributionMixin] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.base_dist = base
+        self.missingness = missingness
+        self.density = "exact" if missingness is None else "lower bound"
+        super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return OrMissing(self.base_dist.support)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.base_dist.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.base_dist.variance
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Incomplete:
+        base = self.base_dist.expand(torch.Size(batch_shape))
+        expanded = Incomplete(base, self.missingness, validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        with torch.no_grad():
+            x = self.base_dist.sample(torch.Size(sample_shape))
+            return x if self.missingness is None else torch.where(self.missingness(x).sample() > 0, x, math.nan)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
+            self._validate_sample(value)
+        if self.missingness is not None:
+            return self.complete(value)[1]
+        missing = value.isnan()
+        known = torch.where(missing, point_inside(self.base_dist.support, value), value)
+        return self._observed(known, missing)
+
+    def complete(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Events with their missing entries drawn, and the logarithm of the weight of each.
+
+        The weight is :math:`p(x_{obs}) \, p(s \mid x)`; its expectation over the draws is :math:`p(x_{obs}, s)`.
+
+        Shape:
+            ``value`` ``(*batch, *event)`` to events of that shape and weights ``batch``, broadcast with the batch shape
+            of the distribution.
+        """
+        missing = value.isnan()
+        batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        completed = torch.where(missing, self._draw(batch).to(value.dtype), value)
+        weight = self._observed(completed, missing)
+        if self.missingness is not None:
+            weight = weight + self.missingness(completed).log_prob((~missing).to(value.dtype).expand_as(completed))
+        return completed, weight
+
+    def _draw(self, batch: torch.Size) -> Tensor:
+        base = self.base_dist.expand(batch)
+        if self.missingness is None or not torch.is_grad_enabled():
+            return base.sample()
+        if not base.has_rsample:
+            raise NotImplementedError(
+                "a missingness model asks for missing entries whose draws are differentiable, but `base` has entries "
+                "that are discrete; without a gradient (`torch.no_grad()`) it can be scored"
+            )
+        return base.rsample()
+
+    def _observed(self, known: Tensor, missing: Tensor) -> Tensor:
+        scores = log_prob_by_element(self.base_dist, known)
+        observed = torch.where(missing, 0.0, scores)
+        return observed.flatten(-len(self.event_shape)).sum(-1) if self.event_shape else observed
+
+
+def log_prob_by_element(distribution: TorchDistributionMixin, value: Tensor) -> Tensor:
+    """The log-probability of each element of an event on its own, ``(*batch, *event)``.
+
+    Raises:
+        NotImplementedError: the elements are not known to be independent.
+    """
+    if hasattr(distribution, "log_prob_by_element"):
+        return distribution.log_prob_by_element(value)
+    if isinstance(distribution, DiagonalNormal):
+        return Normal(distribution.loc, distribution.stddev, validate_args=False).log_prob(value)
+    if isinstance(distribution, Independent | IndependentBernoulli):
+        return log_prob_by_element(distribution.base_dist, value)
+    if not distribution.event_shape:
+        return distribution.log_prob(value)
+    raise NotImplementedError(
+        f"the elements of an event of {type(distribution).__name__} are not known to be independent; use a family of "
+        "single elements, such as those of `pyrogen.families`, or `families.columns`"
+    )
