@@ -3,7 +3,9 @@
 Layers 784-400-20 on binary data, batch 128, and a tiny 8-8-2, batch 4; one thread. All loops do the same work on the
 same minibatches and take turns in random order; the figures are medians of the ratios within a round.
 
-    python benchmarks/latent.py [--rounds 9] [--steps 200] [--draws 10]
+With --compile, every objective eager and compiled, the compiler's own time and the start of ``fit`` left out.
+
+    python benchmarks/latent.py [--rounds 9] [--steps 200] [--draws 10] [--compile]
 """
 
 from __future__ import annotations
@@ -72,6 +74,43 @@ def by_fit(x, batch, target):
     return lambda steps: pg.fit(target, x, steps=steps, batch_size=batch)
 
 
+def by_running_fit(x, batch, target, *, compile):
+    """``fit`` once it runs: the seconds of so many steps after the first twenty."""
+
+    def run(steps):
+        clock = {}
+
+        def callback(progress):
+            if progress.step in (20, 20 + steps):
+                clock[progress.step] = time.process_time()
+
+        pg.fit(target, x, steps=20 + steps, batch_size=batch, callbacks=[callback], compile=compile)
+        return clock[20 + steps] - clock[20]
+
+    return run
+
+
+def compare_compiled(recipe, x, batch, draws, rounds, steps):
+    """Each objective eager and compiled, in turns."""
+    makes = {
+        "Elbo": latent.Elbo,
+        "Elbo, analytic": partial(latent.Elbo, analytic_kl=True),
+        "StickingTheLanding": latent.StickingTheLanding,
+        "ImportanceWeighted": partial(latent.ImportanceWeighted, draws=draws),
+        "DoublyReparameterized": partial(latent.DoublyReparameterized, draws=draws),
+    }
+    print(f"\n{'compiled':<34}{'ms, eager':>10}{'compiled':>11}{'ratio':>9}")
+    for name, make in makes.items():
+        loops = [by_running_fit(x, batch, make(recipe()), compile=compile) for compile in (False, True)]
+        length = max(steps // 5, 1) if "W" in name or "D" in name else steps
+        pairs = [[loop(length) / length for loop in loops] for _ in range(rounds + 1)][1:]
+        eager, compiled = ([pair[which] for pair in pairs] for which in (0, 1))
+        ratio = statistics.median(b / a for a, b in pairs)
+        print(
+            f"{name:<34}{1e3 * statistics.median(eager):>10.2f}{1e3 * statistics.median(compiled):>11.2f}{ratio:>9.2f}"
+        )
+
+
 def compare(name, loops, rounds, steps):
     times = {loop: [] for loop in loops}
     for number in range(rounds + 1):
@@ -92,6 +131,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -100,6 +140,9 @@ def main() -> None:
         x = torch.bernoulli(torch.rand(10 * batch, pixels))
         steps = arguments.steps if pixels > 100 else 5 * arguments.steps
         recipe = partial(latent.binary_vae, (pixels,), latent_shape=(latents,), hidden=(hidden,))
+        if arguments.compile:
+            compare_compiled(recipe, x, batch, arguments.draws, arguments.rounds, steps)
+            continue
         hand = partial(Handwritten, pixels, hidden, latents)
         loops = {
             "by hand, default Adam": by_hand(x, batch, hand(), torch.optim.Adam),

@@ -1,21 +1,63 @@
 """Latent-variable models: variational autoencoders, marginals of model/guide pairs, and their objectives."""
 
+from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
+from .enumeration import EnumeratedElbo, EnumeratedPair
+from .image_recipes import convolutional_vae
+from .missing import Imputation, IncompleteLikelihood, impute
+from .mixture import MixtureVAE
+from .mixture_objectives import MixtureElbo, SemiSupervisedElbo
+from .mixture_recipes import mixture_vae, semi_supervised_vae, vamp_vae
 from .model import VAE
 from .objectives import DoublyReparameterized, Elbo, ImportanceWeighted, Renyi, StickingTheLanding
 from .pair import Marginal
-from .priors import StandardNormal
-from .recipes import binary_vae, categorical_vae, vae
+from .priors import Classes, ClassNormal, MixturePrior, StandardNormal, VampPrior
+from .quantized import VQVAE, Codebook, CodePrior, CodeTable, CodeUsage, QuantizedElbo
+from .quantized_recipes import vq_vae
+from .recipes import binary_vae, categorical_vae, conditional_vae, vae
+from .table_recipes import missing_data_vae, self_masking, tabular_vae
+from .wake_sleep import ReweightedWakeSleep
 
 __all__ = [
     "VAE",
+    "VQVAE",
+    "Annealing",
+    "ClassNormal",
+    "Classes",
+    "CodePrior",
+    "CodeTable",
+    "CodeUsage",
+    "Codebook",
+    "CyclicAnnealing",
     "DoublyReparameterized",
     "Elbo",
+    "EnumeratedElbo",
+    "EnumeratedPair",
     "ImportanceWeighted",
+    "Imputation",
+    "IncompleteLikelihood",
+    "LinearAnnealing",
     "Marginal",
+    "MixtureElbo",
+    "MixturePrior",
+    "MixtureVAE",
+    "QuantizedElbo",
     "Renyi",
+    "ReweightedWakeSleep",
+    "SemiSupervisedElbo",
     "StandardNormal",
     "StickingTheLanding",
+    "VampPrior",
     "binary_vae",
     "categorical_vae",
+    "conditional_vae",
+    "convolutional_vae",
+    "impute",
+    "missing_data_vae",
+    "mixture_vae",
+    "self_masking",
+    "semi_supervised_vae",
+    "tabular_vae",
     "vae",
+    "vamp_vae",
+    "vq_vae",
 ]

@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
+from pyrogen.distributions.support import point_inside
 
 
 class Program(Protocol):
@@ -36,12 +37,13 @@ class MarginalDistribution(TorchDistribution):
     .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x) .
 
     A row that holds NaN has ``log_prob`` NaN, one that holds an infinity minus infinity (with validation off); neither
-    touches the other rows or their gradients.
+    touches the other rows or their gradients. Where NaN marks what is missing, it is left to the program.
 
     Args:
         program: How to draw and to weigh.
         batch_shape: That of the context, possibly expanded.
         event_shape: Shape of one event.
+        takes_missing: Whether the program weighs rows that hold NaN.
 
     References:
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
@@ -57,9 +59,11 @@ class MarginalDistribution(TorchDistribution):
         batch_shape: Iterable[int],
         event_shape: Iterable[int],
         *,
+        takes_missing: bool = False,
         validate_args: bool | None = None,
     ) -> None:
         self.program = program
+        self.takes_missing = takes_missing
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
     @property
@@ -75,7 +79,9 @@ class MarginalDistribution(TorchDistribution):
         raise NotImplementedError("a marginal has no closed-form variance; use that of draws instead")
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> MarginalDistribution:
-        expanded = MarginalDistribution(self.program, batch_shape, self.event_shape, validate_args=False)
+        expanded = MarginalDistribution(
+            self.program, batch_shape, self.event_shape, takes_missing=self.takes_missing, validate_args=False
+        )
         expanded._validate_args = self._validate_args
         return expanded
 
@@ -90,19 +96,13 @@ class MarginalDistribution(TorchDistribution):
         value = value.expand(batch + self.event_shape)
         if not value.is_floating_point():
             return _log_mean_exp(self.program.log_weights(value))
-        finite = value.isfinite()
+        finite = value.isfinite() | (value.isnan() & self.takes_missing)
         whole = _all(finite, len(self.event_shape))
-        bound = _log_mean_exp(self.program.log_weights(torch.where(_wide(whole, finite), value, self._inside(value))))
+        bound = _log_mean_exp(
+            self.program.log_weights(torch.where(_wide(whole, finite), value, point_inside(self.support, value)))
+        )
         missing = ~_all(~value.isnan(), len(self.event_shape))
         return torch.where(whole, bound, torch.where(missing, math.nan, -math.inf).to(bound))
-
-    def _inside(self, value: Tensor) -> Tensor:
-        """An event inside the support, which takes the place of rows that are not finite."""
-        support = self.support
-        if support.is_discrete:
-            return torch.zeros_like(value)
-        transform = biject_to(support)
-        return transform(value.new_zeros(transform.inverse_shape(self.event_shape)))
 
 
 def _log_mean_exp(log_weights: Tensor) -> Tensor:

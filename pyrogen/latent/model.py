@@ -108,7 +108,8 @@ class VAE(DistributionModule):
 
     def forward(self, context: Context = None) -> MarginalDistribution:
         batch = context_batch_shape(context, self.context_shape)
-        return MarginalDistribution(_Program(self, context), batch, self.event_shape)
+        takes_missing = getattr(self.likelihood, "takes_missing", False)
+        return MarginalDistribution(_Program(self, context), batch, self.event_shape, takes_missing=takes_missing)
 
     def prior_at(self, context: Context = None) -> TorchDistributionMixin:
         """The prior :math:`p(z | c)`."""

@@ -27,7 +27,8 @@ from torch.distributions import kl_divergence
 from pyrogen.core.shapes import Context
 from pyrogen.core.turn import frozen
 
-from .parts import check_draws, check_exact
+from .annealing import Annealing
+from .parts import check_draws, check_exact, check_separate
 
 if TYPE_CHECKING:
     from .model import VAE
@@ -46,8 +47,9 @@ class Elbo(nn.Module):
     Args:
         vae: The VAE.
         draws: How many draws of the posterior to average over.
-        beta: Weight of the rate; other than one it is a bound no longer, but a trade of distortion for rate. It may be
-            set between steps, to anneal it.
+        beta: Weight of the rate; other than one it is a bound no longer, but a trade of distortion for rate. A module
+            that gives it when called, such as :class:`~pyrogen.latent.annealing.LinearAnnealing`, changes it from step
+            to step.
         free_nats: The rate, averaged over the minibatch, costs at least so much: below, nothing pushes the posterior
             towards the prior.
         analytic_kl: Whether the rate is the closed form registered with torch, instead of an average over the draws.
@@ -64,12 +66,18 @@ class Elbo(nn.Module):
     """
 
     def __init__(
-        self, vae: VAE, *, draws: int = 1, beta: float = 1.0, free_nats: float = 0.0, analytic_kl: bool = False
+        self,
+        vae: VAE,
+        *,
+        draws: int = 1,
+        beta: float | Annealing = 1.0,
+        free_nats: float = 0.0,
+        analytic_kl: bool = False,
     ) -> None:
         super().__init__()
         if draws < 1:
             raise ValueError(f"`draws` must be at least 1, got {draws}")
-        if beta < 0 or free_nats < 0:
+        if free_nats < 0 or (not isinstance(beta, nn.Module) and beta < 0):
             raise ValueError(f"`beta` and `free_nats` must not be negative, got {beta} and {free_nats}")
         self.vae = vae
         self.draws = draws
@@ -79,27 +87,44 @@ class Elbo(nn.Module):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         posterior, prior = self.vae.posterior_at(x, context), self.vae.prior_at(context)
-        z = posterior(_sample_shape(self.draws))
-        distortion = -self.vae.likelihood_at(z, context).log_prob(x)
+        beta = self.beta() if isinstance(self.beta, nn.Module) else self.beta
+        shape = _sample_shape(self.draws)
         if self.analytic_kl and posterior.has_rsample:
-            return self._loss(distortion, _closed_form(posterior, prior))
-        parts = posterior.score_parts(z)
-        log_prior = prior.log_prob(z)
-        if is_identically_zero(parts.score_function):
-            return self._loss(distortion, parts.log_prob - log_prior)
-        if self.analytic_kl:
-            rate = _closed_form(posterior, prior)
-            return self._loss(distortion, rate) + _score(distortion, parts.score_function)
-        rate, pathwise = parts.log_prob - log_prior, parts.entropy_term - log_prior
-        weight = self.beta * (rate.mean() >= self.free_nats)
-        score = _score(distortion + weight * rate, parts.score_function)
-        return self._loss(distortion, rate.detach() + pathwise - pathwise.detach()) + score
+            z, rate = posterior.rsample(shape), _closed_form(posterior, prior)
+            return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
+        drawn = _scored_draws(posterior, shape)
+        if drawn is None:
+            return self._loss_by_score(x, context, posterior, prior, beta)
+        z, log_posterior = drawn
+        return self._loss(self.vae.likelihood_at(z, context).log_prob(x), log_posterior - prior.log_prob(z), beta)
 
-    def _loss(self, distortion: Tensor, rate: Tensor) -> Tensor:
+    def _loss(self, log_likelihood: Tensor, rate: Tensor, beta: Tensor | float) -> Tensor:
+        if isinstance(beta, float) and beta == 1 and not self.free_nats:
+            return (rate - log_likelihood).mean()
         rate = rate.mean()
         if self.free_nats:
             rate = rate.clamp(min=self.free_nats)
-        return distortion.mean() + (rate if self.beta == 1 else self.beta * rate)
+        return beta * rate - log_likelihood.mean()
+
+    def _loss_by_score(
+        self,
+        x: Tensor,
+        context: Context,
+        posterior: TorchDistributionMixin,
+        prior: TorchDistributionMixin,
+        beta: Tensor | float,
+    ) -> Tensor:
+        """The loss of a posterior that is not, or not wholly, reparameterised."""
+        z = posterior(_sample_shape(self.draws))
+        parts = posterior.score_parts(z)
+        log_likelihood, log_prior = self.vae.likelihood_at(z, context).log_prob(x), prior.log_prob(z)
+        if self.analytic_kl:
+            rate = _closed_form(posterior, prior)
+            return self._loss(log_likelihood, rate, beta) + _score(-log_likelihood, parts.score_function)
+        rate, pathwise = parts.log_prob - log_prior, parts.entropy_term - log_prior
+        weight = beta * (rate.mean() >= self.free_nats)
+        score = _score(weight * rate - log_likelihood, parts.score_function)
+        return self._loss(log_likelihood, rate.detach() + pathwise - pathwise.detach(), beta) + score
 
 
 class StickingTheLanding(nn.Module):
@@ -189,9 +214,7 @@ class DoublyReparameterized(nn.Module):
     def __init__(self, vae: VAE, *, draws: int) -> None:
         super().__init__()
         check_draws(vae, draws)
-        own = set(map(id, vae.posterior.parameters()))
-        if own & {id(parameter) for part in (vae.prior, vae.likelihood) for parameter in part.parameters()}:
-            raise ValueError("`vae` must have a posterior that shares no parameter with its other parts")
+        check_separate(vae)
         self.vae = vae
         self.draws = draws
 
@@ -251,9 +274,9 @@ def _sample_shape(draws: int) -> torch.Size:
 def _log_weights(vae: VAE, x: Tensor, context: Context, draws: int) -> Tensor:
     """The logarithms of importance weights, ``(draws, *batch)``."""
     posterior = vae.posterior_at(x, context)
-    z = _differentiable_draws(posterior, torch.Size((draws,)))
-    log_joint = vae.likelihood_at(z, context).log_prob(x) + vae.prior_at(context).log_prob(z)
-    return log_joint - posterior.log_prob(z)
+    _require_reparameterized(posterior)
+    z, log_posterior = _draws_and_log_prob(posterior, torch.Size((draws,)))
+    return vae.likelihood_at(z, context).log_prob(x) + (vae.prior_at(context).log_prob(z) - log_posterior)
 
 
 def _log_weights_by_path(vae: VAE, z: Tensor, x: Tensor, context: Context) -> Tensor:
@@ -263,9 +286,32 @@ def _log_weights_by_path(vae: VAE, z: Tensor, x: Tensor, context: Context) -> Te
         return log_joint - vae.posterior_at(x, context).log_prob(z)
 
 
-def _differentiable_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> Tensor:
+def _scored_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple[Tensor, Tensor] | None:
+    """Differentiable draws and their log-probabilities; ``None`` if the gradient has a score-function part."""
+    if not posterior.has_rsample:
+        return None
+    if hasattr(posterior, "rsample_and_log_prob"):
+        return posterior.rsample_and_log_prob(shape)
+    z = posterior.rsample(shape)
+    # Rejection samplers say has_rsample, and still have a score-function part.
+    parts = posterior.score_parts(z)
+    return (z, parts.log_prob) if is_identically_zero(parts.score_function) else None
+
+
+def _draws_and_log_prob(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    if hasattr(posterior, "rsample_and_log_prob"):
+        return posterior.rsample_and_log_prob(shape)
+    z = posterior.rsample(shape)
+    return z, posterior.log_prob(z)
+
+
+def _require_reparameterized(posterior: TorchDistributionMixin) -> None:
     if not posterior.has_rsample:
         raise NotImplementedError("the posterior's draws are not differentiable, as this objective needs; use `Elbo`")
+
+
+def _differentiable_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> Tensor:
+    _require_reparameterized(posterior)
     return posterior.rsample(shape)
 
 

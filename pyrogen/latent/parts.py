@@ -74,12 +74,24 @@ def check_exact(module: DistributionModule, demand: str) -> None:
         ValueError: a part of the VAE has a density that is not exact.
     """
     for name in ("prior", "likelihood", "posterior"):
-        density = getattr(module, name).density
-        if density != "exact":
+        part = getattr(module, name)
+        density = part.density
+        if density != "exact" and not getattr(part, "weighs_without_bias", False):
             raise ValueError(
                 f"{demand} {name} of density {density!r}: a noisy log_prob inside averaged importance weights is "
                 "biased, and what they give is no bound"
             )
+
+
+def check_separate(module: DistributionModule) -> None:
+    """Sees that posterior and model can be given gradients of different losses.
+
+    Raises:
+        ValueError: the posterior shares parameters with another part of the VAE.
+    """
+    own = set(map(id, module.posterior.parameters()))
+    if own & {id(parameter) for part in (module.prior, module.likelihood) for parameter in part.parameters()}:
+        raise ValueError("`vae` must have a posterior that shares no parameter with its other parts")
 
 
 def common_context_shape(*parts: DistributionModule) -> ContextShape:
@@ -89,8 +101,20 @@ def common_context_shape(*parts: DistributionModule) -> ContextShape:
         ValueError: they ask for one entry in two shapes.
     """
     prior, likelihood, posterior = parts
+    return merged_context_shape(("prior", prior, None), ("likelihood", likelihood, "z"), ("posterior", posterior, "x"))
+
+
+def merged_context_shape(*parts: tuple[str, DistributionModule, str | None]) -> ContextShape:
+    """The context that parts ask for between them, besides the entries that are their own.
+
+    Args:
+        parts: For each its name, itself, and the entry it is given by the whole: ``None`` if it is given none.
+
+    Raises:
+        ValueError: they ask for one entry in two shapes.
+    """
     asked: dict[str, Shape] = {}
-    for name, part, own in (("prior", prior, None), ("likelihood", likelihood, "z"), ("posterior", posterior, "x")):
+    for name, part, own in parts:
         for key, shape in _entries(part, own).items():
             if asked.setdefault(key, shape) != shape:
                 raise ValueError(f"`{name}` must take {key!r} of shape {asked[key]}, as other parts do, got {shape}")

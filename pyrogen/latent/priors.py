@@ -1,11 +1,20 @@
-"""Priors: where latent variables come from."""
+r"""Priors: where latent variables come from.
+
+The bound asks the posteriors, averaged over the data, to look like the prior. The better prior is therefore one that
+can look like them: a mixture, or the *VampPrior*, whose components are posteriors themselves.
+"""
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import torch
+from torch import Tensor, nn
 
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import Context, Shape
+from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.distributions.families import bounded
+from pyrogen.distributions.mixture import Mixture
+from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.distributions.normal import StandardNormal as Noise
 
 
@@ -26,3 +35,164 @@ class StandardNormal(DistributionModule):
 
     def forward(self, context: Context = None) -> Noise:
         return Noise(self.event_shape, self.zero)
+
+
+class MixturePrior(DistributionModule):
+    r"""A learned mixture of diagonal normals, :math:`\sum_k \pi_k \, \mathcal{N}(z; \mu_k, \sigma_k^2)`.
+
+    Args:
+        event_shape: Shape of one latent.
+        components: How many normals.
+        spread: Standard deviation of their means at the start.
+
+    Raises:
+        ValueError: there is no component.
+
+    References:
+        Dilokthanakul et al. 2016, "Deep unsupervised clustering with Gaussian mixture variational autoencoders",
+        https://arxiv.org/abs/1611.02648
+
+    Example:
+        >>> MixturePrior((3,), components=4)().sample((5,)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, event_shape: Shape, *, components: int, spread: float = 1.0) -> None:
+        super().__init__(event_shape)
+        if components < 1:
+            raise ValueError(f"`components` must be at least 1, got {components}")
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(spread * torch.randn(components, *self.event_shape))
+        self.log_scale = nn.Parameter(torch.zeros(components, *self.event_shape))
+
+    def forward(self, context: Context = None) -> Mixture:
+        normals = DiagonalNormal(self.loc, bounded(self.log_scale), len(self.event_shape), validate_args=False)
+        return Mixture(dist.Categorical(logits=self.logits, validate_args=False), normals, validate_args=False)
+
+
+class Classes(DistributionModule):
+    """Probabilities of classes, learned, equal at the start.
+
+    Args:
+        classes: How many there are.
+
+    Raises:
+        ValueError: there are fewer than two classes.
+
+    Example:
+        >>> Classes(4)().probs
+        tensor([0.2500, 0.2500, 0.2500, 0.2500], grad_fn=<SoftmaxBackward0>)
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(())
+        if classes < 2:
+            raise ValueError(f"`classes` must be at least 2, got {classes}")
+        self.logits = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, context: Context = None) -> dist.Categorical:
+        return dist.Categorical(logits=self.logits)
+
+
+class ClassNormal(DistributionModule):
+    r"""A diagonal normal for each class, :math:`\mathcal{N}(\mu_y, \sigma_y^2)`, given the class :math:`y`.
+
+    Args:
+        event_shape: Shape of one latent.
+        classes: How many classes there are.
+        entry: If given, the context is a dict in which the class has this name; else it is the class itself.
+        spread: Standard deviation of the means at the start.
+
+    Example:
+        >>> ClassNormal((3,), classes=4)(torch.tensor([0, 3])).sample().shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, event_shape: Shape, *, classes: int, entry: str | None = None, spread: float = 1.0) -> None:
+        super().__init__(event_shape, () if entry is None else {entry: ()})
+        self.entry = entry
+        self.loc = nn.Parameter(spread * torch.randn(classes, *self.event_shape))
+        self.log_scale = nn.Parameter(torch.zeros(classes, *self.event_shape))
+
+    def forward(self, context: Context = None) -> DiagonalNormal:
+        label = context if self.entry is None else context[self.entry]
+        return DiagonalNormal(self.loc[label], bounded(self.log_scale[label]), len(self.event_shape))
+
+
+class VampPrior(DistributionModule):
+    r"""The mixture of the posteriors of pseudo-data: :math:`p(z) = \frac1K \sum_k q(z \mid u_k)`.
+
+    The best prior for a posterior is its average over the data, which is too large a mixture to evaluate; this one puts
+    :math:`K` learned *pseudo-data* in their place. It shares the posterior's network: hand the same module to
+    :class:`~pyrogen.latent.model.VAE` as its posterior. Its density is as exact as the posterior's.
+
+    Args:
+        posterior: :math:`q(z \mid x)`, or :math:`q(z \mid x, c)`: the prior then has a context, too.
+        pseudo_data: Where the :math:`u_k` start, ``(K, *data)``, of real numbers: a few of the data, say.
+
+    Raises:
+        ValueError: ``pseudo_data`` do not fit the posterior, or hold none.
+
+    References:
+        Tomczak and Welling 2018, "VAE with a VampPrior", https://arxiv.org/abs/1705.07120
+
+    Example:
+        >>> from pyrogen.latent import VAE, binary_vae
+        >>> plain = binary_vae((8,), latent_shape=(2,), hidden=(16,))
+        >>> prior = VampPrior(plain.posterior, torch.rand(10, 8))
+        >>> module = VAE(prior, plain.likelihood, plain.posterior)
+        >>> module().sample((5,)).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, posterior: DistributionModule, pseudo_data: Tensor) -> None:
+        super().__init__(posterior.event_shape, _context_shape(posterior))
+        shape = posterior.context_shape["x"] if isinstance(posterior.context_shape, dict) else posterior.context_shape
+        if not len(pseudo_data) or pseudo_data.shape[1:] != shape or not pseudo_data.is_floating_point():
+            raise ValueError(
+                f"`pseudo_data` must be real numbers of shape (K, *{tuple(shape)}), got {tuple(pseudo_data.shape)} of "
+                f"{pseudo_data.dtype}"
+            )
+        self.density = posterior.density
+        self.posterior = posterior
+        self.pseudo_data = nn.Parameter(pseudo_data.detach().clone())
+
+    def forward(self, context: Context = None) -> Mixture:
+        posterior = self.posterior(self._given(context))
+        weights = self.pseudo_data.new_zeros(posterior.batch_shape)
+        return Mixture(dist.Categorical(logits=weights, validate_args=False), posterior, validate_args=False)
+
+    def start_from(self, x: Tensor) -> None:
+        """Takes data for pseudo-data, as many as there are, drawn without replacement.
+
+        Raises:
+            ValueError: there are fewer data than pseudo-data.
+        """
+        count = len(self.pseudo_data)
+        if len(x) < count:
+            raise ValueError(f"`x` must hold at least {count} data, got {len(x)}")
+        with torch.no_grad():
+            self.pseudo_data.copy_(x[torch.randperm(len(x), device=x.device)[:count]])
+
+    def _given(self, context: Context) -> Context:
+        """What the posterior is given: the pseudo-data, along a batch dimension to the right of the context's."""
+        if not isinstance(self.posterior.context_shape, dict):
+            return self.pseudo_data
+        entries = context if isinstance(context, dict) else {"context": context}
+        return {
+            key: self.pseudo_data if key == "x" else entries[key].unsqueeze(-len(shape) - 1)
+            for key, shape in self.posterior.context_shape.items()
+        }
+
+
+def _context_shape(posterior: DistributionModule) -> ContextShape:
+    """What the posterior asks for besides a datum."""
+    shape = posterior.context_shape
+    if not isinstance(shape, dict):
+        if shape is None:
+            raise ValueError("`posterior` must take a datum, got one without `context_shape`")
+        return None
+    if "x" not in shape:
+        raise ValueError(f'`posterior` must take the entry "x", a datum, got context shape {shape}')
+    others = {key: entry for key, entry in shape.items() if key != "x"}
+    return others["context"] if set(others) == {"context"} else others or None

@@ -138,6 +138,63 @@ def categorical_vae(
     return _dense(event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws)
 
 
+@recipe
+def conditional_vae(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    levels: int | None = None,
+    scale: float | None = None,
+    hidden: Sequence[int] = (256, 256),
+    classes: int | None = None,
+    draws: int = 100,
+) -> VAE:
+    r"""A conditional variational autoencoder whose prior, too, depends on the context.
+
+    .. math:: z \sim \mathcal{N}(\mu(c), \sigma(c)^2), \quad x \sim p(x \mid z, c)
+
+    The other recipes, given a context, keep a standard normal prior, which leaves it to the decoder to use the context.
+
+    Args:
+        event_shape: Shape of one datum.
+        context_shape: The shape of one context tensor, or a dict of shapes.
+        latent_shape: Shape of one latent.
+        levels: If given, data are integers ``0 … levels - 1``: Bernoulli for 2, categorical for more. Else real
+            numbers, with normal likelihood.
+        scale: As for :func:`vae`.
+        hidden: Sizes of the hidden layers of encoder and prior; those of the decoder are the reverse.
+        classes: In place of ``context_shape``: the context is a tensor of so many integer labels.
+        draws: As for :func:`vae`.
+
+    Raises:
+        ValueError: there is no context, both ``levels`` and ``scale`` are given, or as for :func:`vae`.
+
+    References:
+        Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional generative models",
+        https://papers.nips.cc/paper/5775
+
+    Example:
+        >>> module = conditional_vae((3,), (2,), latent_shape=(2,), hidden=(16,))
+        >>> module(torch.zeros(5, 2)).sample().shape
+        torch.Size([5, 3])
+    """
+    if context_shape is None and classes is None:
+        raise ValueError("`context_shape` or `classes` must be given, got neither; without a context, use `vae`")
+    if levels is not None and scale is not None:
+        raise ValueError(f"`scale` must be None where `levels` is given, got {scale}")
+    shapes = {"context": ()} if classes is not None else as_context_shape(context_shape)
+    taken = shapes if isinstance(shapes, dict) else {"context": shapes}
+    latent_shape = as_shape(latent_shape, "latent_shape")
+    network = Perceptron(taken, 2 * prod(latent_shape), hidden=hidden, classes=classes)
+    prior = Parametric(network, families.diagonal_normal, event_shape=latent_shape, context_shape=taken)
+    if levels is None:
+        family = families.diagonal_normal if scale is None else families.normal(scale)
+    else:
+        family = families.bernoulli if levels == 2 else families.categorical(levels)
+    return _dense(event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, None, draws)
+
+
 class Perceptron(nn.Module):
     """A dense network from one tensor or several, labels among them, to a vector.
 
@@ -145,27 +202,37 @@ class Perceptron(nn.Module):
         shapes: The shape of the input, or a dict of shapes.
         outputs: Size of the output.
         hidden: Sizes of the hidden layers.
-        classes: If given, the entry ``"context"`` holds so many integer labels.
+        classes: If given, one entry holds so many integer labels.
+        labels: The name of that entry.
     """
 
-    def __init__(self, shapes: ContextShape, outputs: int, *, hidden: Sequence[int], classes: int | None) -> None:
+    def __init__(
+        self,
+        shapes: ContextShape,
+        outputs: int,
+        *,
+        hidden: Sequence[int],
+        classes: int | None,
+        labels: str = "context",
+    ) -> None:
         super().__init__()
         self.labels = None if classes is None else Labels(classes)
+        self.entry = labels
         if classes is not None:
-            shapes = {**shapes, "context": (classes,)}
+            shapes = {**shapes, labels: (classes,)}
         self.flatten = Flatten(shapes)
         self.layers = MLP(self.flatten.size, outputs, hidden=hidden)
 
     def forward(self, inputs: Context) -> Tensor:
         if self.labels is not None:
             if torch.distributions.Distribution._validate_args:
-                self.labels.check(inputs["context"])
-            inputs = {**inputs, "context": self.labels(inputs["context"])}
+                self.labels.check(inputs[self.entry])
+            inputs = {**inputs, self.entry: self.labels(inputs[self.entry])}
+        dtype = self.layers.layers[-1].weight.dtype
         if isinstance(inputs, Mapping):
-            dtype = next(self.parameters()).dtype
             inputs = {key: value.to(dtype) for key, value in inputs.items()}
         else:
-            inputs = inputs.to(next(self.parameters()).dtype)
+            inputs = inputs.to(dtype)
         return self.layers(self.flatten(inputs))
 
 
@@ -186,8 +253,8 @@ def _dense(
     context_shape = () if classes is not None else as_context_shape(context_shape)
 
     def part(family: families.Family, own: str, given: Shape, event: Shape, sizes: Sequence[int]) -> Parametric:
-        shapes = _entries(own, given, context_shape)
-        network = Perceptron(shapes, family.size * prod(event), hidden=sizes, classes=classes)
+        shapes = entries(own, given, context_shape)
+        network = Perceptron(shapes, prod(family.numbers_shape(event)), hidden=sizes, classes=classes)
         return Parametric(network, family, event_shape=event, context_shape=shapes)
 
     likelihood = part(family, "z", latent_shape, event_shape, hidden[::-1])
@@ -196,7 +263,7 @@ def _dense(
     return VAE(StandardNormal(latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
 
 
-def _entries(own: str, shape: Shape, context_shape: ContextShape) -> ContextShape:
+def entries(own: str, shape: Shape, context_shape: ContextShape) -> ContextShape:
     """What a part takes: its own entry, and with it the context."""
     if context_shape is None:
         return shape

@@ -1,0 +1,223 @@
+r"""Mixtures of variational autoencoders: models with a class beside the latent.
+
+A datum belongs to a class :math:`y` of few, and looks as a conditional variational autoencoder says its class does:
+
+.. math:: p(x) = \sum_y p(y) \int p(x \mid z, y) \, p(z \mid y) \, dz .
+
+The class is summed over, never drawn. With a classifier :math:`q(y \mid x)` the evidence lower bound is
+
+.. math::
+    \log p(x) \ge \sum_y q(y \mid x) \left[ \mathcal{L}(x, y) - \log q(y \mid x) \right], \qquad
+    \mathcal{L}(x, y) = \mathbb{E}_{q(z \mid x, y)} [\log w_y], \quad
+    w_y = \frac{p(y) \, p(z \mid y) \, p(x \mid z, y)}{q(z \mid x, y)} .
+
+Importance weights :math:`w_{y,k}` of :math:`K` draws and all classes bound it tighter. The class of the first draw is
+the classifier's, so that one draw gives the bound above and whoever trains ``log_prob`` trains the classifier with it;
+those of the others are summed exactly:
+
+.. math::
+    \log p(x) \ge \sum_y q(y \mid x) \log \frac1K \Bigl[ \frac{w_{y,1}}{q(y \mid x)}
+    + \sum_{k=2}^K \sum_{y'} w_{y',k} \Bigr] .
+
+Two models of the literature are of this form. In the *Gaussian mixture VAE* the class speaks through the latent alone,
+:math:`p(z \mid y)` being a normal each, and finds clusters. In *M2*, the semi-supervised model of Kingma et al., the
+class is a label that some data have; it stands beside a latent that tells how, and not what, :math:`x` is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrogen.core.density import Density
+from pyrogen.core.module import DistributionModule, data_plate
+from pyrogen.core.randomness import held
+from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+
+from .marginal import MarginalDistribution
+from .mixture_objectives import MixtureElbo
+from .model import VAE
+from .parts import check_draws, given, merged_context_shape
+
+
+class MixtureVAE(DistributionModule):
+    r"""A variational autoencoder with a class: a prior of classes, a component, and a classifier.
+
+    Called, it is its marginal :math:`p(x \mid c)`, a lower bound in which the class is summed over. Its Pyro
+    ``model`` has the sites ``"class"``, ``"z"`` and ``"x"`` in one plate ``"data"``, its ``guide`` the first two.
+    Pyro's ``Trace_ELBO`` draws the class; :class:`~pyrogen.latent.enumeration.EnumeratedPair` sums over it, as ours
+    does.
+
+    Args:
+        prior: :math:`p(y)`, which gives a Pyro ``Categorical``.
+        component: The VAE given a class: its ``context_shape`` is ``()``, or has the entry ``"class"`` of that shape.
+            What its parts are given follows the rules of :class:`~pyrogen.latent.model.VAE`.
+        classifier: :math:`q(y \mid x)`, or :math:`q(y \mid x, c)`, which gives a Pyro ``Categorical``.
+        draws: How many draws of the component's posterior ``log_prob`` averages over, of every class.
+
+    Raises:
+        ValueError: shapes do not fit, or ``draws`` is more than one and a part's density is not exact.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling 2014, "Semi-supervised learning with deep generative models",
+        https://arxiv.org/abs/1406.5298
+        Dilokthanakul et al. 2016, "Deep unsupervised clustering with Gaussian mixture variational autoencoders",
+        https://arxiv.org/abs/1611.02648
+
+    Example:
+        >>> from pyrogen.latent import mixture_vae
+        >>> module = mixture_vae((8,), latent_shape=(2,), classes=3, levels=2, hidden=(16,))
+        >>> module.classify(module().sample((5,))).probs.shape
+        torch.Size([5, 3])
+    """
+
+    density: Density = "lower bound"
+
+    def __init__(
+        self, prior: DistributionModule, component: VAE, classifier: DistributionModule, *, draws: int = 100
+    ) -> None:
+        _check(prior, component, classifier)
+        shape = merged_context_shape(
+            ("prior", prior, None), ("component", component, "class"), ("classifier", classifier, "x")
+        )
+        super().__init__(component.event_shape, shape)
+        check_draws(component, draws)
+        self.prior = prior
+        self.component = component
+        self.classifier = classifier
+        self.draws = draws
+
+    def forward(self, context: Context = None) -> MarginalDistribution:
+        batch = context_batch_shape(context, self.context_shape)
+        return MarginalDistribution(_Program(self, context), batch, self.event_shape)
+
+    def prior_at(self, context: Context = None) -> dist.Categorical:
+        """The prior of classes :math:`p(y | c)`."""
+        return self.prior(given(self.prior, context))
+
+    def classify(self, x: Tensor, context: Context = None) -> dist.Categorical:
+        """The classifier, :math:`q(y | x, c)`: learned, one pass of its network."""
+        return self.classifier(given(self.classifier, context, x=x))
+
+    def responsibilities(self, x: Tensor, context: Context = None) -> dist.Categorical:
+        r"""The model's own :math:`p(y | x, c)` by Bayes' rule, from ``draws`` importance weights of every class.
+
+        Consistent as draws become many, whatever the classifier says.
+        """
+        log_weights = self.log_weights(x, context).logsumexp(0)
+        return dist.Categorical(logits=log_weights.movedim(0, -1))
+
+    def given_class(self, label: Tensor, context: Context = None) -> Context:
+        """What the component is given: the class, and what else it asks for."""
+        if not isinstance(self.component.context_shape, dict):
+            return label
+        others = context if isinstance(context, Mapping) else {"context": context}
+        return {"class": label, **{key: others[key] for key in self.component.context_shape if key != "class"}}
+
+    def labels(self, x: Tensor, context: Context = None) -> Tensor:
+        """All classes, along a dimension to the left of the data's: ``(classes, 1, ..., 1)``."""
+        count = self.prior_at(context).probs.shape[-1]
+        batch = len(batch_shape_of(x, self.event_shape, "x"))
+        return torch.arange(count, device=x.device).reshape(count, *[1] * batch)
+
+    def log_weights(self, x: Tensor, context: Context = None, draws: int | None = None) -> Tensor:
+        """The logarithms of importance weights of data and every class, ``(draws, classes, *batch)``."""
+        labels = self.labels(x, context)
+        inner = self.given_class(labels, context)
+        posterior = self.component.posterior_at(x, inner)
+        z = posterior(torch.Size((self.draws if draws is None else draws,)))
+        log_joint = self.component.likelihood_at(z, inner).log_prob(x) + self.component.prior_at(inner).log_prob(z)
+        return log_joint - posterior.log_prob(z) + self.prior_at(context).log_prob(labels)
+
+    @property
+    def model(self) -> nn.Module:
+        """The Pyro model: sites ``"class"``, ``"z"`` and ``"x"`` in a plate ``"data"``; called like a VAE's."""
+        return MixtureModel(self)
+
+    @property
+    def guide(self) -> nn.Module:
+        """The Pyro guide, called like :attr:`model`: the sites ``"class"`` and ``"z"``, or none without ``x``."""
+        return MixtureGuide(self)
+
+    def objective(self) -> nn.Module:
+        """The default objective, which ``fit`` uses: the evidence lower bound, the class summed over."""
+        return MixtureElbo(self)
+
+
+class MixtureModel(nn.Module):
+    """The Pyro model of a :class:`MixtureVAE`."""
+
+    def __init__(self, module: MixtureVAE) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor:
+        component = self.module.component
+        with data_plate(self.module, x, context, size):
+            label = pyro.sample("class", self.module.prior_at(context))
+            inner = self.module.given_class(label, context)
+            z = pyro.sample("z", component.prior_at(inner))
+            return pyro.sample("x", component.likelihood_at(z, inner), obs=x)
+
+
+class MixtureGuide(nn.Module):
+    """The Pyro guide of a :class:`MixtureVAE`."""
+
+    def __init__(self, module: MixtureVAE) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor | None:
+        if x is None:
+            return None
+        with data_plate(self.module, x, context, size):
+            label = pyro.sample("class", self.module.classify(x, context))
+            return pyro.sample("z", self.module.component.posterior_at(x, self.module.given_class(label, context)))
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A mixture with its context in place, as its marginal needs it."""
+
+    module: MixtureVAE
+    context: Context
+
+    def draw(self, shape: torch.Size) -> Tensor:
+        label = self.module.prior_at(self.context).expand(shape).sample()
+        inner = self.module.given_class(label, self.context)
+        z = self.module.component.prior_at(inner).expand(shape).sample()
+        return self.module.component.likelihood_at(z, inner).sample()
+
+    def log_weights(self, x: Tensor) -> Tensor:
+        log_weights = self.module.log_weights(x, self.context)  # (draws, classes, *batch)
+        log_class = self.module.classify(x, self.context).logits.movedim(-1, 0)
+        log_terms = log_weights[0] - log_class
+        if len(log_weights) > 1:
+            log_terms = torch.logaddexp(log_terms, log_weights[1:].logsumexp((0, 1)))
+        bound = (log_class.exp() * log_terms).sum(0) - math.log(len(log_weights))
+        return bound.unsqueeze(0)  # the one weight whose logarithm is the bound
+
+    def support(self) -> constraints.Constraint:
+        with held(), torch.no_grad():
+            inner = self.module.given_class(self.module.prior_at(self.context).sample(), self.context)
+            z = self.module.component.prior_at(inner).sample()
+            return self.module.component.likelihood_at(z, inner).support
+
+
+def _check(prior: DistributionModule, component: VAE, classifier: DistributionModule) -> None:
+    shape = component.context_shape
+    if (shape.get("class") if isinstance(shape, dict) else shape) != ():
+        raise ValueError(f'`component` must take the class, of shape (), alone or as the entry "class", got {shape}')
+    taken = classifier.context_shape
+    if (taken.get("x") if isinstance(taken, dict) else taken) != component.event_shape:
+        raise ValueError(f"`classifier` must take data of shape {component.event_shape}, got context shape {taken}")
+    for name, part in (("prior", prior), ("classifier", classifier)):
+        if part.event_shape != ():
+            raise ValueError(f"`{name}` must give classes, of event shape (), got {part.event_shape}")
