@@ -1,1 +1,95 @@
 """Diffusion models: schedules, denoisers, samplers, and the two distributions they make."""
+
+from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
+
+from .analytic import GaussianMixtureDenoiser
+from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
+from .foreign import DiscreteVP, from_diffusers
+from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
+from .levels import LevelDenoiser
+from .model import Diffusion
+from .objectives import (
+    DenoisingScoreMatching,
+    EDMWeighting,
+    LearnedUncertainty,
+    LikelihoodWeighting,
+    MinSNRWeighting,
+    UniformWeighting,
+    VariationalBound,
+    Weighting,
+)
+from .probability_flow import ProbabilityFlow
+from .recipes import mlp, transformer, unet
+from .reference import LevelReference, NormalReference, Reference
+from .samplers.adaptive import Adaptive
+from .samplers.ancestral import DDIM, Ancestral
+from .samplers.langevin import PredictorCorrector
+from .samplers.multistep import DataPrediction, Multistep, NoisePrediction, Prediction, VelocityPrediction
+from .samplers.runge_kutta import Churn, Euler, Heun
+from .samplers.sampler import Sampler
+from .times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
+
+__all__ = [
+    "DiscreteVP",
+    "from_diffusers",
+    "Autoguidance",
+    "ClassifierFree",
+    "ClassifierGuidance",
+    "LevelDenoiser",
+    "Diffusion",
+    "DenoisingScoreMatching",
+    "EDMWeighting",
+    "LearnedUncertainty",
+    "LikelihoodWeighting",
+    "MinSNRWeighting",
+    "UniformWeighting",
+    "ProbabilityFlow",
+    "VariationalBound",
+    "Weighting",
+    "mlp",
+    "transformer",
+    "unet",
+    "LevelReference",
+    "NormalReference",
+    "Reference",
+    "LogNormalTimes",
+    "LogSNRTimes",
+    "Times",
+    "UniformTimes",
+    "DDIM",
+    "Adaptive",
+    "Ancestral",
+    "Churn",
+    "DataPrediction",
+    "Euler",
+    "Heun",
+    "Multistep",
+    "NoisePrediction",
+    "Prediction",
+    "PredictorCorrector",
+    "Sampler",
+    "VelocityPrediction",
+    "EDM",
+    "VE",
+    "CosineVP",
+    "Data",
+    "Denoiser",
+    "FlowGrid",
+    "GaussianMixtureDenoiser",
+    "Grid",
+    "KarrasGrid",
+    "LearnedSchedule",
+    "LinearVP",
+    "LogSNRGrid",
+    "NetworkDenoiser",
+    "Noise",
+    "Parameterisation",
+    "Preconditioned",
+    "RectifiedFlow",
+    "Schedule",
+    "Score",
+    "SubVP",
+    "UniformGrid",
+    "Velocity",
+]

@@ -1,0 +1,198 @@
+r"""The closed form: the optimal denoiser of a mixture of Gaussians.
+
+With data :math:`\sum_k w_k \mathcal{N}(m_k, S_k)` the noisy data are again such a mixture,
+
+.. math:: p_t(x) = \sum_k w_k \mathcal{N}(x; \alpha_t m_k, \alpha_t^2 S_k + \sigma_t^2 I),
+
+and with :math:`r_k(x)` the posterior weights of its components
+
+.. math::
+    \mathbb{E}[x_0 \mid x_t = x] = \sum_k r_k(x)
+    \bigl(m_k + \alpha_t S_k (\alpha_t^2 S_k + \sigma_t^2 I)^{-1} (x - \alpha_t m_k)\bigr) .
+
+One eigen-decomposition :math:`S_k = U_k \operatorname{diag}(s_k) U_k^\top`, made once, turns every time into
+elementwise arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Independent, MixtureSameFamily, MultivariateNormal, Normal
+
+from pyrogen.core.shapes import Context
+from pyrogen.numerics.schedules import Schedule
+
+from .denoiser import Denoiser
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class GaussianMixtureDenoiser(Denoiser):
+    """The exact denoiser of a Gaussian mixture, and the exact density of its noisy data.
+
+    Args:
+        mixture: A ``MixtureSameFamily`` without batch dimensions whose components are ``MultivariateNormal`` or
+            ``Independent(Normal)`` of any event shape; or one such component by itself.
+        schedule: The path from data to noise.
+
+    Raises:
+        ValueError: the mixture has batch dimensions or other components.
+
+    Example:
+        >>> from pyro.distributions import Categorical, Independent, MixtureSameFamily, Normal
+        >>> from pyrogen.numerics.schedules import CosineVP
+        >>> components = Independent(Normal(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1), 1)
+        >>> denoiser = GaussianMixtureDenoiser(MixtureSameFamily(Categorical(torch.ones(2)), components), CosineVP())
+        >>> denoiser(torch.tensor([0.9, 0.2]), 0.3).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, mixture: TorchDistribution, schedule: Schedule) -> None:
+        super().__init__(tuple(mixture.event_shape), schedule)
+        log_weight, components = _parts(mixture)
+        mean, variance, rotation = _eigen(components)
+        self.register_buffer("log_weight", log_weight)
+        self.register_buffer("mean", mean)  # (K, D)
+        self.register_buffer("variance", variance)  # (K, D), along the axes
+        self.register_buffer("rotation", rotation)  # (D, K D): axes of all components side by side; None: coordinates
+        self.register_buffer("centre", mean if rotation is None else _rotate(mean, rotation))  # (K, D), along the axes
+
+    def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
+        return self._data(x, self._posterior(x, t))
+
+    def noise(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
+        return self._noise(x, self._posterior(x, t))
+
+    def velocity(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
+        posterior = self._posterior(x, t)
+        alpha_slope, sigma_slope = (self.spread(value) for value in self.schedule.derivatives(self.times(x, t)))
+        return alpha_slope * self._data(x, posterior) + sigma_slope * self._noise(x, posterior)
+
+    def velocity_and_divergence(
+        self, x: Tensor, t: Tensor | float, context: Context = None
+    ) -> tuple[Tensor, Tensor]:
+        r"""The velocity and its divergence, in closed form.
+
+        With :math:`u_k = (\alpha^2 S_k + \sigma^2 I)^{-1} (x - \alpha m_k)`, with :math:`c_k = m_k + \alpha S_k u_k` the
+        posterior mean of component :math:`k`, and with averages over :math:`r`,
+
+        .. math::
+            \operatorname{div} D &= \langle \operatorname{tr} \alpha S (\alpha^2 S + \sigma^2 I)^{-1}
+            - c^\top u \rangle + \langle c \rangle^\top \langle u \rangle \\
+            \operatorname{div} \hat\varepsilon &= \sigma \langle \operatorname{tr} (\alpha^2 S + \sigma^2 I)^{-1}
+            - u^\top u \rangle + \sigma \langle u \rangle^\top \langle u \rangle
+
+        Shape:
+            That of ``x``, and ``batch``.
+        """
+        posterior = self._posterior(x, t)
+        weight, u, alpha, sigma = posterior.weight, posterior.whitened, posterior.alpha, posterior.sigma
+        variance = self.variance.to(x)
+        precision = 1 / (alpha**2 * variance + sigma**2)
+        data, noise = self._data(x, posterior), self._noise(x, posterior)
+        own_data = alpha * variance * (precision - u * u) - self.centre.to(x) * u
+        own_noise = sigma * (precision - u * u)
+        mean_u = self._average(weight, u).reshape(x.shape)
+        of_data = (weight * own_data.sum(-1)).sum(-1) + self._total(data * mean_u)
+        of_noise = (weight * own_noise.sum(-1)).sum(-1) + self._total(noise * mean_u)
+        slopes = self.schedule.derivatives(self.times(x, t))
+        alpha_slope, sigma_slope = map(self.spread, slopes)
+        return alpha_slope * data + sigma_slope * noise, slopes[0] * of_data + slopes[1] * of_noise
+
+    def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The exact log-density of the noisy data, in nats.
+
+        Args:
+            x: Noisy data, of shape ``(*batch, *event_shape)``.
+            t: Their times: one for all, or of shape ``batch``.
+
+        Shape:
+            ``batch``.
+        """
+        return torch.logsumexp(self._posterior(x, t).log_joint, -1)
+
+    def _posterior(self, x: Tensor, t: Tensor | float) -> _Posterior:
+        alpha, sigma = self.schedule(self.times(x, t))
+        alpha, sigma = (value[..., None, None] if value.dim() else value for value in (alpha, sigma))
+        flat = x.flatten(x.dim() - len(self.event_shape)) if self.event_shape else x.unsqueeze(-1)
+        axes = flat.unsqueeze(-2) if self.rotation is None else _project(flat, self.rotation.to(x), len(self.mean))
+        deviation = axes - alpha * self.centre.to(x)  # (*B, K, D)
+        variance = self.variance.to(x)
+        spread = alpha**2 * variance + sigma**2
+        whitened = deviation / spread
+        energy = (deviation * whitened + spread.log()).sum(-1)
+        log_joint = self.log_weight.to(x) - 0.5 * (energy + _LOG_2PI * flat.shape[-1])
+        return _Posterior(log_joint, log_joint.softmax(-1), whitened, alpha, sigma)
+
+    def _data(self, x: Tensor, posterior: _Posterior) -> Tensor:
+        shift = posterior.alpha * self.variance.to(x) * posterior.whitened
+        means = (posterior.weight.unsqueeze(-2) @ self.mean.to(x)).squeeze(-2)
+        return (means + self._average(posterior.weight, shift)).reshape(x.shape)
+
+    def _noise(self, x: Tensor, posterior: _Posterior) -> Tensor:
+        return self._average(posterior.weight, posterior.sigma * posterior.whitened).reshape(x.shape)
+
+    def _total(self, x: Tensor) -> Tensor:
+        """The sum over each event."""
+        return x.flatten(x.dim() - len(self.event_shape)).sum(-1) if self.event_shape else x
+
+    def _average(self, weight: Tensor, along_axes: Tensor) -> Tensor:
+        """The weighted sum over components of vectors given along their axes: ``(*B, D)``."""
+        if self.rotation is None:
+            return (weight.unsqueeze(-2) @ along_axes).squeeze(-2)
+        weighted = (weight.unsqueeze(-1) * along_axes).flatten(-2)
+        return weighted @ self.rotation.to(weighted).mT
+
+
+class _Posterior(NamedTuple):
+    """What the noisy data say about the components, and how far they are from each along its axes."""
+
+    log_joint: Tensor  # (*B, K)
+    weight: Tensor  # (*B, K)
+    whitened: Tensor  # (*B, K, D)
+    alpha: Tensor
+    sigma: Tensor
+
+
+def _parts(mixture: TorchDistribution) -> tuple[Tensor, TorchDistribution]:
+    """The log-weights ``(K,)`` and the components with batch shape ``(K,)``."""
+    if mixture.batch_shape:
+        raise ValueError(f"`mixture` must have no batch dimensions, got batch_shape {tuple(mixture.batch_shape)}")
+    if isinstance(mixture, MixtureSameFamily):
+        return mixture.mixture_distribution.logits.log_softmax(-1), mixture.component_distribution
+    single = mixture.expand((1,))
+    return mixture.mean.new_zeros(1), single
+
+
+def _eigen(components: TorchDistribution) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Means, variances along the axes, and the axes of all components side by side (``None``: the coordinates)."""
+    normal = components
+    while isinstance(normal, Independent):
+        normal = normal.base_dist
+    count = components.batch_shape[0]
+    if isinstance(normal, Normal):
+        return components.mean.reshape(count, -1), components.variance.reshape(count, -1), None
+    if isinstance(normal, MultivariateNormal) and normal is components:
+        # In double precision: an eigenvalue's error is relative to the largest one.
+        variance, axes = torch.linalg.eigh(normal.covariance_matrix.double())
+        rotation = axes.permute(1, 0, 2).flatten(1)
+        return normal.loc, variance.clamp_min(0).to(normal.loc), rotation.to(normal.loc)
+    raise ValueError(
+        f"`mixture` must have MultivariateNormal or Independent(Normal) components, got {type(normal).__name__}"
+    )
+
+
+def _project(flat: Tensor, rotation: Tensor, count: int) -> Tensor:
+    """Points along the axes of every component: ``(*B, K, D)``."""
+    return (flat @ rotation).unflatten(-1, (count, flat.shape[-1]))
+
+
+def _rotate(mean: Tensor, rotation: Tensor) -> Tensor:
+    """Each mean along the axes of its own component: ``(K, D)``."""
+    count, size = mean.shape
+    return torch.einsum("kd,dkj->kj", mean, rotation.view(size, count, size)).contiguous()

@@ -1,0 +1,168 @@
+"""Denoisers from elsewhere: networks of Hugging Face's diffusers, pretrained or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.networks.context import as_rows
+from pyrogen.numerics.schedules import Schedule
+
+from .denoiser import Data, NetworkDenoiser, Noise, Velocity
+
+_PREDICTIONS = {"epsilon": Noise, "v_prediction": Velocity, "sample": Data}
+
+
+def from_diffusers(
+    model: nn.Module,
+    scheduler: Any,
+    *,
+    event_shape: Shape | None = None,
+    context_shape: ContextShape = None,
+    null: Tensor | None = None,
+) -> NetworkDenoiser:
+    """A network of diffusers, with the noise levels its scheduler was trained on, as a denoiser.
+
+    Its data are what the network was trained on, usually images in [-1, 1]. Networks of one input
+    (``UNet2DModel``), with class labels, and with cross-attention (``UNet2DConditionModel``) are taken. Nothing is
+    imported from diffusers.
+
+    Args:
+        model: The network; it keeps its weights and its mode, which for a pretrained one is best evaluation.
+        scheduler: Any with ``alphas_cumprod`` and ``config.prediction_type`` ``"epsilon"``, ``"v_prediction"`` or
+            ``"sample"``, such as ``DDPMScheduler``. Only its noise levels are used.
+        event_shape: ``(channels, height, width)``; that of ``model.config`` if ``None``.
+        context_shape: Of the sequences a network with cross-attention looks at, ``(length, features)``. A network with
+            class labels has ``()``.
+        null: What stands for no context, as classifier-free guidance needs it: the embedded empty caption, or the label
+            for "no class".
+
+    Raises:
+        ValueError: the scheduler has other noise levels or predictions than these, or ``context_shape`` is missing.
+
+    Example:
+        >>> from diffusers import DDPMScheduler, UNet2DModel  # doctest: +SKIP
+        >>> from_diffusers(UNet2DModel.from_pretrained("google/ddpm-cifar10-32"), DDPMScheduler())  # doctest: +SKIP
+    """
+    levels = getattr(scheduler, "alphas_cumprod", None)
+    prediction = getattr(scheduler.config, "prediction_type", None)
+    if levels is None or prediction not in _PREDICTIONS:
+        raise ValueError(
+            "`scheduler` must have `alphas_cumprod` and a `prediction_type` among "
+            f"{sorted(_PREDICTIONS)}, got {type(scheduler).__name__} with {prediction!r}"
+        )
+    schedule = DiscreteVP(levels)
+    context_shape = _context_shape(model.config, context_shape)
+    event_shape = _event_shape(model.config) if event_shape is None else tuple(event_shape)
+    network = DiffusersNetwork(model, schedule, event_shape, context_shape, null)
+    shapes = {"event_shape": event_shape, "context_shape": context_shape}
+    return NetworkDenoiser(network, schedule, _PREDICTIONS[prediction](), **shapes)
+
+
+class DiscreteVP(Schedule):
+    r"""Variance-preserving, through given levels: the log-SNR is linear between them.
+
+    Args:
+        alphas_cumprod: :math:`\alpha^2` at the times of training, from little noise to much, ``(steps,)``. A last one
+            of zero (no signal at all) is left out.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        super().__init__()
+        levels = alphas_cumprod.detach().double()
+        levels = levels[levels > 1e-9]
+        self.steps = len(alphas_cumprod)
+        self.register_buffer("levels", torch.logit(levels))
+
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_snr = self.log_snr(t)
+        return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        left, part = self._locate(t)
+        levels = self.levels.to(t)
+        return levels[left] + part * (levels[left + 1] - levels[left])
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        levels = self.levels.to(log_snr)
+        left = torch.searchsorted(-levels, -log_snr.detach().contiguous(), right=True).sub(1)
+        left = left.clamp(0, len(levels) - 2)
+        return (left + (levels[left] - log_snr) / (levels[left] - levels[left + 1])) / (len(levels) - 1)
+
+    def slope(self, t: Tensor) -> Tensor:
+        left, _ = self._locate(t)
+        levels = self.levels.to(t)
+        return (levels[left + 1] - levels[left]) * (len(levels) - 1)
+
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        (alpha, sigma), slope = self(t), self.slope(t)
+        return 0.5 * slope * sigma**2 * alpha, -0.5 * slope * alpha**2 * sigma
+
+    def timestep(self, log_snr: Tensor) -> Tensor:
+        """The number of the training step with so much noise, not rounded."""
+        return self.time(log_snr) * (len(self.levels) - 1)
+
+    def _locate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        position = t * (len(self.levels) - 1)
+        left = position.detach().floor().clamp(0, len(self.levels) - 2)
+        return left.long(), position - left
+
+
+class DiffusersNetwork(nn.Module):
+    """A network of diffusers, called as ours are: ``network(x, level, context)``.
+
+    Args:
+        model: The network.
+        schedule: The noise levels of its training.
+        event_shape: ``(channels, height, width)``.
+        context_shape: Of its labels ``()``, or of its sequences.
+        null: What stands for no context.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: DiscreteVP,
+        event_shape: Shape,
+        context_shape: ContextShape,
+        null: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.schedule = schedule
+        self.event_shape, self.context_shape = event_shape, context_shape
+        self.register_buffer("null", null, persistent=False)
+
+    def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
+        if context is None and self.context_shape is not None:
+            if self.null is None:
+                raise ValueError("`context` must be given: no `null` stands for its absence")
+            context = self.null
+        rows = as_rows(x, level, context, self.event_shape, self.context_shape)
+        step = self.schedule.timestep(-8 * rows.level)
+        output = self.model(rows.x, step, **self._named(rows.context)).sample
+        return rows.restore(output[:, : self.event_shape[0]])  # what follows are learned variances
+
+    def _named(self, context: Context) -> dict[str, Tensor]:
+        if context is None:
+            return {}
+        return {"encoder_hidden_states": context} if self.context_shape else {"class_labels": context}
+
+
+def _event_shape(config: Any) -> Shape:
+    side = config.sample_size
+    if side is None:
+        raise ValueError("`event_shape` must be given: the network's configuration names no `sample_size`, got None")
+    return (config.in_channels, *((side, side) if isinstance(side, int) else side))
+
+
+def _context_shape(config: Any, context_shape: ContextShape) -> ContextShape:
+    attends = getattr(config, "encoder_hid_dim", None) or getattr(config, "cross_attention_dim", None)
+    if attends and context_shape is None:
+        raise ValueError(f"`context_shape` must be (length, {attends}) for a network with cross-attention, got None")
+    if not attends and (getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None)):
+        return ()
+    return context_shape

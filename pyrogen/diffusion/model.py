@@ -1,0 +1,246 @@
+r"""Diffusion models: noise, turned into data step by step.
+
+Data :math:`x` are made noisy along a path :math:`x_t = \alpha_t x + \sigma_t \varepsilon`, :math:`t \in [0, 1]`, until
+nearly nothing else is left. A *denoiser* :math:`D(x_t, t) = \mathbb{E}[x \mid x_t]` knows the way back: its reverse
+process leads from noise :math:`x_1` to :math:`x_0`, from which one small step leads to a datum. That is a
+latent-variable model with infinitely many latents, and the path that made the data noisy is its posterior. Hence a
+variational bound,
+
+.. math::
+    \log p(x) \ge \mathbb{E}[\log p(x \mid x_0)] - \operatorname{KL}(q(x_1 \mid x) \,\|\, p(x_1))
+    - \tfrac{1}{2} \int_{\lambda_1}^{\lambda_0} \mathbb{E} \lVert \varepsilon - \hat\varepsilon(x_t, t) \rVert^2 \,
+    d\lambda ,
+
+an integral over the log-SNR of the error of the predicted noise. Only the ends of a schedule matter to it, not the way
+between them (Kingma et al. 2021). It is computed as what the denoiser gains over that of a simple *reference*
+:math:`r`,
+
+.. math::
+    \log p(x) \ge \log r(x) + \tfrac{1}{2} \int_{\lambda_1}^{\lambda_0}
+    \mathbb{E} \bigl[ \lVert \varepsilon - \hat\varepsilon_r \rVert^2 - \lVert \varepsilon - \hat\varepsilon \rVert^2
+    \bigr] d\lambda ,
+
+which is the same number with less noise (:mod:`~pyrogen.diffusion.reference`). With the *optimal* denoiser it is the
+log-density of the data, but for what the integral misses outside of :math:`[\lambda_1, \lambda_0]`.
+
+=================================================  ====================================================================
+:math:`x`, :math:`x_t`, :math:`c`                  datum, noisy datum, context
+:math:`\alpha_t`, :math:`\sigma_t`                 how much of the datum is left, how much noise there is
+:math:`\lambda_t`                                  log-SNR :math:`\log(\alpha_t^2 / \sigma_t^2)`, falling from
+                                                   :math:`\lambda_0` to :math:`\lambda_1`
+:math:`\varepsilon`, :math:`\hat\varepsilon`       noise, and its posterior mean :math:`(x_t - \alpha_t D) / \sigma_t`
+:math:`r`, :math:`\hat\varepsilon_r`               the reference, and its posterior mean of the noise
+=================================================  ====================================================================
+
+References:
+    Sohl-Dickstein, Weiss, Maheswaranathan and Ganguli 2015, "Deep unsupervised learning using nonequilibrium
+    thermodynamics", https://arxiv.org/abs/1503.03585
+    Ho, Jain and Abbeel 2020, "Denoising diffusion probabilistic models", https://arxiv.org/abs/2006.11239
+    Kingma, Salimans, Poole and Ho 2021, "Variational diffusion models", https://arxiv.org/abs/2107.00630
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import chain
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrogen.core.density import Density
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+
+from .denoiser import Denoiser
+from .objectives import VariationalBound
+from .reference import NormalReference, Reference
+from .samplers.multistep import Multistep
+from .samplers.sampler import Sampler
+from .times import Times, UniformTimes, antithetic, stratified
+
+
+class Diffusion(DistributionModule):
+    r"""A diffusion model: draws by a sampler, ``log_prob`` a variational bound.
+
+    Each call of ``log_prob`` estimates the bound with fresh noise for every row, without bias, at ``draws`` noise
+    levels that are stratified within each row. It is differentiable in the value, the context and the parameters, so
+    ``pyro.sample("z", diffusion())`` trains under ``Trace_ELBO``. Where the density of a single point is asked for, as
+    by NUTS, use :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` of the same denoiser.
+
+    Args:
+        denoiser: The posterior mean of a datum given its noisy version.
+        sampler: Turns noise into data, ``sampler(denoiser, noise, context)``; a default one if ``None``.
+        reference: What events are, and what the bound is measured against; real numbers of unit scale if ``None``.
+        draws: How many noise levels ``log_prob`` averages over, all at once.
+        times: How the noise levels are drawn. If ``None``, as the reference suggests, or, where the schedule is
+            learned, uniformly in its time.
+        noise_seed: If given, ``log_prob`` uses the same noise for every row and call, as comparisons need; it is then
+            one draw of the bound, and the rows' errors are no longer independent.
+
+    Raises:
+        ValueError: ``draws`` is not positive, or ``denoiser`` is none.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> from pyrogen.diffusion import CosineVP, GaussianMixtureDenoiser
+        >>> module = Diffusion(GaussianMixtureDenoiser(Normal(torch.zeros(2), 1.0).to_event(1), CosineVP()))
+        >>> module().log_prob(torch.zeros(2))
+        tensor(-1.8379)
+    """
+
+    density: Density = "lower bound"
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        sampler: Sampler | None = None,
+        reference: Reference | None = None,
+        draws: int = 8,
+        times: Times | None = None,
+        noise_seed: int | None = None,
+    ) -> None:
+        if not isinstance(denoiser, Denoiser):
+            raise ValueError(f"`denoiser` must be a Denoiser, got {type(denoiser).__name__}")
+        if draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {draws}")
+        super().__init__(denoiser.event_shape, denoiser.context_shape)
+        self.denoiser = denoiser
+        self.sampler = Multistep() if sampler is None else sampler
+        self.reference = NormalReference() if reference is None else reference
+        self.draws = draws
+        learned = any(True for _ in denoiser.schedule.parameters())
+        self.times = (UniformTimes() if learned else self.reference.times()) if times is None else times
+        self.noise_seed = noise_seed
+
+    def forward(self, context: Context = None) -> DiffusionDistribution:
+        return DiffusionDistribution(self, context, context_batch_shape(context, self.context_shape))
+
+    def objective(self) -> nn.Module:
+        """The default objective, which ``fit`` uses: the variational bound."""
+        return VariationalBound(self)
+
+
+class DiffusionDistribution(TorchDistribution):
+    """The distribution of a :class:`Diffusion` for one context.
+
+    A row that holds NaN has ``log_prob`` NaN, one that holds an infinity minus infinity (with validation off); neither
+    touches the other rows or their gradients.
+
+    Args:
+        module: The model.
+        context: What it depends on.
+        batch_shape: That of the context, possibly expanded.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+    density = "lower bound"
+
+    def __init__(
+        self,
+        module: Diffusion,
+        context: Context,
+        batch_shape: Iterable[int],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.module = module
+        self.context = context
+        super().__init__(torch.Size(batch_shape), torch.Size(module.event_shape), validate_args=validate_args)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser, for whoever follows the diffusion step by step."""
+        return self.module.denoiser
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.module.reference.support(len(self.event_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("a diffusion has no closed-form mean; average draws instead")
+
+    @property
+    def variance(self) -> Tensor:
+        raise NotImplementedError("a diffusion has no closed-form variance; use that of draws instead")
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> DiffusionDistribution:
+        expanded = DiffusionDistribution(self.module, self.context, batch_shape, validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        like = next(chain(self.denoiser.parameters(), self.denoiser.buffers()), torch.empty(()))
+        noise = torch.randn(shape, dtype=like.dtype, device=like.device)
+        # Samplers scale their noise by sigma_1; what is left of the data there is drawn from the reference.
+        alpha, sigma = self.denoiser.schedule(torch.ones((), dtype=like.dtype, device=like.device))
+        noise = noise + alpha / sigma * self.module.reference.draw(noise)
+        return self.module.reference.decode(self.module.sampler(self.denoiser, noise, self.context))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
+        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
+            self._validate_sample(value)
+        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        value = value.expand(batch + self.event_shape)
+        finite = value.isfinite()
+        whole = _all(finite, len(self.event_shape))
+        inside = torch.where(whole.reshape(batch + (1,) * len(self.event_shape)), value, 0.0)
+        bound = self.bound(inside, *self._noise(inside, batch)).mean(0)
+        missing = ~_all(~value.isnan(), len(self.event_shape))
+        return torch.where(whole, bound, torch.where(missing, math.nan, -math.inf).to(bound))
+
+    def bound(self, value: Tensor, uniform: Tensor, noise: Tensor) -> Tensor:
+        """Draws of the bound, from given noise.
+
+        Args:
+            value: Events.
+            uniform: Numbers in [0, 1], which become times.
+            noise: Standard normal.
+
+        Shape:
+            ``value`` ``(*batch, *event)``, ``uniform`` ``(draws, *batch)``, ``noise`` ``(draws, *batch, *event)``; the
+            result is ``(draws, *batch)``.
+
+        Raises:
+            ValueError: the denoiser changes the shape.
+        """
+        module, event_dim = self.module, len(self.event_shape)
+        x = module.reference.encode(value)
+        t, density = module.times(uniform, self.denoiser.schedule)
+        alpha, sigma = self.denoiser.scales(x, t)
+        noisy = alpha * x + sigma * noise
+        predicted = self.denoiser.noise(noisy, t, self.context)
+        if predicted.shape != noisy.shape:
+            raise ValueError(f"the denoiser must keep the shape {tuple(noisy.shape)}, got {tuple(predicted.shape)}")
+        reference = module.reference.noise(noisy, alpha, sigma)
+        gain = 0.5 * (predicted - reference) * (2 * noise - reference - predicted)  # half the difference of two squares
+        return _sum(module.reference.log_prob(x), event_dim) + _sum(gain, event_dim) / density
+
+    def _noise(self, value: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:
+        draws = self.module.draws
+        if self.module.noise_seed is None:
+            return stratified(draws, batch, value), antithetic(draws, value.shape, value)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.module.noise_seed)
+            uniform, noise = stratified(draws, (), value), antithetic(draws, self.event_shape, value)
+        ones = (1,) * len(batch)
+        return (
+            uniform.reshape(draws, *ones).expand(draws, *batch),
+            noise.reshape(draws, *ones, *self.event_shape).expand(draws, *value.shape),
+        )
+
+
+def _all(flags: Tensor, event_dim: int) -> Tensor:
+    return flags.flatten(-event_dim).all(-1) if event_dim else flags
+
+
+def _sum(numbers: Tensor, event_dim: int) -> Tensor:
+    return numbers.flatten(-event_dim).sum(-1) if event_dim else numbers

@@ -1,0 +1,125 @@
+r"""The probability flow: a diffusion model as a bijection of noise, with a density one can differentiate.
+
+The equation :math:`dx / dt = \alpha'_t D + \sigma'_t \hat\varepsilon` carries :math:`p_0` to :math:`p_1` through all
+the densities of the noisy data. Followed from noise to data it draws; followed from a datum to its noise it gives
+
+.. math:: \log p(x) = \log \mathcal{N}(x_1; \mu, s_1^2 I) + \int_0^1 \operatorname{div} v(x_t, t) \, dt
+    + D \log \alpha_0 , \qquad x_{t = 0} = \alpha_0 x .
+
+Besides solver and trace there are two sources of error, both the schedule's:
+
+- At :math:`t = 0` a little noise is left, and the density is that of :math:`x_0 + (\sigma_0 / \alpha_0) \varepsilon`.
+  For data whose smallest scale is :math:`\tau` in :math:`D` dimensions this changes the log-density by about
+  :math:`\tfrac{1}{2} D (\sigma_0 / \alpha_0 \tau)^2` nats.
+- At :math:`t = 1` a little data is left. The noise is taken to be normal with the mean
+  :math:`\mu = \alpha_1 D(0, 1)` that the denoiser knows, and the variance :math:`s_1^2 = \sigma_1^2 + \alpha_1^2 d^2`
+  of data of scale :math:`d`. Where their variance is :math:`d^2 + \delta` in each of :math:`D` dimensions, the
+  log-density is off by about :math:`\sqrt{D / 2} \, \delta (\alpha_1 / \sigma_1)^2` nats.
+
+References:
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, "Score-based generative modeling through stochastic
+    differential equations", section 4.3, https://arxiv.org/abs/2011.13456
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions.transforms import AffineTransform
+
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context, context_batch_shape, expand_context
+from pyrogen.numerics.ode import Adaptive, Solver
+from pyrogen.numerics.trace import ExactTrace, Trace
+from pyrogen.transforms.distribution import TransformedDistribution
+from pyrogen.transforms.ode import ODE
+
+from .denoiser import Denoiser
+
+
+class ProbabilityFlow(DistributionModule):
+    """A denoiser as a distribution with a differentiable ``log_prob`` and ``rsample``.
+
+    Use it where a density is asked of a single point: under NUTS, as a prior in variational inference, for scoring.
+    :class:`~pyrogen.diffusion.model.Diffusion` is cheaper to train with and to draw from.
+
+    Args:
+        denoiser: What was learned. If it has ``velocity_and_divergence``, exact traces use that.
+        solver: Chooses the steps; see :class:`~pyrogen.numerics.ode.Adaptive` for what its tolerance means. A
+            :class:`~pyrogen.numerics.ode.Fixed` one draws at a fixed cost and refuses densities it cannot vouch for.
+        trace: Exact, or Hutchinson's estimate.
+        data_scale: The standard deviation of the data, in data units, for the noise at :math:`t = 1`.
+    """
+
+    density = "estimate"
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        solver: Solver = Adaptive(),
+        trace: Trace = ExactTrace(),
+        data_scale: float = 1.0,
+    ) -> None:
+        super().__init__(denoiser.event_shape, denoiser.context_shape)
+        self.denoiser, self.solver, self.trace, self.data_scale = denoiser, solver, trace, data_scale
+
+    def forward(self, context: Context = None) -> TransformedDistribution:
+        batch = context_batch_shape(context, self.context_shape)
+        context = expand_context(context, self.context_shape, batch)
+        flow = ODE(
+            self.denoiser.velocity,
+            self.event_shape,
+            context=context,
+            batch_shape=batch,
+            divergence=getattr(self.denoiser, "velocity_and_divergence", None),
+            solver=self.solver,
+            trace=self.trace,
+            parameters=self._tensors(),
+        )
+        alpha, _ = self.denoiser.schedule(self._time(0.0))
+        # One number for each element: torch counts the scale of a single number once for a whole event.
+        rescale = AffineTransform(0.0, (1 / alpha).expand(self.event_shape), event_dim=len(self.event_shape))
+        return TransformedDistribution(self._noise(context, batch), [flow, rescale], parameters=self._tensors)
+
+    def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The data, and as many draws of noise."""
+        return x, torch.randn_like(x)
+
+    def slopes(self, data: Tensor, noise: Tensor, t: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        """The velocity at time ``t`` on the schedule's path from data to noise, and that of the path."""
+        spread, schedule = self.denoiser.spread, self.denoiser.schedule
+        (alpha, sigma), (alpha_slope, sigma_slope) = map(spread, schedule(t)), map(spread, schedule.derivatives(t))
+        path = alpha * data + sigma * noise
+        return self.denoiser.velocity(path, t, context), alpha_slope * data + sigma_slope * noise
+
+    @property
+    def noise_scale(self) -> float:
+        r"""How much noise the density is smoothed with, :math:`\sigma_0 / \alpha_0`, in data units."""
+        with torch.no_grad():
+            alpha, sigma = self.denoiser.schedule(self._time(0.0))
+        return float(sigma / alpha)
+
+    def _noise(self, context: Context, batch: torch.Size) -> dist.TorchDistribution:
+        """Where the flow begins: normal, with the mean that is left of the data."""
+        time = self._time(1.0)
+        alpha, sigma = self.denoiser.schedule(time)
+        origin = time.new_zeros(batch + self.event_shape)
+        mean = alpha * self.denoiser(origin, time, context)
+        scale = (sigma**2 + (alpha * self.data_scale) ** 2).sqrt()
+        return dist.Normal(mean, scale.expand(mean.shape)).to_event(len(self.event_shape))
+
+    def _time(self, t: float) -> Tensor:
+        like = next((part for part in self._all_tensors() if part.is_floating_point()), torch.empty(()))
+        return torch.tensor(t, dtype=like.dtype, device=like.device)
+
+    def _tensors(self) -> list[Tensor]:
+        """Whatever may want a gradient: a mixture may hand its own tensors to a denoiser without parameters."""
+        return [part for part in self._all_tensors() if part.requires_grad]
+
+    def _all_tensors(self) -> Iterator[Tensor]:
+        return chain(self.denoiser.parameters(), self.denoiser.buffers())

@@ -1,0 +1,110 @@
+r"""Ancestral sampling: a step back in time is a Gaussian.
+
+If :math:`x_0` were the denoised mean :math:`D`, going from time :math:`t` to an earlier :math:`s` would be a draw from
+a Gaussian :math:`q(x_s \mid x_t, x_0 = D)`. With :math:`\alpha_{t|s} = \alpha_t / \alpha_s` and
+:math:`\sigma^2_{t|s} = \sigma_t^2 - \alpha_{t|s}^2 \sigma_s^2`, the forward process between them, its variance is
+:math:`\tilde\beta = \sigma^2_{t|s} \sigma_s^2 / \sigma_t^2`. DDIM keeps the marginals and takes any smaller variance.
+
+References:
+    Ho, Jain and Abbeel 2020, "Denoising diffusion probabilistic models", https://arxiv.org/abs/2006.11239
+    Nichol and Dhariwal 2021, "Improved denoising diffusion probabilistic models", https://arxiv.org/abs/2102.09672
+    Song, Meng and Ermon 2021, "Denoising diffusion implicit models", https://arxiv.org/abs/2010.02502
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.schedules import Schedule
+
+from .sampler import Look, Sampler, Scales
+
+
+class Gaussian(Sampler):
+    """A sampler whose steps are Gaussian with a mean linear in the noisy and the denoised data."""
+
+    def coefficients(self, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
+        """What multiplies the noisy data, the denoised data and fresh noise at each step, each ``(steps,)``."""
+        raise NotImplementedError(f"{type(self).__name__} must define `coefficients(scales)`")
+
+    def plan(self, scales: Scales, schedule: Schedule) -> list[tuple[float, float, float]]:
+        return list(zip(*(each.tolist() for each in self.coefficients(scales)), strict=True))
+
+    def walk(self, look: Look, plan: list[tuple[float, float, float]], x: Tensor) -> Iterator[Tensor]:
+        for step, coefficients in enumerate(plan):
+            x = move(x, look.data(x, step), *coefficients)
+            yield x
+
+
+class DDIM(Gaussian):
+    r"""Denoising diffusion implicit sampling.
+
+    .. math:: x_s = \alpha_s D + \sqrt{\sigma_s^2 - \eta^2 \tilde\beta}\, \hat\varepsilon + \eta \sqrt{\tilde\beta}\, z
+
+    Without fresh noise (``eta=0``) it is the exponential integrator of order one, and Euler's method for a rectified
+    flow; with ``eta=1`` it is :class:`Ancestral` sampling.
+
+    Args:
+        grid: When to look.
+        eta: The share of fresh noise, in [0, 1].
+    """
+
+    def __init__(self, grid: Grid, *, eta: float = 0.0) -> None:
+        super().__init__(grid)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"`eta` must lie in [0, 1], got {eta}")
+        self.eta = eta
+
+    def coefficients(self, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
+        between, posterior = _variances(scales)
+        alpha, sigma = scales.alpha, scales.sigma
+        kept = (sigma[1:] ** 2 - self.eta**2 * posterior).sqrt()  # of the old noise
+        noisy = kept / sigma[:-1]
+        return noisy, alpha[1:] - noisy * alpha[:-1], self.eta * posterior.sqrt()
+
+
+class Ancestral(Gaussian):
+    r"""Ancestral sampling of DDPM.
+
+    The mean is that of :math:`q(x_s \mid x_t, x_0 = D)`. The best variance depends on how much of the step's
+    uncertainty is the datum's: it lies between :math:`\tilde\beta` (none: the datum is known) and
+    :math:`\sigma^2_{t|s}` (all: the datum is white noise, under a variance-preserving schedule).
+
+    Args:
+        grid: When to look.
+        variance: Where between the two, geometrically: 0 is :math:`\tilde\beta`, 1 is :math:`\sigma^2_{t|s}` (the
+            ``v`` of Nichol and Dhariwal 2021, eq. 15). The last step is always with :math:`\tilde\beta`.
+    """
+
+    def __init__(self, grid: Grid, *, variance: float = 0.0) -> None:
+        super().__init__(grid)
+        if not 0 <= variance <= 1:
+            raise ValueError(f"`variance` must lie in [0, 1], got {variance}")
+        self.variance = variance
+
+    def coefficients(self, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
+        between, posterior = _variances(scales)
+        alpha, sigma = scales.alpha, scales.sigma
+        noisy = alpha[:-1] / alpha[1:] * (sigma[1:] / sigma[:-1]) ** 2
+        denoised = alpha[1:] * between / sigma[:-1] ** 2
+        chosen = between**self.variance * posterior ** (1 - self.variance)
+        chosen[-1] = posterior[-1]  # else the draws end up noisier than the data
+        return noisy, denoised, chosen.sqrt()
+
+
+def move(x: Tensor, data: Tensor, noisy: float, denoised: float, fresh: float) -> Tensor:
+    """One Gaussian step."""
+    x = torch.add(x * noisy, data, alpha=denoised)
+    return torch.add(x, torch.randn_like(x), alpha=fresh) if fresh else x
+
+
+def _variances(scales: Scales) -> tuple[Tensor, Tensor]:
+    r""":math:`\sigma^2_{t|s}` and :math:`\tilde\beta` of each step, free of cancellation."""
+    alpha, sigma = scales.alpha, scales.sigma
+    ratio = sigma / alpha
+    between = -(sigma[:-1] ** 2) * torch.expm1(2 * (ratio[1:] / ratio[:-1]).log())
+    return between, between * (sigma[1:] / sigma[:-1]) ** 2

@@ -1,0 +1,65 @@
+"""Predictor and corrector: steps in time, and Langevin steps at rest.
+
+References:
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, "Score-based generative modeling through stochastic
+    differential equations", section 4.2, https://arxiv.org/abs/2011.13456
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pyrogen.numerics.schedules import Schedule
+
+from .ancestral import Gaussian, move
+from .sampler import Look, Sampler, Scales
+
+
+class PredictorCorrector(Sampler):
+    r"""After every step in time, Langevin steps that move the draws towards the density at that time.
+
+    .. math:: x \leftarrow x + \tfrac{1}{2} r^2 \sigma_t^2 \nabla \log p_t(x) + r \sigma_t z
+
+    The step is proportional to the noise, the same for all data of a batch. Its own bias is of the order :math:`r^2`;
+    there is no correction after the last step.
+
+    Args:
+        predictor: The steps in time: :class:`DDIM` or :class:`Ancestral`, with their grid.
+        corrections: Langevin steps after each; a grid of n steps costs n + (n - 1) * ``corrections`` evaluations.
+        stride: The length :math:`r` of a Langevin step, in units of the noise.
+    """
+
+    def __init__(self, predictor: Gaussian, *, corrections: int = 1, stride: float = 0.3) -> None:
+        if not isinstance(predictor, Gaussian):
+            raise ValueError(f"`predictor` must be a DDIM or Ancestral sampler, got {type(predictor).__name__}")
+        super().__init__(predictor.grid)
+        if corrections < 0:
+            raise ValueError(f"`corrections` must not be negative, got {corrections}")
+        if not stride > 0:
+            raise ValueError(f"`stride` must be positive, got {stride}")
+        self.predictor, self.corrections, self.stride = predictor, corrections, stride
+
+    def plan(self, scales: Scales, schedule: Schedule) -> Plan:
+        steps = self.predictor.plan(scales, schedule)
+        return Plan(steps, scales.alpha[1:].tolist(), scales.sigma[1:].tolist())
+
+    def walk(self, look: Look, plan: Plan, x: Tensor) -> Iterator[Tensor]:
+        pull, last = 0.5 * self.stride**2, len(plan.steps) - 1
+        for step, coefficients in enumerate(plan.steps):
+            x = move(x, look.data(x, step), *coefficients)
+            alpha, sigma = plan.alpha[step], plan.sigma[step]
+            for _ in range(self.corrections if step < last else 0):
+                # sigma^2 times the score is alpha D - x.
+                x = move(x, look.data(x, step + 1), 1 - pull, pull * alpha, self.stride * sigma)
+            yield x
+
+
+class Plan(NamedTuple):
+    """The steps of the predictor, and the schedule after each."""
+
+    steps: list[tuple[float, float, float]]
+    alpha: list[float]
+    sigma: list[float]

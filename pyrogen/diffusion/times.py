@@ -1,0 +1,113 @@
+r"""At which noise levels an integral over all of them is estimated.
+
+An integral over the log-SNR :math:`\lambda` between the ends of a schedule is an expectation under any density
+:math:`q` that is positive there, :math:`\int f(\lambda) \, d\lambda = \mathbb{E}_q [f(\lambda) / q(\lambda)]`. The
+objects here turn uniform numbers into times, and say with which density in :math:`\lambda` they do. Stratified uniform
+numbers give stratified times.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.schedules import Schedule
+
+
+class Times:
+    """Turns uniform numbers into times; immutable."""
+
+    def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        r"""Times, and their densities in :math:`\lambda`, both of the shape of ``uniform``."""
+        raise NotImplementedError(f"{type(self).__name__} must define `__call__(uniform, schedule)`")
+
+
+class UniformTimes(Times):
+    """Uniform in time: where the schedule spends its time, so does the estimate. What a learned schedule learns."""
+
+    def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        return uniform, -1 / schedule.slope(uniform)
+
+
+class LogSNRTimes(Times):
+    r"""Some uniform in the log-SNR, the rest by a logistic density around the levels at which images form.
+
+    .. math:: q(\lambda) = \tfrac{w}{\lambda_0 - \lambda_1} + (1 - w) \, \text{logistic}(\lambda; m, s)
+
+    The logistic is cut off at the ends of the schedule. The uniform part bounds the weights.
+
+    Args:
+        mean: The centre :math:`m` of the logistic; zero is where noise and data of unit scale are equal.
+        scale: The scale :math:`s` of the logistic.
+        uniform: The share :math:`w` of the uniform part, in (0, 1].
+    """
+
+    def __init__(self, *, mean: float = 0.0, scale: float = 1.5, uniform: float = 0.5) -> None:
+        if not scale > 0:
+            raise ValueError(f"`scale` must be positive, got {scale}")
+        if not 0 < uniform <= 1:
+            raise ValueError(f"`uniform` must be in (0, 1], got {uniform}")
+        self.mean, self.scale, self.uniform = mean, scale, uniform
+
+    def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        last, first = ends(schedule, uniform)
+        low, high = (torch.sigmoid((end - self.mean) / self.scale) for end in (last, first))
+        share = uniform / self.uniform
+        even = last + (first - last) * share.clamp(max=1)
+        rest = (uniform - self.uniform).clamp(min=0) / max(1 - self.uniform, 1e-12)
+        peaked = self.mean + self.scale * torch.logit(low + (high - low) * rest)
+        log_snr = torch.where(share < 1, even, peaked).clamp(last, first)
+        centred = (log_snr - self.mean) / self.scale
+        logistic = torch.sigmoid(centred) * torch.sigmoid(-centred) / (self.scale * (high - low))
+        density = self.uniform / (first - last) + (1 - self.uniform) * logistic
+        return schedule.time(log_snr).clamp(0, 1), density
+
+
+class LogNormalTimes(Times):
+    r"""Noise-to-signal ratios :math:`\sigma / \alpha` by a log-normal density, cut off at the ends of the schedule.
+
+    Args:
+        mean: Of :math:`\log(\sigma / \alpha)`.
+        scale: Standard deviation of the same.
+
+    References:
+        Karras, Aittala, Aila and Laine 2022, "Elucidating the design space of diffusion-based generative models",
+        https://arxiv.org/abs/2206.00364
+    """
+
+    def __init__(self, *, mean: float = -1.2, scale: float = 1.2) -> None:
+        if not scale > 0:
+            raise ValueError(f"`scale` must be positive, got {scale}")
+        self.mean, self.scale = mean, scale
+
+    def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        last, first = ends(schedule, uniform)
+        mean, scale = -2 * self.mean, 2 * self.scale
+        low, high = (torch.special.ndtr((end - mean) / scale) for end in (last, first))
+        log_snr = (mean + scale * torch.special.ndtri(low + (high - low) * uniform)).clamp(last, first)
+        centred = (log_snr - mean) / scale
+        density = torch.exp(-0.5 * centred**2) / (math.sqrt(2 * math.pi) * scale * (high - low))
+        return schedule.time(log_snr).clamp(0, 1), density
+
+
+def ends(schedule: Schedule, like: Tensor) -> tuple[Tensor, Tensor]:
+    r""":math:`(\lambda_1, \lambda_0)`, the least and the greatest log-SNR of a schedule."""
+    first, last = schedule.log_snr(torch.tensor([0.0, 1.0], dtype=like.dtype, device=like.device))
+    return last, first
+
+
+def stratified(strata: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Uniform numbers ``(strata, *shape)``, evenly spaced along the first dimension from a random start.
+
+    So there is one in each of as many equal parts of [0, 1].
+    """
+    places = torch.arange(strata, dtype=like.dtype, device=like.device).reshape(-1, *(1,) * len(shape))
+    return (places + torch.rand(shape, dtype=like.dtype, device=like.device)) / strata
+
+
+def antithetic(draws: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Standard normal noise ``(draws, *shape)``, every second draw minus the one before."""
+    noise = torch.randn(((draws + 1) // 2, *shape), dtype=like.dtype, device=like.device)
+    return torch.stack([noise, -noise], 1).flatten(0, 1)[:draws]

@@ -1,0 +1,178 @@
+r"""Gradients of differential equations: the discrete adjoint.
+
+What is differentiated is what was computed: the steps that the solver accepted, :math:`x_{n+1} = \Phi(t_n, h_n, x_n)`,
+their times held fixed. The backward pass goes through the steps from the last to the first, evaluates each once more
+from the state remembered at its start, and applies its vector-Jacobian product. So the gradient is exact for the
+numbers in hand, memory is that of one step plus the states, and rejected steps cost nothing.
+
+Where a gradient of the gradient is asked for, or under ``torch.func``, the steps are repeated as one differentiable
+computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .ode import Path, Solver
+from .runge_kutta import Field
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An initial value problem and how to solve it.
+
+    Args:
+        field: Slope and rate; see :data:`~pyrogen.numerics.runge_kutta.Field`.
+        solver: What chooses the steps.
+        start: Time at which the rows are given.
+        end: Time at which they are wanted.
+        integral: Whether the rate is integrated.
+        check: Sees the path, and whether the rate is integrated, before it is used: the place to raise an error.
+    """
+
+    field: Field
+    solver: Solver
+    start: float
+    end: float
+    integral: bool
+    check: Callable[[Path, bool], None] | None = None
+
+    def path(self, x: Tensor, inputs: tuple[Tensor, ...], keep: bool) -> Path:
+        """The path of rows ``x``."""
+        ends = self.start, self.end
+        path = self.solver.solve(self.field, x, *ends, inputs=inputs, integral=self.integral, keep=keep)
+        if self.check is not None:
+            self.check(path, self.integral)
+        return path
+
+    def advance(self, t: Tensor, t_next: Tensor, x: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """One step of every row; rows with ``t_next`` equal to ``t`` stay where they are."""
+        value, integral = self.solver.method.advance(self.field, t, t_next - t, x, inputs, self.integral)
+        return value, torch.zeros_like(t) if integral is None else integral
+
+
+def solve(
+    problem: Problem, x: Tensor, inputs: Sequence[Tensor] = (), parameters: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
+    """The rows at the end and the integral on the way (zero if not asked for), differentiable.
+
+    Args:
+        problem: The equation and its solver.
+        x: Rows, ``(N, *event)``.
+        inputs: What else the field takes, one row each.
+        parameters: Tensors inside the field that may want gradients.
+
+    Returns:
+        The value, ``(N, *event)``, and the integral, ``(N,)``.
+    """
+    tensors = (x, *inputs, *parameters)
+    wrapped = any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
+    if wrapped or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return _Solve.apply(problem, len(inputs), *tensors)[:2]
+    path = problem.path(x, tuple(inputs), keep=False)
+    return path.value, x.new_zeros(len(x)) if path.integral is None else path.integral
+
+
+class _Solve(Function):
+    @staticmethod
+    def forward(problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        path = problem.path(x, rest[:count], keep=True)
+        integral = x.new_zeros(len(x)) if path.integral is None else path.integral
+        return path.value, integral, path.times, path.states
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.problem, ctx.count, *tensors = inputs
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*output[2:], *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g_value: Tensor, g_integral: Tensor, *_: Tensor) -> tuple:
+        times, states, *tensors = ctx.saved_tensors
+        pull = _differentiable if torch.is_grad_enabled() else _pull
+        needed = ctx.needs_input_grad[2:]
+        return None, None, *pull(ctx.problem, ctx.count, times, states, tensors, needed, g_value, g_integral)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple:
+        if any(dim is not None for dim in in_dims[3 + count :]):
+            raise NotImplementedError("the parameters of a differential equation cannot be mapped over; loop over them")
+        mapped = [
+            _with_rows(part, dim, info.batch_size).flatten(0, 1)
+            for part, dim in zip((x, *rest[:count]), in_dims[2:], strict=False)
+        ]
+        value, integral, times, states = _Solve.apply(problem, count, *mapped, *rest[count:])
+        sizes = info.batch_size, len(value) // info.batch_size
+        value, integral = value.unflatten(0, sizes), integral.unflatten(0, sizes)
+        return (value, integral, times.unflatten(1, sizes), states.unflatten(1, sizes)), (0, 0, 1, 1)
+
+
+def _with_rows(value: Tensor, dim: int | None, size: int) -> Tensor:
+    return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+def _pull(
+    problem: Problem,
+    count: int,
+    times: Tensor,
+    states: Tensor,
+    tensors: list[Tensor],
+    needed: Sequence[bool],
+    g_value: Tensor,
+    g_integral: Tensor,
+) -> list[Tensor | None]:
+    """The gradients step by step, from the last to the first, only of rows that moved."""
+    inputs, parameters = tensors[1 : count + 1], tensors[count + 1 :]
+    lost = ~states[-1].isfinite()
+    lost = lost.flatten(1).any(1) if lost.dim() > 1 else lost  # a row that failed has no gradient to give
+    g_x = g_value.masked_fill(lost.reshape(lost.shape + (1,) * (g_value.dim() - 1)), 0.0)
+    g_integral = g_integral.masked_fill(lost, 0.0)
+    g_rest = [torch.zeros_like(t) if need else None for t, need in zip(tensors[1:], needed[1:], strict=True)]
+    wanted = [parameter for parameter, need in zip(parameters, needed[count + 1 :], strict=True) if need]
+    for step in reversed(range(len(times) - 1)):
+        rows = (times[step] != times[step + 1]).nonzero().squeeze(1)
+        with torch.enable_grad():
+            x = states[step, rows].requires_grad_()
+            own = [
+                part.detach()[rows].requires_grad_(need)
+                for part, need in zip(inputs, needed[1 : count + 1], strict=True)
+            ]
+            after = problem.advance(times[step, rows], times[step + 1, rows], x, tuple(own))
+            leaves = [x, *(part for part in own if part.requires_grad), *wanted]
+            pairs = [pair for pair in zip(after, (g_x[rows], g_integral[rows]), strict=True) if pair[0].requires_grad]
+            outputs, gradients = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(outputs, leaves, gradients, allow_unused=True))
+        g_x[rows] = next(found)
+        for place, total in enumerate(g_rest):
+            if total is not None and (gradient := next(found)) is not None:
+                total.index_add_(0, rows, gradient) if place < count else total.add_(gradient)
+    return [g_x if needed[0] else None, *g_rest]
+
+
+def _differentiable(
+    problem: Problem,
+    count: int,
+    times: Tensor,
+    states: Tensor,
+    tensors: list[Tensor],
+    needed: Sequence[bool],
+    g_value: Tensor,
+    g_integral: Tensor,
+) -> list[Tensor | None]:
+    """The same gradients as differentiable functions of ``tensors``, of all steps at once."""
+    x, inputs = tensors[0], tuple(tensors[1 : count + 1])
+    integral = torch.zeros_like(g_integral)
+    for t, t_next in zip(times, times[1:], strict=False):
+        x, more = problem.advance(t, t_next, x, inputs)
+        integral = integral + more
+    pairs = [pair for pair in ((x, g_value), (integral, g_integral)) if pair[0].requires_grad]
+    wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+    outputs, gradients = zip(*pairs, strict=True)
+    found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needed]

@@ -1,0 +1,135 @@
+r"""Resampling: a weighted cloud of particles turned into an equally weighted one.
+
+A cloud of :math:`P` particles with weights :math:`W_i` becomes :math:`P` copies, particle :math:`i` being copied
+:math:`P W_i` times on average. The schemes differ in the noise around that number. Systematic resampling draws a single
+uniform number :math:`u` and copies the particle in whose share of the unit interval each of the points
+:math:`(k + u) / P` falls; its counts never leave :math:`\lfloor P W_i \rfloor, \lceil P W_i \rceil`.
+
+Because neighbouring particles share a point, the order of the cloud matters: if particles that are alike lie side by
+side, every *region* receives the right number of copies to within one or two as well. :func:`order` finds such an order.
+
+Log-weights have shape ``(particles, *batch)``: the clouds of a batch are independent.
+
+References:
+    Douc, Cappe and Moulines 2005, "Comparison of resampling schemes for particle filtering",
+    https://arxiv.org/abs/cs/0507025
+    Chopin and Singh 2015, "On particle Gibbs sampling", https://arxiv.org/abs/1304.1887
+    Gerber, Chopin and Whiteley 2019, "Negative association, ordering and convergence of resampling methods",
+    https://arxiv.org/abs/1707.01845
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_BITS = 10  # of each coordinate on the space-filling curve
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    r"""How many equally weighted particles the cloud is worth, :math:`1 / \sum_i W_i^2`; zero if all weights are.
+
+    Args:
+        log_weights: Unnormalised, of shape ``(particles, *batch)``.
+
+    Shape:
+        ``batch``.
+    """
+    weights = normalised(log_weights)
+    return 1 / weights.square().sum(0)
+
+
+def normalised(log_weights: Tensor) -> Tensor:
+    """The weights, summing to one over the particles; equal weights where all of them are zero."""
+    weights = log_weights.softmax(0)
+    return torch.where(weights.isfinite().all(0), weights, 1 / len(log_weights))
+
+
+def systematic(log_weights: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Which particle each copy is of, by systematic resampling; copies of a particle lie side by side.
+
+    Args:
+        log_weights: Unnormalised, of shape ``(particles, *batch)``.
+        generator: Where the one uniform number of each cloud comes from; torch's own if not given.
+
+    Shape:
+        That of ``log_weights``, integers.
+    """
+    weights = normalised(log_weights)
+    uniform = torch.rand(weights.shape[1:], dtype=weights.dtype, device=weights.device, generator=generator)
+    return _comb(weights, uniform)
+
+
+def conditional_systematic(log_weights: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Systematic resampling given that the first particle is copied to the first place.
+
+    This is the law of :func:`systematic` (followed by a random rotation) under that condition, as particle Gibbs needs
+    it (section 3.2 of Chopin and Singh 2015).
+
+    Args:
+        log_weights: Unnormalised, of shape ``(particles, *batch)``; the first particle is the retained one.
+        generator: Where the random numbers come from; torch's own if not given.
+
+    Shape:
+        That of ``log_weights``, integers; the first entry is always zero.
+    """
+    weights = normalised(log_weights)
+    expected = len(weights) * weights[0]
+    whole = expected.floor()
+    rest = expected - whole
+    first, second = torch.rand((2, *expected.shape), dtype=weights.dtype, device=weights.device, generator=generator)
+    # The comb starts in [0, 1); its offset has the density of the number of copies of the first particle.
+    more = first * expected < rest * (whole + 1)
+    uniform = torch.where(more, second * rest, rest + second * (1 - rest))
+    chosen = _comb(weights, torch.where(expected < 1, second * expected, uniform))
+    chosen[0] = 0
+    return chosen
+
+
+def order(points: Tensor) -> Tensor:
+    r"""An order of particles in which neighbours are alike: along a Z-curve through their two main directions.
+
+    Args:
+        points: Of shape ``(particles, batch, size)``.
+
+    Shape:
+        ``(particles, batch)``, integers: the indices of the particles in their new order.
+    """
+    centred = (points - points.mean(0)).transpose(0, 1)  # (B, P, D)
+    count = min(2, *centred.shape[1:])
+    main = torch.linalg.svd(_sketch(centred, count), full_matrices=False).U[..., :count]  # (B, P, count)
+    ranks = main.argsort(1).argsort(1)
+    cells = ranks * 2**_BITS // points.shape[0]  # (B, P, count)
+    shifts = torch.arange(_BITS, device=points.device)
+    bits = (cells.unsqueeze(-1) >> shifts) & 1  # (B, P, count, bits)
+    places = count * shifts + torch.arange(count, device=points.device).unsqueeze(-1)
+    return (bits << places).sum((-1, -2)).argsort(1).T
+
+
+def take(values: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen particles of each cloud: ``values`` is ``(particles, *batch, ...)``, ``chosen`` ``(n, *batch)``."""
+    index = chosen.reshape(chosen.shape + (1,) * (values.dim() - chosen.dim()))
+    return values.gather(0, index.expand(chosen.shape + values.shape[chosen.dim() :]))
+
+
+def _sketch(centred: Tensor, count: int) -> Tensor:
+    """A thin matrix with nearly the same main directions: two steps of subspace iteration."""
+    start = torch.randn(centred.shape[-1], count + 2, dtype=centred.dtype, device=centred.device)
+    sketch = centred @ start
+    for _ in range(2):
+        sketch = centred @ (centred.mT @ torch.linalg.qr(sketch).Q)
+    return sketch
+
+
+def _comb(weights: Tensor, uniform: Tensor) -> Tensor:
+    count = len(weights)
+    steps = torch.arange(count, dtype=torch.double, device=weights.device).reshape(-1, *(1,) * uniform.dim())
+    points = (steps + uniform.double()) / count
+    cumulative = weights.double().cumsum(0)
+    cumulative = cumulative / cumulative[-1:]
+    chosen = torch.searchsorted(_last(cumulative), _last(points), right=True)
+    return chosen.movedim(-1, 0).clamp(max=count - 1)
+
+
+def _last(values: Tensor) -> Tensor:
+    return values.movedim(0, -1).contiguous()

@@ -1,0 +1,141 @@
+"""Networks of diffusers as denoisers: tiny, randomly initialised, nothing downloaded."""
+
+import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pyrogen.diffusion import Diffusion, FlowGrid, Multistep
+from pyrogen.diffusion.foreign import DiscreteVP, from_diffusers
+from pyrogen.numerics.schedules import check_schedule
+
+LEVELS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+TINY = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
+
+
+@pytest.fixture(scope="module")
+def diffusers():
+    """diffusers, without torchvision: not needed here, and it may be built for another torch."""
+    absent = "torchvision" not in sys.modules
+    if absent:
+        sys.modules["torchvision"] = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            package = pytest.importorskip("diffusers")
+            _ = package.UNet2DModel, package.UNet2DConditionModel, package.DDPMScheduler  # now, while it looks away
+        return package
+    finally:
+        if absent:
+            del sys.modules["torchvision"]
+
+
+def scheduler(prediction="epsilon", levels=LEVELS):
+    return SimpleNamespace(alphas_cumprod=levels, config=SimpleNamespace(prediction_type=prediction))
+
+
+class Answer(torch.nn.Module):
+    """Says what diffusers' networks say, for data that are standard normal."""
+
+    def __init__(self, prediction):
+        super().__init__()
+        self.prediction = prediction
+        self.config = SimpleNamespace(in_channels=1, sample_size=2)
+
+    def forward(self, x, step, class_labels=None):
+        alpha = torch.from_numpy(LEVELS.double().sqrt().numpy())[step.round().long()].view(-1, 1, 1, 1).to(x)
+        sigma = (1 - alpha**2).sqrt()
+        data, noise = alpha * x, sigma * x
+        said = {"epsilon": noise, "sample": data, "v_prediction": alpha * noise - sigma * data}
+        return SimpleNamespace(sample=said[self.prediction])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_every_prediction_is_the_same_denoiser(prediction):
+    torch.manual_seed(0)
+    denoiser = from_diffusers(Answer(prediction), scheduler(prediction))
+    x, t = torch.randn(3, 5, 1, 2, 2).double(), torch.arange(0, 1000, 100).div(999.0).double()
+    for time in t:
+        alpha, sigma = denoiser.schedule(time)
+        assert torch.allclose(denoiser(x, time), alpha * x, atol=1e-6)
+        assert torch.allclose(denoiser.noise(x, time), sigma * x, atol=1e-6)
+
+
+def test_the_schedule_goes_through_the_levels_and_inverts():
+    schedule = DiscreteVP(LEVELS)
+    check_schedule(schedule)
+    t = torch.arange(1000).double() / 999
+    alpha, sigma = schedule(t)
+    assert torch.allclose(alpha**2, LEVELS.double(), rtol=1e-9)
+    assert torch.allclose(alpha**2 + sigma**2, torch.ones_like(t).double())
+    between = torch.linspace(0, 1, 777).double()
+    assert torch.allclose(schedule.time(schedule.log_snr(between)), between, atol=1e-9)
+    inside = between[1:-1].clone().requires_grad_()
+    for found, scale in zip(schedule.derivatives(inside), schedule(inside), strict=True):
+        (expected,) = torch.autograd.grad(scale.sum(), inside, retain_graph=True)
+        assert torch.allclose(found, expected)
+    silent = LEVELS.clone()
+    silent[-1] = 0
+    check_schedule(DiscreteVP(silent))
+
+
+@pytest.mark.slow
+def test_an_unconditional_network_draws_and_scores(diffusers):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    network = diffusers.UNet2DModel(sample_size=8, in_channels=1, out_channels=1, **blocks, **TINY).eval()
+    denoiser = from_diffusers(network, diffusers.DDPMScheduler(prediction_type="v_prediction"))
+    x, t = torch.randn(2, 3, 1, 8, 8), torch.tensor(500 / 999)
+    alpha, sigma = denoiser.schedule(t)
+    with torch.no_grad():
+        said = network(x[0], torch.tensor([500.0] * 3)).sample
+        assert torch.allclose(denoiser(x, t)[0], alpha * x[0] - sigma * said, atol=1e-3)
+        module = Diffusion(denoiser, sampler=Multistep(FlowGrid(4)), draws=2)
+        draws = module().sample((3,))
+        assert draws.shape == (3, 1, 8, 8)
+        assert module().log_prob(draws).isfinite().all()
+
+
+@pytest.mark.slow
+def test_a_network_with_labels(diffusers):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, num_class_embeds=4, **blocks, **TINY
+    ).eval()
+    denoiser = from_diffusers(network, diffusers.DDPMScheduler(), null=torch.tensor(3))
+    assert denoiser.context_shape == ()
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(denoiser(x, 0.5, None), denoiser(x, 0.5, torch.tensor(3)))
+        assert not torch.equal(denoiser(x, 0.5, torch.tensor(1)), denoiser(x, 0.5, torch.tensor(3)))
+    with pytest.raises(ValueError, match="no `null`"):
+        from_diffusers(network, diffusers.DDPMScheduler())(x, 0.5)
+
+
+@pytest.mark.slow
+def test_a_network_with_cross_attention(diffusers):
+    torch.manual_seed(0)
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    network = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=2, out_channels=4, cross_attention_dim=6, attention_head_dim=4, **blocks, **TINY
+    ).eval()
+    with pytest.raises(ValueError, match="`context_shape` must be"):
+        from_diffusers(network, diffusers.DDPMScheduler())
+    denoiser = from_diffusers(network, diffusers.DDPMScheduler(), context_shape=(5, 6), null=torch.zeros(5, 6))
+    guided = Diffusion(denoiser, sampler=Multistep(FlowGrid(2)))(torch.randn(3, 5, 6))
+    assert guided.sample().shape == (3, 2, 8, 8)
+
+
+def test_other_schedulers_are_refused():
+    with pytest.raises(ValueError, match="`scheduler` must have"):
+        from_diffusers(Answer("sample"), SimpleNamespace(config=SimpleNamespace()))
+    network = Answer("sample")
+    network.config.sample_size = None
+    with pytest.raises(ValueError, match="`event_shape` must be given"):
+        from_diffusers(network, scheduler("sample"))
