@@ -1,1 +1,7 @@
-"""Inverse problems as posterior inference under a generative prior."""
+"""Inverse problems: posteriors under a generative prior and any Pyro likelihood."""
+
+from .diagnostics import Diagnostics
+from .smc import TwistedSMC
+from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
+
+__all__ = ["Diagnostics", "FiniteParticle", "Isotropic", "MomentMatched", "Twist", "TwistedSMC"]

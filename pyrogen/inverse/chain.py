@@ -1,0 +1,130 @@
+r"""The chain of a diffusion prior: from noise to data in steps, each a Gaussian.
+
+The law of :math:`x_s` given :math:`x_t` and the datum is Gaussian with mean :math:`a x_t + b x_0` and variance
+:math:`v`, where :math:`\rho` is the ratio of the noise-to-signal variances at :math:`s` and :math:`t`:
+
+.. math::
+    a = \frac{\alpha_t}{\alpha_s} \frac{\sigma_s^2}{\sigma_t^2}, \quad
+    b = \alpha_s (1 - \rho), \quad v = \sigma_s^2 (1 - \rho), \quad
+    \rho = \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2} .
+
+The datum is not known, only its denoised mean :math:`D(x_t, t)` with an error of variance :math:`c_t`, so the chain steps by
+
+.. math:: x_s \mid x_t \sim \mathcal{N}\bigl(a x_t + b D(x_t, t), v + b^2 c_t\bigr), \qquad
+    x_0 \mid x_t \sim \mathcal{N}(D(x_t, t), c_t) .
+
+The error :math:`c_t` is one number for each coordinate and level, the mean of :math:`(\sigma_t^2 / \alpha_t)
+\operatorname{diag} \partial D / \partial x_t` over a small pilot run of the prior. With it the chain is exact for Gaussian
+data with independent coordinates, however few its steps; without (ancestral sampling) 100 steps lose a tenth of the
+variance of a Gaussian. This chain, not its limit of many steps, is the prior that the methods of this room are exact
+for.
+
+References:
+    Bao, Li, Zhu and Zhang 2022, "Analytic-DPM: an analytic estimate of the optimal reverse variance in diffusion
+    probabilistic models", https://arxiv.org/abs/2201.06503
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level: time, and scales of the data and of the noise."""
+
+    time: float
+    alpha: float
+    sigma: float
+
+    @property
+    def spread(self) -> float:
+        r""":math:`\sigma^2 / \alpha`: times the Jacobian of the denoiser it is the covariance of the datum."""
+        return self.sigma**2 / self.alpha
+
+    @property
+    def variance(self) -> float:
+        r""":math:`\sigma^2 / \alpha^2`: the variance of the noise in data units."""
+        return (self.sigma / self.alpha) ** 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One Gaussian step: ``keep`` is :math:`a`, ``pull`` is :math:`b`, ``scale`` the standard deviation ``(D,)``."""
+
+    keep: float
+    pull: float
+    scale: Tensor
+
+    def mean(self, x: Tensor, denoised: Tensor) -> Tensor:
+        """The mean of the next particles."""
+        return self.keep * x + self.pull * denoised
+
+
+Denoise = Callable[[Tensor, Level], Tensor]
+
+
+class Chain:
+    """The levels of a schedule on a grid, from noise to data, and the errors of the denoised mean there.
+
+    Args:
+        schedule: The path from data to noise.
+        grid: The times at which to look at the denoiser.
+    """
+
+    def __init__(self, schedule: Schedule, grid: Grid) -> None:
+        with torch.no_grad():
+            times = grid(schedule)
+            alphas, sigmas = schedule(times)
+        rows = zip(times.tolist(), alphas.tolist(), sigmas.tolist(), strict=True)
+        self.levels = [Level(*row) for row in rows]
+        self.errors = [torch.zeros(()) for _ in self.levels]
+
+    def start(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Pure noise at the first level."""
+        return self.levels[0].sigma * torch.randn(shape, dtype=like.dtype, device=like.device)
+
+    def step(self, place: int) -> Step:
+        """The step from a level to the next."""
+        level, other = self.levels[place], self.levels[place + 1]
+        ratio = other.variance / level.variance
+        pull = other.alpha * (1 - ratio)
+        scale = (other.sigma**2 * (1 - ratio) + pull**2 * self.errors[place]).sqrt()
+        return Step(level.alpha / other.alpha * (other.sigma / level.sigma) ** 2, pull, scale)
+
+    @torch.no_grad()
+    def calibrate(self, denoise: Denoise, shape: tuple[int, int], like: Tensor) -> Chain:
+        """Measures the errors of the denoised mean on a pilot run of the prior.
+
+        Args:
+            denoise: Noisy particles ``(P, N, D)`` and their level to denoised means.
+            shape: ``(N, D)``.
+            like: A tensor with the dtype and the device of the particles.
+        """
+        count = min(max(8192 // max(shape[0] * shape[1], 1), 32), 512)
+        x = self.start((count, *shape), like)
+        for place, level in enumerate(self.levels):
+            mean, slope = _diagonal(denoise, x, level)
+            # Neither more than the noise nor less than nothing, as the covariance of the datum is.
+            self.errors[place] = (level.spread * slope.mean((0, 1))).clamp(0, level.variance)
+            if level is not self.levels[-1]:
+                step = self.step(place)
+                x = step.mean(x, mean) + step.scale * torch.randn_like(x)
+        return self
+
+
+def _diagonal(denoise: Denoise, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    """Denoised means, and an unbiased estimate of the diagonal of the Jacobian (one probe of random signs)."""
+    with torch.enable_grad():
+        noisy = x.detach().requires_grad_(True)
+        mean = denoise(noisy, level)
+        signs = torch.randint_like(x, 2) * 2 - 1
+        slope = torch.autograd.grad(mean, noisy, signs)[0]
+    return mean.detach(), signs * slope

@@ -1,0 +1,80 @@
+"""The setting of an inverse problem: a model, its arguments, and the site with the diffusion prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from .chain import Level
+from .filter import Posterior
+from .likelihood import Likelihood, run
+from .problems import Problems
+from .sites import ability, look, prior_of
+
+
+class Setting:
+    """What stands where in the model, and the posterior of the site given all else.
+
+    Args:
+        model: The Pyro model.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        site: The site with the diffusion prior.
+
+    Raises:
+        ValueError: there is no such latent site, nothing that depends on it is observed, or it has no denoiser.
+    """
+
+    def __init__(self, model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
+        self.model, self.args, self.kwargs, self.site = model, args, kwargs, site
+        layout = look(model, args, kwargs, site)
+        self.upstream, self.downstream, self.observed = layout.upstream, layout.downstream, layout.observed
+        self.problems: Problems = layout.problems
+        self.values: dict[str, Tensor] = layout.values
+        with torch.no_grad():
+            prior = prior_of(model, args, kwargs, site, self.values)
+        self.denoiser = ability(prior, "denoiser")
+        if self.denoiser is None:
+            raise ValueError(
+                f"`site` must have a distribution with a denoiser, such as Diffusion; {site!r} is "
+                f"{type(prior).__name__}. For flows and latent spaces see NoiseSpace."
+            )
+        if getattr(prior.support, "is_discrete", False):
+            raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {site!r}")
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The latent sites that are updated between filters."""
+        return self.upstream + self.downstream
+
+    def posterior(self, values: Mapping[str, Tensor]) -> Posterior:
+        """The posterior of the site, to be filtered, given values of the other sites."""
+        others = {name: values[name] for name in self.others}
+        prior = prior_of(self.model, self.args, self.kwargs, self.site, {**others, self.site: values[self.site]})
+        denoiser, context = ability(prior, "denoiser"), ability(prior, "context")
+        problems = self.problems
+
+        def denoise(x: Tensor, level: Level) -> Tensor:
+            time = torch.as_tensor(level.time, dtype=x.dtype, device=x.device)
+            return problems.rows(denoiser(problems.whole(x), time, context), len(problems.event_shape), leading=1)
+
+        likelihood = Likelihood(
+            self.model,
+            self.args,
+            self.kwargs,
+            site=self.site,
+            values=others,
+            sites=self.observed,
+            problems=problems,
+            typical=values[self.site],
+        )
+        return Posterior(denoise, likelihood, (problems.count, problems.size))
+
+    def trace(self, values: Mapping[str, Tensor]) -> Trace:
+        """A run of the model with all latent sites given."""
+        with torch.no_grad():
+            return run(self.model, self.args, self.kwargs, values)

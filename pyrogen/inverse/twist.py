@@ -1,0 +1,153 @@
+r"""Twists: what the measurements say about a particle that is still noisy.
+
+The best guide for a particle :math:`x_t` is :math:`p(y \mid x_t) = \mathbb{E}[p(y \mid x_0) \mid x_t]`. A twist is a
+positive function :math:`\psi_t(x_t)` near it, with the shift of the denoised mean that it asks for. Any twist is right:
+the filter divides by what it multiplied and weighs by the true likelihood in the end. A good one needs few particles.
+
+References:
+    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in diffusion
+    models", https://arxiv.org/abs/2306.17775
+    Boys, Girolami, Pidstrigach, Reich, Mosca and Akyildiz 2023, "Tweedie moment projected diffusions for inverse
+    problems", https://arxiv.org/abs/2310.06721
+    Rozet, Andry, Lanusse and Louppe 2024, "Learning diffusion priors from observations by expectation maximization",
+    https://arxiv.org/abs/2405.13712
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .chain import Level
+from .surrogate import Surrogate
+
+
+class Target(Protocol):
+    """What a twist may ask about the measurements; particles lie in rows ``(P, N, D)``."""
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """The true log-likelihood in nats, ``(P, N)``."""
+
+    def surrogate(self, x: Tensor) -> Surrogate:
+        """The linear-Gaussian surrogate near the particles."""
+
+
+class Denoised(NamedTuple):
+    """Noisy particles and what the denoiser makes of them.
+
+    Attributes:
+        noisy: The particles, ``(P, N, D)``, at which the denoiser was differentiably evaluated.
+        output: Its output, with its graph.
+        level: The noise level.
+    """
+
+    noisy: Tensor
+    output: Tensor
+    level: Level
+
+    @property
+    def mean(self) -> Tensor:
+        """The denoised mean, without its graph."""
+        return self.output.detach()
+
+    def pull(self, vectors: Tensor) -> Tensor:
+        r"""Vectors ``(P, N, m, D)`` times the Jacobian of the denoiser: :math:`v^\top \partial D / \partial x_t`."""
+        columns = [column.expand_as(self.output) for column in vectors.unbind(-2)]
+        pulled = [torch.autograd.grad(self.output, self.noisy, v, retain_graph=True)[0] for v in columns]
+        return torch.stack(pulled, -2)
+
+
+class Twisted(NamedTuple):
+    """The logarithm of the twist, ``(P, N)``, and the shift of the denoised mean it asks for, ``(P, N, D)``.
+
+    The shift is :math:`(\\sigma_t^2 / \\alpha_t) \\nabla_{x_t} \\log \\psi_t`, or near it.
+    """
+
+    log_value: Tensor
+    shift: Tensor
+
+
+class Twist:
+    """A guess of the likelihood of a noisy particle. Subclasses define :meth:`__call__`."""
+
+    def __call__(self, target: Target, denoised: Denoised) -> Twisted:
+        """The twist at denoised particles."""
+        raise NotImplementedError(f"{type(self).__name__} must define `__call__(target, denoised)`")
+
+
+class MomentMatched(Twist):
+    r"""The Gaussian with the moments of the denoising posterior, seen through the linearised measurement.
+
+    The denoising posterior has mean :math:`D(x_t)` and covariance :math:`(\sigma_t^2 / \alpha_t) \partial D / \partial
+    x_t` (Tweedie's formulas), hence with a measurement :math:`A`, residual :math:`r` and noise :math:`R`
+
+    .. math:: \log \psi_t = \log \mathcal{N}\bigl(r; 0, R + \tfrac{\sigma_t^2}{\alpha_t} A J A^\top\bigr) + c .
+
+    For Gaussian likelihoods this is moment matching, for others the Laplace approximation round the denoised mean. It
+    takes one backward pass through the denoiser for each measured number: use :class:`Isotropic` for many.
+    """
+
+    def __call__(self, target: Target, denoised: Denoised) -> Twisted:
+        surrogate, spread = target.surrogate(denoised.mean), denoised.level.spread
+        jacobian = denoised.pull(surrogate.jacobian)  # (P, N, m, D)
+        covariance = spread * jacobian @ surrogate.jacobian.mT
+        covariance = 0.5 * (covariance + covariance.mT)
+        log_value, solution = surrogate.fitted(covariance).evidence(covariance)
+        return Twisted(log_value, spread * (solution.unsqueeze(-2) @ jacobian).squeeze(-2))
+
+
+class Isotropic(Twist):
+    r"""A Gaussian with one variance for all directions, :math:`r_t^2 = s^2 v / (s^2 + v)` with :math:`s = \sigma_t /
+    \alpha_t` and :math:`v` the variance of the data.
+
+    The covariance is exact for data with covariance :math:`v I` and a guess for others; it takes one backward pass,
+    whatever is measured (Song, Vahdat, Mardani and Kautz 2023, "Pseudoinverse-guided diffusion models for inverse
+    problems", https://openreview.net/forum?id=9_gsMA8MRKQ).
+
+    Args:
+        variance: The variance :math:`v` of the data, in squared data units.
+    """  # noqa: D205
+
+    def __init__(self, variance: float = 1.0) -> None:
+        if not variance > 0:
+            raise ValueError(f"`variance` must be positive, got {variance}")
+        self.variance = variance
+
+    def __call__(self, target: Target, denoised: Denoised) -> Twisted:
+        surrogate, level = target.surrogate(denoised.mean), denoised.level
+        variance = level.variance * self.variance / (level.variance + self.variance)
+        covariance = variance * surrogate.jacobian @ surrogate.jacobian.mT
+        log_value, solution = surrogate.fitted(covariance).evidence(covariance)
+        pushed = solution.unsqueeze(-2) @ surrogate.jacobian  # (P, N, 1, D)
+        return Twisted(log_value, level.spread * denoised.pull(pushed).squeeze(-2))
+
+
+class FiniteParticle(Twist):
+    r"""The average of the true likelihood over a few draws round the denoised mean.
+
+    The draws are :math:`D(x_t) + r_t \varepsilon_k` with the variance of :class:`Isotropic`. It sees what a linear
+    surrogate cannot, several explanations of one measurement; its noise grows with the number of measurements.
+
+    Args:
+        draws: How many draws.
+        variance: The variance of the data, in squared data units.
+    """
+
+    def __init__(self, draws: int = 16, *, variance: float = 1.0) -> None:
+        if draws < 1 or not variance > 0:
+            raise ValueError(f"`draws` and `variance` must be positive, got {draws} and {variance}")
+        self.draws, self.variance = draws, variance
+
+    def __call__(self, target: Target, denoised: Denoised) -> Twisted:
+        level, mean = denoised.level, denoised.mean
+        scale = math.sqrt(level.variance * self.variance / (level.variance + self.variance))
+        noise = torch.randn((self.draws, *mean.shape), dtype=mean.dtype, device=mean.device)
+        log_likelihood = target.log_likelihood((mean + scale * noise).flatten(0, 1)).unflatten(0, (self.draws, -1))
+        weights = log_likelihood.softmax(0).nan_to_num(1 / self.draws)
+        log_value = log_likelihood.logsumexp(0) - math.log(self.draws)
+        # Stein's identity: the gradient in the mean of a Gaussian average is the covariance with the noise.
+        gradient = (weights.unsqueeze(-1) * noise).sum(0) / scale
+        return Twisted(log_value, level.spread * denoised.pull(gradient.unsqueeze(-2)).squeeze(-2))

@@ -1,0 +1,206 @@
+"""What models twisted SMC takes: plates, masks, several measurements, predictions, control flow; and what it refuses."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from inverse_problems import Centred, gaussian, mixture
+from pyro import poutine
+
+import pyrogen as pg
+from pyrogen.diffusion import Diffusion
+from pyrogen.inverse import TwistedSMC
+from pyrogen.inverse.setting import Setting
+
+COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 1.5]])
+PRIOR = gaussian(torch.zeros(2), COVARIANCE)
+OPERATOR = torch.tensor([[1.0, 0.5], [0.0, 1.0], [2.0, -1.0]])
+
+
+def exact_evidence(y, operator=OPERATOR, scale=0.5):
+    marginal = operator @ COVARIANCE @ operator.T + scale**2 * torch.eye(len(operator))
+    return dist.MultivariateNormal(torch.zeros(len(operator)), marginal).log_prob(y)
+
+
+def test_plates_are_independent_problems():
+    def model(y):
+        with pyro.plate("problems", len(y)):
+            x = pyro.sample("x", PRIOR())
+            pyro.sample("y", dist.Normal(x @ OPERATOR.T, 0.5).to_event(1), obs=y)
+
+    y = torch.tensor([[0.5, 0.2, 1.0], [-3.0, 1.0, 0.0], [8.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
+    posterior = TwistedSMC(model, site="x", particles=1000, steps=50).run(y)
+    assert posterior.log_evidence.shape == (4,)
+    assert posterior.get_samples()["x"].shape == (1000, 4, 2)
+    assert posterior.log_weights.shape == (1000,)
+    torch.testing.assert_close(posterior.log_evidence, exact_evidence(y), atol=0.3, rtol=0.0)
+
+
+def test_nested_plates_in_any_place():
+    def model(y):
+        with pyro.plate("columns", 2, dim=-1), pyro.plate("rows", 3, dim=-2):
+            x = pyro.sample("x", PRIOR())
+            with pyro.plate("entries", 3, dim=-3):
+                pyro.sample("y", dist.Normal((x @ OPERATOR.T).permute(2, 0, 1), 0.5), obs=y)
+
+    y = torch.randn(3, 3, 2)
+    posterior = TwistedSMC(model, site="x", particles=500, steps=50).run(y)
+    assert posterior.get_samples()["x"].shape == (500, 3, 2, 2)
+    torch.testing.assert_close(posterior.log_evidence, exact_evidence(y.permute(1, 2, 0)), atol=0.3, rtol=0.0)
+
+
+def test_a_plate_that_a_measurement_joins_is_one_problem():
+    def model(y):
+        with pyro.plate("parts", 2):
+            x = pyro.sample("x", PRIOR())
+        pyro.sample("y", dist.Normal(x.sum(), 0.5), obs=y)
+
+    posterior = TwistedSMC(model, site="x", particles=1000, steps=50).run(torch.tensor(3.0))
+    assert posterior.log_evidence.shape == ()
+    variance = 2 * COVARIANCE.sum() + 0.25
+    exact = dist.Normal(0.0, variance.sqrt()).log_prob(torch.tensor(3.0))
+    torch.testing.assert_close(posterior.log_evidence, exact, atol=0.2, rtol=0.0)
+
+
+def test_several_and_masked_measurements():
+    y = torch.tensor([0.5, torch.nan, 1.0])
+
+    def model(y, z):
+        x = pyro.sample("x", PRIOR())
+        with pyro.plate("entries", 3), poutine.mask(mask=~y.isnan()):
+            pyro.sample("y", dist.Normal(OPERATOR @ x, 0.5), obs=y)
+        pyro.sample("z", dist.MultivariateNormal(x, 0.25 * torch.eye(2)), obs=z)
+        pyro.sample("unseen", dist.Normal(x.sum(), 1.0))
+
+    posterior = TwistedSMC(model, site="x", particles=2000, steps=50).run(y, torch.tensor([0.2, -0.3]))
+    seen = torch.cat([OPERATOR[[0, 2]], torch.eye(2)])
+    exact = exact_evidence(torch.tensor([0.5, 1.0, 0.2, -0.3]), seen)
+    torch.testing.assert_close(posterior.log_evidence, exact, atol=0.2, rtol=0.0)
+    assert set(posterior.get_samples()) == {"x"}
+
+
+def test_a_scaled_measurement_counts_as_often():
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        with poutine.scale(scale=4.0):
+            pyro.sample("y", dist.Normal(OPERATOR @ x, 0.5).to_event(1), obs=y)
+
+    y = torch.tensor([0.5, 0.2, 1.0])
+    posterior = TwistedSMC(model, site="x", particles=2000, steps=50).run(y)
+    # Four times the log-likelihood is a quarter of the variance, and three Gaussian constants in each of three entries.
+    constant = 3 * (-1.5 * torch.log(torch.tensor(2 * torch.pi * 0.25)) - 0.5 * torch.log(torch.tensor(4.0)))
+    torch.testing.assert_close(posterior.log_evidence, exact_evidence(y, scale=0.25) + constant, atol=0.2, rtol=0.0)
+
+
+def test_a_factor_is_a_measurement():
+    def model():
+        x = pyro.sample("x", PRIOR())
+        pyro.factor("y", dist.Normal(x[0], 0.5).log_prob(torch.tensor(1.0)))
+
+    posterior = TwistedSMC(model, site="x", particles=2000, steps=50).run()
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(torch.tensor(1.0))
+    torch.testing.assert_close(posterior.log_evidence, exact, atol=0.2, rtol=0.0)
+
+
+def test_control_flow_runs_particle_by_particle():
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        scale = 0.5 if x.sum() > -100 else 1.0
+        pyro.sample("y", dist.Normal(OPERATOR @ x, scale).to_event(1), obs=y)
+
+    y = torch.tensor([0.5, 0.2, 1.0])
+    posterior = TwistedSMC(model, site="x", particles=60, steps=8).run(y)
+    assert not posterior.diagnostics().mapped
+    assert "particle by particle" in str(posterior.diagnostics())
+    torch.testing.assert_close(posterior.log_evidence, exact_evidence(y), atol=0.6, rtol=0.0)
+
+
+def test_contexts_in_a_plate():
+    table = torch.tensor([[0.0, 0.0], [1.0, -1.0]])
+    prior, labels = Diffusion(Centred(table)), torch.tensor([0, 1, 1])
+
+    def model(y):
+        with pyro.plate("data", 3):
+            x = pyro.sample("x", prior(labels))
+            pyro.sample("y", dist.Normal(x, 0.7).to_event(1), obs=y)
+
+    y = torch.randn(3, 2)
+    posterior = TwistedSMC(model, site="x", particles=1000, steps=50).run(y)
+    exact = dist.Normal(table[labels], (0.25 + 0.49) ** 0.5).log_prob(y).sum(-1)
+    torch.testing.assert_close(posterior.log_evidence, exact, atol=0.2, rtol=0.0)
+
+
+def test_sites_are_sorted_by_what_depends_on_what():
+    table = torch.tensor([[0.0, 0.0], [1.0, -1.0]])
+    prior = Diffusion(Centred(table))
+
+    def model(y):
+        share = pyro.sample("share", dist.Beta(1.0, 1.0))
+        noise = pyro.sample("noise", dist.LogNormal(0.0, 1.0))
+        label = pyro.sample("label", dist.Bernoulli(share))
+        x = pyro.sample("x", prior(label))
+        pyro.sample("other", dist.Normal(noise, 1.0), obs=torch.tensor(0.0))
+        pyro.sample("y", dist.Normal(x, noise).to_event(1), obs=y)
+        pyro.sample("predicted", dist.Normal(x, noise).to_event(1))
+
+    setting = Setting(model, (torch.zeros(2),), {}, "x")
+    assert set(setting.upstream) == {"share", "label"}
+    assert setting.downstream == ("noise",)
+    assert setting.observed == ("y",)
+
+
+def test_draws_go_to_arviz():
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        pyro.sample("y", dist.Normal(OPERATOR @ x, 0.5).to_event(1), obs=y)
+
+    posterior = TwistedSMC(model, site="x", particles=100, steps=10).run(torch.zeros(3))
+    data = pg.analysis.to_arviz(posterior, torch.zeros(3), log_likelihood=False)
+    assert data["posterior"]["x"].shape == (1, 100, 2)
+    assert data["posterior_predictive"]["y"].shape == (1, 100, 3)
+
+
+def test_unweighted_and_weighted_draws_agree():
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        pyro.sample("y", dist.Normal(OPERATOR @ x, 0.5).to_event(1), obs=y)
+
+    posterior = TwistedSMC(model, site="x", particles=500, steps=20).run(torch.ones(3))
+    assert not posterior.log_weights.any()
+    values, log_weights = posterior.cloud
+    weighted = (log_weights.softmax(0).unsqueeze(-1) * values).sum(0)
+    torch.testing.assert_close(posterior.get_samples()["x"].mean(0), weighted, atol=0.05, rtol=0.0)
+    kept = TwistedSMC(model, site="x", particles=50, steps=20, resample=False).run(torch.ones(3))
+    assert kept.log_weights.any()
+
+
+def test_collapse_is_said():
+    _, prior = mixture([0.5, 0.5], torch.stack([-torch.ones(20), torch.ones(20)]), 0.3)
+
+    def model(y):
+        x = pyro.sample("x", prior())
+        pyro.sample("y", dist.Normal((4 * x).sin(), 0.001).to_event(1), obs=y)
+
+    diagnostics = TwistedSMC(model, site="x", particles=50, steps=10).run(torch.zeros(20)).diagnostics()
+    assert diagnostics.collapsed
+    assert "COLLAPSED" in str(diagnostics)
+
+
+def test_refusals():
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(x.sum() + z, 0.5), obs=y)
+
+    with pytest.raises(ValueError, match="`site` must be a latent site"):
+        TwistedSMC(model, site="image").run(torch.tensor(0.0))
+    with pytest.raises(ValueError, match="`site` must be a latent site"):
+        TwistedSMC(model, site="y").run(torch.tensor(0.0))
+    with pytest.raises(ValueError, match="`site` must have a distribution with a denoiser"):
+        TwistedSMC(model, site="z").run(torch.tensor(0.0))
+    with pytest.raises(ValueError, match="`model` must observe"):
+        TwistedSMC(model, site="x").run(None)
+    with pytest.raises(ValueError, match="`particles` must be at least 1"):
+        TwistedSMC(model, site="x", particles=0)
+    with pytest.raises(ValueError, match="must come first"):
+        TwistedSMC(model, site="x").get_samples()
