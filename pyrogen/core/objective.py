@@ -107,18 +107,23 @@ class _Score(Messenger):
         self.replay = replay or {}
         self.must_reparameterize = must_reparameterize
         self.values: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] = {}
         self.log_prob: Tensor | float = 0.0
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.replay and not msg["is_observed"]:
             msg["value"] = self.replay[msg["name"]]
             msg["done"] = True
+        elif self.must_reparameterize and _draws_and_scores(msg):
+            msg["value"], self.scores[msg["name"]] = msg["fn"].rsample_and_log_prob()
+            msg["done"] = True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         self.values[msg["name"]] = msg["value"]
         if isinstance(msg["fn"], _Subsample):
             return
-        self.log_prob = self.log_prob + scale_and_mask(self._score(msg), msg["scale"], msg["mask"]).sum()
+        log_prob = self.scores[msg["name"]] if msg["name"] in self.scores else self._score(msg)
+        self.log_prob = self.log_prob + scale_and_mask(log_prob, msg["scale"], msg["mask"]).sum()
 
     def _score(self, msg: dict[str, Any]) -> Tensor:
         distribution, arguments = msg["fn"], (msg["value"], *msg["args"])
@@ -129,3 +134,9 @@ class _Score(Messenger):
         if not is_identically_zero(parts.score_function):
             raise _NotReparameterized
         return parts.entropy_term
+
+
+def _draws_and_scores(msg: dict[str, Any]) -> bool:
+    """Whether a site is drawn here, from a distribution that draws and scores in one pass."""
+    fresh = not (msg["is_observed"] or msg["done"] or msg["args"] or msg["kwargs"])
+    return fresh and getattr(msg["fn"], "has_rsample", False) and hasattr(msg["fn"], "rsample_and_log_prob")
