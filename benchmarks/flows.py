@@ -1,11 +1,11 @@
 """Flows against their peers: time, held-out likelihood, precision of one spline.
 
-One process, one thread, eager, interleaved: every library takes its turn at every repetition, so that a busy machine
-slows all alike. Needs the ``bench`` extra.
+One process, one thread, eager, interleaved: every library takes its turn at every repetition or seed, and times are
+processor time, so that a busy machine slows all alike. Needs the ``bench`` extra.
 
-    python benchmarks/flows.py time --budget 8
-    python benchmarks/flows.py quality --seeds 5
-    python benchmarks/flows.py spline
+    python benchmarks/flows.py --time --budget 8
+    python benchmarks/flows.py --quality --seeds 10 11 12 13 14
+    python benchmarks/flows.py --spline
 """
 
 from __future__ import annotations
@@ -25,26 +25,31 @@ from flows_peers import BINS, BOUND, KINDS, LIBRARIES, build
 from torch import Tensor
 
 PEERS = LIBRARIES[1:]
-STEPS = {"spline autoregressive": 250, "spline coupling": 300, "affine autoregressive": 600, "affine coupling": 600}
+STEPS = {"digits": 250, "moons": 400}
+BATCH = {"digits": 128, "moons": 256}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("time", "quality", "spline"))
+    what = parser.add_mutually_exclusive_group(required=True)
+    for task in (times, qualities, precision):
+        name = {"times": "--time", "qualities": "--quality", "precision": "--spline"}[task.__name__]
+        what.add_argument(name, dest="run", action="store_const", const=task, help=task.__doc__.splitlines()[0])
     parser.add_argument("--budget", type=float, default=8.0, help="seconds for each setting")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(10, 11, 12, 13, 14), help="of --quality")
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     parser.add_argument("--sizes", nargs="+", type=int, default=(16, 64))
     parser.add_argument("--data", nargs="+", default=("digits", "moons"))
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="quality of the peers too")
+    parser.add_argument("--libraries", nargs="+", default=LIBRARIES, help="of --quality; ours comes first")
     parser.add_argument("--output", help="a file that gets the raw numbers, one JSON object a line")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    {"time": times, "quality": qualities, "spline": precision}[options.what](options)
+    options.run(options)
 
 
 def times(options: argparse.Namespace) -> None:
+    """Median milliseconds of log_prob, a training step and sampling."""
     print("| flow | D | task | " + " | ".join(LIBRARIES) + " | ours / best peer |")
     print("|---|---|---|" + "---|" * (len(LIBRARIES) + 1))
     for kind in options.kinds:
@@ -91,45 +96,44 @@ def interleaved(calls: dict[str, Callable[[], object]], budget: float) -> dict[s
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
-    start, turns = time.perf_counter(), 0
-    while turns < 3 or time.perf_counter() - start < budget:
+    start, turns = time.process_time(), 0
+    while turns < 3 or time.process_time() - start < budget:
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = time.process_time()
             call()
-            spent[name].append(1e3 * (time.perf_counter() - began))
+            spent[name].append(1e3 * (time.process_time() - began))
         turns += 1
     return {name: statistics.median(values) for name, values in spent.items()}
 
 
 def qualities(options: argparse.Namespace) -> None:
-    """Held-out nats with early stopping on a validation split: mean over seeds, and paired differences."""
+    """Held-out nats with early stopping on a validation split: means over seeds, and paired differences."""
+    print("| data | flow | library | best | after the last step | ours minus theirs |")
+    print("|---|---|---|---|---|---|")
+    known = _read(options)
     for data in options.data:
         for kind in options.kinds:
-            mixes = kind.endswith("coupling") or data == "moons"  # what the recipe does if it is not told otherwise
-            variants = {"pyrogen": {"mixing": mixes, "standardize": True}}
-            variants |= {"pyrogen dropout": {"mixing": mixes, "standardize": True, "dropout": 0.2}}
-            variants |= {f"pyrogen {'un' if mixes else ''}mixed": {"mixing": not mixes}}
-            found: dict[str, list[tuple[float, float]]] = {}
-            for seed in range(options.seeds):
-                for name in (*variants, *(PEERS if options.peers else ())):
-                    settings = variants.get(name, {})
-                    result = _fit(name.split()[0], kind, data, seed, settings)
-                    found.setdefault(name, []).append(result)
-                    _write(options, {"data": data, "kind": kind, "seed": seed, "library": name, "nats": result})
+            found: dict[str, list[tuple[float, float]]] = {library: [] for library in options.libraries}
+            for seed in options.seeds:
+                for library in options.libraries:
+                    run = data, kind, seed, library
+                    if run not in known:
+                        known[run] = _fit(library, kind, data, seed)
+                        _write(options, {"run": run, "nats": known[run]})
+                    found[library].append(known[run])
             _report(data, kind, found)
 
 
-def _fit(library: str, kind: str, data: str, seed: int, settings: dict) -> tuple[float, float]:
+def _fit(library: str, kind: str, data: str, seed: int) -> tuple[float, float]:
     """Test nats where the validation nats were lowest, and after the last step."""
     train, validation, test = {"digits": digits, "moons": moons}[data](seed)
     torch.manual_seed(seed)
-    flow = build(library, kind, train.shape[1], **settings)
+    flow = build(library, kind, train.shape[1], **(_defaults(kind, data) if library == "pyrogen" else {}))
     optimizer = torch.optim.Adam(flow.parameters(), 1e-3)
-    steps = STEPS[kind] if data == "digits" else 600
     best, rows = (math.inf, math.nan), torch.Generator().manual_seed(seed)
-    for step in range(1, steps + 1):
+    for step in range(1, STEPS[data] + 1):
         flow.train()
-        batch = train[torch.randint(len(train), (128 if data == "digits" else 256,), generator=rows)]
+        batch = train[torch.randint(len(train), (BATCH[data],), generator=rows)]
         loss = -flow.log_prob(batch).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -142,16 +146,21 @@ def _fit(library: str, kind: str, data: str, seed: int, settings: dict) -> tuple
     return best[1], nats[1]
 
 
+def _defaults(kind: str, data: str) -> dict[str, bool]:
+    """What our recipe does if it is not told otherwise."""
+    return {"mixing": kind.endswith("coupling") or data == "moons", "standardize": True}
+
+
 def _report(data: str, kind: str, found: dict[str, list[tuple[float, float]]]) -> None:
-    ours = torch.tensor(found["pyrogen"])[:, 0]
-    for name, values in found.items():
+    first, *_ = found
+    ours = torch.tensor(found[first])[:, 0]
+    for library, values in found.items():
         best, last = torch.tensor(values).unbind(1)
-        line = f"{data:7} {kind:22} {name:20} best {best.mean():8.3f}  last {last.mean():10.4g}"
-        if name in PEERS and len(ours) > 1:
-            difference = ours - best
+        difference, interval = ours - best, ""
+        if library != first and len(ours) > 1:
             spread = T_975[len(ours)] * difference.std() / len(ours) ** 0.5
-            line += f"  ours - theirs {difference.mean():7.3f} +- {spread:.3f}"
-        print(line, flush=True)
+            interval = f"{difference.mean():.3f} ± {spread:.3f}"
+        print(f"| {data} | {kind} | {library} | {best.mean():.3f} | {last.mean():.4g} | {interval} |", flush=True)
 
 
 T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -212,6 +221,14 @@ def precision(options: argparse.Namespace) -> None:
                 f"sigma {sigma:4} {name:8} p99.9 {ordered[int(0.999 * len(ordered))]:.2e} max {ordered[-1]:.2e} "
                 f"NaN {int(error.isnan().sum())}"
             )
+
+
+def _read(options: argparse.Namespace) -> dict[tuple, tuple[float, float]]:
+    """The runs of ``--quality`` that the output file holds already, so that it can be continued."""
+    if not options.output or not Path(options.output).exists():
+        return {}
+    records = map(json.loads, Path(options.output).read_text().splitlines())
+    return {tuple(record["run"]): tuple(record["nats"]) for record in records if "run" in record}
 
 
 def _write(options: argparse.Namespace, record: dict) -> None:

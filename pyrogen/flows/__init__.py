@@ -2,17 +2,20 @@
 
 from .autoregressive import AutoregressiveLayer
 from .bases import Mixture, StandardNormal, StudentT
+from .block_neural import BlockNeuralLayer
 from .bounded import Bounded
 from .classic import PlanarLayer, RadialLayer, SylvesterLayer, planar, radial, sylvester
+from .continuous import ContinuousFlow, continuous
 from .coupling import CouplingLayer
 from .dequantized import Dequantized
 from .foreign import Foreign, from_transforms, from_zuko
 from .guide import AutoFlow
-from .linear import Mixing, Reorder, Rescale, Standardize
+from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
 from .model import Flow
 from .recipes import (
     affine_autoregressive,
     affine_coupling,
+    block_neural_autoregressive,
     neural_autoregressive,
     spline_autoregressive,
     spline_coupling,
@@ -21,7 +24,9 @@ from .recipes import (
 __all__ = [
     "AutoFlow",
     "AutoregressiveLayer",
+    "BlockNeuralLayer",
     "Bounded",
+    "ContinuousFlow",
     "CouplingLayer",
     "Dequantized",
     "Flow",
@@ -32,12 +37,15 @@ __all__ = [
     "RadialLayer",
     "Reorder",
     "Rescale",
+    "Rotation",
     "StandardNormal",
     "Standardize",
     "StudentT",
     "SylvesterLayer",
     "affine_autoregressive",
     "affine_coupling",
+    "continuous",
+    "block_neural_autoregressive",
     "from_transforms",
     "from_zuko",
     "neural_autoregressive",

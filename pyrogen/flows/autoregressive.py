@@ -38,5 +38,5 @@ class AutoregressiveLayer(BijectionModule):
 
     def forward(self, context: Context = None) -> Transform:
         network = self.conditioner.weighted(self.conditioner.project(context))
-        transform = Autoregressive(network, self.element, self.event_shape)
+        transform = Autoregressive(self.conditioner, network, self.element, self.event_shape)
         return transform if self.sees_noise else transform.inv

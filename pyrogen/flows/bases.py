@@ -26,7 +26,7 @@ class StandardNormal(DistributionModule):
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self, context: Context = None) -> distributions.StandardNormal:
-        return distributions.StandardNormal(self.event_shape, self.zero)
+        return distributions.StandardNormal(self.event_shape, self.zero, validate_args=False)
 
 
 class StudentT(DistributionModule):

@@ -17,6 +17,7 @@ from pyrogen.networks.mlp import Conditioner
 from pyrogen.transforms.elements import Element
 
 from .autoregressive import AutoregressiveLayer
+from .block_neural import BlockNeuralLayer
 from .bounded import Bounded
 from .coupling import CouplingLayer
 from .linear import Mixing, Standardize
@@ -89,6 +90,25 @@ def autoregressive(
         )
         return AutoregressiveLayer(
             conditioner, element, event_shape=event_shape, context_shape=_vector(width), sees_noise=sees_noise
+        )
+
+    return _flow(layer, event_shape, context_shape, design)
+
+
+def block_neural(event_shape: Shape, context_shape: ContextShape, design: Design, sees_noise: bool) -> Flow:
+    """A flow of block neural autoregressive layers, in a shuffled order and its reverse by turns."""
+    event_shape = as_shape(event_shape, "event_shape")
+    size = prod(event_shape)
+    if design.mixing is None:
+        design = replace(design, mixing=size < _FEW)
+
+    def layer(index: int, width: int) -> BijectionModule:
+        return BlockNeuralLayer(
+            event_shape,
+            hidden=design.hidden,
+            order=_order(size, index),
+            context_shape=_vector(width),
+            sees_noise=sees_noise,
         )
 
     return _flow(layer, event_shape, context_shape, design)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from math import prod
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.networks.mlp import Conditioner
-from pyrogen.transforms.coupling import Coupling, Halves
+from pyrogen.transforms.coupling import Coupling
 from pyrogen.transforms.elements import Element
 from pyrogen.transforms.transform import Inverse
 
@@ -46,15 +45,10 @@ class CouplingLayer(BijectionModule):
         if len(stay) != prod(self.event_shape):
             raise ValueError(f"`stay` must have {prod(self.event_shape)} entries, got {len(stay)}")
         self.conditioner, self.element = conditioner, element
-        indices = range(len(stay))
-        order = [index for index in indices if stay[index]] + [index for index in indices if not stay[index]]
-        self.register_buffer("order", torch.tensor(order), persistent=False)
-        self.register_buffer("back", torch.tensor(order).argsort(), persistent=False)
-        self.staying = sum(map(bool, stay))
+        staying = torch.tensor(stay, dtype=torch.bool)
+        self.register_buffer("stay", staying.nonzero().flatten(), persistent=False)
+        self.register_buffer("move", (~staying).nonzero().flatten(), persistent=False)
 
     def forward(self, context: Context = None) -> Inverse:
-        projected = self.conditioner.project(context)
-        batch_shape = torch.Size() if projected is None else projected.shape[:-1]
-        network = partial(self.conditioner, projected=projected)
-        halves = Halves(self.order[: self.staying], self.order[self.staying :], self.back)
-        return Inverse(Coupling(network, self.element, halves, self.event_shape, batch_shape))
+        network = self.conditioner.weighted(self.conditioner.project(context))
+        return Inverse(Coupling(network, self.element, self.stay, self.move, self.event_shape))

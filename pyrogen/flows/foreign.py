@@ -45,7 +45,12 @@ def from_zuko(flow: nn.Module, *, event_shape: Shape, context_shape: ContextShap
         flow: A ``zuko.lazy.Flow`` whose base is a standard normal; its ``transform`` goes from data to noise.
         event_shape: Shape of one event, ``(D,)``.
         context_shape: ``None`` or the shape ``(C,)`` of the context the flow takes.
+
+    Raises:
+        ValueError: ``flow`` has no transform (a mixture), another base than a standard normal of ``event_shape`` (a
+            circular flow), or only an estimate of its log-determinant (a continuous flow that is not ``exact``).
     """
+    _check_zuko(flow, tuple(event_shape))
     layer = Zuko(flow.transform, event_shape=event_shape, context_shape=context_shape)
     return Flow([layer], event_shape=event_shape, context_shape=context_shape)
 
@@ -128,6 +133,19 @@ class _ZukoTransform(Transform):
 
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.transform.call_and_ladj(y)
+
+
+def _check_zuko(flow: nn.Module, event_shape: Shape) -> None:
+    if not isinstance(getattr(flow, "transform", None), nn.Module) or not hasattr(flow, "base"):
+        raise ValueError(f"`flow` must have a `transform` and a `base`, got {type(flow).__name__}")
+    if any(getattr(part, "exact", True) is False for part in flow.transform.modules()):
+        raise ValueError("`flow` must have an exact log-determinant, got a continuous flow with `exact=False`")
+    base = None if next(flow.base.parameters(), None) is not None else flow.base(None)
+    normal = getattr(base, "base_dist", None)
+    if not isinstance(normal, torch.distributions.Normal) or normal.loc.any() or (normal.scale != 1).any():
+        raise ValueError(f"`flow` must have a fixed standard normal base, got {base or flow.base}")
+    if base.event_shape != event_shape:
+        raise ValueError(f"`flow` must have events of shape {event_shape}, got {tuple(base.event_shape)}")
 
 
 def _leaves(transform: transforms.Transform) -> list[transforms.Transform]:

@@ -83,19 +83,21 @@ class Flow(DistributionModule):
         return self.base.density
 
     def forward(self, context: Context = None) -> TransformedDistribution:
-        embedded = self._embed(context)
-        transforms = [part(None if part.context_shape is None else embedded) for part in self.bijections]
+        shared = embedded(context, self.context_shape, self.embedding)
+        transforms = [part(None if part.context_shape is None else shared) for part in self.bijections]
         base = self.base(None if self.base.context_shape is None else context)
         return TransformedDistribution(base, transforms, parameters=self.parameters)
 
-    def _embed(self, context: Context) -> Context:
-        if self.embedding is None or context is None:
-            return context
-        if isinstance(self.embedding, Labels) and torch.distributions.Distribution._validate_args:
-            self.embedding.check(context)
-        batch = context_batch_shape(context, self.context_shape)
-        embedded = self.embedding(_rows(context, self.context_shape, batch))
-        return embedded.reshape(*batch, *embedded.shape[1:])
+
+def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:
+    """What a network makes of a context of any batch dimensions; the context itself where there is no network."""
+    if embedding is None or context is None:
+        return context
+    if isinstance(embedding, Labels) and torch.distributions.Distribution._validate_args:
+        embedding.check(context)
+    batch = context_batch_shape(context, context_shape)
+    rows = embedding(_rows(context, context_shape, batch))
+    return rows.reshape(*batch, *rows.shape[1:])
 
 
 def _rows(context: Context, shape: ContextShape, batch: torch.Size) -> Tensor | dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.transforms.elements import Affine, Spline
 from pyrogen.transforms.monotone import Sigmoids
 
-from .building import Design, autoregressive, coupling
+from .building import Design, autoregressive, block_neural, coupling
 from .model import Flow
 
 
@@ -267,3 +267,49 @@ def neural_autoregressive(
     """
     design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
     return autoregressive(event_shape, context_shape, Sigmoids(units), design, dependence, fast_sampling)
+
+
+@recipe
+def block_neural_autoregressive(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    layers: int = 2,
+    hidden: Sequence[int] = (12, 12),
+    classes: int | None = None,
+    fast_sampling: bool = False,
+    mixing: bool | None = None,
+    standardize: bool = True,
+    interval: tuple[float, float] | None = None,
+    base: DistributionModule | None = None,
+) -> Flow:
+    """A flow of block neural autoregressive layers: the network itself is the bijection, inverted by a root finder.
+
+    Args:
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
+        layers: How many layers, each with its own (fixed) shuffled order of the elements, or the reverse of the last.
+        hidden: How many units *each element* has in each hidden layer.
+        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
+        fast_sampling: Whether draws take one pass and densities a sweep over the elements, instead of the reverse.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
+            16 of them.
+        standardize: Whether the first batch in training sets mean and scale of the data.
+        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
+            ``None``.
+
+    Raises:
+        ValueError: ``layers`` is less than one, ``hidden`` is empty, or both ``classes`` and ``context_shape`` are
+            given.
+
+    References:
+        De Cao, Aziz and Titov 2019, "Block neural autoregressive flow", https://arxiv.org/abs/1904.04676
+
+    Example:
+        >>> flow = block_neural_autoregressive((3,), layers=2)
+        >>> flow().log_prob(flow().sample((5,))).shape
+        torch.Size([5])
+    """
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, 0.0, base)
+    return block_neural(event_shape, context_shape, design, fast_sampling)

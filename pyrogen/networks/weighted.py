@@ -38,7 +38,7 @@ class Structure(NamedTuple):
 
 def parts(outputs: int, features: int) -> int:
     """In how many parts the last layer is computed: few enough that the vectors stay in the cache (measured)."""
-    return max(1, min(4, features, outputs // 999))
+    return max(1, min(4, features, outputs // 350))
 
 
 class Weighted:

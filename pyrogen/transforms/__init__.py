@@ -1,13 +1,15 @@
 """Pyro transforms without learnable parts, and the distribution of a transformed variable."""
 
 from .autoregressive import Autoregressive
+from .block_neural import BlockNeural
 from .compose import Compose
 from .coupling import Coupling
 from .distribution import TransformedDistribution
 from .elements import Affine, Element, Spline
 from .interval import Interval
 from .monotone import Sigmoids, invert
-from .permutation import Flip, Permute, Triangular
+from .ode import ODE
+from .permutation import Flip, Permute, Rotate, Triangular
 from .planar import Planar, Radial, Sylvester
 from .spline import spline_forward, spline_inverse
 from .transform import Inverse, Transform, forward_and_log_det, inverse_and_log_det
@@ -16,15 +18,18 @@ from .vector import VectorTransform
 __all__ = [
     "Affine",
     "Autoregressive",
+    "BlockNeural",
     "Compose",
     "Coupling",
     "Element",
     "Flip",
     "Interval",
     "Inverse",
+    "ODE",
     "Permute",
     "Planar",
     "Radial",
+    "Rotate",
     "Sigmoids",
     "Spline",
     "Sylvester",

@@ -18,7 +18,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,10 +25,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pyrogen.networks.masked import MaskedConditioner, Sweep, Weighted
+from pyrogen.networks.masked import MaskedConditioner, Sweep
+from pyrogen.networks.weighted import Weighted
 
+from .conditional import Move, is_functional, moved
 from .elements import Element
-from .vector import VectorTransform, feature_major
+from .vector import VectorTransform
 
 _MANY = 32
 """From so many levels on, a few passes over all of them are tried before going level by level."""
@@ -39,92 +40,85 @@ class Autoregressive(VectorTransform):
     """An autoregressive transform of a (flattened) event of ``D`` elements.
 
     Args:
-        network: A masked network, its masks multiplied in, from ``(*batch, D)`` to ``(size, D, *batch)``.
+        conditioner: A masked network, from ``(*batch, D)`` to ``(size, D, *batch)``.
+        network: What it is in this call.
         element: How each element is mapped.
         event_shape: Shape of one event.
     """
 
-    def __init__(self, network: Weighted, element: Element, event_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, conditioner: MaskedConditioner, network: Weighted, element: Element, event_shape: tuple[int, ...]
+    ) -> None:
         super().__init__(event_shape, network.batch_shape)
-        self.network, self.element = network, element
+        self.conditioner, self.network, self.element = conditioner, network, element
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return _mapped(self.network.parts(x), self.element, x)
+        order, written = self._order, self.element.written
+        back = None if order is None else self.conditioner.places
+        return moved(self.network, Move(order, order, back, self.element.forward, written and written[0]), x)
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        if torch._C._functorch.is_functorch_wrapped_tensor(y) or torch.compiler.is_compiling():
-            return self._iterate(y)
         batch = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
-        if batch.numel() == 0:
-            return self._iterate(y)
-        y = y.expand(*batch, -1)
-        rows = y.reshape(-1, y.shape[-1])
-        network = _with_rows(self.network, batch)
-        tensors = [rows, *(part for layer in network.layers for part in layer)]
-        tensors += [] if network.projected is None else [network.projected]
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            x, log_det = _Inverse.apply(network, self.element, *tensors)
+        y = y.expand(*batch, y.shape[-1]).reshape(batch.numel(), y.shape[-1]).T  # (D, N)
+        network, order = self.network.for_rows(batch), self._order
+        if order is None:
+            x, log_det = self._inverse(network, y)
         else:
-            x, log_slope, _ = _solve(network, self.element, rows)
-            log_det = log_slope.sum(0)
-        return x.reshape(y.shape), log_det.reshape(batch)
+            x, log_det = self._inverse(network, y.index_select(0, order))
+            x = x.index_select(0, self.conditioner.places)
+        return x.T.reshape(*batch, len(x)), log_det.reshape(batch)
 
-    def _iterate(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def _order(self) -> Tensor | None:
+        return None if self.conditioner.is_sorted else self.conditioner.order
+
+    def _inverse(self, network: Weighted, y: Tensor) -> tuple[Tensor, Tensor]:
+        """From ``(D, N)``, sorted by level, to the same and the log-determinants."""
+        tensors = [y, *network.tensors] if network.projected is None else [y, network.projected, *network.tensors]
+        if y.numel() == 0 or is_functional(tensors):
+            return self._iterate(network, y)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return _Inverse.apply(self.conditioner, network, self.element, y, network.projected, *network.tensors)
+        x, log_slope, _ = _solve(self.conditioner, network, self.element, y)
+        return x, log_slope.sum(0)
+
+    def _iterate(self, network: Weighted, y: Tensor) -> tuple[Tensor, Tensor]:
         """As many full passes as there are levels, each of which makes one more level exact."""
-        x = y
-        for _ in self.network.network.levels:
-            parameters = self.network(x, dropout=False)
-            x, log_slope = self.element.inverse(parameters, feature_major(y, parameters.shape[2:]))
-            x = x.movedim(0, -1)
+        x, log_slope = y, torch.zeros_like(y)
+        for _ in self.conditioner.levels:
+            x, log_slope = self.element.inverse(network(x.T), y)
         return x, log_slope.sum(0)
 
 
-def _mapped(parts: Iterable[tuple[slice, Tensor]], element: Element, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Elements mapped with the parameters of some features after the other, which keeps the vectors in the cache."""
-    values, total = [], 0.0
-    for features, parameters in parts:
-        value, log_slope = element.forward(parameters, feature_major(x[..., features], parameters.shape[2:]))
-        values.append(value)
-        total = total + log_slope.sum(0)
-    y = torch.cat(values) if len(values) > 1 else values[0]
-    return y.movedim(0, -1), total
-
-
-def _with_rows(network: Weighted, batch: torch.Size) -> Weighted:
-    if network.projected is None:
-        return network
-    projected = network.projected.expand(*batch, -1).reshape(-1, network.projected.shape[-1])
-    return Weighted(network.network, network.layers, projected)
-
-
 @torch.no_grad()
-def _solve(network: Weighted, element: Element, y: Tensor) -> tuple[Tensor, Tensor, Sweep]:
-    """The inverse ``(N, D)`` with its log-slopes ``(D, N)``, and a sweep that holds the solution."""
-    sweep = network.sweep(len(y))
-    if len(network.network.levels) >= _MANY and (found := _guess(network, element, y)) is not None:
+def _solve(
+    conditioner: MaskedConditioner, network: Weighted, element: Element, y: Tensor
+) -> tuple[Tensor, Tensor, Sweep]:
+    """The inverse ``(D, N)`` with its log-slopes, and a sweep that holds the solution."""
+    sweep = conditioner.sweep(network, y.shape[1])
+    if len(conditioner.levels) >= _MANY and (found := _guess(conditioner, network, element, y)) is not None:
         sweep.fill(found[0])
         return *found, sweep
-    sorted_y = y.T[sweep.order]
-    log_slope = torch.empty_like(sorted_y)
+    log_slope = torch.empty_like(y)
 
     def solve(parameters: Tensor, features: slice) -> Tensor:
-        x, log_slope[features] = element.inverse(parameters, sorted_y[features])
+        x, log_slope[features] = element.inverse(parameters, y[features])
         return x
 
-    x = sweep.forward(solve)
-    return _unsorted(x, sweep).T, _unsorted(log_slope, sweep), sweep
+    return sweep.forward(solve), log_slope, sweep
 
 
-def _guess(network: Weighted, element: Element, y: Tensor) -> tuple[Tensor, Tensor] | None:
+def _guess(
+    conditioner: MaskedConditioner, network: Weighted, element: Element, y: Tensor
+) -> tuple[Tensor, Tensor] | None:
     """The inverse by fixed-point iteration of all levels at once, or ``None`` if it does not settle soon.
 
     Each pass makes at least one more level exact; where elements depend little on those far before them, a few passes
     settle all. The last pass changes nothing beyond rounding.
     """
     x, tolerance = y, 16 * torch.finfo(y.dtype).eps
-    for _ in range(len(network.network.levels) // 6):
-        new, log_slope = element.inverse(network(x, dropout=False), y.T)
-        new = new.T
+    for _ in range(len(conditioner.levels) // 6):
+        new, log_slope = element.inverse(network(x.T), y)
         settled = ((new - x).abs() <= tolerance * (1 + new.abs())) | new.isnan()
         x = new
         if bool(settled.all()):
@@ -132,44 +126,39 @@ def _guess(network: Weighted, element: Element, y: Tensor) -> tuple[Tensor, Tens
     return None
 
 
-def _unsorted(value: Tensor, sweep: Sweep) -> Tensor:
-    return torch.empty_like(value).index_copy_(0, sweep.order, value)
-
-
 class _Inverse(Function):
     """The inverse and its log-determinant, with implicit gradients."""
 
     @staticmethod
-    def forward(ctx: Any, network: Weighted, element: Element, y: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        x, log_slope, sweep = _solve(network, element, y)
-        ctx.network, ctx.element, ctx.sweep = network.network, element, sweep
-        ctx.save_for_backward(x, *tensors)
+    def forward(
+        ctx: Any,
+        conditioner: MaskedConditioner,
+        network: Weighted,
+        element: Element,
+        y: Tensor,
+        projected: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        x, log_slope, sweep = _solve(conditioner, network, element, y)
+        ctx.network, ctx.element, ctx.sweep = network, element, sweep
+        ctx.save_for_backward(x, projected, *tensors)
         return x, log_slope.sum(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_x: Tensor, g_log: Tensor) -> tuple:
-        x, *tensors = ctx.saved_tensors
-        sweep = ctx.sweep
         with torch.enable_grad():
-            x, *tensors = [tensor.detach().requires_grad_() for tensor in (x, *tensors)]
-            parameters = _rebuilt(ctx.network, tensors)(x, dropout=False)  # (size, D, N)
-            y, log_slope = ctx.element.forward(parameters, x.T.contiguous())
+            inputs = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+            x, projected, *tensors = inputs
+            parameters = ctx.network.given(tensors, projected)(x.T)  # (size, D, N)
+            y, log_slope = ctx.element.forward(parameters, x)
+        by_log = -g_log.expand_as(log_slope)
         (pull,) = torch.autograd.grad(y, parameters, torch.ones_like(y), retain_graph=True)
-        (by_x,) = torch.autograd.grad(log_slope, x, -g_log.expand_as(log_slope), retain_graph=True)
-        gradient = (g_x + by_x).T[sweep.order]
-        slope = log_slope.detach().exp()[sweep.order]
-        solution = _unsorted(sweep.transposed_solve(gradient, slope, pull[:, sweep.order]), sweep)
-        into = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad[3:], strict=True) if needed]
-        found = iter(
-            torch.autograd.grad((y, log_slope), into, (-solution, -g_log.expand_as(log_slope)), allow_unused=True)
-            if into
-            else ()
-        )
-        return None, None, solution.T, *(next(found) if needed else None for needed in ctx.needs_input_grad[3:])
-
-
-def _rebuilt(network: MaskedConditioner, tensors: list[Tensor]) -> Weighted:
-    count = 2 * len(network.layers) + 2
-    layers = list(zip(tensors[0:count:2], tensors[1:count:2], strict=True))
-    return Weighted(network, layers, tensors[count] if len(tensors) > count else None)
+        (by_x,) = torch.autograd.grad(log_slope, x, by_log, retain_graph=True)
+        solution = ctx.sweep.transposed_solve(g_x + by_x, log_slope.detach().exp(), pull)
+        needed = [index for index, need in enumerate(ctx.needs_input_grad[4:], 1) if need]
+        found = torch.autograd.grad(
+            (y, log_slope), [inputs[index] for index in needed], (-solution, by_log), allow_unused=True
+        ) if needed else ()  # fmt: skip
+        by_input = dict(zip(needed, found, strict=True))
+        return None, None, None, solution, *(by_input.get(index) for index in range(1, len(inputs)))

@@ -28,29 +28,44 @@ class Compose(Transform):
 
     def __init__(self, parts: Iterable[transforms.Transform], *, event_dim: int = 0) -> None:
         self.parts = tuple(parts)
-        batch_shapes = (part.batch_shape for part in self.parts if isinstance(part, Transform))
-        super().__init__(_domain_event_dim(self.parts, event_dim), torch.broadcast_shapes((), *batch_shapes))
+        batch_shapes = {part.batch_shape for part in self.parts if isinstance(part, Transform)} - {torch.Size()}
+        batch_shape = torch.broadcast_shapes(*batch_shapes) if batch_shapes else torch.Size()
+        self._dims = [_event_dims(part) for part in self.parts]
+        super().__init__(_domain_event_dim(self._dims, event_dim), batch_shape)
+        self.costly_log_det = any(getattr(part, "costly_log_det", False) for part in self.parts)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        event_dim, total = self.event_dim, 0.0
-        for part in self.parts:
+        event_dim, total = self.event_dim, None
+        for part, (before, after) in zip(self.parts, self._dims, strict=True):
             x, log_det = forward_and_log_det(part, x)
-            total = total + _sum_rightmost(log_det, event_dim - part.domain.event_dim)
-            event_dim += part.codomain.event_dim - part.domain.event_dim
+            log_det = _sum_rightmost(log_det, event_dim - before)
+            total = log_det if total is None else total + log_det
+            event_dim += after - before
         return x, _filled(total, x, event_dim)
 
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        event_dim, total = self.codomain_event_dim, 0.0
-        for part in reversed(self.parts):
+        event_dim, total = self.codomain_event_dim, None
+        for part, (before, after) in zip(reversed(self.parts), reversed(self._dims), strict=True):
             y, log_det = inverse_and_log_det(part, y)
-            total = total + _sum_rightmost(log_det, event_dim - part.codomain.event_dim)
-            event_dim += part.domain.event_dim - part.codomain.event_dim
+            log_det = _sum_rightmost(log_det, event_dim - after)
+            total = log_det if total is None else total + log_det
+            event_dim += before - after
         return y, _filled(total, y, event_dim)
+
+    def _call(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            y = part.inv(y)
+        return y
 
     @property
     def codomain_event_dim(self) -> int:
         """How many rightmost dimensions one event has after the last part."""
-        return self.event_dim + sum(part.codomain.event_dim - part.domain.event_dim for part in self.parts)
+        return self.event_dim + sum(after - before for before, after in self._dims)
 
     @property
     def domain(self) -> constraints.Constraint:
@@ -83,10 +98,17 @@ def widened(constraint: constraints.Constraint, event_dim: int) -> constraints.C
     return constraints.independent(constraint, missing)
 
 
-def _domain_event_dim(parts: tuple[transforms.Transform, ...], least: int) -> int:
+def _event_dims(part: transforms.Transform) -> tuple[int, int]:
+    """How many dimensions an event has before and after a part."""
+    if isinstance(part, Transform):
+        return part.event_dims
+    return part.domain.event_dim, part.codomain.event_dim
+
+
+def _domain_event_dim(dims: list[tuple[int, int]], least: int) -> int:
     needed = 0
-    for part in reversed(parts):
-        needed = max(part.domain.event_dim, needed + part.domain.event_dim - part.codomain.event_dim)
+    for before, after in reversed(dims):
+        needed = max(before, needed + before - after)
     return max(least, needed)
 
 
@@ -94,6 +116,6 @@ def _sum_rightmost(value: Tensor, dims: int) -> Tensor:
     return value.flatten(-dims).sum(-1) if dims > 0 else value
 
 
-def _filled(total: Tensor | float, value: Tensor, event_dim: int) -> Tensor:
+def _filled(total: Tensor | None, value: Tensor, event_dim: int) -> Tensor:
     batch = value.shape[: value.dim() - event_dim]
-    return total.expand(batch) if isinstance(total, Tensor) else value.new_full(batch, total)
+    return value.new_zeros(batch) if total is None else total.expand(batch)

@@ -115,6 +115,8 @@ class TransformedDistribution(dist.TransformedDistribution):
         return value, _log_prob(self.base_dist, noise) - log_det
 
     def _draw(self, noise: Tensor) -> Tensor:
+        if self._transform.costly_log_det:  # most draws are never scored
+            return self._transform(noise)
         value, log_det = self._transform.forward_and_log_det(noise)
         self._memory = None if _untracked(value) else _Memory(value, noise, log_det, self._parameters)
         return value
@@ -124,14 +126,16 @@ class TransformedDistribution(dist.TransformedDistribution):
         size = value.detach().abs()
         size = size.flatten(-event_dim).sum(-1) if event_dim else size
         inside = size < torch.inf  # neither NaN nor infinite
-        filling: Tensor | float = 0.0
-        if value.numel() and not _is_real(self.support):
-            inside = inside & self.support.check(value.detach())
-            filling = biject_to(self.support)(value.new_zeros(self.event_shape))
+        if value.numel() == 0 or _is_real(self.support):
+            return torch.where(inside, self._score_inside(value.nan_to_num(0.0, 0.0, 0.0)), -size)
+        inside = inside & self.support.check(value.detach())
+        filling = biject_to(self.support)(value.new_zeros(self.event_shape))
         safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), value, filling)
-        noise, log_det = self._transform.inverse_and_log_det(safe)
-        log_prob = _log_prob(self.base_dist, noise) + log_det
-        return torch.where(inside, log_prob, torch.where(size.isnan(), torch.nan, -torch.inf))
+        return torch.where(inside, self._score_inside(safe), torch.where(size.isnan(), torch.nan, -torch.inf))
+
+    def _score_inside(self, value: Tensor) -> Tensor:
+        noise, log_det = self._transform.inverse_and_log_det(value)
+        return _log_prob(self.base_dist, noise) + log_det
 
     def _validate_sample(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .fused import fused
-from .spline import spline_forward, spline_inverse
+from .fused import Written, fused
+from .spline import written
 
 
 class Element(ABC):
@@ -23,6 +23,11 @@ class Element(ABC):
     @abstractmethod
     def size(self) -> int:
         """How many parameters each number takes."""
+
+    @property
+    def written(self) -> tuple[Written, Written] | None:
+        """:meth:`forward` and :meth:`inverse` with their backward passes written out, if they are."""
+        return None
 
     @abstractmethod
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,29 +49,44 @@ class Affine(Element):
     log_scale_bound: float = 3.0
     size: int = 2
 
+    @property
+    def written(self) -> tuple[Written, Written]:
+        return (
+            Written(self._evaluate, self._gradients),
+            Written(self._evaluate_inverse, self._gradients_of_inverse),
+        )
+
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return fused(parameters, x, self._evaluate, self._gradients)
+        return fused(parameters, x, self.written[0])
 
     def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return fused(parameters, y, self._evaluate_inverse, self._gradients_of_inverse)
+        return fused(parameters, y, self.written[1])
+
+    def _clip(self, raw: Tensor) -> Tensor:
+        return raw.abs().mul_(1 / self.log_scale_bound).add_(1)
 
     def _evaluate(self, parameters: Tensor, x: Tensor) -> tuple:
         shift, raw = parameters
-        clip = raw.abs().div_(self.log_scale_bound).add_(1)
+        clip = self._clip(raw)
         log_scale = raw / clip
         scale = log_scale.exp()
-        return torch.addcmul(shift, scale, x), log_scale, (x * scale, scale, clip)
+        scaled = scale * x
+        return scaled + shift, log_scale, (scaled, scale, clip)
 
     def _gradients(self, saved: tuple, g_y: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
         scaled, scale, clip = saved
-        return torch.stack((g_y, torch.addcmul(g_log, g_y, scaled).div_(clip).div_(clip))), g_y * scale
+        gradient = g_y.new_empty(2, *g_y.shape)
+        gradient[0] = g_y
+        torch.addcmul(g_log, g_y, scaled, out=gradient[1])
+        gradient[1].div_(clip).div_(clip)
+        return gradient, g_y * scale
 
     def _evaluate_inverse(self, parameters: Tensor, y: Tensor) -> tuple:
         shift, raw = parameters
-        clip = raw.abs().div_(self.log_scale_bound).add_(1)
-        log_scale = -raw / clip
+        clip = self._clip(raw)
+        log_scale = (-raw).div_(clip)
         scale = log_scale.exp()
-        x = (y - shift) * scale
+        x = (y - shift).mul_(scale)
         return x, log_scale, (x + 0, scale, clip)
 
     def _gradients_of_inverse(self, saved: tuple, g_x: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,8 +120,12 @@ class Spline(Element):
     def size(self) -> int:
         return 3 * self.bins - 1
 
+    @property
+    def written(self) -> tuple[Written, Written]:
+        return written(self.bound)
+
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return spline_forward(parameters, x, self.bound)
+        return fused(parameters, x, self.written[0])
 
     def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return spline_inverse(parameters, y, self.bound)
+        return fused(parameters, y, self.written[1])

@@ -8,7 +8,7 @@ second derivative is asked for, the backward pass differentiates the forward pas
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,24 +18,29 @@ Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]
 Gradients = Callable[[tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def fused(parameters: Tensor, x: Tensor, evaluate: Evaluate, gradients: Gradients) -> tuple[Tensor, Tensor]:
-    """A map of each number with parameters of its own, and the logarithm of its slope.
+class Written(NamedTuple):
+    """A map of each number with parameters of its own, its backward pass written out.
 
     Args:
-        parameters: Shape ``(size, *x.shape)``.
-        x: Where to evaluate.
         evaluate: From parameters ``(size, N)`` and ``x`` ``(N,)`` to value, log-slope and what ``gradients`` needs, by
             differentiable operations.
         gradients: From that and the gradients of value and log-slope to those of parameters and ``x``.
     """
+
+    evaluate: Evaluate
+    gradients: Gradients
+
+
+def fused(parameters: Tensor, x: Tensor, written: Written) -> tuple[Tensor, Tensor]:
+    """The value of a written map and the logarithm of its slope, for parameters of shape ``(size, *x.shape)``."""
     if x.numel() == 0:
         empty = x + parameters.sum(0)
         return empty, empty
     flat = parameters.reshape(len(parameters), -1), x.reshape(-1)
     if not torch.compiler.is_compiling() and torch.is_grad_enabled() and any(part.requires_grad for part in flat):
-        value, log_slope = _Fused.apply(*flat, evaluate, gradients)[:2]
+        value, log_slope = _Fused.apply(*flat, *written)[:2]
     else:
-        value, log_slope, _ = evaluate(*flat)
+        value, log_slope, _ = written.evaluate(*flat)
     return value.reshape(x.shape), log_slope.reshape(x.shape)
 
 

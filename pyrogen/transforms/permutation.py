@@ -39,6 +39,25 @@ class Flip(VectorTransform):
         return self.forward_vector(y)
 
 
+class Rotate(VectorTransform):
+    r"""The linear map :math:`y = Q x` with an orthogonal matrix; the log-determinant is zero, the inverse :math:`Q^T`.
+
+    Args:
+        matrix: :math:`Q`, shape ``(D, D)``.
+        event_shape: Shape of one event, of ``D`` elements.
+    """
+
+    def __init__(self, matrix: Tensor, event_shape: tuple[int, ...]) -> None:
+        super().__init__(event_shape)
+        self.matrix = matrix
+
+    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ self.matrix.T, x.new_zeros(x.shape[:-1])
+
+    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y @ self.matrix, y.new_zeros(y.shape[:-1])
+
+
 class Triangular(VectorTransform):
     r"""The linear map :math:`y = L (U x) + b`, its determinant the product of the diagonal of :math:`U`.
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .fused import fused
+from .fused import Written, fused
 
 LARGEST_RATIO = 100.0
 """Of the sizes of two bins."""
@@ -52,17 +52,21 @@ def spline_forward(parameters: Tensor, x: Tensor, bound: float) -> tuple[Tensor,
     Shape:
         ``parameters`` ``(3 K - 1, *x.shape)``; both results have the shape of ``x``.
     """
-    return _apply(parameters, x, bound, False)
+    return fused(parameters, x, written(bound)[0])
 
 
 def spline_inverse(parameters: Tensor, y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """The inverse spline and the logarithm of *its* slope, element by element; shapes as for :func:`spline_forward`."""
-    return _apply(parameters, y, bound, True)
+    return fused(parameters, y, written(bound)[1])
 
 
-def _apply(parameters: Tensor, x: Tensor, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
-    evaluate = partial(_evaluate, bound=bound, inverse=inverse)
-    return fused(parameters, x, evaluate, partial(_gradients, bound=bound, inverse=inverse))
+def written(bound: float) -> tuple[Written, Written]:
+    """The spline and its inverse, backward passes written out."""
+    forward, inverse = ({"bound": bound, "inverse": inverse} for inverse in (False, True))
+    return (
+        Written(partial(_evaluate, **forward), partial(_gradients, **forward)),
+        Written(partial(_evaluate, **inverse), partial(_gradients, **inverse)),
+    )
 
 
 class _Place(NamedTuple):

@@ -26,6 +26,8 @@ class Transform(transforms.Transform):
 
     bijective = True
     event_dim: int = 0  # an attribute, where torch has a property
+    costly_log_det: bool = False
+    """Whether the value alone is much cheaper than value and log-determinant."""
 
     def __init__(self, event_dim: int, batch_shape: torch.Size = torch.Size()) -> None:
         super().__init__(cache_size=0)
@@ -39,6 +41,11 @@ class Transform(transforms.Transform):
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse map and *its* log-determinant, minus that of the forward map (nats)."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse pass")
+
+    @property
+    def event_dims(self) -> tuple[int, int]:
+        """How many dimensions an event has before and after."""
+        return self.domain.event_dim, self.codomain.event_dim
 
     @property
     def domain(self) -> constraints.Constraint:
@@ -76,7 +83,7 @@ class Inverse(Transform):
     """The inverse of a :class:`Transform`, itself a :class:`Transform`."""
 
     def __init__(self, transform: Transform) -> None:
-        super().__init__(transform.codomain.event_dim, transform.batch_shape)
+        super().__init__(transform.event_dims[1], transform.batch_shape)
         self.transform = transform
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +91,10 @@ class Inverse(Transform):
 
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.transform.forward_and_log_det(y)
+
+    @property
+    def event_dims(self) -> tuple[int, int]:
+        return self.transform.event_dims[::-1]
 
     @property
     def domain(self) -> constraints.Constraint:
@@ -128,4 +139,6 @@ def _broadcast_batch(shape: torch.Size, event_dim: int, batch_shape: torch.Size)
     cut = len(shape) - event_dim
     if cut < 0:
         raise ValueError(f"`shape` must have at least {event_dim} dimensions, got {tuple(shape)}")
+    if not batch_shape:
+        return torch.Size(shape)
     return torch.broadcast_shapes(shape[:cut], batch_shape) + shape[cut:]

@@ -24,6 +24,10 @@ class VectorTransform(Transform):
         super().__init__(len(event_shape), batch_shape)
         self.event_shape = torch.Size(event_shape)
 
+    @property
+    def event_dims(self) -> tuple[int, int]:
+        return self.event_dim, self.event_dim
+
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` of shape ``(*batch, D)`` and the log-determinant of shape ``batch``, from ``x`` like ``y``."""
         raise NotImplementedError(f"{type(self).__name__} has no forward pass")

@@ -20,16 +20,25 @@ RECIPES = {
         *shapes, fast_sampling=True, **SMALL, **more
     ),
     "neural_autoregressive": lambda *shapes, **more: flows.neural_autoregressive(*shapes, **SMALL, units=4, **more),
+    "block_neural_autoregressive": lambda *shapes, **more: flows.block_neural_autoregressive(
+        *shapes, layers=1, hidden=(4,), **more
+    ),
+    "inverse_block_neural_autoregressive": lambda *shapes, **more: flows.block_neural_autoregressive(
+        *shapes, layers=1, hidden=(4,), fast_sampling=True, **more
+    ),
 }
 CLASSIC = {
     "planar": lambda: flows.planar((2,), layers=2),
     "radial": lambda: flows.radial((2,), layers=2),
     "sylvester": lambda: flows.sylvester((2,), layers=2),
+    "rotation": lambda: flows.Flow(
+        [*flows.affine_coupling((2,), **SMALL).bijections, flows.Rotation((2,))], event_shape=(2,)
+    ),
     "student": lambda: flows.affine_coupling((2,), base=flows.StudentT((2,)), **SMALL),
     "mixture": lambda: flows.spline_coupling((2,), base=flows.Mixture((2,), components=3), **SMALL),
     "interval": lambda: flows.spline_coupling((2,), interval=(0.0, 1.0), **SMALL),
 }
-SLOW = ("neural_autoregressive", "inverse_spline_autoregressive")
+SLOW = ("neural_autoregressive", "inverse_spline_autoregressive", "inverse_block_neural_autoregressive")
 
 
 def recipes():

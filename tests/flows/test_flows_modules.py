@@ -73,6 +73,22 @@ def test_reorder_and_its_errors():
         flows.Reorder([0, 0, 1], event_shape=(3,))
 
 
+def test_rotation_is_orthogonal_and_starts_as_the_identity():
+    layer = flows.Rotation((2, 2)).double()
+    x = torch.randn(5, 2, 2).double()
+    assert torch.allclose(layer()(x), x)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        layer.entries.normal_()
+    y, log_det = layer().forward_and_log_det(x)
+    assert not torch.allclose(y, x, atol=0.1)
+    matrix = torch.stack([layer()(row.reshape(2, 2)).flatten() for row in torch.eye(4).double()])
+    assert torch.allclose(matrix @ matrix.T, torch.eye(4).double(), atol=1e-12)
+    assert torch.allclose(matrix.det(), torch.ones(()).double())  # no reflection
+    assert not log_det.any()
+    assert torch.allclose(layer().inv(y), x)
+
+
 @pytest.mark.parametrize("recipe", [flows.affine_autoregressive, flows.spline_autoregressive])
 def test_dependence_is_kept(recipe):
     dependence = ((0, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0), (0, 1, 1, 0))
@@ -101,6 +117,11 @@ def test_sweep_equals_iteration_with_gradients(recipe):
     z, context = torch.randn(3, 4).double().requires_grad_(), torch.randn(3, 2).double().requires_grad_()
     layer = flow.bijections[0](context).transform
 
+    def iterate(y):
+        order = layer.conditioner.order
+        x, log_det = layer._iterate(layer.network, y.T[order])
+        return x[order.argsort()].T, log_det
+
     def answer(method):
         x, log_det = method(z)
         total = (x.sin().sum() + (log_det**2).sum(),)
@@ -110,7 +131,7 @@ def test_sweep_equals_iteration_with_gradients(recipe):
             *torch.autograd.grad(total, (z, context, *flow.bijections[0].parameters()), retain_graph=True),
         )
 
-    for first, second in zip(answer(layer.inverse_vector), answer(layer._iterate), strict=True):
+    for first, second in zip(answer(layer.inverse_vector), answer(iterate), strict=True):
         assert torch.allclose(first, second, atol=1e-9)
     assert torch.autograd.gradcheck(lambda z, c: flow.bijections[0](c).forward_and_log_det(z), (z, context))
 
@@ -139,6 +160,19 @@ def test_iterating_all_levels_and_going_level_by_level_agree(recipe, scale, monk
     monkeypatch.setattr(module, "_MANY", 1000)
     for one, other in zip(first, answer(), strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("fast_sampling", [False, True])
+def test_block_neural_layers_depend_on_elements_before_only(fast_sampling):
+    torch.manual_seed(0)
+    flow = flows.block_neural_autoregressive((5,), layers=1, hidden=(4, 3), fast_sampling=fast_sampling, mixing=False)
+    layer = flow.double().bijections[0]
+    transform = layer() if fast_sampling else layer().inv
+    jacobian = torch.autograd.functional.jacobian(transform, torch.randn(5).double())[layer.order][:, layer.order]
+    assert torch.equal(jacobian != 0, torch.ones(5, 5).tril().bool())
+    assert (jacobian.diagonal() > 0).all()
+    with pytest.raises(ValueError, match="`hidden`"):
+        flows.block_neural_autoregressive((2,), hidden=())
 
 
 def test_labels_are_checked():
@@ -217,10 +251,14 @@ class TestForeign:
             def forward(self, context):
                 return Shift(self.layer(context))
 
+        class Base(nn.Module):
+            def forward(self, context):
+                return dist.Normal(torch.zeros(2), 1.0).to_event(1)
+
         class Peer(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.transform = Lazy()
+                self.transform, self.base = Lazy(), Base()
 
         peer = Peer()
         flow = flows.from_zuko(peer, event_shape=(2,), context_shape=(3,))

@@ -15,6 +15,9 @@ MAKERS = {
         shape, fast_sampling=True, **SMALL, **more
     ),
     "neural_autoregressive": lambda shape, **more: flows.neural_autoregressive(shape, **SMALL, units=4, **more),
+    "block_neural_autoregressive": lambda shape, **more: flows.block_neural_autoregressive(
+        shape, layers=2, hidden=(6, 6), **more
+    ),
     "planar": lambda shape: flows.planar(shape, layers=6),
     "radial": lambda shape: flows.radial(shape, layers=6),
     "sylvester": lambda shape: flows.sylvester(shape, layers=4, rank=2),

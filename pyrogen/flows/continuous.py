@@ -1,0 +1,153 @@
+r"""Continuous flows: a velocity network, followed from noise to data.
+
+In place of a chain of layers there is one velocity :math:`v(x, t, c)`, and the bijection is the solution of
+:math:`dx / dt = v` from noise at :math:`t = 1` to data at :math:`t = 0`; see :mod:`pyrogen.transforms.ode`. It is
+trained by flow matching, without solving anything, or by likelihood.
+
+A density needs the divergence of the velocity. The network here has one in closed form, at the price of a random
+estimate; see :mod:`pyrogen.networks.velocity`.
+
+References:
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud 2019, "FFJORD: Free-form continuous dynamics for scalable
+    reversible generative models", https://arxiv.org/abs/1810.01367
+    Lipman, Chen, Ben-Hamu, Nickel and Le 2023, "Flow matching for generative modeling",
+    https://arxiv.org/abs/2210.02747
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.core.matching import FlowMatching
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.recipe import recipe
+from pyrogen.core.shapes import Context, ContextShape, Shape, as_shape, context_batch_shape
+from pyrogen.networks.velocity import VelocityNetwork
+from pyrogen.numerics.ode import Adaptive, Solver
+from pyrogen.numerics.trace import ExactTrace, Trace
+from pyrogen.transforms.distribution import TransformedDistribution
+from pyrogen.transforms.ode import ODE
+
+from .bases import StandardNormal
+from .building import _context
+from .linear import Standardize
+from .model import embedded
+
+
+class ContinuousFlow(DistributionModule):
+    """Standard normal noise carried to data by a velocity.
+
+    Args:
+        velocity: Called as ``velocity(x, t, context)`` with rows ``(N, *event_shape)``, times ``(N,)`` and (embedded)
+            contexts of ``N`` rows or ``None``. If its ``has_divergence`` is true, ``velocity_and_divergence`` of the
+            same arguments is used for exact traces.
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
+        embedding: A network from the context, one batch dimension in front, to what the velocity takes.
+        standardize: Whether the first batch in training sets mean and scale of the data.
+        solver: Chooses the steps of draws and densities; see :class:`~pyrogen.numerics.ode.Adaptive`.
+        trace: How the divergence is found where there is no closed form.
+
+    Example:
+        >>> flow = ContinuousFlow(VelocityNetwork((3,)), event_shape=(3,))
+        >>> flow().log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    density = "estimate"
+
+    def __init__(
+        self,
+        velocity: nn.Module,
+        *,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        embedding: nn.Module | None = None,
+        standardize: bool = True,
+        solver: Solver = Adaptive(),
+        trace: Trace = ExactTrace(),
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        self.velocity, self.embedding = velocity, embedding
+        self.base = StandardNormal(self.event_shape)
+        self.standardize = Standardize(self.event_shape) if standardize else None
+        self.solver, self.trace = solver, trace
+
+    def forward(self, context: Context = None) -> TransformedDistribution:
+        closed = getattr(self.velocity, "has_divergence", False)
+        flow = ODE(
+            self.velocity,
+            self.event_shape,
+            context=embedded(context, self.context_shape, self.embedding),
+            batch_shape=context_batch_shape(context, self.context_shape),
+            divergence=self.velocity.velocity_and_divergence if closed else None,
+            solver=self.solver,
+            trace=self.trace,
+            parameters=self.velocity.parameters(),
+        )
+        transforms = [flow] if self.standardize is None else [flow, self.standardize()]
+        return TransformedDistribution(self.base(), transforms, parameters=self.parameters)
+
+    def objective(self) -> FlowMatching:
+        """Flow matching; ``MaximumLikelihood(flow)`` trains too, at a hundred times the cost of a step."""
+        return FlowMatching(self)
+
+    def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The data, standardised, and as many draws of noise."""
+        if self.standardize is not None:
+            x = self.standardize().inverse_and_log_det(x)[0]
+        return x, torch.randn_like(x)
+
+    def slopes(self, data: Tensor, noise: Tensor, t: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        """The velocity at time ``t`` on the straight line from data to noise, and that of the line."""
+        share = t.reshape(t.shape + (1,) * len(self.event_shape))
+        shared = embedded(context, self.context_shape, self.embedding)
+        return self.velocity((1 - share) * data + share * noise, t, shared), noise - data
+
+
+@recipe
+def continuous(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    hidden: Sequence[int] = (128, 128),
+    classes: int | None = None,
+    standardize: bool = True,
+    tolerance: float = 1e-5,
+) -> ContinuousFlow:
+    """A continuous flow: a velocity network, trained by flow matching or by likelihood.
+
+    Args:
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
+        hidden: Sizes of the hidden layers. With one or two of them an exact density costs no more than an estimate.
+        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
+        standardize: Whether the first batch in training sets mean and scale of the data.
+        tolerance: Of one step of the solver.
+
+    Raises:
+        ValueError: both ``classes`` and ``context_shape`` are given, ``hidden`` is empty or ``tolerance`` not positive.
+
+    References:
+        Grathwohl et al. 2019, "FFJORD: Free-form continuous dynamics for scalable reversible generative models",
+        https://arxiv.org/abs/1810.01367
+        Lipman et al. 2023, "Flow matching for generative modeling", https://arxiv.org/abs/2210.02747
+
+    Example:
+        >>> flow = continuous((2,), hidden=(32, 32))
+        >>> flow().sample((5,)).shape
+        torch.Size([5, 2])
+    """
+    event_shape = as_shape(event_shape, "event_shape")
+    context_shape, embedding, width = _context(context_shape, classes)
+    return ContinuousFlow(
+        VelocityNetwork(event_shape, hidden=hidden, context=width),
+        event_shape=event_shape,
+        context_shape=context_shape,
+        embedding=embedding,
+        standardize=standardize,
+        solver=Adaptive(tolerance),
+    )

@@ -1,0 +1,124 @@
+r"""Block neural autoregressive transforms: one masked network whose blocks on the diagonal are positive.
+
+Each of ``D`` elements owns a few units in every layer. A unit sees those of its own element through positive weights
+and those of elements before it through any, so :math:`f_i(x)` increases in :math:`x_i` and depends on
+:math:`x_{\le i}` only. The slope :math:`\partial f_i / \partial x_i` is the product of the positive blocks and the
+slopes of the nonlinearities along one element.
+
+The units are bounded, so :math:`f` alone does not reach all of the real line, and its "density" lacks the mass it does
+not reach. Mixed with the identity,
+
+.. math:: y_i = (1 - \alpha_i)\, x_i + \alpha_i\, f_i(x), \qquad 0 < \alpha_i < 1,
+
+it does: every slope is at least :math:`1 - \alpha_i`, tails are straight, and :math:`y_i` runs over the real line.
+
+References:
+    De Cao, Aziz and Titov 2019, "Block neural autoregressive flow", https://arxiv.org/abs/1904.04676
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .monotone import invert
+from .vector import VectorTransform
+
+
+class BlockLayer(NamedTuple):
+    """The weights of one layer, from ``I`` to ``O`` units for each of ``D`` elements.
+
+    Args:
+        diagonal: Positive weights within an element, ``(D, O, I)``.
+        lower: Weights from the units of all elements, zero but for those before, ``(D, O, D * I)``.
+        bias: Shape ``(D, O, 1)``, or ``(D, O, N)`` with a context in it.
+    """
+
+    diagonal: Tensor
+    lower: Tensor
+    bias: Tensor
+
+
+class BlockNeural(VectorTransform):
+    r"""A block neural autoregressive transform of a (flattened) event of ``D`` elements.
+
+    Args:
+        layers: The network's; biases without a context's rows.
+        gate: :math:`\alpha`, shape ``(D,)``.
+        order: Which element comes when.
+        event_shape: Shape of one event.
+        projected: What a context adds to the first bias, ``(*batch, D, O)``.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[BlockLayer],
+        gate: Tensor,
+        order: Tensor,
+        event_shape: tuple[int, ...],
+        projected: Tensor | None = None,
+    ) -> None:
+        super().__init__(event_shape, torch.Size() if projected is None else projected.shape[:-2])
+        self.layers, self.gate, self.order, self.projected = layers, gate, order, projected
+
+    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows, layers, batch = self._rows(x)
+        below, slope = rows.unsqueeze(1), torch.ones_like(rows).unsqueeze(1)  # (D, units, N)
+        for layer in layers[:-1]:
+            inner = layer.diagonal @ below + layer.lower @ below.flatten(0, 1) + layer.bias
+            below = inner.tanh()
+            slope = layer.diagonal @ slope * (1 - below.square())
+        last = layers[-1]
+        value = (last.diagonal @ below + last.lower @ below.flatten(0, 1) + last.bias).squeeze(1)
+        value, log_slope = self._gated(rows, value, (last.diagonal @ slope).squeeze(1), self.gate.unsqueeze(1))
+        return self._events(value, batch), log_slope.sum(0).reshape(batch)
+
+    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Element by element, by root finding; units of the elements before are computed once."""
+        rows, layers, batch = self._rows(y)
+        found: list[Tensor] = []
+        total = torch.zeros_like(rows[0])
+        seen = [rows.new_zeros(len(rows), layer.diagonal.shape[2], rows.shape[1]) for layer in layers]
+        for place in range(len(rows)):
+            offsets = [layer.lower[place] @ units.flatten(0, 1) + layer.bias[place]
+                       for layer, units in zip(layers, seen, strict=True)]  # fmt: skip
+            x = invert(lambda x, at=place, to=offsets: self._element(layers, x, at, to)[:2], rows[place])
+            _, log_slope, units = self._element(layers, x, place, offsets)
+            here = torch.arange(len(rows), device=x.device).reshape(-1, 1, 1) == place
+            seen = [torch.where(here, new, old) for new, old in zip(units, seen, strict=True)]
+            found.append(x)
+            total = total - log_slope
+        return self._events(torch.stack(found), batch), total.reshape(batch)
+
+    def _element(
+        self, layers: Sequence[BlockLayer], x: Tensor, place: int, offsets: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Value and log-slope of one element ``(N,)``, and its units in each layer, what elements before add given."""
+        units, slope = [x.unsqueeze(0)], torch.ones_like(x).unsqueeze(0)
+        for layer, offset in zip(layers[:-1], offsets, strict=False):
+            units.append((layer.diagonal[place] @ units[-1] + offset).tanh())
+            slope = layer.diagonal[place] @ slope * (1 - units[-1].square())
+        last = layers[-1].diagonal[place]
+        value = (last @ units[-1] + offsets[-1]).squeeze(0)
+        return *self._gated(x, value, (last @ slope).squeeze(0), self.gate[place]), units
+
+    @staticmethod
+    def _gated(x: Tensor, value: Tensor, slope: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        return x + gate * (value - x), (1 + gate * (slope - 1)).log()
+
+    def _rows(self, x: Tensor) -> tuple[Tensor, list[BlockLayer], torch.Size]:
+        """Events as ``(D, N)`` in the transform's order, layers with the context in them, the batch dimensions."""
+        batch = torch.broadcast_shapes(x.shape[:-1], self.batch_shape)
+        rows = x.expand(*batch, x.shape[-1]).reshape(batch.numel(), x.shape[-1]).T.index_select(0, self.order)
+        first, *others = self.layers
+        if self.projected is not None:
+            units = first.bias.shape[:2]
+            projected = self.projected.expand(*batch, *units).reshape(batch.numel(), *units)
+            first = first._replace(bias=first.bias + projected.movedim(0, -1))
+        return rows, [first, *others], batch
+
+    def _events(self, rows: Tensor, batch: torch.Size) -> Tensor:
+        return rows.index_select(0, self.order.argsort()).T.reshape(*batch, len(rows))
