@@ -18,6 +18,7 @@ from . import (
 from .core.checkpoint import load, save
 from .core.chunks import log_prob
 from .core.density import density_of
+from .core.matching import FlowMatching
 from .core.module import BijectionModule, DistributionModule
 from .core.objective import Elbo, MaximumLikelihood
 from .core.parametric import Parametric
