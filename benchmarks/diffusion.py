@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--mixtures", type=int, default=5, help="how many mixtures the paired errors average over")
     parser.add_argument("--draws", type=int, default=8000)
     parser.add_argument("--evaluations", nargs="+", type=int, default=(5, 10, 20, 50))
+    parser.add_argument("--only", default="", help="samplers whose names contain this, or one of these between bars")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -92,7 +93,7 @@ def quality(options: argparse.Namespace) -> None:
         torch.manual_seed(seed)
         noise, exact = torch.randn(options.draws, 2, dtype=torch.float64), data.sample((options.draws,))
         floor.append(sliced_distance(data.sample((options.draws,)), exact, seed))
-        for name, draw in _samplers(data).items():
+        for name, draw in _samplers(data, options.only).items():
             for count in options.evaluations:
                 rows.setdefault(name, {}).setdefault(count, []).append(
                     sliced_distance(draw(noise, count)[0], exact, seed)
@@ -109,7 +110,7 @@ def paths(options: argparse.Namespace) -> None:
         torch.manual_seed(seed)
         noise = torch.randn(300, 16, dtype=torch.float64)
         exact: dict[float, Tensor] = {}
-        for name, draw in _samplers(data).items():
+        for name, draw in _samplers(data, options.only).items():
             if name == "pyrogen ancestral":
                 continue
             for count in options.evaluations:
@@ -126,15 +127,15 @@ def _exact_end(data: MixtureSameFamily, noise: Tensor, ratio: float) -> Tensor:
     return Adaptive(tolerance=1e-8)(GaussianMixtureDenoiser(data, VE(sigma_min=1e-5, sigma_max=ratio)), noise)
 
 
-def _samplers(data: MixtureSameFamily) -> dict[str, Callable[[Tensor, int], tuple[Tensor, float]]]:
+def _samplers(data: MixtureSameFamily, only: str = "") -> dict[str, Callable[[Tensor, int], tuple[Tensor, float]]]:
     """Each gives draws from noise at a number of evaluations, and the noise-to-signal ratio at which it began."""
     denoiser = GaussianMixtureDenoiser(data, RectifiedFlow())
 
     def ours(make: Callable[[int], Callable[..., Tensor]]) -> Callable[[Tensor, int], tuple[Tensor, float]]:
         return lambda noise, count: (make(count)(denoiser, noise), 1 / denoiser.schedule.start - 1)
 
-    found = {name: ours(make) for name, make in OURS.items()}
-    return found | {name: make(data) for name, make in PEERS.items()}
+    found = {name: ours(make) for name, make in OURS.items()} | {name: make(data) for name, make in PEERS.items()}
+    return {name: draw for name, draw in found.items() if any(part in name for part in only.split("|"))}
 
 
 def sliced_distance(x: Tensor, y: Tensor, seed: int, projections: int = 64) -> float:

@@ -227,10 +227,17 @@ class NetworkDenoiser(Denoiser):
         return ((1 - alpha * skip) / sigma) * x - (alpha * out / sigma) * self.output(x, t, scale, context)
 
     def output(self, x: Tensor, t: Tensor, scale: Tensor, context: Context = None) -> Tensor:
-        r"""What the network puts out for the input :math:`c_\text{in} x`."""
+        r"""What the network puts out for the input :math:`c_\text{in} x`.
+
+        Raises:
+            ValueError: it has another shape than ``x``.
+        """
         level = -self.schedule.log_snr(t) / 8
         batch = x.shape[: x.dim() - len(self.event_shape)]
-        return self.network(scale * x, level.expand(batch), context)
+        found = self.network(scale * x, level.expand(batch), context)
+        if found.shape != x.shape:
+            raise ValueError(f"the denoiser must keep the shape {tuple(x.shape)}, got {tuple(found.shape)}")
+        return found
 
 
 def _whitening(alpha: Tensor, sigma: Tensor) -> Tensor:

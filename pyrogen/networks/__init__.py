@@ -2,12 +2,14 @@
 
 from .attention import AnyOrderTransformer, CausalStack, CausalTransformer
 from .context import ContextEncoder
+from .convolution import ImageDecoder, ImageEncoder
 from .embedding import Flatten, Labels
 from .masked import MaskedConditioner
 from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
 from .residual import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
+from .table import Gaps, Table
 from .transformer import DiffusionTransformer
 from .unet import UNet
 
@@ -22,10 +24,14 @@ __all__ = [
     "CausalTransformer",
     "Conditioner",
     "Flatten",
+    "Gaps",
+    "ImageDecoder",
+    "ImageEncoder",
     "Labels",
     "MaskedConditioner",
     "MaskedSequence",
     "Numbers",
     "SequenceNetwork",
+    "Table",
     "Tokens",
 ]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .blocks import staircase
 from .mlp import rectifier
-from .weighted import Structure, Weighted, parts
+from .weighted import Structure, Weighted
 
 
 class MaskedConditioner(nn.Module):
@@ -88,8 +88,8 @@ class MaskedConditioner(nn.Module):
             self.register_buffer(f"mask_{index}", mask.to(self.bias.dtype), persistent=False)
         steps = [2 if min(mask.shape) >= 64 else 1 for mask in masks[:-1]]  # measured: smaller blocks cost more
         blocks = tuple(staircase(mask, step) for mask, step in zip(masks, steps, strict=False))
-        ranges = staircase(masks[-1], parts(self.bias.numel(), len(dependence)))
-        self.structure = Structure(self.activation, blocks, ranges)
+        parts = max(1, min(4, self.bias.numel() // 350))
+        self.structure = Structure(self.activation, blocks, staircase(masks[-1], parts))
 
     def project(self, context: Tensor | None) -> Tensor | None:
         """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""

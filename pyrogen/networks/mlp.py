@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .blocks import staircase, whole
-from .weighted import Structure, Weighted, parts
+from .blocks import whole
+from .weighted import Structure, Weighted
 
 
 def rectifier() -> nn.ReLU:
@@ -99,8 +99,7 @@ class Conditioner(nn.Module):
         self.bias = nn.Parameter(torch.zeros(parameters, features))
         sizes = (inputs, *hidden)
         blocks = tuple(whole(after, before) for before, after in zip(sizes, hidden, strict=False))
-        steps = parts(self.bias.numel(), features)
-        self.structure = Structure(self.activation, blocks, staircase(torch.ones(features, hidden[-1]), steps))
+        self.structure = Structure(self.activation, blocks, whole(features, hidden[-1]))
 
     def project(self, context: Tensor | None) -> Tensor | None:
         """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""

@@ -36,11 +36,6 @@ class Structure(NamedTuple):
     parts: Blocks
 
 
-def parts(outputs: int, features: int) -> int:
-    """In how many parts the last layer is computed: few enough that the vectors stay in the cache (measured)."""
-    return max(1, min(4, features, outputs // 350))
-
-
 class Weighted:
     """A conditioner's network with the weights of one call, a projected context, and the units that are dropped.
 

@@ -248,11 +248,19 @@ def test_the_inverse_room_finds_denoiser_and_context():
     assert pg.density_of(distribution.to_event(1)) == "lower bound"
 
 
+def widened():
+    """A denoiser whose network gives one number more for each element."""
+    denoiser = mlp((2,)).denoiser
+    denoiser.network.output_shape = (1, 2)
+    return denoiser
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Diffusion(nn.Linear(1, 1)), "`denoiser` must be"),
         (lambda: Diffusion(mlp((2,)).denoiser, draws=0), "`draws` must be"),
+        (lambda: Diffusion(widened())().log_prob(torch.zeros(4, 2)), "the denoiser must keep the shape"),
         (lambda: NormalReference(scale=0.0), "`scale` must be positive"),
         (lambda: LevelReference(1), "`levels` must be at least 2"),
         (lambda: LogSNRTimes(uniform=0.0), "`uniform` must be"),
