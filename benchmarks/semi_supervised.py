@@ -34,10 +34,10 @@ def some_labels(labels, count):
     return kept
 
 
-def semi_supervised(x, label, test, steps, seed):
+def semi_supervised(x, label, test, steps, seed, factor):
     """Classes of the test data by M2: its classifier's, and by Bayes' rule in its generative model."""
     module = latent.semi_supervised_vae((64,), latent_shape=(2,), classes=CLASSES, scale=0.2, hidden=(128,), draws=20)
-    weight = len(label) / (label >= 0).sum().item()  # ten times that of Kingma et al. 2014
+    weight = factor * len(label) / (label >= 0).sum().item()
     pg.fit(latent.SemiSupervisedElbo(module, weight=weight), (x, label), steps=steps, batch_size=BATCH, seed=seed)
     with torch.no_grad():
         return module.classify(test).probs.argmax(-1), module.responsibilities(test).probs.argmax(-1)
@@ -61,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--factor", type=float, default=1.0, help="weight of a label: this times data over labels")
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 50, 100])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -74,7 +75,9 @@ def main() -> None:
             (own, known), (test, truth) = pg.data.split(x, labels, sizes=(1437, 360), seed=seed)
             label = some_labels(known, count)
             found = {"logistic": logistic(own, label, test)}
-            found["classifier"], found["bayes"] = semi_supervised(own, label, test, arguments.steps, seed)
+            found["classifier"], found["bayes"] = semi_supervised(
+                own, label, test, arguments.steps, seed, arguments.factor
+            )
             for name, classes in found.items():
                 accuracy[name].append((classes == truth).float().mean().item())
         less = [a - b for a, b in zip(accuracy["classifier"], accuracy["logistic"], strict=True)]

@@ -53,7 +53,7 @@ class Setting:
 
     def posterior(self, values: Mapping[str, Tensor]) -> Posterior:
         """The posterior of the site, to be filtered, given values of the other sites."""
-        others = {name: values[name] for name in self.others}
+        others = {name: value for name, value in values.items() if name != self.site}
         prior = prior_of(self.model, self.args, self.kwargs, self.site, {**others, self.site: values[self.site]})
         denoiser, context = ability(prior, "denoiser"), ability(prior, "context")
         problems = self.problems

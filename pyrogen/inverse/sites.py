@@ -84,7 +84,7 @@ def look(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> 
         upstream=upstream,
         downstream=downstream,
         observed=measured,
-        values={name: _plain(nodes[name]["value"]) for name in (*upstream, *downstream, site)},
+        values={name: _plain(nodes[name]["value"]) for name in (*latent, site)},
     )
 
 

@@ -1,0 +1,179 @@
+"""Small pictures of two coloured shapes and the captions that say what is where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+COLOURS = {
+    "red": (0.9, 0.1, 0.1),
+    "green": (0.1, 0.75, 0.1),
+    "blue": (0.15, 0.2, 0.95),
+    "yellow": (0.95, 0.9, 0.1),
+}
+"""The colours of shapes, as shares of red, green and blue."""
+
+SHAPES = ("circle", "square", "triangle")
+"""What can be in a scene."""
+
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+"""Where the first shape is, seen from the second: to the right, and down."""
+
+WORDS = ("", "a", *COLOURS, *SHAPES, "left", "right", "of", "above", "below")
+"""The vocabulary of captions: a token is a place in it, and the first fills captions up to the length of the longest."""
+
+CAPTION_LENGTH = 8
+"""Tokens in a caption: "a red circle left of a blue square"."""
+
+BACKGROUND = 0.5
+
+
+class Scenes(NamedTuple):
+    """Pictures, their captions, and what is in them."""
+
+    pixels: Tensor
+    """Numbers from 0 to 1, of shape ``(N, 3, side, side)``."""
+
+    captions: Tensor
+    """Tokens of shape ``(N, 8)``; :func:`decode` makes words of them."""
+
+    attributes: Tensor
+    """Integers of shape ``(N, 5)``: colour and shape of the first, relation, colour and shape of the second, each the
+    place in ``COLOURS``, ``SHAPES`` and ``RELATIONS``."""
+
+
+def draw(
+    size: int, *, seed: int, side: int = 16, only: Sequence[str] = (), without: Sequence[str] = ()
+) -> Scenes:
+    """Two different shapes on grey, one left or right of, above or below the other, with the caption that says so.
+
+    All captions are equally likely but for those that ``only`` and ``without`` rule out. Places and sizes vary; edges
+    are smooth, and shapes neither touch nor leave the picture. "a red circle left of a blue square" and "a blue square
+    right of a red circle" are the same picture.
+
+    Args:
+        size: How many scenes.
+        seed: Of the scenes.
+        side: Of the pictures, in pixels.
+        only: Coloured shapes, "red square", say, of which every scene has at least one; any if empty.
+        without: Coloured shapes that no scene has.
+
+    Raises:
+        ValueError: ``only`` or ``without`` names something else than a coloured shape, or no scene is left; ``side``
+            is less than 16.
+
+    Example:
+        >>> decode(draw(1, seed=3).captions)
+        ['a blue triangle below a yellow square']
+    """
+    if side < 16:
+        raise ValueError(f"`side` must be at least 16, got {side}")
+    possible = _possible(_coloured_shapes(only, "only"), _coloured_shapes(without, "without"))
+    generator = torch.Generator().manual_seed(seed)
+    attributes = possible[torch.randint(len(possible), (size,), generator=generator)]
+    pixels = _rendered(attributes, torch.rand(size, 2, 3, generator=generator), side)
+    return Scenes(pixels, encode([_sentence(row) for row in attributes.tolist()]), attributes)
+
+
+def encode(captions: Sequence[str]) -> Tensor:
+    """Captions as tokens.
+
+    Shape:
+        ``(len(captions), 8)``.
+
+    Raises:
+        ValueError: a word is not in the vocabulary, or a caption has too many.
+
+    Example:
+        >>> encode(["a red circle above a blue square"])
+        tensor([[ 1,  2,  6, 12,  1,  4,  7,  0]])
+    """
+    tokens = torch.zeros(len(captions), CAPTION_LENGTH, dtype=torch.long)
+    for row, caption in zip(tokens, captions, strict=True):
+        words = caption.split()
+        unknown = sorted(set(words) - set(WORDS))
+        if unknown:
+            raise ValueError(f"`captions` must have words among {WORDS[1:]}, got {unknown}")
+        if len(words) > CAPTION_LENGTH:
+            raise ValueError(f"`captions` must have at most {CAPTION_LENGTH} words, got {caption!r}")
+        row[: len(words)] = torch.tensor([WORDS.index(word) for word in words], dtype=torch.long)
+    return tokens
+
+
+def decode(tokens: Tensor) -> list[str]:
+    """The captions that tokens of shape ``(N, length)`` stand for.
+
+    Raises:
+        ValueError: a token is out of range.
+    """
+    if ((tokens < 0) | (tokens >= len(WORDS))).any():
+        raise ValueError(f"`tokens` must lie between 0 and {len(WORDS) - 1}, got {tokens}")
+    return [" ".join(WORDS[token] for token in row if token) for row in tokens.tolist()]
+
+
+def _coloured_shapes(names: Sequence[str], argument: str) -> set[tuple[int, int]]:
+    numbers = {f"{colour} {shape}": (i, j) for i, colour in enumerate(COLOURS) for j, shape in enumerate(SHAPES)}
+    names = [names] if isinstance(names, str) else names
+    unknown = [name for name in names if name not in numbers]
+    if unknown:
+        raise ValueError(f"`{argument}` must name coloured shapes such as 'red square', got {unknown}")
+    return {numbers[name] for name in names}
+
+
+def _possible(only: set[tuple[int, int]], without: set[tuple[int, int]]) -> Tensor:
+    """The attributes of all scenes that may be drawn, ``(M, 5)``."""
+    things = [thing for thing in product(range(len(COLOURS)), range(len(SHAPES))) if thing not in without]
+    rows = [
+        (*first, relation, *second)
+        for first, relation, second in product(things, range(len(RELATIONS)), things)
+        if first != second and (not only or first in only or second in only)
+    ]
+    if not rows:
+        raise ValueError("`only` and `without` must leave a scene, got none")
+    return torch.tensor(rows)
+
+
+def _sentence(attributes: list[int]) -> str:
+    colours, relations = list(COLOURS), list(RELATIONS)
+    colour, shape, relation, other_colour, other_shape = attributes
+    return f"a {colours[colour]} {SHAPES[shape]} {relations[relation]} a {colours[other_colour]} {SHAPES[other_shape]}"
+
+
+def _rendered(attributes: Tensor, uniform: Tensor, side: int) -> Tensor:
+    """Pixels of scenes, from uniform numbers ``(N, 2, 3)`` for the size of each shape and its place on two axes.
+
+    Along the relation shapes stay 0.035 sides from the edge and 0.07 sides apart: half a pixel and one at 16 pixels,
+    which is what smooth edges take.
+    """
+    direction = torch.tensor(list(RELATIONS.values()), dtype=torch.float32)[attributes[:, 2]]
+    towards = torch.stack((direction, -direction), 1)  # (N, 2, 2)
+    radius = side * (0.16 + 0.04 * uniform[..., :1])
+    along = 0.25 + 0.03 * (uniform[..., 1:] - 0.5)  # from the middle, in the direction of the relation
+    across = 0.4 * (uniform[..., 1:] - 0.5)
+    centre = side * (0.5 + torch.where(towards == 0, across, towards * along))
+    palette = torch.tensor(list(COLOURS.values()))
+    pixels = torch.full((len(attributes), 3, side, side), BACKGROUND)
+    for place, column in enumerate((0, 3)):
+        cover = _cover(attributes[:, column + 1], centre[:, place], radius[:, place], side).unsqueeze(1)
+        pixels = pixels + cover * (palette[attributes[:, column]][..., None, None] - pixels)
+    return pixels
+
+
+def _cover(shape: Tensor, centre: Tensor, radius: Tensor, side: int) -> Tensor:
+    """How much of each pixel a shape covers, ``(N, side, side)``: one inside, falling to zero over one pixel."""
+    grid = torch.arange(side) + 0.5
+    right = grid.view(1, 1, -1) - centre[:, 0, None, None]
+    down = grid.view(1, -1, 1) - centre[:, 1, None, None]
+    radius = radius.unsqueeze(-1)
+    circle = (right.square() + down.square()).sqrt() - radius
+    square = torch.maximum(right.abs(), down.abs()) - 0.9 * radius
+    # Two edges at 60 degrees from a tip at one radius above the middle, and a base 0.7 below.
+    slanted = (3**0.5 * right.abs() - down - radius) / 2
+    triangle = torch.maximum(slanted, down - 0.7 * radius)
+    distance = torch.stack((circle, square, triangle), 1)  # (N, 3, side, side)
+    chosen = distance[torch.arange(len(shape)), shape]
+    return (0.5 - chosen).clamp(0, 1)
