@@ -18,13 +18,15 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
-from pyrogen.autoregressive import any_order, made, transformer
+from pyrogen.autoregressive import any_order, made, pixel_cnn, transformer
 
 SHAPE, CLASSES, LEVELS = (1, 8, 8), 10, 17
 TRANSFORMER = {"width": 64, "depth": 3, "heads": 4, "dropout": 0.2}
 MODELS = {
     "made": partial(made, hidden=(512,), dropout=0.4),
     "made, 4 orders": partial(made, hidden=(512,), dropout=0.4, orders=4),
+    "pixel_cnn": partial(pixel_cnn, width=48, depth=4, dropout=0.3),
+    "pixel_cnn, logistics": partial(pixel_cnn, components=5, width=48, depth=4, dropout=0.3),
     "transformer": partial(transformer, **TRANSFORMER),
     "any_order": partial(any_order, **TRANSFORMER),
 }
@@ -35,7 +37,8 @@ def scores(make, seed, steps):
     torch.manual_seed(seed)
     pixels, labels, levels = pg.data.digits()
     train, held_out, test = pg.data.split(pixels, labels, sizes=(1257, 180, 360), seed=seed)
-    model = make(SHAPE, symbols=levels, classes=CLASSES)
+    size = {"levels" if make.func is pixel_cnn else "symbols": levels}
+    model = make(SHAPE, classes=CLASSES, **size)
     pg.fit(
         model,
         train,

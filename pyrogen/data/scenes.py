@@ -24,7 +24,7 @@ RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": 
 """Where the first shape is, seen from the second: to the right, and down."""
 
 WORDS = ("", "a", *COLOURS, *SHAPES, "left", "right", "of", "above", "below")
-"""The vocabulary of captions: a token is a place in it, and the first fills captions up to the length of the longest."""
+"""The vocabulary of captions: a token is a place in it, and the first fills up captions shorter than the longest."""
 
 CAPTION_LENGTH = 8
 """Tokens in a caption: "a red circle left of a blue square"."""
@@ -46,9 +46,7 @@ class Scenes(NamedTuple):
     place in ``COLOURS``, ``SHAPES`` and ``RELATIONS``."""
 
 
-def draw(
-    size: int, *, seed: int, side: int = 16, only: Sequence[str] = (), without: Sequence[str] = ()
-) -> Scenes:
+def draw(size: int, *, seed: int, side: int = 16, only: Sequence[str] = (), without: Sequence[str] = ()) -> Scenes:
     """Two different shapes on grey, one left or right of, above or below the other, with the caption that says so.
 
     All captions are equally likely but for those that ``only`` and ``without`` rule out. Places and sizes vary; edges
@@ -74,9 +72,9 @@ def draw(
         raise ValueError(f"`side` must be at least 16, got {side}")
     possible = _possible(_coloured_shapes(only, "only"), _coloured_shapes(without, "without"))
     generator = torch.Generator().manual_seed(seed)
-    attributes = possible[torch.randint(len(possible), (size,), generator=generator)]
-    pixels = _rendered(attributes, torch.rand(size, 2, 3, generator=generator), side)
-    return Scenes(pixels, encode([_sentence(row) for row in attributes.tolist()]), attributes)
+    rows = torch.randint(len(possible), (size,), generator=generator)
+    pixels = _rendered(possible[rows], torch.rand(size, 2, 3, generator=generator), side)
+    return Scenes(pixels, encode([_sentence(row) for row in possible.tolist()])[rows], possible[rows])
 
 
 def encode(captions: Sequence[str]) -> Tensor:

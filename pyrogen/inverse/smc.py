@@ -16,20 +16,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.grids import Grid, LogSNRGrid
+from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.resampling import order, systematic, take
-from pyrogen.numerics.schedules import Schedule
 
 from .chain import Chain
 from .diagnostics import Diagnostics, diagnostics_of
 from .filter import Cloud, Filter
+from .grid import default_grid
 from .gibbs import Sweeps, Swept
 from .likelihood import Likelihood
 from .setting import Setting
 from .twist import MomentMatched, Twist
-
-_LAST_NOISE = 0.01  # in data units, over alpha
-
 
 class TwistedSMC:
     r"""The posterior of a diffusion prior under any Pyro likelihood, asymptotically exact in the number of particles.
@@ -173,13 +170,6 @@ class TwistedSMC:
         if self._result is None:
             raise ValueError("`run(*args)` must come first")
         return self._result
-
-
-def default_grid(schedule: Schedule, steps: int) -> Grid:
-    """Uniform in the log-SNR, from the largest noise to 0.01 data units or the least that the schedule has."""
-    with torch.no_grad():
-        last = schedule.time(-2 * torch.tensor(_LAST_NOISE, dtype=torch.float64).log()).item()
-    return LogSNRGrid(steps, end=min(max(last, 0.0), 0.5))
 
 
 class _Result(NamedTuple):

@@ -1,0 +1,136 @@
+"""Scenes: what is rendered is what the caption says, measured from the pixels."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyrogen.data import scenes
+
+COLOURS = torch.tensor(list(scenes.COLOURS.values()))
+RED, BLUE = list(scenes.COLOURS).index("red"), list(scenes.COLOURS).index("blue")
+
+
+def covers(drawn, row, column):
+    """How much of each pixel is of the colour of one of two shapes of different colours: mixtures with grey solved."""
+    ends = COLOURS[drawn.attributes[row, [0, 3]]] - 0.5  # (2, 3)
+    mixed = drawn.pixels[row].flatten(1) - 0.5
+    return torch.linalg.lstsq(ends.T, mixed).solution[column].reshape(drawn.pixels.shape[-2:])
+
+
+def of_different_colours(drawn):
+    return [row for row in range(len(drawn.pixels)) if drawn.attributes[row, 0] != drawn.attributes[row, 3]]
+
+
+@pytest.mark.parametrize("side", [16, 24])
+def test_contract(side):
+    state = torch.get_rng_state()
+    first, again, other = (
+        scenes.draw(50, seed=1, side=side),
+        scenes.draw(50, seed=1, side=side),
+        scenes.draw(50, seed=2),
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.pixels.shape == (50, 3, side, side)
+    assert first.pixels.min() >= 0
+    assert first.pixels.max() <= 1
+    assert first.captions.shape == (50, 8)
+    assert first.captions.dtype == first.attributes.dtype == torch.long
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first.captions, other.captions)
+    assert scenes.draw(0, seed=1).pixels.shape == (0, 3, 16, 16)
+
+
+def test_captions_say_what_the_attributes_are():
+    drawn = scenes.draw(200, seed=0)
+    for caption, row in zip(scenes.decode(drawn.captions), drawn.attributes.tolist(), strict=True):
+        colours, relations = list(scenes.COLOURS), list(scenes.RELATIONS)
+        first = f"a {colours[row[0]]} {scenes.SHAPES[row[1]]}"
+        second = f"a {colours[row[3]]} {scenes.SHAPES[row[4]]}"
+        assert caption == f"{first} {relations[row[2]]} {second}"
+
+
+@given(st.lists(st.sampled_from(scenes.WORDS[1:]), max_size=8))
+def test_every_caption_comes_back(words):
+    assert scenes.decode(scenes.encode([" ".join(words)])) == [" ".join(words)]
+
+
+def test_shapes_are_where_the_caption_says():
+    drawn = scenes.draw(300, seed=3)
+    places = torch.arange(16) + 0.5
+    for row in of_different_colours(drawn):
+        centres = []
+        for column in (0, 1):
+            cover = covers(drawn, row, column)
+            centres.append(torch.stack([(cover.sum(0) * places).sum(), (cover.sum(1) * places).sum()]) / cover.sum())
+        apart = centres[0] - centres[1]
+        relation = list(scenes.RELATIONS)[drawn.attributes[row, 2]]
+        along = {"left of": -apart[0], "right of": apart[0], "above": -apart[1], "below": apart[1]}[relation]
+        # Middles are 0.47 to 0.53 sides apart; a triangle's centroid lies up to 0.15 radii below or above its middle.
+        assert 0.43 * 16 < along < 0.57 * 16
+
+
+def test_areas_are_those_of_the_shapes():
+    # Shares of the radius squared; the triangle's height is 1.7 radii, and its base 2 / sqrt(3) of that.
+    areas = {"circle": math.pi, "square": 1.8**2, "triangle": 1.7**2 / math.sqrt(3)}
+    drawn = scenes.draw(2000, seed=4, side=48)
+    found = {shape: [] for shape in scenes.SHAPES}
+    for row in of_different_colours(drawn):
+        for column in (0, 1):
+            found[scenes.SHAPES[drawn.attributes[row, 3 * column + 1]]].append(covers(drawn, row, column).sum())
+    # E[radius^2] of radii uniform from 0.16 to 0.20 sides.
+    radius_squared = (0.2**3 - 0.16**3) / 3 / 0.04 * 48**2
+    for shape, area in areas.items():
+        sizes = torch.stack(found[shape])
+        standard_error = sizes.std() / len(sizes) ** 0.5
+        # Sharp corners lose a little to the smooth edge: less than half a square pixel each.
+        assert abs(sizes.mean() - area * radius_squared) < 5 * standard_error + 1.5
+
+
+def test_edges_are_smooth_and_shapes_apart():
+    drawn = scenes.draw(300, seed=5)
+    for row in of_different_colours(drawn):
+        one, two = covers(drawn, row, 0), covers(drawn, row, 1)
+        assert ((one > 1e-4) & (two > 1e-4)).sum() == 0
+        assert ((one > 0.01) & (one < 0.99)).any()
+        # Whole pixels, and nothing else than grey and the two colours.
+        assert one.max() > 0.999
+    border = torch.cat([drawn.pixels[..., 0, :], drawn.pixels[..., -1, :]], -1)
+    assert (border - 0.5).abs().max() < 0.5
+
+
+def test_held_out_combinations():
+    for argument, expected in ("without", False), ("only", True):
+        drawn = scenes.draw(1000, seed=6, **{argument: ("red square", "blue triangle")})
+        there = torch.zeros(1000, dtype=torch.bool)
+        for column in (0, 3):
+            colour, shape = drawn.attributes[:, column], drawn.attributes[:, column + 1]
+            there |= ((colour == RED) & (shape == 1)) | ((colour == BLUE) & (shape == 2))
+        assert (there == expected).all()
+
+
+def test_captions_are_equally_likely():
+    # 12 coloured shapes, 4 relations, 11 others: 528 captions. Pearson's statistic has mean 527, deviation 32.5.
+    captions = scenes.draw(52_800, seed=7).captions
+    _, counts = captions.unique(dim=0, return_counts=True)
+    assert len(counts) == 528
+    assert abs(((counts - 100.0) ** 2 / 100).sum() - 527) < 5 * 32.5
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="`only` must name coloured shapes such as 'red square', got \\['red'\\]"):
+        scenes.draw(1, seed=0, only=("red",))
+    with pytest.raises(ValueError, match="`without` must name coloured shapes"):
+        scenes.draw(1, seed=0, without="pink square")
+    with pytest.raises(ValueError, match="must leave a scene"):
+        scenes.draw(1, seed=0, only="red square", without="red square")
+    with pytest.raises(ValueError, match="`side` must be at least 16, got 8"):
+        scenes.draw(1, seed=0, side=8)
+    with pytest.raises(ValueError, match="got \\['purple'\\]"):
+        scenes.encode(["a purple circle"])
+    with pytest.raises(ValueError, match="at most 8 words"):
+        scenes.encode(["a red circle left of a blue square of"])
+    with pytest.raises(ValueError, match="`tokens` must lie between 0 and"):
+        scenes.decode(torch.tensor([[99]]))
