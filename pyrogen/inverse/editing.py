@@ -1,0 +1,99 @@
+r"""Editing by partial noising: a stroke becomes an image.
+
+A picture of strokes is made noisy up to a time :math:`t` and denoised again by the prior. Little noise keeps the strokes
+as they are, *faithful*; much noise makes a draw of the prior of them, *realistic*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .grid import default_grid
+from .sites import ability
+
+
+def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int = 100) -> Tensor:
+    """Draws of the prior near a picture.
+
+    This is no posterior: the picture is no measurement, and nothing says how it came about.
+
+    Args:
+        prior: A distribution with a denoiser, such as that of a Diffusion.
+        picture: What to start from, of the shape of one event.
+        time: How far to go into the noise, in (0, 1]: 0.3 to 0.6 for images.
+        draws: How many draws.
+        steps: How many steps the whole way from noise would have; the way back takes its share of them.
+
+    Shape:
+        ``(draws, *event_shape)``.
+
+    Raises:
+        ValueError: the prior has no denoiser, or ``time`` is out of range.
+
+    References:
+        Meng, He, Song, Song, Wu, Zhu and Ermon 2022, "SDEdit: guided image synthesis and editing with stochastic
+        differential equations", https://arxiv.org/abs/2108.01073
+    """
+    denoiser, context = ability(prior, "denoiser"), ability(prior, "context")
+    if denoiser is None:
+        raise ValueError(f"`prior` must have a denoiser, got {type(prior).__name__}")
+    if not 0 < time <= 1:
+        raise ValueError(f"`time` must lie in (0, 1], got {time}")
+    with torch.no_grad():
+        grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
+        times = torch.cat([grid.new_tensor([time]), grid[grid < time - 1e-9]])
+        alpha, sigma = denoiser.schedule(times)
+        pairs = list(zip(alpha.tolist(), sigma.tolist(), strict=True))
+        shape = (draws, *picture.shape)
+        x = pairs[0][0] * picture + pairs[0][1] * torch.randn(shape, dtype=picture.dtype, device=picture.device)
+        for t, (a, s), (next_a, next_s) in zip(times[:-1], pairs[:-1], pairs[1:], strict=True):
+            mean = denoiser(x, t.to(x), context)
+            ratio = (a * next_s / (next_a * s)) ** 2
+            x = a / next_a * (next_s / s) ** 2 * x + next_a * (1 - ratio) * mean
+            x = x + next_s * (1 - ratio) ** 0.5 * torch.randn_like(x)
+        return denoiser(x, times[-1].to(x), context)
+
+
+class TradeOff(NamedTuple):
+    """Faithfulness and realism by time.
+
+    Attributes:
+        time: How far into the noise.
+        distance: The root mean square distance to the picture, in data units: small is faithful.
+        realism: What the given score says of the draws, on average.
+    """
+
+    time: float
+    distance: float
+    realism: float
+
+
+def trade_off(
+    prior: Any,
+    picture: Tensor,
+    times: Sequence[float],
+    realism: Callable[[Tensor], Tensor],
+    *,
+    draws: int = 16,
+    steps: int = 100,
+) -> list[TradeOff]:
+    """The curve of realism against faithfulness of :func:`edit`.
+
+    Args:
+        prior: A distribution with a denoiser.
+        picture: What to start from.
+        times: How far to go, one point of the curve each.
+        realism: Gives a score for each draw: a log-probability, a classifier's confidence.
+        draws: How many draws for each time.
+        steps: As for :func:`edit`.
+    """
+    curve = []
+    for time in times:
+        found = edit(prior, picture, time, draws=draws, steps=steps)
+        distance = (found - picture).square().mean().sqrt().item()
+        curve.append(TradeOff(time, distance, realism(found).float().mean().item()))
+    return curve
