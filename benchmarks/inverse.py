@@ -1,8 +1,9 @@
 """The Gaussian-mixture inverse problem of Cardoso et al. 2023, whose posterior is known: ours and azula's.
 
 25 Gaussians of unit variance, a random linear measurement of ``--measured`` numbers, the exact denoiser, 100 steps,
-1,000 draws. Sliced Wasserstein-1 distance to exact draws (100 random directions) over fixed problems, with 1.96 standard
-errors; the ratio is paired with the ancestral chain driven by the exact conditional score. Needs the ``bench`` extra.
+1,000 draws. Sliced Wasserstein-1 distance to exact draws (100 random directions) over fixed problems, with 1.96
+standard errors; the ratio is paired with the ancestral chain driven by the exact conditional score. Needs the
+``bench`` extra.
 
     python benchmarks/inverse.py --size 8 --measured 1 2 4 --problems 40
 """

@@ -8,16 +8,17 @@ The law of :math:`x_s` given :math:`x_t` and the datum is Gaussian with mean :ma
     b = \alpha_s (1 - \rho), \quad v = \sigma_s^2 (1 - \rho), \quad
     \rho = \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2} .
 
-The datum is not known, only its denoised mean :math:`D(x_t, t)` with an error of variance :math:`c_t`, so the chain steps by
+The datum is not known, only its denoised mean :math:`D(x_t, t)` with an error of variance :math:`c_t`, so the chain
+steps by
 
 .. math:: x_s \mid x_t \sim \mathcal{N}\bigl(a x_t + b D(x_t, t), v + b^2 c_t\bigr), \qquad
     x_0 \mid x_t \sim \mathcal{N}(D(x_t, t), c_t) .
 
 The error :math:`c_t` is one number for each coordinate and level, the mean of :math:`(\sigma_t^2 / \alpha_t)
-\operatorname{diag} \partial D / \partial x_t` over a small pilot run of the prior. With it the chain is exact for Gaussian
-data with independent coordinates, however few its steps; without (ancestral sampling) 100 steps lose a tenth of the
-variance of a Gaussian. This chain, not its limit of many steps, is the prior that the methods of this room are exact
-for.
+\operatorname{diag} \partial D / \partial x_t` over a small pilot run of the prior. With it the chain is exact for
+Gaussian data with independent coordinates, however few its steps; without (ancestral sampling) 100 steps lose a tenth
+of the variance of a Gaussian. This chain, not its limit of many steps, is the prior that the methods of this room are
+exact for.
 
 References:
     Bao, Li, Zhu and Zhang 2022, "Analytic-DPM: an analytic estimate of the optimal reverse variance in diffusion

@@ -1,7 +1,7 @@
 r"""Editing by partial noising: a stroke becomes an image.
 
-A picture of strokes is made noisy up to a time :math:`t` and denoised again by the prior. Little noise keeps the strokes
-as they are, *faithful*; much noise makes a draw of the prior of them, *realistic*.
+A picture of strokes is made noisy up to a time :math:`t` and denoised again by the prior. Little noise keeps the
+strokes as they are, *faithful*; much noise makes a draw of the prior of them, *realistic*.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""The twisted particle filter: a cloud of particles led from noise to data, weighed so that nothing is lost.
 
 The target is the path of the prior's chain :math:`x_T, \dots, x_0` times the likelihood :math:`p(y \mid x_0)`. With
-twists :math:`\psi_t`, particles move by the chain's Gaussian with its denoised mean shifted as the twist asks, a proposal
-:math:`q`, and gain the weight
+twists :math:`\psi_t`, particles move by the chain's Gaussian with its denoised mean shifted as the twist asks, a
+proposal :math:`q`, and gain the weight
 
 .. math:: \frac{p(x_s \mid x_t)}{q(x_s \mid x_t)} \frac{\psi_s(x_s)}{\psi_t(x_t)} .
 
@@ -11,8 +11,8 @@ weights of the final cloud are right whatever the twists are, and the average we
 :math:`p(y)`. Where the measurement is linear and its noise Gaussian, the last step is exact.
 
 References:
-    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in diffusion
-    models", https://arxiv.org/abs/2306.17775
+    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in
+    diffusion models", https://arxiv.org/abs/2306.17775
     Andrieu, Doucet and Holenstein 2010, "Particle Markov chain Monte Carlo methods",
     https://doi.org/10.1111/j.1467-9868.2009.00736.x
 """

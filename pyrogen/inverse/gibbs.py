@@ -4,10 +4,10 @@ A sweep leaves the joint posterior of the site :math:`x` and the other latent si
 
 1. A conditional filter, which keeps the current path as one of its particles, draws a new path of :math:`x`. Its
    evidence :math:`\hat p(y \mid u)` goes with the new path.
-2. Each *upstream* site :math:`u` (a label on which the prior depends) is proposed anew, from its own prior or by a random
-   walk, a fresh filter runs, and the move is accepted with probability :math:`\min\{1, \hat p(y \mid u') q' / \hat p(y
-   \mid u) q\}` (particle marginal Metropolis-Hastings); its path then takes the place of the old one. The density of the
-   diffusion, of which only a bound is known, does not enter.
+2. Each *upstream* site :math:`u` (a label on which the prior depends) is proposed anew, from its own prior or by a
+   random walk, a fresh filter runs, and the move is accepted with probability :math:`\min\{1, \hat p(y \mid u') q' /
+   \hat p(y \mid u) q\}` (particle marginal Metropolis-Hastings); its path then takes the place of the old one. The
+   density of the diffusion, of which only a bound is known, does not enter.
 3. Each *downstream* site (a noise scale, a kernel) is drawn given :math:`x`: number by number by slice sampling in
    unconstrained coordinates, or by enumeration if it is discrete.
 

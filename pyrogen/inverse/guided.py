@@ -1,8 +1,8 @@
 r"""Guided sampling: fast, approximate draws, each led by the measurements and never weighed.
 
 A guidance moves every step of the prior's chain towards the measurements. That is one particle of a filter without
-weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method stands in its own file under
-the name of its paper, with the bias that we measured.
+weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method stands in its own file
+under the name of its paper, with the bias that we measured.
 """
 
 from __future__ import annotations

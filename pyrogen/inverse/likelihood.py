@@ -22,7 +22,6 @@ from .measurement import Measurement, Observed, measurement_of, observed
 from .problems import Problems
 from .surrogate import Surrogate
 
-
 Parts = dict[str, dict[str, Tensor]]
 
 

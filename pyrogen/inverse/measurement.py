@@ -1,7 +1,7 @@
 r"""Measurements: an observed site as a linear measurement near a point.
 
-Each kind says what is measured, :math:`\eta(x)`, and turns :math:`\eta` and the site's parameters at :math:`\hat x` into
-residuals, noise variances and constants of a :class:`~pyrogen.inverse.surrogate.Surrogate`:
+Each kind says what is measured, :math:`\eta(x)`, and turns :math:`\eta` and the site's parameters at :math:`\hat x`
+into residuals, noise variances and constants of a :class:`~pyrogen.inverse.surrogate.Surrogate`:
 
 - :class:`Gaussian`: :math:`\eta` is the location of a Normal or MultivariateNormal. Exact where it is linear in
   :math:`x`.

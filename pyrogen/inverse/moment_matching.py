@@ -10,11 +10,12 @@ from .twist import Denoised, MomentMatched, Target
 
 
 class MomentMatching(Guidance):
-    r"""Moment-matching posterior sampling: the shift of the twist of :class:`~pyrogen.inverse.smc.TwistedSMC`, unweighted.
+    r"""Moment-matching posterior sampling: the shift of the twist of :class:`~pyrogen.inverse.smc.TwistedSMC`,
+    unweighted.
 
     The denoising posterior is Gaussian with its true mean and covariance, :math:`(\sigma_t^2 / \alpha_t) \partial D /
-    \partial x_t`. It is exact, up to the steps, for any Gaussian data and the best of the guidances on mixtures, but gives
-    modes wrong weights: the measured bias stands in the table of ``docs/inverse.md``.
+    \partial x_t`. It is exact, up to the steps, for any Gaussian data and the best of the guidances on mixtures, but
+    gives modes wrong weights: the measured bias stands in the table of ``docs/inverse.md``.
 
     References:
         Rozet, Andry, Lanusse and Louppe 2024, "Learning diffusion priors from observations by expectation

@@ -1,7 +1,7 @@
 r"""Operators: what an instrument does to an image, as plain functions of tensors.
 
-Every operator is an object called with images ``(*batch, channels, height, width)`` (or any shape it names), linear ones
-with an :meth:`Linear.adjoint`,
+Every operator is an object called with images ``(*batch, channels, height, width)`` (or any shape it names), linear
+ones with an :meth:`Linear.adjoint`,
 
 .. math:: \langle A x, y \rangle = \langle x, A^\top y \rangle ,
 
@@ -35,8 +35,11 @@ class Linear:
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(x)`")
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """The adjoint at ``y``, of shape ``(*batch, *shape)``: by reverse differentiation unless a subclass knows it."""
-        batch = y.shape[: y.dim() - self._output_dim(y)]
+        """The adjoint at ``y``, of shape ``(*batch, *shape)``: by reverse differentiation unless a subclass knows
+        it.
+        """
+        batch = y.shape[: y.dim()
+        - self._output_dim(y)]
         start = torch.zeros(batch + self.shape, dtype=y.dtype, device=y.device)
         return torch.func.vjp(self, start)[1](y)[0]
 
@@ -141,7 +144,8 @@ def box_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
 
 
 def bicubic_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
-    """Antialiased bicubic downsampling: the cubic kernel of Keys (a = -0.5), widened by the factor, normalised at edges.
+    """Antialiased bicubic downsampling: the cubic kernel of Keys (a = -0.5), widened by the factor, normalised at
+    edges.
 
     Args:
         shape: ``(channels, height, width)``.

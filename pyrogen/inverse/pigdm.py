@@ -12,9 +12,9 @@ from .twist import Denoised, Isotropic, Target
 class PiGDM(Guidance):
     r"""Pseudoinverse-guided diffusion, with the noise of the measurements.
 
-    The denoising posterior is :math:`\mathcal{N}(D, r_t^2 I)` with :math:`r_t^2` that of data of a given variance. It is
-    exact for Gaussian data with that covariance. On mixtures it gives modes their weights by a linearised likelihood; the
-    measured bias stands in the table of ``docs/inverse.md``.
+    The denoising posterior is :math:`\mathcal{N}(D, r_t^2 I)` with :math:`r_t^2` that of data of a given variance. It
+    is exact for Gaussian data with that covariance. On mixtures it gives modes their weights by a linearised
+    likelihood; the measured bias stands in the table of ``docs/inverse.md``.
 
     Args:
         variance: The variance of the data, in squared data units.

@@ -1,8 +1,8 @@
 """Problems: the independent parts of a site, and everything in rows, one a problem.
 
 A site in plates that hold every measurement of it is many independent problems, one for each index of those plates.
-Methods of this room work on tensors of shape ``(P, N, D)``: particles, problems, and the numbers of one problem in a row.
-Dimensions of the site that are not such plates belong to the numbers of a problem.
+Methods of this room work on tensors of shape ``(P, N, D)``: particles, problems, and the numbers of one problem in a
+row. Dimensions of the site that are not such plates belong to the numbers of a problem.
 """
 
 from __future__ import annotations

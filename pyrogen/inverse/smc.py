@@ -1,7 +1,7 @@
 r"""Twisted SMC: the posterior of a Pyro model with a diffusion prior at one site.
 
-The interface is that of Pyro's ``MCMC``: an ordinary Pyro model, a run with its arguments, draws. The model is any model
-with a distribution at ``site`` that has a ``denoiser``; what it says about the site is read off its traces
+The interface is that of Pyro's ``MCMC``: an ordinary Pyro model, a run with its arguments, draws. The model is any
+model with a distribution at ``site`` that has a ``denoiser``; what it says about the site is read off its traces
 (:mod:`~pyrogen.inverse.likelihood`), and a particle filter turns prior and measurements into the posterior and its
 evidence (:mod:`~pyrogen.inverse.filter`).
 
@@ -22,11 +22,12 @@ from pyrogen.numerics.resampling import order, systematic, take
 from .chain import Chain
 from .diagnostics import Diagnostics, diagnostics_of
 from .filter import Cloud, Filter
-from .grid import default_grid
 from .gibbs import Sweeps, Swept
+from .grid import default_grid
 from .likelihood import Likelihood
 from .setting import Setting
 from .twist import MomentMatched, Twist
+
 
 class TwistedSMC:
     r"""The posterior of a diffusion prior under any Pyro likelihood, asymptotically exact in the number of particles.

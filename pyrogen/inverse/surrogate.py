@@ -18,7 +18,6 @@ from torch import Tensor
 
 from pyrogen.numerics.linear import cholesky, gaussian_log_prob, solve
 
-
 _NEWTON = 4
 
 
@@ -30,8 +29,8 @@ class Surrogate(NamedTuple):
         jacobian: :math:`A`, of shape ``(P, N, m, D)`` or broadcasting with it.
         noise: :math:`R`, of shape ``(P, N, m, m)`` or broadcasting with it.
         constant: :math:`c`, of shape ``(P, N)`` or broadcasting with it.
-        refit: Gives the surrogate that fits best at :math:`A \hat x` plus a shift ``(P, N, m)``; ``None`` if that is the
-            same everywhere.
+        refit: Gives the surrogate that fits best at :math:`A \hat x` plus a shift ``(P, N, m)``; ``None`` if that is
+            the same everywhere.
     """
 
     residual: Tensor

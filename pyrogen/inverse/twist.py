@@ -5,8 +5,8 @@ positive function :math:`\psi_t(x_t)` near it, with the shift of the denoised me
 the filter divides by what it multiplied and weighs by the true likelihood in the end. A good one needs few particles.
 
 References:
-    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in diffusion
-    models", https://arxiv.org/abs/2306.17775
+    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in
+    diffusion models", https://arxiv.org/abs/2306.17775
     Boys, Girolami, Pidstrigach, Reich, Mosca and Akyildiz 2023, "Tweedie moment projected diffusions for inverse
     problems", https://arxiv.org/abs/2310.06721
     Rozet, Andry, Lanusse and Louppe 2024, "Learning diffusion priors from observations by expectation maximization",
@@ -61,9 +61,9 @@ class Denoised(NamedTuple):
 
 
 class Twisted(NamedTuple):
-    """The logarithm of the twist, ``(P, N)``, and the shift of the denoised mean it asks for, ``(P, N, D)``.
+    r"""The logarithm of the twist, ``(P, N)``, and the shift of the denoised mean it asks for, ``(P, N, D)``.
 
-    The shift is :math:`(\\sigma_t^2 / \\alpha_t) \\nabla_{x_t} \\log \\psi_t`, or near it.
+    The shift is :math:`(\sigma_t^2 / \alpha_t) \nabla_{x_t} \log \psi_t`, or near it.
     """
 
     log_value: Tensor

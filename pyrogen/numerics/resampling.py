@@ -6,7 +6,8 @@ uniform number :math:`u` and copies the particle in whose share of the unit inte
 :math:`(k + u) / P` falls; its counts never leave :math:`\lfloor P W_i \rfloor, \lceil P W_i \rceil`.
 
 Because neighbouring particles share a point, the order of the cloud matters: if particles that are alike lie side by
-side, every *region* receives the right number of copies to within one or two as well. :func:`order` finds such an order.
+side, every *region* receives the right number of copies to within one or two as well. :func:`order` finds such an
+order.
 
 Log-weights have shape ``(particles, *batch)``: the clouds of a batch are independent.
 

@@ -1,4 +1,5 @@
-"""What models twisted SMC takes: plates, masks, several measurements, predictions, control flow; and what it refuses."""
+"""What models twisted SMC takes: plates, masks, several measurements, predictions, control flow; and what it
+refuses."""
 
 import pyro
 import pyro.distributions as dist

@@ -1,0 +1,116 @@
+"""Guidance, editing and reports: what is exact for Gaussians, and what is known to be biased."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from inverse_problems import gaussian, mixture
+
+from pyrogen import inverse
+
+COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 1.5]])
+OPERATOR = torch.tensor([[1.0, 0.5]])
+
+
+def draws_of(prior, guidance, y=2.0, noise=0.5):
+    def model(y):
+        x = pyro.sample("x", prior())
+        pyro.sample("y", dist.Normal(OPERATOR @ x, noise).to_event(1), obs=y)
+
+    torch.manual_seed(0)
+    sampling = inverse.GuidedSampling(model, site="x", guidance=guidance, draws=4000, steps=200)
+    return sampling.run(torch.tensor([y])).get_samples()["x"]
+
+
+def exact(covariance, y=2.0, noise=0.5):
+    marginal = OPERATOR @ covariance @ OPERATOR.T + noise**2
+    gain = covariance @ OPERATOR.T / marginal
+    return gain.squeeze(-1) * y, covariance - gain @ OPERATOR @ covariance
+
+
+@pytest.mark.parametrize(
+    ("guidance", "covariance"),
+    [(inverse.MomentMatching(), COVARIANCE), (inverse.PiGDM(2.0), 2.0 * torch.eye(2))],
+    ids=["MomentMatching", "PiGDM"],
+)
+def test_exact_for_the_gaussians_they_are_made_for(guidance, covariance):
+    draws = draws_of(gaussian(torch.zeros(2), covariance), guidance)
+    mean, spread = exact(covariance)
+    # Ancestral steps lose some variance: a twentieth at 200 steps.
+    assert ((draws.mean(0) - mean).abs() < 5 * (spread.diagonal() / 4000).sqrt() + 0.03).all()
+    assert ((draws.T.cov() - spread).abs() < 0.12 * spread.diagonal().max()).all()
+
+
+@pytest.mark.parametrize("guidance", [inverse.DPS(0.05), inverse.DiffPIR()], ids=lambda g: type(g).__name__)
+def test_the_others_go_towards_the_measurement(guidance):
+    draws = draws_of(gaussian(torch.zeros(2), COVARIANCE), guidance)
+    assert draws.isfinite().all()
+    assert 0.5 < (draws @ OPERATOR.T).mean() < 3.0
+
+
+def test_moment_matching_weighs_modes_wrongly_where_twisted_smc_does_not():
+    density, prior = mixture([0.9, 0.1], [[-4.0, 0.0], [4.0, 0.0]], 0.5)
+
+    def model(y):
+        x = pyro.sample("x", prior())
+        pyro.sample("y", dist.Normal(x[0], 4.0), obs=y)
+
+    y = torch.tensor(3.0)
+    weights = torch.tensor([0.9, 0.1]).log() + dist.Normal(torch.tensor([-4.0, 4.0]), 16.25**0.5).log_prob(y)
+    right = weights.softmax(0)[1].item()
+    found = inverse.TwistedSMC(model, site="x", particles=2000, steps=50).run(y).get_samples()["x"]
+    assert abs((found[:, 0] > 0).float().mean() - right) < 5 * (right * (1 - right) / 1000) ** 0.5
+
+
+def test_other_latent_sites_are_refused():
+    def model(y):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        x = pyro.sample("x", gaussian(torch.zeros(2), COVARIANCE)())
+        pyro.sample("y", dist.Normal(x.sum(), scale), obs=y)
+
+    with pytest.raises(ValueError, match="no other latent sites"):
+        inverse.GuidedSampling(model, site="x", guidance=inverse.DPS()).run(torch.tensor(0.0))
+
+
+def test_editing_goes_from_the_picture_to_the_prior():
+    torch.manual_seed(0)
+    prior, picture = gaussian(torch.zeros(2), 0.25 * torch.eye(2)), torch.tensor([3.0, -3.0])
+    near = inverse.edit(prior(), picture, 0.02, draws=200)
+    far = inverse.edit(prior(), picture, 1.0, draws=2000)
+    assert (near - picture).norm(dim=-1).mean() < 1.0
+    assert (far.mean(0).abs() < 5 * 0.5 / 2000**0.5 + 0.03).all()
+    curve = inverse.trade_off(
+        prior(), picture, (0.1, 0.4, 0.8), lambda x: dist.Normal(0.0, 0.5).log_prob(x).sum(-1), draws=200
+    )
+    assert curve[0].distance < curve[1].distance < curve[2].distance
+    assert curve[0].realism < curve[1].realism < curve[2].realism
+
+
+def test_reports_against_known_numbers():
+    torch.manual_seed(0)
+    truth = torch.rand(1, 16, 16)
+    draws = truth + 0.1 * torch.randn(1, 16, 16) + 0.1 * torch.randn(2000, 1, 16, 16)
+    found = inverse.report(draws, truth)
+    assert abs(found.deviation.mean() - 0.1) < 0.005
+    # A truth and a centre that both lie 0.1 from ... each other: intervals of +-0.1645 cover 90 %.
+    assert abs(found.coverage - 0.9) < 5 * (0.09 / 256) ** 0.5
+    assert inverse.psnr(truth, truth) == math.inf
+    assert abs(inverse.psnr(truth + 0.1, truth) - 20) < 1e-3
+    assert abs(inverse.ssim(truth, truth) - 1) < 1e-9
+    assert "PSNR" in str(found)
+    assert "PSNR" not in str(inverse.report(draws))
+
+
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    torch.manual_seed(0)
+    x, y = torch.rand(20, 24).double(), torch.rand(20, 24).double()
+    theirs, everywhere = metrics.structural_similarity(x.numpy(), y.numpy(), data_range=1.0, full=True)
+    assert abs(inverse.ssim(x, y) - theirs) < 1e-6
+
+
+def test_predictive_p_values():
+    replicated = torch.arange(10.0).unsqueeze(-1)
+    torch.testing.assert_close(inverse.predictive_p_values(replicated, torch.tensor([8.0])), torch.tensor([0.2]))
