@@ -3,7 +3,7 @@
 The 368 four-part chorales of music21's corpus, in quarter steps. At each step the soprano comes first, then alto, tenor
 and bass; every note is one symbol. Training transposes at random within what the voices sing.
 
-    python examples/chorales.py [--output output/chorales] [--seed 0] [--steps 1500] [--chorales 368]
+    python examples/chorales.py [--output output/chorales] [--seed 0] [--steps 700] [--chorales 368]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/chorales"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--chorales", type=int, default=368)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ The text is the King James Bible out of Debian's `bible-kjv-text`, if `bible` is
 else the sources of Python's standard library. Beside the transformer stand n-grams of order 1 to 6, smoothed by
 Witten and Bell's interpolation (1991).
 
-    python examples/text.py [--text FILE] [--output output/text] [--seed 0] [--steps 3000] [--length 192]
+    python examples/text.py [--text FILE] [--output output/text] [--seed 0] [--steps 1500] [--length 128]
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--text", type=Path)
     parser.add_argument("--output", type=Path, default=Path("output/text"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--length", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--length", type=int, default=128)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> None:
     print("\n1. Held-out bits per byte")
     for order, bits in enumerate(ngrams(train.numpy(), held_out.numpy(), 6, len(alphabet), options.length), 1):
         print(f"   {order}-gram        {estimate(bits)}")
-    model = transformer((options.length,), symbols=len(alphabet), width=192, depth=4, heads=6, dropout=0.05)
+    model = transformer((options.length,), symbols=len(alphabet), width=128, depth=4, heads=4, dropout=0.05)
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=2e-3, total_steps=options.steps)
     fit = pg.fit(
-        model, Windows(train, options.length), steps=options.steps, batch_size=32, schedule=schedule, seed=options.seed
+        model, Windows(train, options.length), steps=options.steps, batch_size=24, schedule=schedule, seed=options.seed
     )
     bits = held_out_bits(model, held_out, options.length)
     print(f"   transformer   {estimate(bits)}, {fit.history.seconds:.0f} s of training")

@@ -1,7 +1,7 @@
 """Figures of what latents mean: traversals along one element at a time, and paths between two latents.
 
 What decodes is a function of latents that gives a distribution of images, such as ``vae.likelihood_at``; its mean is
-shown, or a draw where it has none.
+shown, or a draw where it has none (torch gives NaN for categories).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def latent_traversals(
     moved = z.detach().flatten().repeat(len(chosen), len(values), 1)
     for row, element in enumerate(chosen):
         moved[row, :, element] = torch.as_tensor(values, dtype=z.dtype, device=z.device)
-    images = _decoded(decode, moved.unflatten(-1, z.shape), image_shape)
+    images = _decoded(decode, moved.reshape(*moved.shape[:2], *z.shape), image_shape)
     return _figure(images, [f"z[{element}]" for element in chosen], "  ".join(f"{value:g}" for value in values))
 
 
@@ -113,6 +113,8 @@ def _decoded(decode: Decode, z: Tensor, image_shape: Sequence[int] | None) -> Te
         try:
             images = distribution.mean
         except NotImplementedError:
+            images = distribution.sample()
+        if images.isnan().all():
             images = distribution.sample()
     return images if image_shape is None else images.reshape(*images.shape[:2], *image_shape)
 

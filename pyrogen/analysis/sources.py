@@ -167,7 +167,7 @@ def _from_mapping(draws_by_site: Mapping[str, Any]) -> Source:
 
 
 def _from_sampler(sampler: Any) -> Source:
-    """Anything with ``get_samples()``, and if it likes ``log_weights``, ``model`` and ``sample_stats``."""
+    """Anything with ``get_samples()``, and if it likes ``log_weights``, ``model``, ``sample_stats`` and ``attrs``."""
     log_weights = getattr(sampler, "log_weights", None)
     stats = getattr(sampler, "sample_stats", None) or {}
     return Source(
@@ -175,6 +175,7 @@ def _from_sampler(sampler: Any) -> Source:
         draws=dict(sampler.get_samples()),
         log_weights=None if log_weights is None else torch.as_tensor(log_weights).detach(),
         stats={name: torch.as_tensor(value).detach().flatten() for name, value in stats.items()},
+        attrs=dict(getattr(sampler, "attrs", None) or {}),
     )
 
 

@@ -27,7 +27,7 @@ def beam_search(distribution: Chain, width: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: ``width`` is not positive.
-        NotImplementedError: the order is random, or the symbols are not few single numbers.
+        NotImplementedError: there are several orders or random ones, or the symbols are not few single numbers.
 
     Example:
         >>> model = pg.autoregressive.transformer((4,), symbols=3, width=16, depth=1)
@@ -37,8 +37,8 @@ def beam_search(distribution: Chain, width: int) -> tuple[Tensor, Tensor]:
     """
     if width < 1:
         raise ValueError(f"`width` must be at least 1, got {width}")
-    if distribution.orders is not None:
-        raise NotImplementedError("rows have random orders of their own; search a model `along(order)` instead")
+    if not isinstance(distribution, Chain) or distribution.orders is not None:
+        raise NotImplementedError("a search needs one order for all rows; search a model `along(order)` instead")
     rows = distribution.batch_shape.numel()
     beams = torch.arange(rows).repeat_interleave(width)
     wide = distribution.select(beams.to(next(distribution.network.parameters()).device))

@@ -179,13 +179,15 @@ class Chain(TorchDistribution):
         if self.orders is not None:
             raise NotImplementedError("rows have random orders of their own; ask a model `along(order)` instead")
         shape = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        symbols = self._symbols(value, shape)
-        return self._terms(self.network, symbols, self._rows(self.context, shape)).reshape(*shape, -1)
+        symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
+        self._require_inside(symbols)
+        return self._terms_given(self.network, symbols, context, known).reshape(*shape, self.layout.length)
 
     def lengths(self, value: Tensor) -> Tensor:
         """How many symbols of each event count, the end included: ``batch``."""
         if self.ending is None:
-            return torch.full(batch_shape_of(value, self.event_shape, "value"), self.layout.length)
+            batch = batch_shape_of(value, self.event_shape, "value")
+            return torch.full(batch, self.layout.length, device=value.device)
         symbols = self.layout.flatten(value)
         return (~self.ending.ended(symbols.reshape(-1, self.layout.length))).sum(-1).reshape(symbols.shape[:-1])
 
@@ -201,10 +203,7 @@ class Chain(TorchDistribution):
         if part is not None:
             part = part.expand(*shape, -1).reshape(-1, self.layout.length)
             symbols = self._around(part, symbols, known)
-        if self._validate_args:
-            inside = self._inside(symbols)
-            if not bool(inside.all()):
-                self._complain(symbols, inside, "value")
+        self._require_inside(symbols)
         if self.orders is None:
             return self._total(self.network, symbols, context, known, part).reshape(shape)
         totals = []
@@ -228,12 +227,15 @@ class Chain(TorchDistribution):
     def _total(
         self, network: nn.Module, symbols: Tensor, context: Context, known: Known | None, part: Tensor | None
     ) -> Tensor:
-        terms = self._terms(network, symbols, context)  # (N, L)
-        if part is not None:
-            terms = terms.masked_fill(~part, 0.0)
+        terms = self._terms_given(network, symbols, context, known)
+        return (terms if part is None else terms.masked_fill(~part, 0.0)).sum(-1)
+
+    def _terms_given(self, network: nn.Module, symbols: Tensor, context: Context, known: Known | None) -> Tensor:
+        """The log-probability of each symbol given those before it and what is known, ``(N, L)``."""
+        terms = self._terms(network, symbols, context)
         if known is None:
-            return terms.sum(-1)
-        return terms.masked_fill(known.mask, 0.0).masked_fill(known.differs(symbols), -torch.inf).sum(-1)
+            return terms
+        return terms.masked_fill(known.mask, 0.0).masked_fill(known.differs(symbols), -torch.inf)
 
     def _terms(self, network: nn.Module, symbols: Tensor, context: Context) -> Tensor:
         """The log-probability of each symbol given those before it, ``(N, L)``."""
@@ -284,6 +286,12 @@ class Chain(TorchDistribution):
         if symbols.is_floating_point():
             inside = inside & symbols.isfinite()
         return whole(inside, symbols.dim() - len(self.layout.symbol_axes))
+
+    def _require_inside(self, symbols: Tensor) -> None:
+        if self._validate_args:
+            inside = self._inside(symbols)
+            if not bool(inside.all()):
+                self._complain(symbols, inside, "value")
 
     def _filler(self, symbols: Tensor) -> Tensor:
         """A number of the support that stands where a symbol is unknown or bad."""

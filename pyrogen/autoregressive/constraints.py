@@ -35,6 +35,7 @@ def constrained(model: Autoregressive, allowed: Tensor | Rule) -> Autoregressive
         A model whose ``sample`` raises a ValueError, naming the place, where no symbol is allowed.
 
     Raises:
+        NotImplementedError: the model has several orders, or random ones.
         ValueError: a tensor ``allowed`` has another shape, is not boolean, or leaves no symbol at some place.
 
     Example:
@@ -43,6 +44,8 @@ def constrained(model: Autoregressive, allowed: Tensor | Rule) -> Autoregressive
         >>> (even().sample((5,)) % 2).sum().item()
         0
     """
+    if not isinstance(model, Autoregressive):
+        raise NotImplementedError("a constraint needs one order for all rows; constrain a model `along(order)` instead")
     symbols = _symbols(model.conditional)
     if isinstance(allowed, Tensor):
         allowed = _checked(allowed, model.layout.length, symbols)
@@ -71,8 +74,10 @@ class Allowed(Reweighted):
 
     def __call__(self, output: Tensor) -> Table:
         old = table(self.inner(output[..., : -self.symbols]))
-        kept = output[..., -self.symbols :] > 0.5
+        kept = (output[..., -self.symbols :] > 0.5) & (old.logits > -torch.inf)
         impossible = ~kept.any(-1)
+        if old.impossible is not None:
+            impossible = impossible | old.impossible
         logits = old.logits.masked_fill(~kept & ~impossible.unsqueeze(-1), -torch.inf)
         return Table(logits, old.values, impossible)
 

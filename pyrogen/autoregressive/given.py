@@ -30,12 +30,16 @@ def places_of(mask: Tensor, layout: Layout, name: str) -> Tensor:
     """A mask over events, or one that broadcasts to them, as one over places, ``(*batch, L)``.
 
     Raises:
-        ValueError: the mask is not boolean, or true for some elements of a symbol only.
+        ValueError: the mask is not boolean, does not broadcast to events, or is true for some elements of a symbol
+            only.
     """
     if mask.dtype != torch.bool:
         raise ValueError(f"`{name}` must be boolean, got {mask.dtype}")
     event_shape = layout.event_shape
     batch = mask.shape[: max(mask.dim() - len(event_shape), 0)]
+    ends = zip(mask.shape[::-1], event_shape[::-1], strict=False)
+    if not all(size in (1, whole_size) for size, whole_size in ends):
+        raise ValueError(f"`{name}` must end in shape {event_shape} or broadcast to it, got {tuple(mask.shape)}")
     elements = layout.flatten(mask.expand(*batch, *event_shape))
     places = whole(elements, len(batch) + 1)
     if layout.symbol_axes and bool((places != ~whole(~elements, len(batch) + 1)).any()):

@@ -39,7 +39,7 @@ def pixel_cnn(
         event_shape: ``(rows, columns)`` or ``(channels, rows, columns)``.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes. An image ``(channels, rows,
             columns)`` of the event's size speaks to every pixel; anything else is flattened and speaks to all alike.
-        levels: How many levels a channel has; pixels are integers ``0 … levels - 1`` stored as floats.
+        levels: How many levels a channel has; pixels are whole numbers ``0 … levels - 1``, of any dtype.
         components: How many logistics are mixed; each level has a probability of its own if ``None`` (one channel
             only).
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.

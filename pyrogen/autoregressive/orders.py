@@ -106,13 +106,9 @@ class OrderMixture(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         chosen = self._choose(shape)
         wide = [component.expand(shape) for component in self.components]
-        draws = None
-        for place, component in enumerate(wide):
-            rows = (chosen == place).nonzero().flatten()
-            events = component.select(rows).sample()
-            draws = events.new_empty(len(chosen), *self.event_shape) if draws is None else draws
-            draws[rows] = events
-        return draws.reshape(*shape, *self.event_shape)
+        parts = [part.select((chosen == place).nonzero().flatten()).sample() for place, part in enumerate(wide)]
+        rows = chosen.argsort(stable=True).argsort()  # where in the parts, one after the other, each row is
+        return torch.cat(parts)[rows].reshape(*shape, *self.event_shape)
 
     def _choose(self, shape: torch.Size) -> Tensor:
         """Which component each row is drawn from, ``(N,)``."""

@@ -4,7 +4,7 @@ Samples :math:`x \in [-1, 1]` are bent by
 
 .. math:: f(x) = \operatorname{sign}(x) \frac{\log(1 + \mu |x|)}{\log(1 + \mu)}
 
-and then put into :math:`\mu + 1` levels of equal width (ITU-T recommendation G.711; 256 levels sound like 14 bits).
+and then rounded to the nearest of :math:`\mu + 1` levels, evenly spaced from -1 to 1 (ITU-T recommendation G.711; 256 levels sound like 14 bits).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mu_law(x: Tensor, levels: int = 256) -> Tensor:
 
 
 def inverse_mu_law(codes: Tensor, levels: int = 256) -> Tensor:
-    """Integers ``0 … levels - 1`` as samples between -1 and 1: the middles of the levels.
+    """Integers ``0 … levels - 1`` as samples between -1 and 1: what each level stands for.
 
     Args:
         codes: Integers, of any shape and dtype.

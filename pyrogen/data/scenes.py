@@ -115,7 +115,6 @@ def decode(tokens: Tensor) -> list[str]:
 
 def _coloured_shapes(names: Sequence[str], argument: str) -> set[tuple[int, int]]:
     numbers = {f"{colour} {shape}": (i, j) for i, colour in enumerate(COLOURS) for j, shape in enumerate(SHAPES)}
-    names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in numbers]
     if unknown:
         raise ValueError(f"`{argument}` must name coloured shapes such as 'red square', got {unknown}")

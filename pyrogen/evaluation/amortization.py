@@ -188,6 +188,7 @@ def _moved(site: Site, location: Tensor, log_scale: Tensor, index: Tensor) -> tu
     transform = biject_to(site.distribution.support)
     events = site.distribution.event_dim
     axis = site.value.dim() - events + site.plate_dim
+    index = index.to(location.device)
     location, log_scale = location.index_select(axis, index), log_scale.index_select(axis, index)
     before = transform.inv(site.value)
     after = location + log_scale.exp() * before

@@ -32,7 +32,7 @@ from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
 
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import Program, Site, select_rows, sites_of, values_of
+from .sites import Program, Site, check_names, select_rows, sites_of, values_of
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ def _blocks(
         drawn = sites_of(guide, *part, rows=len(index), what="guide")
         replayed = poutine.condition(model, data=values_of(drawn.values()))
         priors = sites_of(replayed, *part, rows=len(index), what="model")
+        check_names(drawn, priors)
         yield {name: _moments(site, priors[name], draws) for name, site in drawn.items() if name in priors}
 
 

@@ -37,7 +37,7 @@ from pyrogen.core.objective import rows as count_rows
 
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import Program, Site, select_rows, sites_of, total, values_of
+from .sites import Program, Site, check_names, select_rows, sites_of, total, values_of
 
 
 def importance_log_weights(
@@ -169,8 +169,7 @@ def pareto_k(
         NotImplementedError: as for :func:`importance_log_weights`.
         ValueError: as for :func:`importance_log_weights`, or there are fewer than 25 draws.
     """
-    if draws < 25:
-        raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
+    _check_draws(draws)
     log_weights = importance_log_weights(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)
     return pareto_k_of(log_weights)
 
@@ -182,8 +181,12 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
         log_weights: Their logarithms.
 
     Shape:
-        ``(draws, rows)``, with at least 25 draws.
+        ``(draws, rows)``.
+
+    Raises:
+        ValueError: there are fewer than 25 draws.
     """
+    _check_draws(len(log_weights))
     shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
 
@@ -234,12 +237,7 @@ def _log_weights(model: Program, guide: Program, batch: list, rows: int | None) 
 
 
 def _check_pair(drawn: dict[str, Site], scored: dict[str, Site]) -> None:
-    missing = [name for name, site in scored.items() if not site.observed]
-    if missing:
-        raise ValueError(f"`guide` must draw every latent site of the model, missing are {missing}")
-    surplus = [name for name, site in drawn.items() if name not in scored and not site.auxiliary]
-    if surplus:
-        raise ValueError(f"`model` must have every site of the guide, missing are {surplus}")
+    check_names(drawn, scored)
     if not set(scored) - set(drawn):
         raise ValueError("`model` must observe something, got no observed site; is the data its first argument?")
     points = [name for name, site in drawn.items() if isinstance(site.distribution, dist.Delta)]
@@ -259,6 +257,11 @@ def _check_density(site: Site) -> None:
             f"the log_prob of site {site.name!r} is noisy (two calls on one value differ), and importance weights "
             "exponentiate the noise; use an exact trace, or freeze its noise"
         )
+
+
+def _check_draws(draws: int) -> None:
+    if draws < 25:
+        raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
 
 
 def _pareto_k(log_weights: np.ndarray) -> np.ndarray:

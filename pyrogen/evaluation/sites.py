@@ -85,6 +85,16 @@ def select_rows(entry: object, index: Tensor) -> object:
     return entry[index.to(entry.device)] if isinstance(entry, Tensor) and entry.dim() else entry
 
 
+def check_names(drawn: dict[str, Site], scored: dict[str, Site]) -> None:
+    """Raises a ValueError unless a model, run on what its guide drew, has the guide's latent sites and no others."""
+    missing = [name for name, site in scored.items() if not site.observed]
+    if missing:
+        raise ValueError(f"`guide` must draw every latent site of the model, missing are {missing}")
+    surplus = [name for name, site in drawn.items() if name not in scored and not site.auxiliary]
+    if surplus:
+        raise ValueError(f"`model` must have every site of the guide, missing are {surplus}")
+
+
 def total(sites: Iterable[Site]) -> Tensor:
     """The log-probabilities of sites, summed for each row; zero if there are none."""
     return sum((site.log_prob() for site in sites), torch.zeros((), dtype=torch.double))

@@ -10,8 +10,7 @@ from .twist import Denoised, MomentMatched, Target
 
 
 class MomentMatching(Guidance):
-    r"""Moment-matching posterior sampling: the shift of the twist of :class:`~pyrogen.inverse.smc.TwistedSMC`,
-    unweighted.
+    r"""Moment-matching posterior sampling: the shift of the default twist of TwistedSMC, without weights.
 
     The denoising posterior is Gaussian with its true mean and covariance, :math:`(\sigma_t^2 / \alpha_t) \partial D /
     \partial x_t`. It is exact, up to the steps, for any Gaussian data and the best of the guidances on mixtures, but

@@ -35,11 +35,8 @@ class Linear:
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(x)`")
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """The adjoint at ``y``, of shape ``(*batch, *shape)``: by reverse differentiation unless a subclass knows
-        it.
-        """
-        batch = y.shape[: y.dim()
-        - self._output_dim(y)]
+        """The adjoint at ``y``, of shape ``(*batch, *shape)``; by differentiation unless a subclass knows it."""
+        batch = y.shape[: y.dim() - self._output_dim(y)]
         start = torch.zeros(batch + self.shape, dtype=y.dtype, device=y.device)
         return torch.func.vjp(self, start)[1](y)[0]
 
@@ -144,8 +141,9 @@ def box_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
 
 
 def bicubic_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
-    """Antialiased bicubic downsampling: the cubic kernel of Keys (a = -0.5), widened by the factor, normalised at
-    edges.
+    """Antialiased bicubic downsampling.
+
+    The cubic kernel of Keys (a = -0.5), widened by the factor and normalised at the edges.
 
     Args:
         shape: ``(channels, height, width)``.

@@ -39,6 +39,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
+from pyrogen.distributions.support import point_inside
 
 from .marginal import MarginalDistribution
 from .objectives import Elbo
@@ -187,8 +188,9 @@ class _Program:
         return log_joint + self.module.prior_at(self.context).log_prob(z) - posterior.log_prob(z)
 
     def support(self) -> constraints.Constraint:
-        with held(), torch.no_grad():
-            z = self.module.prior_at(self.context).sample()
+        with torch.no_grad():
+            like = next(self.module.parameters(), torch.empty(()))
+            z = _latent_inside(self.module.prior_at(self.context), like)
             return self.module.likelihood_at(z, self.context).support
 
     def _frozen_draws(self, x: Tensor) -> Tensor:
@@ -204,3 +206,14 @@ class _Program:
                 draws.append(self.module.posterior_at(value, context)((self.module.draws,)))
         latent = (self.module.draws, *batch, *self.module.latent_shape)
         return torch.stack(draws, 1).reshape(latent) if draws else x.new_zeros(latent)
+
+
+def _latent_inside(prior: TorchDistributionMixin, like: Tensor) -> Tensor:
+    """A latent that the prior can give: the same each time where its support names a point, else a draw."""
+    if not prior.support.is_discrete:
+        try:
+            return point_inside(prior.support, like.new_empty(prior.shape()))
+        except NotImplementedError:  # torch names no point inside the support of a mixture
+            pass
+    with held():
+        return prior.sample()

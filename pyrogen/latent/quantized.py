@@ -93,6 +93,8 @@ class Codebook(nn.Module):
         A code is dead if it stands for less than a hundredth of an even share.
         """
         vectors, codes = numbers.movedim(dim, -1).flatten(0, -2), self.nearest(numbers, dim).flatten()
+        if not len(vectors):
+            return
         chosen = nn.functional.one_hot(codes, len(self)).to(vectors.dtype)
         decay = torch.where(self.counts.any(), self.decay, 0.0)
         counts = decay * self.counts + (1 - decay) * chosen.sum(0)

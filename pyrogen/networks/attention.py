@@ -205,6 +205,8 @@ class CausalStack(nn.Module):
     ) -> None:
         super().__init__()
         key_heads = heads if key_heads is None else key_heads
+        if heads < 1 or key_heads < 1:
+            raise ValueError(f"`heads` and `key_heads` must be at least 1, got {heads} and {key_heads}")
         if width % heads or (rotary and width // heads % 2):
             raise ValueError(f"`width` must be a multiple of {'twice ' * rotary}`heads` ({heads}), got {width}")
         if heads % key_heads:

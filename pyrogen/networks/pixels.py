@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, dropout, pad
 
 from .attention import attend
 from .sequence import Numbers, SequenceNetwork, State
@@ -57,6 +57,8 @@ class RowState(State):
 class GatedLayer(nn.Module):
     """One layer of both stacks.
 
+    Dropout belongs to training: it acts in one pass, never in steps.
+
     Args:
         width: Size of the vectors.
         kernel: How wide the convolutions are; odd.
@@ -79,26 +81,26 @@ class GatedLayer(nn.Module):
     def forward(self, above: Tensor, left: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both stacks, ``(N, width, rows, columns)``; conditions are ``(N, 4 width, rows or 1, columns or 1)``."""
         vertical, horizontal = (None, None) if condition is None else condition.chunk(2, 1)
-        above, linked = self.down(pad(above, (0, 0, self.reach, 0)), vertical)
+        above, linked = self.down(pad(above, (0, 0, self.reach, 0)), vertical, training=self.training)
         weight = self.horizontal.weight.unflatten(1, (self.reach + 1, -1)).transpose(1, 2).unsqueeze(2).contiguous()
         numbers = conv2d(pad(left, (self.reach, 0, 0, 0)), weight, self.horizontal.bias) + linked
         gates = self.dropout(gated(numbers if horizontal is None else numbers + horizontal, 1))
         return above, left + conv2d(gates, self.horizontal_residual.weight[..., None, None])
 
-    def down(self, rows: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def down(self, rows: Tensor, condition: Tensor | None, *, training: bool = False) -> tuple[Tensor, Tensor]:
         """The vertical part: rows with those they need above, to the same rows and what it tells the horizontal one."""
         numbers = self.vertical(pad(rows, (self.reach, self.reach, 0, 0)))
         if condition is not None:
             numbers = numbers + condition
         rows = rows[:, :, self.reach :]
         if self.vertical_residual is not None:
-            rows = rows + self.vertical_residual(self.dropout(gated(numbers, 1)))
+            rows = rows + self.vertical_residual(dropout(gated(numbers, 1), self.dropout.p, training))
         return rows, self.link(numbers)
 
     def right(self, x: Tensor, left: Tensor, told: Tensor) -> Tensor:
         """The horizontal part for one pixel ``(N, width)``; ``told`` holds biases and conditions too."""
         numbers = torch.addmm(told, torch.cat([left.flatten(1), x], 1), self.horizontal.weight.t())
-        gates = self.dropout(gated(numbers, 1))
+        gates = gated(numbers, 1)
         return torch.addmm(x, gates, self.horizontal_residual.weight.t())
 
 

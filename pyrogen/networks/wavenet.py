@@ -33,6 +33,8 @@ class QueueState(State):
 class DilatedLayer(nn.Module):
     """A gated causal convolution with a residual connection.
 
+    Dropout belongs to training: it acts in one pass, never in steps.
+
     Args:
         width: Size of the vectors.
         kernel: How many places it looks at.
@@ -73,7 +75,7 @@ class DilatedLayer(nn.Module):
         if condition is not None:
             numbers = numbers + condition[:, min(place, condition.shape[1] - 1)]
         ring[:, place % self.reach] = x
-        gates = self.dropout(gated(numbers, 1))
+        gates = gated(numbers, 1)
         return x if self.residual is None else torch.addmm(x, gates, self.residual.weight.t()), gates
 
 
@@ -110,6 +112,8 @@ class WaveNet(SequenceNetwork):
         super().__init__()
         if kernel < 2:
             raise ValueError(f"`kernel` must be at least 2, got {kernel}")
+        if not dilations:
+            raise ValueError("`dilations` must hold at least one layer, got none")
         self.embedding = embedding
         self.first = nn.Parameter(torch.randn(width))
         self.layers = nn.ModuleList(

@@ -59,3 +59,11 @@ def test_bad_arguments_are_named():
         latent_paths(decode, torch.zeros(1, 4), torch.zeros(1, 4), steps=1)
     with pytest.raises(ValueError, match="`images` must have shape"):
         latent_traversals(lambda z: dist.Normal(z, 1.0).to_event(1), torch.zeros(4))
+
+
+def test_categories_are_drawn_and_a_latent_may_be_a_number():
+    def categories(z):
+        return dist.Categorical(logits=torch.zeros(*z.shape, 2, 2, 3)).to_event(2)
+
+    figure = latent_traversals(categories, torch.tensor(0.0), values=(0.0, 1.0))
+    assert np.isfinite(np.ma.filled(shown(figure).astype(float), np.nan)[:2, :2]).all()

@@ -1,5 +1,7 @@
 """The models as one works with them: prompts, lengths, streams, layouts, checkpoints, errors."""
 
+from functools import partial
+
 import pyro
 import pytest
 import torch
@@ -10,11 +12,14 @@ from pyrogen.autoregressive import (
     AnyOrder,
     Autoregressive,
     Layout,
+    aligned,
     any_order,
     beam_search,
     constrained,
     made,
+    pixel_cnn,
     transformer,
+    wavenet,
 )
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
@@ -85,10 +90,47 @@ def test_lengths_and_the_end_are_scored():
     assert model().lengths(x).tolist() == [3, 6, 2, 3]
 
 
-@pytest.mark.parametrize("recipe", [transformer, any_order, made])
-def test_draws_drop_nothing(recipe):
-    settings = {"hidden": (32,)} if recipe is made else SMALL
-    model = jiggled(recipe((4,), symbols=3, dropout=0.5, **settings))
+def test_terms_of_what_is_given_sum_to_the_log_prob():
+    distribution = tokens()().given(torch.tensor([1, 2, 0, 0, 0, 0]), torch.arange(6) < 2)
+    x = torch.cat([distribution.sample((4,)), torch.tensor([[3, 2, 0, 0, 0, 0]])])
+    terms = distribution.symbol_log_probs(x)
+    assert not terms[:4, :2].any()
+    assert terms[4, 0] == -torch.inf
+    torch.testing.assert_close(terms.sum(-1), distribution.log_prob(x))
+    assert distribution.symbol_log_probs(x[:0]).shape == (0, 6)
+
+
+def test_an_end_that_a_constraint_forbids_is_a_dead_end():
+    model = tokens(end=0, padding=4)  # padding is impossible before the end, so a rule that leaves it leaves nothing
+    for inner in (model, constrained(model, torch.arange(5) != 2), pg.autoregressive.top_k(model, 2)):
+        distribution = constrained(inner, torch.tensor([[1] * 5, *[[0, 0, 0, 0, 1]] * 5]).bool())()
+        scores = distribution.log_prob(torch.tensor([[1, 4, 4, 4, 4, 4], [1, 1, 1, 1, 1, 1], [0, 4, 4, 4, 4, 4]]))
+        assert (scores[:2] == -torch.inf).all()
+        assert not scores.isnan().any()
+        with pytest.raises(ValueError, match="none at position 1"):
+            distribution.given(torch.ones(6).long(), torch.arange(6) < 1).sample((3,))
+
+
+def test_two_constraints_both_hold():
+    both = constrained(constrained(tokens(), torch.arange(5) < 3), torch.arange(5) > 0)
+    assert set(both().sample((50,)).flatten().tolist()) == {1, 2}
+    with pytest.raises(ValueError, match="none at position 0"):
+        constrained(constrained(tokens(), torch.arange(5) < 3), torch.arange(5) > 2)().sample()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(transformer, (4,), symbols=3, **SMALL),
+        partial(any_order, (4,), symbols=3, **SMALL),
+        partial(made, (4,), symbols=3, hidden=(32,)),
+        partial(wavenet, (4,), levels=3, width=8, layers=2),
+        partial(pixel_cnn, (2, 2), levels=3, width=8, depth=3),
+    ],
+    ids=lambda make: make.func.__name__,
+)
+def test_draws_drop_nothing(make):
+    model = jiggled(make(dropout=0.5))
     draws = []
     for mode in (True, False):
         torch.manual_seed(0)
@@ -96,6 +138,26 @@ def test_draws_drop_nothing(recipe):
     assert torch.equal(*draws)
     scores = model.train()().log_prob(draws[0]), model.eval()().log_prob(draws[0])
     assert not torch.allclose(*scores)
+
+
+def test_a_mixture_of_orders_takes_numbers_of_any_dtype():
+    model = jiggled(made((3,), symbols=3, hidden=(8,), orders=3))
+    x = torch.tensor([1.0, 2.0, 0.0])
+    assert torch.equal(model().given(x, torch.tensor(True)).sample((20,)).float(), x.expand(20, 3))
+
+
+@pytest.mark.parametrize("make", [partial(made, hidden=(8,), orders=2), partial(any_order, **SMALL)])
+def test_searches_and_constraints_need_one_order(make):
+    model = make((3,), symbols=3)
+    with pytest.raises(NotImplementedError, match="one order"):
+        beam_search(model(), 2)
+    with pytest.raises(NotImplementedError, match="one order"):
+        constrained(model, torch.ones(3).bool())
+
+
+def test_prompts_keep_their_numbers():
+    symbols, _ = aligned([[1, 2], [2.5]], 3)
+    assert symbols.tolist() == [[1.0, 2.0, 0.0], [2.5, 0.0, 0.0]]
 
 
 def test_a_stream_gives_symbols_one_by_one():
@@ -207,6 +269,12 @@ ERRORS = {
     "a wrong length": (lambda m: m().log_prob(torch.zeros(2, 7)), r"`value` must end in shape \(6,\), got \(2, 7\)"),
     "a long prompt": (lambda m: m().complete([[1], [1] * 7]), "from 1 to 6 symbols each, got 7 symbols at position 1"),
     "an empty prompt": (lambda m: m().complete([[1], []]), "got an empty prompt at position 1"),
+    "a prompt that is no sequence": (lambda m: m().complete([3, 1]), "got the single symbol 3 at position 0"),
+    "a mask of another shape": (
+        lambda m: m().given(torch.zeros(6), torch.ones(5).bool()),
+        r"`mask` must end in shape \(6,\) or broadcast to it, got \(5,\)",
+    ),
+    "a term out of range": (lambda m: m().symbol_log_probs(torch.tensor([0, 1, 7, 0, 0, 0])), "got 7 at position 2"),
     "no prompt": (lambda m: m().complete([]), "at least one prompt"),
     "a bad prompt": (
         lambda m: m().complete([[1], [2, 9]]),

@@ -123,9 +123,9 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="`only` must name coloured shapes such as 'red square', got \\['red'\\]"):
         scenes.draw(1, seed=0, only=("red",))
     with pytest.raises(ValueError, match="`without` must name coloured shapes"):
-        scenes.draw(1, seed=0, without="pink square")
+        scenes.draw(1, seed=0, without=("pink square",))
     with pytest.raises(ValueError, match="must leave a scene"):
-        scenes.draw(1, seed=0, only="red square", without="red square")
+        scenes.draw(1, seed=0, only=("red square",), without=("red square",))
     with pytest.raises(ValueError, match="`side` must be at least 16, got 8"):
         scenes.draw(1, seed=0, side=8)
     with pytest.raises(ValueError, match="got \\['purple'\\]"):

@@ -121,3 +121,12 @@ def test_several_latents_beside_inner_plates():
 def test_one_of_anything_shows_no_variance(rows, draws):
     with pytest.raises(ValueError, match="at least two"):
         collapse_report(model, guide, torch.randn(rows), draws=draws)
+
+
+def test_pairs_that_do_not_fit_are_refused(x):
+    def other(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("w", dist.Normal(x, 1.0))
+
+    with pytest.raises(ValueError, match=r"missing are \['z'\]"):
+        collapse_report(model, other, x)

@@ -22,7 +22,7 @@ from pyrogen.evaluation import (
     log_likelihood,
     pareto_k,
 )
-from pyrogen.evaluation.importance import _pareto_k, effective_sample_size
+from pyrogen.evaluation.importance import _pareto_k, effective_sample_size, pareto_k_of
 
 LOADINGS = torch.tensor([[1.0, 0.3], [-0.5, 0.8], [0.2, -1.0]])
 NOISE = 0.5
@@ -312,3 +312,8 @@ def test_the_effective_sample_size_of_equal_and_of_single_weights():
     log_weights = torch.stack([torch.zeros(8), torch.full((8,), -float("inf"))], 1).double()
     log_weights[0, 1] = -900.0
     torch.testing.assert_close(effective_sample_size(log_weights), torch.tensor([8.0, 1.0], dtype=torch.double))
+
+
+def test_few_weights_have_no_tail():
+    with pytest.raises(ValueError, match="`draws` must be at least 25"):
+        pareto_k_of(torch.randn(24, 3))

@@ -28,7 +28,7 @@ def test_unknown_noise_scale_against_a_grid():
         scale = pyro.sample("scale", dist.LogNormal(-0.5, 0.7))
         pyro.sample("y", dist.Normal(OPERATOR @ x, scale).to_event(1), obs=y)
 
-    posterior = TwistedSMC(model, site="x", particles=24, steps=10, sweeps=200, warmup=10).run(y)
+    posterior = TwistedSMC(model, site="x", particles=24, steps=10, sweeps=120, warmup=10).run(y)
     log_scale = torch.linspace(-4, 3, 1401)
     marginal = OPERATOR @ OPERATOR.T + (2 * log_scale).exp()[:, None, None] * torch.eye(5)
     log_joint = dist.MultivariateNormal(torch.zeros(5), marginal).log_prob(y) + dist.Normal(-0.5, 0.7).log_prob(
@@ -47,7 +47,7 @@ def test_unknown_noise_scale_against_a_grid():
     assert (
         (draws["x"].mean(0) - x_mean).abs() < 4 * draws["x"].std(0) / effective(draws["x"][:, 0]) ** 0.5 + 0.05
     ).all()
-    assert draws["x"].shape == (200, 2)
+    assert draws["x"].shape == (120, 2)
 
 
 @pytest.mark.slow

@@ -159,6 +159,7 @@ def test_draws_go_to_arviz():
     data = pg.analysis.to_arviz(posterior, torch.zeros(3), log_likelihood=False)
     assert data["posterior"]["x"].shape == (1, 100, 2)
     assert data["posterior_predictive"]["y"].shape == (1, 100, 3)
+    assert data["posterior"].attrs.get("particles", data.attrs.get("particles")) == 100
 
 
 def test_unweighted_and_weighted_draws_agree():

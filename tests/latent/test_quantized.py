@@ -25,8 +25,8 @@ def autoregressive():
 @pytest.mark.parametrize("make", [partial(vq_vae, (1, 4, 4), **SMALL), autoregressive])
 def test_contract(make):
     # Straight-through gradients are no gradients of the bound, by design; the bound has no noise but its model draws
-    # latents, which a subsampling check takes for a fixed score; finding the support draws.
-    left_out = {"parameter_gradient", "subsampling", "vmap"}
+    # latents, which a subsampling check takes for a fixed score.
+    left_out = {"parameter_gradient", "subsampling"}
     only = [check.__name__ for check in CHECKS if check.__name__ not in left_out]
     check_distribution(make, event_shape=(1, 4, 4), only=only).raise_if_failed()
 
@@ -122,3 +122,10 @@ def test_bad_parts_are_named():
     posterior = pg.Parametric(nn.Linear(4, 4), pg.families.diagonal_normal, event_shape=2, context_shape=4)
     with pytest.raises(ValueError, match="`posterior` must have a Codebook as its family"):
         VQVAE(CodeTable((), 3), posterior, posterior)
+
+
+def test_nothing_is_followed_where_nothing_is():
+    codebook = Codebook(3, 2)
+    before = codebook.vectors.clone()
+    codebook.follow(torch.zeros(0, 2, 4), -2)
+    assert torch.equal(codebook.vectors, before)

@@ -80,6 +80,8 @@ def test_the_size_of_networks_is_checked():
         PixelCNN(tokens, shape=(2, 2), width=WIDTH, features=1, attention=1, heads=3)
     with pytest.raises(ValueError, match="`kernel` must be at least 2"):
         WaveNet(tokens, width=WIDTH, features=1, dilations=[1], kernel=1)
+    with pytest.raises(ValueError, match="`dilations` must hold at least one layer"):
+        WaveNet(tokens, width=WIDTH, features=1, dilations=[])
 
 
 def test_pixels_and_images_as_vectors():
