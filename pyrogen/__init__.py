@@ -22,6 +22,7 @@ from .core.matching import FlowMatching
 from .core.module import BijectionModule, DistributionModule
 from .core.objective import Elbo, MaximumLikelihood
 from .core.parametric import Parametric
+from .core.power_average import PowerAverages
 from .core.progress import Fit, Progress
 from .core.recipe import recipe
 from .core.resume import Checkpoint

@@ -128,6 +128,9 @@ class AnyOrder(DistributionModule):
     Its draws follow the even mixture over all orders; ``log_prob`` is a lower bound of theirs, with random orders of
     its own for every row and call. Training raises that bound. :meth:`along` gives the exact model of one order.
 
+    What is given comes first in the order, and all such orders count alike, whatever each says of what is given. That
+    is the conditional of the mixture only as far as the orders agree on it.
+
     Args:
         network: A network that is told the order.
         conditional: Makes the distribution of a symbol from an output.

@@ -80,13 +80,13 @@ def test_attend_agrees_with_torch(key_heads):
 
 def test_orders_of_a_masked_network_share_all_weights():
     network = MaskedSequence(LENGTH, SYMBOLS, classes=SYMBOLS, hidden=(32, 32))
-    twins = [network.reordered(torch.randperm(LENGTH).tolist()) for _ in range(12)]
+    twins = [network.reordered([*range(first, LENGTH), *range(first)]) for first in range(1, LENGTH)]
     for twin in twins:
         assert {id(p) for p in network.parameters()} == {id(p) for p in twin.parameters()}
     for mask, weight in (("first_mask", network.first.weight), ("last_mask", network.weight[:, 0])):
         used = sum(getattr(each, mask) for each in (network, *twins))
         assert used.shape == weight.shape
-        assert used.gt(0).float().mean() > 0.95
+        assert used.gt(0).all()
 
 
 @pytest.mark.parametrize(
