@@ -19,6 +19,7 @@ import pyrogen as pg
 from pyrogen import inverse
 
 SHAPE = (1, 8, 8)
+TWIST = inverse.Isotropic(0.5)  # many measurements and a learned denoiser: one variance serves better than its Jacobian
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -97,7 +98,7 @@ def restore(
         image = pyro.sample("image", prior())
         pyro.sample("y", dist.Normal(operator(image), 0.1).to_event(y.dim()), obs=y)
 
-    return inverse.TwistedSMC(model, site="image", particles=particles, steps=steps).run(y)
+    return inverse.TwistedSMC(model, site="image", particles=particles, steps=steps, twist=TWIST).run(y)
 
 
 def near(train: torch.Tensor) -> object:

@@ -94,7 +94,8 @@ class Chain(TorchDistribution):
             minus infinity where an event differs from what is known.
 
         Raises:
-            ValueError: the mask is not boolean, a known symbol is out of range, or comes after one that is unknown.
+            ValueError: the mask is not boolean, or a known symbol is out of range, comes after one that is unknown,
+                differs from what is given already, or is padding before the end or anything else after it.
         """
         batch = torch.broadcast_shapes(batch_shape_of(values, self.event_shape, "values"), self.batch_shape)
         places = places_of(mask, self.layout, "mask")
@@ -104,6 +105,9 @@ class Chain(TorchDistribution):
         places = places.expand(*batch, -1)
         if self.known is not None:
             old = self._spread(self.known, batch)
+            clash = (places & old.differs(symbols)).nonzero()
+            if len(clash):
+                raise ValueError(f"`values` must agree with what is given already, {self._first(clash, symbols)}")
             symbols = torch.where(like(old.mask, self.layout.symbol_shape), old.symbols.to(symbols.dtype), symbols)
             places = places | old.mask
         if self.orders is None:
@@ -310,6 +314,10 @@ class Chain(TorchDistribution):
         wrong = (ended & places & (symbols != self.ending.padding)).nonzero()
         if len(wrong):
             raise ValueError(f"`values` must hold {self.ending.padding} after the end, {self._first(wrong, symbols)}")
+        if self.ending.padding != self.ending.end:
+            early = (~ended & places & (symbols == self.ending.padding)).nonzero()
+            if len(early):
+                raise ValueError(f"`values` must hold no padding before the end, {self._first(early, symbols)}")
 
     def _complain(self, symbols: Tensor, inside: Tensor, name: str) -> None:
         got = self._first((~inside).nonzero(), symbols)

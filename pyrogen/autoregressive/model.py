@@ -66,7 +66,8 @@ class Autoregressive(DistributionModule):
         embedding: A network from the context, one batch dimension in front, to what the network takes.
 
     Raises:
-        ValueError: axes or order do not fit the event, or ``padding`` is given without ``end``.
+        ValueError: axes or order do not fit the event, ``end`` or ``padding`` is no symbol, or ``padding`` is given
+            without ``end``.
 
     Example:
         >>> from pyrogen.autoregressive import transformer
@@ -94,6 +95,7 @@ class Autoregressive(DistributionModule):
         self.conditional = _conditional(conditional, self.layout)
         if end is None and padding is not None:
             raise ValueError(f"`padding` needs `end`, got {padding} alone")
+        _require_symbols(self.conditional, end=end, padding=padding)
         self.ending = None if end is None else Ending(end, end if padding is None else padding)
         if padding is not None and padding != end:
             self.conditional = Without(self.conditional, padding)
@@ -222,6 +224,16 @@ def embed(module: DistributionModule, context: Context) -> Context:
     )
     embedded: Tensor = module.embedding(rows)
     return embedded.reshape(*batch, *embedded.shape[1:])
+
+
+def _require_symbols(conditional: Conditional, **special: int | None) -> None:
+    """Raises a ValueError unless the special ones are single symbols of the conditional."""
+    for name, symbol in special.items():
+        if symbol is None:
+            continue
+        if conditional.symbol_shape or not bool(conditional.support.check(torch.tensor(symbol))):
+            shape = f" of shape {tuple(conditional.symbol_shape)}" if conditional.symbol_shape else ""
+            raise ValueError(f"`{name}` must be one of the symbols{shape} within {conditional.support}, got {symbol}")
 
 
 def _conditional(conditional: Conditional | Family, layout: Layout) -> Conditional:

@@ -30,7 +30,8 @@ def aligned(prompts: Sequence[Tensor | Sequence[int]], length: int) -> tuple[Ten
     for place, row in enumerate(rows):
         count = len(row) if row.dim() else 0
         if not 0 < count <= length:
-            what = f"{count} symbols" if count else "an empty prompt" if row.dim() else f"the single symbol {row.item()}"
+            what = f"{count} symbols" if count else "an empty prompt"
+            what = what if row.dim() else f"the single symbol {row.item()}"
             raise ValueError(f"`prompts` must have from 1 to {length} symbols each, got {what} at position {place}")
     dtype = reduce(torch.promote_types, (row.dtype for row in rows))
     symbols = rows[0].new_zeros(len(rows), length, *rows[0].shape[1:], dtype=dtype)

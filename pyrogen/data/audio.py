@@ -4,7 +4,8 @@ Samples :math:`x \in [-1, 1]` are bent by
 
 .. math:: f(x) = \operatorname{sign}(x) \frac{\log(1 + \mu |x|)}{\log(1 + \mu)}
 
-and then rounded to the nearest of :math:`\mu + 1` levels, evenly spaced from -1 to 1 (ITU-T recommendation G.711; 256 levels sound like 14 bits).
+and then rounded to the nearest of :math:`\mu + 1` levels, evenly spaced from -1 to 1 (ITU-T recommendation G.711; 256
+levels sound like 14 bits).
 """
 
 from __future__ import annotations

@@ -87,16 +87,6 @@ class Chain:
         rows = zip(times.tolist(), alphas.tolist(), sigmas.tolist(), strict=True)
         self.levels = [Level(*row) for row in rows]
         self.errors = [torch.zeros(()) for _ in self.levels]
-        self.root: Tensor | None = None
-        self.largest = float("inf")
-
-    def blind(self, level: Level) -> Tensor | None:
-        """A root of the prior's covariance, ``(N, n, D)``, at levels with so much noise that nothing is learned there.
-
-        From four times the largest standard deviation of the data on, the covariance of the datum is that of the prior,
-        while the Jacobian of a network, multiplied by the variance of the noise, is mostly its error.
-        """
-        return self.root if level.variance > 16 * self.largest else None
 
     def start(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Pure noise at the first level."""
@@ -128,8 +118,6 @@ class Chain:
             if level is not self.levels[-1]:
                 step = self.step(place)
                 x = step.mean(x, mean) + step.scale * torch.randn_like(x)
-        self.root = (mean - mean.mean(0)).transpose(0, 1) / (count - 1) ** 0.5
-        self.largest = torch.linalg.matrix_norm(self.root, 2).max().item() ** 2
         return self
 
 

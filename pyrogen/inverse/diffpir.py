@@ -18,8 +18,10 @@ class DiffPIR(Guidance):
     .. math:: \hat x = \arg\min_x \tfrac{1}{2} \lVert y - A x \rVert_R^2 + \frac{\lambda}{2 s_t^2} \lVert x - D(x_t)
         \rVert^2, \qquad s_t = \sigma_t / \alpha_t
 
-    It seeks one good answer rather than draws: expect too little spread; the measured bias stands in the table of
-    ``docs/inverse.md``.
+    It seeks one good answer rather than draws: expect too little spread.
+
+    On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
+    are a sliced Wasserstein distance of 6.2 from the posterior; exact draws score 0.06.
 
     Args:
         strength: :math:`\lambda`, how much the denoised mean counts.

@@ -15,8 +15,10 @@ class DPS(Guidance):
     .. math:: x_s \leftarrow x_s - \zeta \nabla_{x_t} \lVert y - A(D(x_t)) \rVert
 
     The noise of the measurements does not enter, and :math:`p(x_0 \mid x_t)` is taken to be a point. Expect points of
-    high likelihood that are too alike, in the wrong proportions; the measured bias stands in the table of
-    ``docs/inverse.md``.
+    high likelihood that are too alike, in the wrong proportions.
+
+    On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
+    are a sliced Wasserstein distance of 4.4 from the posterior; exact draws score 0.06.
 
     Args:
         strength: The length :math:`\zeta`; images take 0.1 to 1.

@@ -163,7 +163,7 @@ class Filter:
     def _look_at(self, target: Posterior, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             noisy = x.detach().requires_grad_(True)
-            denoised = Denoised(noisy, target.denoise(noisy, level), level, self.chain.blind(level))
+            denoised = Denoised(noisy, target.denoise(noisy, level), level)
         twisted = self.twist(target, denoised)
         return denoised.mean, twisted.log_value.detach(), twisted.shift.detach()
 

@@ -86,7 +86,7 @@ class Likelihood:
         self._model, self._args, self._kwargs = model, args, kwargs
         self._site, self._values, self._sites, self._problems = site, dict(values), sites, problems
         self.mapped = True
-        self._seen: _Line | None = None
+        self._probed = False
         self._linear: _Line | None = None
         self.measurements = self._look(typical)
 
@@ -98,9 +98,11 @@ class Likelihood:
     def surrogate(self, x: Tensor) -> Surrogate:
         """The linear-Gaussian surrogate near particles in rows ``(P, N, D)``.
 
-        A measurement with the same slope at all particles of two calls is taken to be linear from then on, and the
-        model no longer runs for it. Surrogates only steer, so that nothing depends on this being right.
+        Measurements with one slope at probes near and far are linear, and the model no longer runs for them. Weights
+        do not depend on this being right.
         """
+        if not self._probed:
+            self._linear, self._probed = self._probe(x), True
         slopes, parts = self._line(x) if self._linear else self._tangents(x)
         sizes = [part["eta"].shape[-1] for part in parts.values()]
 
@@ -121,11 +123,14 @@ class Likelihood:
         """Slopes ``(P, N, m, D)`` and parts of all measurements at the particles."""
         with torch.no_grad():
             slopes, parts = self._over_particles(torch.func.jacrev(self._measured, has_aux=True), x)
-        slopes = slopes.transpose(1, 2)
-        before, self._seen = self._seen, _same(slopes, parts, x)
-        if before is not None and self._seen is not None and _alike(before, self._seen):
-            self._linear = self._seen
-        return slopes, parts
+        return slopes.transpose(1, 2), parts
+
+    def _probe(self, x: Tensor) -> _Line | None:
+        """The line that the measurements are, if near and far, on both sides of zero, they have one slope."""
+        near = x[:2]
+        far = torch.randn_like(near)
+        points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
+        return _same(*self._tangents(points), points)
 
     def _line(self, x: Tensor) -> tuple[Tensor, Parts]:
         """The same where the measurements are known to be linear: ``(1, N, m, D)``, without running the model."""
@@ -202,10 +207,6 @@ def _same(slopes: Tensor, parts: Parts, x: Tensor) -> _Line | None:
         first[name] = {key: value[:1] for key, value in part.items()}
     eta = torch.cat([part["eta"] for part in first.values()], -1)[0]
     return _Line(slopes[:1], first, eta - (slopes[0] @ x[0].unsqueeze(-1)).squeeze(-1))
-
-
-def _alike(one: _Line, other: _Line) -> bool:
-    return torch.allclose(one.slopes, other.slopes, rtol=1e-5, atol=1e-6)
 
 
 def _cannot_be_mapped(error: RuntimeError) -> bool:

@@ -14,7 +14,10 @@ class MomentMatching(Guidance):
 
     The denoising posterior is Gaussian with its true mean and covariance, :math:`(\sigma_t^2 / \alpha_t) \partial D /
     \partial x_t`. It is exact, up to the steps, for any Gaussian data and the best of the guidances on mixtures, but
-    gives modes wrong weights: the measured bias stands in the table of ``docs/inverse.md``.
+    gives modes wrong weights.
+
+    On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
+    are a sliced Wasserstein distance of 1.6 from the posterior; exact draws score 0.06.
 
     References:
         Rozet, Andry, Lanusse and Louppe 2024, "Learning diffusion priors from observations by expectation

@@ -42,13 +42,11 @@ class Denoised(NamedTuple):
         noisy: The particles, ``(P, N, D)``, at which the denoiser was differentiably evaluated.
         output: Its output, with its graph.
         level: The noise level.
-        root: A root ``(N, n, D)`` of the prior's covariance, where the noise hides all else; else ``None``.
     """
 
     noisy: Tensor
     output: Tensor
     level: Level
-    root: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -94,21 +92,11 @@ class MomentMatched(Twist):
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         surrogate, spread = target.surrogate(denoised.mean), denoised.level.spread
-        if denoised.root is not None:
-            return self._blind(surrogate, denoised.root)
         jacobian = denoised.pull(surrogate.jacobian)  # (P, N, m, D)
         covariance = spread * jacobian @ surrogate.jacobian.mT
         covariance = 0.5 * (covariance + covariance.mT)
         log_value, solution = surrogate.fitted(covariance).evidence(covariance)
         return Twisted(log_value, spread * (solution.unsqueeze(-2) @ jacobian).squeeze(-2))
-
-    @staticmethod
-    def _blind(surrogate: Surrogate, root: Tensor) -> Twisted:
-        """With the covariance of the prior in place of the denoiser's."""
-        seen = surrogate.jacobian @ root.mT  # (P, N, m, n)
-        covariance = seen @ seen.mT
-        log_value, solution = surrogate.fitted(covariance).evidence(covariance)
-        return Twisted(log_value, (solution.unsqueeze(-2) @ seen @ root).squeeze(-2))
 
 
 class Isotropic(Twist):

@@ -11,6 +11,7 @@ import pyrogen as pg
 from pyrogen.autoregressive import (
     AnyOrder,
     Autoregressive,
+    Categorical,
     Layout,
     aligned,
     any_order,
@@ -23,6 +24,11 @@ from pyrogen.autoregressive import (
 )
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 def tokens(**settings):
@@ -276,6 +282,14 @@ ERRORS = {
         lambda m: m().given(torch.zeros(6), torch.ones(5).bool()),
         r"`mask` must end in shape \(6,\) or broadcast to it, got \(5,\)",
     ),
+    "two truths": (
+        lambda m: m().complete([[1, 2], [3]]).complete([[1], [4]]),
+        r"`values` must agree with what is given already, got 4 at position 0 of row \(1,\)",
+    ),
+    "padding at the start": (
+        lambda m: tokens(end=0, padding=4)().complete([[1, 0, 4], [1, 4]]),
+        r"no padding before the end, got 4 at position 1 of row \(1,\)",
+    ),
     "a term out of range": (lambda m: m().symbol_log_probs(torch.tensor([0, 1, 7, 0, 0, 0])), "got 7 at position 2"),
     "no prompt": (lambda m: m().complete([]), "at least one prompt"),
     "a bad prompt": (
@@ -310,10 +324,16 @@ def test_errors_name_position_and_value(name):
         act(tokens())
 
 
+def _of_three(**ending):
+    return Autoregressive(transformer((4,), symbols=3).network, Categorical(3), event_shape=(4,), **ending)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: transformer((4,), symbols=3, end=3), "`end` must be one of the 3 symbols, got 3"),
+        (lambda: _of_three(end=3), "`end` must be one of the symbols within .*, got 3"),
+        (lambda: _of_three(end=2, padding=-1), "`padding` must be one of the symbols within .*, got -1"),
         (lambda: transformer((4,), symbols=3, padding=1), "`padding` needs `end`"),
         (lambda: transformer((4,), symbols=3, cross=True), "`cross` needs a context"),
         (lambda: transformer((4,), symbols=1), "`classes` must be at least 2"),

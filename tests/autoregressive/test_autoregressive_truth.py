@@ -38,6 +38,11 @@ WRAPPERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def check(distribution, events, draws=4000):
     log_probs = distribution.log_prob(events)
     assert torch.allclose(log_probs.exp().sum(), torch.tensor(1.0), atol=1e-5)
