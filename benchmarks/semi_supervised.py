@@ -3,9 +3,8 @@
 scikit-learn's 1,797 digits of 8x8 pixels, ink from 0 to 1: 1,437 to train, of which 10, 50 or 100 have a label (as
 many of each class), 360 to test. M2 (latents of four numbers; normal likelihood) sees all images, logistic regression
 (scikit-learn, standard settings) the labelled alone. Five seeds, for split, labels and weights: means with standard
-errors, differences paired by seed. M2's settings were chosen on the seeds 100 to 104, which `--first 100` shows; those
-of logistic regression are scikit-learn's own. What decides is `--scale`, the likelihood's standard deviation: at 0.2, the
-nats of 64 pixels outweigh those of the class.
+errors, differences paired by seed. M2's settings were chosen on the seeds 100 to 104 (`--first 100`). What decides is
+`--scale`, the likelihood's standard deviation: at 0.2, the nats of 64 pixels outweigh those of the class.
 
     python benchmarks/semi_supervised.py [--labels 10 50 100] [--seeds 5] [--first 0] [--steps 1000] [--scale 0.5]
 """
