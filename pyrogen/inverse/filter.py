@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -109,7 +109,6 @@ class Filter:
     particles: int
     threshold: float = 0.5
     chunk: int = 4096
-    _order: bool = field(default=True, repr=False)
 
     @torch.no_grad()
     def __call__(

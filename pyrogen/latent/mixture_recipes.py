@@ -94,8 +94,8 @@ def semi_supervised_vae(
         latent_shape: Shape of one latent.
         classes: How many classes there are.
         levels: As for :func:`mixture_vae`.
-        scale: As for :func:`mixture_vae`. Where the class is what you want, take a large one, of the order of the
-            data's own standard deviation: the smaller it is, the more a datum's many numbers outweigh its class.
+        scale: As for :func:`mixture_vae`. The smaller it is, the more a datum's many numbers outweigh its class:
+            where the class is what you want, try one of the order of the data's own standard deviation.
         hidden: As for :func:`mixture_vae`.
         draws: As for :func:`mixture_vae`.
 
