@@ -41,7 +41,7 @@ class Setting:
         if self.denoiser is None:
             raise ValueError(
                 f"`site` must have a distribution with a denoiser, such as Diffusion; {site!r} is "
-                f"{type(prior).__name__}. For flows and latent spaces see NoiseSpace."
+                f"{type(prior).__name__}. Under other priors use NUTS or SVI."
             )
         if getattr(prior.support, "is_discrete", False):
             raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {site!r}")

@@ -20,6 +20,7 @@ def effective(draws):
     return (draws.var() / means.var() * len(means)).clamp(max=len(draws)).item()
 
 
+@pytest.mark.slow
 def test_unknown_noise_scale_against_a_grid():
     y = torch.tensor([1.0, 0.2, -1.5, 0.5, 0.9])
 
