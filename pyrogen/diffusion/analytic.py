@@ -73,13 +73,11 @@ class GaussianMixtureDenoiser(Denoiser):
         alpha_slope, sigma_slope = (self.spread(value) for value in self.schedule.derivatives(self.times(x, t)))
         return alpha_slope * self._data(x, posterior) + sigma_slope * self._noise(x, posterior)
 
-    def velocity_and_divergence(
-        self, x: Tensor, t: Tensor | float, context: Context = None
-    ) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(self, x: Tensor, t: Tensor | float, context: Context = None) -> tuple[Tensor, Tensor]:
         r"""The velocity and its divergence, in closed form.
 
-        With :math:`u_k = (\alpha^2 S_k + \sigma^2 I)^{-1} (x - \alpha m_k)`, with :math:`c_k = m_k + \alpha S_k u_k` the
-        posterior mean of component :math:`k`, and with averages over :math:`r`,
+        With :math:`u_k = (\alpha^2 S_k + \sigma^2 I)^{-1} (x - \alpha m_k)`, the posterior mean
+        :math:`c_k = m_k + \alpha S_k u_k` of component :math:`k`, and averages over :math:`r`,
 
         .. math::
             \operatorname{div} D &= \langle \operatorname{tr} \alpha S (\alpha^2 S + \sigma^2 I)^{-1}
