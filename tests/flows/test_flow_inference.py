@@ -51,7 +51,7 @@ def test_nuts_in_the_noise_of_a_flow_recovers_the_funnel():
     pg.fit(elbo, (), steps=1000, optimizer=partial(torch.optim.Adam, lr=1e-2), schedule=schedule, clip=10.0, seed=0)
 
     neutra = NeuTraReparam(guide.requires_grad_(False))
-    mcmc = MCMC(NUTS(neutra.reparam(funnel)), 1500, warmup_steps=200, disable_progbar=True)
+    mcmc = MCMC(NUTS(neutra.reparam(funnel)), 2500, warmup_steps=200, disable_progbar=True)
     mcmc.run()
     (noise,) = mcmc.get_samples().values()
     samples = neutra.transform_sample(noise.unsqueeze(-2))  # the draws go to the left of the plate
