@@ -18,7 +18,7 @@ from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test
 from .collapse import CollapseReport, LatentUse, collapse_report
 from .density import bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
-from .grid import Grid, grid
+from .grid import GuideGrid, grid
 from .importance import (
     ParetoK,
     importance_log_weights,
@@ -43,7 +43,7 @@ __all__ = [
     "EcdfBand",
     "EcdfNull",
     "Estimate",
-    "Grid",
+    "GuideGrid",
     "LatentUse",
     "ParetoK",
     "TestResult",

@@ -87,7 +87,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
+class GuideGrid:
     """All runs, and their table.
 
     Args:
@@ -142,7 +142,7 @@ def grid(
     seeds: Sequence[int] = (0, 1, 2),
     draws: int = 1000,
     whole: bool = False,
-) -> Grid:
+) -> GuideGrid:
     """Trains every guide by every objective for every seed, and judges all of them on the same held-out data.
 
     Args:
@@ -189,7 +189,7 @@ def grid(
             log_weights = importance_log_weights(*programs, *held_out, draws=draws, whole=whole)
         return Run(pair, objective, seed, log_weights, pareto_k_of(log_weights), seconds, programs)
 
-    return Grid(tuple(run(pair, objective, seed) for pair in pairs for objective in objectives for seed in seeds))
+    return GuideGrid(tuple(run(pair, objective, seed) for pair in pairs for objective in objectives for seed in seeds))
 
 
 def _cell(guide: str, objective: str, runs: list[Run]) -> Cell:

@@ -7,7 +7,8 @@ strokes as they are, *faithful*; much noise makes a draw of the prior of them, *
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,10 +59,11 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         return denoiser(x, times[-1].to(x), context)
 
 
-class TradeOff(NamedTuple):
+@dataclass(frozen=True)
+class TradeOff:
     """Faithfulness and realism by time.
 
-    Attributes:
+    Args:
         time: How far into the noise.
         distance: The root mean square distance to the picture, in data units: small is faithful.
         realism: What the given score says of the draws, on average.
