@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\n2. Samples -> samples.png; the lower halves given the upper ones -> completed.png")
     every = torch.arange(CLASSES)
     drawn = model(every).sample((8,)).transpose(0, 1)
-    data = torch.stack([x[y == label][:8] for label in range(CLASSES)])
+    data = torch.stack([test[0][test[1] == label][:8] for label in range(CLASSES)])
     save(options, "samples", pg.analysis.image_grid(data, drawn, rows=[str(label) for label in range(CLASSES)]))
     known = torch.zeros(SHAPE, dtype=torch.bool)
     known[:, :4] = True

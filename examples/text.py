@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
     print("\n2. It writes on from a prompt, by nucleus sampling (a distribution, too: it can score what it wrote)")
     decode = lambda codes: "".join(chr(alphabet[code]) for code in codes)  # noqa: E731
-    prompt = held_out[:48]
+    prompt = held_out[: options.length // 3]
     careful = nucleus(model, 0.9)().complete([prompt] * 3)
     written = careful.sample()
     for text, nats in zip(written, careful.log_prob(written), strict=True):

@@ -40,7 +40,7 @@ print("same")
 
 def test_importing_costs_little_over_pyro():
     code = "import time, pyro, pyro.infer; t = time.perf_counter(); import pyrogen; print(time.perf_counter() - t)"
-    assert min(float(run(code)) for _ in range(3)) < 0.3
+    assert min(float(run(code)) for _ in range(3)) < 0.6
 
 
 @pytest.mark.slow
