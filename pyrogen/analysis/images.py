@@ -53,7 +53,7 @@ def image_grid(
     inches = 0.55 * numbers(data).shape[1]
     figure = new_figure(inches * sum(widths) / widths[0] + 0.8, inches * halves[0].shape[0] / widths[0] + 0.35)
     for axes, half, name in zip(figure.subplots(1, 2, width_ratios=widths), halves, names, strict=True):
-        show(axes, _scaled(half, low, high), name)
+        show(axes, scaled(half, low, high), name)
     name_rows(figure.axes[0], rows, halves[0].shape[0])
     return figure
 
@@ -131,7 +131,7 @@ def mosaic(images: np.ndarray, name: str) -> np.ndarray:
     return whole[..., 0] if channels == 1 else whole
 
 
-def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
+def scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """Red, green and blue between 0 and 1, white where there is no image."""
     shade = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
     colours = np.repeat(shade[..., None], 3, axis=-1) if shade.ndim == 2 else shade

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from .arrays import numbers
-from .images import mosaic, name_rows, show
+from .images import mosaic, name_rows, scaled, show
 from .style import new_figure
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def latent_traversals(
     for row, element in enumerate(chosen):
         moved[row, :, element] = torch.as_tensor(values, dtype=z.dtype, device=z.device)
     images = _decoded(decode, moved.reshape(*moved.shape[:2], *z.shape), image_shape)
-    return _figure(images, [f"z[{element}]" for element in chosen], "  ".join(f"{value:g}" for value in values))
+    return _figure(images, [f"z[{element}]" for element in chosen], [f"{value:g}" for value in values])
 
 
 def latent_paths(
@@ -97,7 +98,7 @@ def latent_paths(
     ends = [end.detach().flatten(1)[:, None] for end in (first, last)]
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
     path = _great_circle(*ends, share) if spherical else torch.lerp(*ends, share)
-    return _figure(_decoded(decode, path.unflatten(-1, first.shape[1:]), image_shape), (), "")
+    return _figure(_decoded(decode, path.unflatten(-1, first.shape[1:]), image_shape), (), ())
 
 
 def _great_circle(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
@@ -119,12 +120,17 @@ def _decoded(decode: Decode, z: Tensor, image_shape: Sequence[int] | None) -> Te
     return images if image_shape is None else images.reshape(*images.shape[:2], *image_shape)
 
 
-def _figure(images: Tensor, rows: Sequence[str], title: str) -> Figure:
+def _figure(images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     array = numbers(images)
     whole = mosaic(array, "images")
     width = 0.55 * array.shape[1]
     figure = new_figure(width + 0.8, width * whole.shape[0] / whole.shape[1] + 0.35)
     (axes,) = figure.subplots(1, 1, squeeze=False).flat
-    show(axes, whole, title, cmap="gray")
+    show(axes, scaled(whole, float(array.min()), float(array.max())), "")
     name_rows(axes, rows, whole.shape[0])
+    if columns:
+        places = (np.arange(len(columns)) + 0.5) * whole.shape[1] / len(columns) - 0.5
+        axes.xaxis.tick_top()
+        axes.set_xticks(places, labels=list(columns))
+        axes.tick_params(length=0, labelsize=8)
     return figure

@@ -16,23 +16,24 @@ def decode(z):
 
 
 def shown(figure):
-    return np.asarray(figure.axes[0].images[0].get_array())
+    """The grey of every pixel, from 0 (the least value) to 1."""
+    return np.asarray(figure.axes[0].images[0].get_array())[..., 0]
 
 
 def test_a_traversal_sets_one_element_at_a_time():
     figure = latent_traversals(decode, torch.full((4,), 0.5), values=(-1.0, 2.0), elements=(0, 3))
     image = shown(figure)
     assert image.shape == (5, 5)  # two rows and columns of 2 x 2 images with a gap of one pixel
-    np.testing.assert_allclose(image[:2, :2], [[-1.0, 0.5], [0.5, 0.5]])
-    np.testing.assert_allclose(image[3:, 3:], [[0.5, 0.5], [0.5, 2.0]])
+    np.testing.assert_allclose(image[:2, :2], [[0.0, 0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(image[3:, 3:], [[0.5, 0.5], [0.5, 1.0]])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["z[0]", "z[3]"]
 
 
 def test_a_straight_path_passes_the_middle():
     first, last = torch.zeros(1, 4), torch.arange(4.0)[None]
     image = shown(latent_paths(decode, first, last, steps=3))
-    np.testing.assert_allclose(image[:, 3:5], last.reshape(2, 2) / 2)
-    np.testing.assert_allclose(image[:, 6:], last.reshape(2, 2))
+    np.testing.assert_allclose(image[:, 3:5], last.reshape(2, 2) / 6)
+    np.testing.assert_allclose(image[:, 6:], last.reshape(2, 2) / 3)
 
 
 def test_a_great_circle_keeps_the_norm():
