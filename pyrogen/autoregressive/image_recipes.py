@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.pixels import ImageContext, Intensities, PixelCNN
 from pyrogen.networks.sequence import Tokens
 
 from .conditionals import Binary, Categorical, Conditional, OfFamily
+from .contexts import context_of
 from .model import Autoregressive
 
 
@@ -67,7 +67,11 @@ def pixel_cnn(
     if len(event_shape) not in (2, 3):
         raise ValueError(f"`event_shape` must be (rows, columns) or (channels, rows, columns), got {event_shape}")
     shape, channels = event_shape[-2:], event_shape[0] if len(event_shape) == 3 else 1
-    context_shape, embedding, size = _context(context_shape, classes, shape, width)
+
+    def local(given: Shape) -> tuple[nn.Module, int] | None:
+        return (ImageContext(given[0], width), width) if len(given) == 3 and given[1:] == shape else None
+
+    context_shape, embedding, size = context_of(context_shape, classes, width, local)
     conditional = _conditional(levels, components, channels)
     network = PixelCNN(
         _pixels(levels, components, channels, width),
@@ -107,20 +111,3 @@ def _pixels(levels: int, components: int | None, channels: int, width: int) -> n
     if components is None:
         return Tokens(levels, width)
     return Intensities((channels,) if channels > 1 else (), levels, width)
-
-
-def _context(
-    context_shape: ContextShape, classes: int | None, shape: Shape, width: int
-) -> tuple[ContextShape, nn.Module | None, int]:
-    """The context's shape, what makes vectors of it, and their size."""
-    if classes is not None:
-        if context_shape not in (None, ()):
-            raise ValueError(f"`context_shape` must be None where `classes` is given, got {context_shape}")
-        return (), Labels(classes), classes
-    context_shape = as_context_shape(context_shape)
-    if context_shape is None:
-        return None, None, 0
-    if isinstance(context_shape, tuple) and len(context_shape) == 3 and context_shape[1:] == shape:
-        return context_shape, ImageContext(context_shape[0], width), width
-    flatten = Flatten(context_shape)
-    return context_shape, nn.Sequential(flatten, nn.Linear(flatten.size, width), nn.ReLU()), width

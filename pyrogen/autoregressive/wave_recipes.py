@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.pixels import Intensities
 from pyrogen.networks.sequence import Tokens
 from pyrogen.networks.wavenet import WaveNet
 
 from .conditionals import Categorical, OfFamily
+from .contexts import context_of
 from .model import Autoregressive
 
 
@@ -66,7 +66,11 @@ def wavenet(
     event_shape = as_shape(event_shape, "event_shape")
     if len(event_shape) != 1:
         raise ValueError(f"`event_shape` must be (length,), got {event_shape}")
-    context_shape, embedding, size = _context(context_shape, classes, event_shape[0], width)
+
+    def local(given: Shape) -> tuple[nn.Module, int] | None:
+        return (nn.Identity(), given[1]) if len(given) == 2 and given[:1] == event_shape else None
+
+    context_shape, embedding, size = context_of(context_shape, classes, width, local)
     if components is None:
         conditional, symbols = Categorical(levels), Tokens(levels, width)
     else:
@@ -85,20 +89,3 @@ def wavenet(
     return Autoregressive(
         network, conditional, event_shape=event_shape, context_shape=context_shape, embedding=embedding
     )
-
-
-def _context(
-    context_shape: ContextShape, classes: int | None, length: int, width: int
-) -> tuple[ContextShape, nn.Module | None, int]:
-    """The context's shape, what makes vectors of it, and their size."""
-    if classes is not None:
-        if context_shape not in (None, ()):
-            raise ValueError(f"`context_shape` must be None where `classes` is given, got {context_shape}")
-        return (), Labels(classes), classes
-    context_shape = as_context_shape(context_shape)
-    if context_shape is None:
-        return None, None, 0
-    if isinstance(context_shape, tuple) and len(context_shape) == 2 and context_shape[0] == length:
-        return context_shape, nn.Identity(), context_shape[1]
-    flatten = Flatten(context_shape)
-    return context_shape, nn.Sequential(flatten, nn.Linear(flatten.size, width), nn.ReLU()), width
