@@ -1,7 +1,8 @@
 """Diffusion models: schedules, denoisers, samplers, and the two distributions they make."""
 
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
+from pyrogen.numerics.learned_schedule import LearnedSchedule
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, Schedule, SubVP
 
 from .analytic import GaussianMixtureDenoiser
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity

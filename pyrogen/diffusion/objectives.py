@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context, batch_shape_of
 from pyrogen.networks.time import Fourier, zeroed
-from pyrogen.numerics.schedules import LearnedSchedule
+from pyrogen.numerics.learned_schedule import LearnedSchedule
 
 from .times import LogNormalTimes, LogSNRTimes, Times, UniformTimes, stratified
 
