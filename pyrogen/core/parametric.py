@@ -55,8 +55,16 @@ class Parametric(DistributionModule):
         self.family = family
 
     def forward(self, context: Context = None) -> TorchDistributionMixin:
+        return self.at(self.numbers(context))
+
+    def at(self, numbers: Tensor) -> TorchDistributionMixin:
+        """The distribution of such numbers, ``(*batch, size, *event_shape)``."""
+        return self.family(numbers, len(self.event_shape))
+
+    def numbers(self, context: Context = None) -> Tensor:
+        """What the network gives, ``(*batch, size, *event_shape)``."""
         batch_shape = context_batch_shape(context, self.context_shape)
-        numbers = self._numbers(context, batch_shape)
+        numbers = self._run(context, batch_shape)
         shape = self.family.numbers_shape(self.event_shape)
         expected, rows = prod(shape), prod(batch_shape)
         if numbers.numel() != rows * expected:
@@ -64,9 +72,9 @@ class Parametric(DistributionModule):
                 f"`network` must give {expected} numbers a row for `event_shape` {self.event_shape}, "
                 f"got an output of shape {tuple(numbers.shape)} for {rows} rows"
             )
-        return self.family(numbers.reshape(*batch_shape, *shape), len(self.event_shape))
+        return numbers.reshape(*batch_shape, *shape)
 
-    def _numbers(self, context: Context, batch_shape: torch.Size) -> Tensor:
+    def _run(self, context: Context, batch_shape: torch.Size) -> Tensor:
         if self.context_shape is None:
             return self.network()
         if not isinstance(self.context_shape, dict):

@@ -134,11 +134,12 @@ class Run:
 
     def _minibatches(self) -> Iterator[Minibatch]:
         """Minibatches without end, from where the run stands."""
+        device = self.device
         while True:
             before = self.drawn
             for minibatch in self._rest_of_epoch():
                 self.drawn += 1
-                yield minibatch._replace(entries=to_device(minibatch.entries, self.device))
+                yield minibatch._replace(entries=to_device(minibatch.entries, device))
             if self.drawn == before:
                 raise ValueError("`data` must give as many minibatches an epoch as its length says, got fewer")
 

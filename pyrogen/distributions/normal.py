@@ -149,12 +149,7 @@ class StandardNormal(TorchDistribution):
             self._validate_sample(value)
         square = _sum(value.square(), len(self.event_shape))
         log_prob = torch.rsub(square, -0.5 * _LOG_2PI * self.event_shape.numel(), alpha=0.5)
-        if (
-            log_prob.dim() >= len(self.batch_shape)
-            and log_prob.shape[log_prob.dim() - len(self.batch_shape) :] == self.batch_shape
-        ):
-            return log_prob
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+        return _over(log_prob, self.batch_shape)
 
     def entropy(self) -> Tensor:
         entropy = 0.5 * (1 + _LOG_2PI) * self.event_shape.numel()
@@ -173,6 +168,13 @@ def _sum(value: Tensor, event_dim: int) -> Tensor:
     return value.flatten(-event_dim).sum(-1) if event_dim else value
 
 
+def _over(value: Tensor, batch_shape: torch.Size) -> Tensor:
+    """The value, broadcast over a batch shape."""
+    if value.shape[max(0, value.dim() - len(batch_shape)) :] == batch_shape:
+        return value  # broadcast_shapes is slow
+    return value.expand(torch.broadcast_shapes(value.shape, batch_shape))
+
+
 @register_kl(DiagonalNormal, DiagonalNormal)
 def _kl_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     _require_equal_events(q, p)
@@ -184,8 +186,9 @@ def _kl_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
 @register_kl(DiagonalNormal, StandardNormal)
 def _kl_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
     _require_equal_events(q, p)
-    divergence = _sum(0.5 * (q.variance + q.loc.square() - 1) - q.log_scale, len(q.event_shape))
-    return divergence.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+    square = torch.addcmul(q.variance, q.loc, q.loc)
+    energy = _sum(torch.sub(square, q.log_scale, alpha=2), len(q.event_shape))
+    return _over(0.5 * (energy - q.event_shape.numel()), p.batch_shape)
 
 
 @register_kl(DiagonalNormal, Independent)

@@ -16,6 +16,7 @@ three parts directly, without Pyro's handlers, on the noise that Pyro would use.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,11 +25,13 @@ from pyro.distributions.util import is_identically_zero
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context
 from pyrogen.core.turn import frozen
 
 from .annealing import Annealing
-from .parts import check_draws, check_exact, check_separate
+from .parts import check_draws, check_exact, check_separate, given
 
 if TYPE_CHECKING:
     from .model import VAE
@@ -132,7 +135,7 @@ class StickingTheLanding(nn.Module):
 
     The gradient of :math:`\log q_\phi(z \mid x)` in :math:`\phi` at fixed :math:`z` has expectation zero and is left
     out. The bound and the expected gradient are those of :class:`Elbo`; at the true posterior every draw's gradient in
-    :math:`\phi` is zero. Costs a second run of the posterior's network, forwards only.
+    :math:`\phi` is zero. A posterior other than :class:`~pyrogen.core.parametric.Parametric` runs twice.
 
     Args:
         vae: The VAE; its posterior must be reparameterised.
@@ -155,9 +158,8 @@ class StickingTheLanding(nn.Module):
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        posterior = self.vae.posterior_at(x, context)
-        z = _differentiable_draws(posterior, _sample_shape(self.draws))
-        return -_log_weights_by_path(self.vae, z, x, context).mean()
+        z, log_weights = _log_weights_by_path(self.vae, x, context, _sample_shape(self.draws))
+        return -log_weights.mean()
 
 
 class ImportanceWeighted(nn.Module):
@@ -195,7 +197,7 @@ class DoublyReparameterized(nn.Module):
 
     of the same expectation as that of :class:`ImportanceWeighted`, and with a signal that does not drown in noise as
     draws become many. The gradient in prior and likelihood is the same. The posterior must share no parameter with
-    them. Costs a second run of the posterior's network, forwards only.
+    them; other than :class:`~pyrogen.core.parametric.Parametric` it runs twice.
 
     Args:
         vae: The VAE, of parts with exact densities and a reparameterised posterior.
@@ -219,9 +221,7 @@ class DoublyReparameterized(nn.Module):
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        posterior = self.vae.posterior_at(x, context)
-        z = _differentiable_draws(posterior, torch.Size((self.draws,)))
-        log_weights = _log_weights_by_path(self.vae, z, x, context)
+        z, log_weights = _log_weights_by_path(self.vae, x, context, torch.Size((self.draws,)))
         weights = log_weights.detach().softmax(0)
         if z.requires_grad:
             latent = z.dim() - weights.dim()
@@ -279,11 +279,28 @@ def _log_weights(vae: VAE, x: Tensor, context: Context, draws: int) -> Tensor:
     return vae.likelihood_at(z, context).log_prob(x) + (vae.prior_at(context).log_prob(z) - log_posterior)
 
 
-def _log_weights_by_path(vae: VAE, z: Tensor, x: Tensor, context: Context) -> Tensor:
-    """The logarithms of importance weights; the posterior's density moves with ``z``, not with its parameters."""
-    log_joint = vae.likelihood_at(z, context).log_prob(x) + vae.prior_at(context).log_prob(z)
-    with frozen([parameter for parameter in vae.posterior.parameters() if parameter.requires_grad]):
-        return log_joint - vae.posterior_at(x, context).log_prob(z)
+def _log_weights_by_path(vae: VAE, x: Tensor, context: Context, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Draws, and the logarithms of importance weights.
+
+    The posterior's density moves with the draws, not with its parameters.
+    """
+    posterior, score = _fixed(vae.posterior, given(vae.posterior, context, x=x))
+    _require_reparameterized(posterior)
+    z = posterior.rsample(shape)
+    return z, vae.likelihood_at(z, context).log_prob(x) + vae.prior_at(context).log_prob(z) - score(z)
+
+
+def _fixed(module: DistributionModule, context: Context) -> tuple[TorchDistributionMixin, Callable[[Tensor], Tensor]]:
+    """A distribution, and its log-probability with parameters that take no gradient."""
+    if isinstance(module, Parametric):
+        numbers = module.numbers(context)
+        return module.at(numbers), module.at(numbers.detach()).log_prob
+
+    def score(value: Tensor) -> Tensor:  # a distribution may run networks to score
+        with frozen([parameter for parameter in module.parameters() if parameter.requires_grad]):
+            return module(context).log_prob(value)
+
+    return module(context), score
 
 
 def _scored_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple[Tensor, Tensor] | None:
@@ -308,11 +325,6 @@ def _draws_and_log_prob(posterior: TorchDistributionMixin, shape: torch.Size) ->
 def _require_reparameterized(posterior: TorchDistributionMixin) -> None:
     if not posterior.has_rsample:
         raise NotImplementedError("the posterior's draws are not differentiable, as this objective needs; use `Elbo`")
-
-
-def _differentiable_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> Tensor:
-    _require_reparameterized(posterior)
-    return posterior.rsample(shape)
 
 
 def _closed_form(posterior: TorchDistributionMixin, prior: TorchDistributionMixin) -> Tensor:
