@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
 from pyrogen.core.density import Density
-from pyrogen.core.shapes import Context, batch_shape_of
+from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 
 from .conditionals import Conditional
 from .generation import Ending, generate
@@ -97,9 +97,8 @@ class Chain(TorchDistribution):
             ValueError: the mask is not boolean, or a known symbol is out of range, comes after one that is unknown,
                 differs from what is given already, or is padding before the end or anything else after it.
         """
-        batch = torch.broadcast_shapes(batch_shape_of(values, self.event_shape, "values"), self.batch_shape)
         places = places_of(mask, self.layout, "mask")
-        batch = torch.broadcast_shapes(batch, places.shape[:-1])
+        batch = self._common(values=batch_shape_of(values, self.event_shape, "values"), mask=places.shape[:-1])
         symbols = self.layout.flatten(values)
         symbols = symbols.expand(*batch, *symbols.shape[values.dim() - len(self.event_shape) :])
         places = places.expand(*batch, -1)
@@ -182,7 +181,7 @@ class Chain(TorchDistribution):
         """
         if self.orders is not None:
             raise NotImplementedError("rows have random orders of their own; ask a model `along(order)` instead")
-        shape = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
+        shape = self._common(value=batch_shape_of(value, self.event_shape, "value"))
         symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
         self._require_inside(symbols)
         return self._terms_given(self.network, symbols, context, known).reshape(*shape, self.layout.length)
@@ -200,9 +199,12 @@ class Chain(TorchDistribution):
         parts = self._rows((self.context, self.known), self.batch_shape)
         return self._altered(torch.Size([len(rows)]), *_each(lambda part: part[rows], parts))
 
+    def _common(self, **shapes: torch.Size) -> torch.Size:
+        return common_batch_shape({**shapes, "context": self.batch_shape})
+
     def _score(self, value: Tensor, part: Tensor | None) -> Tensor:
-        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        shape = batch if part is None else torch.broadcast_shapes(batch, part.shape[:-1])
+        parts = {} if part is None else {"part": part.shape[:-1]}
+        shape = self._common(value=batch_shape_of(value, self.event_shape, "value"), **parts)
         symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
         if part is not None:
             part = part.expand(*shape, -1).reshape(-1, self.layout.length)

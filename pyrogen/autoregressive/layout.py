@@ -22,7 +22,8 @@ class Layout:
         order: Which place comes first, second, ...; row by row if ``None``.
 
     Raises:
-        ValueError: an axis is missing or repeated, or ``order`` is not a permutation of the places.
+        ValueError: the event has no place, an axis is missing or repeated, or ``order`` is not a permutation of the
+            places.
     """
 
     event_shape: Shape
@@ -33,6 +34,8 @@ class Layout:
         axes = range(len(self.event_shape))
         if len(set(self.symbol_axes)) != len(self.symbol_axes) or not set(self.symbol_axes) <= set(axes):
             raise ValueError(f"`symbol_axes` must be distinct axes of {self.event_shape}, got {self.symbol_axes}")
+        if not torch.Size(self.event_shape).numel():
+            raise ValueError(f"`event_shape` must have at least one element, got {self.event_shape}")
         if self.order is not None:
             check_order(self.order, self.length)
 

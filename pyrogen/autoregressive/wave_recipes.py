@@ -66,6 +66,8 @@ def wavenet(
     event_shape = as_shape(event_shape, "event_shape")
     if len(event_shape) != 1:
         raise ValueError(f"`event_shape` must be (length,), got {event_shape}")
+    if layers < 1 or cycles < 1:
+        raise ValueError(f"`layers` and `cycles` must be at least 1, got {layers} and {cycles}")
 
     def local(given: Shape) -> tuple[nn.Module, int] | None:
         return (nn.Identity(), given[1]) if len(given) == 2 and given[:1] == event_shape else None

@@ -65,8 +65,24 @@ def context_batch_shape(context: Context, context_shape: ContextShape) -> torch.
     if not isinstance(context, Mapping) or set(context) != set(context_shape):
         got = sorted(context) if isinstance(context, Mapping) else type(context).__name__
         raise ValueError(f"`context` must be a dict with the keys {sorted(context_shape)}, got {got}")
-    shapes = (batch_shape_of(context[key], shape, f"context[{key!r}]") for key, shape in context_shape.items())
-    return torch.broadcast_shapes(*shapes)
+    fronts = {
+        f"context[{key!r}]": batch_shape_of(context[key], shape, f"context[{key!r}]")
+        for key, shape in context_shape.items()
+    }
+    return common_batch_shape(fronts)
+
+
+def common_batch_shape(shapes: Mapping[str, torch.Size]) -> torch.Size:
+    """What batch shapes, by the names of what has them, broadcast to.
+
+    Raises:
+        ValueError: they do not broadcast.
+    """
+    try:
+        return torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        got = ", ".join(f"{tuple(shape)} of `{name}`" for name, shape in shapes.items())
+        raise ValueError(f"batch shapes must broadcast to one, got {got}") from None
 
 
 def expand_context(context: Context, context_shape: ContextShape, batch: torch.Size) -> Context:

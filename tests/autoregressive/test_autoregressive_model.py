@@ -301,6 +301,10 @@ ERRORS = {
         "true element at position 2 after a false one at position 1",
     ),
     "a mask of numbers": (lambda m: m().given(torch.zeros(6), torch.ones(6)), "`mask` must be boolean"),
+    "rows that do not match": (
+        lambda m: m().given(torch.zeros(2, 6).long(), torch.zeros(3, 6).bool()),
+        r"got \(2,\) of `values`, \(3,\) of `mask`, \(\) of `context`",
+    ),
     "a beam of none": (lambda m: beam_search(m(), 0), "`width` must be at least 1"),
     "temperature zero": (lambda m: pg.autoregressive.tempered(m, 0.0), "`temperature` must be positive"),
     "no symbols kept": (lambda m: pg.autoregressive.top_k(m, 0), "`count` must be at least 1"),
@@ -343,6 +347,8 @@ def _of_three(**ending):
         (lambda: made((4,), symbols=3, orders=0), "`orders` must be at least 1"),
         (lambda: any_order((4,), symbols=3, orders=0), "`orders` must be at least 1"),
         (lambda: Layout((2, 3), (2,)), "`symbol_axes` must be distinct axes"),
+        (lambda: transformer((0,), symbols=3), "`event_shape` must have at least one element"),
+        (lambda: wavenet((8,), layers=0), "`layers` and `cycles` must be at least 1, got 0 and 1"),
     ],
 )
 def test_errors_at_construction(make, message):
