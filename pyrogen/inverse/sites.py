@@ -52,6 +52,11 @@ def ability(distribution: Any, name: str) -> Any:
     return None
 
 
+def is_latent(node: Mapping[str, Any]) -> bool:
+    """Whether a node of a trace is a latent site."""
+    return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
+
+
 def prior_of(
     model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str, values: Mapping[str, Tensor]
 ) -> TorchDistribution:

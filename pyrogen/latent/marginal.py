@@ -3,16 +3,19 @@ r"""The marginal of a latent-variable model, as a Pyro distribution: ancestral d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
 from pyrogen.distributions.support import point_inside
+
+Joint = tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]
 
 
 class Program(Protocol):
@@ -77,6 +80,20 @@ class MarginalDistribution(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         raise NotImplementedError("a marginal has no closed-form variance; use that of draws instead")
+
+    def joint(self) -> Joint:
+        """The distribution of the latent, of this batch shape, and that of the event given a latent.
+
+        Raises:
+            NotImplementedError: the model is not one latent and one likelihood.
+        """
+        if not hasattr(self.program, "joint"):
+            raise NotImplementedError(
+                "the joint is that of a VAE; a marginal of another model does not split into one latent and one "
+                "likelihood: sample the sites of that model in your own"
+            )
+        prior, likelihood = self.program.joint()
+        return prior.expand(self.batch_shape), likelihood
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> MarginalDistribution:
         expanded = MarginalDistribution(

@@ -41,7 +41,7 @@ from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 from pyrogen.distributions.support import point_inside
 
-from .marginal import MarginalDistribution
+from .marginal import Joint, MarginalDistribution
 from .objectives import Elbo
 from .parts import check_densities, check_draws, check_shapes, common_context_shape, context_rows, given
 
@@ -192,6 +192,9 @@ class _Program:
             like = next(self.module.parameters(), torch.empty(()))
             z = _latent_inside(self.module.prior_at(self.context), like)
             return self.module.likelihood_at(z, self.context).support
+
+    def joint(self) -> Joint:
+        return self.module.prior_at(self.context), lambda z: self.module.likelihood_at(z, self.context)
 
     def _frozen_draws(self, x: Tensor) -> Tensor:
         """Draws from the same noise for each row, whatever rows there are beside it."""

@@ -1,0 +1,126 @@
+r"""Completion: the rest given a part, for priors that answer that question themselves.
+
+A prior whose distribution has ``given(values, mask)``, such as an autoregressive model, needs no inference where a part
+of :math:`x` is measured without noise: ``prior().given(values, mask).sample((1000,))`` are draws of the posterior, and
+``prior().part_log_prob(values, mask)`` is the evidence. Here mask and values are read off a Pyro model, by asking it
+what it measures of the numbers 0, 1, 2, ..., and of -1, -2, -3, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from .likelihood import run
+from .measurement import observed
+from .sites import ability, is_latent
+
+
+class Completion:
+    """The exact posterior of a prior that can be given a part, in a model that measures a part of it without noise.
+
+    The measurement is a point mass at some entries of the site, ``dist.Delta(x[kept], event_dim=1)``, or several. They
+    may be real numbers or integers. Draws and evidence are exact where the prior's ``given`` and ``part_log_prob`` are.
+
+    Args:
+        model: The Pyro model, without other latent sites. Its distribution at ``site`` has ``given(values, mask)``.
+        site: The name of the latent site.
+        draws: How many draws.
+
+    Raises:
+        ValueError: ``draws`` is not positive.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist, pyrogen as pg
+        >>> prior = pg.autoregressive.any_order((4,), symbols=2, width=32, depth=1)
+        >>> def model(y):
+        ...     x = pyro.sample("x", prior())
+        ...     pyro.sample("y", dist.Delta(x[1::2], event_dim=1), obs=y)
+        >>> posterior = Completion(model, site="x", draws=5).run(torch.tensor([1.0, 0.0]))
+        >>> posterior.get_samples()["x"][:, 1].tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, model: Callable, *, site: str, draws: int = 1000) -> None:
+        if draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {draws}")
+        self.model, self.site, self.draws = model, site, draws
+        self._draws: Tensor | None = None
+
+    @torch.no_grad()
+    def run(self, *args: Any, **kwargs: Any) -> Completion:
+        """Draws given the arguments of the model; gives itself.
+
+        Raises:
+            ValueError: the model has no such latent site, or others beside it; its prior cannot be given a part; or
+                the measurements are not entries of the site, or contradict each other.
+        """
+        prior, like = self._prior(run(self.model, args, kwargs, {}))
+        index, measured = self._measured(like, args, kwargs)
+        values = torch.zeros_like(like).flatten().index_put((index,), measured)
+        if not torch.equal(values[index], measured):
+            raise ValueError(f"`model` must not measure an entry of {self.site!r} twice with different values")
+        mask = torch.zeros_like(values, dtype=torch.bool).index_fill(0, index, True)
+        part = values.reshape(like.shape), mask.reshape(like.shape)
+        self._draws = ability(prior, "given")(*part).sample((self.draws,))
+        self._log_evidence = ability(prior, "part_log_prob")(*part)
+        return self
+
+    def get_samples(self) -> dict[str, Tensor]:
+        """The draws of the site, independent and equally weighted, ``(draws, *shape of the site)``."""
+        if self._draws is None:
+            raise ValueError("`run(*args)` must come first")
+        return {self.site: self._draws}
+
+    @property
+    def log_evidence(self) -> Tensor:
+        r"""The log-probability :math:`\log p(y)` of what is measured, in nats, one for each event of the site."""
+        self.get_samples()
+        return self._log_evidence
+
+    def _prior(self, trace: Trace) -> tuple[dist.TorchDistribution, Tensor]:
+        """The distribution at the site, and a value of it."""
+        latent = {name: node for name, node in trace.nodes.items() if is_latent(node)}
+        if set(latent) != {self.site}:
+            raise ValueError(f"`model` must have the latent site {self.site!r} and no other, got {sorted(latent)}")
+        prior = latent[self.site]["fn"]
+        if ability(prior, "given") is None:
+            raise ValueError(
+                f"`site` must have a distribution with `given(values, mask)`, such as an autoregressive model; "
+                f"{self.site!r} is {type(prior).__name__}"
+            )
+        return prior, latent[self.site]["value"]
+
+    def _measured(self, like: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Which entries of the site are measured, counted over the flattened site, and their values."""
+        numbers = torch.arange(like.numel(), dtype=like.dtype, device=like.device)
+        index, measured = self._points(numbers.reshape(like.shape), args, kwargs)
+        negative, _ = self._points((-1 - numbers).reshape(like.shape), args, kwargs)
+        inside = (index >= 0) & (index < like.numel()) & (index == index.round())
+        if not bool((inside & (negative == -1 - index)).all()):
+            raise ValueError(f"`model` must measure entries of {self.site!r} as they are, got a function of them")
+        return index.long(), measured.to(like)
+
+    def _points(self, value: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Where the measurements have their mass given a value of the site, and what they are, in one row."""
+        nodes = run(self.model, args, kwargs, {self.site: value}).nodes
+        points, measured = [], []
+        for name, node in nodes.items():
+            if node["type"] != "sample" or not node["is_observed"]:
+                continue
+            site = observed(node)
+            if not isinstance(site.base, dist.Delta):
+                kind = type(site.base).__name__
+                raise ValueError(f"`model` must measure without noise, by Delta, got {kind} at {name!r}")
+            shown = site.over_entries(site.shown).reshape(site.shape + (1,) * site.base.event_dim)
+            shown = shown.expand_as(site.value)
+            points.append(site.base.v.expand_as(site.value)[shown])
+            measured.append(site.value[shown])
+        if not points:
+            raise ValueError(f"`model` must measure entries of {self.site!r}, got no observed site")
+        return torch.cat(points), torch.cat(measured)

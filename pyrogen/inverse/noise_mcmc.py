@@ -1,0 +1,199 @@
+"""Markov chains in noise space: the posterior under a prior that is a push-forward, by Pyro's own ``MCMC``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.infer import MCMC, NUTS, config_enumerate, infer_discrete
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from .likelihood import Given, run
+from .noise import check_site, constant, draws_of, in_noise
+from .sites import is_latent
+
+_FEW = 20  # independent draws; below, quantiles and spreads mean little
+_APART = 1.1  # R-hat of chains that have not met
+
+
+@dataclass(frozen=True)
+class ChainDiagnostics:
+    """How far a Markov chain got.
+
+    Attributes:
+        draws: How many draws were kept.
+        effective_sample_size: By site, of each of its numbers, in data space.
+        r_hat: By site, of each of its numbers: the two halves of the chain against each other.
+        divergences: At how many draws the integrator failed.
+        acceptance: The average acceptance probability.
+    """
+
+    draws: int
+    effective_sample_size: dict[str, Tensor]
+    r_hat: dict[str, Tensor]
+    divergences: int
+    acceptance: float
+
+    @property
+    def least(self) -> float:
+        """The smallest effective sample size of any number."""
+        return min(value.min().item() for value in self.effective_sample_size.values())
+
+    @property
+    def largest_r_hat(self) -> float:
+        """That of the number whose halves differ most."""
+        return max(value.max().item() for value in self.r_hat.values())
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the draws are worth fewer than 20 independent ones, or the halves of the chain disagree."""
+        return not (self.least >= min(_FEW, self.draws) and self.largest_r_hat < _APART)
+
+    def attributes(self) -> dict[str, Any]:
+        """Single numbers, as files keep them."""
+        return {
+            "least_effective_sample_size": self.least,
+            "largest_r_hat": self.largest_r_hat,
+            "divergences": self.divergences,
+            "acceptance_rate": self.acceptance,
+            "collapsed": int(self.collapsed),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.draws} draws worth {self.least:.0f} independent ones at least; R-hat at most "
+            f"{self.largest_r_hat:.2f}",
+            f"{self.divergences} divergences; acceptance {self.acceptance:.0%}",
+        ]
+        if self.collapsed:
+            lines.append("COLLAPSED: the chain has not converged; run it longer, or use another method")
+        return "\n".join(lines)
+
+
+class NoiseMCMC:
+    r"""The posterior of a prior that is a push-forward of noise, by a Markov chain over the noise.
+
+    For flows, :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` and autoencoders at ``site``; see
+    :func:`~pyrogen.inverse.noise.in_noise`, which does the work and serves several chains or other settings. Under an
+    autoencoder the draws are of the joint posterior :math:`p(x, z \mid y)`, the latent at ``"{site}_latent"``. Other
+    latent sites are sampled along; discrete ones are summed over, and drawn in the end.
+
+    It is exact in the long run; a chain may not find all modes of a posterior that is in pieces.
+
+    Args:
+        model: The Pyro model.
+        site: The name of the latent site.
+        kernel: Makes the kernel of a model, such as ``partial(NUTS, max_tree_depth=6)``.
+        draws: How many draws are kept.
+        warmup: How many go before.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    References:
+        Hoffman and Gelman 2014, "The No-U-Turn sampler", https://www.jmlr.org/papers/v15/hoffman14a.html
+
+    Example:
+        >>> import pyrogen as pg, pyro, pyro.distributions as dist
+        >>> prior = pg.flows.affine_coupling((2,))
+        >>> def model(y):
+        ...     x = pyro.sample("x", prior())
+        ...     pyro.sample("y", dist.Poisson(x.sum().exp()), obs=y)
+        >>> posterior = NoiseMCMC(model, site="x", draws=20, warmup=20).run(torch.tensor(3.0))
+        >>> posterior.get_samples()["x"].shape
+        torch.Size([20, 2])
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        site: str,
+        kernel: Callable[[Callable], MCMCKernel] = NUTS,
+        draws: int = 1000,
+        warmup: int = 500,
+    ) -> None:
+        if draws < 4:
+            raise ValueError(f"`draws` must be at least 4, got {draws}")
+        if warmup < 0:
+            raise ValueError(f"`warmup` must not be negative, got {warmup}")
+        self.model, self.site = model, site
+        self.kernel, self.draws, self.warmup = kernel, draws, warmup
+        self.mcmc: MCMC | None = None
+
+    def run(self, *args: Any, **kwargs: Any) -> NoiseMCMC:
+        """Runs the chain given the arguments of the model; gives itself.
+
+        Raises:
+            ValueError: the model has no such latent site, or its prior has no noise to move in.
+        """
+        model = in_noise(self.model, site=self.site)
+        check_site(model, args, kwargs, self.site)
+        mcmc = MCMC(self.kernel(model), self.draws, warmup_steps=self.warmup, disable_progbar=not sys.stderr.isatty())
+        with constant(model, args, kwargs):
+            mcmc.run(*args, **kwargs)
+            self._draws = self._pushed(model, mcmc.get_samples(), args, kwargs)
+        self.mcmc = mcmc
+        return self
+
+    def get_samples(self) -> dict[str, Tensor]:
+        """The draws by site, each of shape ``(draws, *shape of the site)``; those of the noise are in :attr:`mcmc`."""
+        self._finished()
+        return dict(self._draws)
+
+    @property
+    def sample_stats(self) -> dict[str, Tensor]:
+        """At which draws the integrator failed, for ``to_arviz``."""
+        diverging = torch.zeros(self.draws, dtype=torch.bool)
+        diverging[list(self._finished()["divergences"]["chain 0"])] = True
+        return {"diverging": diverging}
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The facts about the run that ``to_arviz`` keeps as attributes."""
+        return self.diagnostics().attributes()
+
+    def diagnostics(self) -> ChainDiagnostics:
+        """Effective sample sizes and R-hat in data space, divergences and acceptance."""
+        found = self._finished()
+        chains = {name: value.unsqueeze(0) for name, value in self._draws.items() if value.is_floating_point()}
+        return ChainDiagnostics(
+            draws=self.draws,
+            effective_sample_size={name: effective_sample_size(value) for name, value in chains.items()},
+            r_hat={name: split_gelman_rubin(value) for name, value in chains.items()},
+            divergences=len(found["divergences"]["chain 0"]),
+            acceptance=found["acceptance rate"]["chain 0"],
+        )
+
+    def _finished(self) -> dict[str, Any]:
+        """What Pyro says of the chain."""
+        if self.mcmc is None:
+            raise ValueError("`run(*args)` must come first")
+        return self.mcmc.diagnostics()
+
+    @torch.no_grad()
+    def _pushed(self, model: Callable, given: dict[str, Tensor], args: tuple, kwargs: dict) -> dict[str, Tensor]:
+        """The draws of all latent sites but the noise, from those of the chain."""
+        rows = [{name: values[draw] for name, values in given.items()} for draw in range(self.draws)]
+        plates = _plates_of_discrete(run(model, args, kwargs, rows[0]))
+        traces = [run(_drawn(Given(row)(model), plates), args, kwargs, {}) for row in rows]
+        return draws_of(traces, self.site)
+
+
+def _drawn(model: Callable, plates: int | None) -> Callable:
+    """The model with its discrete sites, over which the chain summed, drawn given everything else."""
+    return model if plates is None else infer_discrete(config_enumerate(model), first_available_dim=-1 - plates)
+
+
+def _plates_of_discrete(trace: Trace) -> int | None:
+    """How many plates are nested in a model with discrete latent sites; ``None`` if it has none."""
+    nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
+    if not any(is_latent(node) and node["fn"].has_enumerate_support for node in nodes):
+        return None
+    return max((-frame.dim for node in nodes for frame in node["cond_indep_stack"] if frame.vectorized), default=0)
