@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from math import gcd, prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from .heads import Mixing
 
 Shape = tuple[int, ...]
 ContextShape = Shape | dict[str, Shape] | None
@@ -33,8 +35,8 @@ class ContextEncoder(nn.Module):
 
     What an entry is follows from its shape: ``()`` and ``(n,)`` are numbers, ``(length, features)`` a sequence,
     ``(channels, height, width)`` an image. Entries named by ``classes`` hold integers: of shape ``()`` a label, of
-    shape ``(length,)`` a sequence of symbols, a caption, say. Several entries of one kind add up (sequences and images
-    are put side by side).
+    shape ``(length,)`` a sequence of symbols, a caption, say. The members of a sequence look at each other before
+    anything looks at them. Several entries of one kind add up (sequences and images are put side by side).
 
     Args:
         context_shape: ``None``, the shape of one context, or a dict of them.
@@ -194,28 +196,32 @@ class _Label(_Entry):
         return self.table(checked(value, self.table.num_embeddings))
 
 
-class _Members(_Entry):
-    """A sequence of vectors, with a learned place for each."""
+class _Sequence(_Entry):
+    """Vectors or symbols, each with a learned place, that have looked at each other: a word alone says little."""
 
-    def __init__(self, shape: Shape, width: int) -> None:
-        super().__init__("sequence", (shape[0], width))
-        self.layer = nn.Linear(shape[1], width)
-        self.places = nn.Parameter(torch.randn(shape[0], width) * 0.02)
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.layer(value.to(like)) + self.places
-
-
-class _Symbols(_Entry):
-    """A sequence of integers, with a learned place for each."""
-
-    def __init__(self, length: int, classes: int, width: int) -> None:
+    def __init__(self, embedding: nn.Module, length: int, width: int) -> None:
         super().__init__("sequence", (length, width))
-        self.table = nn.Embedding(classes, width)
-        self.places = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.embedding = embedding
+        self.places = nn.Parameter(torch.randn(length, width))  # as large as the words: order counts from the start
+        heads = gcd(width, 4)
+        self.layers = nn.Sequential(Mixing(width, heads), Mixing(width, heads), nn.LayerNorm(width))
 
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.table(checked(value, self.table.num_embeddings)) + self.places
+        return self.layers(self.embedding(value, like) + self.places)
+
+
+class _Members(nn.Linear):
+    """Vectors as vectors of another width."""
+
+    def forward(self, value: Tensor, like: Tensor) -> Tensor:
+        return super().forward(value.to(like))
+
+
+class _Symbols(nn.Embedding):
+    """Integers as vectors."""
+
+    def forward(self, value: Tensor, like: Tensor) -> Tensor:
+        return super().forward(checked(value, self.num_embeddings))
 
 
 class _Flat(_Entry):
@@ -271,11 +277,11 @@ def _encoder(key: str, shape: Shape, classes: int | None, width: int, flat: bool
     if classes is not None:
         if len(shape) > 1:
             raise ValueError(f"`context_shape` must be () or (length,) for integers, got {shape} {key}".rstrip())
-        entry = _Symbols(shape[0], classes, width) if shape else _Label(classes, width)
+        entry = _Sequence(_Symbols(classes, width), shape[0], width) if shape else _Label(classes, width)
     elif len(shape) < 2 or flat:
         return _Numbers(shape, width)
     elif len(shape) > 3:
         raise ValueError(f"`context_shape` must have at most three dimensions, got {shape}")
     else:
-        entry = _Members(shape, width) if len(shape) == 2 else _Image(shape)
+        entry = _Sequence(_Members(shape[1], width), shape[0], width) if len(shape) == 2 else _Image(shape)
     return _Flat(entry, width) if flat and entry.kind != "vector" else entry

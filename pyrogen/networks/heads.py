@@ -1,4 +1,4 @@
-"""Attention with several heads, to oneself or to a context, whose result starts at zero."""
+"""Attention with several heads, to oneself or to a context, whose result starts at zero, and a block of it."""
 
 from __future__ import annotations
 
@@ -42,3 +42,27 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+
+
+class Mixing(nn.Module):
+    """A transformer's block: every member of a sequence looks at all, then a perceptron, each of a normalised copy.
+
+    Args:
+        width: Size of the vectors.
+        heads: How many heads.
+        ratio: How much wider the perceptron is.
+
+    Shape:
+        ``(N, length, width)`` to the same.
+    """
+
+    def __init__(self, width: int, heads: int, *, ratio: int = 4) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.perceptron(self.norm(x))

@@ -16,7 +16,8 @@ class UNet(nn.Module):
     """A U-Net of images: residual blocks with adaptive group norms, down to coarser grids and back up.
 
     Called ``network(x, level, context)``. Labels and vectors modulate the norms, sequences are attended to, images
-    stand beside the input. Sides need not be powers of two. The output starts at zero.
+    stand beside the input. Where there is a sequence so do the coordinates of the pixels: "left of" says nothing to a
+    pixel that does not know where it is. Sides need not be powers of two. The output starts at zero.
 
     Args:
         event_shape: ``(channels, height, width)``.
@@ -76,7 +77,10 @@ class UNet(nn.Module):
         def block(before: int, after: int, place: int) -> _Block:
             return _Block(before, after, width, heads if looks[place] else None, attended, dropout)
 
-        self.first = nn.Conv2d(self.event_shape[0] + self.context.image_channels, channels[0], 3, padding=1)
+        places = _coordinates(*self.event_shape[1:])[: 0 if attended is None else 2]
+        self.register_buffer("places", places, persistent=False)
+        inputs = self.event_shape[0] + self.context.image_channels + len(places)
+        self.first = nn.Conv2d(inputs, channels[0], 3, padding=1)
         self.down, kept, now = nn.ModuleList(), [channels[0]], channels[0]
         for place, wanted in enumerate(channels):
             for _ in range(depth):
@@ -101,7 +105,8 @@ class UNet(nn.Module):
         condition = self.level(rows.level)
         if given.vector is not None:
             condition = condition + given.vector
-        h = self.first(beside(rows.x, given))
+        places = self.places.expand(len(rows.x), -1, -1, -1)
+        h = self.first(torch.cat([beside(rows.x, given), places], 1))
         kept = [h]
         for layer in self.down:
             h = layer(h) if isinstance(layer, _Halve) else layer(h, condition, given.sequence)
@@ -163,6 +168,11 @@ class _Halve(nn.Module):
 
 def _enlarged(h: Tensor, sides: torch.Size) -> Tensor:
     return h.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., : sides[0], : sides[1]]
+
+
+def _coordinates(height: int, width: int) -> Tensor:
+    """Where each pixel is, down and to the right, from -1 to 1: ``(2, height, width)``."""
+    return torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"))
 
 
 def beside(x: Tensor, given: Conditions) -> Tensor:

@@ -117,6 +117,38 @@ def test_a_dropped_context_is_no_context(kind):
     assert all(null.grad.any() for null in network.context.nulls.values())
 
 
+@pytest.mark.parametrize("kind", ["captions", "sequences"])
+def test_every_member_of_a_sequence_knows_of_all_others_and_their_order(kind):
+    torch.manual_seed(0)
+    shape, classes, context = CONTEXTS[kind]
+    encoder = awake(ContextEncoder(shape, 16, classes=classes))
+    like = torch.zeros(1).double()
+    here = encoder(context, 3, like).sequence
+    changed = context.clone()
+    changed[:, -1] = context[:, 0]
+    assert ((encoder(changed, 3, like).sequence - here).abs().amax(-1) > 1e-3).all()
+    exchanged = encoder(context.flip(1), 3, like).sequence.flip(1)  # equal, if places did not count
+    assert ((exchanged - here).abs().amax((1, 2)) > 0.1).all()
+
+
+def test_captions_bind_adjectives_to_nouns():
+    """Which of two adjectives stands before symbol 4: what a bag of words and their places does not say."""
+    torch.manual_seed(0)
+    encoder, last = ContextEncoder((4,), 16, classes=6), torch.nn.Linear(16, 2)
+    order = torch.randint(2, (2, 512))
+    adjective, noun = torch.stack([order[0], 1 - order[0]], 1), torch.stack([4 + order[1], 5 - order[1]], 1)
+    captions = torch.stack([adjective, noun], -1).flatten(1)  # "0 4 1 5", "1 4 0 5", "0 5 1 4", "1 5 0 4"
+    before = order[0] ^ order[1]
+    optimizer = torch.optim.Adam([*encoder.parameters(), *last.parameters()], 1e-2)
+    for _ in range(60):
+        logits = last(encoder(captions, 512, torch.zeros(1)).sequence.mean(1))
+        loss = torch.nn.functional.cross_entropy(logits, before)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1  # a sum over words that do not see each other stays at log 2
+
+
 def test_without_dropout_a_context_is_needed():
     network = UNet((1, 4, 4), (), classes=3, channels=(4,), attention=0)
     with pytest.raises(ValueError, match="`context` must be given"):
