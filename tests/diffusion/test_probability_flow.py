@@ -139,6 +139,26 @@ def test_hutchinson_is_unbiased_and_its_variance_falls_with_the_probes():
     assert (spread[0] / spread[1]).item() == pytest.approx(4.0, rel=0.35)  # 8 % a deviation for each variance
 
 
+@pytest.mark.slow
+def test_hutchinson_is_unbiased_over_seeds_with_variance_inverse_to_the_probes():
+    truth, seeds, draws = mixture(4), 20, 200
+    denoiser = GaussianMixtureDenoiser(truth, RectifiedFlow())
+    points = torch.stack([(torch.manual_seed(seed), truth.sample())[1] for seed in range(seeds)])
+    variance = []
+    for probes in (1, 4, 16):
+        torch.manual_seed(seeds + probes)
+        flow = ProbabilityFlow(denoiser, solver=Adaptive(1e-4), trace=Hutchinson(probes))
+        with torch.no_grad():
+            error = flow().log_prob(points.expand(draws, -1, -1)) - truth.log_prob(points)
+        variance.append(error.var(0).mean())
+        bias = error.mean(0) / (error.var(0) / draws).sqrt()  # (seeds,), standard normal if there is none
+        assert abs(bias.mean()) * math.sqrt(seeds) < 3.5
+        assert bias.square().sum() < 49.0  # the 0.9997 quantile of a chi-square of 20 degrees
+    # Each variance has a standard error of about 3 %, so a ratio one of 4 to 5 %.
+    assert variance[0] / variance[1] == pytest.approx(4.0, rel=0.2)
+    assert variance[1] / variance[2] == pytest.approx(4.0, rel=0.2)
+
+
 def test_densities_integrate_to_one_on_a_grid():
     truth = mixture(2, components=3, dtype=torch.float32)
     flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, CosineVP()), solver=Adaptive(1e-4))
