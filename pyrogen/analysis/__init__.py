@@ -1,16 +1,19 @@
 """Analysis: any posterior to ArviZ in one call, and the figures people look at."""
 
 from .arviz import to_arviz
-from .images import image_grid, posterior_images
+from .images import image_grid
 from .latents import latent_paths, latent_traversals
 from .plots import coverage_curve, outlier_scores, rank_ecdf, rank_histogram, training_history
+from .restoration import edited_images, posterior_histogram, posterior_images
 
 __all__ = [
     "coverage_curve",
+    "edited_images",
     "image_grid",
     "latent_paths",
     "latent_traversals",
     "outlier_scores",
+    "posterior_histogram",
     "posterior_images",
     "rank_ecdf",
     "rank_histogram",

@@ -1,4 +1,4 @@
-"""Figures of images: data beside samples, and posteriors over an image.
+"""Figures of images: data beside samples.
 
 Images have shape ``(height, width)``, or ``(channels, height, width)`` with one or three channels.
 """
@@ -58,63 +58,6 @@ def image_grid(
     return figure
 
 
-def posterior_images(
-    truth: Any,
-    observation: Any,
-    draws: Any,
-    *,
-    shown: int = 2,
-    unit: str = "",
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """A posterior over an image: truth, observation, posterior mean, standard deviation and a few draws.
-
-    Args:
-        truth: The image that was to be found, of shape ``(height, width)``, or ``None``.
-        observation: What was observed of it, ``nan`` where nothing was; any two-dimensional array.
-        draws: Posterior draws of shape ``(..., height, width)``.
-        shown: How many draws to show.
-        unit: Unit of the grey values.
-        limits: Values shown as black and white in all panels but the standard deviation; those of the truth, or of the
-            posterior mean, if not given.
-
-    Raises:
-        ValueError: an image has not two dimensions, or there are no draws.
-
-    Example:
-        >>> image = torch.rand(8, 8)
-        >>> figure = posterior_images(image, image, image + 0.1 * torch.randn(50, 8, 8), unit="ink")
-    """
-    draws = numbers(draws)
-    if draws.ndim < 3 or not draws.size:
-        raise ValueError(f"`draws` must have shape (..., height, width) and hold a draw, got {draws.shape}")
-    draws = draws.reshape(-1, *draws.shape[-2:])
-    mean, deviation = draws.mean(0), draws.std(0)
-    panels = {} if truth is None else {"truth": numbers(truth)}
-    panels |= {"observation": numbers(observation), "posterior mean": mean}
-    picked = np.linspace(0, len(draws) - 1, shown).astype(int)
-    panels |= {f"draw {number + 1}": draws[index] for number, index in enumerate(picked)}
-    for name, image in panels.items():
-        if image.ndim != 2:
-            raise ValueError(f"`{name}` must have shape (height, width), got {image.shape}")
-    low, high = limits or _limits(panels.get("truth", mean))
-    figure = new_figure(1.55 * (len(panels) + 1) + 0.9, 2.0)
-    cells = figure.subplots(1, len(panels) + 1)
-    grey = None
-    for axes, (name, image) in zip(cells, panels.items(), strict=False):
-        grey = show(axes, image, name, cmap="gray", vmin=low, vmax=high)
-        if np.isnan(image).any():
-            axes.set_xlabel("blue: not observed", fontsize=8, color=INK)
-    spread = show(cells[-1], deviation, "standard deviation", cmap="magma", vmin=0.0)
-    _bar(figure, grey, list(cells[:-1]), unit)
-    _bar(figure, spread, [cells[-1]], unit)
-    return figure
-
-
-def _limits(image: np.ndarray) -> tuple[float, float]:
-    return float(np.nanmin(image)), float(np.nanmax(image))
-
-
 def mosaic(images: np.ndarray, name: str) -> np.ndarray:
     """Images of shape ``(rows, columns, *image_shape)`` as one, with gaps of ``nan``: ``(height, width[, 3])``."""
     if images.ndim == 4:
@@ -155,10 +98,3 @@ def name_rows(axes: Axes, rows: Sequence[str], height: int) -> None:
     if rows:
         axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows) - 0.5, labels=list(rows))
         axes.tick_params(length=0, labelsize=8, labelcolor=INK)
-
-
-def _bar(figure: Figure, image: Any, beside: list[Axes], unit: str) -> None:
-    bar = figure.colorbar(image, ax=beside, shrink=0.75, pad=0.02, aspect=12)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, width=0.6, colors=INK)
-    bar.set_label(unit, fontsize=8, color=INK)
