@@ -4,6 +4,7 @@ from . import scenes, uci
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
+from .photographs import photographs
 from .preprocessing import dequantize, quantize
 from .split import split
 from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
@@ -19,6 +20,7 @@ __all__ = [
     "mnist",
     "mu_law",
     "occlude",
+    "photographs",
     "quantize",
     "ring_of_gaussians",
     "rotate",
