@@ -106,7 +106,7 @@ def methods(task: Task, y: Tensor, prior: pg.DistributionModule, scale: float, o
         return found.get_samples()["image"], found.diagnostics()
 
     def guided(guidance: inverse.Guidance) -> tuple[Tensor, None]:
-        grid = default_grid(denoiser.schedule, options.steps, scale=scale)
+        grid = default_grid(denoiser.schedule, options.steps, norm=scale * SIZE**0.5)
         found = inverse.GuidedSampling(model, site="image", guidance=guidance, draws=options.draws, grid=grid)
         return found.run(y).get_samples()["image"], None
 

@@ -1,11 +1,17 @@
 """Inverse problems: posteriors under a generative prior and any Pyro likelihood."""
 
+from .completion import Completion
+from .daps import DAPS
+from .ddrm import DDRM
 from .diagnostics import Diagnostics
 from .diffpir import DiffPIR
 from .dps import DPS
 from .editing import TradeOff, edit, trade_off
 from .guided import Guidance, GuidedSampling
 from .moment_matching import MomentMatching
+from .noise import in_noise
+from .noise_mcmc import ChainDiagnostics, NoiseMCMC
+from .noise_vi import GuideDiagnostics, NoiseVI
 from .operators import (
     Convolution,
     Grey,
@@ -19,6 +25,7 @@ from .operators import (
     gaussian_blur,
 )
 from .pigdm import PiGDM
+from .repaint import RePaint
 from .report import Report, predictive_p_values, psnr, report, ssim
 from .smc import TwistedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
@@ -37,21 +44,30 @@ __all__ = [
     "box_downsampling",
     "edit",
     "gaussian_blur",
+    "in_noise",
     "predictive_p_values",
     "psnr",
     "report",
     "ssim",
     "trade_off",
+    "ChainDiagnostics",
+    "Completion",
+    "DAPS",
+    "DDRM",
     "DPS",
     "Diagnostics",
     "DiffPIR",
     "FiniteParticle",
+    "GuideDiagnostics",
     "Guidance",
     "GuidedSampling",
     "Isotropic",
     "MomentMatched",
     "MomentMatching",
+    "NoiseMCMC",
+    "NoiseVI",
     "PiGDM",
+    "RePaint",
     "Twist",
     "TwistedSMC",
 ]

@@ -58,15 +58,29 @@ class Level:
 
 @dataclass(frozen=True)
 class Step:
-    """One Gaussian step: ``keep`` is :math:`a`, ``pull`` is :math:`b`, ``scale`` the standard deviation ``(D,)``."""
+    """One Gaussian step: ``keep`` is :math:`a`, ``pull`` is :math:`b`, ``scale`` the standard deviation ``(D,)``.
+
+    ``levels`` are the noise levels that lie ahead: that of the step, the next, and so on to the last.
+    """
 
     keep: float
     pull: float
     scale: Tensor
+    levels: list[Level]
 
     def mean(self, x: Tensor, denoised: Tensor) -> Tensor:
         """The mean of the next particles."""
         return self.keep * x + self.pull * denoised
+
+    def draw(self, x: Tensor, denoised: Tensor) -> Tensor:
+        """The next particles."""
+        return self.mean(x, denoised) + self.scale * torch.randn_like(x)
+
+    def undo(self, x: Tensor) -> Tensor:
+        r"""Particles of the next level, made noisy up to this one: draws of :math:`x_t \mid x_s`."""
+        level, other = self.levels[:2]
+        ratio = level.alpha / other.alpha
+        return ratio * x + (level.sigma**2 - (ratio * other.sigma) ** 2) ** 0.5 * torch.randn_like(x)
 
 
 Denoise = Callable[[Tensor, Level], Tensor]
@@ -98,16 +112,19 @@ class Chain:
         ratio = other.variance / level.variance
         pull = other.alpha * (1 - ratio)
         scale = (other.sigma**2 * (1 - ratio) + pull**2 * self.errors[place]).sqrt()
-        return Step(level.alpha / other.alpha * (other.sigma / level.sigma) ** 2, pull, scale)
+        return Step(level.alpha / other.alpha * (other.sigma / level.sigma) ** 2, pull, scale, self.levels[place:])
 
     @torch.no_grad()
-    def calibrate(self, denoise: Denoise, shape: tuple[int, int], like: Tensor) -> Chain:
+    def calibrate(self, denoise: Denoise, shape: tuple[int, int], like: Tensor) -> Tensor:
         """Measures the errors of the denoised mean on a pilot run of the prior.
 
         Args:
             denoise: Noisy particles ``(P, N, D)`` and their level to denoised means.
             shape: ``(N, D)``.
             like: A tensor with the dtype and the device of the particles.
+
+        Returns:
+            The last denoised means of the run, ``(P, N, D)``: nearly draws of the prior.
         """
         count = min(max(8192 // max(shape[0] * shape[1], 1), 32), 512)
         x = self.start((count, *shape), like)
@@ -116,9 +133,8 @@ class Chain:
             # Neither more than the noise nor less than nothing, as the covariance of the datum is.
             self.errors[place] = (level.spread * slope.mean((0, 1))).clamp(0, level.variance)
             if level is not self.levels[-1]:
-                step = self.step(place)
-                x = step.mean(x, mean) + step.scale * torch.randn_like(x)
-        return self
+                x = self.step(place).draw(x, mean)
+        return mean
 
 
 def _diagonal(denoise: Denoise, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:

@@ -41,4 +41,5 @@ class DiffPIR(Guidance):
         variance = torch.as_tensor(denoised.level.variance / self.strength)
         factor = cholesky(variance * surrogate.jacobian @ surrogate.jacobian.mT, surrogate.noise)
         solution = solve(factor, surrogate.residual)
-        return step.pull * variance * (solution.unsqueeze(-2) @ surrogate.jacobian).squeeze(-2)
+        shift = variance * (solution.unsqueeze(-2) @ surrogate.jacobian).squeeze(-2)
+        return step.draw(denoised.noisy, denoised.mean + shift)

@@ -18,7 +18,7 @@ class DPS(Guidance):
     high likelihood that are too alike, in the wrong proportions.
 
     On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
-    are a sliced Wasserstein distance of 4.4 from the posterior; exact draws score 0.06.
+    are a sliced Wasserstein distance of 4.4 from the posterior (1.7 with a strength of 1); exact draws score 0.06.
 
     Args:
         strength: The length :math:`\zeta`; images take 0.1 to 1.
@@ -37,4 +37,5 @@ class DPS(Guidance):
         surrogate = target.surrogate(denoised.mean)
         norm = surrogate.residual.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         towards = (surrogate.residual / norm).unsqueeze(-2) @ surrogate.jacobian  # (P, N, 1, D)
-        return self.strength * denoised.pull(towards).squeeze(-2)
+        moved = self.strength * denoised.pull(towards).squeeze(-2)
+        return step.draw(denoised.noisy, denoised.mean) + moved

@@ -1,8 +1,8 @@
 r"""Guided sampling: fast, approximate draws, each led by the measurements and never weighed.
 
-A guidance moves every step of the prior's chain towards the measurements. That is one particle of a filter without
-weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method stands in its own file
-under the name of its paper, with the bias that we measured.
+A guidance makes the steps of the prior's chain, moved towards the measurements. That is one particle of a filter
+without weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method stands in its own
+file under the name of its paper, with the bias that we measured.
 """
 
 from __future__ import annotations
@@ -18,21 +18,37 @@ from pyrogen.numerics.grids import Grid
 from .chain import Chain, Level, Step
 from .grid import default_grid
 from .setting import Setting
+from .surrogate import Surrogate
 from .twist import Denoised, Target
 
 
 class Guidance:
-    """How measurements move a step. Subclasses define :meth:`__call__`."""
+    """How particles step when something is measured. Subclasses define :meth:`__call__`."""
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        """What to add to the next particles, ``(P, N, D)``.
+        """The particles at the next level, ``(P, N, D)``.
 
         Args:
-            target: The measurements.
+            target: The prior and the measurements.
             denoised: The particles and their denoised means.
-            step: The step of the prior's chain that is to be moved.
+            step: The step of the prior's chain.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(target, denoised, step)`")
+
+
+def linear_gaussian(target: Target, denoised: Denoised, guidance: Guidance) -> Surrogate:
+    """The likelihood, seen from the denoised means, for a guidance that can serve no other.
+
+    Raises:
+        NotImplementedError: a measurement is not linear, or its noise is not Gaussian.
+    """
+    surrogate = target.surrogate(denoised.mean)
+    if not surrogate.exact:
+        raise NotImplementedError(
+            f"{type(guidance).__name__} serves linear measurements with Gaussian noise only; for others use "
+            "MomentMatching, DPS, DAPS or TwistedSMC"
+        )
+    return surrogate
 
 
 class GuidedSampling:
@@ -41,10 +57,12 @@ class GuidedSampling:
     Args:
         model: The Pyro model, as for :class:`~pyrogen.inverse.smc.TwistedSMC`, without other latent sites.
         site: The name of the latent site with the diffusion prior.
-        guidance: How measurements move a step.
+        guidance: How particles step.
         draws: How many draws.
         steps: How many steps the chain of the prior has.
-        grid: The noise levels; as for TwistedSMC if not given.
+        grid: The noise levels; uniform in the log-SNR down to a noise of 0.01 data units if not given.
+        calibrate: Whether a pilot run of the prior measures the variances of the steps, as TwistedSMC does. Otherwise
+            they are ancestral, as in the papers, and lose some of the prior's variance.
 
     Raises:
         ValueError: a number is out of range, or the model has other latent sites.
@@ -59,12 +77,13 @@ class GuidedSampling:
         draws: int = 1000,
         steps: int = 100,
         grid: Grid | None = None,
+        calibrate: bool = False,
     ) -> None:
         for name, value in (("draws", draws), ("steps", steps)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
         self.model, self.site, self.guidance = model, site, guidance
-        self.draws, self.steps, self.grid = draws, steps, grid
+        self.draws, self.steps, self.grid, self.calibrate = draws, steps, grid, calibrate
         self._draws: Tensor | None = None
 
     @torch.no_grad()
@@ -76,12 +95,12 @@ class GuidedSampling:
         target, like = setting.posterior(setting.values), setting.values[self.site]
         schedule = setting.denoiser.schedule
         chain = Chain(schedule, self.grid or default_grid(schedule, self.steps))
+        if self.calibrate:
+            chain.calibrate(target.denoise, target.shape, like)
         x = chain.start((self.draws, *target.shape), like)
         for place, level in enumerate(chain.levels[:-1]):
             denoised = self._look(target.denoise, x, level)
-            step = chain.step(place)
-            moved = self.guidance(target, denoised, step)
-            x = step.mean(x, denoised.mean) + moved + step.scale * torch.randn_like(x)
+            x = self.guidance(target, denoised, chain.step(place))
         self._draws = setting.problems.whole(target.denoise(x, chain.levels[-1]))
         return self
 

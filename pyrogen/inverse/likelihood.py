@@ -115,6 +115,7 @@ class Likelihood:
                 noise=_block_diagonal([piece.noise for piece in pieces]),
                 constant=sum(piece.constant.sum(-1) for piece in pieces),
                 refit=at if any(self.measurements[name].refits for name in parts) else None,
+                exact=self._linear is not None,
             )
 
         return at(None)
@@ -126,7 +127,10 @@ class Likelihood:
         return slopes.transpose(1, 2), parts
 
     def _probe(self, x: Tensor) -> _Line | None:
-        """The line that the measurements are, if near and far, on both sides of zero, they have one slope."""
+        """The line that the measurements are, if near and far, on both sides of zero, they have one slope.
+
+        Only Gaussian measurements have one: of other families more than the measured number changes with the particles.
+        """
         near = x[:2]
         far = torch.randn_like(near)
         points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
@@ -167,7 +171,8 @@ class Likelihood:
             found |= {"shown": site.over_entries(site.shown), "weight": site.over_entries(site.weight)}
             parts[name] = {key: self._rows(value, site) for key, value in found.items()}
             parts[name] |= {key: _repeated(parts[name], key) for key in ("shown", "weight")}
-            etas.append(parts[name]["eta"])
+            # What is not shown measures nothing: its slope is zero.
+            etas.append(torch.where(parts[name]["shown"].bool(), parts[name]["eta"], 0.0))
         # Problems are independent, so the slope of the sum over problems is the slope of each.
         return torch.cat(etas, -1).sum(0), parts
 
@@ -202,11 +207,16 @@ def _same(slopes: Tensor, parts: Parts, x: Tensor) -> _Line | None:
         return None
     first: Parts = {}
     for name, part in parts.items():
-        if any(not torch.equal(value, value[:1].expand_as(value)) for key, value in part.items() if key != "eta"):
+        if not all(_constant(value) for key, value in part.items() if key != "eta"):
             return None
         first[name] = {key: value[:1] for key, value in part.items()}
     eta = torch.cat([part["eta"] for part in first.values()], -1)[0]
     return _Line(slopes[:1], first, eta - (slopes[0] @ x[0].unsqueeze(-1)).squeeze(-1))
+
+
+def _constant(value: Tensor) -> bool:
+    """Whether all particles have the same; missing values are NaN."""
+    return torch.allclose(value, value[:1].expand_as(value), rtol=0, atol=0, equal_nan=True)
 
 
 def _cannot_be_mapped(error: RuntimeError) -> bool:

@@ -142,14 +142,14 @@ class Correlated(Measurement):
         eta = parts["eta"]
         size = parts["covariance"].shape[-1] // eta.shape[-1]
         count = eta.shape[-1] // size
-        blocked = parts["covariance"].reshape(*eta.shape[:-1], count, size, size)
+        blocked = parts["covariance"].unflatten(-1, (count, size, size))  # one for all particles if they agree
         shown, weight = parts["shown"].bool(), parts["weight"].clamp_min(1e-30)
         first, scale = shown.unflatten(-1, (count, size))[..., 0], weight.unflatten(-1, (count, size))[..., 0]
         identity = torch.eye(size, dtype=eta.dtype, device=eta.device)
         safe = torch.where(first[..., None, None], blocked, identity)
         constant = -0.5 * (scale - 1) * (size * LOG_2PI + torch.logdet(safe)) - 0.5 * size * scale.log()
         scaled = torch.where(first[..., None, None], blocked / scale[..., None, None], identity)
-        noise = torch.zeros(*eta.shape[:-1], count, size, count, size, dtype=eta.dtype, device=eta.device)
+        noise = eta.new_zeros(*scaled.shape[:-3], count, size, count, size)
         index = torch.arange(count, device=eta.device)
         noise[..., index, :, index, :] = scaled.movedim(-3, 0)
         constant = torch.where(first, constant, 0.5 * size * LOG_2PI)

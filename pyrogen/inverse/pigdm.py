@@ -17,7 +17,8 @@ class PiGDM(Guidance):
     likelihood.
 
     On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
-    are a sliced Wasserstein distance of 4.6 from the posterior; exact draws score 0.06.
+    are a sliced Wasserstein distance of 4.6 from the posterior with the variance of the data, 129, and of 2.1 with that
+    of one mode, 1; exact draws score 0.06.
 
     Args:
         variance: The variance of the data, in squared data units.
@@ -31,4 +32,4 @@ class PiGDM(Guidance):
         self.twist = Isotropic(variance)
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        return step.pull * self.twist(target, denoised).shift
+        return step.draw(denoised.noisy, denoised.mean + self.twist(target, denoised).shift)

@@ -23,10 +23,10 @@ from .chain import Chain
 from .diagnostics import Diagnostics, diagnostics_of
 from .filter import Cloud, Filter
 from .gibbs import Sweeps, Swept
-from .grid import default_grid
+from .grid import data_norm, default_grid
 from .likelihood import Likelihood
 from .setting import Setting
-from .twist import MomentMatched, Twist
+from .twist import Twist, default_twist
 
 
 class TwistedSMC:
@@ -44,8 +44,10 @@ class TwistedSMC:
         site: The name of the latent site with the diffusion prior.
         particles: How many particles.
         steps: How many steps the chain of the prior has.
-        twist: What the measurements say about noisy particles; :class:`MomentMatched` if not given.
-        grid: The noise levels; uniform in the log-SNR down to a noise of 0.01 data units if not given.
+        twist: What the measurements say about noisy particles. If not given, :class:`MomentMatched` for up to four
+            measured numbers and :class:`Isotropic` for more.
+        grid: The noise levels. If not given, uniform in the log-SNR, from a noise of five times the norm of the data
+            (a short run of the prior tells it) down to 0.01 data units.
         threshold: Resampling where the effective sample size falls below this part of the particles.
         resample: Whether the draws are resampled to equal weights in the end.
         sweeps: How many sweeps are kept, where there are other latent sites.
@@ -96,7 +98,7 @@ class TwistedSMC:
             raise ValueError(f"`threshold` must lie in [0, 1], got {threshold}")
         self.model, self.site = model, site
         self.particles, self.steps, self.grid = particles, steps, grid
-        self.twist = twist or MomentMatched()
+        self.twist = twist
         self.threshold, self.resample, self.chunk = threshold, resample, chunk
         self.sweeps, self.warmup = sweeps, warmup
         self._result: _Result | None = None
@@ -109,18 +111,20 @@ class TwistedSMC:
                 has no denoiser.
         """
         setting = Setting(self.model, args, kwargs, self.site)
-        grid = self.grid or default_grid(setting.denoiser.schedule, self.steps)
+        schedule, like = setting.denoiser.schedule, setting.values[self.site]
         posterior = setting.posterior(setting.values)
-        chain = Chain(setting.denoiser.schedule, grid)
-        chain.calibrate(posterior.denoise, posterior.shape, setting.values[self.site])
-        filter_ = Filter(chain, self.twist, self.particles, self.threshold, self.chunk)
+        look = posterior.denoise, posterior.shape, like
+        chain = Chain(schedule, self.grid or default_grid(schedule, self.steps, norm=data_norm(schedule, *look)))
+        pilot = chain.calibrate(*look)
+        twist = self.twist or default_twist(posterior, pilot)
+        filter_ = Filter(chain, twist, self.particles, self.threshold, self.chunk)
         self._args, self._kwargs = args, kwargs
         if setting.others:
             swept = Sweeps(setting, filter_, self.sweeps, self.warmup)()
-            self._result = _from_sweeps(swept, setting, self.twist)
+            self._result = _from_sweeps(swept, setting, twist)
         else:
-            cloud = filter_(posterior, setting.values[self.site])
-            self._result = _from_cloud(cloud, setting, posterior.likelihood, self.twist, self.resample)
+            cloud = filter_(posterior, like)
+            self._result = _from_cloud(cloud, setting, posterior.likelihood, twist, self.resample)
         return self
 
     def get_samples(self) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ class Surrogate(NamedTuple):
         constant: :math:`c`, of shape ``(P, N)`` or broadcasting with it.
         refit: Gives the surrogate that fits best at :math:`A \hat x` plus a shift ``(P, N, m)``; ``None`` if that is
             the same everywhere.
+        exact: Whether it is the likelihood itself, of a linear measurement with Gaussian noise.
     """
 
     residual: Tensor
@@ -38,10 +39,11 @@ class Surrogate(NamedTuple):
     noise: Tensor
     constant: Tensor
     refit: Callable[[Tensor], Surrogate] | None = None
+    exact: bool = False
 
     def log_likelihood(self, shift: Tensor) -> Tensor:
         r"""The surrogate at :math:`x = \hat x` + ``shift``, in nats: ``(P, N)``."""
-        rest = self.residual - _times(self.jacobian, shift)
+        rest = self.residual - times(self.jacobian, shift)
         return self.constant + gaussian_log_prob(rest, torch.linalg.cholesky(self.noise))
 
     def fitted(self, covariance: Tensor) -> Surrogate:
@@ -52,7 +54,7 @@ class Surrogate(NamedTuple):
         surrogate = self
         for _ in range(_NEWTON if self.refit else 0):
             solution = solve(cholesky(covariance, surrogate.noise), surrogate.residual)
-            surrogate = surrogate.refit(_times(covariance, solution))
+            surrogate = surrogate.refit(times(covariance, solution))
         return surrogate
 
     def evidence(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,9 +81,9 @@ class Surrogate(NamedTuple):
         factor = self._factor(variance)
         shape = (*self.residual.shape[:-1], self.jacobian.shape[-1])
         prior = variance.sqrt() * torch.randn(shape, dtype=self.residual.dtype, device=self.residual.device)
-        noise = _times(torch.linalg.cholesky(self.noise), torch.randn_like(self.residual))
-        missed = self.residual - _times(self.jacobian, prior) - noise
-        return prior + variance * _times(self.jacobian.mT, solve(factor, missed))
+        noise = times(torch.linalg.cholesky(self.noise), torch.randn_like(self.residual))
+        missed = self.residual - times(self.jacobian, prior) - noise
+        return prior + variance * times(self.jacobian.mT, solve(factor, missed))
 
     def evidence_ratio(self, shift: Tensor, variance: Tensor) -> Tensor:
         r"""What the draw of :math:`x` must be weighed by, but for the likelihood: prior over posterior, ``(P, N)``.
@@ -95,5 +97,6 @@ class Surrogate(NamedTuple):
         return cholesky((variance * self.jacobian) @ self.jacobian.mT, self.noise)
 
 
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices ``(..., m, n)`` times vectors ``(..., n)``."""
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)

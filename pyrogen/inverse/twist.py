@@ -24,9 +24,14 @@ from torch import Tensor
 from .chain import Level
 from .surrogate import Surrogate
 
+_FEW = 4  # measured numbers for which one backward pass each is worth it
+
 
 class Target(Protocol):
-    """What a twist may ask about the measurements; particles lie in rows ``(P, N, D)``."""
+    """What a twist or a guidance may ask about prior and measurements; particles lie in rows ``(P, N, D)``."""
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """The denoised means of noisy particles."""
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """The true log-likelihood in nats, ``(P, N)``."""
@@ -87,7 +92,8 @@ class MomentMatched(Twist):
     .. math:: \log \psi_t = \log \mathcal{N}\bigl(r; 0, R + \tfrac{\sigma_t^2}{\alpha_t} A J A^\top\bigr) + c .
 
     For Gaussian likelihoods this is moment matching, for others the Laplace approximation round the denoised mean. It
-    takes one backward pass through the denoiser for each measured number: use :class:`Isotropic` for many.
+    takes one backward pass through the denoiser for each measured number, and trusts a network's Jacobian: use
+    :class:`Isotropic` for many.
     """
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
@@ -123,6 +129,24 @@ class Isotropic(Twist):
         log_value, solution = surrogate.fitted(covariance).evidence(covariance)
         pushed = solution.unsqueeze(-2) @ surrogate.jacobian  # (P, N, 1, D)
         return Twisted(log_value, level.spread * denoised.pull(pushed).squeeze(-2))
+
+
+def default_twist(target: Target, data: Tensor) -> Twist:
+    r"""The twist if none is given: :class:`MomentMatched` for up to four measured numbers, :class:`Isotropic` for more.
+
+    The variance of the latter is that of what is measured, about zero, :math:`\mathbb{E} \lVert A x \rVert^2 / \lVert A
+    \rVert^2`: rather too large than too small, since too small a variance costs far more particles.
+
+    Args:
+        target: The measurements.
+        data: Draws of the prior, ``(P, N, D)``.
+    """
+    operator = target.surrogate(data).jacobian
+    if operator.shape[-2] <= _FEW:
+        return MomentMatched()
+    operator = operator.expand(*data.shape[:2], *operator.shape[2:])
+    measured, size = (operator @ data.unsqueeze(-1)).square().sum().item(), operator.square().sum().item()
+    return Isotropic(measured / size if measured > 0 else 1.0)
 
 
 class FiniteParticle(Twist):

@@ -1,0 +1,80 @@
+"""Denoising diffusion restoration: each singular direction of the measurement goes its own way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .chain import Step
+from .guided import Guidance, linear_gaussian
+from .surrogate import Surrogate, times
+from .twist import Denoised, Target
+
+
+class DDRM(Guidance):
+    r"""Denoising diffusion restoration models, for linear measurements with Gaussian noise.
+
+    With the noise made white, :math:`A = U \operatorname{diag}(s) V^\top`, in units of the data (:math:`\sigma` over
+    :math:`\alpha`) and along a column of :math:`V`, let :math:`D` be the denoised mean, :math:`\bar y` the measurement
+    divided by :math:`s` and :math:`\tau = 1 / s` its noise. A step draws from the noise :math:`\sigma_t` to
+    :math:`\sigma_s`
+
+    .. math::
+        \mathcal{N}\bigl(D + \sqrt{1 - \eta^2} \sigma_s (x_t - D) / \sigma_t,\; \eta^2 \sigma_s^2\bigr)
+            &\quad \text{where nothing is measured} \\
+        \mathcal{N}\bigl(D + \sqrt{1 - \eta^2} \sigma_s (\bar y - D) / \tau,\; \eta^2 \sigma_s^2\bigr)
+            &\quad \text{where } \sigma_s < \tau \\
+        \mathcal{N}\bigl((1 - \eta_b) D + \eta_b \bar y,\; \sigma_s^2 - \eta_b^2 \tau^2\bigr)
+            &\quad \text{elsewhere}
+
+    (eqs. 7 and 8 of the paper).
+
+    The noise of each step is renewed whatever its length, so along directions that nothing measures a Gaussian keeps
+    :math:`(1 + \sqrt{1 - \eta^2}) / 2` of its variance, 76 %, however many the steps. Modes get wrong weights.
+
+    On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
+    are a sliced Wasserstein distance of 4.5 from the posterior; exact draws score 0.06.
+
+    Args:
+        fresh: :math:`\eta`, the part of the noise that is new at each step.
+        strength: :math:`\eta_b`, how much the measurement counts while it is more precise than the particles.
+
+    References:
+        Kawar, Elad, Ermon and Song 2022, "Denoising diffusion restoration models", https://arxiv.org/abs/2201.11793
+    """
+
+    def __init__(self, fresh: float = 0.85, strength: float = 1.0) -> None:
+        for name, value in (("fresh", fresh), ("strength", strength)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {value}")
+        self.fresh, self.strength = fresh, strength
+
+    def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
+        residual, error, right = _directions(linear_gaussian(target, denoised, self))
+        here, there = step.levels[:2]
+        scale, mean = there.variance**0.5, denoised.mean
+        kept, new = (1 - self.fresh**2) ** 0.5 * scale, self.fresh * scale * torch.randn_like(mean)
+
+        free = kept * (denoised.noisy / here.alpha - mean) / here.variance**0.5 + new
+        close = kept * residual + times(right, new)
+        spread = (scale**2 - (self.strength * error).square()).clamp_min(0).sqrt()
+        far = self.strength * error * residual + spread * torch.randn_like(residual)
+
+        instead = torch.where(error > scale, close, far) - times(right, free)
+        moved = free + times(right.mT, torch.where(error.isfinite(), instead, 0.0))
+        return there.alpha * (mean + moved)
+
+
+def _directions(surrogate: Surrogate) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The singular directions of the measurement, once its noise is white.
+
+    Returns:
+        :math:`(\bar y - D) / \tau` and :math:`\tau`, infinite where nothing is measured, each of shape ``(P, N, m)``,
+        and the rows of :math:`V^\top`, ``(P, N, m, D)``, or what broadcasts with them.
+    """
+    factor = torch.linalg.cholesky(surrogate.noise)
+    white = torch.linalg.solve_triangular(factor, surrogate.jacobian, upper=False)
+    residual = torch.linalg.solve_triangular(factor, surrogate.residual.unsqueeze(-1), upper=False)
+    left, singular, right = torch.linalg.svd(white, full_matrices=False)
+    nothing = singular <= 1e-6 * singular.amax(-1, keepdim=True)
+    return (left.mT @ residual).squeeze(-1), (1 / singular).masked_fill(nothing, torch.inf), right

@@ -1,0 +1,57 @@
+"""RePaint: what is measured is painted over at every noise level; going back and forth harmonises the rest with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .chain import Step
+from .guided import Guidance, linear_gaussian
+from .surrogate import times
+from .twist import Denoised, Target
+
+
+class RePaint(Guidance):
+    r"""Inpainting by replacement: the measured part of every level is the measurement, made noisy to that level.
+
+    .. math:: x_s \leftarrow x_s + A^+ A (\alpha_s \hat x + \sigma_s \varepsilon - x_s), \qquad A \hat x = y
+
+    The rest follows the chain of the prior and learns of the measurement by repetition: each step is undone and drawn
+    again, algorithm 1 of the paper (jumps of one step). For a mask :math:`A^+ A` is the mask; any linear measurement
+    is served alike. Its noise is ignored.
+
+    With many rounds it is exact for Gaussian data without noise; with few the rest learns too little. With one of two
+    coordinates of correlation 0.5 measured, the mean of the other went 45 % of its way in 1 round, 78 % in 5, 95 % in
+    20 and 99 % in 80 (50 steps). Modes get wrong weights.
+
+    On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
+    are a sliced Wasserstein distance of 3.5 from the posterior (2.6 with 50 rounds); exact draws score 0.06.
+
+    Args:
+        rounds: How often each step is drawn; so many times the denoiser runs.
+
+    References:
+        Lugmayr, Danelljan, Romero, Yu, Timofte and Van Gool 2022, "RePaint: inpainting using denoising diffusion
+        probabilistic models", https://arxiv.org/abs/2201.09865
+    """
+
+    def __init__(self, rounds: int = 10) -> None:
+        if rounds < 1:
+            raise ValueError(f"`rounds` must be at least 1, got {rounds}")
+        self.rounds = rounds
+
+    def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
+        surrogate = linear_gaussian(target, denoised, self)
+        here, there = step.levels[:2]
+        inverse = torch.linalg.pinv(surrogate.jacobian)
+        measured = denoised.mean + times(inverse, surrogate.residual)
+
+        def painted(x: Tensor) -> Tensor:
+            noisy = there.alpha * measured + there.sigma * torch.randn_like(x)
+            return x + times(inverse, times(surrogate.jacobian, noisy - x))
+
+        x = painted(step.draw(denoised.noisy, denoised.mean))
+        for _ in range(self.rounds - 1):
+            x = step.undo(x)
+            x = painted(step.draw(x, target.denoise(x, here)))
+        return x
