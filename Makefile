@@ -18,6 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py --output output/demo
 	$(BIN)/python examples/posteriors.py --output output/demo
 	$(BIN)/python examples/flow_prior_vae.py --output output/demo
+	$(BIN)/python examples/diffusion_posterior.py --output output/demo
 
 test: $(VENV)/.test
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -15,14 +15,17 @@ _FEW = 20  # particles that carry the answer; below, quantiles and spreads mean 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What happened in a run.
+    """What happened in a run; with other latent sites, in the last filter of many.
+
+    Then the sweeps are a Markov chain besides, whose effective sample size ArviZ knows.
 
     Attributes:
         particles: How many particles there were.
         effective_sample_size: Before each step and at the end, ``(steps + 1, problems)``.
         resampled: At which steps each problem was resampled, ``(steps, problems)``.
         ancestors: How many particles of the first level have descendants at the end, ``(problems,)``.
-        log_evidence: Of each filter: ``(filters, problems)``.
+        log_evidence: Of each filter: ``(filters, problems)``. That of a sweep keeps a particle of the one before, and
+            its exponential is not unbiased: too large where few particles survive.
         twist: The twist used.
         measurements: By observed site, how it entered the twist.
         mapped: Whether the model ran under ``vmap``, or particle by particle.
