@@ -1,14 +1,9 @@
 """Inverse problems: posteriors under a generative prior and any Pyro likelihood."""
 
 from .completion import Completion
-from .daps import DAPS
-from .ddrm import DDRM
 from .diagnostics import Diagnostics
-from .diffpir import DiffPIR
-from .dps import DPS
 from .editing import TradeOff, edit, trade_off
-from .guided import Guidance, GuidedSampling
-from .moment_matching import MomentMatching
+from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
 from .noise import in_noise
 from .noise_mcmc import ChainDiagnostics, NoiseMCMC
 from .noise_vi import GuideDiagnostics, NoiseVI
@@ -24,8 +19,6 @@ from .operators import (
     box_downsampling,
     gaussian_blur,
 )
-from .pigdm import PiGDM
-from .repaint import RePaint
 from .report import Report, predictive_p_values, psnr, report, ssim
 from .smc import TwistedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .chain import Step
-from .guided import Guidance
-from .twist import Denoised, Target
+from ..chain import Step
+from ..twist import Denoised, Target
+from .guidance import Guidance
 
 
 class DPS(Guidance):

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pyrogen.numerics.grids import Grid
 
-from .chain import Chain, Level, Step
-from .grid import default_grid
-from .setting import Setting
-from .surrogate import Surrogate
-from .twist import Denoised, Target
+from ..chain import Chain, Level, Step
+from ..grid import default_grid
+from ..setting import Setting
+from ..surrogate import Surrogate
+from ..twist import Denoised, Target
 
 
 class Guidance:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .chain import Level, Step
-from .guided import Guidance
-from .twist import Denoised, Target
+from ..chain import Level, Step
+from ..twist import Denoised, Target
+from .guidance import Guidance
 
 
 class DAPS(Guidance):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .chain import Step
-from .guided import Guidance
-from .twist import Denoised, MomentMatched, Target
+from ..chain import Step
+from ..twist import Denoised, MomentMatched, Target
+from .guidance import Guidance
 
 
 class MomentMatching(Guidance):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .chain import Step
-from .guided import Guidance, linear_gaussian
-from .surrogate import Surrogate, times
-from .twist import Denoised, Target
+from ..chain import Step
+from ..surrogate import Surrogate, times
+from ..twist import Denoised, Target
+from .guidance import Guidance, linear_gaussian
 
 
 class DDRM(Guidance):

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pyrogen.numerics.linear import cholesky, solve
 
-from .chain import Step
-from .guided import Guidance
-from .twist import Denoised, Target
+from ..chain import Step
+from ..twist import Denoised, Target
+from .guidance import Guidance
 
 
 class DiffPIR(Guidance):
