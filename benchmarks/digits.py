@@ -2,7 +2,7 @@
 
 8x8 digits of 17 grey levels, classes known, split by seed: 1,257 to train, 180 to stop early where a model asks for it,
 360 held out. Every model is scored as a distribution of integers: autoregressive ones exactly, all others by a lower
-bound of log_prob (uniform dequantization, 1,000 importance-weighted draws, the variational bound, an order of 32), so
+bound of log_prob (uniform dequantization, 1,000 importance-weighted draws, the variational bound, 32 orders), so
 that their figures are upper bounds. Means over seeds of split, weights and noise, with standard errors. One thread.
 
     python benchmarks/digits.py [--seeds 0 1 2 3 4] [--models unet flow] [--output digits.jsonl]

@@ -1,6 +1,6 @@
 """Lets torchvision be imported beside a torch that it was not built for: without its compiled operators.
 
-The registry's torchvision is built for CUDA. deepinv imports it, but the samplers compared here use none of those
+The usual wheel of torchvision is built for CUDA. deepinv imports it, but the samplers compared here use none of those
 operators; two of them must be known by name for the import to pass.
 """
 
