@@ -123,12 +123,12 @@ class Chain(TorchDistribution):
         """The distribution of whole sequences that begin with prompts, which may differ in length.
 
         Args:
-            prompts: One sequence of symbols a row.
+            prompts: One sequence of symbols a row; after an empty one the whole sequence is free.
 
         Raises:
-            ValueError: a prompt is empty, longer than a whole sequence, or holds a symbol out of range.
+            ValueError: a prompt is longer than a whole sequence, or holds a symbol of another shape or out of range.
         """
-        symbols, mask = aligned(prompts, self.layout.length)
+        symbols, mask = aligned(prompts, self.layout.length, self.layout.symbol_shape)
         device = next(self.network.parameters()).device
         return self.given(self.layout.unflatten(symbols.to(device)), event_of(mask.to(device), self.layout))
 

@@ -30,8 +30,12 @@ def examine(subject: Any, checks: Sequence[Check], only: Collection[str]) -> Rep
     if unknown:
         raise ValueError(f"`only` must name checks among {[check.__name__ for check in checks]}, got {unknown}")
     chosen = [check for check in checks if not only or check.__name__ in only]
-    with isolated(0):
-        name = str(subject)
+    try:
+        with isolated(0):
+            name = type(subject.make()).__name__
+    except Exception as error:
+        finding = Finding("make", "failed", f"`make` {_raised(error)}; no check can run", 0.0)
+        return Report("a module that cannot be made", (finding,))
     return Report(name, tuple(_finding(check, subject) for check in chosen))
 
 
@@ -69,5 +73,9 @@ def _outcome(check: Check, subject: Any) -> tuple[Outcome, str]:
     except BreachError as breach:
         return "failed", str(breach)
     except Exception as error:  # whatever a third party's module raises is a finding, not the end of the report
-        first_line = next(iter(str(error).splitlines()), "without a message")
-        return "failed", f"raised {type(error).__name__}: {first_line}"
+        return "failed", _raised(error)
+
+
+def _raised(error: Exception) -> str:
+    first_line = next(iter(str(error).splitlines()), "without a message")
+    return f"raised {type(error).__name__}: {first_line}"

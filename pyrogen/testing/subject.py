@@ -70,12 +70,6 @@ class Subject(ABC):
         module = self.fresh().double()
         return module, double(self.inputs(module))
 
-    def __str__(self) -> str:
-        try:
-            return type(self.make()).__name__
-        except Exception as error:  # the checks say so, one by one
-            return f"module that could not be made ({type(error).__name__})"
-
 
 class RowSubject(Subject):
     """A distribution or a bijection: something with an event, a context, and an answer for each row."""

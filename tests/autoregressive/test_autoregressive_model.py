@@ -50,6 +50,17 @@ def test_prompts_of_unequal_length():
     assert len(draws[:, 1].unique(dim=0)) > 20
 
 
+def test_an_empty_prompt_leaves_its_row_free():
+    model = tokens()
+    distribution = model().complete([[1, 2], []])
+    draws = distribution.sample((50,))
+    assert (draws[:, 0, :2] == torch.tensor([1, 2])).all()
+    assert torch.allclose(distribution.log_prob(draws)[:, 1], model().log_prob(draws[:, 1]), atol=1e-5)
+    none = model().complete([[], []])
+    assert none.batch_shape == (2,)
+    assert torch.allclose(none.log_prob(draws), model().log_prob(draws), atol=1e-5)
+
+
 def test_what_is_given_expands_and_lives_in_plates():
     model = tokens()
     distribution = model().complete([[1, 2], [4]])
@@ -275,8 +286,11 @@ ERRORS = {
     ),
     "a negative token": (lambda m: m().log_prob(torch.tensor([0, 1, -2, 3, 4, 0])), "got -2 at position 2"),
     "a wrong length": (lambda m: m().log_prob(torch.zeros(2, 7)), r"`value` must end in shape \(6,\), got \(2, 7\)"),
-    "a long prompt": (lambda m: m().complete([[1], [1] * 7]), "from 1 to 6 symbols each, got 7 symbols at position 1"),
-    "an empty prompt": (lambda m: m().complete([[1], []]), "got an empty prompt at position 1"),
+    "a long prompt": (lambda m: m().complete([[1], [1] * 7]), "at most 6 symbols each, got 7 symbols at position 1"),
+    "a prompt of vectors": (
+        lambda m: m().complete([[1], torch.zeros(2, 3).long()]),
+        r"symbols of shape \(\), got \(3,\) at position 1",
+    ),
     "a prompt that is no sequence": (lambda m: m().complete([3, 1]), "got the single symbol 3 at position 0"),
     "a mask of another shape": (
         lambda m: m().given(torch.zeros(6), torch.ones(5).bool()),
