@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyrogen.core.module import DistributionModule
 
+from .arguments import require_counts, require_numbers
 from .scoring import name_of, score
 
 
@@ -34,15 +35,16 @@ def bayes_classifier(
     Raises:
         NotImplementedError: ``log_prob`` is not exact or an estimate. How loose a bound is, and how large an unknown
             constant, depends on the class, so their softmax is no posterior.
-        ValueError: the module does not take labels, there are no classes, or a shape does not fit.
+        TypeError: ``x`` or ``log_prior`` is no tensor.
+        ValueError: the module does not take labels, there are no classes, a shape does not fit, or ``log_prior`` holds
+            NaN or gives no class any probability.
     """
-    context_shape = getattr(module, "context_shape", None)
-    if context_shape != ():
-        raise ValueError(f"`module` must take labels (`context_shape` ()), got `context_shape` {context_shape}")
-    if classes < 1:
-        raise ValueError(f"`classes` must be positive, got {classes}")
-    if log_prior is not None and log_prior.shape != (classes,):
-        raise ValueError(f"`log_prior` must have shape {(classes,)}, got {tuple(log_prior.shape)}")
+    if not isinstance(module, DistributionModule) or module.context_shape != ():
+        got = f"`context_shape` {module.context_shape}" if isinstance(module, DistributionModule) else name_of(module)
+        raise ValueError(f"`module` must take labels (`context_shape` ()), got {got}")
+    require_counts(classes=classes)
+    if log_prior is not None:
+        _check_prior(log_prior, classes)
     joint = []
     for label in range(classes):
         scores = score(module, x, torch.tensor(label, device=x.device), batch_size)
@@ -56,3 +58,11 @@ def bayes_classifier(
     if log_prior is not None:
         log_joint = log_joint + log_prior.to(log_joint)
     return log_joint.log_softmax(-1)
+
+
+def _check_prior(log_prior: Tensor, classes: int) -> None:
+    require_numbers(log_prior, "log_prior", minus_infinity=True)
+    if log_prior.shape != (classes,):
+        raise ValueError(f"`log_prior` must have shape {(classes,)}, got {tuple(log_prior.shape)}")
+    if log_prior.isneginf().all():
+        raise ValueError("`log_prior` must give a class some probability, got minus infinity for all")

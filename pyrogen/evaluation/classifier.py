@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import require_between, require_counts, require_generator
 from .result import TestResult, permutation_p_value
-from .samples import pool, require_permutations
+from .samples import pool
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -48,13 +49,21 @@ def classifier_test(
         generator: Of the split and the permutations.
 
     Raises:
+        TypeError: as for :func:`pyrogen.evaluation.samples.mmd_test`, or ``classifier`` is none.
         ValueError: as for :func:`pyrogen.evaluation.samples.mmd_test`, or a part holds no draw of a sample.
     """
     from sklearn.base import clone
     from sklearn.model_selection import train_test_split
 
-    require_permutations(permutations)
+    require_counts(permutations=permutations)
+    require_between(0, 1, held_out=held_out)
+    _require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
+    for count in (len(x), len(y)):
+        if not 1 <= held_out * count <= count - 1:
+            raise ValueError(
+                f"`held_out` must leave a draw of `x` and of `y` in both parts, got {held_out} of {len(x)} and {len(y)}"
+            )
     learn, test = train_test_split(np.arange(len(labels)), test_size=held_out, random_state=seed, stratify=labels)
     fitted = clone(classifier or _default(seed)).fit(draws[learn], labels[learn])
     predicted = fitted.predict(draws[test])
@@ -86,11 +95,14 @@ def cross_validated_classifier_test(
         generator: Of the parts and the permutations.
 
     Raises:
+        TypeError: as for :func:`pyrogen.evaluation.samples.mmd_test`, or ``classifier`` is none.
         ValueError: as for :func:`pyrogen.evaluation.samples.mmd_test`, or a sample has fewer draws than ``folds``.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    require_permutations(permutations)
+    require_counts(permutations=permutations)
+    require_counts(folds=folds, least=2)
+    _require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     if min(labels.sum(), (1 - labels).sum()) < folds:
         raise ValueError(f"`x` and `y` must hold at least `folds` = {folds} draws each, got {len(x)} and {len(y)}")
@@ -106,9 +118,17 @@ def cross_validated_classifier_test(
 
 
 def _numbers(x: Tensor, y: Tensor, generator: torch.Generator | None) -> tuple[np.ndarray, np.ndarray, int]:
+    require_generator(generator)
     pooled, first = pool(x, y)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     return pooled.cpu().numpy(), first.long().cpu().numpy(), seed
+
+
+def _require_classifier(classifier: ClassifierMixin | None) -> None:
+    from sklearn.base import BaseEstimator, is_classifier
+
+    if classifier is not None and not (isinstance(classifier, BaseEstimator) and is_classifier(classifier)):
+        raise TypeError(f"`classifier` must be a scikit-learn classifier, got {classifier!r}")
 
 
 def _default(seed: int) -> ClassifierMixin:

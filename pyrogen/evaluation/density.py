@@ -16,8 +16,9 @@ from torch import Tensor
 from pyrogen.core.density import weakest
 from pyrogen.core.shapes import Context
 
+from .arguments import require_numbers
 from .result import BITS_PER_DIMENSION, Estimate
-from .scoring import Model, broadcasts_to, name_of, require_normalized, score
+from .scoring import Model, broadcasts_to, name_of, require_model, require_normalized, score
 
 
 def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Tensor:
@@ -89,19 +90,27 @@ def log_likelihood_difference(
         NotImplementedError: a ``log_prob`` is missing or unnormalised, or the baseline's is a bound.
         ValueError: the events of both differ in shape, a shape does not fit, or a log-probability is NaN.
     """
-    if module.event_shape != baseline.event_shape:
+    require_model(module, "module")
+    require_model(baseline, "baseline")
+    if tuple(module.event_shape) != tuple(baseline.event_shape):
         raise ValueError(
             f"`baseline` must have events of shape {tuple(module.event_shape)}, got {tuple(baseline.event_shape)}"
         )
     scores = score(module, x, context, batch_size)
-    others = score(baseline, x, baseline_context, batch_size)
+    others = score(baseline, x, baseline_context, batch_size, name="baseline")
     require_normalized(module, scores.density, "a log-likelihood")
     if others.density not in ("exact", "estimate"):
         raise NotImplementedError(
             f"`baseline` {name_of(baseline)} has density {others.density!r}: minus a bound bounds nothing; "
             "compare with a model whose log_prob is exact"
         )
-    return Estimate.of_mean(scores.log_probs - others.log_probs, density=weakest(scores.density, others.density))
+    if scores.distribution.support.is_discrete != others.distribution.support.is_discrete:
+        kinds = ["discrete" if part.distribution.support.is_discrete else "continuous" for part in (scores, others)]
+        raise ValueError(
+            f"`baseline` must be of the kind of `module`, got a {kinds[1]} distribution beside a {kinds[0]} one: "
+            "log-densities and log-probabilities have no difference"
+        )
+    return Estimate.of_mean(paired(scores.log_probs, others.log_probs), density=weakest(scores.density, others.density))
 
 
 def bits_per_dimension(
@@ -147,6 +156,7 @@ def bits_per_dimension(
     scores = score(module, x, context, batch_size)
     require_normalized(module, scores.density, "a coding cost")
     volume = torch.as_tensor(log_volume, dtype=scores.log_probs.dtype, device=x.device)
+    require_numbers(volume, "log_volume")
     shape = scores.log_probs.shape
     if not broadcasts_to(volume.shape, shape):
         raise ValueError(f"`log_volume` must be one number or of shape {tuple(shape)}, got {tuple(volume.shape)}")
@@ -155,5 +165,22 @@ def bits_per_dimension(
         density = weakest(density, "lower bound")
     elif (volume != 0).any():
         raise ValueError(f"`log_volume` must be 0 for {name_of(module)}, whose support is discrete, got {log_volume}")
+    if not prod(module.event_shape):
+        raise ValueError(f"`module` must have events of at least one number, got shape {tuple(module.event_shape)}")
     bits = -(scores.log_probs + volume) / (prod(module.event_shape) * log(2))
     return Estimate.of_mean(bits, unit=BITS_PER_DIMENSION, density=density)
+
+
+def paired(first: Tensor, second: Tensor) -> Tensor:
+    """The differences of two models' log-probabilities of the same data.
+
+    Raises:
+        ValueError: a datum has probability zero under both.
+    """
+    impossible = first.isneginf() & second.isneginf()
+    if impossible.any():
+        raise ValueError(
+            f"`x` must be possible under one of both models, got {int(impossible.sum())} data of probability zero "
+            "under both, whose difference is not defined"
+        )
+    return first - second

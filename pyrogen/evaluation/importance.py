@@ -35,6 +35,7 @@ from torch import Tensor
 
 from pyrogen.core.objective import rows as count_rows
 
+from .arguments import require_counts, require_numbers, require_programs
 from .result import Estimate
 from .scoring import as_evaluated
 from .sites import Program, Site, check_names, select_rows, sites_of, total, values_of
@@ -184,9 +185,14 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
         ``(draws, rows)``.
 
     Raises:
-        ValueError: there are fewer than 25 draws.
+        TypeError: ``log_weights`` is no tensor.
+        ValueError: there are fewer than 25 draws, the shape is another, or a weight is NaN or infinite.
     """
+    require_numbers(log_weights, "log_weights", minus_infinity=True)
+    if log_weights.dim() != 2 or not log_weights.shape[1]:
+        raise ValueError(f"`log_weights` must have shape (draws, rows), got {tuple(log_weights.shape)}")
     _check_draws(len(log_weights))
+    log_weights = log_weights.detach().double()
     shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
 
@@ -206,8 +212,8 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 def _blocks(model: Program, guide: Program, batch: tuple, draws: int, whole: bool, batch_size: int) -> Iterator[Tensor]:
     """The log-weights of some data at a time, ``(draws, data)``; never more than ``batch_size`` pairs in a run."""
-    if draws < 1 or batch_size < 1:
-        raise ValueError(f"`draws` and `batch_size` must be positive, got {draws} and {batch_size}")
+    require_programs(model=model, guide=guide)
+    require_counts(draws=draws, batch_size=batch_size)
     if whole:
         with as_evaluated(model, guide):
             yield torch.stack([_log_weights(model, guide, list(batch), None) for _ in range(draws)])
@@ -260,6 +266,7 @@ def _check_density(site: Site) -> None:
 
 
 def _check_draws(draws: int) -> None:
+    require_counts(draws=draws)
     if draws < 25:
         raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
 

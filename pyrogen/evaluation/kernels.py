@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .arguments import require_between
+
 
 class Kernel(ABC):
     """A function of distance."""
@@ -46,10 +48,9 @@ class _WithBandwidth(Kernel):
     multiple: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("bandwidth", "multiple"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be positive, got {value}")
+        require_between(0, torch.inf, multiple=self.multiple)
+        if self.bandwidth is not None:
+            require_between(0, torch.inf, bandwidth=self.bandwidth)
 
     def __call__(self, distance: Tensor) -> Tensor:
         if self.bandwidth is None:
@@ -136,6 +137,9 @@ class Sum(Kernel):
     def __post_init__(self) -> None:
         if not self.kernels:
             raise ValueError("`kernels` must hold at least one kernel, got none")
+        strange = [kernel for kernel in self.kernels if not isinstance(kernel, Kernel)]
+        if strange:
+            raise TypeError(f"`kernels` must hold kernels, got {strange[0]!r}")
 
     def __call__(self, distance: Tensor) -> Tensor:
         return sum(kernel(distance) for kernel in self.kernels)
@@ -162,4 +166,6 @@ def multiscale(
     Raises:
         ValueError: there are no multiples, or one is not positive.
     """
+    if not len(multiples):
+        raise ValueError("`multiples` must hold at least one number, got none")
     return Sum(tuple(kernel(multiple=multiple) for multiple in multiples))

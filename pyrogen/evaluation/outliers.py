@@ -29,6 +29,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .arguments import require_numbers, require_vector
 from .result import TestResult, permutation_p_value
 from .samples import permuted
 
@@ -47,6 +48,7 @@ def density_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
         ``log_probs`` of any shape; ``reference`` is ``(n,)``.
 
     Raises:
+        TypeError: the log-probabilities are no tensors.
         ValueError: a log-probability is NaN, or the reference is not a vector.
     """
     ordered = _ordered(log_probs, reference)
@@ -64,6 +66,7 @@ def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
         ``log_probs`` of any shape; ``reference`` is ``(n,)``.
 
     Raises:
+        TypeError: the log-probabilities are no tensors.
         ValueError: a log-probability is NaN, or the reference is not a vector.
     """
     ordered = _ordered(log_probs, reference)
@@ -83,11 +86,11 @@ def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
         ``log_probs`` of any shape; ``reference`` is ``(n,)``.
 
     Raises:
+        TypeError: the log-probabilities are no tensors.
         ValueError: a log-probability is NaN, one of the reference is infinite, or the reference is not a vector.
     """
     mean = _ordered(log_probs, reference).mean()
-    if not mean.isfinite():
-        raise ValueError("`reference` must be finite: distances from its mean are taken")
+    require_numbers(reference, "reference")
     return (log_probs.double() - mean).abs()
 
 
@@ -109,14 +112,13 @@ def typicality_test(
         ``(m,)`` and ``(n,)``.
 
     Raises:
+        TypeError: the log-probabilities are no tensors.
         ValueError: a log-probability is NaN or infinite, or one is not a vector or empty.
     """
-    _ordered(log_probs, reference)
-    if log_probs.dim() != 1 or not len(log_probs):
-        raise ValueError(f"`log_probs` must have shape (m,), got {tuple(log_probs.shape)}")
+    for name, values, shape in (("log_probs", log_probs, "(m,)"), ("reference", reference, "(n,)")):
+        require_numbers(values, name)
+        require_vector(values, name, shape)
     pooled = torch.cat([log_probs.double(), reference.double()])
-    if not pooled.isfinite().all():
-        raise ValueError("`log_probs` and `reference` must be finite: their mean is tested")
     m = len(log_probs)
     labels = torch.zeros(len(pooled), 1, dtype=torch.double, device=pooled.device)
     labels[:m] = 1
@@ -142,8 +144,12 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
         Both of the same shape.
 
     Raises:
-        ValueError: the shapes differ, or a datum has probability zero under both, so that it has no ratio.
+        TypeError: the log-probabilities are no tensors.
+        ValueError: the shapes differ, a log-probability is NaN, or a datum has probability zero under both, so that it
+            has no ratio.
     """
+    for name, values in (("log_probs", log_probs), ("background", background)):
+        require_numbers(values, name, minus_infinity=True, plus_infinity=True)
     if log_probs.shape != background.shape:
         raise ValueError(f"`background` must have shape {tuple(log_probs.shape)}, got {tuple(background.shape)}")
     ratio = background.double() - log_probs.double()
@@ -153,9 +159,7 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
 
 
 def _ordered(log_probs: Tensor, reference: Tensor) -> Tensor:
-    if reference.dim() != 1 or not len(reference):
-        raise ValueError(f"`reference` must have shape (n,), got {tuple(reference.shape)}")
     for name, values in (("log_probs", log_probs), ("reference", reference)):
-        if values.isnan().any():
-            raise ValueError(f"`{name}` must hold numbers, got {int(values.isnan().sum())} NaN")
+        require_numbers(values, name, minus_infinity=True, plus_infinity=True)
+    require_vector(reference, "reference", "(n,)")
     return reference.double().sort().values

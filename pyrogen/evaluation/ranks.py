@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import require_counts, require_generator, require_numbers, require_tensor
 from .result import TestResult, normal_quantile
 
 
@@ -74,7 +75,8 @@ class EcdfNull:
         generator: Of those sets.
 
     Raises:
-        ValueError: there are no simulations or no draws.
+        TypeError: a number is no integer, or ``generator`` no generator.
+        ValueError: there are no simulations, draws or repetitions.
     """
 
     def __init__(
@@ -82,8 +84,8 @@ class EcdfNull:
     ) -> None:
         from scipy.stats import binom
 
-        if simulations < 1 or draws < 1:
-            raise ValueError(f"`simulations` and `draws` must be positive, got {simulations} and {draws}")
+        require_counts(simulations=simulations, draws=draws, repetitions=repetitions)
+        require_generator(generator)
         self.simulations = simulations
         self.fractions = np.arange(1, draws + 1) / (draws + 1)
         counts = np.arange(simulations + 1)[:, None]
@@ -146,14 +148,24 @@ def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> Te
             ``bins`` does not divide :math:`L + 1`, the expected counts differ accordingly.
 
     Raises:
-        ValueError: a rank is out of range, or there are more bins than possible ranks or fewer than two.
+        TypeError: ``ranks`` is no tensor.
+        ValueError: a rank is out of range, there are more bins than possible ranks or fewer than two, or fewer than
+            five ranks are expected in a bin, too few for the chi-square distribution to hold.
     """
-    bins = bins if bins is not None else min(max(2, int(len(ranks) ** 0.5)), 20, draws + 1)
+    histogram = _histogram(ranks, draws)
+    if bins is None:
+        bins = min(max(2, int(len(ranks) ** 0.5)), 20, draws + 1)
+    require_counts(bins=bins)
     if not 2 <= bins <= draws + 1:
         raise ValueError(f"`bins` must be between 2 and `draws` + 1 = {draws + 1}, got {bins}")
     bin_of_rank = np.arange(draws + 1) * bins // (draws + 1)
-    observed = np.bincount(bin_of_rank, weights=_histogram(ranks, draws), minlength=bins)
+    observed = np.bincount(bin_of_rank, weights=histogram, minlength=bins)
     expected = np.bincount(bin_of_rank, minlength=bins) * len(ranks) / (draws + 1)
+    if expected.min() < 5:
+        raise ValueError(
+            f"`ranks` must be enough for five in each of the {bins} `bins`, got {len(ranks)}: take fewer bins, or the "
+            "test by the empirical distribution function, which holds for any number"
+        )
     statistic = float(((observed - expected) ** 2 / expected).sum())
     half = torch.tensor([(bins - 1) / 2, statistic / 2], dtype=torch.double)
     return TestResult(statistic, float(torch.special.gammaincc(*half)), f"chi-square ({bins - 1} degrees of freedom)")
@@ -172,7 +184,8 @@ def highest_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
             credibility; twenty even ones if ``None``.
 
     Raises:
-        ValueError: a rank is out of range.
+        TypeError: ``ranks`` is no tensor.
+        ValueError: a rank is out of range, or a level is not between 0 and 1.
     """
     above = draws - _checked(ranks, draws)
     steps = _steps(levels, draws)
@@ -189,7 +202,8 @@ def central_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
             ``None``.
 
     Raises:
-        ValueError: a rank is out of range.
+        TypeError: ``ranks`` is no tensor.
+        ValueError: a rank is out of range, or a level is not between 0 and 1.
     """
     checked = _checked(ranks, draws)
     cut = ((draws + 1 - _steps(levels, draws)) // 2)[None]
@@ -198,7 +212,12 @@ def central_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
 
 
 def _steps(levels: Tensor | None, draws: int) -> np.ndarray:
-    chosen = np.linspace(0.05, 1.0, 20) if levels is None else levels.detach().cpu().double().numpy()
+    if levels is None:
+        levels = torch.as_tensor(np.linspace(0.05, 1.0, 20))
+    require_numbers(levels, "levels")
+    if levels.dim() != 1 or bool(((levels < 0) | (levels > 1)).any()):
+        raise ValueError(f"`levels` must be a vector of numbers between 0 and 1, got {levels}")
+    chosen = levels.detach().cpu().double().numpy()
     return np.clip(np.rint(chosen * (draws + 1)), 1, draws + 1).astype(int)
 
 
@@ -217,7 +236,9 @@ def _histogram(ranks: Tensor, draws: int) -> np.ndarray:
 
 
 def _checked(ranks: Tensor, draws: int) -> np.ndarray:
-    if ranks.is_floating_point() or ranks.dim() != 1 or not len(ranks):
+    require_tensor(ranks, "ranks")
+    require_counts(draws=draws)
+    if ranks.is_floating_point() or ranks.dtype == torch.bool or ranks.dim() != 1 or not len(ranks):
         raise ValueError(f"`ranks` must be integers of shape (simulations,), got {ranks.dtype} {tuple(ranks.shape)}")
     if int(ranks.min()) < 0 or int(ranks.max()) > draws:
         raise ValueError(f"`ranks` must be between 0 and {draws}, got {int(ranks.min())} to {int(ranks.max())}")

@@ -1,18 +1,21 @@
 r"""What an evaluation answers: a number with its uncertainty, its unit and what kind of number it is.
 
-No figure leaves this room bare. An :class:`Estimate` carries the standard error over the data and the density it was
-computed from, and says "lower bound" when it is printed; a :class:`TestResult` carries a p-value.
+An :class:`Estimate` carries the standard error over the data and the density it was computed from, and is printed with
+both; a :class:`TestResult` carries a p-value. Neither can hold NaN for its value: there is no verdict on what is no
+number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import floor, isfinite, log10, sqrt
+from math import isfinite, isnan, sqrt
 from statistics import NormalDist
 
 from torch import Tensor
 
 from pyrogen.core.density import Density
+
+from .arguments import require_between, require_numbers
 
 BITS_PER_DIMENSION = "bits per dimension"
 
@@ -23,15 +26,18 @@ class Estimate:
 
     Args:
         value: The estimate.
-        standard_error: Its standard deviation over repeated data sets of this size.
+        standard_error: Its standard deviation over repeated data sets of this size; NaN where it is not known.
         unit: "nats", "bits per dimension", "accuracy", ...
         density: What the log-probabilities behind it mean; ``None`` where there are none.
 
+    Raises:
+        ValueError: ``value`` is NaN, or ``standard_error`` is negative.
+
     Example:
         >>> print(Estimate(-61.31, 0.42, "nats", "exact"))
-        -61.3 ± 0.4 nats (exact)
+        -61.31 ± 0.42 nats (exact)
         >>> print(Estimate(-96.2, 0.31, "nats", "lower bound"))
-        -96.2 ± 0.3 nats (lower bound)
+        -96.20 ± 0.31 nats (lower bound)
     """
 
     value: float
@@ -39,24 +45,34 @@ class Estimate:
     unit: str = "nats"
     density: Density = "exact"
 
+    def __post_init__(self) -> None:
+        if isnan(self.value):
+            raise ValueError("`value` must be a number, got NaN")
+        if self.standard_error < 0:
+            raise ValueError(f"`standard_error` must not be negative, got {self.standard_error}")
+
     @classmethod
     def of_mean(cls, values: Tensor, *, unit: str = "nats", density: Density = "exact") -> Estimate:
         r"""The mean of independent values, :math:`\bar v \pm s / \sqrt n`.
 
-        The standard error is that of the central limit theorem: it is not known for one value, and it is too small for
-        few values with heavy tails.
+        The standard error is that of the central limit theorem: it is not known for one value nor where the mean is
+        infinite, and it is too small for few values with heavy tails.
 
         Args:
-            values: One number for each datum.
+            values: One number for each datum; an infinite one makes the mean infinite.
             unit: Their unit.
             density: What they mean.
 
         Raises:
-            ValueError: there are no values.
+            TypeError: they are no tensor.
+            ValueError: there are no values, one is NaN, or there are infinities of both signs, which have no mean.
         """
+        require_numbers(values, "values", minus_infinity=True, plus_infinity=True)
         if not values.numel():
             raise ValueError("`values` must hold at least one number, got none")
         values = values.detach().double().flatten()
+        if values.isposinf().any() and values.isneginf().any():
+            raise ValueError("`values` must have a mean, got infinities of both signs")
         error = float(values.std(correction=1)) / sqrt(len(values)) if len(values) > 1 else float("nan")
         return cls(float(values.mean()), error, unit, density)
 
@@ -94,6 +110,9 @@ class TestResult:
         name: What was tested.
         null: The statistic under each permutation or simulation of the hypothesis, where there were any.
 
+    Raises:
+        ValueError: the statistic is NaN, or ``p_value`` is not between 0 and 1.
+
     Example:
         >>> print(TestResult(0.0312, 0.004, "squared MMD"))
         squared MMD 0.0312, p = 0.004
@@ -106,6 +125,12 @@ class TestResult:
     name: str = "statistic"
     null: Tensor | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if isnan(self.statistic):
+            raise ValueError("`statistic` must be a number, got NaN: there is no verdict on it")
+        if not 0 <= self.p_value <= 1:
+            raise ValueError(f"`p_value` must be between 0 and 1, got {self.p_value}")
+
     def __str__(self) -> str:
         return f"{self.name} {self.statistic:.4g}, p = {self.p_value:.2g}"
 
@@ -116,8 +141,7 @@ def normal_quantile(level: float) -> float:
     Raises:
         ValueError: ``level`` is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be between 0 and 1, got {level}")
+    require_between(0, 1, level=level)
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
@@ -125,17 +149,20 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
     r"""The p-value of a permutation test, :math:`(1 + \#\{T_b \ge T\}) / (1 + B)`: never zero, and valid for any B.
 
     Values that differ from the statistic by rounding alone count as equal to it.
+
+    Raises:
+        ValueError: a value of the null distribution is NaN.
     """
+    require_numbers(null, "null", minus_infinity=True, plus_infinity=True)
     slack = 1e-5 * max(float(null.std(correction=0)), 1e-12)
     return (1 + int((null >= statistic - slack).sum())) / (1 + null.numel())
 
 
 def _rounded(value: float, error: float) -> str:
-    """Value and error with one digit of the error, two where it starts with a one."""
+    """Value and error, down to the second leading digit of the error."""
     if not (isfinite(value) and isfinite(error)):
-        return f"{value:.4g} ± {error:.2g}"
+        return f"{value:.6g} ± {error:.2g}"
     if error == 0:
         return f"{value:.6g} ± 0"
-    exponent = floor(log10(error))
-    places = -exponent + (1 if error / 10.0**exponent < 1.95 else 0)
+    places = 1 - int(f"{error:.1e}".partition("e")[2])  # the exponent after rounding: 0.0999 is written as 0.10
     return f"{round(value, places):.{max(places, 0)}f} ± {round(error, places):.{max(places, 0)}f}"

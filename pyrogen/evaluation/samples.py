@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
+from .arguments import require_counts, require_generator, require_numbers
 from .kernels import Distance, Gaussian, Kernel
 from .result import TestResult, permutation_p_value
 
@@ -44,6 +45,7 @@ def squared_mmd(
         ``x`` is ``(m, *event_shape)``, ``y`` is ``(n, *event_shape)``.
 
     Raises:
+        TypeError: a sample is no tensor, or the kernel no kernel.
         ValueError: there are fewer than two draws, the events differ in shape, or a draw is not finite.
     """
     pooled, labels = _pool(x, y)
@@ -71,6 +73,7 @@ def mmd_test(
         generator: Of the permutations.
 
     Raises:
+        TypeError: a sample is no tensor, or the kernel no kernel.
         ValueError: there are fewer than two draws, the events differ in shape, or a draw is not finite.
     """
     pooled, labels = _pool(x, y)
@@ -118,20 +121,22 @@ def pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both samples as rows of one matrix, and a mask that says which rows are of the first.
 
     Raises:
-        ValueError: there are fewer than two draws, the events differ in shape, or a draw is not finite.
+        TypeError: a sample is no tensor.
+        ValueError: there are fewer than two draws, the events are empty or differ in shape, or a draw is not finite.
     """
-    if x.dim() < 1 or y.dim() < 1 or x.shape[1:] != y.shape[1:]:
+    for name, sample in (("x", x), ("y", y)):
+        require_numbers(sample, name)
+    if x.dim() < 1 or y.dim() < 1 or x.shape[1:] != y.shape[1:] or not x.shape[1:].numel():
         raise ValueError(
             f"`x` and `y` must have shapes (m, *event) and (n, *event), got {tuple(x.shape)} and {tuple(y.shape)}"
         )
+    if x.device != y.device:
+        raise ValueError(f"`y` must be on the device of `x`, {x.device}, got {y.device}")
     if min(len(x), len(y)) < 2:
         raise ValueError(f"`x` and `y` must hold at least two draws each, got {len(x)} and {len(y)}")
     pooled = torch.cat([x.detach().reshape(len(x), -1), y.detach().reshape(len(y), -1)])
     if not pooled.is_floating_point() or pooled.element_size() < 4:  # no distances in half precision
         pooled = pooled.to(torch.get_default_dtype())
-    bad = (~pooled.isfinite()).any(1).sum()
-    if bad:
-        raise ValueError(f"`x` and `y` must be finite, got {int(bad)} draws of {len(pooled)} with inf or NaN")
     first = torch.zeros(len(pooled), dtype=torch.bool, device=pooled.device)
     first[: len(x)] = True
     return pooled, first
@@ -149,22 +154,14 @@ def permuted(labels: Tensor, permutations: int, generator: torch.Generator | Non
         ``(n,)`` to ``(n, permutations)``.
 
     Raises:
+        TypeError: ``permutations`` is no integer.
         ValueError: ``permutations`` is not positive.
     """
-    require_permutations(permutations)
+    require_counts(permutations=permutations)
+    require_generator(generator)
     device = generator.device if generator is not None else labels.device
     order = torch.rand(permutations, len(labels), generator=generator, device=device).argsort(1)
     return labels[order.to(labels.device)].T
-
-
-def require_permutations(permutations: int) -> None:
-    """Refuses a permutation test without permutations.
-
-    Raises:
-        ValueError: ``permutations`` is not positive.
-    """
-    if permutations < 1:
-        raise ValueError(f"`permutations` must be positive, got {permutations}")
 
 
 def _pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +170,15 @@ def _pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fitted(kernel: Kernel, pooled: Tensor, generator: torch.Generator | None) -> Kernel:
-    return kernel.fitted(float(median_distance(pooled, generator=generator))) if kernel.needs_median else kernel
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"`kernel` must be a kernel of `pyrogen.evaluation.kernels`, got {kernel!r}")
+    require_generator(generator)
+    if not kernel.needs_median:
+        return kernel
+    try:
+        return kernel.fitted(float(median_distance(pooled, generator=generator)))
+    except ValueError as error:
+        raise ValueError(f"`kernel` must have a `bandwidth`, for it cannot be fitted to `x` and `y`: {error}") from None
 
 
 def _estimates(pooled: Tensor, labels: Tensor, kernel: Kernel) -> Tensor:
@@ -195,4 +200,9 @@ def _estimates(pooled: Tensor, labels: Tensor, kernel: Kernel) -> Tensor:
     across = from_first - within_first
     within_second = total - 2 * from_first + within_first
     m, n = float(labels[:, 0].sum()), float((1 - labels[:, 0]).sum())
-    return within_first / (m * (m - 1)) + within_second / (n * (n - 1)) - 2 * across / (m * n)
+    estimates = within_first / (m * (m - 1)) + within_second / (n * (n - 1)) - 2 * across / (m * n)
+    if not estimates.isfinite().all():
+        raise ValueError(
+            f"`x` and `y` have distances too large for {pooled.dtype}: divide both by a scale, or pass double precision"
+        )
+    return estimates

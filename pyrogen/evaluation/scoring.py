@@ -16,6 +16,8 @@ from pyrogen.core.density import Density, density_of, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, batch_shape_of, context_batch_shape, flatten_batch
 
+from .arguments import require_counts, require_tensor
+
 Model = DistributionModule | Distribution
 
 
@@ -27,35 +29,64 @@ class Scores(NamedTuple):
     distribution: Distribution
 
 
-def score(model: Model, x: Tensor, context: Context, batch_size: int) -> Scores:
+def score(model: Model, x: Tensor, context: Context, batch_size: int, *, name: str = "module") -> Scores:
     """The log-probability of each datum.
+
+    Args:
+        model: A distribution module or a distribution.
+        x: The data.
+        context: Its context.
+        batch_size: How many data are scored at once.
+        name: Of the argument that the model is.
 
     Raises:
         NotImplementedError: the module is implicit.
-        ValueError: a shape does not fit, there are no data, ``batch_size`` is not positive, or a log-probability is
-            NaN.
+        TypeError: ``model`` is neither a distribution module nor a distribution, or ``x`` is no tensor.
+        ValueError: a shape does not fit, there are no data, ``batch_size`` is not positive, ``x`` cannot be scored, or
+            a log-probability is NaN or infinity.
     """
-    module = model if isinstance(model, DistributionModule) else _Given(model)
+    require_model(model, name)
+    require_tensor(x, "x")
+    require_counts(batch_size=batch_size)
+    module = model if isinstance(model, DistributionModule) else _Given(model, name)
     batch_shape = batch_shape_of(x, module.event_shape, "x")
     if not batch_shape.numel():
         raise ValueError(f"`x` must hold at least one datum, got shape {tuple(x.shape)}")
     shape = context_batch_shape(context, module.context_shape)
     if not broadcasts_to(shape, batch_shape):
         raise ValueError(f"`context` must broadcast to the batch {tuple(batch_shape)} of `x`, got {tuple(shape)}")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be positive, got {batch_size}")
     _require_log_prob(model, module.density)
     with as_evaluated(module):
         distribution = module(_first(context, module.context_shape))
     density = weakest(module.density, density_of(distribution))
     _require_log_prob(model, density)
-    log_probs = log_prob(module, x, context, rows=batch_size).double()
-    bad = log_probs.flatten().isnan().nonzero()
-    if len(bad):
-        raise ValueError(
-            f"log_prob of {name_of(model)} is NaN at {len(bad)} of {log_probs.numel()} rows, the first is {int(bad[0])}"
-        )
+    try:
+        log_probs = log_prob(module, x, context, rows=batch_size).double()
+    except ValueError as error:  # Pyro's validation: a value outside the support, or NaN
+        raise ValueError(f"`x` must hold events of {name_of(model)}: {error}{_missing(x)}") from error
+    for bad, what in ((log_probs.isnan(), "NaN"), (log_probs.isposinf(), "infinity")):
+        places = bad.flatten().nonzero()
+        if len(places):
+            raise ValueError(
+                f"log_prob of {name_of(model)} is {what} at {len(places)} of {log_probs.numel()} rows, "
+                f"the first is {int(places[0])}{_missing(x)}"
+            )
     return Scores(log_probs, density, distribution)
+
+
+def require_model(model: object, name: str) -> None:
+    """Refuses what has no log-probabilities of data.
+
+    Raises:
+        TypeError: it is neither a distribution module nor a distribution.
+    """
+    if not isinstance(model, DistributionModule | Distribution):
+        raise TypeError(f"`{name}` must be a DistributionModule or a distribution, got {type(model).__name__}")
+
+
+def _missing(x: Tensor) -> str:
+    count = int(x.isnan().sum())
+    return f" (`x` holds {count} NaN)" if count else ""
 
 
 @contextmanager
@@ -99,10 +130,10 @@ class _Given(DistributionModule):
         ValueError: the distribution has batch dimensions.
     """
 
-    def __init__(self, distribution: Distribution) -> None:
+    def __init__(self, distribution: Distribution, name: str) -> None:
         if distribution.batch_shape:
             raise ValueError(
-                f"`module` must have an empty batch shape, got {name_of(distribution)} of "
+                f"`{name}` must have an empty batch shape, got {name_of(distribution)} of "
                 f"{tuple(distribution.batch_shape)}"
             )
         super().__init__(tuple(distribution.event_shape))

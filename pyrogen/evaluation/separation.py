@@ -17,6 +17,7 @@ from math import exp, log, sqrt
 import torch
 from torch import Tensor
 
+from .arguments import require_numbers, require_vector
 from .result import normal_quantile
 
 
@@ -69,13 +70,12 @@ def auroc(inliers: Tensor, outliers: Tensor) -> Auroc:
         ``(m,)`` and ``(n,)``.
 
     Raises:
+        TypeError: the scores are no tensors.
         ValueError: there are fewer than two of either, or a score is NaN.
     """
     for name, scores in (("inliers", inliers), ("outliers", outliers)):
-        if scores.dim() != 1 or len(scores) < 2:
-            raise ValueError(f"`{name}` must have shape (n,) with at least two scores, got {tuple(scores.shape)}")
-        if scores.isnan().any():
-            raise ValueError(f"`{name}` must hold numbers, got {int(scores.isnan().sum())} NaN")
+        require_numbers(scores, name, minus_infinity=True, plus_infinity=True)
+        require_vector(scores, name, "(n,)", least=2)
     inliers, outliers = inliers.double(), outliers.double().to(inliers.device)
     above = _share_below(outliers, inliers)
     below = 1 - _share_below(inliers, outliers)

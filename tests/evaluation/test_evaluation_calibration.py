@@ -242,7 +242,7 @@ def test_ranks_out_of_range_are_refused():
         EcdfNull(10, 9).test(torch.randint(0, 10, (20,)))
     with pytest.raises(ValueError, match="`ranks` must hold 10 ranks, got 5"):
         EcdfNull(10, 9).band(torch.randint(0, 10, (5,)))
-    with pytest.raises(ValueError, match="`simulations` and `draws` must be positive"):
+    with pytest.raises(ValueError, match="`draws` must be positive, got 0"):
         EcdfNull(10, 0)
 
 

@@ -232,7 +232,7 @@ def test_pairs_that_do_not_fit_are_refused(x):
         importance_log_weights(shared, shared_guide, x, draws=2)
     with pytest.raises(ValueError, match="`model` must observe something"):
         importance_log_weights(lambda x: model(size=len(x)), draws_all, x, draws=2)
-    with pytest.raises(ValueError, match="`draws` and `batch_size` must be positive"):
+    with pytest.raises(ValueError, match="`draws` must be positive, got 0"):
         importance_log_weights(model, guide, x, draws=0)
 
 

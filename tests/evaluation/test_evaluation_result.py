@@ -12,20 +12,22 @@ from pyrogen.evaluation.result import permutation_p_value
 @pytest.mark.parametrize(
     ("estimate", "text"),
     [
-        (Estimate(-61.31, 0.42, "nats", "exact"), "-61.3 ± 0.4 nats (exact)"),
-        (Estimate(-96.2, 0.31, "nats", "lower bound"), "-96.2 ± 0.3 nats (lower bound)"),
+        (Estimate(-61.31, 0.42, "nats", "exact"), "-61.31 ± 0.42 nats (exact)"),
+        (Estimate(-96.2, 0.31, "nats", "lower bound"), "-96.20 ± 0.31 nats (lower bound)"),
         (Estimate(2.3456, 0.0142, "bits per dimension", "exact"), "2.346 ± 0.014 bits per dimension (exact)"),
         (
             Estimate(2.3456, 0.0142, "bits per dimension", "lower bound"),
             "2.346 ± 0.014 bits per dimension (upper bound)",
         ),
-        (Estimate(-1234.0, 56.0, "nats", "estimate"), "-1230 ± 60 nats (estimate)"),
+        (Estimate(-1234.0, 56.0, "nats", "estimate"), "-1234 ± 56 nats (estimate)"),
         (Estimate(0.97, 0.01, "accuracy", None), "0.970 ± 0.010 accuracy"),
+        (Estimate(-1234.0, 560.0), "-1230 ± 560 nats (exact)"),
+        (Estimate(-1234.567, 9.96), "-1235 ± 10 nats (exact)"),
         (Estimate(-5.0, 0.0), "-5 ± 0 nats (exact)"),
         (Estimate(-5.25, nan), "-5.25 ± nan nats (exact)"),
         (Estimate(float("-inf"), nan), "-inf ± nan nats (exact)"),
         (Estimate(-1.0, 0.0999), "-1.00 ± 0.10 nats (exact)"),
-        (Estimate(-1.0, 0.195), "-1.0 ± 0.2 nats (exact)"),
+        (Estimate(-1.0, 0.195), "-1.00 ± 0.20 nats (exact)"),
     ],
 )
 def test_estimates_are_written_with_their_error_and_what_they_are(estimate, text):

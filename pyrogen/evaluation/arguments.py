@@ -1,0 +1,122 @@
+"""Checks of arguments. A statistic of values that are no numbers would still be a number, so they are refused by name.
+
+Every public function of ``evaluation`` takes tensors: an array or a list is refused, never converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def require_tensor(values: object, name: str) -> None:
+    """Refuses what is no tensor of real numbers.
+
+    Raises:
+        TypeError: it is an array, a list, a tensor of complex numbers or something else.
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, got {type(values).__name__}; convert it by `torch.as_tensor`")
+    if values.is_complex():
+        raise TypeError(f"`{name}` must hold real numbers, got {values.dtype}")
+
+
+def require_numbers(values: object, name: str, *, minus_infinity: bool = False, plus_infinity: bool = False) -> None:
+    """Refuses a tensor that holds NaN, or infinities that mean nothing in its place.
+
+    Args:
+        values: The tensor.
+        name: Of the argument.
+        minus_infinity: Whether minus infinity has a meaning: a log-probability of zero probability.
+        plus_infinity: Whether infinity has a meaning: the score of what is impossible under a model.
+
+    Raises:
+        TypeError: it is no tensor of real numbers.
+        ValueError: an entry is NaN, or a meaningless infinity.
+    """
+    require_tensor(values, name)
+    _require_none(values.isnan(), name, "must hold numbers", "NaN")
+    if not minus_infinity:
+        _require_none(values.isneginf(), name, "must be finite", "minus infinity")
+    if not plus_infinity:
+        _require_none(values.isposinf(), name, "must be finite", "infinity")
+
+
+def require_vector(values: Tensor, name: str, shape: str, *, least: int = 1) -> None:
+    """Refuses a tensor that is no vector, or too short a one.
+
+    Raises:
+        ValueError: its shape is not ``(n,)``, or n is less than ``least``.
+    """
+    if values.dim() != 1 or len(values) < least:
+        least_shown = "" if least == 1 else f" with at least {least} entries"
+        raise ValueError(f"`{name}` must have shape {shape}{least_shown}, got {tuple(values.shape)}")
+
+
+def require_counts(*, least: int = 1, **counts: object) -> None:
+    """Refuses what is no integer, or less than the least.
+
+    Args:
+        least: The smallest number that makes sense.
+        counts: The numbers, by the names of the arguments.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is too small.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral):
+            raise TypeError(f"`{name}` must be an integer, got {count!r}")
+        if count < least:
+            raise ValueError(f"`{name}` must be {'positive' if least == 1 else f'at least {least}'}, got {count}")
+
+
+def require_between(low: float, high: float, **numbers: object) -> None:
+    """Refuses what is no number strictly between two others; NaN is none.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is not between.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise TypeError(f"`{name}` must be a number, got {number!r}")
+        if not low < number < high:
+            wanted = "positive" if (low, high) == (0, torch.inf) else f"between {low:g} and {high:g}"
+            raise ValueError(f"`{name}` must be {wanted}, got {number}")
+
+
+def require_generator(generator: object) -> None:
+    """Refuses a seed where a generator is expected.
+
+    Raises:
+        TypeError: it is neither a generator nor ``None``.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"`generator` must be a torch.Generator or None, got {generator!r}; "
+            "make one by `torch.Generator().manual_seed(seed)`"
+        )
+
+
+def require_programs(**programs: Callable) -> None:
+    """Refuses what cannot be called as a Pyro program.
+
+    Raises:
+        TypeError: one is not callable.
+    """
+    for name, program in programs.items():
+        if not callable(program):
+            raise TypeError(f"`{name}` must be a Pyro program, a callable, got {type(program).__name__}")
+
+
+def _require_none(bad: Tensor, name: str, wanted: str, what: str) -> None:
+    places = bad.nonzero()
+    if not len(places):
+        return
+    first = tuple(places[0].tolist())
+    where = f", the first at {first[0] if len(first) == 1 else first}" if first else ""
+    raise ValueError(f"`{name}` {wanted}, got {len(places)} {what} among {bad.numel()}{where}")
