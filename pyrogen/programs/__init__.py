@@ -1,0 +1,22 @@
+"""Reading and running Pyro programs: their sites, runs with given values, and the data plate."""
+
+from .data_plate import DataCount, FullSize, candidates, data_plate
+from .rows import drawn_together, global_sites, row_parameters
+from .run import Record, Run, run
+from .site import Plate, Site, is_site
+
+__all__ = [
+    "DataCount",
+    "FullSize",
+    "Plate",
+    "Record",
+    "Run",
+    "Site",
+    "candidates",
+    "data_plate",
+    "drawn_together",
+    "global_sites",
+    "is_site",
+    "row_parameters",
+    "run",
+]

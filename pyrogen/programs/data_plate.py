@@ -1,0 +1,110 @@
+r"""The data plate: the plate whose rows are the data, and how many data it stands for.
+
+A program is called with a minibatch of :math:`b` rows and observes them in a plate. Written
+``pyro.plate("data", len(x))`` the plate says that these rows are all there are; written
+``pyro.plate("data", N, subsample_size=len(x))`` (or ``subsample=rows``) it says that they stand for :math:`N`, and Pyro
+multiplies the log-probability of everything inside by :math:`N / b`. Sites outside it, the *global* ones, count once.
+With global latent variables :math:`\theta` and local ones :math:`z_i` the evidence lower bound of all data is
+
+.. math::
+    \mathbb{E}_q \Bigl[ \log \frac{p(\theta)}{q(\theta)} + \frac{N}{b} \sum_{i \in \text{batch}}
+    \log \frac{p(x_i, z_i \mid \theta)}{q(z_i \mid \theta)} \Bigr] ,
+
+so that without the factor the posterior of :math:`\theta` is that of :math:`b` data, too wide by
+:math:`\sqrt{N / b}`. Nats per datum are this over :math:`N`, the *full size* of the data plate.
+
+The data plate is found by its length: it lies around an observed site, and as many rows as the minibatch has are in it,
+or are what it takes its own subsample of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+
+from .site import Plate, Site
+
+
+def candidates(sites: Iterable[Site], rows: int) -> list[Plate]:
+    """The plates that can be the data plate, for a program called with so many rows.
+
+    They lie around an observed site and have so many rows, or take a subsample of so many. Where some of them stand for
+    more rows than they have, it is one of these.
+    """
+    around = {plate.name: plate for site in sites if site.observed for plate in site.plates}
+    fitting = [plate for plate in around.values() if rows in (plate.rows, plate.size)]
+    return [plate for plate in fitting if plate.size > plate.rows] or fitting
+
+
+def data_plate(sites: Iterable[Site], rows: int) -> Plate | None:
+    """The data plate of a program that was called with so many rows; ``None`` if it has none.
+
+    Args:
+        sites: What ran: the sites of the model, or of model and guide.
+        rows: How many rows the program was called with.
+
+    Raises:
+        ValueError: several plates are as long as the data.
+    """
+    found = candidates(sites, rows)
+    if len(found) > 1:
+        raise ValueError(
+            f"the data plate must be the only plate of {rows} rows around observed sites, got "
+            f"{sorted(plate.name for plate in found)}; call the program with another number of rows"
+        )
+    return found[0] if found else None
+
+
+class DataCount(Messenger):
+    """Counts for how many data the observed sites stand that run in its scope.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist, torch
+        >>> def model(x):
+        ...     with pyro.plate("data", 100, subsample_size=len(x)):
+        ...         pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+        >>> with DataCount() as count:
+        ...     model(torch.zeros(5))
+        >>> count.of(5)
+        100
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frames: dict[str, CondIndepStackFrame] = {}
+
+    def of(self, rows: int) -> int:
+        """The full size of the data plate of programs that were called with so many rows; without one, the rows."""
+        sizes = [(frame.size, frame.full_size or frame.size) for frame in self._frames.values()]
+        return max((full for size, full in sizes if rows in (size, full)), default=rows)
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"]:
+            for frame in msg["cond_indep_stack"]:
+                self._frames[frame.name] = frame
+
+
+class FullSize(Messenger):
+    """Makes a plate stand for so many rows, whatever the program says: all inside is scaled up to them.
+
+    Args:
+        plate: The name of the plate.
+        size: How many rows it stands for.
+    """
+
+    def __init__(self, plate: str, size: int) -> None:
+        super().__init__()
+        self.plate = plate
+        self.size = size
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == self.plate:
+                msg["scale"] = msg["scale"] * (self.size / (frame.full_size or frame.size))
+                msg["cond_indep_stack"] = tuple(
+                    other._replace(full_size=self.size) if other is frame else other
+                    for other in msg["cond_indep_stack"]
+                )

@@ -1,0 +1,106 @@
+"""Parameters that belong to single rows of the data, and what of a program lies outside the data plate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from pyro.distributions import Delta
+from torch import Tensor
+
+from .run import Record
+from .site import Plate, Site
+
+
+def global_sites(sites: Iterable[Site], plate: Plate | None) -> list[str]:
+    """The names of the latent sites outside the data plate, which belong to no single row."""
+    outside = (site.name for site in sites if not site.observed and (plate is None or site.plate(plate.name) is None))
+    return list(dict.fromkeys(outside))
+
+
+def drawn_together(sites: Iterable[Site], plate: Plate) -> list[str]:
+    """The names of the latent sites inside the data plate that a guide draws as one vector with those of other rows.
+
+    Pyro's ``AutoContinuous`` guides do: an auxiliary site outside the plate is the draw, and a point mass inside it
+    hands each site its part.
+    """
+    sites = list(sites)
+    if not any(site.auxiliary and site.plate(plate.name) is None for site in sites):
+        return []
+    inside = (site for site in sites if not site.observed and not site.auxiliary and site.plate(plate.name))
+    return list(dict.fromkeys(site.name for site in inside if isinstance(site.distribution, Delta)))
+
+
+def row_parameters(record: Record, plate: Plate, parameters: Mapping[str, Tensor]) -> list[str]:
+    """The names of the parameters that hold an entry for each row of the data plate, as those of ``AutoNormal`` do.
+
+    What happens in a row of the plate then depends on the entry of that row and on no other. An embedding of labels, or
+    a network that happens to be as wide as the minibatch is long, does not look like that.
+
+    Args:
+        record: A run of the programs, with gradients.
+        plate: The data plate.
+        parameters: The parameters by name.
+    """
+    lengths = {plate.rows, plate.size}
+    wanted = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.requires_grad and lengths & set(parameter.shape)
+    }
+    rows = _rows(record.sites, plate) if wanted and plate.dim is not None and plate.rows > 1 else None
+    if rows is None:
+        return []
+    looked_at = sorted({0, 1, plate.rows - 1})
+    found = [
+        torch.autograd.grad(rows[row], list(wanted.values()), retain_graph=True, allow_unused=True) for row in looked_at
+    ]
+    taken = torch.as_tensor(record.indices.get(plate.name, range(plate.rows)))
+    positions = [looked_at, taken[looked_at].tolist()]
+    return [
+        name
+        for which, name in enumerate(wanted)
+        if any(_belong([gradients[which] for gradients in found], entries, lengths) for entries in positions)
+    ]
+
+
+def _rows(sites: Iterable[Site], plate: Plate) -> Tensor | None:
+    """A number for each row of the plate that depends on whatever its sites depend on."""
+    total = None
+    for site in sites:
+        own = site.plate(plate.name)
+        if own is None or own.dim is None:
+            continue
+        for tensor, dim in _shown(site, own.dim):
+            if tensor.requires_grad and -dim <= tensor.dim() and tensor.shape[dim] == plate.rows:
+                row = tensor.movedim(dim, 0).flatten(1).sum(1) if tensor.dim() > 1 else tensor
+                total = row if total is None else total + row
+    return total
+
+
+def _shown(site: Site, dim: int) -> Iterable[tuple[Tensor, int]]:
+    """What shows the parameters behind a site, and where its rows are."""
+    if site.value.is_floating_point():
+        yield site.value, dim - site.distribution.event_dim
+    try:
+        yield site.log_prob(), dim
+    except NotImplementedError:  # an implicit distribution
+        return
+
+
+def _belong(gradients: Sequence[Tensor | None], entries: Sequence[int], lengths: set[int]) -> bool:
+    """Whether along some dimension each of these gradients is confined to its entry."""
+    if any(gradient is None or not gradient.any() for gradient in gradients):
+        return False
+    return any(
+        all(_confined(gradient, dim, entry) for gradient, entry in zip(gradients, entries, strict=True))
+        for dim in range(gradients[0].dim())
+        if gradients[0].shape[dim] in lengths
+    )
+
+
+def _confined(gradient: Tensor, dim: int, entry: int) -> bool:
+    if entry >= gradient.shape[dim]:
+        return False
+    elsewhere = gradient.index_fill(dim, torch.tensor([entry], device=gradient.device), 0)
+    return not elsewhere.any()
