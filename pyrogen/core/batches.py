@@ -68,7 +68,7 @@ class Batches:
         indices = [part[self.rank :: self.world] if len(part) > self.rank else part[:1] for part in parts]
         for batch, index, part in zip(self.source.fetch(indices), indices, parts, strict=True):
             share = len(index) if len(part) > self.rank else 0
-            yield Minibatch(batch, index, share * self.world / len(part))
+            yield Minibatch(batch, self.source.numbers[index], share * self.world / len(part))
 
 
 class LoaderBatches:
@@ -93,14 +93,26 @@ class LoaderBatches:
 
 
 class TensorRows:
-    """Rows of one or several tensors of equal length; one row of nothing if there are none."""
+    """Rows of one or several tensors of equal length; one row of nothing if there are none.
 
-    def __init__(self, entries: Batch, name: str = "data") -> None:
+    Args:
+        entries: The tensors, and dicts of them.
+        name: What errors call them.
+        numbers: The number of each row in the data set that they were chosen from.
+    """
+
+    def __init__(self, entries: Batch, name: str = "data", numbers: Tensor | None = None) -> None:
         self.entries = entries
         lengths = {len(tensor) for tensor in _leaves(entries, name)}
         if len(lengths) > 1:
             raise ValueError(f"the tensors of `{name}` must have equal lengths, got {sorted(lengths)}")
         self.length = lengths.pop() if lengths else 1
+        self.numbers = torch.arange(self.length) if numbers is None else numbers
+
+    @property
+    def elements(self) -> int:
+        """How many elements a row has."""
+        return sum(tensor[:1].numel() for tensor in _leaves(self.entries, "data"))
 
     def __len__(self) -> int:
         return self.length
@@ -113,14 +125,21 @@ class TensorRows:
                 yield _map(self.entries, lambda tensor, index=index: tensor.index_select(0, index.to(tensor.device)))
 
     def select(self, index: Tensor) -> TensorRows:
-        return TensorRows(_map(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device))))
+        chosen = _map(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device)))
+        return TensorRows(chosen, numbers=self.numbers[index])
 
 
 class DatasetRows:
-    """Rows of a map-style dataset, collated by torch."""
+    """Rows of a map-style dataset, collated by torch.
 
-    def __init__(self, dataset: Dataset) -> None:
+    Args:
+        dataset: The dataset.
+        numbers: As for :class:`TensorRows`.
+    """
+
+    def __init__(self, dataset: Dataset, numbers: Tensor | None = None) -> None:
         self.dataset = dataset
+        self.numbers = torch.arange(len(dataset)) if numbers is None else numbers
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -131,7 +150,7 @@ class DatasetRows:
         yield from map(_as_batch, DataLoader(self.dataset, batch_sampler=order, generator=torch.Generator()))
 
     def select(self, index: Tensor) -> DatasetRows:
-        return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()))
+        return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()), self.numbers[index])
 
 
 def batches(

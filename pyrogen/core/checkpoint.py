@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.networks.statistics import statistics_of
+
 from . import archive
 from .recipe import describe, rebuild
 
@@ -93,6 +95,10 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
         ValueError: names, shapes or ties differ.
     """
     own, own_ties = named_tensors(module)
+    absent = _absent_statistics(module, tensors)
+    unstored = {id(buffer) for statistic in absent for buffer in statistic.buffers()}
+    own = {name: tensor for name, tensor in own.items() if id(tensor) not in unstored}
+    own_ties = {name: first for name, first in own_ties.items() if first in own}
     missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or unexpected:
         raise ValueError(
@@ -111,3 +117,14 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
             if tensor.dtype != tensors[name].dtype:
                 tensor.data = tensor.data.to(tensors[name].dtype)
             tensor.copy_(tensors[name])
+    for statistic in absent:
+        statistic.reset(learned=True)
+
+
+def _absent_statistics(module: nn.Module, tensors: dict[str, Tensor]) -> list[nn.Module]:
+    """Statistics of which a file holds nothing: it is older than they are, and its model had none."""
+    return [
+        statistic
+        for name, statistic in statistics_of(module)
+        if not any(stored.startswith(f"{name}.") for stored in tensors)
+    ]

@@ -17,11 +17,13 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.transport import Independent, OptimalTransport
 
 from .shapes import Context, ContextShape
@@ -39,7 +41,7 @@ class Matchable(Protocol):
         """The velocity at time ``t`` between the two ends, and that of the path between them."""
 
 
-class FlowMatching(nn.Module):
+class FlowMatching(ReadsData, nn.Module):
     """The mean squared error of a velocity, per element.
 
     Not nats: a smaller loss is not a larger likelihood, and even the best velocity has a positive one.
@@ -72,3 +74,6 @@ class FlowMatching(nn.Module):
         t = torch.rand(len(data), dtype=data.dtype, device=data.device)
         predicted, actual = self.module.slopes(data, noise, t, context)
         return (predicted - actual).square().mean()
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context) if isinstance(self.module, ReadsData) else iter(())

@@ -14,6 +14,7 @@ the second module would silently not train.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,12 +25,16 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
+from pyrogen.networks.statistics import ReadsData, Statistic
+
+from .batches import Data
 from .density import Density
 from .objective import MaximumLikelihood
+from .reading import learn_statistics, refuse_outside_support
 from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_shape_of, context_batch_shape
 
 
-class DistributionModule(nn.Module):
+class DistributionModule(ReadsData, nn.Module):
     """A module whose ``forward(context=None)`` gives a Pyro distribution.
 
     Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``. They get a Pyro model/guide
@@ -97,8 +102,43 @@ class DistributionModule(nn.Module):
         """The default objective, which ``fit`` uses: here maximum likelihood."""
         return MaximumLikelihood(self)
 
+    def learn_statistics(self, data: Data, *, batch_size: int = 128) -> None:
+        """Learns means and scales of events and contexts from a data set, in place of those learned before.
 
-class BijectionModule(nn.Module):
+        ``fit`` does so for what it trains, unless it was done before. Call it where another loop trains the module
+        (``SVI``, say), or where it stands in somebody else's program as a prior or a guide and you know events of it:
+        there nothing is learned, and the module's standardisation is the identity.
+
+        Args:
+            data: As for ``fit``: events, or a tuple of events and contexts.
+            batch_size: Rows of a dataset that are read at once; tensors are read in large pieces.
+
+        Raises:
+            ValueError: rows hold NaN, or lie outside the support or the range of a label; the message names them.
+
+        Example:
+            >>> import pyrogen as pg
+            >>> flow = pg.flows.affine_coupling((2,))
+            >>> flow.learn_statistics(torch.tensor([[0.0, 10.0], [2.0, 30.0]]))
+            >>> flow.bijections[-1].mean
+            tensor([ 1., 20.])
+        """
+        learn_statistics(self, data, batch_size)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads events and their contexts, as :class:`~pyrogen.networks.statistics.ReadsData` says.
+
+        Those outside the support are refused. Subclasses add the statistics of events.
+        """
+        yield from self.read_context(context)
+        refuse_outside_support(self, x, context)
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads contexts alone, of which entries may be missing; subclasses hand them to their networks."""
+        return iter(())
+
+
+class BijectionModule(ReadsData, nn.Module):
     """A module whose ``forward(context=None)`` gives a torch ``Transform``.
 
     The transform maps noise to data and has ``forward_and_log_det`` and ``inverse_and_log_det`` (one pass each).
@@ -122,7 +162,7 @@ class BijectionModule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define `forward(context=None)`")
 
 
-class Model(nn.Module):
+class Model(ReadsData, nn.Module):
     """A module as a Pyro model: an entry point. To compose, call the module at a site of your own model."""
 
     def __init__(self, module: DistributionModule) -> None:
@@ -132,6 +172,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor:
         with data_plate(self.module, x, context, size):
             return pyro.sample("x", self.module(context), obs=x)
+
+    def read_data(self, x: Tensor, context: Context = None, *rest: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
 
 
 class Guide(nn.Module):

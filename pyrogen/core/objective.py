@@ -6,7 +6,7 @@ whose sum over the batch ``fit`` divides by the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
+from pyrogen.networks.statistics import ReadsData, Statistic
+
 from .density import weakest
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from .shapes import Context
 
 
-class MaximumLikelihood(nn.Module):
+class MaximumLikelihood(ReadsData, nn.Module):
     r"""Minus the mean log-likelihood, :math:`-\frac{1}{N} \sum_i \log p(x_i \mid c_i)`.
 
     Args:
@@ -46,8 +48,11 @@ class MaximumLikelihood(nn.Module):
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         return -self.module(context).log_prob(x).mean()
 
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
 
-class Elbo(nn.Module):
+
+class Elbo(ReadsData, nn.Module):
     r"""Minus the evidence lower bound of a Pyro model/guide pair, per datum.
 
     .. math:: -\frac{1}{N} \mathbb{E}_{q(z)} [\log p(x, z) - \log q(z)]
@@ -72,6 +77,10 @@ class Elbo(nn.Module):
 
     def forward(self, *batch: Tensor) -> Tensor:
         return self._loss(*batch) / rows(batch)
+
+    def read_data(self, *batch: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads the data as the model does, where it is the view of a module."""
+        return self.model.read_data(*batch) if isinstance(self.model, ReadsData) else iter(())
 
     def _loss(self, *batch: Tensor) -> Tensor:
         if self._reparameterized and not is_validation_enabled():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Protocol
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
+
+from pyrogen.networks.statistics import ReadsData, Statistic
 
 from .module import DistributionModule
 from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
@@ -27,7 +30,9 @@ class Parametric(DistributionModule):
     r"""A distribution whose parameters a network computes from the context: :math:`p(x \mid c) = f(x; \text{net}(c))`.
 
     An encoder, a decoder or a measurement model is one; with a network that takes no context it is a plain
-    distribution with learnable parameters.
+    distribution with learnable parameters. The context reaches the network as it is. A network of yours standardises it
+    itself, or has a :class:`~pyrogen.networks.statistics.Standardizer` in front, whose moments ``fit`` learns from the
+    data set: ``networks.Chained(networks.Standardizer(shape), network)``.
 
     Args:
         network: Takes the context, one batch dimension in front, and gives the numbers that the family asks for, in
@@ -60,6 +65,10 @@ class Parametric(DistributionModule):
     def at(self, numbers: Tensor) -> TorchDistributionMixin:
         """The distribution of such numbers, ``(*batch, size, *event_shape)``."""
         return self.family(numbers, len(self.event_shape))
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        reads = isinstance(self.network, ReadsData) and context is not None
+        return self.network.read_data(context) if reads else iter(())
 
     def numbers(self, context: Context = None) -> Tensor:
         """What the network gives, ``(*batch, size, *event_shape)``."""

@@ -9,17 +9,22 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
+
+from pyrogen.networks.statistics import ReadsData
 
 from .average import Average
 from .batches import Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
 from .failure import MovingBuffers, explain
 from .listener import Listener
+from .module import DistributionModule
 from .player import MakeSchedule, NonFiniteStep, Player, per_datum
 from .processes import FabricProcesses, OneProcess
 from .progress import Bar, Fit, History, Progress
 from .randomness import held, random_states, set_random_states
+from .reading import read
 from .resume import Checkpoint, Interrupt, check_settings
 from .turn import MakeOptimizer, Turn
 from .validation import Validation
@@ -62,13 +67,28 @@ class Run:
         self.drawn = 0
         self.progress = Progress(History([[] for _ in turns], [[] for _ in turns]))
 
+    def place(self) -> None:
+        """Moves all that is trained to where it is trained."""
+        self.processes.place(self.everything)
+
+    def read(self) -> None:
+        """Reads the whole data set, and the held-out one: statistics are learned, and bad rows refused."""
+        self.everything.eval()
+        readers = [part for turn in self.turns for part in _readers(turn.objective)]
+        held_out = None if self.validation is None else self.validation.data
+        with _pyro_scope(validation=False), held(), torch.no_grad():
+            share = {"processes": self.processes, "device": self.device}
+            if readers:
+                read(readers, self.data, limit=self._minibatches_in_all(), **share)
+            if readers and held_out is not None and self.validation.metric is self.turns[0].objective:
+                read(readers, held_out, name="validation", learn=False, **share)
+
     def look(self, *, watch: bool = False) -> None:
         """Runs every objective once on the first minibatch, validated: lazy modules come to be, mistakes show.
 
         Args:
             watch: Whether to find the networks that can be compiled.
         """
-        self.processes.place(self.everything)
         self.everything.train()
         self.buffers = MovingBuffers(self.everything)
         minibatch = next(iter(self.data.epoch(0)), None)
@@ -213,6 +233,12 @@ class Run:
         repeats = sum(turn.repeats for turn in self.turns)
         return -(-self.epochs * len(self.data) // repeats)
 
+    def _minibatches_in_all(self) -> int | None:
+        """How many minibatches the run will take from a loader of unknown length, which may have no end."""
+        if len(self.data) or self.steps is None:
+            return None
+        return self.steps * sum(turn.repeats for turn in self.turns)
+
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
@@ -325,6 +351,12 @@ def _pyro_scope(*, validation: bool) -> Iterator[None]:
     """
     with pyro.validation_enabled(validation), pyro.get_param_store().scope():
         yield
+
+
+def _readers(objective: Callable[..., Tensor]) -> list[ReadsData]:
+    """What of an objective reads the data set: itself, or the model of Pyro's ELBOs."""
+    reader = objective.model if isinstance(objective, ELBOModule) else objective
+    return [reader] if isinstance(reader, ReadsData) and not isinstance(reader, DistributionModule) else []
 
 
 def _everything(turns: list[Turn]) -> nn.ModuleList:

@@ -43,6 +43,11 @@ def fit(
 ) -> Fit:
     """Trains a model, an objective, or several in turns.
 
+    The data are read once before training: means and scales that the model standardises by are learned from all rows
+    (once; a model trained further keeps them), and rows that it cannot take (NaN, labels out of range, values outside
+    the support) are refused. Scoring never sets them; see :meth:`DistributionModule.learn_statistics
+    <pyrogen.core.module.DistributionModule.learn_statistics>` for other training loops.
+
     A progress bar shows loss, held-out loss, speed and time left. Pyro's validation is on for a first look at the data,
     off inside the loop, and afterwards as it was. Modules end in evaluation mode, with their best or last weights.
 
@@ -112,6 +117,9 @@ def fit(
             callbacks=callbacks,
             processes=processes,
         )
+        run.place()
+        if saved is None:
+            run.read()
         run.look(watch=compile)
         run.begin(
             optimizer,

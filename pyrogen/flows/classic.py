@@ -77,7 +77,7 @@ def planar(event_shape: Shape, context_shape: None = None, *, layers: int = 8, s
         event_shape: Shape of one event.
         context_shape: None: these layers take no context.
         layers: How many layers.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
 
     Raises:
         ValueError: a context shape is given.
@@ -93,7 +93,7 @@ def radial(event_shape: Shape, context_shape: None = None, *, layers: int = 8, s
         event_shape: Shape of one event.
         context_shape: None: these layers take no context.
         layers: How many layers.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
 
     Raises:
         ValueError: a context shape is given.
@@ -112,7 +112,7 @@ def sylvester(
         context_shape: None: these layers take no context.
         layers: How many layers.
         rank: How many ridges each layer has, at most the number of elements.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
 
     Raises:
         ValueError: a context shape is given.

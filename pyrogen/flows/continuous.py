@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_shape, context_batch_shape
+from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.networks.velocity import VelocityNetwork
 from pyrogen.numerics.ode import Adaptive, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
@@ -47,7 +48,7 @@ class ContinuousFlow(DistributionModule):
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
         embedding: A network from the context, one batch dimension in front, to what the velocity takes.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         solver: Chooses the steps of draws and densities; see :class:`~pyrogen.numerics.ode.Adaptive`.
         trace: How the divergence is found where there is no closed form.
 
@@ -91,6 +92,15 @@ class ContinuousFlow(DistributionModule):
         transforms = [flow] if self.standardize is None else [flow, self.standardize()]
         return TransformedDistribution(self.base(), transforms, parameters=self.parameters)
 
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        if self.standardize is not None:
+            yield from self.standardize.read_data(x)
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        reads = isinstance(self.embedding, ReadsData) and context is not None
+        return self.embedding.read_data(context) if reads else iter(())
+
     def objective(self) -> FlowMatching:
         """Flow matching; ``MaximumLikelihood(flow)`` trains too, at a hundred times the cost of a step."""
         return FlowMatching(self)
@@ -125,7 +135,7 @@ def continuous(
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
         hidden: Sizes of the hidden layers. With one or two of them an exact density costs no more than an estimate.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         tolerance: Of one step of the solver.
 
     Raises:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
+from pyrogen.data.preprocessing import within_cell
 from pyrogen.distributions.dequantized import UniformDequantized
+from pyrogen.networks.statistics import Statistic
 
 
 class Dequantized(DistributionModule):
@@ -39,3 +46,12 @@ class Dequantized(DistributionModule):
 
     def forward(self, context: Context = None) -> UniformDequantized:
         return UniformDequantized(self.module(context), self.levels)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        value = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        noise = within_cell(torch.rand_like(value), self.levels)
+        yield from self.module.read_data((value + noise) / self.levels, context)
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_context(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform
 
 from pyrogen.core.module import BijectionModule
-from pyrogen.core.shapes import Context, Shape, flatten_batch
+from pyrogen.core.shapes import Context, Shape, batch_shape_of, flatten_batch
+from pyrogen.networks.statistics import Moments, Statistic, require_finite
 from pyrogen.transforms.compose import Compose
 from pyrogen.transforms.permutation import Permute, Rotate, Triangular
 from pyrogen.transforms.transform import Inverse
@@ -119,11 +121,12 @@ class Rescale(BijectionModule):
         return Compose([move], event_dim=len(self.event_shape))
 
 
-class Standardize(BijectionModule):
+class Standardize(Statistic, BijectionModule):
     r"""Standardised noise to data: :math:`x = \mu + \sigma z` with moments of each element, found from data once.
 
-    In training mode, the first batch of data (of two rows or more) that is scored sets the moments. They stay as they
-    are from then on, and are saved with the module.
+    The identity until they are learned from the data set that ``fit`` is given, by
+    :meth:`~pyrogen.core.module.DistributionModule.learn_statistics` of the flow, or by :meth:`initialise`. From then on
+    they stay as they are, and are saved with the module. A constant element has scale one.
 
     Args:
         event_shape: Shape of one event.
@@ -135,7 +138,6 @@ class Standardize(BijectionModule):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("log_scale", torch.zeros(size))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
-        self._waiting = True  # mirrors the buffer, which costs a synchronisation to read
 
     def forward(self, context: Context = None) -> VectorTransform:
         return Standardization(self)
@@ -145,32 +147,33 @@ class Standardize(BijectionModule):
         """Sets the moments to those of ``x``, of shape ``(*batch, *event_shape)``.
 
         Raises:
-            ValueError: ``x`` holds fewer than two finite events.
+            ValueError: ``x`` holds no event, or one that is not finite.
         """
-        rows = flatten_batch(x, self.event_shape).reshape(-1, len(self.mean))
-        rows = rows[rows.isfinite().all(-1)]
-        if len(rows) < 2:
-            raise ValueError(f"`x` must hold at least two finite events, got {len(rows)}")
-        scale = rows.std(0)
-        self.mean.copy_(rows.mean(0))
-        self.log_scale.copy_(torch.where(scale > 0, scale, 1.0).log())
-        self.initialised.fill_(True)
-        self._waiting = False
+        batch_shape_of(x, self.event_shape, "x")
+        if not x.numel():
+            raise ValueError(f"`x` must hold at least one event, got shape {tuple(x.shape)}")
+        moments = Moments()
+        for _, rows in self.read_data(flatten_batch(x, self.event_shape)):
+            moments.add(rows)
+        self.learn(moments)
 
-    def notice(self, x: Tensor) -> None:
-        """Initialises from ``x`` if this is the first batch in training."""
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
-        if len(x) > 1 and not wrapped and x.isfinite().all(-1).sum() > 1:
-            self.initialise(x.reshape(-1, *self.event_shape))
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        require_finite(x, "x")
+        yield self, flatten_batch(x, self.event_shape).reshape(-1, len(self.mean))
 
     @property
-    def waiting(self) -> bool:
-        """Whether the next batch in training sets the moments."""
-        return self.training and self._waiting
+    def learned(self) -> bool:
+        return bool(self.initialised)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        self._waiting = not bool(self.initialised)
+    def learn(self, moments: Moments) -> None:
+        self.mean.copy_(moments.mean)
+        self.log_scale.copy_(moments.scale.log())
+        self.initialised.fill_(True)
+
+    def reset(self, *, learned: bool = False) -> None:
+        self.mean.zero_()
+        self.log_scale.zero_()
+        self.initialised.fill_(learned)
 
 
 class Standardization(VectorTransform):
@@ -185,7 +188,5 @@ class Standardization(VectorTransform):
         return self.module.mean + log_scale.exp() * x, log_scale.sum().expand(x.shape[:-1])
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        if self.module.waiting:
-            self.module.notice(y.detach().reshape(-1, y.shape[-1]))
         log_scale = self.module.log_scale
         return (y - self.module.mean) * (-log_scale).exp(), -log_scale.sum().expand(y.shape[:-1])

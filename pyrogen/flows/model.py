@@ -26,7 +26,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,9 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.embedding import Labels
+from pyrogen.networks.statistics import ReadsData, Statistic, statistics_of
 from pyrogen.transforms.distribution import TransformedDistribution
+from pyrogen.transforms.transform import inverse_and_log_det
 
 from .bases import StandardNormal
 
@@ -87,6 +89,25 @@ class Flow(DistributionModule):
         transforms = [part(None if part.context_shape is None else shared) for part in self.bijections]
         base = self.base(None if self.base.context_shape is None else context)
         return TransformedDistribution(base, transforms, parameters=self.parameters)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads events and contexts; events go back through the bijections to where one learns from them."""
+        yield from super().read_data(x, context)
+        learning = [place for place, part in enumerate(self.bijections) if statistics_of(part)]
+        for place in range(len(self.bijections) - 1, min(learning, default=len(self.bijections)) - 1, -1):
+            part = self.bijections[place]
+            found = list(part.read_data(x))
+            yield from found
+            if not all(statistic.learned for statistic, _ in found):
+                return  # what lies behind it changes with it
+            shared = None if part.context_shape is None else embedded(context, self.context_shape, self.embedding)
+            x = inverse_and_log_det(part(shared), x)[0]
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        if context is not None and isinstance(self.embedding, ReadsData):
+            yield from self.embedding.read_data(context)
+        if self.base.context_shape is not None:
+            yield from self.base.read_context(context)
 
 
 def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:

@@ -39,7 +39,7 @@ def affine_coupling(
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         log_scale_bound: Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.
         mixing: Whether a learned matrix mixes the elements before each layer.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the conditioners' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
@@ -87,7 +87,7 @@ def spline_coupling(
         bound: The splines live on ``[-bound, bound]`` in standardised units and are linear outside.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         mixing: Whether a learned matrix mixes the elements before each layer.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the conditioners' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
@@ -140,7 +140,7 @@ def affine_autoregressive(
             instead of densities one pass and draws a sweep (for fitting data).
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them and no ``dependence``.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
@@ -197,7 +197,7 @@ def spline_autoregressive(
         fast_sampling: As for :func:`affine_autoregressive`.
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them and no ``dependence``.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
@@ -248,7 +248,7 @@ def neural_autoregressive(
         fast_sampling: As for :func:`affine_autoregressive`.
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them and no ``dependence``.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         dropout: Share of the networks' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
@@ -294,7 +294,7 @@ def block_neural_autoregressive(
         fast_sampling: Whether draws take one pass and densities a sweep over the elements, instead of the reverse.
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them.
-        standardize: Whether the first batch in training sets mean and scale of the data.
+        standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: Where the data lie, if they are bounded: a scaled logistic comes last.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.

@@ -117,10 +117,11 @@ def test_an_objective_that_gives_no_scalar_is_named():
 
 
 def test_the_first_look_is_validated():
+    module = Gaussian()
     x = torch.randn(10, 2)
     x[3] = float("nan")
     with pyro.validation_enabled(False), pytest.raises(ValueError, match="support"):
-        pg.fit(Gaussian(), x, steps=3)
+        pg.fit(pg.Turn(lambda x: -module().log_prob(x).mean(), module), x, steps=3)
 
 
 class Fragile(nn.Module):

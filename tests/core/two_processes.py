@@ -64,7 +64,7 @@ def data(rows=33):
 
 
 def likelihood(fit):
-    module = pg.flows.affine_coupling((2,), layers=2, hidden=(8,), standardize=False)
+    module = pg.flows.affine_coupling((2,), layers=2, hidden=(8,))
     result = fit(module, data(31), epochs=3, seed=5, batch_size=5)
     return module, result
 

@@ -13,6 +13,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 from torch.distributions import transforms
 
+import pyrogen as pg
 from pyrogen import flows
 from pyrogen.networks.embedding import Flatten
 
@@ -24,39 +25,71 @@ class TestStandardize:
         torch.manual_seed(0)
         return 100 + 1e-3 * torch.randn(64, 2)
 
-    def test_first_batch_in_training_sets_the_moments(self):
+    def test_scoring_never_sets_the_moments(self):
         flow, x = flows.affine_coupling((2,), **SMALL), self.data()
-        flow.eval()().log_prob(x)
+        before = flow().log_prob(x)
+        flow.train()().log_prob(x[:3])
+        flow().log_prob(flow().sample((64,)))
+        assert not flow.bijections[-1].initialised
+        assert torch.equal(flow().log_prob(x), before)
+
+    def test_moments_are_those_of_the_whole_data_set(self):
+        x = torch.cat([torch.zeros(200, 2), torch.randn(1, 2) * 100])  # a rare value behind the first minibatch
+        flow = flows.affine_coupling((2,), **SMALL)
+        pg.fit(flow, x, steps=1, batch_size=16, seed=0)
         layer = flow.bijections[-1]
-        assert not layer.initialised
-        flow.train()().log_prob(x)
-        assert layer.initialised
         assert torch.allclose(layer.mean, x.mean(0))
         assert torch.allclose(layer.log_scale.exp(), x.std(0))
-        flow().log_prob(torch.randn(64, 2))
-        assert torch.allclose(layer.mean, x.mean(0))
 
-    def test_is_saved_and_survives_copies(self):
+    def test_going_on_with_other_data_keeps_them(self, tmp_path):
         flow, x = flows.affine_coupling((2,), **SMALL), self.data()
-        flow().log_prob(x)
-        fresh = flows.affine_coupling((2,), **SMALL)
-        fresh.load_state_dict(flow.state_dict())
-        for twin in (fresh, copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
-            assert torch.allclose(twin().log_prob(x), flow().log_prob(x))
-            twin().log_prob(torch.randn(64, 2))
+        pg.fit(flow, x, steps=1, seed=0)
+        pg.save(flow, tmp_path / "flow")
+        for twin in (flow, copy.deepcopy(flow), pickle.loads(pickle.dumps(flow)), pg.load(tmp_path / "flow")):
+            pg.fit(twin, torch.randn(64, 2), steps=1, seed=0)
             assert torch.allclose(twin.bijections[-1].mean, x.mean(0))
+
+    def test_learned_anew_when_asked_for(self):
+        flow, x = flows.affine_coupling((2,), **SMALL), self.data()
+        flow.learn_statistics(x)
+        flow.learn_statistics(2 * x)
+        layer = flow.bijections[-1]
+        assert torch.allclose(layer.mean, 2 * x.mean(0))
+        assert torch.allclose(layer.log_scale.exp(), 2 * x.std(0))
+        assert flow.training
+
+    def test_one_layer_after_the_other(self):
+        torch.manual_seed(0)
+        inner, outer, x = flows.Standardize((2,)), flows.Standardize((2,)), torch.randn(500, 2).exp()
+        flow = flows.Flow([inner, flows.Bounded((2,), low=-1.0, high=50.0), outer], event_shape=(2,))
+        flow.learn_statistics(x)
+        z = (x - x.mean(0)) / x.std(0)
+        assert torch.allclose(outer.mean, x.mean(0), atol=1e-5)
+        y = flow.bijections[1]().inv(z)
+        assert torch.allclose(inner.mean, y.mean(0), atol=1e-5)
+        assert torch.allclose(inner.log_scale.exp(), y.std(0), atol=1e-5)
+
+    @pytest.mark.parametrize("data", [torch.full((5, 2), 0.1), torch.randn(1, 2)])
+    def test_constants_and_single_rows_have_scale_one(self, data):
+        flow = flows.affine_coupling((2,), **SMALL)
+        flow.learn_statistics(data)
+        assert torch.allclose(flow.bijections[-1].mean, data[0])
+        assert not flow.bijections[-1].log_scale.any()
+
+    def test_digits_survive_large_means(self):
+        x = 1e6 + torch.randn(10_000, 2)  # of float32, whose squares hold no digit of the scale
+        layer = flows.Standardize((2,))
+        layer.initialise(x)
+        assert torch.allclose(layer.log_scale.exp(), x.double().std(0).float(), rtol=1e-5)
 
     def test_explicitly(self):
         layer = flows.Standardize((2,))
         layer.initialise(self.data())
         assert layer.initialised
-        with pytest.raises(ValueError, match="two finite events"):
+        with pytest.raises(ValueError, match="`x` must be finite, got nan in rows 0, 1, 2"):
             layer.initialise(torch.full((3, 2), torch.nan))
-
-    def test_one_row_decides_nothing(self):
-        flow = flows.affine_coupling((2,), **SMALL)
-        flow().log_prob(torch.randn(2))
-        assert not flow.bijections[-1].initialised
+        with pytest.raises(ValueError, match="`x` must hold at least one event"):
+            layer.initialise(torch.empty(0, 2))
 
 
 def test_rescale_counts_its_jacobian():

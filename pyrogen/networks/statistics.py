@@ -1,0 +1,269 @@
+r"""What is learned from the whole data set before training begins, and what is refused there.
+
+Networks work best on numbers of order one, so means and scales of data and contexts are put into layers of their own.
+Found from a minibatch they would depend on what it happens to hold, and change whenever somebody scores something.
+They are found from the data set instead: ``fit`` reads it once, hands every minibatch to :meth:`ReadsData.read_data`,
+and merges what the rows say in double precision (Chan, Golub and LeVeque 1983),
+
+.. math::
+    n = n_a + n_b, \quad \delta = \bar x_b - \bar x_a, \quad \bar x = \bar x_a + \frac{n_b}{n} \delta, \quad
+    M = M_a + M_b + \frac{n_a n_b}{n} \delta^2 .
+
+The same pass sees every row, so values that a module cannot take (a label out of range, NaN) are refused there.
+
+References:
+    Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance: analysis and recommendations",
+    https://doi.org/10.1080/00031305.1983.10483115
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+
+
+class RefusedDataError(ValueError):
+    """Rows of data that a module cannot take.
+
+    Args:
+        demand: What was expected, naming the argument.
+        got: What came.
+        rows: Which rows, counted in the tensor at hand.
+    """
+
+    def __init__(self, demand: str, got: str, rows: list[int]) -> None:
+        super().__init__(f"{demand}, got {got} in {listed('row', rows)}")
+        self.demand, self.got, self.rows = demand, got, rows
+
+
+def listed(noun: str, numbers: list[int]) -> str:
+    """A noun and its numbers, the first few of many."""
+    shown = ", ".join(map(str, numbers[:5]))
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {shown}{more}"
+
+
+def require_rows(kept: Tensor, values: Tensor, demand: str) -> None:
+    """Refuses rows of which an element is not as demanded.
+
+    Args:
+        kept: Whether each element is, ``(N, ...)``; a scalar counts as one row.
+        values: The elements, of the same shape.
+        demand: What was expected, naming the argument.
+
+    Raises:
+        RefusedDataError: an element is not.
+    """
+    if kept.all():
+        return
+    wrong = ~kept.reshape(len(kept) if kept.dim() else 1, -1)
+    worst = values.reshape(wrong.shape)[wrong][0].item()
+    raise RefusedDataError(demand, f"{worst:g}", wrong.any(-1).nonzero().flatten().tolist())
+
+
+def require_finite(values: Tensor, name: str) -> None:
+    """Refuses rows that hold NaN or an infinity.
+
+    Raises:
+        RefusedDataError: a row does.
+    """
+    require_rows(values.isfinite(), values, f"`{name}` must be finite")
+
+
+def require_labels(labels: Tensor, classes: int, name: str = "context", lowest: int = 0) -> None:
+    """Refuses labels that are not integers from ``lowest`` to ``classes - 1``.
+
+    Raises:
+        RefusedDataError: a label is out of range.
+        ValueError: labels are not of an integer type.
+    """
+    demand = f"`{name}` must hold integer labels from {lowest} to {classes - 1}"
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"{demand}, got {labels.dtype}")
+    require_rows((labels >= lowest) & (labels < classes), labels, demand)
+
+
+class Moments:
+    """Count, mean and scale of rows that come in parts, in double precision."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = self._square = self._low = self._high = torch.zeros((), dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Takes rows ``(N, features)`` in."""
+        if not len(rows):
+            return
+        rows = rows.detach().to("cpu" if rows.device.type == "mps" else rows.device, torch.float64)  # no float64 there
+        part = Moments()
+        part.count, part._mean = len(rows), rows.mean(0)
+        part._square = (rows - part._mean).square().sum(0)
+        part._low, part._high = rows.amin(0), rows.amax(0)
+        self.merge(part)
+
+    def merge(self, other: Moments) -> None:
+        """Takes in what another has seen."""
+        if not other.count:
+            return
+        if not self.count:
+            self.__dict__.update(other.__dict__)
+            return
+        count = self.count + other.count
+        difference = other._mean - self._mean
+        self._mean = self._mean + difference * (other.count / count)
+        self._square = self._square + other._square + difference.square() * (self.count * other.count / count)
+        self._low, self._high = torch.minimum(self._low, other._low), torch.maximum(self._high, other._high)
+        self.count = count
+
+    def cpu(self) -> Moments:
+        """The same on the CPU, as processes exchange it."""
+        copy = Moments()
+        copy.__dict__ = {key: v.cpu() if isinstance(v, Tensor) else v for key, v in vars(self).items()}
+        return copy
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each feature."""
+        return self._mean
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation of each feature; one where it is constant."""
+        # Rounding gives a constant a tiny deviation, hence the comparison of the extremes.
+        deviation = (self._square / max(self.count - 1, 1)).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+        return torch.where(self._high > self._low, deviation, 1.0)
+
+
+class Statistic(ABC):
+    """Part of a module that is learned from moments of the data set, once; it keeps whether it was in a buffer."""
+
+    @property
+    @abstractmethod
+    def learned(self) -> bool:
+        """Whether it has been learned."""
+
+    @abstractmethod
+    def learn(self, moments: Moments) -> None:
+        """Takes its numbers from the moments of the data set."""
+
+    @abstractmethod
+    def reset(self, *, learned: bool = False) -> None:
+        """Goes back to the identity, to be learned anew or, if it counts as learned, to stay."""
+
+
+class ReadsData:
+    """What reads the whole data set before it is trained: an objective, a module, a network."""
+
+    def read_data(self, *batch: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads a minibatch of the data set: refuses what it cannot take, and gives the statistics to be learned.
+
+        By default there are none. A statistic whose rows depend on another one comes after that one is learned.
+
+        Args:
+            batch: What the objective is called with; for a network the context alone, of which entries may be missing.
+
+        Returns:
+            Statistics, each with the rows ``(N, features)`` of the minibatch that it is learned from.
+
+        Raises:
+            RefusedDataError: rows hold values out of range.
+        """
+        return iter(())
+
+
+class Standardizer(Statistic, ReadsData, nn.Module):
+    r"""A context brought to mean zero and scale one, :math:`(c - \mu) / \sigma`; the identity until it is learned.
+
+    Numbers have moments of their own, sequences ``(length, features)`` one for each feature, images (and what has more
+    dimensions) one for each channel.
+
+    Args:
+        shape: Shape of one context.
+        name: What errors call it.
+
+    Shape:
+        ``(*batch, *shape)`` to the same.
+    """
+
+    def __init__(self, shape: Shape, *, name: str = "context") -> None:
+        super().__init__()
+        self.shape, self.name = tuple(shape), name
+        self.register_buffer("mean", torch.zeros(self._features()))
+        self.register_buffer("scale", torch.ones(self._features()))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, context: Tensor) -> Tensor:
+        if not context.is_floating_point():
+            context = context.to(self.mean.dtype)
+        return (context - self.mean) / self.scale
+
+    def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        rows = context.reshape(-1, *self.shape)
+        require_finite(rows, self.name)
+        if len(self.shape) < 3:
+            yield self, rows.reshape(-1, self.mean.numel())
+        else:
+            yield self, rows.flatten(2).movedim(1, -1).flatten(0, 1)
+
+    @property
+    def learned(self) -> bool:
+        return bool(self.initialised)
+
+    def learn(self, moments: Moments) -> None:
+        self.mean.copy_(moments.mean.reshape(self.mean.shape))
+        self.scale.copy_(moments.scale.reshape(self.scale.shape))
+        self.initialised.fill_(True)
+
+    def reset(self, *, learned: bool = False) -> None:
+        self.mean.zero_()
+        self.scale.fill_(1)
+        self.initialised.fill_(learned)
+
+    def _features(self) -> Shape:
+        """The shape of the moments, which broadcasts with that of a context."""
+        if len(self.shape) < 2:
+            return self.shape
+        return self.shape[-1:] if len(self.shape) == 2 else (self.shape[0], *(1,) * (len(self.shape) - 1))
+
+
+class Standardizers(ReadsData, nn.ModuleDict):
+    """Standardisers of the entries of a context, by name.
+
+    Args:
+        shapes: The entries to be standardised; a single context has the name ``""``.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        names = {key: f"context[{key!r}]" if key else "context" for key in shapes}
+        super().__init__({_key(key): Standardizer(shape, name=names[key]) for key, shape in shapes.items()})
+
+    def forward(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All entries, those that have a standardiser standardised."""
+        return {key: self[_key(key)](value) if _key(key) in self else value for key, value in entries.items()}
+
+    def read_data(self, entries: Mapping[str, Tensor]) -> Iterator[tuple[Statistic, Tensor]]:
+        for key, value in entries.items():
+            if _key(key) in self:
+                yield from self[_key(key)].read_data(value)
+
+
+class Chained(ReadsData, nn.Sequential):
+    """Networks one after the other, of which the first reads the data."""
+
+    def read_data(self, context: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        return self[0].read_data(context)
+
+
+def _key(name: str) -> str:
+    return f"entry_{name}".replace(".", "_")  # torch takes no dots
+
+
+def statistics_of(module: nn.Module) -> list[tuple[str, Statistic]]:
+    """All statistics among the parts of a module, learned or not, with their names."""
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, Statistic)]
