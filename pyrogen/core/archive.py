@@ -6,7 +6,6 @@ the new one, whole. A digest over document and tensors tells an altered file fro
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -17,12 +16,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 VERSION = 1
 
 
-def write(path: str | os.PathLike, kind: str, document: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def write(
+    path: str | os.PathLike, kind: str, document: dict[str, Any], tensors: dict[str, Tensor], *, alone: bool = False
+) -> None:
     """Writes a document and its tensors atomically.
 
     Args:
@@ -30,19 +31,55 @@ def write(path: str | os.PathLike, kind: str, document: dict[str, Any], tensors:
         kind: What the file holds; :func:`read` refuses another kind.
         document: JSON values.
         tensors: By name; stored on the CPU.
+        alone: Whether nobody else can be writing this file. One temporary name will then do, and what a killed writer
+            left under it is overwritten.
+
+    Raises:
+        OSError: it cannot be written: the folder does not exist, the path is a folder, the disk is full.
+        ValueError: a tensor has no content that a file could hold.
+    """
+    path = as_path(path)
+    check_place(path)
+    text = json.dumps(document)
+    stored = {name: _stored(name, tensor) for name, tensor in tensors.items()}
+    header = {"pyrogen": kind, "version": str(VERSION), "document": text, "digest": _digest(text, stored)}
+    try:
+        _replace(path, save(stored, header), alone)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write ({error.strerror or error})", str(path)) from error
+
+
+def as_path(path: str | os.PathLike) -> Path:
+    """A path.
+
+    Raises:
+        TypeError: ``path`` is none.
+        ValueError: it is empty or holds a null character.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`path` must be a path, got {type(path).__name__}")
+    if not os.fspath(path) or "\0" in str(path):
+        raise ValueError(f"`path` must name a file, got {str(path)!r}")
+    return Path(path)
+
+
+def check_place(path: Path, name: str = "path") -> None:
+    """Raises where no file can be.
+
+    Args:
+        path: Of the file.
+        name: What errors call it.
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        IsADirectoryError: the path is a folder itself.
     """
-    path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to save in")
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    text = json.dumps(document)
-    header = {"pyrogen": kind, "version": str(VERSION), "document": text, "digest": _digest(text, tensors)}
-    _replace(path, save(tensors, header))
+        raise FileNotFoundError(
+            f"`{name}` must be in a folder that exists: there is no folder {str(path.parent)!r} to save in"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"`{name}` must be a file, got the folder {str(path)!r}")
 
 
 def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -52,21 +89,23 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, truncated, altered, not pyrogen's, of another kind or of another version.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}" + (", but a folder" if path.is_dir() else ""))
     content = path.read_bytes()  # in one go: by a second look the file may be another
     if not content:
         raise ValueError(f"{str(path)!r} is empty")
     try:
-        tensors = load(content)
-    except SafetensorError as error:
+        header, tensors = _metadata(content), load(content)
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is truncated or not a pyrogen file: {error}") from error
-    header = _metadata(content)
     _check_header(path, header, kind)
     if _digest(header["document"], tensors) != header["digest"]:
         raise ValueError(f"{str(path)!r} was altered: its content does not match its digest")
-    return json.loads(header["document"]), tensors
+    try:
+        return json.loads(header["document"]), tensors
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} holds a document that makes no sense: {error}") from error
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -93,19 +132,21 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def sweep(path: str | os.PathLike) -> None:
-    """Removes what writers of this path left behind when they were killed."""
-    path = Path(os.path.realpath(path))
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        partial.unlink(missing_ok=True)
+def _stored(name: str, tensor: Tensor) -> Tensor:
+    if nn.parameter.is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(
+            f"a file cannot hold the tensor {name!r}: "
+            + ("it has no shape before the first call" if nn.parameter.is_lazy(tensor) else "it has no dense content")
+        )
+    return tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, alone: bool = False) -> None:
     path = Path(os.path.realpath(path))  # a link stays a link
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    temporary = path.with_name(f".{path.name}.partial" if alone else f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         # Opened like any new file, so that the user's umask decides who may read it.
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb" if alone else "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

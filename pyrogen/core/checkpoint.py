@@ -12,23 +12,50 @@ from torch import Tensor, nn
 from pyrogen.networks.statistics import statistics_of
 
 from . import archive
-from .recipe import describe, rebuild
+from .allowance import Allowance, check_sizes
+from .randomness import held
+from .recipe import check_structure, describe, is_function, obstacle, rebuild
+from .structure import structure_of
 
 KIND = "module"
+_BYTES, _CALLS, _SIZE = 2**28, 20_000, 2**24
+"""What building a module may take in any case; besides, so much for every byte and tensor of its file."""
+_PER_BYTE, _PER_TENSOR = 16, 2_000
 
 
 def save(module: nn.Module, path: str | os.PathLike) -> None:
     """Saves a module: parameters, buffers, and the recipe that rebuilds it, if it has one.
 
-    The file is safetensors with a JSON header, written atomically. Tied weights are stored once.
+    The file is safetensors with a JSON header, written atomically. Tied weights are stored once. Besides the recipe it
+    holds the structure of the module, so that loading notices where the recipe has come to build something else.
 
     Args:
         module: Any module. One built by a recipe loads by itself; any other loads with ``into=``.
         path: The file, replaced if it exists.
+
+    Raises:
+        TypeError: ``module`` is no module, or ``path`` no path.
+        ValueError: the module holds what a file cannot: a lazy parameter before the first call, or extra state.
+        OSError: the file cannot be written.
     """
-    tensors, ties = named_tensors(module)
-    document = {"recipe": describe(module), "type": type(module).__name__, "ties": ties, "training": module.training}
-    archive.write(path, KIND, document, tensors)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`module` must be an nn.Module, got {type(module).__name__}")
+    try:
+        tensors, ties = named_tensors(module)
+        recipe = describe(module)
+        document = {
+            "recipe": recipe,
+            "structure": recipe and structure_of(module),
+            "obstacle": obstacle(module),
+            "type": type(module).__name__,
+            "ties": ties,
+            "training": module.training,
+            "evaluating": [name for name, part in module.named_modules() if not part.training],
+            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+        }
+        archive.write(path, KIND, document, tensors)
+    except ValueError as error:
+        raise ValueError(f"`module` cannot be saved: {error}") from error
 
 
 def load(
@@ -48,31 +75,67 @@ def load(
         device: Where the module goes.
 
     Returns:
-        The module, in the precision and mode (training or evaluation) it was saved in.
+        The module in the precision it was saved in, each part in its mode (training or evaluation), and what was frozen
+        frozen.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated, altered, foreign or of another version; names no recipe and there is
-            no ``into``; or its tensors have other names or shapes than the module's.
+        TypeError: an argument is of another type.
+        ValueError: the file is empty, truncated, altered, foreign or of another version; names no recipe, or one that
+            builds something else by now, and there is no ``into``; asks for far more memory than its tensors take; or
+            its tensors have other names or shapes than the module's.
     """
+    recipes, device = _checked(into, recipes, device)
     document, tensors = archive.read(path, KIND)
     try:
-        module = _rebuilt(document, recipes) if into is None else into
+        module = _rebuilt(document, tensors, recipes) if into is None else into
         fill(module, tensors, document["ties"])
-        return module.train(document["training"]).to(device)
+        _set_modes(module, document)
+        return module.to(device)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)!r} {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)!r} holds a document that makes no sense: {error!r}") from error
 
 
-def _rebuilt(document: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]]) -> nn.Module:
+def _checked(into: Any, recipes: Any, device: Any) -> tuple[tuple[Callable[..., nn.Module], ...], torch.device]:
+    if into is not None and not isinstance(into, nn.Module):
+        raise TypeError(f"`into` must be an nn.Module, got {type(into).__name__}")
+    if not isinstance(recipes, Iterable) or not all(map(is_function, recipes := tuple(recipes))):
+        raise TypeError("`recipes` must be a sequence of functions")
+    try:
+        return recipes, torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`device` must be a torch device, got {device!r}") from error
+
+
+def _rebuilt(
+    document: dict[str, Any], tensors: dict[str, Tensor], recipes: tuple[Callable[..., nn.Module], ...]
+) -> nn.Module:
     if document["recipe"] is None:
+        why = document.get("obstacle") or "was put together by hand or edited after its recipe"
         raise ValueError(
-            f"names no recipe: its {document['type']} was put together by hand or edited after its recipe; build the "
-            "module and pass it as `into=`"
+            f"names no recipe: its {document['type']} {why}; build the module as it was and pass it as `into=`"
         )
-    return rebuild(document["recipe"], tuple(recipes))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    check_sizes(document["recipe"], max(_SIZE, size))
+    with held(), Allowance(_BYTES + _PER_BYTE * size, _CALLS + _PER_TENSOR * len(tensors)):
+        module = rebuild(document["recipe"], recipes)
+    if document.get("structure") is not None:
+        check_structure(document["structure"], module)
+    return module
+
+
+def _set_modes(module: nn.Module, document: dict[str, Any]) -> None:
+    """Gives every part the mode it was saved in, and freezes the parameters that were frozen."""
+    module.train(document["training"])
+    evaluating, frozen = (document.get(key) for key in ("evaluating", "frozen"))
+    if evaluating is not None:
+        for name, part in module.named_modules():
+            part.training = name not in evaluating
+    if frozen is not None:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
 
 
 def named_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -80,6 +143,8 @@ def named_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
     first: dict[int, str] = {}
     tensors, ties = {}, {}
     for name, tensor in module.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name!r} is no tensor but {type(tensor).__name__}, which no file of pyrogen's holds")
         if id(tensor) in first:
             ties[name] = first[id(tensor)]
         else:
@@ -112,6 +177,11 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
                 f"does not fit the module: {name!r} must have shape {tuple(tensor.shape)}, "
                 f"got {tuple(tensors[name].shape)}"
             )
+        if _kind(tensor.dtype) != _kind(tensors[name].dtype):
+            raise ValueError(
+                f"does not fit the module: {name!r} must hold {tensor.dtype} or another precision of it, "
+                f"got {tensors[name].dtype}"
+            )
     with torch.no_grad():
         for name, tensor in own.items():
             if tensor.dtype != tensors[name].dtype:
@@ -128,3 +198,8 @@ def _absent_statistics(module: nn.Module, tensors: dict[str, Tensor]) -> list[nn
         for name, statistic in statistics_of(module)
         if not any(stored.startswith(f"{name}.") for stored in tensors)
     ]
+
+
+def _kind(dtype: torch.dtype) -> torch.dtype | str:
+    """What a change of precision leaves as it is."""
+    return "complex" if dtype.is_complex else "real" if dtype.is_floating_point else dtype

@@ -1,33 +1,43 @@
 """Recipes: functions that build a module from plain arguments, and remember how.
 
-A checkpoint names the recipe and its arguments, never code. The name is looked up among pyrogen's own recipes and those
-the caller hands to ``load``: a free name in a file would be an import. A digest of the structure as the recipe left it
-tells whether the module was edited since.
+A checkpoint names the recipe and its arguments, never code. The name is looked up in a table of pyrogen's own recipes
+and among those the caller hands to ``load``: a free name in a file would be an import. The structure as the recipe left
+it shows whether the module was edited since, and whether the recipe still builds the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial, wraps
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 from torch import nn
 
+from .known_recipes import known_recipe
+from .structure import Structure, differences, structure_of
+
 Build = TypeVar("Build", bound=Callable[..., nn.Module])
 _PLAIN = (bool, int, float, str, type(None))
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a module was built: the recipe's name, its arguments as JSON values, and the structure it left."""
+    """How a module was built.
+
+    Attributes:
+        name: The recipe's.
+        arguments: As JSON values; ``None`` where a file cannot hold one of them.
+        structure: The structure that the recipe left.
+        obstacle: Which argument a file cannot hold, and why.
+    """
 
     name: str
-    arguments: dict[str, Any]
-    structure: str
+    arguments: dict[str, Any] | None
+    structure: Structure
+    obstacle: str = ""
 
 
 def recipe(build: Build) -> Build:
@@ -49,54 +59,31 @@ def recipe(build: Build) -> Build:
     def built(*args: Any, **kwargs: Any) -> nn.Module:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        arguments, obstacle = _encoded(bound.arguments)  # first: a function may change what it is given
         module = build(*bound.args, **bound.kwargs)
-        try:
-            arguments = {name: _encode(value) for name, value in bound.arguments.items()}
-        except TypeError:
-            module.recipe = None
-        else:
-            module.recipe = Recipe(_name(build), arguments, structure_of(module))
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"the recipe `{build.__name__}` must give an nn.Module, got {type(module).__name__}")
+        module.recipe = Recipe(_name(build), arguments, structure_of(module), obstacle)
         return module
 
     built.is_recipe = True
     return built
 
 
-def structure_of(module: nn.Module) -> str:
-    """A digest of a module's classes, public attributes and the names and shapes of its tensors."""
-    lines = []
-    for name, part in module.named_modules(remove_duplicate=False):
-        settings = {
-            key: _summary(value)
-            for key, value in vars(part).items()
-            if not key.startswith("_") and key not in ("training", "recipe")
-        }
-        lines.append(f"{name}: {_name(type(part))} {sorted(settings.items())}")
-    lines += [f"{name}: {tuple(tensor.shape)}" for name, tensor in module.state_dict().items()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _summary(value: Any) -> str:
-    """What a setting says, the same in every process: no addresses."""
-    if _is_plain(value):
-        return repr(value)
-    if isinstance(value, partial):
-        return f"{_summary(value.func)} {[*map(_summary, value.args)]} {_summary(value.keywords)}"
-    if is_dataclass(value) and not isinstance(value, type):
-        return f"{_name(type(value))} { {field.name: _summary(getattr(value, field.name)) for field in fields(value)} }"
-    if isinstance(value, (tuple, list)):
-        return str([*map(_summary, value)])
-    if isinstance(value, dict):
-        return str({str(key): _summary(entry) for key, entry in value.items()})
-    return _name(value if hasattr(value, "__qualname__") else type(value))
-
-
 def describe(module: nn.Module) -> dict[str, Any] | None:
-    """The recipe of a module as JSON values; ``None`` if it has none or was edited since."""
-    made = getattr(module, "recipe", None)
-    if not isinstance(made, Recipe) or made.structure != structure_of(module):
-        return None
-    return {"name": made.name, "arguments": made.arguments}
+    """The recipe of a module as JSON values; ``None`` if it cannot be rebuilt: see :func:`obstacle`."""
+    return None if obstacle(module) else {"name": module.recipe.name, "arguments": module.recipe.arguments}
+
+
+def obstacle(module: nn.Module) -> str:
+    """Why a module cannot be rebuilt by its recipe; empty if it can."""
+    made = vars(module).get("recipe")
+    if not isinstance(made, Recipe):
+        return "was put together by hand"
+    if made.arguments is None:
+        return f"was built by a recipe from what a file cannot hold: {made.obstacle}"
+    edits = differences(made.structure, structure_of(module))
+    return f"was edited after its recipe: {_few(edits)}" if edits else ""
 
 
 def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]] = ()) -> nn.Module:
@@ -105,58 +92,108 @@ def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Modu
     Raises:
         ValueError: the name is neither a recipe of pyrogen's nor among ``recipes``, or its arguments do not fit.
     """
-    build = _find(description["name"], recipes)
-    arguments = {name: _decode(value, recipes) for name, value in description["arguments"].items()}
+    name = description["name"]
+    build = _find(name, recipes)
+    arguments = {key: _decode(value, recipes) for key, value in description["arguments"].items()}
+    bound = _bound(name, build, arguments)
     try:
-        bound = inspect.signature(build).bind(**arguments)
-    except TypeError as error:
+        return build(*bound.args, **bound.kwargs)
+    except Exception as error:
+        raise ValueError(f"names recipe {name!r}, which refuses the stored arguments: {error}") from error
+
+
+def check_structure(stored: Structure, module: nn.Module) -> None:
+    """Raises if a rebuilt module is not what was saved."""
+    if changes := differences(stored, structure_of(module), values=False):
         raise ValueError(
-            f"names recipe {description['name']!r}, which does not take the stored arguments: {error}"
-        ) from error
-    return build(*bound.args, **bound.kwargs)
+            f"was written by a recipe that now builds something else: {_few(changes)}; build the module as it was and "
+            "pass it as `into=`"
+        )
+
+
+def _bound(name: str, build: Callable, arguments: dict[str, Any]) -> inspect.BoundArguments:
+    """Stored arguments, those of ``*args`` and ``**options`` too, in their places."""
+    signature = inspect.signature(build)
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    strange = sorted(arguments.keys() - signature.parameters.keys())
+    missing = [
+        key
+        for key, parameter in signature.parameters.items()
+        if key not in arguments and parameter.default is parameter.empty and parameter.kind not in variadic
+    ]
+    if strange or missing:
+        what = f"unknown {strange}" if strange else f"missing {missing}"
+        raise ValueError(f"names recipe {name!r}, which does not take the stored arguments: {what}")
+    bound = inspect.BoundArguments(signature, {key: arguments[key] for key in signature.parameters if key in arguments})
+    bound.apply_defaults()
+    return bound
 
 
 def _find(name: str, recipes: Iterable[Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
     for candidate in recipes:
         if _name(candidate) == name:
             return candidate
-    module, _, function = name.rpartition(".")
-    if module.startswith("pyrogen."):
-        try:
-            found = getattr(importlib.import_module(module), function, None)
-        except ImportError:
-            found = None
-        if getattr(found, "is_recipe", False):
-            return found
+    if (found := known_recipe(name)) is not None:
+        return found
     raise ValueError(f"names {name!r}, which is not a recipe of pyrogen's; pass the function to `load(recipes=[...])`")
+
+
+def is_function(value: Any) -> bool:
+    """Whether a file could name it."""
+    return callable(value) and hasattr(value, "__qualname__")
 
 
 def _name(build: Callable) -> str:
     return f"{build.__module__}.{build.__qualname__}"
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
-    return isinstance(value, _PLAIN)
+def _few(entries: list[str]) -> str:
+    more = len(entries) - _SHOWN
+    return ", ".join(entries[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _encode(value: Any) -> Any:
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(entry) for entry in value]}
-    if isinstance(value, list):
-        return [_encode(entry) for entry in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _encode(entry) for key, entry in value.items()}}
-    if isinstance(value, dict):
-        return {"pairs": [[_encode(key), _encode(entry)] for key, entry in value.items()]}
-    if isinstance(value, nn.Module) and (description := describe(value)):
-        return {"recipe": description}
-    raise TypeError(f"{type(value).__name__} has no place in a checkpoint")
+def _encoded(arguments: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """Arguments as JSON values, or which of them is none."""
+    encode, encoded = _Encode(), {}
+    for name, value in arguments.items():
+        try:
+            encoded[name] = encode(value)
+        except TypeError as error:
+            return None, f"`{name}` holds {error}"
+    return encoded, ""
+
+
+class _Encode:
+    """Values as JSON values; what two of them share would come back as two, and is refused."""
+
+    def __init__(self) -> None:
+        self.tensors: set[int] = set()
+
+    def __call__(self, value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
+        if isinstance(value, float):  # numpy's
+            return float(value)
+        if type(value) is tuple:
+            return {"tuple": [*map(self, value)]}
+        if type(value) is list:
+            return [*map(self, value)]
+        if type(value) is dict and all(isinstance(key, str) for key in value):
+            return {"dict": {key: self(entry) for key, entry in value.items()}}
+        if type(value) is dict:
+            return {"pairs": [[self(key), self(entry)] for key, entry in value.items()]}
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        raise TypeError(f"a {type(value).__name__}")
+
+    def _module(self, value: nn.Module) -> dict[str, Any]:
+        if why := obstacle(value):
+            raise TypeError(f"a {type(value).__name__} that {why}")
+        own = {id(part) for part in (*value.modules(), *value.parameters(), *value.buffers())}
+        if own & self.tensors:
+            raise TypeError(f"a {type(value).__name__} that shares parts with another argument")
+        self.tensors |= own
+        return {"recipe": {"name": value.recipe.name, "arguments": value.recipe.arguments}}
 
 
 def _decode(value: Any, recipes: Iterable[Callable[..., nn.Module]]) -> Any:

@@ -98,12 +98,15 @@ def fit(
     processes = OneProcess() if fabric is None else FabricProcesses(fabric)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    saved = _saved(checkpoint, processes) if checkpoint else None
-    order = processes.gather(_order_seed(seed, saved))[0]
-    if isinstance(validation, float):
-        data, validation = split(data, validation, order)
-    share = {"rank": processes.rank, "world": processes.world}
-    with seeded(seed), ExitStack() as stack:
+    with ExitStack() as stack:
+        if checkpoint and processes.rank == 0:
+            stack.enter_context(checkpoint.reserved())
+        saved = _saved(checkpoint, processes) if checkpoint else None
+        order = processes.gather(_order_seed(seed, saved))[0]
+        if isinstance(validation, float):
+            data, validation = split(data, validation, order)
+        share = {"rank": processes.rank, "world": processes.world}
+        stack.enter_context(seeded(seed))
         run = Run(
             turns,
             batches(data, batch_size, seed=order, **share),

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -17,7 +18,10 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.core import archive
-from pyrogen.core.recipe import describe, recipe, structure_of
+from pyrogen.core.allowance import Allowance
+from pyrogen.core.known_recipes import KNOWN, known_recipe
+from pyrogen.core.recipe import describe, recipe
+from pyrogen.core.structure import structure_of
 
 
 @recipe
@@ -44,7 +48,21 @@ def linear(size):
     return nn.Linear(size, size)
 
 
-RECIPES = [stack, double, linear]
+@recipe
+def pile(*sizes, bias=True, **options):
+    """A recipe with as many arguments as one likes."""
+    module = nn.ModuleList(nn.Linear(size, options.get("outputs", 1), bias=bias) for size in sizes)
+    module.options = options
+    return module
+
+
+@recipe
+def placed(size, /, outputs, *, bias=True):
+    """A recipe whose first argument has no name."""
+    return nn.Linear(size, outputs, bias=bias)
+
+
+RECIPES = [stack, double, linear, pile, placed]
 
 
 @pytest.fixture
@@ -162,6 +180,67 @@ def test_a_trained_module_keeps_its_recipe(flow, path):
     assert same(weights(pg.load(path)), weights(flow))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pile(2, 3),
+        lambda: pile(),
+        lambda: pile(2, 3, bias=False, outputs=4, sizes=2, name="pile"),
+        lambda: pile(4, options={"options": 1}),
+        lambda: placed(2, 3),
+    ],
+)
+def test_arguments_without_a_name_and_options_come_back(make, path):
+    module = make()
+    pg.save(module, path)
+    loaded = pg.load(path, recipes=RECIPES)
+    assert same(weights(loaded), weights(module))
+    assert structure_of(loaded) == structure_of(module)
+
+
+def test_what_a_recipe_does_to_its_arguments_stays_out_of_the_file(path):
+    @recipe
+    def emptying(sizes):
+        return nn.Linear(sizes.pop(), sizes.pop())
+
+    pg.save(emptying([2, 3]), path)
+    assert pg.load(path, recipes=[emptying]).in_features == 3
+
+
+def test_modes_of_parts_and_frozen_parameters_come_back(path):
+    def summary(module):
+        return (
+            {name: part.training for name, part in module.named_modules()},
+            {name: parameter.requires_grad for name, parameter in module.named_parameters()},
+        )
+
+    module = pg.latent.vae((2,), latent_shape=(2,), hidden=(8,))
+    module.likelihood.requires_grad_(False).eval()
+    pg.save(module, path)
+    assert summary(pg.load(path)) == summary(module)
+    into = pg.latent.vae((2,), latent_shape=(2,), hidden=(8,))
+    assert summary(pg.load(path, into=into)) == summary(module)
+
+
+def test_loading_leaves_the_generators_alone(path):
+    pg.save(pg.flows.affine_coupling((2,), hidden=(4,)), path)
+    state = torch.get_rng_state()
+    pg.load(path)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_files_of_before_load(path):
+    """Those without structure, modes of parts and frozen parameters."""
+    module = linear(2).eval()
+    document = {"recipe": describe(module), "type": "Linear", "ties": {}, "training": False}
+    archive.write(path, "module", document, dict(module.state_dict()))
+    loaded = pg.load(path, recipes=RECIPES)
+    assert same(weights(loaded), weights(module))
+    assert not loaded.training
+    archive.write(path, "module", {**document, "recipe": None}, dict(module.state_dict()))
+    refused(path, "names no recipe: its Linear was put together by hand or edited")
+
+
 # Modules edited after their recipe ----------------------------------------------------------------------------------
 
 
@@ -191,11 +270,103 @@ def test_an_edit_after_the_recipe_is_noticed(edit, path):
     edit(module)
     assert describe(module) is None
     pg.save(module, path)
-    with pytest.raises(ValueError, match="names no recipe: its Sequential was put together by hand or edited"):
+    with pytest.raises(ValueError, match="names no recipe: its Sequential was edited after its recipe: `"):
         pg.load(path, recipes=RECIPES)
     into = stack(2, hidden=(4, 4))
     edit(into)
     assert same(weights(pg.load(path, into=into)), weights(module))
+
+
+def _sampler(module):
+    module.sampler = copy.deepcopy(module.sampler)  # the default one is shared
+    module.sampler.grid.steps = 3
+
+
+def _dataclass_field(module):
+    module.denoiser.parameterisation = pg.diffusion.Preconditioned(data_scale=5.0)
+
+
+def _closure(module):
+    module.denoiser.forward = (lambda scale: lambda *inputs: scale)(2.0)
+
+
+def _hook(module):
+    module.register_forward_hook(lambda *_: None)
+
+
+def _unstored_buffer(module):
+    buffer = next(b for name, b in module.named_buffers() if name not in module.state_dict())
+    module.register_buffer("mask", torch.arange(len(buffer)), persistent=False)
+
+
+def _unstored_values(module):
+    module.table = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    "edit", [_sampler, _dataclass_field, _closure, _hook, _unstored_buffer, _unstored_values], ids=lambda e: e.__name__
+)
+def test_an_edit_of_what_an_attribute_holds_is_noticed(edit, path):
+    module = pg.diffusion.mlp((2,), width=8, depth=1)
+    edit(module)
+    pg.save(module, path)
+    refused(path, "names no recipe: its Diffusion was edited after its recipe: `.*build the module .*`into=`")
+
+
+def test_an_edit_says_what_differs(path):
+    module = pg.diffusion.mlp((2,), width=8, depth=1)
+    _sampler(module)
+    pg.save(module, path)
+    refused(path, "`sampler.grid.steps` is 3, not 20")
+
+
+def test_use_is_no_edit(path):
+    module = pg.diffusion.mlp((2,), width=8, depth=1)
+    pg.fit(module, torch.randn(40, 2), steps=2)
+    module().sample((3,))
+    pg.save(copy.deepcopy(module).double(), path)
+    assert pg.load(path).recipe == module.recipe
+
+
+def test_a_recipe_that_builds_something_else_by_now_is_noticed(path):
+    def version(build):
+        build.__qualname__ = "same_name"
+        return recipe(build)
+
+    def chain(*layers, scale=1.0):
+        module = nn.Sequential(*layers)
+        module.scale = scale
+        return module
+
+    first = version(lambda size: chain(nn.Linear(size, size), nn.ReLU()))
+    pg.save(first(2), path)
+    assert pg.load(path, recipes=[first])
+    for other, what in (
+        (lambda size: chain(nn.Linear(size, size), nn.Tanh()), "`1` is torch.Tanh, not torch.ReLU"),
+        (lambda size: chain(nn.Linear(size, size), nn.ReLU(), scale=2.0), "`scale` is 2.0, not 1.0"),
+    ):
+        refused(path, f"recipe that now builds something else: {what}.*`into=`", recipes=[version(other)])
+        pg.load(path, into=version(other)(2))
+
+
+def test_a_recipe_that_draws_its_structure_is_noticed(path):
+    @recipe
+    def drawn(size):
+        module = nn.Linear(size, size)
+        module.order = torch.randperm(size).tolist()
+        return module
+
+    pg.save(drawn(50), path)
+    refused(path, "`order.*now builds something else|now builds something else: `order", recipes=[drawn])
+
+
+def test_arguments_that_share_parts_load_into(path):
+    part = linear(2)
+    module = double(part, part)
+    pg.save(module, path)
+    refused(path, "`second` holds a Linear that shares parts with another argument", recipes=RECIPES)
+    part = linear(2)
+    assert same(weights(pg.load(path, into=double(part, part))), weights(module))
 
 
 def test_a_layer_of_the_same_shape_in_place_of_another_is_no_edit(path):
@@ -219,16 +390,17 @@ def test_another_family_is_an_edit():
 def test_the_structure_is_the_same_in_every_process(flow):
     code = """
 import pyrogen as pg
-print(pg.flows.spline_coupling((3,), (2,), layers=2, hidden=(8,)).recipe.structure)
+import json
+print(json.dumps(pg.flows.spline_coupling((3,), (2,), layers=2, hidden=(8,)).recipe.structure))
 """
     seeds = ({**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2"))
     runs = [subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True) for env in seeds]
-    assert {run.stdout.strip() for run in runs} == {flow.recipe.structure}
+    assert [json.loads(run.stdout) for run in runs] == [flow.recipe.structure] * 2
 
 
 def test_an_argument_without_a_place_in_a_file_loads_into(path):
     module = double(nn.Linear(2, 2), linear(2))
-    assert module.recipe is None
+    assert module.recipe.arguments is None
     pg.save(module, path)
     with pytest.raises(ValueError, match="names no recipe"):
         pg.load(path, recipes=RECIPES)
@@ -254,7 +426,7 @@ def refused(path, match, error=ValueError, **arguments):
 def test_missing_files_and_folders_are_named(tmp_path, path):
     refused(path, "there is no file", FileNotFoundError)
     refused(tmp_path, "there is no file .*, but a folder", FileNotFoundError)
-    with pytest.raises(FileNotFoundError, match="there is no folder .*missing.* to save in"):
+    with pytest.raises(FileNotFoundError, match="`path` must be in a folder that exists, got .*missing"):
         pg.save(linear(2), tmp_path / "missing" / "model")
 
 
@@ -350,6 +522,120 @@ def test_a_module_that_does_not_fit_is_left_as_it_was(path):
     assert same(weights(into), before)
 
 
+def test_other_kinds_of_numbers_are_named(path):
+    pg.save(linear(2).double(), path)
+    assert pg.load(path, into=nn.Linear(2, 2)).weight.dtype == torch.float64
+    whole = nn.Module()
+    whole.register_buffer("count", torch.zeros(2, dtype=torch.int64))
+    pg.save(whole, path)
+    into = nn.Module()
+    into.register_buffer("count", torch.zeros(2))
+    refused(path, "'count' must hold torch.float32 or another precision of it, got torch.int64", into=into)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda path: pg.save({"a": 1}, path), TypeError, "`module` must be an nn.Module, got dict"),
+        (lambda path: pg.save(linear(2), 3), TypeError, "`path` must be a path, got int"),
+        (lambda path: pg.save(linear(2), ""), ValueError, "`path` must name a file, got ''"),
+        (lambda path: pg.save(linear(2), path.parent), IsADirectoryError, "`path` must be a file, got the folder"),
+        (lambda path: pg.save(nn.LazyLinear(2), path), ValueError, "`module` cannot be saved.*before the first call"),
+        (lambda path: pg.save(Extra(), path), ValueError, "`module` cannot be saved.*'_extra_state' is no tensor"),
+        (lambda path: pg.load(path, into=3), TypeError, "`into` must be an nn.Module, got int"),
+        (lambda path: pg.load(path, recipes=[3]), TypeError, "`recipes` must be a sequence of functions"),
+        (lambda path: pg.load(path, recipes=linear), TypeError, "`recipes` must be a sequence of functions"),
+        (lambda path: pg.load(path, device="gpu"), ValueError, "`device` must be a torch device, got 'gpu'"),
+        (lambda path: pg.load(None), TypeError, "`path` must be a path, got NoneType"),
+    ],
+)
+def test_bad_arguments_are_named(call, error, message, path):
+    pg.save(nn.Linear(2, 2), path)
+    with pytest.raises(error, match=message):
+        call(path)
+
+
+class Extra(nn.Module):
+    def get_extra_state(self):
+        return "extra"
+
+
+# Files that ask for much ---------------------------------------------------------------------------------------------
+
+
+def forged(path, name, **arguments):
+    recipe = {"name": name, "arguments": {"event_shape": {"tuple": [2]}, **arguments}}
+    archive.write(path, "module", {"recipe": recipe, "type": "", "ties": {}, "training": True}, {})
+
+
+FLOW = "pyrogen.flows.recipes.affine_coupling"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (FLOW, {"hidden": {"tuple": [10**6, 10**6]}}),
+        (FLOW, {"hidden": {"tuple": [17000, 17000]}, "layers": 1}),
+        (FLOW, {"layers": 10**9}),
+        (FLOW, {"event_shape": {"tuple": [10**9]}}),
+        (FLOW, {"event_shape": {"tuple": [10**6, 10**6]}}),
+        (FLOW, {"event_shape": {"tuple": [2**22]}}),
+        (FLOW, {"context_shape": {"dict": {"a": {"tuple": [10**9]}}}}),
+        (FLOW, {"base": {"recipe": {"name": FLOW, "arguments": {"event_shape": {"tuple": [10**9]}}}}}),
+        (FLOW, {"classes": 10**12}),
+        ("pyrogen.flows.recipes.spline_autoregressive", {"event_shape": {"tuple": [10**5]}}),
+        ("pyrogen.autoregressive.recipes.transformer", {"symbols": 10**12}),
+        ("pyrogen.diffusion.recipes.mlp", {"width": 10**6}),
+        ("pyrogen.latent.recipes.vae", {"latent_shape": {"tuple": [10**12]}}),
+    ],
+)
+def test_a_file_that_asks_for_far_more_than_it_holds_is_refused(name, arguments, path):
+    forged(path, name, **arguments)
+    began = time.monotonic()
+    refused(path, "asks for far more than its tensors hold")
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("hidden", [{"tuple": [-1]}, {"tuple": ["8"]}, 3, None, {"dict": {}}])
+def test_arguments_that_the_recipe_refuses_are_named(hidden, path):
+    forged(path, FLOW, hidden=hidden)
+    refused(path, "names recipe .*affine_coupling', which refuses the stored arguments")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[", "", "nothing", '{"recipe": NaN'])
+def test_a_document_that_is_none_is_named(text, path, monkeypatch):
+    monkeypatch.setattr(json, "dumps", lambda document: text)
+    archive.write(path, "module", {}, {})
+    refused(path, "holds a document that makes no sense")
+
+
+def test_deeply_nested_recipes_are_named(path):
+    description = {"name": FLOW, "arguments": {}}
+    for _ in range(300):
+        description = {"name": FLOW, "arguments": {"base": {"recipe": description}}}
+    archive.write(path, "module", {"recipe": description, "type": "", "ties": {}, "training": True}, {})
+    refused(path, "names recipe|makes no sense")
+
+
+def test_the_allowance_sees_what_is_made_before_it_is_made():
+    makers = [
+        lambda: torch.zeros(10**6, 10**6),
+        lambda: torch.arange(1e12),
+        lambda: torch.eye(10**6),
+        lambda: torch.ones(10**6)[:, None] >= torch.ones(10**6),
+        lambda: torch.randperm(10**12, generator=torch.Generator()),
+        lambda: torch.ones(1).repeat(10**12),
+        lambda: nn.Linear(10**6, 10**6),
+        lambda: [torch.zeros(2) for _ in range(10**9)],
+    ]
+    for make in makers:
+        with pytest.raises(ValueError, match="asks for far more"), Allowance(10**9, 1000):
+            make()
+    with Allowance(10**9, 1000):
+        made = nn.Linear(100, 100)
+    assert made.weight.std() > 0
+
+
 # No file runs code --------------------------------------------------------------------------------------------------
 
 EVIL = [
@@ -384,6 +670,28 @@ def test_a_free_name_is_refused_and_nothing_foreign_is_imported(name, path):
     before = set(sys.modules)
     refused(path, "which is not a recipe of pyrogen's; pass the function to")
     assert all(module.startswith("pyrogen") for module in set(sys.modules) - before)
+
+
+@pytest.mark.parametrize("name", ["pyrogen.analysis.style.evil", "pyrogen.flows.recipes.Design", "pyrogen.flows.flow"])
+def test_no_name_reaches_the_import_system(name, path, monkeypatch):
+    archive.write(path, "module", {"recipe": {"name": name, "arguments": {}}, "type": "", "ties": {}}, {})
+    seen = []
+    monkeypatch.setattr("builtins.__import__", lambda *args, **_: seen.append(args[0]) or _import(*args, **_))
+    refused(path, "which is not a recipe of pyrogen's")
+    assert not [module for module in seen if "evil" in module or module.startswith("pyrogen.")]
+
+
+_import = __import__
+
+
+def test_the_table_holds_every_recipe_of_pyrogens():
+    modules = [module for name, module in sys.modules.items() if name.startswith("pyrogen.")]
+    found = {value for module in modules for value in vars(module).values() if getattr(value, "is_recipe", False)}
+    found = {value for value in found if value.__module__.startswith("pyrogen.")}
+    assert len(found) > 30
+    assert {f"{value.__module__}.{value.__qualname__}" for value in found} <= set(KNOWN)
+    assert all(getattr(known_recipe(name), "is_recipe", False) for name in KNOWN)
+    assert all(known_recipe(f"{value.__module__}.{value.__qualname__}") is value for value in found)
 
 
 def test_a_free_name_in_a_nested_recipe_is_refused(path):

@@ -1,12 +1,17 @@
 """Resuming: the same numbers as without the break, and who may not resume."""
 
 import copy
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from core_programs import Game, Gaussian, pair, same, weights
@@ -18,12 +23,18 @@ import pyrogen as pg
 from pyrogen.core import archive
 from pyrogen.core.resume import Checkpoint, flatten, unflatten
 
+Named = namedtuple("Named", ["field"])
+
+
+class Own(dict):
+    """A dict of a kind of its own."""
+
 
 class Broken(Exception):
     """The power went out."""
 
 
-class Counter:
+class Adder:
     """A callback with a state."""
 
     def __init__(self):
@@ -102,7 +113,7 @@ def record(result):
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name, seed, tmp_path):
     module, run = SCENARIOS[name]()
     torch.manual_seed(3)
-    whole_counter = Counter()
+    whole_counter = Adder()
     expected = record(run(seed=seed, callbacks=[whole_counter, breaking_at(-1)]))
     wanted = weights(module)
 
@@ -111,7 +122,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name, seed, tmp_
     while True:
         module, run = SCENARIOS[name]()
         torch.manual_seed(noise)
-        counter, noise = Counter(), noise + 1
+        counter, noise = Adder(), noise + 1
         callbacks = [counter, breaking_at(next(breaks, -1))]
         try:
             result = record(run(seed=seed, checkpoint=checkpoint(), callbacks=callbacks))
@@ -217,7 +228,7 @@ def test_other_turns_are_refused_by_name(tmp_path):
 
 def test_a_missing_folder_is_named_before_any_training(tmp_path):
     seen = []
-    with pytest.raises(FileNotFoundError, match="there is no folder .*missing.* for the checkpoint"):
+    with pytest.raises(FileNotFoundError, match="`checkpoint` must be in a folder that exists, got .*missing"):
         elbo(steps=3)[1](checkpoint=tmp_path / "missing" / "run", callbacks=[seen.append])
     assert not seen
 
@@ -236,26 +247,102 @@ def test_a_file_that_is_not_right_is_named(tmp_path):
 
 
 def test_bad_intervals_are_named(tmp_path):
-    with pytest.raises(ValueError, match="`every` must be a number of seconds, got -1"):
-        Checkpoint(tmp_path / "run", every=-1)
+    for every in (-1, float("nan"), float("inf"), "60"):
+        with pytest.raises((ValueError, TypeError), match="`every` must"):
+            Checkpoint(tmp_path / "run", every=every)
+    with pytest.raises(TypeError, match="`path` must be a path, got int"):
+        Checkpoint(3)
 
 
 def test_saves_happen_at_intervals_and_at_the_end(tmp_path, monkeypatch):
-    saves = []
-    monkeypatch.setattr(Checkpoint, "save", lambda self, state: saves.append(state["step"]))
+    saves, save = [], Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state: (saves.append(state["step"]), save(self, state)))
     elbo(steps=4)[1](checkpoint=Checkpoint(tmp_path / "run", every=0))
     assert saves == [1, 2, 3, 4, 4]
     saves.clear()
-    elbo(steps=4)[1](checkpoint=tmp_path / "run")
-    assert saves == [4]
+    elbo(steps=4)[1](checkpoint=tmp_path / "other")
+    assert saves == [1, 4]  # the first shows early what cannot be saved
 
 
-def test_what_killed_writers_left_is_swept(tmp_path):
-    path, other = tmp_path / "run", tmp_path / ".other.abc.partial"
-    other.touch()
-    (tmp_path / ".run.abc.partial").touch()
+def test_what_killed_writers_left_is_overwritten_and_nothing_else_is_touched(tmp_path):
+    others = [".other.partial", ".run.abc.partial"]
+    for name in (*others, ".run.partial", ".run.lock"):
+        (tmp_path / name).write_text("left")
+    elbo(steps=2)[1](checkpoint=tmp_path / "run")
+    assert sorted(os.listdir(tmp_path)) == [*others, "run"]
+
+
+# One writer at a time -----------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_on_one_file_is_refused_and_the_first_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyrogen.core.lock._PATIENCE", 0.0)
+
+    def second(progress):
+        with pytest.raises(ValueError, match="`checkpoint` must be a file that no other run is writing"):
+            elbo(steps=2)[1](checkpoint=tmp_path / "run")
+
+    module, run = elbo(steps=3, seed=1)
+    run(checkpoint=tmp_path / "run", callbacks=[second])
+    assert Checkpoint(tmp_path / "run").load()["step"] == 3
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_another_process_is_refused_until_the_first_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyrogen.core.lock._PATIENCE", 0.0)
+    path = tmp_path / "run"
+    code = f"""
+import time
+from pathlib import Path
+from pyrogen.core.lock import locked
+with locked(Path({str(path)!r})):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "locked\n"
+    with pytest.raises(ValueError, match="`checkpoint` must be a file that no other run is writing"):
+        elbo(steps=2)[1](checkpoint=path)
+    other.kill()
+    other.wait()
+    other.stdout.close()
     elbo(steps=2)[1](checkpoint=path)
-    assert sorted(os.listdir(tmp_path)) == [other.name, "run"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_reader_does_not_disturb_a_run(tmp_path):
+    path, done = tmp_path / "run", threading.Event()
+
+    def read():
+        while not done.is_set():
+            Checkpoint(path).load()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        elbo(steps=15)[1](checkpoint=Checkpoint(path, every=0))
+    finally:
+        done.set()
+        reader.join()
+
+
+def test_a_folder_in_place_of_the_file_is_named_before_any_training(tmp_path):
+    (tmp_path / "run").mkdir()
+    seen = []
+    with pytest.raises(IsADirectoryError, match="`checkpoint` must be a file, got the folder"):
+        elbo(steps=3)[1](checkpoint=tmp_path / "run", callbacks=[seen.append])
+    assert not seen
+
+
+def test_a_folder_that_cannot_be_written_in_is_named_before_any_training(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    seen = []
+    monkeypatch.setattr("pyrogen.core.lock.os.open", refuse)
+    with pytest.raises(PermissionError, match="`checkpoint` cannot be written"):
+        elbo(steps=3)[1](checkpoint=tmp_path / "run", callbacks=[seen.append])
+    assert not seen
 
 
 # Ctrl-C -------------------------------------------------------------------------------------------------------------
@@ -327,6 +414,20 @@ def test_states_come_back_as_they_were(tmp_path):
 def test_states_of_other_kinds_are_named():
     with pytest.raises(ValueError, match="holds numbers, strings, tensors and nests of them, got Linear"):
         flatten({"callback": nn.Linear(1, 1)}, {})
+
+
+def test_keys_and_counters_come_back_as_they_were():
+    state = {("best", 1): 2.0, 3: Counter([2, 2, 5]), None: OrderedDict(b=1, a=2), 1.5: [(), {}]}
+    tensors = {}
+    back = unflatten(json.loads(json.dumps(flatten(state, tensors))), tensors)
+    assert back == state
+    assert [type(value) for value in back.values()] == [type(value) for value in state.values()]
+
+
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", 1j, np.int64(3), np.zeros(2), Named(1), Own(), defaultdict(int)])
+def test_what_would_come_back_as_something_else_is_named(value):
+    with pytest.raises(ValueError, match=rf"got {type(value).__name__} in the state\['a'\]\[1\]"):
+        flatten({"a": [0, value]}, {})
 
 
 def test_a_history_of_a_million_steps_fits(tmp_path):
