@@ -75,9 +75,7 @@ def check_place(path: Path, name: str = "path") -> None:
         IsADirectoryError: the path is a folder itself.
     """
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"`{name}` must be in a folder that exists: there is no folder {str(path.parent)!r} to save in"
-        )
+        raise FileNotFoundError(f"`{name}` must be in a folder that exists, got {str(path.parent)!r}, which does not")
     if path.is_dir():
         raise IsADirectoryError(f"`{name}` must be a file, got the folder {str(path)!r}")
 
