@@ -62,6 +62,18 @@ class GaussianMixtureDenoiser(Denoiser):
         self.register_buffer("rotation", rotation)  # (D, K D): axes of all components side by side; None: coordinates
         self.register_buffer("centre", mean if rotation is None else _rotate(mean, rotation))  # (K, D), along the axes
 
+    @property
+    def data_scale(self) -> Tensor:
+        """The standard deviation of every element of the mixture, ``event_shape``."""
+        size = self.mean.shape[-1]
+        within = self.variance
+        if self.rotation is not None:
+            axes = self.rotation.view(size, *self.mean.shape)  # (D, K, D): element, component, axis
+            within = torch.einsum("dkj,kj->kd", axes.square(), self.variance)
+        weight = self.log_weight.softmax(-1)
+        centre = weight @ self.mean
+        return (weight @ (within + (self.mean - centre).square())).sqrt().reshape(self.event_shape)
+
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         return self._data(x, self._posterior(x, t))
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.numerics.schedules import Schedule, check_schedule
 
@@ -59,6 +60,11 @@ class Denoiser(nn.Module):
         self.context_shape = as_context_shape(context_shape)
         check_schedule(schedule)
         self.schedule = schedule
+
+    @property
+    def data_scale(self) -> Tensor | float:
+        """The standard deviation of the data, in data units, as far as the denoiser knows it; 1 where it does not."""
+        return 1.0
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         """The posterior mean of the datum.
@@ -107,7 +113,12 @@ class Parameterisation:
     """What the output of a network means.
 
     Subclasses are immutable and define :meth:`coefficients`.
+
+    Attributes:
+        data_scale: The standard deviation of the data, in data units, that it reckons with.
     """
+
+    data_scale: float = 1.0
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r""":math:`(c_\text{skip}, c_\text{out}, c_\text{in})`, each of the shape of ``t``.
@@ -175,9 +186,7 @@ class Preconditioned(Parameterisation):
     """
 
     def __init__(self, *, data_scale: float = 1.0) -> None:
-        if not data_scale > 0:
-            raise ValueError(f"`data_scale` must be positive, got {data_scale}")
-        self.data_scale = data_scale
+        self.data_scale = positive(data_scale, "data_scale")
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         alpha, sigma = schedule(t)
@@ -213,6 +222,10 @@ class NetworkDenoiser(Denoiser):
             )
         self.network = network
         self.parameterisation = parameterisation
+
+    @property
+    def data_scale(self) -> float:
+        return self.parameterisation.data_scale
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         t = self.times(x, t)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.shapes import Context, ContextShape, Shape
-from pyrogen.networks.context import as_rows
+from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.networks.context import as_rows, checked
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Data, NetworkDenoiser, Noise, Velocity
@@ -41,7 +41,9 @@ def from_diffusers(
             for "no class".
 
     Raises:
-        ValueError: the scheduler has other noise levels or predictions than these, or ``context_shape`` is missing.
+        ValueError: the scheduler has other noise levels or predictions than these, or predicts noise where no signal is
+            left; ``context_shape`` is missing or not what the network takes; ``event_shape`` does not fit it; ``null``
+            (or, when called, a label) is out of range.
 
     Example:
         >>> from diffusers import DDPMScheduler, UNet2DModel  # doctest: +SKIP
@@ -55,8 +57,14 @@ def from_diffusers(
             f"{sorted(_PREDICTIONS)}, got {type(scheduler).__name__} with {prediction!r}"
         )
     schedule = DiscreteVP(levels)
+    if prediction == "epsilon" and len(schedule.levels) < schedule.steps:
+        raise ValueError(
+            "`scheduler` must predict 'v_prediction' or 'sample' where its last `alphas_cumprod` is zero: noise alone "
+            "says nothing of the datum, got 'epsilon'"
+        )
     context_shape = _context_shape(model.config, context_shape)
-    event_shape = _event_shape(model.config) if event_shape is None else tuple(event_shape)
+    event_shape = _event_shape(model.config) if event_shape is None else as_shape(event_shape, "event_shape")
+    _check_sizes(model.config, event_shape)
     network = DiffusersNetwork(model, schedule, event_shape, context_shape, null)
     shapes = {"event_shape": event_shape, "context_shape": context_shape}
     return NetworkDenoiser(network, schedule, _PREDICTIONS[prediction](), **shapes)
@@ -68,13 +76,16 @@ class DiscreteVP(Schedule):
     Args:
         alphas_cumprod: :math:`\alpha^2` at the times of training, from little noise to much, ``(steps,)``. A last one
             of zero (no signal at all) is left out.
+
+    Raises:
+        ValueError: they are not at least two numbers that fall strictly within [0, 1).
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         super().__init__()
-        levels = alphas_cumprod.detach().double()
+        levels = _levels(alphas_cumprod)
+        self.steps = len(levels)
         levels = levels[levels > 1e-9]
-        self.steps = len(alphas_cumprod)
         self.register_buffer("levels", torch.logit(levels))
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,6 +122,23 @@ class DiscreteVP(Schedule):
         return left.long(), position - left
 
 
+def _levels(alphas_cumprod: Tensor) -> Tensor:
+    levels = torch.as_tensor(alphas_cumprod).detach().double()
+    if levels.dim() != 1 or len(levels) < 2:
+        raise ValueError(f"`alphas_cumprod` must have shape (steps,), at least 2, got {tuple(levels.shape)}")
+    within = (levels >= 0) & (levels < 1)
+    if not within.all():
+        at = int((~within).nonzero()[0])
+        raise ValueError(f"`alphas_cumprod` must lie in [0, 1), got {levels[at]:g} at step {at}")
+    if not (levels.diff() < 0).all():
+        at = int((levels.diff() >= 0).nonzero()[0])
+        raise ValueError(
+            f"`alphas_cumprod` must fall, from little noise to much, got {levels[at]:g} and then {levels[at + 1]:g} "
+            f"at step {at + 1}"
+        )
+    return levels
+
+
 class DiffusersNetwork(nn.Module):
     """A network of diffusers, called as ours are: ``network(x, level, context)``.
 
@@ -134,6 +162,9 @@ class DiffusersNetwork(nn.Module):
         self.model = model
         self.schedule = schedule
         self.event_shape, self.context_shape = event_shape, context_shape
+        self.classes: int | None = getattr(model.config, "num_class_embeds", None) if context_shape == () else None
+        if null is not None and self.classes:
+            checked(null, self.classes, "null")
         self.register_buffer("null", null, persistent=False)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
@@ -149,7 +180,9 @@ class DiffusersNetwork(nn.Module):
     def _named(self, context: Context) -> dict[str, Tensor]:
         if context is None:
             return {}
-        return {"encoder_hidden_states": context} if self.context_shape else {"class_labels": context}
+        if self.context_shape:
+            return {"encoder_hidden_states": context}
+        return {"class_labels": checked(context, self.classes) if self.classes else context}
 
 
 def _event_shape(config: Any) -> Shape:
@@ -161,8 +194,28 @@ def _event_shape(config: Any) -> Shape:
 
 def _context_shape(config: Any, context_shape: ContextShape) -> ContextShape:
     attends = getattr(config, "encoder_hid_dim", None) or getattr(config, "cross_attention_dim", None)
-    if attends and context_shape is None:
-        raise ValueError(f"`context_shape` must be (length, {attends}) for a network with cross-attention, got None")
-    if not attends and (getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None)):
-        return ()
-    return context_shape
+    if attends:
+        shape = as_context_shape(context_shape)
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] != attends:
+            raise ValueError(
+                f"`context_shape` must be (length, {attends}) for a network with cross-attention, got {context_shape}"
+            )
+        return shape
+    labelled = getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None)
+    expected = () if labelled else None
+    if context_shape not in (None, expected):
+        kind = "with class labels" if labelled else "without labels and cross-attention"
+        raise ValueError(f"`context_shape` must be {expected} for a network {kind}, got {context_shape}")
+    return expected
+
+
+def _check_sizes(config: Any, event_shape: Shape) -> None:
+    """Refuses events that are no images, or have other channels than the network takes and gives."""
+    takes, gives = config.in_channels, getattr(config, "out_channels", None) or config.in_channels
+    if len(event_shape) != 3 or event_shape[0] != takes:
+        raise ValueError(f"`event_shape` must be (channels, height, width) with {takes} channels, got {event_shape}")
+    if gives not in (takes, 2 * takes):  # twice as many with learned variances
+        raise ValueError(f"`model` must give as many channels as it takes, {takes} (or twice as many), got {gives}")
+    halvings = 2 ** (len(getattr(config, "block_out_channels", (1,))) - 1)
+    if any(side % halvings for side in event_shape[1:]):
+        raise ValueError(f"`event_shape` must have sides divisible by {halvings} for this network, got {event_shape}")

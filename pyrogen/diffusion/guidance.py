@@ -31,6 +31,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import number
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape
 
 from .denoiser import Denoiser
@@ -68,7 +69,11 @@ class Guided(Denoiser):
         if rescaling and math.prod(self.event_shape) < 2:
             raise ValueError(f"`rescaling` needs events of at least two numbers, got event_shape {self.event_shape}")
         self.denoiser = denoiser
-        self.weight, self.interval, self.rescaling = weight, (low, high), rescaling
+        self.weight, self.interval, self.rescaling = number(weight, "weight"), (low, high), rescaling
+
+    @property
+    def data_scale(self) -> Tensor | float:
+        return self.denoiser.data_scale
 
     def weak(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
         """The weaker denoiser's answer, of the shape of ``x``."""
@@ -93,7 +98,11 @@ class Guided(Denoiser):
 
     def _rescaled(self, guided: Tensor, strong: Tensor) -> Tensor:
         event = tuple(range(-len(self.event_shape), 0))
-        ratio = strong.std(event, keepdim=True) / guided.std(event, keepdim=True)
+        wanted, found = _deviation(strong, event), _deviation(guided, event)
+        # A datum of one colour has no deviation but that of rounding, and nothing to rescale.
+        rounding = 8 * torch.finfo(guided.dtype).eps * guided.detach().abs().amax(event, keepdim=True)
+        flat = found <= rounding
+        ratio = torch.where(flat, 1.0, wanted / torch.where(flat, 1.0, found))
         return guided * (self.rescaling * ratio + (1 - self.rescaling))
 
 
@@ -183,7 +192,11 @@ class ClassifierGuidance(Denoiser):
         super().__init__(denoiser.event_shape, denoiser.schedule, context_shape=context_shape)
         if denoiser.context_shape is not None:
             raise ValueError(f"`denoiser` must have no context, got context_shape {denoiser.context_shape}")
-        self.denoiser, self.log_likelihood, self.weight = denoiser, log_likelihood, weight
+        self.denoiser, self.log_likelihood, self.weight = denoiser, log_likelihood, number(weight, "weight")
+
+    @property
+    def data_scale(self) -> Tensor | float:
+        return self.denoiser.data_scale
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         context_batch_shape(context, self.context_shape)
@@ -191,6 +204,13 @@ class ClassifierGuidance(Denoiser):
         alpha, sigma = self.scales(x, t)
         slope = torch.func.grad(lambda value: self.log_likelihood(value, t, context).sum())(x)
         return self.denoiser(x, t) + self.weight * sigma**2 / alpha * slope
+
+
+def _deviation(x: Tensor, event: tuple[int, ...]) -> Tensor:
+    """The standard deviation over each event, with gradient zero where it is zero."""
+    variance = x.var(event, keepdim=True)
+    flat = variance == 0
+    return torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())
 
 
 def _check_alike(denoiser: Denoiser, other: Denoiser, name: str) -> None:

@@ -50,6 +50,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
@@ -105,13 +106,11 @@ class Diffusion(DistributionModule):
     ) -> None:
         if not isinstance(denoiser, Denoiser):
             raise ValueError(f"`denoiser` must be a Denoiser, got {type(denoiser).__name__}")
-        if draws < 1:
-            raise ValueError(f"`draws` must be at least 1, got {draws}")
         super().__init__(denoiser.event_shape, denoiser.context_shape)
         self.denoiser = denoiser
         self.sampler = Multistep() if sampler is None else sampler
         self.reference = NormalReference() if reference is None else reference
-        self.draws = draws
+        self.draws = integer(draws, "draws")
         learned = any(True for _ in denoiser.schedule.parameters())
         self.times = (UniformTimes() if learned else self.reference.times()) if times is None else times
         self.noise_seed = noise_seed

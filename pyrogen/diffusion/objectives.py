@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, batch_shape_of
 from pyrogen.networks.time import Fourier, zeroed
 from pyrogen.numerics.learned_schedule import LearnedSchedule
@@ -119,9 +120,7 @@ class MinSNRWeighting(Weighting):
 
     def __init__(self, *, gamma: float = 5.0) -> None:
         super().__init__(UniformTimes())
-        if not gamma > 0:
-            raise ValueError(f"`gamma` must be positive, got {gamma}")
-        self.gamma = gamma
+        self.gamma = positive(gamma, "gamma")
 
     def forward(self, error: Tensor, log_snr: Tensor, density: Tensor) -> Tensor:
         return error * (self.gamma * torch.exp(-log_snr)).clamp(max=1)
@@ -142,9 +141,7 @@ class EDMWeighting(Weighting):
 
     def __init__(self, *, data_scale: float = 0.5, mean: float = -1.2, scale: float = 1.2) -> None:
         super().__init__(LogNormalTimes(mean=mean, scale=scale))
-        if not data_scale > 0:
-            raise ValueError(f"`data_scale` must be positive, got {data_scale}")
-        self.data_scale = data_scale
+        self.data_scale = positive(data_scale, "data_scale")
 
     def forward(self, error: Tensor, log_snr: Tensor, density: Tensor) -> Tensor:
         return error * (torch.exp(-log_snr) / self.data_scale**2 + 1)

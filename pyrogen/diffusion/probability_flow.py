@@ -12,9 +12,10 @@ Besides solver and trace there are two sources of error, both the schedule's:
   For data whose smallest scale is :math:`\tau` in :math:`D` dimensions this changes the log-density by about
   :math:`\tfrac{1}{2} D (\sigma_0 / \alpha_0 \tau)^2` nats.
 - At :math:`t = 1` a little data is left. The noise is taken to be normal with the mean
-  :math:`\mu = \alpha_1 D(0, 1)` that the denoiser knows, and the variance :math:`s_1^2 = \sigma_1^2 + \alpha_1^2 d^2`
-  of data of scale :math:`d`. Where their variance is :math:`d^2 + \delta` in each of :math:`D` dimensions, the
-  log-density is off by about :math:`\sqrt{D / 2} \, \delta (\alpha_1 / \sigma_1)^2` nats.
+  :math:`\mu = \alpha_1 D(0, 1) s_1^2 / \sigma_1^2` that the denoiser knows, and the variance
+  :math:`s_1^2 = \sigma_1^2 + \alpha_1^2 d^2` of data of scale :math:`d`, which is exact for Gaussian data with
+  independent elements of that scale. Where their variance is :math:`d^2 + \delta` in each of :math:`D` dimensions, the
+  log-density of data is off by about :math:`\sqrt{D / 2} \, \delta (\alpha_1 / \sigma_1)^2` nats (root mean square).
 
 References:
     Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, "Score-based generative modeling through stochastic
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform
 
+from pyrogen.arguments import positive
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
 from pyrogen.numerics.ode import Adaptive, Solver
@@ -52,7 +54,8 @@ class ProbabilityFlow(DistributionModule):
         solver: Chooses the steps; see :class:`~pyrogen.numerics.ode.Adaptive` for what its tolerance means. A
             :class:`~pyrogen.numerics.ode.Fixed` one draws at a fixed cost and refuses densities it cannot vouch for.
         trace: Exact, or Hutchinson's estimate.
-        data_scale: The standard deviation of the data, in data units, for the noise at :math:`t = 1`.
+        data_scale: The standard deviation of the data, in data units, for the noise at :math:`t = 1`; what the denoiser
+            knows of it (:attr:`~pyrogen.diffusion.denoiser.Denoiser.data_scale`) if ``None``.
     """
 
     density = "estimate"
@@ -63,10 +66,11 @@ class ProbabilityFlow(DistributionModule):
         *,
         solver: Solver = Adaptive(),
         trace: Trace = ExactTrace(),
-        data_scale: float = 1.0,
+        data_scale: float | None = None,
     ) -> None:
         super().__init__(denoiser.event_shape, denoiser.context_shape)
-        self.denoiser, self.solver, self.trace, self.data_scale = denoiser, solver, trace, data_scale
+        self.denoiser, self.solver, self.trace = denoiser, solver, trace
+        self.data_scale = None if data_scale is None else positive(data_scale, "data_scale")
 
     def forward(self, context: Context = None) -> TransformedDistribution:
         batch = context_batch_shape(context, self.context_shape)
@@ -109,8 +113,10 @@ class ProbabilityFlow(DistributionModule):
         time = self._time(1.0)
         alpha, sigma = self.denoiser.schedule(time)
         origin = time.new_zeros(batch + self.event_shape)
-        mean = alpha * self.denoiser(origin, time, context)
-        scale = (sigma**2 + (alpha * self.data_scale) ** 2).sqrt()
+        data_scale = self.denoiser.data_scale if self.data_scale is None else self.data_scale
+        scale = (sigma**2 + (alpha * data_scale) ** 2).sqrt()
+        # The denoiser draws the mean of the data towards what it is asked about, here zero.
+        mean = alpha * self.denoiser(origin, time, context) * (scale / sigma) ** 2
         return dist.Normal(mean, scale.expand(mean.shape)).to_event(len(self.event_shape))
 
     def _time(self, t: float) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from pyrogen.arguments import integer, share, sizes
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.residual import ResidualMLP
@@ -64,6 +65,7 @@ def mlp(
         torch.Size([5, 2])
     """
     context_shape = _context_shape(context_shape, classes)
+    _check(dropout, width=width, depth=depth)
 
     def network(numbers: int | None) -> nn.Module:
         return ResidualMLP(
@@ -125,13 +127,19 @@ def unet(
         torch.Size([2, 1, 8, 8])
     """
     context_shape = _context_shape(context_shape, classes)
+    _check(dropout, width=width, depth=depth, heads=heads)
+    channels = sizes(channels, "channels", fewest=1)
+    if integer(attention, "attention", least=0) > len(channels):
+        raise ValueError(f"`attention` must be at most the {len(channels)} resolutions, got {attention}")
+    for size in channels[len(channels) - attention :]:
+        _divisible("channels", size, heads)
 
     def network(numbers: int | None) -> nn.Module:
         return UNet(
             as_shape(event_shape, "event_shape"),
             context_shape,
             numbers=numbers,
-            channels=tuple(channels),
+            channels=channels,
             depth=depth,
             attention=attention,
             heads=heads,
@@ -186,6 +194,8 @@ def transformer(
         torch.Size([3, 6, 2])
     """
     context_shape = _context_shape(context_shape, classes)
+    _check(dropout, patch=patch, width=width, depth=depth, heads=heads)
+    _divisible("width", width, heads)
 
     def network(numbers: int | None) -> nn.Module:
         return DiffusionTransformer(
@@ -202,6 +212,17 @@ def transformer(
         )
 
     return _diffusion(network, event_shape, context_shape, levels, data_scale, schedule, draws)
+
+
+def _check(dropout: float, **sizes: int) -> None:
+    share(dropout, "dropout")
+    for name, size in sizes.items():
+        integer(size, name)
+
+
+def _divisible(name: str, size: int, heads: int) -> None:
+    if size % heads:
+        raise ValueError(f"`{name}` must be divisible by `heads` = {heads}, got {size}")
 
 
 def _context_shape(context_shape: ContextShape, classes: int | dict[str, int] | None) -> ContextShape:

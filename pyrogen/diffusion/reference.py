@@ -35,6 +35,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.arguments import integer, positive
+
 from .times import LogSNRTimes, Times
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -83,9 +85,7 @@ class NormalReference(Reference):
     """
 
     def __init__(self, *, scale: float = 1.0) -> None:
-        if not scale > 0:
-            raise ValueError(f"`scale` must be positive, got {scale}")
-        self.scale = scale
+        self.scale = positive(scale, "scale")
 
     def support(self, event_dim: int) -> constraints.Constraint:
         return constraints.independent(constraints.real, event_dim)
@@ -116,9 +116,7 @@ class LevelReference(Reference):
     """
 
     def __init__(self, levels: int) -> None:
-        if levels < 2:
-            raise ValueError(f"`levels` must be at least 2, got {levels}")
-        self.levels = levels
+        self.levels = integer(levels, "levels", least=2)
 
     def support(self, event_dim: int) -> constraints.Constraint:
         return constraints.independent(constraints.integer_interval(0, self.levels - 1), event_dim)

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import number, positive
 from pyrogen.numerics.schedules import Schedule
 
 
@@ -45,19 +46,19 @@ class LogSNRTimes(Times):
     """
 
     def __init__(self, *, mean: float = 0.0, scale: float = 1.5, uniform: float = 0.5) -> None:
-        if not scale > 0:
-            raise ValueError(f"`scale` must be positive, got {scale}")
         if not 0 < uniform <= 1:
             raise ValueError(f"`uniform` must be in (0, 1], got {uniform}")
-        self.mean, self.scale, self.uniform = mean, scale, uniform
+        self.mean, self.scale, self.uniform = number(mean, "mean"), positive(scale, "scale"), uniform
 
     def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         last, first = ends(schedule, uniform)
-        low, high = (torch.sigmoid((end - self.mean) / self.scale) for end in (last, first))
+        side, near, far = _mirrored((last - self.mean) / self.scale, (first - self.mean) / self.scale)
+        low, high = torch.sigmoid(near), torch.sigmoid(far)
         share = uniform / self.uniform
         even = last + (first - last) * share.clamp(max=1)
         rest = (uniform - self.uniform).clamp(min=0) / max(1 - self.uniform, 1e-12)
-        peaked = self.mean + self.scale * torch.logit(low + (high - low) * rest)
+        place = torch.where(side > 0, rest, 1 - rest)
+        peaked = self.mean + side * self.scale * torch.logit(low + (high - low) * place)
         log_snr = torch.where(share < 1, even, peaked).clamp(last, first)
         centred = (log_snr - self.mean) / self.scale
         logistic = torch.sigmoid(centred) * torch.sigmoid(-centred) / (self.scale * (high - low))
@@ -78,15 +79,15 @@ class LogNormalTimes(Times):
     """
 
     def __init__(self, *, mean: float = -1.2, scale: float = 1.2) -> None:
-        if not scale > 0:
-            raise ValueError(f"`scale` must be positive, got {scale}")
-        self.mean, self.scale = mean, scale
+        self.mean, self.scale = number(mean, "mean"), positive(scale, "scale")
 
     def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         last, first = ends(schedule, uniform)
         mean, scale = -2 * self.mean, 2 * self.scale
-        low, high = (torch.special.ndtr((end - mean) / scale) for end in (last, first))
-        log_snr = (mean + scale * torch.special.ndtri(low + (high - low) * uniform)).clamp(last, first)
+        side, near, far = _mirrored((last - mean) / scale, (first - mean) / scale)
+        low, high = torch.special.ndtr(near), torch.special.ndtr(far)
+        place = torch.where(side > 0, uniform, 1 - uniform)
+        log_snr = (mean + side * scale * torch.special.ndtri(low + (high - low) * place)).clamp(last, first)
         centred = (log_snr - mean) / scale
         density = torch.exp(-0.5 * centred**2) / (math.sqrt(2 * math.pi) * scale * (high - low))
         return schedule.time(log_snr).clamp(0, 1), density
@@ -96,6 +97,15 @@ def ends(schedule: Schedule, like: Tensor) -> tuple[Tensor, Tensor]:
     r""":math:`(\lambda_1, \lambda_0)`, the least and the greatest log-SNR of a schedule."""
     first, last = schedule.log_snr(torch.tensor([0.0, 1.0], dtype=like.dtype, device=like.device))
     return last, first
+
+
+def _mirrored(last: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A sign, and the least and the greatest of what it makes of the ends of an interval, which lies below zero.
+
+    The mass of a lower tail is precise however small it is; that of an upper one is a difference of two ones.
+    """
+    side = torch.where(last + first > 0, -1.0, 1.0).to(last)
+    return side, torch.where(side > 0, last, -first), torch.where(side > 0, first, -last)
 
 
 def stratified(strata: int, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -244,7 +244,7 @@ class _Image(_Entry):
         return value.to(like)
 
 
-def checked(labels: Tensor, classes: int) -> Tensor:
+def checked(labels: Tensor, classes: int, name: str = "context") -> Tensor:
     """The labels as long integers; those out of range raise where torch validates distributions.
 
     Raises:
@@ -252,7 +252,7 @@ def checked(labels: Tensor, classes: int) -> Tensor:
     """
     validate = torch.distributions.Distribution._validate_args
     if validate and (labels.is_floating_point() or ((labels < 0) | (labels >= classes)).any()):
-        raise ValueError(f"`context` must hold integer labels from 0 to {classes - 1}, got {labels}")
+        raise ValueError(f"`{name}` must hold integer labels from 0 to {classes - 1}, got {labels}")
     return labels.long()
 
 

@@ -23,6 +23,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer, positive
+
 from .schedules import Schedule
 
 
@@ -48,13 +50,12 @@ class Grid:
         maximum: float = math.inf,
         minimum: float = 0.0,
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"`steps` must be at least 1, got {steps}")
         if not 0 <= end < start <= 1:
             raise ValueError(f"`start` and `end` must satisfy 0 <= end < start <= 1, got {start}, {end}")
         if not 0 <= minimum < maximum:
             raise ValueError(f"`minimum` and `maximum` must satisfy 0 <= minimum < maximum, got {minimum}, {maximum}")
-        self.steps, self.start, self.end, self.maximum, self.minimum = steps, start, end, maximum, minimum
+        self.steps = integer(steps, "steps")
+        self.start, self.end, self.maximum, self.minimum = start, end, maximum, minimum
 
     @torch.no_grad()
     def __call__(self, schedule: Schedule) -> Tensor:
@@ -146,9 +147,7 @@ class KarrasGrid(Grid):
         minimum: float = 0.002,
     ) -> None:
         super().__init__(steps, start=start, end=end, maximum=maximum, minimum=minimum)
-        if not rho > 0:
-            raise ValueError(f"`rho` must be positive, got {rho}")
-        self.rho = rho
+        self.rho = positive(rho, "rho")
 
     def position(self, log_snr: Tensor) -> Tensor:
         return torch.exp(-0.5 / self.rho * log_snr)
@@ -172,9 +171,7 @@ class FlowGrid(Grid):
 
     def __init__(self, steps: int, *, power: float = 0.7, start: float = 1.0, end: float = 0.0) -> None:
         super().__init__(steps, start=start, end=end)
-        if not power > 0:
-            raise ValueError(f"`power` must be positive, got {power}")
-        self.power = power
+        self.power = positive(power, "power")
 
     def position(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-0.5 * log_snr) ** self.power

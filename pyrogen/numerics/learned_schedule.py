@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import integer
+
 from .schedules import Schedule, check_times, visible
 
 
@@ -31,10 +33,9 @@ class LearnedSchedule(Schedule):
 
     def __init__(self, *, log_snr_max: float = 13.3, log_snr_min: float = -5.0, knots: int = 16) -> None:
         super().__init__()
-        if not log_snr_max > log_snr_min:
+        if not math.inf > log_snr_max > log_snr_min > -math.inf:
             raise ValueError(f"`log_snr_max` must exceed `log_snr_min` = {log_snr_min}, got {log_snr_max}")
-        if knots < 1:
-            raise ValueError(f"`knots` must be at least 1, got {knots}")
+        knots = integer(knots, "knots")
         self.first = nn.Parameter(torch.tensor(float(log_snr_max)))
         self.log_span = nn.Parameter(torch.tensor(math.log(log_snr_max - log_snr_min)))
         self.log_rate = nn.Parameter(torch.zeros(knots + 1))

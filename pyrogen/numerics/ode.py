@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer, positive
+
 from .runge_kutta import DORMAND_PRINCE, RK4, Field, RungeKutta, Step
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
@@ -100,8 +102,8 @@ class Adaptive:
     most_steps: int = 1000
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}")
+        positive(self.tolerance, "tolerance")
+        integer(self.most_steps, "most_steps")
 
     def solve(
         self,

@@ -30,6 +30,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import positive
+
 _SLACK = 1e-5  # times computed in float32 may leave [0, 1] by rounding
 
 
@@ -225,9 +227,7 @@ class EDM(FixedSchedule):
     def __init__(self, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
         super().__init__()
         _check_scales(sigma_min, sigma_max)
-        if not rho > 0:
-            raise ValueError(f"`rho` must be positive, got {rho}")
-        self.rho = float(rho)
+        self.rho = positive(rho, "rho")
         self.first = sigma_min ** (1 / rho)
         self.span = sigma_max ** (1 / rho) - self.first
 
@@ -321,12 +321,12 @@ def visible(t: Tensor) -> bool:
 
 
 def _check_rates(beta_min: float, beta_max: float) -> None:
-    if not 0 < beta_min <= beta_max:
+    if not 0 < beta_min <= beta_max < math.inf:
         raise ValueError(f"`beta_min` and `beta_max` must satisfy 0 < beta_min <= beta_max, got {beta_min}, {beta_max}")
 
 
 def _check_scales(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(
             f"`sigma_min` and `sigma_max` must satisfy 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}"
         )

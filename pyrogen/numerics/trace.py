@@ -19,6 +19,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer
+
 _CACHED = 2**15
 """How many numbers the vectors that are pulled back at once may have together."""
 
@@ -87,8 +89,7 @@ class Hutchinson:
     noise_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.probes < 1:
-            raise ValueError(f"`probes` must be at least 1, got {self.probes}")
+        integer(self.probes, "probes")
 
     def noise(self, x: Tensor) -> Tensor:
         """Probes for rows ``x``, ``(N, probes, *event)``."""

@@ -139,3 +139,59 @@ def test_other_schedulers_are_refused():
     network.config.sample_size = None
     with pytest.raises(ValueError, match="`event_shape` must be given"):
         from_diffusers(network, scheduler("sample"))
+
+
+BAD_LEVELS = {
+    "NaN": LEVELS.clone().index_fill(0, torch.tensor([400]), torch.nan),
+    "rising": LEVELS.flip(0),
+    "level": torch.full((10,), 0.5),
+    "above one": torch.linspace(1.5, 0.1, 10),
+    "negative": torch.linspace(0.9, -0.1, 10),
+    "a matrix": LEVELS.reshape(10, 100),
+    "one": LEVELS[:1],
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LEVELS)
+def test_levels_that_are_no_schedule_are_refused(kind):
+    with pytest.raises(ValueError, match="`alphas_cumprod` must"):
+        DiscreteVP(BAD_LEVELS[kind])
+
+
+def test_noise_is_not_predicted_from_noise_alone():
+    silent = LEVELS.clone()
+    silent[-1] = 0
+    with pytest.raises(ValueError, match="`scheduler` must predict 'v_prediction'"):
+        from_diffusers(Answer("epsilon"), scheduler("epsilon", silent))
+    from_diffusers(Answer("sample"), scheduler("sample", silent))
+
+
+def foreign(**config):
+    model = Answer("epsilon")
+    model.config = SimpleNamespace(**{"in_channels": 1, "sample_size": 8, **config})
+    return model
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "argument"),
+    [
+        ({}, {"event_shape": (3, 8, 8)}, "event_shape"),
+        ({}, {"event_shape": (8, 8)}, "event_shape"),
+        ({"block_out_channels": (8, 8, 8)}, {"event_shape": (1, 10, 8)}, "event_shape"),
+        ({"in_channels": 8, "out_channels": 4}, {}, "model"),
+        ({}, {"context_shape": ()}, "context_shape"),
+        ({"num_class_embeds": 4}, {"context_shape": (3,)}, "context_shape"),
+        ({"cross_attention_dim": 16}, {"context_shape": (5, 8)}, "context_shape"),
+        ({"num_class_embeds": 4}, {"null": torch.tensor(4)}, "null"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused(config, options, argument):
+    with pytest.raises(ValueError, match=f"`{argument}` must"):
+        from_diffusers(foreign(**config), scheduler(), **options)
+
+
+def test_a_label_out_of_range_is_refused():
+    denoiser = from_diffusers(foreign(num_class_embeds=4), scheduler())
+    denoiser(torch.randn(2, 1, 8, 8), 0.5, torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="`context` must hold integer labels from 0 to 3"):
+        denoiser(torch.randn(2, 1, 8, 8), 0.5, torch.tensor([0, 4]))

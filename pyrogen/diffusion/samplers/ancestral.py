@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import number
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.schedules import Schedule
 
@@ -55,7 +56,7 @@ class DDIM(Gaussian):
 
     def __init__(self, grid: Grid, *, eta: float = 0.0) -> None:
         super().__init__(grid)
-        if not 0 <= eta <= 1:
+        if not 0 <= number(eta, "eta") <= 1:
             raise ValueError(f"`eta` must lie in [0, 1], got {eta}")
         self.eta = eta
 
@@ -82,7 +83,7 @@ class Ancestral(Gaussian):
 
     def __init__(self, grid: Grid, *, variance: float = 0.0) -> None:
         super().__init__(grid)
-        if not 0 <= variance <= 1:
+        if not 0 <= number(variance, "variance") <= 1:
             raise ValueError(f"`variance` must lie in [0, 1], got {variance}")
         self.variance = variance
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from pyrogen.arguments import integer, positive
 from pyrogen.numerics.schedules import Schedule
 
 from .ancestral import Gaussian, move
@@ -36,11 +37,9 @@ class PredictorCorrector(Sampler):
         if not isinstance(predictor, Gaussian):
             raise ValueError(f"`predictor` must be a DDIM or Ancestral sampler, got {type(predictor).__name__}")
         super().__init__(predictor.grid)
-        if corrections < 0:
-            raise ValueError(f"`corrections` must not be negative, got {corrections}")
-        if not stride > 0:
-            raise ValueError(f"`stride` must be positive, got {stride}")
-        self.predictor, self.corrections, self.stride = predictor, corrections, stride
+        self.predictor = predictor
+        self.corrections = integer(corrections, "corrections", least=0)
+        self.stride = positive(stride, "stride")
 
     def plan(self, scales: Scales, schedule: Schedule) -> Plan:
         steps = self.predictor.plan(scales, schedule)

@@ -39,6 +39,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrogen.arguments import integer, non_negative
 from pyrogen.numerics.grids import FlowGrid, Grid
 from pyrogen.numerics.schedules import Schedule
 
@@ -58,10 +60,15 @@ _STRETCH = 3.0
 
 
 class Prediction:
-    """What a multistep method keeps and interpolates.
+    r"""What a multistep method keeps and interpolates.
 
     Subclasses are immutable.
+
+    Attributes:
+        reach: The longest step, in :math:`\ell`, that is corrected.
     """
+
+    reach = math.inf
 
     def frame(self, alpha: Array, sigma: Array) -> tuple[Array, Array]:
         """The scale ``c`` and the position ``u`` at each time of the grid."""
@@ -92,9 +99,7 @@ class DataPrediction(Prediction):
     """
 
     def __init__(self, *, noise: float = 0.0) -> None:
-        if not noise >= 0:
-            raise ValueError(f"`noise` must not be negative, got {noise}")
-        self.rate = noise**2
+        self.rate = non_negative(noise, "noise") ** 2
 
     def frame(self, alpha: Array, sigma: Array) -> tuple[Array, Array]:
         position = np.log(alpha / sigma)
@@ -111,7 +116,15 @@ class DataPrediction(Prediction):
 
 
 class NoisePrediction(Prediction):
-    r"""The denoiser's noise, :math:`q = \hat\varepsilon` (DPM-Solver, DEIS)."""
+    r"""The denoiser's noise, :math:`q = \hat\varepsilon` (DPM-Solver, DEIS).
+
+    What the first step adds is divided by the :math:`\alpha` it begins with. Where that is nearly zero, as under
+    :class:`~pyrogen.numerics.schedules.RectifiedFlow`, a grid such as ``FlowGrid`` begins with a step of many units of
+    :math:`\ell`, and a polynomial through its ends is far from the noise between them, which changes like
+    :math:`\alpha^2`. Such steps are not corrected.
+    """
+
+    reach = 1.0
 
     def frame(self, alpha: Array, sigma: Array) -> tuple[Array, Array]:
         return 1 / alpha, np.log(alpha / sigma)
@@ -168,13 +181,12 @@ class Multistep(Sampler):
         prediction: Prediction = VelocityPrediction(),
     ) -> None:
         super().__init__(grid)
-        if order < 1:
-            raise ValueError(f"`order` must be at least 1, got {order}")
-        if corrector < 0 or corrector == 1:
-            raise ValueError(f"`corrector` must be 0 or at least 2, got {corrector}")
-        if last < 1:
-            raise ValueError(f"`last` must be at least 1, got {last}")
-        self.order, self.corrector, self.last, self.prediction = order, corrector, last, prediction
+        self.order, self.last = integer(order, "order"), integer(last, "last")
+        self.corrector, self.prediction = integer(corrector, "corrector", least=0), prediction
+        if corrector == 1:
+            raise ValueError("`corrector` must be 0 or at least 2, got 1")
+        if not isinstance(prediction, Prediction):
+            raise ValueError(f"`prediction` must be a Prediction such as VelocityPrediction(), got {prediction!r}")
 
     def walk(self, look: Look, plan: Plan, x: Tensor) -> Iterator[Tensor]:
         history: list[Tensor] = []  # predictions, the newest first
@@ -183,7 +195,7 @@ class Multistep(Sampler):
         for step, predict in enumerate(plan.predict):
             found = _predicted(x, look.data(x, step), plan.noisy[step], plan.denoised[step])
             history = [found, *history[: longest - 1]]
-            if step and self.corrector:
+            if step and plan.correct[step - 1]:
                 x = _advance(before, plan.keep[step - 1], plan.correct[step - 1], history)
                 x = x if noise is None else x + noise
             before = x
@@ -201,7 +213,9 @@ class Multistep(Sampler):
         order = np.minimum(self.order, steps + 1)
         order[1:][gaps[1:] > _STRETCH * gaps[:-1]] = 1
         order[-1] = min(order[-1], self.last)
-        newest, counts = np.append(steps, steps + 1), np.append(order, np.minimum(self.corrector, steps + 2))
+        reached = np.abs(np.diff(np.log(alpha / sigma))) <= self.prediction.reach
+        corrector = np.where(reached, np.minimum(self.corrector, steps + 2), 0)
+        newest, counts = np.append(steps, steps + 1), np.append(order, corrector)
         weights = _weights(position, self.prediction.kernel, newest, counts) / np.tile(scale[1:], 2)[:, None]
         rows = [row[:count] for row, count in zip(weights.tolist(), counts.tolist(), strict=True)]
         noisy, denoised = self.prediction.mixture(alpha, sigma)
@@ -217,7 +231,7 @@ class Plan(NamedTuple):
 
     keep: list[float]
     predict: list[list[float]]
-    correct: list[list[float]]
+    correct: list[list[float]]  # empty where a step is not corrected
     noisy: list[float]
     denoised: list[float]
     fresh: list[float]

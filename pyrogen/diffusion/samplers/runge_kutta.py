@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import non_negative, positive
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.schedules import Schedule
 
@@ -87,11 +88,11 @@ class Churn(Sampler):
         inflation: float = 1.0,
     ) -> None:
         super().__init__(grid)
-        if churn < 0:
-            raise ValueError(f"`churn` must not be negative, got {churn}")
         if not 0 <= minimum <= maximum:
             raise ValueError(f"`minimum` and `maximum` must satisfy 0 <= minimum <= maximum, got {minimum}, {maximum}")
-        self.churn, self.minimum, self.maximum, self.inflation = churn, minimum, maximum, inflation
+        self.churn = non_negative(churn, "churn")
+        self.inflation = positive(inflation, "inflation")
+        self.minimum, self.maximum = minimum, maximum
 
     @torch.no_grad()
     def plan(self, scales: Scales, schedule: Schedule) -> tuple[Tensor, list[tuple[float, float]], list[Step]]:
