@@ -6,6 +6,7 @@ The order of the data in an epoch is a function of a seed and the epoch alone, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -54,6 +55,11 @@ class Batches:
         """How many data there are."""
         return len(self.source)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a minibatch is all the data, in their order."""
+        return self.world == 1 and self.batch_size >= self.rows
+
     def order(self, epoch: int) -> Tensor:
         """The order of the rows in an epoch."""
         if self.seed is None or self.batch_size >= self.rows:
@@ -84,6 +90,11 @@ class LoaderBatches:
             return len(self.loader)
         except TypeError:
             return 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a minibatch is all the data. A loader of unknown length is begun to see."""
+        return len(self) == 1 or (not len(self) and len(list(islice(iter(self.loader), 2))) == 1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Minibatch]:
         """The minibatches of an epoch; those before ``start`` are drawn and dropped."""

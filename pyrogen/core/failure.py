@@ -70,7 +70,7 @@ def _spoils(player: Player, batch: Batch, row: int, count: int) -> bool:
     try:
         single = _row(batch, row, count)
         with torch.random.fork_rng(devices=[]):
-            loss = per_datum(player.objective, player.processes.evaluate(player.objective, single), single)
+            loss = per_datum(player.objective, player.processes.evaluated(player.objective), single)
             gradients = torch.autograd.grad(loss, player.parameters, allow_unused=True)
     except Exception:
         return False

@@ -1,15 +1,17 @@
 r"""Objectives: callables ``(*batch) -> loss`` in nats per datum, whose ``parameters()`` are what is trained.
 
-Anything of this form trains: the two here, those of the family rooms, and Pyro's own ``Trace_ELBO()(model, guide)``,
-whose sum over the batch ``fit`` divides by the number of rows.
+Anything of this form trains: the two here, those of the families, and Pyro's own ``Trace_ELBO()(model, guide)``, whose
+sum ``fit`` divides by the number of data: the full size of the data plate, or the rows of the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pyro import poutine
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
@@ -17,9 +19,15 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
+from pyrogen.arguments import integer
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.programs.data_plate import DataCount, FullSize
+from pyrogen.programs.reading import reading_of, settled_data_plate
+from pyrogen.programs.run import Record
 
 from .density import weakest
+from .minibatches import without_last_row
+from .randomness import held
 
 if TYPE_CHECKING:
     from .module import DistributionModule
@@ -52,37 +60,113 @@ class MaximumLikelihood(ReadsData, nn.Module):
         return self.module.read_data(x, context)
 
 
-class Elbo(ReadsData, nn.Module):
-    r"""Minus the evidence lower bound of a Pyro model/guide pair, per datum.
+class PairObjective(ReadsData, nn.Module):
+    """A loss of a Pyro model/guide pair, in nats per datum of the data plate's full size.
 
-    .. math:: -\frac{1}{N} \mathbb{E}_{q(z)} [\log p(x, z) - \log q(z)]
-
-    Equal to ``Trace_ELBO()(model, guide)`` over the rows of the batch, on the same noise. With Pyro's validation on it
-    *is* that computation, checks included. With validation off, as inside ``fit``, guide and model run once under one
-    small messenger; a guide with sites that are not reparameterised falls back to Pyro's.
+    Subclasses define :meth:`total`.
 
     Args:
         model: A Pyro model, called with the batch.
         guide: Its guide, called with the same.
+        size: How many data there are in all, for a pair whose data plate is as long as the batch: the plate then
+            stands for so many, as ``pyro.plate(name, size, subsample_size=...)`` does. ``None``: what the plate says.
 
-    References:
-        Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
+    Raises:
+        ValueError: when called: ``size`` is less than the rows of the batch, model or guide hold an entry for each row,
+            or there is no data plate.
     """
 
-    def __init__(self, model: nn.Module, guide: nn.Module) -> None:
+    def __init__(self, model: nn.Module, guide: nn.Module, *, size: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.guide = guide
-        self._reparameterized = True
+        self.size = None if size is None else integer(size, "size")
+        self._plate: str | None = None
 
-    def forward(self, *batch: Tensor) -> Tensor:
-        return self._loss(*batch) / rows(batch)
+    def total(self, *batch: Any) -> Tensor:
+        """The loss of all data that the batch stands for, in nats."""
+        raise NotImplementedError(f"{type(self).__name__} must define `total(*batch)`")
+
+    def forward(self, *batch: Any) -> Tensor:
+        with self._standing_for(batch), DataCount() as count:
+            loss = self.total(*batch)
+        return loss / count.of(rows(batch))
 
     def read_data(self, *batch: Any) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads the data as the model does, where it is the view of a module."""
         return self.model.read_data(*batch) if isinstance(self.model, ReadsData) else iter(())
 
-    def _loss(self, *batch: Tensor) -> Tensor:
+    def _standing_for(self, batch: tuple) -> AbstractContextManager[Any]:
+        if self.size is None:
+            return nullcontext()
+        if self.training and rows(batch) > self.size:
+            raise ValueError(f"`size` must be at least the {rows(batch)} rows of the batch, got {self.size}")
+        if self._plate is None:
+            self._plate = self._data_plate(batch)
+        return FullSize(self._plate, self.size)
+
+    def _data_plate(self, batch: tuple) -> str:
+        """The name of the data plate, from one run that leaves no trace.
+
+        Raises:
+            ValueError: there is none, it stands for another number of data, or single rows have parameters.
+        """
+        count = rows(batch)
+        with held(), _evaluated(self), torch.enable_grad():
+            record = self._record(batch)
+            plate = settled_data_plate(record, count, lambda: self._record(without_last_row(batch, count)))
+            reading = reading_of(record, batch, dict(self.named_parameters()), plate)
+        if plate is None:
+            raise ValueError(f"`size` needs a plate of the {count} rows of the batch around observed sites, got none")
+        if plate.size not in (count, self.size):
+            raise ValueError(f"`size` must be the {plate.size} that the plate {plate.name!r} says, got {self.size}")
+        if reading.owned and count < self.size:
+            raise ValueError(
+                f"`size` must be None for a pair that holds an entry for each row of the batch, in {reading.owned}, "
+                f"since the rows of other batches would share it, got {self.size}"
+            )
+        return plate.name
+
+    def _record(self, batch: tuple) -> Record:
+        with poutine.block(), Record() as record:
+            guide = poutine.trace(self.guide).get_trace(*batch)
+            poutine.replay(self.model, trace=guide)(*batch)
+        return record
+
+
+class Elbo(PairObjective):
+    r"""Minus the evidence lower bound of a Pyro model/guide pair, per datum.
+
+    .. math:: -\frac{1}{N} \mathbb{E}_{q(z)} [\log p(x, z) - \log q(z)]
+
+    Equal to ``Trace_ELBO()(model, guide)`` over the number of data :math:`N`, on the same noise: the full size of the
+    data plate, or the rows of the batch. With Pyro's validation on it *is* that computation, checks included. With
+    validation off, as inside ``fit``, guide and model run once under one small messenger; a guide with sites that are
+    not reparameterised falls back to Pyro's.
+
+    Latent variables of all data, outside the data plate, have the right posterior on minibatches if the plate says how
+    many data there are, or ``size`` does.
+
+    Args:
+        model: A Pyro model, called with the batch.
+        guide: Its guide, called with the same.
+        size: How many data there are in all, for a program written with ``pyro.plate("data", len(x))``: what is inside
+            that plate is scaled by ``size / len(x)``.
+
+    Raises:
+        ValueError: when called: ``size`` is less than the rows of the batch, model or guide hold an entry for each row,
+            or there is no data plate.
+
+    References:
+        Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
+        Hoffman, Blei, Wang and Paisley 2013, "Stochastic variational inference", https://arxiv.org/abs/1206.7051
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module, *, size: int | None = None) -> None:
+        super().__init__(model, guide, size=size)
+        self._reparameterized = True
+
+    def total(self, *batch: Tensor) -> Tensor:
         if self._reparameterized and not is_validation_enabled():
             try:
                 with _Score(must_reparameterize=True) as guide:
@@ -102,6 +186,18 @@ def rows(batch: tuple) -> int:
         if isinstance(tensor, torch.Tensor) and tensor.dim():
             return len(tensor)
     return 1
+
+
+@contextmanager
+def _evaluated(module: nn.Module) -> Iterator[None]:
+    """A scope in which a module is evaluated, so that no statistics of the batch move."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in module.modules():
+            part.training = modes.get(part, modes[module])
 
 
 class _NotReparameterized(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pyrogen.programs.data_plate import DataCount
 
 from .batches import Batch, Minibatch
 from .objective import rows
@@ -73,8 +76,8 @@ class Player:
             )
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a minibatch in nats per datum; Pyro's sums are divided by its rows."""
-        return per_datum(self.objective, self._run(*batch), batch)
+        """The loss of a minibatch in nats per datum; Pyro's sums are divided by the data they stand for."""
+        return per_datum(self.objective, self._run, batch)
 
     def step(self, minibatch: Minibatch) -> Step:
         """One gradient step.
@@ -141,13 +144,21 @@ def _schedule(make: MakeSchedule, optimizer: Optimizer) -> Any:
     return schedule
 
 
-def per_datum(objective: Callable[..., Tensor], loss: Tensor, batch: Batch) -> Tensor:
-    """What an objective gave, in nats per datum.
+def per_datum(objective: Callable[..., Tensor], run: Callable[..., Tensor], batch: Batch) -> Tensor:
+    """What an objective gives for a minibatch, in nats per datum.
+
+    Args:
+        objective: The objective. Pyro's give the sum over the data that the minibatch stands for.
+        run: What is called in its place.
+        batch: The minibatch.
 
     Raises:
-        ValueError: it gave something other than a scalar.
+        ValueError: it gives something other than a scalar.
     """
+    is_sum = isinstance(objective, ELBOModule)
+    with DataCount() if is_sum else nullcontext() as count:
+        loss = run(*batch)
     if not isinstance(loss, Tensor) or loss.dim():
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"`objective` must give a scalar tensor, got {got}")
-    return loss / rows(batch) if isinstance(objective, ELBOModule) else loss
+    return loss / count.of(rows(batch)) if is_sum else loss

@@ -25,9 +25,9 @@ class OneProcess:
         """The objective and optimizer as the loop calls them."""
         return objective, optimizer
 
-    def evaluate(self, objective: Callable[..., Tensor], batch: tuple) -> Tensor:
-        """What an objective gives for a batch, outside training."""
-        return objective(*batch)
+    def evaluated(self, objective: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """An objective as it is called outside training."""
+        return objective
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradients of a loss."""
@@ -78,10 +78,14 @@ class FabricProcesses:
         module = objective if isinstance(objective, nn.Module) else _Called(objective, parameters)
         return self.fabric.setup(module, optimizer)
 
-    def evaluate(self, objective: Callable[..., Tensor], batch: tuple) -> Tensor:
-        """What an objective gives for a batch in this precision, outside training."""
-        with self.precision.forward_context():
-            return objective(*self.precision.convert_input(batch))
+    def evaluated(self, objective: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """An objective as it is called outside training, in this precision."""
+
+        def call(*batch: Any) -> Tensor:
+            with self.precision.forward_context():
+                return objective(*self.precision.convert_input(batch))
+
+        return call
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates gradients, averaged over the processes."""

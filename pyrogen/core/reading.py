@@ -139,9 +139,8 @@ def _unlearned(
     """The statistics that are still to be learned, each once, with their rows."""
     found: dict[Statistic, Tensor] = {}
     for reader in readers:
-        for statistic, rows in processes.evaluate(
-            lambda *batch, reader=reader: list(reader.read_data(*batch)), entries
-        ):
+        reads = processes.evaluated(lambda *batch, reader=reader: list(reader.read_data(*batch)))
+        for statistic, rows in reads(*entries):
             if not statistic.learned:
                 found.setdefault(statistic, rows)
     return list(found.items())

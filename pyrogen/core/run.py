@@ -5,21 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyrogen.networks.statistics import ReadsData
+from pyrogen.programs.reading import Reading, reading_of, settled_data_plate
+from pyrogen.programs.run import Record
 
 from .average import Average
-from .batches import Batches, LoaderBatches, Minibatch, to_device
+from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
 from .failure import MovingBuffers, explain
 from .listener import Listener
+from .minibatches import check_minibatches, held_out_scope, without_last_row
 from .module import DistributionModule
+from .objective import rows
 from .player import MakeSchedule, NonFiniteStep, Player, per_datum
 from .processes import FabricProcesses, OneProcess
 from .progress import Bar, Fit, History, Progress
@@ -83,11 +89,12 @@ class Run:
             if readers and held_out is not None and self.validation.metric is self.turns[0].objective:
                 read(readers, held_out, name="validation", learn=False, **share)
 
-    def look(self, *, watch: bool = False) -> None:
+    def look(self, *, watch: bool = False, held_out: int = 0) -> None:
         """Runs every objective once on the first minibatch, validated: lazy modules come to be, mistakes show.
 
         Args:
             watch: Whether to find the networks that can be compiled.
+            held_out: How many rows of the data were set aside for validation.
         """
         self.everything.train()
         self.buffers = MovingBuffers(self.everything)
@@ -97,11 +104,37 @@ class Run:
         entries = to_device(minibatch.entries, self.device)
         scope = self.heard.watching(self.everything) if watch else self.heard
         with _pyro_scope(validation=True), held(), scope:
-            for turn in self.turns:
-                per_datum(turn.objective, self.processes.evaluate(turn.objective, entries), entries)
+            reading = self._programs(entries)
         self.heard.refuse_strangers(self.everything)
+        check_minibatches(reading, self.data, held_out=held_out, validated=self.validation is not None)
+        if self.validation and self.validation.metric is self.turns[0].objective:
+            self.validation.scope = partial(held_out_scope, reading)
         self.processes.equalize(self.everything)
         self.buffers.find()
+
+    def _programs(self, entries: Batch) -> Reading:
+        """Runs the objectives on a minibatch and reads the Pyro programs in them."""
+
+        def play(batch: Batch) -> None:
+            for turn in self.turns:
+                per_datum(turn.objective, self.processes.evaluated(turn.objective), batch)
+
+        def play_on_fewer() -> Record:
+            with poutine.block(), Record() as fewer:
+                play(without_last_row(entries, count))
+            return fewer
+
+        count = rows(entries)
+        with Record() as record:
+            play(entries)
+        try:
+            plate = settled_data_plate(record, count, play_on_fewer)
+        except ValueError:  # of several plates none is known to be that of the data
+            if not self.data.whole:
+                raise
+            plate = None
+        parameters = {name: value for part in self.everything for name, value in part.named_parameters()}
+        return reading_of(record, entries, parameters, plate)
 
     def begin(
         self,

@@ -103,8 +103,10 @@ def fit(
             stack.enter_context(checkpoint.reserved())
         saved = _saved(checkpoint, processes) if checkpoint else None
         order = processes.gather(_order_seed(seed, saved))[0]
+        held_out = 0
         if isinstance(validation, float):
             data, validation = split(data, validation, order)
+            held_out = len(validation)
         share = {"rank": processes.rank, "world": processes.world}
         stack.enter_context(seeded(seed))
         run = Run(
@@ -123,7 +125,7 @@ def fit(
         run.place()
         if saved is None:
             run.read()
-        run.look(watch=compile)
+        run.look(watch=compile, held_out=held_out)
         run.begin(
             optimizer,
             schedule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ class Validation:
         metric: What is evaluated; lower is better.
         module: All that is trained.
         processes: Where it runs; each evaluates its share.
+
+    Attributes:
+        scope: In which each minibatch is evaluated.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Validation:
         self.metric = metric
         self.module = module
         self.processes = processes
+        self.scope: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.best: dict[str, Tensor] | None = None
         self.best_value = float("inf")
         self.best_step = 0
@@ -62,12 +67,14 @@ class Validation:
         """On the same noise every time, so that values compare."""
         total, count = 0.0, 0.0
         device = next((tensor.device for tensor in self.module.parameters()), None)
+        run = self.processes.evaluated(self.metric)
         self.module.eval()
         # Frozen rather than without gradients: an objective may differentiate by its inputs.
         with frozen([p for p in self.module.parameters() if p.requires_grad]), seeded(self.processes.rank):
             for minibatch in self.data.epoch(0):
                 entries = to_device(minibatch.entries, device)
-                value = per_datum(self.metric, self.processes.evaluate(self.metric, entries), entries).item()
+                with self.scope():
+                    value = per_datum(self.metric, run, entries).item()
                 if minibatch.weight:
                     total, count = total + rows(entries) * value, count + rows(entries)
         self.module.train()

@@ -18,7 +18,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
 
-from pyrogen.core.objective import rows
+from pyrogen.core.objective import PairObjective
 from pyrogen.core.shapes import Context
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class EnumeratedElbo(nn.Module):
         return (log_posterior.exp() * (log_posterior - log_joint)).sum(0).mean()
 
 
-class EnumeratedPair(nn.Module):
+class EnumeratedPair(PairObjective):
     """Minus the evidence lower bound of a Pyro model/guide pair whose discrete sites are summed over.
 
     Pyro's ``TraceEnum_ELBO`` with all discrete sites of model and guide enumerated in parallel, per datum, as a module
@@ -64,26 +64,24 @@ class EnumeratedPair(nn.Module):
         model: A Pyro model, called with the batch.
         guide: Its guide, called with the same; discrete sites that it lacks are summed over in the model.
         plates: How many plates nest in model and guide, at most.
+        size: How many data there are in all, as for :class:`pyrogen.Elbo`.
 
     Raises:
-        ValueError: ``plates`` is negative.
+        ValueError: ``plates`` is negative, or ``size`` not positive.
 
     References:
         Obermeyer et al. 2019, "Tensor variable elimination for plated factor graphs", https://arxiv.org/abs/1902.03210
     """
 
-    def __init__(self, model: nn.Module, guide: nn.Module, *, plates: int = 1) -> None:
-        super().__init__()
+    def __init__(self, model: nn.Module, guide: nn.Module, *, plates: int = 1, size: int | None = None) -> None:
+        super().__init__(model, guide, size=size)
         if plates < 0:
             raise ValueError(f"`plates` must not be negative, got {plates}")
-        self.model = model
-        self.guide = guide
         self.plates = plates
 
-    def forward(self, *batch: Any) -> Tensor:
+    def total(self, *batch: Any) -> Tensor:
         elbo = TraceEnum_ELBO(max_plate_nesting=self.plates)
-        model, guide = config_enumerate(self.model), config_enumerate(self.guide)
-        return elbo.differentiable_loss(model, guide, *batch) / rows(batch)
+        return elbo.differentiable_loss(config_enumerate(self.model), config_enumerate(self.guide), *batch)
 
 
 def support_of(distribution: TorchDistributionMixin) -> Tensor:

@@ -1,6 +1,7 @@
 """Reading and running Pyro programs: their sites, runs with given values, and the data plate."""
 
 from .data_plate import DataCount, FullSize, candidates, data_plate
+from .reading import Reading, reading_of, settled_data_plate
 from .rows import drawn_together, global_sites, row_parameters
 from .run import Record, Run, run
 from .site import Plate, Site, is_site
@@ -9,6 +10,7 @@ __all__ = [
     "DataCount",
     "FullSize",
     "Plate",
+    "Reading",
     "Record",
     "Run",
     "Site",
@@ -17,6 +19,8 @@ __all__ = [
     "drawn_together",
     "global_sites",
     "is_site",
+    "reading_of",
     "row_parameters",
     "run",
+    "settled_data_plate",
 ]

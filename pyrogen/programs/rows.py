@@ -13,25 +13,32 @@ from .site import Plate, Site
 
 
 def global_sites(sites: Iterable[Site], plate: Plate | None) -> list[str]:
-    """The names of the latent sites outside the data plate, which belong to no single row."""
-    outside = (site.name for site in sites if not site.observed and (plate is None or site.plate(plate.name) is None))
-    return list(dict.fromkeys(outside))
+    """The names of the latent sites outside the data plate, which belong to no single row.
+
+    A guide's auxiliary sites are named where there are no others: elsewhere they are how it draws these.
+    """
+    outside = [site for site in sites if not site.observed and (plate is None or site.plate(plate.name) is None)]
+    own = [site.name for site in outside if not site.auxiliary]
+    return list(dict.fromkeys(own or [site.name for site in outside]))
 
 
 def drawn_together(sites: Iterable[Site], plate: Plate) -> list[str]:
     """The names of the latent sites inside the data plate that a guide draws as one vector with those of other rows.
 
-    Pyro's ``AutoContinuous`` guides do: an auxiliary site outside the plate is the draw, and a point mass inside it
-    hands each site its part.
+    Pyro's ``AutoContinuous`` guides do: an auxiliary site outside the plate, and none inside, is the draw, and a point
+    mass inside it hands each site its part.
     """
     sites = list(sites)
-    if not any(site.auxiliary and site.plate(plate.name) is None for site in sites):
+    auxiliary = [site.plate(plate.name) is not None for site in sites if site.auxiliary]
+    if not auxiliary or any(auxiliary):
         return []
-    inside = (site for site in sites if not site.observed and not site.auxiliary and site.plate(plate.name))
+    inside = (site for site in sites if not site.observed and site.plate(plate.name))
     return list(dict.fromkeys(site.name for site in inside if isinstance(site.distribution, Delta)))
 
 
-def row_parameters(record: Record, plate: Plate, parameters: Mapping[str, Tensor]) -> list[str]:
+def row_parameters(
+    record: Record, plate: Plate, parameters: Mapping[str, Tensor], *, named: Iterable[Tensor] = ()
+) -> list[str]:
     """The names of the parameters that hold an entry for each row of the data plate, as those of ``AutoNormal`` do.
 
     What happens in a row of the plate then depends on the entry of that row and on no other. An embedding of labels, or
@@ -41,6 +48,8 @@ def row_parameters(record: Record, plate: Plate, parameters: Mapping[str, Tensor
         record: A run of the programs, with gradients.
         plate: The data plate.
         parameters: The parameters by name.
+        named: Numbers of rows that the programs were called with. A parameter whose entries are found by them belongs
+            to the right rows in every minibatch, and is left out.
     """
     lengths = {plate.rows, plate.size}
     wanted = {
@@ -51,16 +60,19 @@ def row_parameters(record: Record, plate: Plate, parameters: Mapping[str, Tensor
     rows = _rows(record.sites, plate) if wanted and plate.dim is not None and plate.rows > 1 else None
     if rows is None:
         return []
-    looked_at = sorted({0, 1, plate.rows - 1})
+    checked = sorted({0, 1, plate.rows - 1})
     found = [
-        torch.autograd.grad(rows[row], list(wanted.values()), retain_graph=True, allow_unused=True) for row in looked_at
+        torch.autograd.grad(rows[row], list(wanted.values()), retain_graph=True, allow_unused=True) for row in checked
     ]
-    taken = torch.as_tensor(record.indices.get(plate.name, range(plate.rows)))
-    positions = [looked_at, taken[looked_at].tolist()]
+    order = torch.arange(plate.rows)
+    taken = torch.as_tensor(record.indices.get(plate.name, order)).cpu()
+    known = [numbers.cpu().long() for numbers in named]
+    unnamed = [entries for entries in (order, taken) if not any(torch.equal(entries, numbers) for numbers in known)]
+    places = [entries[checked].tolist() for entries in unnamed]
     return [
         name
-        for which, name in enumerate(wanted)
-        if any(_belong([gradients[which] for gradients in found], entries, lengths) for entries in positions)
+        for name, *gradients in zip(wanted, *found, strict=True)
+        if any(_belong(gradients, entries, lengths) for entries in places)
     ]
 
 

@@ -98,7 +98,7 @@ def elbo(fit):
 def lazy(fit):
     program = Program()
     guide = AutoNormal(program)
-    objective = pg.Elbo(program, guide)
+    objective = pg.Elbo(program, guide, size=33)
     return objective, fit(objective, data(), epochs=2, seed=5, batch_size=8)
 
 

@@ -1,0 +1,97 @@
+"""When minibatches would change the posterior of a Pyro program, and what held-out data stand for.
+
+A posterior of all data is trained on minibatches if the program says how many data they stand for (see
+:mod:`pyrogen.programs.data_plate`), and if what belongs to a single row is computed from the row, or found by its
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor
+
+from pyrogen.programs.data_plate import FullSize
+from pyrogen.programs.reading import Reading
+
+from .batches import Batch, Batches, LoaderBatches
+
+
+def check_minibatches(
+    reading: Reading, data: Batches | LoaderBatches, *, held_out: int = 0, validated: bool = False
+) -> None:
+    """Sees that minibatches of the data leave the posterior what it is.
+
+    Args:
+        reading: What the programs are.
+        data: The data.
+        held_out: How many rows were set aside from them.
+        validated: Whether the programs also run on held-out data.
+
+    Raises:
+        ValueError: they would change it; the message shows the ways out.
+    """
+    rows = data.rows if isinstance(data, Batches) else None
+    if reading.owned:
+        _check_owned(reading.owned, data, rows, validated)
+    if reading.outside and not _says_how_many(reading, data, held_out):
+        raise ValueError(_complaint(reading, rows))
+
+
+def held_out_scope(reading: Reading) -> AbstractContextManager[Any]:
+    """A scope in which held-out rows stand for as many data as were trained on, beside latent sites of all data."""
+    plate = reading.plate
+    if not reading.outside or plate is None or plate.size > plate.rows:
+        return nullcontext()
+    return FullSize(plate.name, plate.size)
+
+
+def without_last_row(batch: Batch, rows: int) -> Batch:
+    """A batch of one row fewer."""
+
+    def shorten(entry: Any) -> Any:
+        if isinstance(entry, Mapping):
+            return {key: shorten(value) for key, value in entry.items()}
+        return entry[:-1] if isinstance(entry, Tensor) and entry.dim() and len(entry) == rows else entry
+
+    return tuple(map(shorten, batch))
+
+
+def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | None, validated: bool) -> None:
+    if not isinstance(data, Batches) or not data.whole:
+        raise ValueError(
+            f"`target` holds an entry for each row of a minibatch, in {owned}, and the rows of other minibatches would "
+            "share it: use a guide that computes it from the row; or make the number of the row an entry of `data` and "
+            f'write `pyro.plate("data", {rows or "N"}, subsample=number)`; or give all data at once, as tensors, by '
+            f"`batch_size={rows or 'N'}`"
+        )
+    if validated:
+        raise ValueError(
+            f"`validation` must be None for a target that holds an entry for each row of `data`, in {owned}: held-out "
+            "rows have none"
+        )
+
+
+def _says_how_many(reading: Reading, data: Batches | LoaderBatches, held_out: int) -> bool:
+    if reading.plate is None:
+        return data.whole
+    if isinstance(data, Batches):
+        return bool(reading.sizes & {data.rows, data.rows + held_out})
+    return max(reading.sizes) > reading.plate.rows or data.whole
+
+
+def _complaint(reading: Reading, rows: int | None) -> str:
+    plate, outside = reading.plate, reading.outside
+    if plate is not None and plate.size > plate.rows:
+        return (
+            f"`data` must have the {plate.size} rows that the plate {plate.name!r} stands for beside the latent sites "
+            f"{outside}, got {rows}"
+        )
+    name, count = "data" if plate is None else plate.name, rows or "N"
+    return (
+        f"`target` has latent sites outside the data plate, {outside}, whose posterior would be that of a minibatch: "
+        f"write `pyro.plate({name!r}, {count}, subsample_size=len(x))` in model and guide, or "
+        f"`pyrogen.Elbo(model, guide, size={count})`, or give all data at once by `batch_size={count}`"
+    )

@@ -1,0 +1,99 @@
+"""What a program makes of the data it is called with: its data plate, what lies outside it, what belongs to one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .data_plate import candidates, data_plate
+from .rows import drawn_together, global_sites, row_parameters
+from .run import Record
+from .site import Plate, Site
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A run of a model and its guide, seen from the data they were called with.
+
+    Attributes:
+        plate: The data plate, or ``None``.
+        outside: The names of the latent sites outside it, which are those of all data.
+        owned: The parameters, and the sites, that hold an entry for each row of the data plate. The entries are of use
+            only to the rows that the programs were called with, unless these are named by number.
+        sizes: The numbers of data that the programs may be said to stand for: the full size of the data plate, and the
+            rows in it times their scale.
+    """
+
+    plate: Plate | None
+    outside: list[str]
+    owned: list[str]
+    sizes: frozenset[int]
+
+
+def reading_of(record: Record, batch: Sequence[Any], parameters: Mapping[str, Tensor], plate: Plate | None) -> Reading:
+    """Reads what ran.
+
+    Args:
+        record: A run of model and guide, with gradients. One that observes nothing has no data, and nothing outside.
+        batch: What they were called with.
+        parameters: Their parameters by name.
+        plate: The data plate.
+    """
+    if not any(site.observed for site in record.sites):
+        return Reading(plate, [], [], frozenset())
+    outside = global_sites(record.sites, plate)
+    if plate is None:
+        return Reading(None, outside, [], frozenset())
+    owned = row_parameters(record, plate, parameters, named=_numbers(batch)) + drawn_together(record.sites, plate)
+    return Reading(plate, outside, owned, _sizes(record.sites, plate, outside))
+
+
+def settled_data_plate(record: Record, rows: int, again: Callable[[], Record] | None = None) -> Plate | None:
+    """The data plate; of several that are as long as the data, the one that follows their number.
+
+    Args:
+        record: A run of the programs.
+        rows: How many rows they were called with.
+        again: Runs them on one row fewer.
+
+    Raises:
+        ValueError: several plates are as long as the data, and shrink with them.
+    """
+    sites = record.sites
+    if again is not None and rows > 1 and len(candidates(sites, rows)) > 1:
+        following = {plate.name for plate in candidates(_sites_of(again), rows - 1)}
+        found = [plate for plate in candidates(sites, rows) if plate.name in following]
+        if len(found) == 1:
+            return found[0]
+    return data_plate(sites, rows)
+
+
+def _sites_of(again: Callable[[], Record]) -> list[Site]:
+    """The sites of programs on one row fewer; none if they fail on it, in whatever way."""
+    try:
+        return again().sites
+    except Exception:
+        return []
+
+
+def _sizes(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> frozenset[int]:
+    """Where the scale is not that of subsampling but ``poutine.scale``, it counts relative to what is outside."""
+    base = {1.0, *(float(site.scale) for site in sites if site.name in outside and _is_one(site.scale))}
+    inside = [site for site in sites if site.observed and _is_one(site.scale) and site.plate(plate.name)]
+    scaled = {round(plate.rows * float(site.scale) / other) for site in inside for other in base if other}
+    return frozenset({plate.size, *scaled})
+
+
+def _is_one(scale: float | Tensor) -> bool:
+    return not isinstance(scale, Tensor) or scale.numel() == 1
+
+
+def _numbers(batch: Sequence[Any]) -> Iterator[Tensor]:
+    """The vectors of integers in a batch, which may be the numbers of its rows."""
+    for entry in batch:
+        for tensor in entry.values() if isinstance(entry, Mapping) else (entry,):
+            if isinstance(tensor, Tensor) and tensor.dim() == 1 and not tensor.is_floating_point():
+                yield tensor
