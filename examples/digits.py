@@ -134,8 +134,6 @@ def marginal(flow: pg.DistributionModule, x: torch.Tensor) -> torch.Tensor:
 
 def restore(options: argparse.Namespace, flow: pg.DistributionModule, truth: torch.Tensor, label: torch.Tensor) -> None:
     """The posterior of an image given its noisy upper half."""
-    import arviz
-
     visible = torch.zeros(SHAPE, dtype=torch.bool, device=truth.device)
     visible[:, :4] = True
 
@@ -152,6 +150,8 @@ def restore(options: argparse.Namespace, flow: pg.DistributionModule, truth: tor
         mcmc = MCMC(kernel, disable_progbar=True, **chains)
         mcmc.run(observed)
     posterior = pg.analysis.to_arviz(mcmc, observed)
+    import arviz  # only now: to_arviz keeps its announcement of a new version quiet
+
     summary = arviz.summary(posterior, var_names=["image"], kind="all")
     print(summary.iloc[[20, 28, 36, 44, 52, 60]].to_string())
     draws = torch.as_tensor(posterior.posterior["image"].values).flatten(0, 1)

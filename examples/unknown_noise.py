@@ -12,7 +12,6 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-import arviz
 import pyro
 import pyro.distributions as dist
 import torch
@@ -58,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
 
     low, high = draws["scale"].quantile(torch.tensor([0.05, 0.95])).tolist()
     data = pg.analysis.to_arviz(posterior, y, predictive=False, log_likelihood=False)
+    import arviz  # only now: to_arviz keeps its announcement of a new version quiet
+
     ess = arviz.ess(data)
     print(f"scale: 90 % interval {low:.2f} to {high:.2f}; the truth is {NOISE}")
     print(f"image: {inverse.report(draws['image'], truth, span=2.0)}")

@@ -16,7 +16,7 @@ from pyrogen.core.progress import Fit, History
 from pyrogen.evaluation.ranks import EcdfNull
 
 from .arrays import numbers
-from .style import BLUE, COLOURS, GREY, INK, PALE, legend, new_figure, tidy
+from .style import BLUE, COLOURS, GREY, INK, PALE, legend, legend_width, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
         >>> figure = training_history(History(losses=[[2.0, 1.5, 1.2]], gradient_norms=[[]], validation={3: 1.3}))
     """
     history = fit.history if isinstance(fit, Fit) else fit
-    figure = new_figure(5.5, 3.2)
+    figure = new_figure(5.5 + legend_width(["best (step 1000)"]), 3.2)
     axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})")
     for number, (colour, losses) in enumerate(zip(_colours(history.losses), history.losses, strict=True)):
         name = "training" if len(history.losses) == 1 else f"turn {number + 1}"
@@ -50,7 +50,7 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
     if isinstance(fit, Fit) and history.validation:
         axes.axvline(fit.best_step, color=GREY, linewidth=0.8, linestyle="--", label=f"best (step {fit.best_step})")
     _cut_the_start(axes, [*history.losses, list(history.validation.values())])
-    legend(axes, loc="upper right")
+    legend(axes)
     return figure
 
 
@@ -122,7 +122,7 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
     count = len(next(iter(ranks.values())))
     null = EcdfNull(count, draws, generator=torch.Generator().manual_seed(0))
     bands = {name: null.band(torch.as_tensor(values), level) for name, values in ranks.items()}
-    figure = new_figure(4.6, 3.0)
+    figure = new_figure(4.6 + legend_width([f"{level:.0%} band, whole curve", *bands]), 3.0)
     axes = tidy(figure.subplots(), x="normalised rank", y="ECDF minus uniform")
     uniform = np.linspace(0, 1, draws + 2)
     band = next(iter(bands.values()))
@@ -132,7 +132,7 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
     for colour, (name, band) in zip(_colours(bands), bands.items(), strict=True):
         axes.step(uniform, _whole(band.ecdf) - uniform, where="post", color=colour, linewidth=1.3, label=name)
     axes.set_xlim(0, 1)
-    legend(axes, loc="best")
+    legend(axes)
     return figure
 
 
@@ -164,14 +164,14 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
         if values.shape != levels.shape:
             raise ValueError(f"`coverage[{name!r}]` must have shape {levels.shape}, got {values.shape}")
     low, high = (bound / count for bound in stats.binom(count, levels).interval(level))
-    figure = new_figure(3.6, 3.4)
+    figure = new_figure(3.6 + legend_width([f"{level:.0%} band, each point", *coverage]), 3.4)
     axes = tidy(figure.subplots(), x="nominal level of the region", y="fraction that holds the truth")
     axes.fill_between(levels, low, high, color=PALE, linewidth=0, label=f"{level:.0%} band, each point")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for colour, (name, values) in zip(_colours(coverage), coverage.items(), strict=True):
         axes.plot(levels, values, color=colour, linewidth=1.4, label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    legend(axes, loc="upper left")
+    legend(axes)
     return figure
 
 
@@ -191,28 +191,27 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
         >>> figure = outlier_scores(torch.randn(100), {"noise": 2 + torch.randn(100)})
     """
     from scipy.stats import rankdata
-    from sklearn.metrics import roc_auc_score, roc_curve
+    from sklearn.metrics import auc, roc_curve
 
     ordinary = _checked_scores("inliers", inliers)
     kinds = {name: _checked_scores(f"outliers[{name!r}]", values) for name, values in outliers.items()}
-    figure = new_figure(7.4, 3.1)
+    figure = new_figure(7.4 + legend_width(["ordinary data", *(f"{name}: AUROC 0.123" for name in kinds)]), 3.1)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     tidy(left, x=score, y="density")
     tidy(right, x="false alarms (fraction of ordinary data)", y="outliers found (fraction)")
     edges = np.linspace(*_range([ordinary, *kinds.values()], 0.005, 0.995), bins + 1)
-    left.hist(np.clip(ordinary, edges[0], edges[-1]), edges, density=True, color=GREY, alpha=0.6, label="ordinary data")
+    left.hist(np.clip(ordinary, edges[0], edges[-1]), edges, density=True, color=GREY, alpha=0.6)
+    right.fill_between([], [], [], color=GREY, alpha=0.6, label="ordinary data")  # one legend for both panels
     right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for colour, (name, values) in zip(_colours(kinds), kinds.items(), strict=True):
         clipped = np.clip(values, edges[0], edges[-1])
-        left.hist(clipped, edges, density=True, histtype="step", color=colour, linewidth=1.4, label=name)
+        left.hist(clipped, edges, density=True, histtype="step", color=colour, linewidth=1.4)
         labels = np.repeat([0, 1], [len(ordinary), len(values)])
         order = rankdata(np.concatenate([ordinary, values]))  # infinite scores have ranks like all others
         false, true, _ = roc_curve(labels, order)
-        right.plot(false, true, color=colour, linewidth=1.4, label=f"{name}: {roc_auc_score(labels, order):.3f}")
-    left.set_ylim(top=1.3 * left.get_ylim()[1])  # room for the legend
+        right.plot(false, true, color=colour, linewidth=1.4, label=f"{name}: AUROC {auc(false, true):.3f}")
     right.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-    legend(left, loc="upper right")
-    legend(right, loc="lower right", title="area under the curve", title_fontsize=8)
+    legend(right)
     return figure
 
 

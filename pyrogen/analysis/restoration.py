@@ -16,7 +16,7 @@ from pyrogen.inverse.editing import TradeOff
 
 from .arrays import numbers
 from .images import show
-from .style import BLUE, GREY, INK, VERMILION, legend, new_figure, tidy
+from .style import BLUE, GREY, INK, VERMILION, legend, legend_width, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +102,7 @@ def posterior_histogram(draws: Any, *, prior: Any = None, truth: float | None = 
     values = numbers(draws).ravel()
     if not len(values):
         raise ValueError("`draws` must hold a draw, got none")
-    figure = new_figure(4.2, 2.6)
+    figure = new_figure(4.2 + legend_width(["posterior"]), 2.6)
     axes = tidy(figure.subplots(), x=name, y="density")
     axes.hist(values, bins=max(10, round(len(values) ** 0.5)), density=True, color=BLUE, alpha=0.6, label="posterior")
     if prior is not None:
@@ -112,7 +112,7 @@ def posterior_histogram(draws: Any, *, prior: Any = None, truth: float | None = 
         axes.plot(place, prior.log_prob(place).exp(), color=GREY, linewidth=1.2, label="prior")
     if truth is not None:
         axes.axvline(truth, color=VERMILION, linewidth=1.4, label="truth")
-    legend(axes, loc="best")
+    legend(axes)
     return figure
 
 
@@ -147,8 +147,8 @@ def edited_images(
         raise ValueError(f"`edits` must have the {len(curve)} times of `curve`, got {len(columns)}")
     low, high = limits or _limits(picture)
     size, draws = 0.8 * _INCHES, len(columns[0])
-    figure = new_figure(size * (len(curve) + 1) + 3.6, max(1.1 * size * draws + 0.3, 2.6))
-    left, right = figure.subfigures(1, 2, width_ratios=[size * (len(curve) + 1), 3.6])
+    figure = new_figure(size * (len(curve) + 1) + 3.6 + legend_width(["data"]), max(1.1 * size * draws + 0.3, 2.6))
+    left, right = figure.subfigures(1, 2, width_ratios=[size * (len(curve) + 1), 3.6 + legend_width(["data"])])
     cells = left.subplots(draws, len(curve) + 1, squeeze=False)
     _show(cells[:1, 0], [_coloured(picture[0], low, high)], "strokes")
     for axes in cells[1:, 0]:
@@ -159,7 +159,7 @@ def edited_images(
     if real is not None:
         axes.axhline(real, color=GREY, linewidth=0.8, linestyle="--", label="data")
     _draw_curve(axes, curve)
-    legend(axes, loc="lower right")
+    legend(axes)
     return figure
 
 

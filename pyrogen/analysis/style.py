@@ -9,7 +9,8 @@ References:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,13 @@ def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> Axes:
     return axes
 
 
-def legend(axes: Axes, **where: Any) -> None:
-    """A legend without a frame, if there is anything to name."""
+def legend(axes: Axes) -> None:
+    """A legend without a frame, if there is anything to name: beside the axes, where it covers no curve."""
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, **where)
+        place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, **place)
+
+
+def legend_width(names: Iterable[str]) -> float:
+    """How many inches a legend of these names needs."""
+    return 0.55 + 0.075 * max(map(len, names), default=0)
