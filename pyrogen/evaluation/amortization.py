@@ -26,18 +26,18 @@ from dataclasses import dataclass
 from math import log
 
 import torch
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.utils import _sum_rightmost
 
-from pyrogen.core.objective import rows as count_rows
+from pyrogen.arguments import integer, positive
 
+from .arguments import require_programs, require_rows
 from .importance import importance_log_weights
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import Program, Site, select_rows, sites_of, total, values_of
+from .sites import Alone, DrawnSite, Layout, Pair, Program, Sites, pairs, total, values_of
 
 
 @dataclass(frozen=True)
@@ -94,102 +94,88 @@ def amortization_gap(
 
     Raises:
         NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy.
+        TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
         ValueError: there are no data, a number is not positive, a latent is discrete or auxiliary, or the pair does
             not fit together.
     """
-    for name, number in {"steps": steps, "draws": draws, "evaluation_draws": evaluation_draws}.items():
-        if number < 1:
-            raise ValueError(f"`{name}` must be positive, got {number}")
-    rows = count_rows(batch)
-    if not rows:
-        raise ValueError("`batch` must hold at least one datum, got none")
+    require_programs(model=model, guide=guide)
+    for name, count in (("steps", steps), ("draws", draws), ("evaluation_draws", evaluation_draws)):
+        integer(count, name)
+    integer(batch_size, "batch_size")
+    positive(learning_rate, "learning_rate")
+    require_rows(batch)
     parts = []
-    for data in torch.arange(rows).split(max(1, batch_size // draws)):
-        block = _Block(model, guide, [select_rows(entry, data) for entry in batch], len(data))
-        importance_log_weights(model, guide, *block.batch, draws=1)  # refuses a pair that does not fit
-        with as_evaluated(model, guide):
-            refinement = block.refined(steps, draws, learning_rate)
-            parts.append(block.bounds(refinement, evaluation_draws, max(1, batch_size // len(data))))
+    with as_evaluated(model, guide):
+        for pair in pairs(model, guide, batch, batch_size=max(1, batch_size // draws)):
+            importance_log_weights(model, guide, *pair.batch, draws=1)  # refuses a pair that does not fit
+            at_once = max(1, batch_size // pair.rows)
+            refinement = _refined(pair, pair.layouts(draws, at_once), steps, learning_rate)
+            parts.append(_bounds(pair, pair.layouts(evaluation_draws, at_once), refinement))
     return AmortizationGap(*(torch.cat(bounds) for bounds in zip(*parts, strict=True)))
 
 
 Refinement = dict[str, tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Some rows of data with the programs that explain them."""
+def _refined(pair: Pair, layouts: list[Layout], steps: int, learning_rate: float) -> Refinement:
+    """Location and log-scale for every latent element of every row."""
+    refinement = _identity(pair)
+    parameters = [parameter for both in refinement.values() for parameter in both]
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        with torch.enable_grad():
+            loss = -torch.cat([_log_weights(pair, layout, refinement)[1] for layout in layouts]).mean(0).sum()
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)  # one row's overflow is not the others'
+        optimizer.step()
+        schedule.step()
+    return refinement
 
-    model: Program
-    guide: Program
-    batch: list
-    rows: int
 
-    def refined(self, steps: int, draws: int, learning_rate: float) -> Refinement:
-        """Location and log-scale for every latent element of every row."""
-        refinement = self._identity()
-        parameters = [parameter for pair in refinement.values() for parameter in pair]
-        optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            with torch.enable_grad():
-                loss = -self._log_weights(refinement, draws)[1].mean(0).sum()
-            gradients = torch.autograd.grad(loss, parameters)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)  # one row's overflow is not the others'
-            optimizer.step()
-            schedule.step()
-        return refinement
+def _bounds(pair: Pair, layouts: list[Layout], refinement: Refinement) -> tuple[Tensor, Tensor, Tensor]:
+    """Amortized, refined and importance-weighted, each ``(rows,)``."""
+    both = [_log_weights(pair, layout, refinement) for layout in layouts]
+    amortized, refined = (torch.cat(parts) for parts in zip(*both, strict=True))
+    return amortized.mean(0), refined.mean(0), refined.logsumexp(0) - log(len(refined))
 
-    def bounds(self, refinement: Refinement, draws: int, at_once: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Amortized, refined and importance-weighted, each ``(rows,)``."""
-        chunks = [min(at_once, draws - start) for start in range(0, draws, at_once)]
-        pairs = [self._log_weights(refinement, chunk) for chunk in chunks]
-        amortized, refined = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return amortized.mean(0), refined.mean(0), refined.logsumexp(0) - log(draws)
 
-    def _identity(self) -> Refinement:
-        drawn = self._latents(self.batch, self.rows)
-        values = {name: biject_to(site.distribution.support).inv(site.value) for name, site in drawn.items()}
-        return {name: (_zeros(value), _zeros(value)) for name, value in values.items()}
+def _identity(pair: Pair) -> Refinement:
+    drawn = _latents(pair, Alone())
+    values = {name: biject_to(site.distribution.support).inv(site.value) for name, site in drawn.items()}
+    return {name: (_zeros(value), _zeros(value)) for name, value in values.items()}
 
-    def _log_weights(self, refinement: Refinement, draws: int) -> tuple[Tensor, Tensor]:
-        """Those of the guide as it is, and refined, from the same draws: each ``(draws, rows)``."""
-        index = torch.arange(self.rows).repeat(draws)
-        batch = [select_rows(entry, index) for entry in self.batch]
-        with torch.no_grad():
-            drawn = self._latents(batch, len(index))
-            log_q = total(drawn.values())
-            amortized = self._log_joint(batch, values_of(drawn.values())) - log_q
-        moved = {name: _moved(site, *refinement[name], index) for name, site in drawn.items()}
-        log_joint = self._log_joint(batch, {name: value for name, (value, _) in moved.items()})
-        refined = log_joint - log_q + sum(log_det for _, log_det in moved.values())
-        return amortized.reshape(draws, -1), refined.reshape(draws, -1)
 
-    def _latents(self, batch: list, rows: int) -> dict[str, Site]:
-        drawn = sites_of(self.guide, *batch, rows=rows, what="guide")
-        for site in drawn.values():
-            if site.auxiliary or site.distribution.support.is_discrete:
-                kind = "auxiliary" if site.auxiliary else "discrete"
-                raise ValueError(f"`guide` must have continuous latents of its own, got the {kind} site {site.name!r}")
-        return drawn
+def _log_weights(pair: Pair, layout: Layout, refinement: Refinement) -> tuple[Tensor, Tensor]:
+    """Those of the guide as it is, and refined, from the same draws: each ``(draws, rows)``."""
+    with torch.no_grad():
+        drawn = _latents(pair, layout)
+        log_q = total(drawn.values())
+        amortized = total(pair.modelled(layout, values_of(drawn.values())).values()) - log_q
+    moved = {name: _moved(site, *refinement[name]) for name, site in drawn.items()}
+    log_joint = total(pair.modelled(layout, {name: value for name, (value, _) in moved.items()}).values())
+    return amortized, log_joint - log_q + sum(log_det for _, log_det in moved.values())
 
-    def _log_joint(self, batch: list, values: dict[str, Tensor]) -> Tensor:
-        replayed = poutine.condition(self.model, data=values)
-        return total(sites_of(replayed, *batch, rows=count_rows(tuple(batch)), what="model").values())
+
+def _latents(pair: Pair, layout: Layout) -> Sites:
+    drawn = pair.guided(layout)
+    for site in drawn.values():
+        if site.auxiliary or site.distribution.support.is_discrete:
+            kind = "auxiliary" if site.auxiliary else "discrete"
+            raise ValueError(f"`guide` must have continuous latents of its own, got the {kind} site {site.name!r}")
+    return drawn
 
 
 def _zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like).requires_grad_()
 
 
-def _moved(site: Site, location: Tensor, log_scale: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """A site's values, moved and stretched in unconstrained coordinates, and the log-determinant for each row."""
+def _moved(site: DrawnSite, location: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """A site's values, moved and stretched in unconstrained coordinates, and the log-determinant ``(draws, rows)``."""
     transform = biject_to(site.distribution.support)
     events = site.distribution.event_dim
-    axis = site.value.dim() - events + site.plate_dim
-    index = index.to(location.device)
-    location, log_scale = location.index_select(axis, index), log_scale.index_select(axis, index)
+    location, log_scale = site.spread(location), site.spread(log_scale)
     before = transform.inv(site.value)
     after = location + log_scale.exp() * before
     value = transform(after)
@@ -199,5 +185,6 @@ def _moved(site: Site, location: Tensor, log_scale: Tensor, index: Tensor) -> tu
         + transform.log_abs_det_jacobian(after, value)
         - transform.log_abs_det_jacobian(before, site.value)
     )
-    log_det = scale_and_mask(_sum_rightmost(log_det, events - dims), mask=site.mask)
-    return value, log_det.movedim(axis, -1).reshape(-1, len(index)).sum(0)
+    log_det = scale_and_mask(_sum_rightmost(log_det, events - dims), mask=site.site.mask)
+    split = site.split(log_det)
+    return value, split.reshape(*split.shape[:2], -1).sum(-1)

@@ -1,15 +1,18 @@
-"""Checks of arguments. A statistic of values that are no numbers would still be a number, so they are refused by name.
+"""Checks of tensors. A statistic of values that are no numbers would still be a number, so they are refused by name.
 
-Every public function of ``evaluation`` takes tensors: an array or a list is refused, never converted.
+Single numbers are checked by :mod:`pyrogen.arguments`. Every public function of ``evaluation`` takes tensors: an array
+or a list is refused, never converted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from numbers import Integral, Real
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from pyrogen.core.objective import rows as count_rows
 
 
 def require_tensor(values: object, name: str) -> None:
@@ -56,39 +59,6 @@ def require_vector(values: Tensor, name: str, shape: str, *, least: int = 1) -> 
         raise ValueError(f"`{name}` must have shape {shape}{least_shown}, got {tuple(values.shape)}")
 
 
-def require_counts(*, least: int = 1, **counts: object) -> None:
-    """Refuses what is no integer, or less than the least.
-
-    Args:
-        least: The smallest number that makes sense.
-        counts: The numbers, by the names of the arguments.
-
-    Raises:
-        TypeError: one is no integer.
-        ValueError: one is too small.
-    """
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, Integral):
-            raise TypeError(f"`{name}` must be an integer, got {count!r}")
-        if count < least:
-            raise ValueError(f"`{name}` must be {'positive' if least == 1 else f'at least {least}'}, got {count}")
-
-
-def require_between(low: float, high: float, **numbers: object) -> None:
-    """Refuses what is no number strictly between two others; NaN is none.
-
-    Raises:
-        TypeError: one is no number.
-        ValueError: one is not between.
-    """
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, Real):
-            raise TypeError(f"`{name}` must be a number, got {number!r}")
-        if not low < number < high:
-            wanted = "positive" if (low, high) == (0, torch.inf) else f"between {low:g} and {high:g}"
-            raise ValueError(f"`{name}` must be {wanted}, got {number}")
-
-
 def require_generator(generator: object) -> None:
     """Refuses a seed where a generator is expected.
 
@@ -111,6 +81,39 @@ def require_programs(**programs: Callable) -> None:
     for name, program in programs.items():
         if not callable(program):
             raise TypeError(f"`{name}` must be a Pyro program, a callable, got {type(program).__name__}")
+
+
+def require_rows(batch: tuple, *, least: int = 1) -> int:
+    """How many rows of data a batch holds.
+
+    Args:
+        batch: What programs are called with: tensors with the data in rows, numbers, dicts of tensors or ``None``.
+        least: The smallest number of rows that makes sense.
+
+    Raises:
+        TypeError: an entry is an array or a sequence, of which no rows can be taken.
+        ValueError: there are too few rows, or a tensor has another number of them.
+    """
+    rows = count_rows(batch)
+    tensors = [(name, entry) for name, entry in _entries(batch) if isinstance(entry, Tensor) and entry.dim()]
+    for name, entry in _entries(batch):
+        if isinstance(entry, list | tuple | np.ndarray):
+            raise TypeError(f"`{name}` must be a tensor, got {type(entry).__name__}; convert it by `torch.as_tensor`")
+    for name, entry in tensors:
+        if len(entry) != rows:
+            raise ValueError(f"`{name}` must have the {rows} rows of the data, got shape {tuple(entry.shape)}")
+    if not tensors or rows < least:
+        wanted = "one datum" if least == 1 else f"{least} data"
+        raise ValueError(f"`batch` must hold at least {wanted}, in rows of a tensor, got {rows if tensors else 'none'}")
+    return rows
+
+
+def _entries(batch: tuple) -> Iterator[tuple[str, object]]:
+    for place, entry in enumerate(batch):
+        if isinstance(entry, Mapping):
+            yield from ((f"batch[{place}][{key!r}]", part) for key, part in entry.items())
+        else:
+            yield f"batch[{place}]", entry
 
 
 def _require_none(bad: Tensor, name: str, wanted: str, what: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer
 from pyrogen.core.module import DistributionModule
 
-from .arguments import require_counts, require_numbers
+from .arguments import require_numbers
 from .scoring import name_of, score
 
 
@@ -42,7 +43,7 @@ def bayes_classifier(
     if not isinstance(module, DistributionModule) or module.context_shape != ():
         got = f"`context_shape` {module.context_shape}" if isinstance(module, DistributionModule) else name_of(module)
         raise ValueError(f"`module` must take labels (`context_shape` ()), got {got}")
-    require_counts(classes=classes)
+    integer(classes, "classes")
     if log_prior is not None:
         _check_prior(log_prior, classes)
     joint = []

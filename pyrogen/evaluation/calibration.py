@@ -5,7 +5,9 @@ the posterior under test. If it is the true posterior, :math:`\theta^*` is one m
 :math:`f` the rank of :math:`f(\theta^*, y)` among the :math:`f(\theta_l, y)` is uniform. A rank that is not shows a
 fault; which faults can show depends on :math:`f`. Coordinates of :math:`\theta` alone are not enough: draws from the
 *prior*, which ignore the data, give uniform ranks for every quantity that does not depend on :math:`y`. Quantities that
-do, the log-likelihood and the log-joint density, are therefore always among those tested.
+do, the log-likelihood and the log-joint density, are therefore always among those tested. A simulator without a
+``log_prob`` has neither: they are left out with a warning, and quantities of your own that depend on the data should
+take their place.
 
 The model is called as ``model(size=rows)`` and draws ``rows`` independent simulations in one data plate; the ``.model``
 of every distribution module is of this form.
@@ -19,19 +21,33 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from types import MappingProxyType
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from torch import Tensor
 
-from .ranks import Coverage, EcdfBand, EcdfNull, central_coverage, chi_square_test, highest_coverage
+from pyrogen.arguments import integer
+from pyrogen.programs.site import is_site, site_of
+
+from .arguments import require_generator, require_numbers, require_programs, require_tensor
+from .ranks import (
+    Coverage,
+    EcdfBand,
+    EcdfNull,
+    central_coverage,
+    checked_ranks,
+    chi_square_test,
+    highest_coverage,
+)
 from .result import TestResult
 from .scoring import as_evaluated
-from .sites import Program, Site, sites_of, total, values_of
+from .sites import Alone, DrawnSite, Program, Sites, measured, placed, sites_of, total, values_of
 
 Values = dict[str, Tensor]
 Posterior = Callable[[Values, int], Values]
@@ -44,20 +60,23 @@ class Amortized:
     Args:
         guide: A Pyro guide with one data plate, called with the rows of the observed sites.
         observed: The names of the observed sites, in the order of the guide's arguments.
+
+    Raises:
+        TypeError: ``guide`` is no program.
+        ValueError: no site is named.
     """
 
     def __init__(self, guide: Program, observed: str | Sequence[str] = ("x",)) -> None:
+        require_programs(guide=guide)
         self.guide = guide
-        self.observed = _names(observed)
+        self.observed = _observed(observed)
 
     def __call__(self, data: Values, draws: int) -> Values:
         """Draws for each row of the data: ``(draws, rows, *shape)`` for each latent site."""
-        rows = len(data[self.observed[0]])
-        repeated = {name: _repeat(value, draws) for name, value in data.items()}
+        batch = tuple(data[name] for name in self.observed)
         with as_evaluated(self.guide):
-            sites = self._sites(self.guide, repeated, draws * rows).values()
-        kept = [site for site in sites if not site.auxiliary]
-        return {site.name: site.value.unflatten(0, (draws, rows)) for site in kept}
+            (drawn,) = measured(None, self.guide, batch, draws, _values, batch_size=draws * len(batch[0]))
+        return drawn
 
     def log_prob(self, latents: Values, data: Values) -> Tensor:
         """The log-density of the guide for each row, a quantity whose coverage is that of highest-density regions.
@@ -65,19 +84,20 @@ class Amortized:
         Raises:
             NotImplementedError: the guide makes its sites of auxiliary ones, whose values the latent ones do not tell.
         """
-        rows = len(data[self.observed[0]])
+        batch = [data[name] for name in self.observed]
         with as_evaluated(self.guide):
-            sites = self._sites(poutine.condition(self.guide, data=latents), data, rows).values()
+            sites = sites_of(self.guide, *batch, rows=len(batch[0]), what="guide", given=latents).values()
         auxiliary = [site.name for site in sites if site.auxiliary]
         if auxiliary:
             raise NotImplementedError(
                 f"`guide` has auxiliary sites {auxiliary}, so its log-density at given latent values is not known; "
                 "use the coordinates, the log-likelihood and the log-joint density as quantities"
             )
-        return total(sites)
+        return total(sites)[0]
 
-    def _sites(self, guide: Program, data: Values, rows: int) -> dict[str, Site]:
-        return sites_of(guide, *(data[name] for name in self.observed), rows=rows, what="guide")
+
+def _values(drawn: Sites, scored: Sites) -> Values:
+    return {name: site.values() for name, site in drawn.items() if not site.auxiliary}
 
 
 @dataclass(frozen=True)
@@ -88,10 +108,24 @@ class Calibration:
         ranks: For each test quantity one integer in 0, ..., ``draws`` for each simulation: how many posterior draws are
             below the true value.
         draws: How many posterior draws each simulation has.
+        left_out: The quantities that could not be tested, and why.
+
+    Raises:
+        ValueError: there is no quantity, or ranks are not such integers, equally many for each.
     """
 
     ranks: Mapping[str, Tensor]
     draws: int
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.ranks:
+            raise ValueError("`ranks` must hold at least one quantity, got none")
+        for ranks in self.ranks.values():
+            checked_ranks(ranks, self.draws)
+        counts = {name: len(ranks) for name, ranks in self.ranks.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"`ranks` must be equally many for each quantity, got {counts}")
 
     @property
     def simulations(self) -> int:
@@ -147,14 +181,15 @@ def simulation_based_calibration(
     """Ranks of true values among posterior draws, over simulations from the model.
 
     Tested are ``"log_likelihood"`` and ``"log_joint"``, every coordinate of the latent sites (``"z[0]"``) and the
-    quantities of your own.
+    quantities of your own. Where a site has no ``log_prob`` (an implicit distribution, a point mass, a deterministic
+    site), what needs it is left out, with a warning.
 
     Args:
         model: A Pyro model, called as ``model(size=rows)``: ``rows`` independent simulations in one data plate.
         posterior: What is tested: a function of the data (rows of each observed site) and a number of draws, which
             gives independent draws of every latent site, draws first, then rows. :class:`Amortized` makes one of a
             guide. Draws of a Markov chain must be thinned until they are nearly independent.
-        observed: The names of the sites that are data; all others are latent.
+        observed: The names of the sites that are data, ``pyro.deterministic`` ones among them; all others are latent.
         simulations: How many simulations: more show smaller faults.
         draws: How many posterior draws each gets.
         coordinates: The latent sites whose coordinates are ranked; all if ``None``.
@@ -163,26 +198,27 @@ def simulation_based_calibration(
         generator: Breaks ties between ranks.
 
     Raises:
-        NotImplementedError: a site has no ``log_prob``.
-        ValueError: a site is unknown, observed already or outside the data plate, the posterior's draws lack a site or
-            have another shape, a quantity is NaN, not one number a row, or has the name of another, or there are no
-            simulations or draws.
+        TypeError: ``model`` is no program, ``posterior`` no function, or a value no tensor.
+        ValueError: a site is unknown, observed already or outside the data plate, the posterior's draws lack a site,
+            have another shape or hold NaN, a quantity is NaN, not one number a row, or has the name of another, or
+            there are no simulations or draws.
     """
-    if min(simulations, draws, batch_size) < 1:
-        raise ValueError(
-            f"`simulations`, `draws` and `batch_size` must be positive, got {simulations}, {draws} and {batch_size}"
-        )
-    observed = _names(observed)
+    require_programs(model=model, posterior=posterior)
+    for name, count in (("simulations", simulations), ("draws", draws), ("batch_size", batch_size)):
+        integer(count, name)
+    require_generator(generator)
+    observed = _observed(observed)
     with as_evaluated(model):
-        sites = sites_of(model, rows=simulations, what="model", size=simulations)
-        _check_model(sites, observed)
+        sites, computed = _simulated(model, simulations, observed)
+        _check_model(sites, computed, observed)
+        left_out = _left_out(sites, computed, observed)
         values = values_of(sites.values())
-        data = {name: value for name, value in values.items() if name in observed}
+        data = {name: value for name, value in {**values, **computed}.items() if name in observed}
         latents = {name: value for name, value in values.items() if name not in observed}
         chosen = tuple(latents) if coordinates is None else _names(coordinates)
         if not set(chosen) <= set(latents):
             raise ValueError(f"`coordinates` must name latent sites {list(latents)}, got {list(chosen)}")
-        evaluate = _Evaluation(model, observed, chosen, quantities)
+        evaluate = _Evaluation(model, observed, chosen, quantities, left_out)
         ranks: dict[str, list[Tensor]] = {}
         for block in torch.arange(simulations).split(max(1, batch_size // draws)):
             rows = slice(int(block[0]), int(block[-1]) + 1)
@@ -191,7 +227,15 @@ def simulation_based_calibration(
             drawn = _checked(posterior(given, draws), truth, draws)
             for name, value in _ranks(evaluate, truth, drawn, given, draws, generator).items():
                 ranks.setdefault(name, []).append(value)
-    return Calibration({name: torch.cat(parts) for name, parts in ranks.items()}, draws)
+    if left_out:
+        lost = "; ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        warnings.warn(
+            f"simulation_based_calibration leaves out {lost}. Draws from the prior pass for every quantity that does "
+            "not depend on the data: give `quantities` that do",
+            UserWarning,
+            stacklevel=2,
+        )
+    return Calibration({name: torch.cat(parts) for name, parts in ranks.items()}, draws, left_out)
 
 
 class _Evaluation:
@@ -203,29 +247,36 @@ class _Evaluation:
         observed: Sequence[str],
         coordinates: Sequence[str],
         quantities: Mapping[str, Quantity],
+        left_out: Mapping[str, str],
     ) -> None:
         self.model = model
         self.observed = observed
+        self.left_out = left_out
         self.coordinates = coordinates
         self.quantities = quantities
 
     def __call__(self, latents: Values, data: Values) -> Values:
         rows = len(data[self.observed[0]])
-        given = poutine.condition(self.model, data={**latents, **data})
-        sites = sites_of(given, rows=rows, what="model", size=rows)
-        likelihood = total(sites[name] for name in self.observed)
-        prior = total(site for name, site in sites.items() if name not in self.observed)
-        values = {"log_likelihood": likelihood, "log_joint": likelihood + prior}
+        values = {} if len(self.left_out) == 2 else self._log_probs(latents, data, rows)
         for name in self.coordinates:
             values.update(_coordinates(name, latents[name]))
         for name, quantity in self.quantities.items():
             if name in values:
                 raise ValueError(f"`quantities` must have names of their own, got {name!r}")
             values[name] = quantity(latents, data)
+            require_tensor(values[name], f"quantities[{name!r}]")
             if values[name].shape != (rows,):
                 got = tuple(values[name].shape)
                 raise ValueError(f"quantity {name!r} must give one number a row, shape {(rows,)}, got {got}")
         return values
+
+    def _log_probs(self, latents: Values, data: Values, rows: int) -> Values:
+        sites = sites_of(self.model, rows=rows, what="model", given={**latents, **data}, size=rows)
+        likelihood = total(sites[name] for name in self.observed)[0]
+        if "log_joint" in self.left_out:
+            return {"log_likelihood": likelihood}
+        prior = total(site for name, site in sites.items() if name not in self.observed)[0]
+        return {"log_likelihood": likelihood, "log_joint": likelihood + prior}
 
 
 def _ranks(
@@ -264,14 +315,52 @@ def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
+def _observed(names: str | Sequence[str]) -> tuple[str, ...]:
+    if not _names(names):
+        raise ValueError("`observed` must name at least one site, got none")
+    return _names(names)
+
+
 def _repeat(value: Tensor, draws: int) -> Tensor:
     return value.expand(draws, *value.shape).flatten(0, 1)
 
 
-def _check_model(sites: dict[str, Site], observed: Sequence[str]) -> None:
-    if not observed:
-        raise ValueError("`observed` must name at least one site, got none")
-    unknown = [name for name in observed if name not in sites]
+def _simulated(model: Program, size: int, observed: Sequence[str]) -> tuple[Sites, Values]:
+    """The sites of so many simulations, and the values of those data that the model computes and does not draw."""
+    with poutine.block():
+        nodes = poutine.trace(model).get_trace(size=size).nodes
+    drawn = {name: site_of(node) for name, node in nodes.items() if is_site(node)}
+    samples = {name: node["value"] for name, node in nodes.items() if node["type"] == "sample"}
+    computed = {name: samples[name] for name in observed if name in samples and name not in drawn}
+    for name, value in computed.items():
+        if not value.dim() or len(value) != size:
+            raise ValueError(f"site {name!r} must have the {size} simulations as rows, got shape {tuple(value.shape)}")
+    return placed(drawn, Alone(), size, "model"), computed
+
+
+def _left_out(sites: Sites, computed: Values, observed: Sequence[str]) -> dict[str, str]:
+    """Why the likelihood, and the joint density, cannot be test quantities."""
+    reasons = {name: "is computed" for name in computed}
+    reasons |= {name: reason for name, site in sites.items() if (reason := _silence(site))}
+    likelihood = [f"site {name!r} {reason}" for name, reason in reasons.items() if name in observed]
+    joint = [f"site {name!r} {reason}" for name, reason in reasons.items()]
+    left_out = {"log_likelihood": likelihood, "log_joint": joint}
+    return {name: ", ".join(reasons) for name, reasons in left_out.items() if reasons}
+
+
+def _silence(site: DrawnSite) -> str:
+    """Why a site has no log-density; nothing where it has one."""
+    if isinstance(site.distribution, Delta):
+        return "is a point mass"
+    try:
+        silent = site.density is None or site.log_prob() is None
+    except NotImplementedError:
+        silent = True
+    return "has no log_prob" if silent else ""
+
+
+def _check_model(sites: Sites, computed: Values, observed: Sequence[str]) -> None:
+    unknown = [name for name in observed if name not in {**sites, **computed}]
     if unknown:
         raise ValueError(f"`observed` must name sites of the model {list(sites)}, got {unknown}")
     if not set(sites) - set(observed):
@@ -280,19 +369,22 @@ def _check_model(sites: dict[str, Site], observed: Sequence[str]) -> None:
     if given:
         raise ValueError(f"`model` must draw all its sites when called with `size` alone, but {given} have a value")
     for name, site in sites.items():
-        if site.density is None:
-            raise NotImplementedError(f"site {name!r} has no log_prob, which the test quantities need")
-        if site.value.dim() - len(site.distribution.event_shape) + site.plate_dim != 0:
+        if site.value.dim() - len(site.distribution.event_shape) + site.dim != 0:
             raise ValueError(f"the data plate must be the outermost (leftmost) plate, got site {name!r} inside another")
+    for name, value in (*values_of(sites.values()).items(), *computed.items()):
+        require_numbers(value, f"model: {name}", minus_infinity=True, plus_infinity=True)
 
 
 def _checked(drawn: Values, truth: Values, draws: int) -> Values:
     for name, value in truth.items():
-        if name not in drawn:
+        if not isinstance(drawn, Mapping) or name not in drawn:
             raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {list(drawn)}")
+        require_tensor(drawn[name], f"posterior(...)[{name!r}]")
         if drawn[name].shape != (draws, *value.shape):
             raise ValueError(
                 f"`posterior` must give draws of {name!r} of shape {(draws, *value.shape)}, "
                 f"got {tuple(drawn[name].shape)}"
             )
+        if drawn[name].isnan().any():
+            raise ValueError(f"`posterior` must give numbers, got {int(drawn[name].isnan().sum())} NaN in {name!r}")
     return {name: drawn[name] for name in truth}

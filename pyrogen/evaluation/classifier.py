@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import require_between, require_counts, require_generator
+from pyrogen.arguments import integer, number
+
+from .arguments import require_generator
 from .result import TestResult, permutation_p_value
 from .samples import pool
 
@@ -55,8 +57,9 @@ def classifier_test(
     from sklearn.base import clone
     from sklearn.model_selection import train_test_split
 
-    require_counts(permutations=permutations)
-    require_between(0, 1, held_out=held_out)
+    integer(permutations, "permutations")
+    if not 0 < number(held_out, "held_out") < 1:
+        raise ValueError(f"`held_out` must be between 0 and 1, got {held_out}")
     _require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     for count in (len(x), len(y)):
@@ -100,8 +103,8 @@ def cross_validated_classifier_test(
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    require_counts(permutations=permutations)
-    require_counts(folds=folds, least=2)
+    integer(permutations, "permutations")
+    integer(folds, "folds", least=2)
     _require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     if min(labels.sum(), (1 - labels).sum()) < folds:

@@ -19,20 +19,20 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from pyrogen.core.objective import rows as count_rows
+from pyrogen.arguments import integer, non_negative, number
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
 
+from .arguments import require_numbers, require_programs, require_rows
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import Program, Site, check_names, select_rows, sites_of, values_of
+from .sites import DrawnSite, Program, Sites, check_names, measured
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,17 @@ class LatentUse:
         kl: The divergence of every datum's posterior from the prior, in nats: for every element, or as a whole where
             prior or posterior has dependent elements.
         activity: The variance over the data of every element's posterior mean, of the latent's shape.
+
+    Raises:
+        ValueError: one of them is NaN.
     """
 
     kl: Tensor
     activity: Tensor
+
+    def __post_init__(self) -> None:
+        require_numbers(self.kl, "kl", plus_infinity=True)
+        require_numbers(self.activity, "activity")
 
     @property
     def rate(self) -> Estimate:
@@ -63,7 +70,11 @@ class LatentUse:
 
         Args:
             threshold: The least variance of the posterior mean, in squared units of the latent.
+
+        Raises:
+            ValueError: ``threshold`` is negative or no number.
         """
+        non_negative(threshold, "threshold")
         return self.activity > threshold
 
     def collapsed(self, epsilon: float = 0.01, delta: float = 0.01) -> Tensor:
@@ -74,8 +85,11 @@ class LatentUse:
             delta: The share of data that may have another.
 
         Raises:
-            ValueError: the divergence has no parts for the elements.
+            ValueError: the divergence has no parts for the elements, or a number makes no sense.
         """
+        non_negative(epsilon, "epsilon")
+        if not 0 <= number(delta, "delta") <= 1:
+            raise ValueError(f"`delta` must be between 0 and 1, got {delta}")
         if self.kl_per_element is None:
             raise ValueError("prior or posterior has dependent elements: the divergence belongs to no single one")
         return (self.kl < epsilon).double().mean(0) >= 1 - delta
@@ -108,6 +122,8 @@ def collapse_report(
         batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
 
     Raises:
+        NotImplementedError: a latent site's ``log_prob`` is a bound, unnormalised or missing.
+        TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
         ValueError: there are fewer than two data or draws, or the pair does not fit together.
 
     Example:
@@ -117,55 +133,62 @@ def collapse_report(
         >>> report.sites["z"].kl.shape, report.sites["z"].activity.shape
         (torch.Size([50, 2]), torch.Size([2]))
     """
-    rows = count_rows(batch)
-    if rows < 2 or draws < 2:
-        raise ValueError(f"`batch` and `draws` must hold at least two, to see how means vary, got {rows} and {draws}")
+    require_programs(model=model, guide=guide)
+    integer(draws, "draws", least=2)
+    integer(batch_size, "batch_size")
+    require_rows(batch, least=2)
     with as_evaluated(model, guide):
-        blocks = list(_blocks(model, guide, batch, rows, draws, batch_size))
-    joined = {name: [torch.cat(parts) for parts in zip(*(b[name] for b in blocks), strict=True)] for name in blocks[0]}
-    return CollapseReport({name: LatentUse(kl, _activity(*moments, draws)) for name, (kl, *moments) in joined.items()})
+        blocks = list(measured(model, guide, batch, draws, _ratios_and_values, batch_size=batch_size))
+    moments = [_moments(block) for block in blocks]
+    joined = {
+        name: [torch.cat(parts) for parts in zip(*(m[name] for m in moments), strict=True)] for name in moments[0]
+    }
+    return CollapseReport({name: LatentUse(kl, _activity(*rest, draws)) for name, (kl, *rest) in joined.items()})
 
 
-Moments = tuple[Tensor, Tensor, Tensor]
+def _ratios_and_values(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
+    """For each latent the log-ratio of posterior and prior, and the value, ``(draws, rows, ...)``."""
+    check_names(drawn, scored)
+    shared = {name: site for name, site in drawn.items() if name in scored}
+    if not shared:
+        raise ValueError("`guide` must draw a latent site of the model, got none")
+    measures = {}
+    for name, site in shared.items():
+        _check_density(site, "guide")
+        _check_density(scored[name], "model")
+        measures[f"ratio of {name}"] = site.split(*_log_ratio(site, scored[name])).double()
+        measures[f"value of {name}"] = site.values().double()
+    return measures
 
 
-def _blocks(
-    model: Program, guide: Program, batch: tuple, rows: int, draws: int, batch_size: int
-) -> Iterator[dict[str, Moments]]:
-    """For some data at a time and each latent: divergences, means and variances of the draws."""
-    for data in torch.arange(rows).split(max(1, batch_size // draws)):
-        index = data.repeat(draws)
-        part = [select_rows(entry, index) for entry in batch]
-        drawn = sites_of(guide, *part, rows=len(index), what="guide")
-        replayed = poutine.condition(model, data=values_of(drawn.values()))
-        priors = sites_of(replayed, *part, rows=len(index), what="model")
-        check_names(drawn, priors)
-        yield {name: _moments(site, priors[name], draws) for name, site in drawn.items() if name in priors}
+def _check_density(site: DrawnSite, what: str) -> None:
+    if site.density not in ("exact", "estimate"):
+        raise NotImplementedError(
+            f"site {site.name!r} of `{what}` has density {site.density!r}: a divergence needs normalised log_probs of "
+            "posterior and prior"
+        )
 
 
-def _moments(posterior: Site, prior: Site, draws: int) -> Moments:
-    def by_draw(values: Tensor, axis: int) -> Tensor:
-        return values.movedim(axis, 0).unflatten(0, (draws, -1)).double()
+def _moments(block: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """For each latent, divergences, and means and variances of the draws."""
+    names = [name.removeprefix("value of ") for name in block if name.startswith("value of ")]
+    values = {name: block[f"value of {name}"] for name in names}
+    return {name: (block[f"ratio of {name}"].mean(0), values[name].mean(0), values[name].var(0)) for name in names}
 
-    value = by_draw(posterior.value, posterior.value.dim() - posterior.distribution.event_dim + posterior.plate_dim)
-    return by_draw(*_log_ratio(posterior, prior)).mean(0), value.mean(0), value.var(0)
 
-
-def _log_ratio(posterior: Site, prior: Site) -> tuple[Tensor, int]:
-    """Log posterior minus log prior, for every element where both have independent ones, and the axis of the data.
+def _log_ratio(posterior: DrawnSite, prior: DrawnSite) -> tuple[Tensor, int]:
+    """Log posterior minus log prior, of every element where both have independent ones, and how many dimensions of it.
 
     Where the divergence of the elements is known it takes the place of the ratio, which it is the mean of.
     """
     elements = [_elements(site.distribution) for site in (posterior, prior)]
     if any(part is None for part in elements):
-        ratio, events = _difference(posterior.distribution, prior.distribution, posterior.value), 0
-    else:
-        events = posterior.distribution.event_dim
-        try:
-            ratio = kl_divergence(*elements)
-        except NotImplementedError:
-            ratio = _difference(*elements, posterior.value)
-    return ratio, ratio.dim() - events + posterior.plate_dim
+        return _difference(posterior.distribution, prior.distribution, posterior.value), 0
+    try:
+        ratio = kl_divergence(*elements)
+    except NotImplementedError:
+        ratio = _difference(*elements, posterior.value)
+    return ratio, posterior.distribution.event_dim
 
 
 def _difference(first: Distribution, second: Distribution, value: Tensor) -> Tensor:

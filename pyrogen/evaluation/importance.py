@@ -8,9 +8,9 @@ With :math:`K` draws :math:`z_k \sim q(z \mid x)` the weights :math:`w_k = p(x, 
 is at most :math:`\log p(x)` in expectation, grows with :math:`K` and converges to it. How large :math:`K` must be is a
 question of the tail of the weights, which the Pareto :math:`\hat k` of PSIS answers for each datum.
 
-The model and the guide are called alike, with the rows of the data, and have one data plate with all sites inside. Each
-datum is repeated :math:`K` times as further rows, so any pair that handles a batch handles the draws. A model with
-latents outside the plate sees all the data as one datum (``whole=True``).
+The model and the guide are called alike, with the rows of the data, and have one data plate with all sites inside, of
+whatever size: ``plate(len(x))``, ``plate(N)``, ``plate(N, subsample_size=len(x))``. A model with latents outside the
+plate has no likelihood of a single datum: with ``whole=True`` all the data count as one.
 
 References:
     Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
@@ -30,15 +30,14 @@ from math import ceil, log, log10, sqrt
 import numpy as np
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from pyrogen.core.objective import rows as count_rows
+from pyrogen.arguments import integer
 
-from .arguments import require_counts, require_numbers, require_programs
+from .arguments import require_numbers, require_programs
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import Program, Site, check_names, select_rows, sites_of, total, values_of
+from .sites import DrawnSite, Program, Sites, check_names, measured, total
 
 
 def importance_log_weights(
@@ -53,9 +52,10 @@ def importance_log_weights(
         guide: Its guide, called alike.
         batch: The data, rows first, and what else the programs take: tensors, dicts of tensors or ``None``.
         draws: How many draws :math:`K` for each datum.
-        whole: The data are one datum, as for a model with latents outside the data plate. Draws then run one by one,
-            and need no plate.
-        batch_size: How many pairs of datum and draw are computed at once.
+        whole: The data are one datum, as for a model with latents outside the data plate; no plate is needed. The
+            weights are those of the data at hand, however many a subsampled plate stands for.
+        batch_size: How many pairs of datum and draw are computed at once, where the programs allow it: one with a plate
+            of fixed size is called with all the data.
 
     Shape:
         The weights are ``(draws, rows)``, in double precision; one row if the data are one datum.
@@ -63,8 +63,9 @@ def importance_log_weights(
     Raises:
         NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy. Weights exponentiate it,
             so that a bound or noise in it makes them estimate nothing.
+        TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
         ValueError: there are no data, a site lies outside the data plate, latent sites of model and guide differ,
-            nothing is observed, or the guide has a point mass.
+            nothing is observed, the guide has a point mass, or a weight is NaN or infinite.
     """
     return torch.cat(list(_blocks(model, guide, batch, draws, whole, batch_size)), 1)
 
@@ -211,47 +212,43 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 
 def _blocks(model: Program, guide: Program, batch: tuple, draws: int, whole: bool, batch_size: int) -> Iterator[Tensor]:
-    """The log-weights of some data at a time, ``(draws, data)``; never more than ``batch_size`` pairs in a run."""
+    """The log-weights of some data at a time, ``(draws, data)``."""
     require_programs(model=model, guide=guide)
-    require_counts(draws=draws, batch_size=batch_size)
-    if whole:
-        with as_evaluated(model, guide):
-            yield torch.stack([_log_weights(model, guide, list(batch), None) for _ in range(draws)])
-        return
-    rows = count_rows(batch)
-    if not rows:
-        raise ValueError("`batch` must hold at least one datum, got none")
-    for data in torch.arange(rows).split(max(1, batch_size // draws)):
-        repeated = data.repeat(draws).split(batch_size)
-        with as_evaluated(model, guide):
-            parts = [
-                _log_weights(model, guide, [select_rows(entry, index) for entry in batch], len(index))
-                for index in repeated
-            ]
-        yield torch.cat(parts).reshape(draws, len(data))
+    integer(draws, "draws")
+    integer(batch_size, "batch_size")
+    way_out = "; with `whole=True` all the data count as one"
+    with as_evaluated(model, guide):
+        for block in measured(
+            model, guide, batch, draws, _log_weights, whole=whole, batch_size=batch_size, way_out=way_out
+        ):
+            yield block["log_weights"]
 
 
-def _log_weights(model: Program, guide: Program, batch: list, rows: int | None) -> Tensor:
-    """One log-weight for each row."""
-    drawn = sites_of(guide, *batch, rows=rows, what="guide")
-    replayed = poutine.condition(model, data=values_of(drawn.values()))
-    scored = sites_of(replayed, *batch, rows=rows, what="model")
+def _log_weights(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
     _check_pair(drawn, scored)
     for site in (*drawn.values(), *scored.values()):
         _check_density(site)
-    return total(scored.values()) - total(drawn.values())
+    log_weights = total(scored.values()) - total(drawn.values())
+    bad = log_weights.isnan() | log_weights.isposinf()
+    if bad.any():
+        guilty = [site.name for site in (*scored.values(), *drawn.values()) if not site.log_prob().isfinite().all()]
+        raise ValueError(
+            f"`model` and `guide` must give weights below infinity, got {int(bad.sum())} of {bad.numel()} that are NaN "
+            f"or infinite, from the log_prob of {guilty}; do the data hold NaN?"
+        )
+    return {"log_weights": log_weights}
 
 
-def _check_pair(drawn: dict[str, Site], scored: dict[str, Site]) -> None:
+def _check_pair(drawn: Sites, scored: Sites) -> None:
     check_names(drawn, scored)
-    if not set(scored) - set(drawn):
+    if not any(site.observed for site in scored.values()):
         raise ValueError("`model` must observe something, got no observed site; is the data its first argument?")
     points = [name for name, site in drawn.items() if isinstance(site.distribution, dist.Delta)]
     if points and not any(site.auxiliary for site in drawn.values()):
         raise ValueError(f"`guide` must have a density, got a point mass at {points}")
 
 
-def _check_density(site: Site) -> None:
+def _check_density(site: DrawnSite) -> None:
     density = site.density
     if density not in ("exact", "estimate"):
         raise NotImplementedError(
@@ -266,8 +263,7 @@ def _check_density(site: Site) -> None:
 
 
 def _check_draws(draws: int) -> None:
-    require_counts(draws=draws)
-    if draws < 25:
+    if integer(draws, "draws") < 25:
         raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .arguments import require_between
+from pyrogen.arguments import positive
 
 
 class Kernel(ABC):
@@ -48,9 +48,9 @@ class _WithBandwidth(Kernel):
     multiple: float = 1.0
 
     def __post_init__(self) -> None:
-        require_between(0, torch.inf, multiple=self.multiple)
+        positive(self.multiple, "multiple")
         if self.bandwidth is not None:
-            require_between(0, torch.inf, bandwidth=self.bandwidth)
+            positive(self.bandwidth, "bandwidth")
 
     def __call__(self, distance: Tensor) -> Tensor:
         if self.bandwidth is None:

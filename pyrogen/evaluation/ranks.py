@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import require_counts, require_generator, require_numbers, require_tensor
+from pyrogen.arguments import integer
+
+from .arguments import require_generator, require_numbers, require_tensor
 from .result import TestResult, normal_quantile
 
 
@@ -84,7 +86,8 @@ class EcdfNull:
     ) -> None:
         from scipy.stats import binom
 
-        require_counts(simulations=simulations, draws=draws, repetitions=repetitions)
+        for name, count in (("simulations", simulations), ("draws", draws), ("repetitions", repetitions)):
+            integer(count, name)
         require_generator(generator)
         self.simulations = simulations
         self.fractions = np.arange(1, draws + 1) / (draws + 1)
@@ -155,7 +158,7 @@ def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> Te
     histogram = _histogram(ranks, draws)
     if bins is None:
         bins = min(max(2, int(len(ranks) ** 0.5)), 20, draws + 1)
-    require_counts(bins=bins)
+    integer(bins, "bins")
     if not 2 <= bins <= draws + 1:
         raise ValueError(f"`bins` must be between 2 and `draws` + 1 = {draws + 1}, got {bins}")
     bin_of_rank = np.arange(draws + 1) * bins // (draws + 1)
@@ -187,7 +190,7 @@ def highest_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
         TypeError: ``ranks`` is no tensor.
         ValueError: a rank is out of range, or a level is not between 0 and 1.
     """
-    above = draws - _checked(ranks, draws)
+    above = draws - checked_ranks(ranks, draws)
     steps = _steps(levels, draws)
     return _coverage(above[:, None] < steps, steps / (draws + 1))
 
@@ -205,7 +208,7 @@ def central_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
         TypeError: ``ranks`` is no tensor.
         ValueError: a rank is out of range, or a level is not between 0 and 1.
     """
-    checked = _checked(ranks, draws)
+    checked = checked_ranks(ranks, draws)
     cut = ((draws + 1 - _steps(levels, draws)) // 2)[None]
     inside = (checked[:, None] >= cut) & (checked[:, None] <= draws - cut)
     return _coverage(inside, (draws + 1 - 2 * cut[0]) / (draws + 1))
@@ -232,12 +235,18 @@ def _coverage(inside: np.ndarray, levels: np.ndarray) -> Coverage:
 
 
 def _histogram(ranks: Tensor, draws: int) -> np.ndarray:
-    return np.bincount(_checked(ranks, draws), minlength=draws + 1)
+    return np.bincount(checked_ranks(ranks, draws), minlength=draws + 1)
 
 
-def _checked(ranks: Tensor, draws: int) -> np.ndarray:
+def checked_ranks(ranks: Tensor, draws: int) -> np.ndarray:
+    """Ranks as an array.
+
+    Raises:
+        TypeError: they are no tensor.
+        ValueError: they are not a vector of integers between 0 and ``draws``.
+    """
     require_tensor(ranks, "ranks")
-    require_counts(draws=draws)
+    integer(draws, "draws")
     if ranks.is_floating_point() or ranks.dtype == torch.bool or ranks.dim() != 1 or not len(ranks):
         raise ValueError(f"`ranks` must be integers of shape (simulations,), got {ranks.dtype} {tuple(ranks.shape)}")
     if int(ranks.min()) < 0 or int(ranks.max()) > draws:

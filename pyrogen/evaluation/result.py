@@ -13,9 +13,10 @@ from statistics import NormalDist
 
 from torch import Tensor
 
+from pyrogen.arguments import number
 from pyrogen.core.density import Density
 
-from .arguments import require_between, require_numbers
+from .arguments import require_numbers
 
 BITS_PER_DIMENSION = "bits per dimension"
 
@@ -141,7 +142,8 @@ def normal_quantile(level: float) -> float:
     Raises:
         ValueError: ``level`` is not between 0 and 1.
     """
-    require_between(0, 1, level=level)
+    if not 0 < number(level, "level") < 1:
+        raise ValueError(f"`level` must be between 0 and 1, got {level}")
     return NormalDist().inv_cdf((1 + level) / 2)
 
 

@@ -23,9 +23,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
-from .arguments import require_counts, require_generator, require_numbers
+from .arguments import require_generator, require_numbers
 from .kernels import Distance, Gaussian, Kernel
 from .result import TestResult, permutation_p_value
 
@@ -157,7 +158,7 @@ def permuted(labels: Tensor, permutations: int, generator: torch.Generator | Non
         TypeError: ``permutations`` is no integer.
         ValueError: ``permutations`` is not positive.
     """
-    require_counts(permutations=permutations)
+    integer(permutations, "permutations")
     require_generator(generator)
     device = generator.device if generator is not None else labels.device
     order = torch.rand(permutations, len(labels), generator=generator, device=device).argsort(1)

@@ -11,12 +11,13 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyrogen.arguments import integer
 from pyrogen.core.chunks import evaluating, log_prob
 from pyrogen.core.density import Density, density_of, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, batch_shape_of, context_batch_shape, flatten_batch
 
-from .arguments import require_counts, require_tensor
+from .arguments import require_tensor
 
 Model = DistributionModule | Distribution
 
@@ -47,7 +48,7 @@ def score(model: Model, x: Tensor, context: Context, batch_size: int, *, name: s
     """
     require_model(model, name)
     require_tensor(x, "x")
-    require_counts(batch_size=batch_size)
+    integer(batch_size, "batch_size")
     module = model if isinstance(model, DistributionModule) else _Given(model, name)
     batch_shape = batch_shape_of(x, module.event_shape, "x")
     if not batch_shape.numel():

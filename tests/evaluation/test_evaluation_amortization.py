@@ -118,7 +118,7 @@ def test_discrete_latents_are_refused_by_name(x):
 
 @pytest.mark.parametrize("name", ["steps", "draws", "evaluation_draws"])
 def test_numbers_must_be_positive(x, name):
-    with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
         amortization_gap(model, guide, x, **{name: 0})
 
 

@@ -242,16 +242,16 @@ def test_ranks_out_of_range_are_refused():
         EcdfNull(10, 9).test(torch.randint(0, 10, (20,)))
     with pytest.raises(ValueError, match="`ranks` must hold 10 ranks, got 5"):
         EcdfNull(10, 9).band(torch.randint(0, 10, (5,)))
-    with pytest.raises(ValueError, match="`draws` must be positive, got 0"):
+    with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
         EcdfNull(10, 0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"simulations": 0}, "`simulations`, `draws` and `batch_size` must be positive, got 0, 49"),
-        ({"draws": 0}, "must be positive, got 600, 0"),
-        ({"batch_size": 0}, "must be positive, got 600, 49 and 0"),
+        ({"simulations": 0}, "`simulations` must be at least 1, got 0"),
+        ({"draws": 0}, "`draws` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"coordinates": ["w"]}, r"`coordinates` must name latent sites \['z'\], got \['w'\]"),
         ({"quantities": {"sum": lambda latents, data: latents["z"].sum()}}, r"'sum' must give one number a row"),
         ({"quantities": {"log_joint": lambda latents, data: latents["z"].sum(1)}}, "names of their own"),

@@ -89,5 +89,5 @@ def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="at least `folds` = 5 draws each, got 9 and 3"):
         cross_validated_classifier_test(torch.randn(9, 2), torch.randn(3, 2))
     for test in (classifier_test, cross_validated_classifier_test):
-        with pytest.raises(ValueError, match="`permutations` must be positive, got 0"):
+        with pytest.raises(ValueError, match="`permutations` must be at least 1, got 0"):
             test(torch.randn(20, 2), torch.randn(20, 2), permutations=0)

@@ -140,7 +140,7 @@ def test_errors_name_the_argument():
         log_likelihood(Shifted(), x, torch.randn(3, 4, 2))
     with pytest.raises(ValueError, match="`x` must hold at least one datum"):
         log_likelihood(STANDARD, torch.zeros(0, 2))
-    with pytest.raises(ValueError, match="`batch_size` must be positive"):
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         log_likelihood(STANDARD, x, batch_size=0)
     with pytest.raises(ValueError, match="`module` must have an empty batch shape"):
         log_likelihood(dist.Normal(torch.zeros(4, 2), 1.0).to_event(1), x)
@@ -236,7 +236,7 @@ def test_a_single_datum_and_a_shared_label():
 
 
 def test_classifiers_need_labels_and_classes():
-    with pytest.raises(ValueError, match="`classes` must be positive, got 0"):
+    with pytest.raises(ValueError, match="`classes` must be at least 1, got 0"):
         bayes_classifier(Labelled(torch.zeros(2, 2)), torch.zeros(3, 2), 0)
     with pytest.raises(ValueError, match="`module` must take labels"):
         bayes_classifier(STANDARD, torch.zeros(3, 2), 2)

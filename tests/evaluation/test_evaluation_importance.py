@@ -152,7 +152,9 @@ def test_sites_in_inner_plates_belong_to_their_datum():
     torch.manual_seed(0)
     x = torch.randn(6, 3)
     expected = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + 1).log_prob(x).double()
-    torch.testing.assert_close(importance_weighted_log_probs(nested, its_guide, x, draws=2), expected)
+    torch.testing.assert_close(
+        importance_weighted_log_probs(nested, its_guide, x, draws=2), expected, atol=1e-5, rtol=0
+    )
 
 
 def test_dicts_and_none_are_entries_of_a_batch():
@@ -228,11 +230,11 @@ def test_pairs_that_do_not_fit_are_refused(x):
         importance_log_weights(model, elsewhere, x, draws=2)
     with pytest.raises(ValueError, match=r"`guide` must have a density, got a point mass at \['z'\]"):
         importance_log_weights(model, point, x, draws=2)
-    with pytest.raises(ValueError, match=r"one data plate of 800 rows.*outside are \['w'\]"):
+    with pytest.raises(ValueError, match=r"one data plate of 400 rows.*outside are \['w'\]"):
         importance_log_weights(shared, shared_guide, x, draws=2)
     with pytest.raises(ValueError, match="`model` must observe something"):
         importance_log_weights(lambda x: model(size=len(x)), draws_all, x, draws=2)
-    with pytest.raises(ValueError, match="`draws` must be positive, got 0"):
+    with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
         importance_log_weights(model, guide, x, draws=0)
 
 

@@ -174,7 +174,7 @@ def test_errors_name_the_argument():
         squared_mmd(x, x[:1])
     with pytest.raises(ValueError, match="`y` must be finite, got 1 infinity among 10, the first at"):
         squared_mmd(x, torch.where(torch.arange(10).reshape(5, 2) == 7, torch.inf, x))
-    with pytest.raises(ValueError, match="`permutations` must be positive"):
+    with pytest.raises(ValueError, match="`permutations` must be at least 1"):
         mmd_test(x, x + 1, permutations=0)
     with pytest.raises(ValueError, match="`bandwidth` must be positive, got -1"):
         Gaussian(-1.0)
