@@ -1,7 +1,9 @@
 r"""The marginal of a Pyro model and guide that somebody wrote.
 
 The pair runs on all draws of all rows at once, as one large minibatch: every datum is repeated :math:`K` times. That
-takes nothing from the model but that its data plate is as long as its data.
+takes nothing from the model but that its data plate is as long as its data: ``plate(len(x))``, or
+``plate(N, subsample_size=len(x))``, whose scale has no say in the marginal of one datum. A plate of fixed size is
+refused.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import is_identically_one, scale_and_mask
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
@@ -159,7 +163,7 @@ class _Program:
         if not wide.numel():
             return x.flatten(len(batch)).sum(-1).expand(wide)  # of no rows, and still with a gradient
         arguments = self._rows(x.expand(wide + module.event_shape), wide)
-        with _isolated():
+        with _isolated(), _DataPlate(module.plate, wide.numel()):
             guide = poutine.trace(module.pair["guide"]).get_trace(*arguments)
             model = poutine.trace(poutine.replay(module.pair["model"], trace=guide)).get_trace(*arguments)
         observed = {name for name, node in _sites(model).items() if node["is_observed"]}
@@ -178,7 +182,7 @@ class _Program:
 
     def _draw(self, shape: torch.Size) -> dict[str, Any]:
         """The observed site of a run in which nothing is observed."""
-        with _isolated():
+        with _isolated(), _DataPlate(self.module.plate, shape.numel()):
             arguments = self._rows(_placeholder(self.module, shape), shape)
             trace = poutine.trace(poutine.uncondition(self.module.pair["model"])).get_trace(*arguments)
         for name, node in _sites(trace).items():
@@ -190,7 +194,9 @@ class _Program:
     def _score(self, name: str, node: dict[str, Any], rows: int) -> Tensor:
         """The log-probability of a site, ``(rows,)``."""
         dimension = self._dimension(name, node, rows)
-        if not is_identically_one(node["scale"]):
+        # A subsampled plate scales its sites up to all data, and has no say in the marginal of one.
+        of_plates = prod((frame.full_size or frame.size) / frame.size for frame in node["cond_indep_stack"])
+        if (torch.as_tensor(node["scale"] / of_plates - 1).abs() > 1e-6).any():
             raise ValueError(f"the site {name!r} must not be scaled inside importance weights, got {node['scale']}")
         log_prob = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
         return log_prob.movedim(dimension, 0).reshape(rows, -1).sum(-1)
@@ -203,6 +209,27 @@ class _Program:
             f"the site {name!r} must be inside the plate {self.module.plate!r}, as long as the data ({rows} rows): "
             "outside, it belongs to no datum"
         )
+
+
+class _DataPlate(Messenger):
+    """Lets the data plate have the rows at hand, also where they are more than it stands for."""
+
+    def __init__(self, plate: str, rows: int) -> None:
+        super().__init__()
+        self.plate = plate
+        self.rows = rows
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] != self.plate or not site_is_subsample(msg) or msg["value"] is not None:
+            return
+        full_size, taken = msg["fn"].size, msg["fn"].subsample_size
+        if taken is not None:
+            msg["value"], msg["done"] = torch.arange(taken) % full_size, True
+        elif full_size != self.rows:
+            raise ValueError(
+                f"`plate` {self.plate!r} must take the rows that the program is called with, {self.rows} here (data "
+                f"times draws), got the fixed size {full_size}: write `pyro.plate({self.plate!r}, len(x))`"
+            )
 
 
 def _sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
