@@ -8,6 +8,7 @@ from torch import nn
 
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape
 from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.statistics import Chained
 
 
 def context_of(
@@ -38,4 +39,4 @@ def context_of(
     if found is not None:
         return context_shape, *found
     flatten = Flatten(context_shape)
-    return context_shape, nn.Sequential(flatten, nn.Linear(flatten.size, width), nn.ReLU()), width
+    return context_shape, Chained(flatten, nn.Linear(flatten.size, width), nn.ReLU()), width

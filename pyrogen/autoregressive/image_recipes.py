@@ -69,7 +69,7 @@ def pixel_cnn(
     shape, channels = event_shape[-2:], event_shape[0] if len(event_shape) == 3 else 1
 
     def local(given: Shape) -> tuple[nn.Module, int] | None:
-        return (ImageContext(given[0], width), width) if len(given) == 3 and given[1:] == shape else None
+        return (ImageContext(given, width), width) if len(given) == 3 and given[1:] == shape else None
 
     context_shape, embedding, size = context_of(context_shape, classes, width, local)
     conditional = _conditional(levels, components, channels)

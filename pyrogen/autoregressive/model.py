@@ -31,7 +31,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shap
 from pyrogen.networks.attention import AnyOrderTransformer
 from pyrogen.networks.embedding import Labels
 from pyrogen.networks.sequence import SequenceNetwork
+from pyrogen.networks.statistics import Statistic, read_by
 
 from .chain import Chain
 from .conditionals import Conditional, OfFamily, Without
@@ -106,6 +107,9 @@ class Autoregressive(DistributionModule):
         return Chain(
             self.network, self.conditional, self.layout, batch_shape=batch, context=embedded, ending=self.ending
         )
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_by(self.embedding, context)
 
     def altered(
         self, *, network: SequenceNetwork | None = None, conditional: Conditional | None = None
@@ -172,6 +176,9 @@ class AnyOrder(DistributionModule):
         return Chain(
             self.network, self.conditional, self.layout, batch_shape=batch, context=embedded, orders=self.orders
         )
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_by(self.embedding, context)
 
     def along(self, order: Sequence[int] | None = None) -> Autoregressive:
         """The exact model of one order, row by row if ``None``; it shares the parameters.

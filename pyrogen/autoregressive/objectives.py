@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context
+from pyrogen.networks.statistics import ReadsData, Statistic
 
 from .model import AnyOrder, Autoregressive
 
 
-class ObservedLikelihood(nn.Module):
+class ObservedLikelihood(ReadsData, nn.Module):
     r"""Minus the mean log-likelihood of what is observed of each datum, :math:`-\frac{1}{N} \sum_i \log p(x_{i, S_i})`.
 
     Right where what is missing does not depend on what it would have been (missing at random). An ``any_order`` model
@@ -31,3 +34,6 @@ class ObservedLikelihood(nn.Module):
 
     def forward(self, x: Tensor, observed: Tensor, context: Context = None) -> Tensor:
         return -self.model(context).part_log_prob(x, observed).mean()
+
+    def read_data(self, x: Tensor, observed: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.model.read_context(context)

@@ -3,7 +3,7 @@ r"""Several orders in one model: an even mixture, :math:`p(x) = \frac{1}{M} \sum
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
+from pyrogen.networks.statistics import Statistic
 
 from .chain import Chain
 from .conditionals import Conditional
@@ -40,6 +41,10 @@ class MixedOrders(DistributionModule):
 
     def forward(self, context: Context = None) -> OrderMixture:
         return OrderMixture([member(context) for member in self.members])
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        for member in self.members:
+            yield from member.read_context(context)
 
     def altered(self, *, conditional: Callable[[Conditional], Conditional]) -> MixedOrders:
         """The same mixture with other conditionals; parameters are shared, not copied."""

@@ -10,9 +10,10 @@ from torch import nn
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.attention import AnyOrderTransformer, CausalStack, CausalTransformer
-from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.embedding import Flatten, Labels, Members
 from pyrogen.networks.masked_sequence import MaskedSequence
 from pyrogen.networks.sequence import Numbers, Tokens
+from pyrogen.networks.statistics import Chained
 
 from .conditionals import Binary, Categorical, Conditional, NormalMixture
 from .layout import check_order
@@ -236,8 +237,8 @@ def _context(
             raise ValueError("`cross` needs a context, got neither `context_shape` nor `classes`")
         return None, None, 0
     if isinstance(shape, tuple) and len(shape) == 2:
-        return shape, nn.Linear(shape[1], width), 0 if cross else shape[0]
-    one = nn.Sequential(flatten, nn.Linear(size, width), nn.Unflatten(-1, (1, width)))
+        return shape, Members(shape, width), 0 if cross else shape[0]
+    one = Chained(flatten, nn.Linear(size, width), nn.Unflatten(-1, (1, width)))
     return shape, one, 0 if cross else 1
 
 

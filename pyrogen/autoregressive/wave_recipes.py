@@ -9,6 +9,7 @@ from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
 from pyrogen.networks.pixels import Intensities
 from pyrogen.networks.sequence import Tokens
+from pyrogen.networks.statistics import Standardizer
 from pyrogen.networks.wavenet import WaveNet
 
 from .conditionals import Categorical, OfFamily
@@ -70,7 +71,7 @@ def wavenet(
         raise ValueError(f"`layers` and `cycles` must be at least 1, got {layers} and {cycles}")
 
     def local(given: Shape) -> tuple[nn.Module, int] | None:
-        return (nn.Identity(), given[1]) if len(given) == 2 and given[:1] == event_shape else None
+        return (Standardizer(given), given[1]) if len(given) == 2 and given[:1] == event_shape else None
 
     context_shape, embedding, size = context_of(context_shape, classes, width, local)
     if components is None:

@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.networks.statistics import Statistic, read_by
 
 from .module import DistributionModule
 from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
@@ -67,8 +67,7 @@ class Parametric(DistributionModule):
         return self.family(numbers, len(self.event_shape))
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        reads = isinstance(self.network, ReadsData) and context is not None
-        return self.network.read_data(context) if reads else iter(())
+        return read_by(self.network, context)
 
     def numbers(self, context: Context = None) -> Tensor:
         """What the network gives, ``(*batch, size, *event_shape)``."""

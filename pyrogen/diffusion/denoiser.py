@@ -29,15 +29,18 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.networks.statistics import ReadsData, Statistic, read_by
 from pyrogen.numerics.schedules import Schedule, check_schedule
 
 
-class Denoiser(nn.Module):
+class Denoiser(ReadsData, nn.Module):
     r"""The posterior mean :math:`D(x, t) = \mathbb{E}[x_0 \mid x_t = x]`.
 
     Subclasses define :meth:`forward`, and :meth:`noise` where a direct formula loses fewer digits than
@@ -94,6 +97,10 @@ class Denoiser(nn.Module):
         alpha_slope, sigma_slope = (self.spread(value) for value in self.schedule.derivatives(self.times(x, t)))
         data = self(x, t, context)
         return alpha_slope * data + sigma_slope * (x - alpha * data) / sigma
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads contexts before training; one with a network hands them on."""
+        return iter(())
 
     def scales(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r""":math:`(\alpha_t, \sigma_t)`, broadcasting with ``x``."""
@@ -238,6 +245,9 @@ class NetworkDenoiser(Denoiser):
         skip, out, scale = (self.spread(c) for c in self.parameterisation.coefficients(self.schedule, t))
         alpha, sigma = self.scales(x, t)
         return ((1 - alpha * skip) / sigma) * x - (alpha * out / sigma) * self.output(x, t, scale, context)
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_by(self.network, context)
 
     def output(self, x: Tensor, t: Tensor, scale: Tensor, context: Context = None) -> Tensor:
         r"""What the network puts out for the input :math:`c_\text{in} x`.

@@ -15,9 +15,12 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context, ContextShape
+from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Denoiser
@@ -58,3 +61,6 @@ class LevelDenoiser(Denoiser):
         opinions = self.network(scaled, (-self.schedule.log_snr(t) / 8).expand(batch), context)
         weights = opinions.movedim(len(batch), -1) + self.reference.log_weights(x, alpha, sigma)
         return weights.softmax(-1) @ self.reference.values(x)
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_by(self.network, context)

@@ -42,7 +42,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -54,6 +54,7 @@ from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+from pyrogen.networks.statistics import Statistic
 
 from .denoiser import Denoiser
 from .objectives import VariationalBound
@@ -117,6 +118,9 @@ class Diffusion(DistributionModule):
 
     def forward(self, context: Context = None) -> DiffusionDistribution:
         return DiffusionDistribution(self, context, context_batch_shape(context, self.context_shape))
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.denoiser.read_data(context)
 
     def objective(self) -> nn.Module:
         """The default objective, which ``fit`` uses: the variational bound."""

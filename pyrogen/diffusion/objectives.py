@@ -23,6 +23,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, batch_shape_of
+from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.networks.time import Fourier, zeroed
 from pyrogen.numerics.learned_schedule import LearnedSchedule
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from .model import Diffusion
 
 
-class VariationalBound(nn.Module):
+class VariationalBound(ReadsData, nn.Module):
     r"""Minus the variational bound, in nats per datum, with noise levels stratified over the minibatch.
 
     The bound does not depend on how a schedule goes from its first to its last log-SNR; the variance of its estimate
@@ -66,6 +68,9 @@ class VariationalBound(nn.Module):
             spread = (bound - bound.detach().mean()).square().mean()
             loss = _with_gradient(loss, spread, schedule.log_rate)
         return loss
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.diffusion.read_data(x, context)
 
 
 class Weighting(nn.Module):
@@ -192,7 +197,7 @@ class LearnedUncertainty(Weighting):
         return self.weighting(error, log_snr, density) * torch.exp(-uncertainty) + uncertainty
 
 
-class DenoisingScoreMatching(nn.Module):
+class DenoisingScoreMatching(ReadsData, nn.Module):
     r"""The weighted squared error of a denoiser, averaged over elements and rows.
 
     Args:
@@ -218,6 +223,9 @@ class DenoisingScoreMatching(nn.Module):
         predicted = denoiser.noise(alpha * data + sigma * noise, t, context)
         error = _mean((noise - predicted).square(), len(self.diffusion.event_shape))
         return self.weighting(error, denoiser.schedule.log_snr(t), density).mean()
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.diffusion.read_data(x, context)
 
 
 def _mean(numbers: Tensor, event_dim: int) -> Tensor:

@@ -35,6 +35,7 @@ from torch.distributions.transforms import AffineTransform
 from pyrogen.arguments import positive
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
+from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.ode import Adaptive, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
@@ -89,6 +90,9 @@ class ProbabilityFlow(DistributionModule):
         # One number for each element: torch counts the scale of a single number once for a whole event.
         rescale = AffineTransform(0.0, (1 / alpha).expand(self.event_shape), event_dim=len(self.event_shape))
         return TransformedDistribution(self._noise(context, batch), [flow, rescale], parameters=self._tensors)
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.denoiser.read_data(context)
 
     def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The data, and as many draws of noise."""

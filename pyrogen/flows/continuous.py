@@ -25,7 +25,7 @@ from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_shape, context_batch_shape
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.networks.velocity import VelocityNetwork
 from pyrogen.numerics.ode import Adaptive, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
@@ -98,8 +98,7 @@ class ContinuousFlow(DistributionModule):
             yield from self.standardize.read_data(x)
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        reads = isinstance(self.embedding, ReadsData) and context is not None
-        return self.embedding.read_data(context) if reads else iter(())
+        return read_by(self.embedding, context)
 
     def objective(self) -> FlowMatching:
         """Flow matching; ``MaximumLikelihood(flow)`` trains too, at a hundred times the cost of a step."""

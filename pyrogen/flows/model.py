@@ -35,7 +35,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.embedding import Labels
-from pyrogen.networks.statistics import ReadsData, Statistic, statistics_of
+from pyrogen.networks.statistics import Statistic, read_by, statistics_of
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.transform import inverse_and_log_det
 
@@ -104,8 +104,7 @@ class Flow(DistributionModule):
             x = inverse_and_log_det(part(shared), x)[0]
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        if context is not None and isinstance(self.embedding, ReadsData):
-            yield from self.embedding.read_data(context)
+        yield from read_by(self.embedding, context)
         if self.base.context_shape is not None:
             yield from self.base.read_context(context)
 

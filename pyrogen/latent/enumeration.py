@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from pyrogen.core.objective import PairObjective
 from pyrogen.core.shapes import Context
 
+from .objectives import VAEObjective
+
 if TYPE_CHECKING:
     from .model import VAE
 
 LIMIT = 2**16
 
 
-class EnumeratedElbo(nn.Module):
+class EnumeratedElbo(VAEObjective):
     """Minus the evidence lower bound of a VAE with discrete latents, exactly: a sum over all their values.
 
     Equal to Pyro's ``TraceEnum_ELBO`` on the model and the enumerated guide of the VAE, divided by the number of rows.

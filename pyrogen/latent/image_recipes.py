@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import torch
@@ -15,6 +15,7 @@ from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, 
 from pyrogen.distributions import families
 from pyrogen.networks.convolution import ImageDecoder, ImageEncoder, halved_sizes
 from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.statistics import Chained, ReadsData, Statistic, read_by
 
 from .model import VAE
 from .priors import StandardNormal
@@ -73,7 +74,7 @@ def convolutional_vae(
     planes = prod(family.numbers_shape(event_shape)[:-2])
     decoder = ImageDecoder(vector.size, (planes, *event_shape[1:]), channels=channels[::-1], hidden=hidden)
     likelihood = Parametric(
-        nn.Sequential(vector, decoder),
+        Chained(vector, decoder),
         family,
         event_shape=event_shape,
         context_shape={"z": latent_shape, **context} if context else latent_shape,
@@ -103,8 +104,8 @@ def family_of(levels: int | None, scale: float | None) -> families.Family:
     return families.bernoulli if levels == 2 else families.discretized_logistic(levels)
 
 
-class Vector(nn.Module):
-    """One tensor or several, integer labels among them, as a vector.
+class Vector(ReadsData, nn.Module):
+    """One tensor or several, integer labels among them, as a vector; contexts are standardised, the latent is not.
 
     Args:
         shapes: Names and shapes of the tensors; a single one comes as it is.
@@ -115,7 +116,8 @@ class Vector(nn.Module):
         super().__init__()
         self.names = list(shapes)
         self.labels = None if classes is None else Labels(classes)
-        self.flatten = Flatten(shapes if classes is None else {**shapes, "context": (classes,)})
+        contexts = set(shapes) - {"z", None if classes is None else "context"}
+        self.flatten = Flatten(shapes if classes is None else {**shapes, "context": (classes,)}, standardize=contexts)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     @property
@@ -131,8 +133,13 @@ class Vector(nn.Module):
             entries["context"] = self.labels(entries["context"])
         return self.flatten({name: entries[name].to(self.zero.dtype) for name in self.names})
 
+    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        entries = inputs if isinstance(inputs, Mapping) else {self.names[0]: inputs}
+        yield from read_by(self.labels, entries.get("context"))
+        yield from self.flatten.read_data(entries)
 
-class Scaled(nn.Module):
+
+class Scaled(ReadsData, nn.Module):
     """An encoder of images, of pixels scaled to [-1, 1] where they are integers, with what stands beside the image.
 
     Args:
@@ -152,3 +159,6 @@ class Scaled(nn.Module):
         image = (inputs["x"] if isinstance(inputs, Mapping) else inputs).to(self.zero.dtype)
         image = image if self.levels is None else image * (2 / (self.levels - 1)) - 1
         return self.encoder(image) if self.beside is None else self.encoder(image, self.beside(inputs))
+
+    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_by(self.beside, inputs)

@@ -26,6 +26,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,7 @@ from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 from pyrogen.distributions.incomplete import Incomplete
+from pyrogen.networks.statistics import Statistic
 
 from .model import VAE
 from .parts import given
@@ -81,6 +83,9 @@ class IncompleteLikelihood(DistributionModule):
     def density(self) -> Density:
         """Exact, or a lower bound in expectation where missing entries have to be drawn."""
         return weakest(self.likelihood.density, "exact" if self.missingness is None else "lower bound")
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.likelihood.read_context(context)
 
     def forward(self, context: Context = None) -> Incomplete:
         missingness = self.missingness

@@ -27,8 +27,9 @@ class is a label that some data have; it stands beside a latent that tells how, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -40,11 +41,12 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+from pyrogen.networks.statistics import ReadsData, Statistic
 
 from .marginal import MarginalDistribution
 from .mixture_objectives import MixtureElbo
 from .model import VAE
-from .parts import check_draws, given, merged_context_shape
+from .parts import check_draws, given, merged_context_shape, read_part
 
 
 class MixtureVAE(DistributionModule):
@@ -136,6 +138,16 @@ class MixtureVAE(DistributionModule):
         log_joint = self.component.likelihood_at(z, inner).log_prob(x) + self.component.prior_at(inner).log_prob(z)
         return log_joint - posterior.log_prob(z) + self.prior_at(context).log_prob(labels)
 
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        yield from read_part(self.classifier, context, "x", x)
+        yield from read_part(self.component.posterior, context, "x", x)
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from read_part(self.prior, context)
+        yield from read_part(self.component, context, "class")
+        yield from read_part(self.classifier, context, "x")
+
     @property
     def model(self) -> nn.Module:
         """The Pyro model: sites ``"class"``, ``"z"`` and ``"x"`` in a plate ``"data"``; called like a VAE's."""
@@ -151,7 +163,7 @@ class MixtureVAE(DistributionModule):
         return MixtureElbo(self)
 
 
-class MixtureModel(nn.Module):
+class MixtureModel(ReadsData, nn.Module):
     """The Pyro model of a :class:`MixtureVAE`."""
 
     def __init__(self, module: MixtureVAE) -> None:
@@ -165,6 +177,9 @@ class MixtureModel(nn.Module):
             inner = self.module.given_class(label, context)
             z = pyro.sample("z", component.prior_at(inner))
             return pyro.sample("x", component.likelihood_at(z, inner), obs=x)
+
+    def read_data(self, x: Tensor, context: Context = None, *rest: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
 
 
 class MixtureGuide(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context
+from pyrogen.networks.statistics import ReadsData, Statistic, require_labels
 
 if TYPE_CHECKING:
     from .mixture import MixtureVAE
@@ -17,7 +19,7 @@ UNKNOWN = -1
 """The label of data without one."""
 
 
-class MixtureElbo(nn.Module):
+class MixtureElbo(ReadsData, nn.Module):
     r"""Minus the evidence lower bound of a model with a class, which is summed over.
 
     .. math:: -\sum_y q(y \mid x) \left[ \mathcal{L}(x, y) - \log q(y \mid x) \right]
@@ -44,8 +46,11 @@ class MixtureElbo(nn.Module):
         log_class = self.module.classify(x, context).logits.movedim(-1, 0)
         return (log_class.exp() * (log_class - bounds)).sum(0).mean()
 
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
 
-class SemiSupervisedElbo(nn.Module):
+
+class SemiSupervisedElbo(ReadsData, nn.Module):
     r"""Minus the bound of data of which some are labelled, and the classifier's error on those.
 
     .. math::
@@ -83,14 +88,13 @@ class SemiSupervisedElbo(nn.Module):
         bounds = self.module.log_weights(x, context, self.draws).mean(0)  # (classes, *batch)
         log_class = self.module.classify(x, context).logits.movedim(-1, 0)
         if torch.distributions.Distribution._validate_args:
-            _check_labels(label, len(log_class))
+            require_labels(label, len(log_class), "label", lowest=UNKNOWN)
         unknown = label == UNKNOWN
         chosen = F.one_hot(label.clamp(min=0), len(log_class)).movedim(-1, 0).bool()
         unlabelled = (log_class.exp() * (log_class - bounds)).sum(0)
         labelled = -torch.where(chosen, bounds + self.weight * log_class, 0.0).sum(0)
         return torch.where(unknown, unlabelled, labelled).mean()
 
-
-def _check_labels(label: Tensor, classes: int) -> None:
-    if label.is_floating_point() or ((label < UNKNOWN) | (label >= classes)).any():
-        raise ValueError(f"`label` must hold integers from -1 (unknown) to {classes - 1}, got {label}")
+    def read_data(self, x: Tensor, label: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        require_labels(label, self.module.prior_at(context).logits.shape[-1], "label", lowest=UNKNOWN)
+        return self.module.read_data(x, context)

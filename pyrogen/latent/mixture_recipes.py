@@ -205,7 +205,7 @@ class _Parts:
             shapes = taken
         classes = self.classes if with_class else None
         outputs = prod(family.numbers_shape(event))
-        network = Perceptron(shapes, outputs, hidden=sizes, classes=classes, labels="class")
+        network = Perceptron(shapes, outputs, hidden=sizes, classes=classes, labels="class", own=own)
         return Parametric(network, family, event_shape=event, context_shape=shapes)
 
 

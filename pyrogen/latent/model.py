@@ -27,7 +27,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -40,10 +42,11 @@ from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 from pyrogen.distributions.support import point_inside
+from pyrogen.networks.statistics import ReadsData, Statistic
 
 from .marginal import Joint, MarginalDistribution
 from .objectives import Elbo
-from .parts import check_densities, check_draws, check_shapes, common_context_shape, context_rows, given
+from .parts import check_densities, check_draws, check_shapes, common_context_shape, context_rows, given, read_part
 
 
 class VAE(DistributionModule):
@@ -124,6 +127,15 @@ class VAE(DistributionModule):
         """The posterior :math:`q(z | x, c)`."""
         return self.posterior(given(self.posterior, context, x=x))
 
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        yield from read_part(self.posterior, context, "x", x)
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from read_part(self.prior, context)
+        yield from read_part(self.likelihood, context, "z")
+        yield from read_part(self.posterior, context, "x")
+
     @property
     def model(self) -> nn.Module:
         """The Pyro model: sites ``"z"`` and ``"x"`` in a plate ``"data"``.
@@ -143,7 +155,7 @@ class VAE(DistributionModule):
         return Elbo(self)
 
 
-class VAEModel(nn.Module):
+class VAEModel(ReadsData, nn.Module):
     """The Pyro model of a :class:`VAE`."""
 
     def __init__(self, module: VAE) -> None:
@@ -154,6 +166,9 @@ class VAEModel(nn.Module):
         with data_plate(self.module, x, context, size):
             z = pyro.sample("z", self.module.prior_at(context))
             return pyro.sample("x", self.module.likelihood_at(z, context), obs=x)
+
+    def read_data(self, x: Tensor, context: Context = None, *rest: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
 
 
 class VAEGuide(nn.Module):

@@ -16,7 +16,7 @@ three parts directly, without Pyro's handlers, on the noise that Pyro would use.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +29,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context
 from pyrogen.core.turn import frozen
+from pyrogen.networks.statistics import ReadsData, Statistic
 
 from .annealing import Annealing
 from .parts import check_draws, check_exact, check_separate, given
@@ -37,7 +38,16 @@ if TYPE_CHECKING:
     from .model import VAE
 
 
-class Elbo(nn.Module):
+class VAEObjective(ReadsData, nn.Module):
+    """An objective of a VAE, which reads the data set before training as the VAE does."""
+
+    vae: VAE
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.vae.read_data(x, context)
+
+
+class Elbo(VAEObjective):
     r"""Minus the evidence lower bound: distortion plus rate.
 
     .. math::
@@ -130,7 +140,7 @@ class Elbo(nn.Module):
         return self._loss(log_likelihood, rate.detach() + pathwise - pathwise.detach(), beta) + score
 
 
-class StickingTheLanding(nn.Module):
+class StickingTheLanding(VAEObjective):
     r"""Minus the evidence lower bound, by the path derivative alone.
 
     The gradient of :math:`\log q_\phi(z \mid x)` in :math:`\phi` at fixed :math:`z` has expectation zero and is left
@@ -162,7 +172,7 @@ class StickingTheLanding(nn.Module):
         return -log_weights.mean()
 
 
-class ImportanceWeighted(nn.Module):
+class ImportanceWeighted(VAEObjective):
     r"""Minus the importance-weighted bound, :math:`-\log \frac1K \sum_k w_k`; all draws run at once.
 
     Args:
@@ -188,7 +198,7 @@ class ImportanceWeighted(nn.Module):
         return math.log(self.draws) - log_weights.logsumexp(0).mean()
 
 
-class DoublyReparameterized(nn.Module):
+class DoublyReparameterized(VAEObjective):
     r"""Minus the importance-weighted bound, with the doubly reparameterised gradient in the posterior.
 
     With normalised weights :math:`\tilde w_k`, the gradient in the posterior's parameters :math:`\phi` is
@@ -231,7 +241,7 @@ class DoublyReparameterized(nn.Module):
         return value + loss - loss.detach()
 
 
-class Renyi(nn.Module):
+class Renyi(VAEObjective):
     r"""Minus the variational Rényi bound, :math:`-\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}`.
 
     For :math:`\alpha = 0` it is the importance-weighted bound, towards one it becomes the evidence lower bound, and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape, flatten_batch
+from pyrogen.networks.statistics import Statistic
 
 
 def check_shapes(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
@@ -139,6 +140,25 @@ def given(part: DistributionModule, context: Context, **own: Tensor) -> Context:
         return main
     entries = {**(context if isinstance(context, Mapping) else {"context": context}), **own}
     return {key: entries[key] for key in shape} if isinstance(shape, dict) else entries["context"]
+
+
+def read_part(
+    part: DistributionModule, context: Context, own: str | None = None, value: Tensor | None = None
+) -> Iterator[tuple[Statistic, Tensor]]:
+    """Reads what a part is given, before training, as far as it is known.
+
+    Args:
+        part: The part.
+        context: The context of the whole.
+        own: The name of the part's main entry, if that is not the context.
+        value: That entry; ``None`` for a latent, which is unknown.
+    """
+    shape = part.context_shape
+    entries = dict(context) if isinstance(context, Mapping) else {"context": context}
+    entries |= {} if own is None else {own: value}
+    if isinstance(shape, dict):
+        return part.read_context({key: entry for key in shape if (entry := entries.get(key)) is not None})
+    return part.read_context(None if shape is None else entries["context" if own is None else own])
 
 
 def context_rows(context: Context, shape: ContextShape, batch: torch.Size) -> Context:

@@ -6,6 +6,8 @@ can look like them: a mixture, or the *VampPrior*, whose components are posterio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from pyrogen.distributions.families import bounded
 from pyrogen.distributions.mixture import Mixture
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.distributions.normal import StandardNormal as Noise
+from pyrogen.networks.statistics import Statistic, require_labels
 
 
 class StandardNormal(DistributionModule):
@@ -110,12 +113,20 @@ class ClassNormal(DistributionModule):
 
     def __init__(self, event_shape: Shape, *, classes: int, entry: str | None = None, spread: float = 1.0) -> None:
         super().__init__(event_shape, () if entry is None else {entry: ()})
-        self.entry = entry
+        self.entry, self._name = entry, "context" if entry is None else f"context[{entry!r}]"
         self.loc = nn.Parameter(spread * torch.randn(classes, *self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(classes, *self.event_shape))
 
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        label = context if self.entry is None else (context or {}).get(self.entry)
+        if label is not None:
+            require_labels(label, len(self.loc), self._name)
+        return iter(())
+
     def forward(self, context: Context = None) -> DiagonalNormal:
         label = context if self.entry is None else context[self.entry]
+        if torch.distributions.Distribution._validate_args:
+            require_labels(label, len(self.loc), self._name)
         return DiagonalNormal(self.loc[label], bounded(self.log_scale[label]), len(self.event_shape))
 
 

@@ -19,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyro.distributions as dist
@@ -34,8 +34,10 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.independent import as_event
+from pyrogen.networks.statistics import Statistic
 
 from .model import VAE
+from .objectives import VAEObjective
 
 
 class Codebook(nn.Module):
@@ -186,6 +188,9 @@ class CodePrior(DistributionModule):
     def forward(self, context: Context = None) -> Embedded:
         return Embedded(self.codes(context), self.codebook)
 
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.codes.read_context(context)
+
 
 class Embedded(TorchDistribution):
     """A distribution over codes, as one over their vectors.
@@ -297,7 +302,7 @@ class VQVAE(VAE):
         return QuantizedElbo(self, commitment=self.commitment)
 
 
-class QuantizedElbo(nn.Module):
+class QuantizedElbo(VAEObjective):
     r"""Minus the bound, plus the commitment of the encoder: :math:`\beta \lVert h(x) - z(x) \rVert^2`.
 
     :math:`h(x)` are the encoder's vectors. In training the codebook follows them by moving averages.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import torch
@@ -15,6 +15,7 @@ from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, 
 from pyrogen.distributions import families
 from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.mlp import MLP
+from pyrogen.networks.statistics import ReadsData, Statistic, read_by
 
 from .model import VAE
 from .priors import StandardNormal
@@ -195,8 +196,10 @@ def conditional_vae(
     return _dense(event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, None, draws)
 
 
-class Perceptron(nn.Module):
+class Perceptron(ReadsData, nn.Module):
     """A dense network from one tensor or several, labels among them, to a vector.
+
+    Contexts are standardised by moments of the data set; latents and data, which are parts' own, come as they are.
 
     Args:
         shapes: The shape of the input, or a dict of shapes.
@@ -204,6 +207,7 @@ class Perceptron(nn.Module):
         hidden: Sizes of the hidden layers.
         classes: If given, one entry holds so many integer labels.
         labels: The name of that entry.
+        own: The name of the entry that is no context; a single input is none, either.
     """
 
     def __init__(
@@ -214,13 +218,15 @@ class Perceptron(nn.Module):
         hidden: Sequence[int],
         classes: int | None,
         labels: str = "context",
+        own: str | None = None,
     ) -> None:
         super().__init__()
         self.labels = None if classes is None else Labels(classes)
         self.entry = labels
         if classes is not None:
             shapes = {**shapes, labels: (classes,)}
-        self.flatten = Flatten(shapes)
+        standardize = set(shapes) - {own, labels if classes is not None else own} if isinstance(shapes, dict) else ()
+        self.flatten = Flatten(shapes, standardize=standardize)
         self.layers = MLP(self.flatten.size, outputs, hidden=hidden)
 
     def forward(self, inputs: Context) -> Tensor:
@@ -234,6 +240,10 @@ class Perceptron(nn.Module):
         else:
             inputs = inputs.to(dtype)
         return self.layers(self.flatten(inputs))
+
+    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from read_by(self.labels, inputs.get(self.entry) if isinstance(inputs, Mapping) else None)
+        yield from self.flatten.read_data(inputs)
 
 
 def _dense(
@@ -254,7 +264,7 @@ def _dense(
 
     def part(family: families.Family, own: str, given: Shape, event: Shape, sizes: Sequence[int]) -> Parametric:
         shapes = entries(own, given, context_shape)
-        network = Perceptron(shapes, prod(family.numbers_shape(event)), hidden=sizes, classes=classes)
+        network = Perceptron(shapes, prod(family.numbers_shape(event)), hidden=sizes, classes=classes, own=own)
         return Parametric(network, family, event_shape=event, context_shape=shapes)
 
     likelihood = part(family, "z", latent_shape, event_shape, hidden[::-1])

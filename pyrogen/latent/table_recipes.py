@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 
 import torch
@@ -14,6 +14,7 @@ from pyrogen.core.parametric import Family, Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.distributions import families
+from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.networks.table import Gaps, Table
 
 from .missing import IncompleteLikelihood
@@ -188,7 +189,7 @@ class Elementwise(nn.Module):
         return self.start + slope * x
 
 
-class Prepared(nn.Module):
+class Prepared(ReadsData, nn.Module):
     """A perceptron whose entry ``"x"`` goes through another network first.
 
     Args:
@@ -205,6 +206,9 @@ class Prepared(nn.Module):
         if isinstance(inputs, Mapping):
             return self.perceptron({**inputs, "x": self.prepare(inputs["x"])})
         return self.perceptron(self.prepare(inputs))
+
+    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.perceptron.read_data(inputs)
 
 
 def _parts(
@@ -223,9 +227,9 @@ def _parts(
         raise ValueError(f"`context_shape` must be None where `classes` is given, got {context_shape}")
     context_shape = () if classes is not None else as_context_shape(context_shape)
     given = entries("z", latent_shape, context_shape)
-    decoder = Perceptron(given, prod(family.numbers_shape(event_shape)), hidden=hidden[::-1], classes=classes)
+    decoder = Perceptron(given, prod(family.numbers_shape(event_shape)), hidden=hidden[::-1], classes=classes, own="z")
     inputs = entries("x", (size,), context_shape)
-    encoder = Prepared(prepare, Perceptron(inputs, 2 * prod(latent_shape), hidden=hidden, classes=classes))
+    encoder = Prepared(prepare, Perceptron(inputs, 2 * prod(latent_shape), hidden=hidden, classes=classes, own="x"))
     return (
         Parametric(decoder, family, event_shape=event_shape, context_shape=given),
         Parametric(

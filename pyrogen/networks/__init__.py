@@ -9,11 +9,15 @@ from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
 from .residual import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
+from .statistics import Chained, ReadsData, Standardizer
 from .table import Gaps, Table
 from .transformer import DiffusionTransformer
 from .unet import UNet
 
 __all__ = [
+    "Chained",
+    "ReadsData",
+    "Standardizer",
     "ContextEncoder",
     "DiffusionTransformer",
     "ResidualMLP",

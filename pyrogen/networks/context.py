@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import gcd, prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .embedding import Members
 from .heads import Mixing
+from .statistics import ReadsData, Standardizer, Statistic, require_labels
 
 Shape = tuple[int, ...]
 ContextShape = Shape | dict[str, Shape] | None
@@ -30,13 +32,14 @@ class Conditions(NamedTuple):
     """``(N, channels, height, width)``: stands beside the input as more channels."""
 
 
-class ContextEncoder(nn.Module):
+class ContextEncoder(ReadsData, nn.Module):
     """Labels, vectors, sequences and images, one or several in a dict, as :class:`Conditions`.
 
     What an entry is follows from its shape: ``()`` and ``(n,)`` are numbers, ``(length, features)`` a sequence,
     ``(channels, height, width)`` an image. Entries named by ``classes`` hold integers: of shape ``()`` a label, of
     shape ``(length,)`` a sequence of symbols, a caption, say. The members of a sequence look at each other before
-    anything looks at them. Several entries of one kind add up (sequences and images are put side by side).
+    anything looks at them. Several entries of one kind add up (sequences and images are put side by side). All but
+    integers are standardised by moments of the data set.
 
     Args:
         context_shape: ``None``, the shape of one context, or a dict of them.
@@ -103,6 +106,12 @@ class ContextEncoder(nn.Module):
             torch.cat(image, 1) if image else None,
         )
 
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        parts = context if isinstance(context, Mapping) else {"": context}
+        for name, entry in self.entries.items():
+            if (value := parts.get(name.removeprefix("entry_"))) is not None:
+                yield from entry.read_data(value)
+
     def _encoded(self, context: Context, rows: int, like: Tensor) -> list[tuple[str, Tensor]]:
         parts = context if isinstance(self.context_shape, dict) else {"": context}
         dropped = torch.rand(rows, device=like.device) < self.dropout if self.training and self.dropout else None
@@ -159,7 +168,7 @@ def as_rows(x: Tensor, level: Tensor, context: Context, event_shape: Shape, cont
     )
 
 
-class _Entry(nn.Module):
+class _Entry(ReadsData, nn.Module):
     """One entry of a context: how it is encoded, and what stands in its place when it is dropped."""
 
     def __init__(self, kind: str, output_shape: Shape) -> None:
@@ -179,21 +188,30 @@ class _Entry(nn.Module):
 class _Numbers(_Entry):
     """Numbers of any shape as a vector."""
 
-    def __init__(self, shape: Shape, width: int) -> None:
+    def __init__(self, shape: Shape, width: int, name: str) -> None:
         super().__init__("vector", (width,))
+        self.standardize = Standardizer(shape, name=name)
         self.layer = nn.Linear(prod(shape), width)
 
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.layer(value.to(like).reshape(len(value), self.layer.in_features))
+        return self.layer(self.standardize(value.to(like)).reshape(len(value), self.layer.in_features))
+
+    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.standardize.read_data(value)
 
 
 class _Label(_Entry):
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, width: int, name: str) -> None:
         super().__init__("vector", (width,))
+        self.name = name
         self.table = nn.Embedding(classes, width)
 
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.table(checked(value, self.table.num_embeddings))
+        return self.table(checked(value, self.table.num_embeddings, self.name))
+
+    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        require_labels(value, self.table.num_embeddings, self.name)
+        return iter(())
 
 
 class _Sequence(_Entry):
@@ -209,19 +227,30 @@ class _Sequence(_Entry):
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
         return self.layers(self.embedding(value, like) + self.places)
 
+    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.embedding.read_data(value)
 
-class _Members(nn.Linear):
+
+class _Members(Members):
     """Vectors as vectors of another width."""
 
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
         return super().forward(value.to(like))
 
 
-class _Symbols(nn.Embedding):
+class _Symbols(ReadsData, nn.Embedding):
     """Integers as vectors."""
 
+    def __init__(self, classes: int, width: int, name: str) -> None:
+        super().__init__(classes, width)
+        self.name = name
+
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return super().forward(checked(value, self.num_embeddings))
+        return super().forward(checked(value, self.num_embeddings, self.name))
+
+    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        require_labels(value, self.num_embeddings, self.name)
+        return iter(())
 
 
 class _Flat(_Entry):
@@ -235,13 +264,20 @@ class _Flat(_Entry):
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
         return self.layer(self.entry(value, like).flatten(1))
 
+    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.entry.read_data(value)
+
 
 class _Image(_Entry):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, name: str) -> None:
         super().__init__("image", shape)
+        self.standardize = Standardizer(shape, name=name)
 
     def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return value.to(like)
+        return self.standardize(value.to(like))
+
+    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.standardize.read_data(value)
 
 
 def checked(labels: Tensor, classes: int, name: str = "context") -> Tensor:
@@ -250,9 +286,8 @@ def checked(labels: Tensor, classes: int, name: str = "context") -> Tensor:
     Raises:
         ValueError: a label is out of range.
     """
-    validate = torch.distributions.Distribution._validate_args
-    if validate and (labels.is_floating_point() or ((labels < 0) | (labels >= classes)).any()):
-        raise ValueError(f"`{name}` must hold integer labels from 0 to {classes - 1}, got {labels}")
+    if torch.distributions.Distribution._validate_args:
+        require_labels(labels, classes, name)
     return labels.long()
 
 
@@ -274,14 +309,16 @@ def _by_name(context_shape: ContextShape, classes: Classes) -> tuple[dict[str, S
 
 
 def _encoder(key: str, shape: Shape, classes: int | None, width: int, flat: bool) -> _Entry:
+    name = f"context[{key!r}]" if key else "context"
     if classes is not None:
         if len(shape) > 1:
             raise ValueError(f"`context_shape` must be () or (length,) for integers, got {shape} {key}".rstrip())
-        entry = _Sequence(_Symbols(classes, width), shape[0], width) if shape else _Label(classes, width)
+        entry = _Sequence(_Symbols(classes, width, name), shape[0], width) if shape else _Label(classes, width, name)
     elif len(shape) < 2 or flat:
-        return _Numbers(shape, width)
+        return _Numbers(shape, width, name)
     elif len(shape) > 3:
         raise ValueError(f"`context_shape` must have at most three dimensions, got {shape}")
     else:
-        entry = _Sequence(_Members(shape[1], width), shape[0], width) if len(shape) == 2 else _Image(shape)
+        sequence = len(shape) == 2
+        entry = _Sequence(_Members(shape, width, name=name), shape[0], width) if sequence else _Image(shape, name)
     return _Flat(entry, width) if flat and entry.kind != "vector" else entry

@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ from torch.nn.functional import conv2d, dropout, pad
 
 from .attention import attend
 from .sequence import Numbers, SequenceNetwork, State
+from .statistics import ReadsData, Standardizer, Statistic
 from .wavenet import gated
 
 
@@ -294,22 +296,26 @@ class Intensities(nn.Module):
         return self.numbers(symbols * (2 / (self.levels - 1)) - 1)
 
 
-class ImageContext(nn.Module):
-    """An image of any channels as one vector a pixel, by two convolutions.
+class ImageContext(ReadsData, nn.Module):
+    """An image of any channels as one vector a pixel: standardised, then two convolutions.
 
     Args:
-        channels: Of the image.
+        shape: ``(channels, rows, columns)`` of the image.
         width: Size of the vectors.
 
     Shape:
         ``(N, channels, rows, columns)`` to ``(N, rows * columns, width)``.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
+        self.standardize = Standardizer(shape)
         self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+            nn.Conv2d(shape[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.convolutions(image).flatten(2).transpose(1, 2)
+        return self.convolutions(self.standardize(image)).flatten(2).transpose(1, 2)
+
+    def read_data(self, image: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.standardize.read_data(image)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 from torch import Tensor, nn
 
 from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
+from .statistics import ReadsData, Statistic
 from .time import Fourier, Modulation, zeroed
 
 
-class ResidualMLP(nn.Module):
+class ResidualMLP(ReadsData, nn.Module):
     """A network of noisy events of any shape, flattened: residual blocks with adaptive norms.
 
     Called ``network(x, level, context)``; the output starts at zero.
@@ -56,6 +58,9 @@ class ResidualMLP(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.last = zeroed(nn.Linear(width, prod(self.output_shape)))
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.context.read_data(context)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
         rows = as_rows(x, level, context, self.event_shape, self.context_shape)

@@ -264,6 +264,11 @@ def _key(name: str) -> str:
     return f"entry_{name}".replace(".", "_")  # torch takes no dots
 
 
+def read_by(network: nn.Module | None, context: Any) -> Iterator[tuple[Statistic, Tensor]]:
+    """What a network reads of a context: nothing where either is missing, or the network reads no data."""
+    return network.read_data(context) if isinstance(network, ReadsData) and context is not None else iter(())
+
+
 def statistics_of(module: nn.Module) -> list[tuple[str, Statistic]]:
     """All statistics among the parts of a module, learned or not, with their names."""
     return [(name, part) for name, part in module.named_modules() if isinstance(part, Statistic)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
 from .heads import Attention
+from .statistics import ReadsData, Statistic
 from .time import Fourier, Modulation, modulated, zeroed
 from .unet import beside, check_sides
 
 
-class DiffusionTransformer(nn.Module):
+class DiffusionTransformer(ReadsData, nn.Module):
     """A transformer with adaptive norms (DiT) of images, sequences and vectors.
 
     Called ``network(x, level, context)``. An image is cut into patches, a sequence into its members, a vector into its
@@ -80,6 +82,9 @@ class DiffusionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = Modulation(width, width, 2)
         self.last = zeroed(nn.Linear(width, features * (numbers or 1)))
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.context.read_data(context)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
         rows = as_rows(x, level, context, self.event_shape, self.context_shape)

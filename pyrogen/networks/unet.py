@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .context import Classes, Conditions, Context, ContextEncoder, ContextShape, Shape, as_rows
 from .heads import Attention
+from .statistics import ReadsData, Statistic
 from .time import AdaptiveGroupNorm, Fourier, group_norm, zeroed
 
 
-class UNet(nn.Module):
+class UNet(ReadsData, nn.Module):
     """A U-Net of images: residual blocks with adaptive group norms, down to coarser grids and back up.
 
     Called ``network(x, level, context)``. Labels and vectors modulate the norms, sequences are attended to, images
@@ -98,6 +99,9 @@ class UNet(nn.Module):
                 now = wanted
         self.norm = group_norm(now)
         self.last = zeroed(nn.Conv2d(now, (numbers or 1) * self.event_shape[0], 3, padding=1))
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.context.read_data(context)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
         rows = as_rows(x, level, context, self.event_shape, self.context_shape)

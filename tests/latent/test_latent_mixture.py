@@ -329,7 +329,7 @@ def test_refusals(module):
         MixtureVAE(module.prior, module.component, module.prior)
     with pytest.raises(ValueError, match="`prior` must give classes"):
         MixtureVAE(StandardNormal((2,)), module.component, module.classifier)
-    with pytest.raises(ValueError, match="`label` must hold integers from -1"):
+    with pytest.raises(ValueError, match="`label` must hold integer labels from -1"):
         SemiSupervisedElbo(module)(torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="`scale` must be None"):
         mixture_vae((3,), latent_shape=(2,), classes=3, levels=2, scale=0.1)

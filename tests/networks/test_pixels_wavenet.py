@@ -89,4 +89,4 @@ def test_pixels_and_images_as_vectors():
     assert grey(torch.zeros(2, 7)).shape == (2, 7, WIDTH)
     assert colour(torch.zeros(2, 7, 3)).shape == (2, 7, WIDTH)
     torch.testing.assert_close(grey(torch.full((1,), 127.5)), grey.numbers.linear.bias[None])
-    assert ImageContext(2, WIDTH)(torch.zeros(4, 2, 3, 5)).shape == (4, 15, WIDTH)
+    assert ImageContext((2, 3, 5), WIDTH)(torch.zeros(4, 2, 3, 5)).shape == (4, 15, WIDTH)
