@@ -13,12 +13,11 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .likelihood import run
-from .measurement import observed
-from .sites import ability, is_latent
+from .likelihood import sites_given
+from .observation import observed
+from .sites import ability, look, prior_of
 
 
 class Completion:
@@ -60,7 +59,7 @@ class Completion:
             ValueError: the model has no such latent site, or others beside it; its prior cannot be given a part; or
                 the measurements are not entries of the site, or contradict each other.
         """
-        prior, like = self._prior(run(self.model, args, kwargs, {}))
+        prior, like = self._prior(args, kwargs)
         index, measured = self._measured(like, args, kwargs)
         values = torch.zeros_like(like).flatten().index_put((index,), measured)
         if not torch.equal(values[index], measured):
@@ -83,18 +82,21 @@ class Completion:
         self.get_samples()
         return self._log_evidence
 
-    def _prior(self, trace: Trace) -> tuple[dist.TorchDistribution, Tensor]:
+    def _prior(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[dist.TorchDistribution, Tensor]:
         """The distribution at the site, and a value of it."""
-        latent = {name: node for name, node in trace.nodes.items() if is_latent(node)}
-        if set(latent) != {self.site}:
-            raise ValueError(f"`model` must have the latent site {self.site!r} and no other, got {sorted(latent)}")
-        prior = latent[self.site]["fn"]
+        layout = look(self.model, args, kwargs, self.site)
+        if layout.upstream or layout.downstream:
+            others = sorted(layout.upstream + layout.downstream)
+            raise ValueError(
+                f"`model` must have no other latent site than {self.site!r} on which data depend, got {others}"
+            )
+        prior = prior_of(self.model, args, kwargs, self.site, layout.values)
         if ability(prior, "given") is None:
             raise ValueError(
                 f"`site` must have a distribution with `given(values, mask)`, such as an autoregressive model; "
                 f"{self.site!r} is {type(prior).__name__}"
             )
-        return prior, latent[self.site]["value"]
+        return prior, layout.values[self.site]
 
     def _measured(self, like: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Which entries of the site are measured, counted over the flattened site, and their values."""
@@ -108,19 +110,17 @@ class Completion:
 
     def _points(self, value: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Where the measurements have their mass given a value of the site, and what they are, in one row."""
-        nodes = run(self.model, args, kwargs, {self.site: value}).nodes
         points, measured = [], []
-        for name, node in nodes.items():
-            if node["type"] != "sample" or not node["is_observed"]:
+        for name, site in sites_given(self.model, args, kwargs, {self.site: value}).items():
+            if not site.observed:
                 continue
-            site = observed(node)
-            if not isinstance(site.base, dist.Delta):
-                kind = type(site.base).__name__
+            found = observed(site)
+            if not isinstance(found.base, dist.Delta):
+                kind = type(found.base).__name__
                 raise ValueError(f"`model` must measure without noise, by Delta, got {kind} at {name!r}")
-            shown = site.over_entries(site.shown).reshape(site.shape + (1,) * site.base.event_dim)
-            shown = shown.expand_as(site.value)
-            points.append(site.base.v.expand_as(site.value)[shown])
-            measured.append(site.value[shown])
+            shown = found.shown.reshape(found.shape + (1,) * found.base.event_dim).expand_as(found.value)
+            points.append(found.base.v.expand_as(found.value)[shown])
+            measured.append(found.value[shown])
         if not points:
             raise ValueError(f"`model` must measure entries of {self.site!r}, got no observed site")
         return torch.cat(points), torch.cat(measured)

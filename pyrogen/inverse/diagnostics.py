@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .filter import Cloud
@@ -43,10 +44,19 @@ class Diagnostics:
     acceptance: dict[str, float] = field(default_factory=dict)
 
     @property
+    def collapsed_problems(self) -> Tensor:
+        """For each problem, whether fewer than 20 particles carry its answer, at the end or by descent.
+
+        A cloud in which all weights were zero at some step carries nothing.
+        """
+        carried = torch.minimum(self.effective_sample_size[-1], self.ancestors)
+        dead = (self.effective_sample_size == 0).any(0) | ~self.log_evidence[-1].isfinite()
+        return (carried < min(_FEW, self.particles)) | dead
+
+    @property
     def collapsed(self) -> bool:
-        """Whether fewer than 20 particles carry the answer of some problem, at the end or by descent."""
-        final = self.effective_sample_size[-1].min().item()
-        return min(final, self.ancestors.min().item()) < min(_FEW, self.particles)
+        """Whether the answer of some problem has collapsed."""
+        return bool(self.collapsed_problems.any())
 
     def attributes(self) -> dict[str, Any]:
         """Single numbers and words, as files keep them."""
@@ -71,8 +81,12 @@ class Diagnostics:
             lines.append("the model runs particle by particle: it cannot be mapped over particles")
         lines += [f"{name}: accepted {share:.0%}" for name, share in self.acceptance.items()]
         if self.collapsed:
-            lines.append("COLLAPSED: too few particles carry the answer; use more, or another method")
+            lines.append(f"COLLAPSED{self._where()}: too few particles carry the answer; use more, or another method")
         return "\n".join(lines)
+
+    def _where(self) -> str:
+        bad = self.collapsed_problems
+        return f" in {int(bad.sum())} of {len(bad)} problems" if len(bad) > 1 else ""
 
 
 def diagnostics_of(

@@ -56,6 +56,10 @@ class Posterior:
         """The linear-Gaussian surrogate near the particles."""
         return self.likelihood.surrogate(x)
 
+    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is measured less what is expected at the particles, in units of the data, and its slopes."""
+        return self.likelihood.residual(x)
+
 
 @dataclass
 class Cloud:
@@ -126,7 +130,7 @@ class Filter:
         x = self._keep(self.chain.start((self.particles, *target.shape), like), retained, 0)
         state = self._look(target, x, levels[0])
         state.log_weights = state.log_twist
-        log_evidence = x.new_zeros(target.shape[0])
+        log_evidence = state.log_weights.new_zeros(target.shape[0])
         effective, resampled, history, parents = [], [], [x], []
         for place, next_level in enumerate(levels[1:], start=1):
             effective.append(effective_sample_size(state.log_weights))
@@ -143,8 +147,8 @@ class Filter:
         log_evidence = log_evidence + _log_mean(state.log_weights)
         return Cloud(
             values=state.x,
-            log_weights=state.log_weights,
-            log_evidence=log_evidence,
+            log_weights=state.log_weights.to(x.dtype),
+            log_evidence=log_evidence.to(x.dtype),
             effective=torch.stack(effective),
             resampled=torch.stack(resampled) if resampled else x.new_zeros(0, target.shape[0]).bool(),
             roots=_distinct(state.roots),
@@ -155,9 +159,10 @@ class Filter:
         """Denoised means and twists, a chunk of particles at a time."""
         parts = [self._look_at(target, part, level) for part in x.split(max(1, self.chunk // x.shape[1]))]
         mean, log_twist, shift = (torch.cat(values) for values in zip(*parts, strict=True))
-        log_twist = log_twist.nan_to_num(-torch.inf, posinf=torch.inf)
+        # Log-weights are sums of large numbers that nearly cancel: in double precision.
+        log_twist = log_twist.double().nan_to_num(-torch.inf, torch.inf, -torch.inf)
         roots = torch.arange(len(x), device=x.device).unsqueeze(-1).expand(x.shape[:2])
-        return _State(x, mean, log_twist, shift.nan_to_num(0.0), log_twist, roots)
+        return _State(x, mean, log_twist, shift.nan_to_num(0.0).to(x.dtype), log_twist, roots)
 
     def _look_at(self, target: Posterior, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
@@ -180,8 +185,10 @@ class Filter:
         chosen = torch.where(low, chosen, parents)
         for name in ("x", "mean", "log_twist", "shift", "roots"):
             setattr(state, name, take(getattr(state, name), chosen))
-        gained = torch.where(low, _log_mean(log_weights), torch.zeros_like(log_weights[0]))
-        state.log_weights = torch.where(low, torch.zeros_like(log_weights), log_weights)
+        alive = effective_sample_size(log_weights) > 0
+        gained = torch.where(low & alive, _log_mean(log_weights), torch.zeros_like(log_weights[0]))
+        # A dead cloud stays dead: with weights of one it would pass for a healthy one.
+        state.log_weights = torch.where(low & alive, torch.zeros_like(log_weights), log_weights)
         return gained, chosen
 
     def _move(
@@ -195,19 +202,20 @@ class Filter:
         new = self._look(target, x, level)
         log_weights = state.log_weights + ratio + new.log_twist - state.log_twist
         state.x, state.mean, state.shift, state.log_twist = new.x, new.mean, new.shift, new.log_twist
-        state.log_weights = log_weights.nan_to_num(-torch.inf, posinf=torch.inf)
+        state.log_weights = log_weights.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     def _finish(self, target: Posterior, state: _State, variance: Tensor, retained: Tensor | None) -> None:
         """Draws the data and puts the true likelihood in the twist's place."""
         surrogate = target.surrogate(state.mean)
-        surrogate = surrogate.fitted((variance * surrogate.jacobian) @ surrogate.jacobian.mT)
-        shift = surrogate.draw(variance)
+        operator = surrogate.jacobian.double()
+        surrogate = surrogate.fitted((variance.double() * operator) @ operator.mT)
+        shift = surrogate.draw(variance).nan_to_num(0.0).to(state.x.dtype)  # its weight is zero
         if retained is not None:
             shift[0] = retained[-1] - state.mean[0]
         state.x = self._keep(state.mean + shift, retained, -1)
         ratio = surrogate.evidence_ratio(shift, variance)
         log_weights = state.log_weights + ratio + target.log_likelihood(state.x) - state.log_twist
-        state.log_weights = log_weights.nan_to_num(-torch.inf, posinf=torch.inf)
+        state.log_weights = log_weights.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     @staticmethod
     def _keep(x: Tensor, retained: Tensor | None, place: int) -> Tensor:

@@ -8,8 +8,9 @@ A sweep leaves the joint posterior of the site :math:`x` and the other latent si
    random walk, a fresh filter runs, and the move is accepted with probability :math:`\min\{1, \hat p(y \mid u') q' /
    \hat p(y \mid u) q\}` (particle marginal Metropolis-Hastings); its path then takes the place of the old one. The
    density of the diffusion, of which only a bound is known, does not enter.
-3. Each *downstream* site (a noise scale, a kernel) is drawn given :math:`x`: number by number by slice sampling in
-   unconstrained coordinates, or by enumeration if it is discrete.
+3. Each *downstream* site (a noise scale, a kernel, what lies between :math:`x` and the data) is drawn given :math:`x`:
+   number by number by slice sampling in unconstrained coordinates, or by enumeration if it is discrete. Those that
+   depend on :math:`x` directly are part of its likelihood in the filters.
 
 References:
     Andrieu, Doucet and Holenstein 2010, "Particle Markov chain Monte Carlo methods",
@@ -20,17 +21,19 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import biject_to
 
+from pyrogen.programs.site import Site
+
 from .filter import Cloud, Filter
 from .likelihood import Likelihood
+from .observation import observed
 from .setting import Setting
 
 _WIDTH = 1.0  # of the first slice, in unconstrained coordinates
@@ -107,8 +110,8 @@ class Sweeps:
 
     def _propose(self, name: str, *, adapt: bool) -> None:
         """Particle marginal Metropolis-Hastings for one upstream site."""
-        node = self.setting.trace(self.values).nodes[name]
-        proposed = {**self.values, name: self._candidate(node, name)}
+        fn = self.setting.sites(self.values)[name].distribution
+        proposed = {**self.values, name: self._candidate(fn, name)}
         cloud = self._filter(proposed, None)
         proposed[self.setting.site] = self.setting.problems.whole(cloud.path[-1])
         now, then = self._log_joint(self.values, name), self._log_joint(proposed, name)
@@ -122,32 +125,32 @@ class Sweeps:
         if adapt:
             self.steps[name] *= math.exp(0.3 * (accept - 0.3))
 
-    def _candidate(self, node: dict[str, Any], name: str) -> Tensor:
-        if _discrete(node["fn"]):
-            return node["fn"].sample()
-        transform = biject_to(node["fn"].support)
+    def _candidate(self, fn: Any, name: str) -> Tensor:
+        if _discrete(fn):
+            return fn.sample()
+        transform = biject_to(fn.support)
         free = transform.inv(self.values[name])
         return transform(free + self.steps[name] * torch.randn_like(free))
 
     def _log_joint(self, values: dict[str, Tensor], name: str) -> Tensor:
-        """The log-probability of the latent sites but the diffusion, as the proposal of ``name`` needs it.
+        """The log-probability of all sites but the diffusion and what is scored given it, which is in the evidence.
 
-        Measurements that depend on the diffusion are in the evidence.
+        A discrete site that was drawn from its own prior is left out as well.
         """
-        nodes, total = self.setting.trace(values).nodes, torch.zeros(())
-        for other, node in nodes.items():
-            measured = other in self.setting.observed or other == self.setting.site
-            own = other == name and _discrete(node["fn"])
-            relevant = other in self.setting.others or node.get("is_observed", False)
-            if node["type"] == "sample" and relevant and not measured and not own:
-                total = total + _log_prob(node).sum()
-        if not _discrete(nodes[name]["fn"]):
-            total = total + _volume(nodes[name]["fn"], values[name])
-        return total
+        sites = self.setting.sites(values)
+        own = sites[name].distribution
+        left_out = {self.setting.site, *self.setting.scored} | ({name} if _discrete(own) else set())
+        total = self._total(other for other in sites.values() if other.name not in left_out)
+        return total if _discrete(own) else total + _volume(own, values[name])
+
+    def _total(self, sites: Iterable[Site]) -> Tensor:
+        """The log-probability of those of the sites that are observed or updated."""
+        counted = [site for site in sites if site.observed or site.name in self.setting.others]
+        return sum((_log_prob(site).sum() for site in counted), torch.zeros(()))
 
     def _draw(self, name: str) -> Tensor:
         """One downstream site given everything else."""
-        fn = self.setting.trace(self.values).nodes[name]["fn"]
+        fn = self.setting.sites(self.values)[name].distribution
         if _discrete(fn):
             return self._enumerate(name, fn)
         transform, value = biject_to(fn.support), self.values[name]
@@ -178,12 +181,7 @@ class Sweeps:
 
     def _conditional(self, values: dict[str, Tensor]) -> Tensor:
         """The joint log-probability of all sites but the diffusion."""
-        nodes, total = self.setting.trace(values).nodes, torch.zeros(())
-        for name, node in nodes.items():
-            relevant = name in self.setting.others or node.get("is_observed", False)
-            if node["type"] == "sample" and relevant:
-                total = total + _log_prob(node).sum()
-        return total.nan_to_num(-torch.inf, posinf=torch.inf)
+        return self._total(self.setting.sites(values).values()).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 def slice_sample(log_density: Callable[[Tensor], float], point: Tensor, index: int) -> Tensor:
@@ -224,8 +222,9 @@ def _discrete(fn: Any) -> bool:
     return bool(fn.support.is_discrete)
 
 
-def _log_prob(node: dict[str, Any]) -> Tensor:
-    return scale_and_mask(node["fn"].log_prob(node["value"]), node["scale"], node["mask"])
+def _log_prob(site: Site) -> Tensor:
+    found = observed(site)
+    return found.log_prob() * found.weight
 
 
 def _volume(fn: Any, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The likelihood of a site: what the other sites of a Pyro model say about it, for many particles at once.
+"""The likelihood of a site: what the sites that depend on it say about it, for many particles at once.
 
 The model runs with the site and all other latent sites given, under ``torch.func.vmap`` over particles, so that it is
 written for one value as usual: no plate is added, and no dimension moves. A model whose control flow depends on values
@@ -8,57 +8,85 @@ cannot be mapped; it runs particle by particle instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .measurement import Measurement, Observed, measurement_of, observed
+from pyrogen.numerics.linear import times
+from pyrogen.programs.run import run
+from pyrogen.programs.site import Site
+
+from .measurement import Measurement, Parts, measurement_of
+from .observation import Observed, observed
 from .problems import Problems
 from .surrogate import Surrogate
 
-Parts = dict[str, dict[str, Tensor]]
+AllParts = dict[str, Parts]
 
 
-class Given(Messenger):
-    """Gives sites their values, latent or not, without asking their distributions."""
-
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
-
-
-def run(
-    model: Callable,
-    args: tuple,
-    kwargs: Mapping[str, Any],
-    values: Mapping[str, Tensor],
-    handler: AbstractContextManager | None = None,
-) -> Trace:
-    """One run of the model with given values, seen by no handler outside but ``handler``, and without validation."""
-    with poutine.block(), pyro.validation_enabled(False), handler or nullcontext(), Given(values):
-        return poutine.trace(model).get_trace(*args, **kwargs)
+def sites_given(
+    model: Callable, args: tuple, kwargs: Mapping[str, Any], values: Mapping[str, Tensor]
+) -> dict[str, Site]:
+    """The sites of one run of the model with given values, without validation."""
+    with pyro.validation_enabled(False):
+        return run(model, args, kwargs, given=values).sites
 
 
 class _Line(NamedTuple):
-    """Linear measurements: slopes ``(1, N, m, D)``, their parts, and what is measured at zero, ``(N, m)``."""
+    r"""Linear measurements with Gaussian noise, along the directions in which they measure anything.
+
+    In units of the noise the operator is :math:`U S V^\top`; the rest of what is measured does not depend on the
+    unknown and belongs to the constant. So a number may be measured twice, or a blur leave nothing of a direction.
+
+    Attributes:
+        slopes: :math:`S V^\top`, of shape ``(1, N, r, D)``.
+        value: What is measured less what is measured at zero, along the same directions, ``(N, r)``.
+        constant: The log-likelihood where the residual is zero, ``(N,)``.
+    """
 
     slopes: Tensor
-    parts: Parts
-    offset: Tensor
+    value: Tensor
+    constant: Tensor
+
+    def surrogate(self, x: Tensor) -> Surrogate:
+        """The likelihood itself, seen from particles."""
+        residual = self.value - times(self.slopes[0], x.double())
+        ones = torch.ones_like(self.value).unsqueeze(0)
+        return Surrogate(residual, self.slopes, ones, self.constant.unsqueeze(0), exact=True)
+
+
+@dataclass(frozen=True)
+class _Refit:
+    """The measurements as functions of the measured numbers, near some particles."""
+
+    measurements: list[Measurement]
+    parts: list[Parts]
+    slopes: Tensor
+
+    def expand(self, shift: Tensor) -> Surrogate:
+        pairs = zip(self.measurements, self.parts, self._split(shift), strict=True)
+        pieces = [measurement.rows(part, point) for measurement, part, point in pairs]
+        return Surrogate(
+            residual=torch.cat([piece.residual for piece in pieces], -1),
+            jacobian=self.slopes,
+            precision=torch.cat([piece.precision for piece in pieces], -1),
+            constant=sum(piece.constant.double().sum(-1) for piece in pieces),
+            refit=self if any(measurement.refits for measurement in self.measurements) else None,
+        )
+
+    def log_likelihood(self, shift: Tensor) -> Tensor:
+        pairs = zip(self.measurements, self.parts, self._split(shift), strict=True)
+        return sum(measurement.log_likelihood(part, point).double() for measurement, part, point in pairs)
+
+    def _split(self, shift: Tensor) -> tuple[Tensor, ...]:
+        return shift.split([part["eta"].shape[-1] for part in self.parts], -1)
 
 
 class Likelihood:
-    """The observed sites of a model as a function of one latent site.
+    """The sites that depend on one latent site of a model, as a function of it.
 
     Args:
         model: The Pyro model.
@@ -66,7 +94,7 @@ class Likelihood:
         kwargs: Its keyword arguments.
         site: The latent site.
         values: Values of all other latent sites.
-        sites: The names of the observed sites that depend on it.
+        sites: The names of the sites that depend on it directly, observed or latent, and so are scored given it.
         problems: How its values split into independent problems.
         typical: A value of the site, of its full shape, at which to look at the model.
     """
@@ -87,13 +115,13 @@ class Likelihood:
         self._site, self._values, self._sites, self._problems = site, dict(values), sites, problems
         self.mapped = True
         self._probed = False
-        self._linear: _Line | None = None
+        self._line: _Line | None = None
         self.measurements = self._look(typical)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The log-likelihood in nats, ``(P, N)``, of particles in rows ``(P, N, D)``."""
         with torch.no_grad():
-            return self._over_particles(self._log_prob, x).nan_to_num(-torch.inf, posinf=torch.inf)
+            return self._over_particles(self._log_prob, x).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     def surrogate(self, x: Tensor) -> Surrogate:
         """The linear-Gaussian surrogate near particles in rows ``(P, N, D)``.
@@ -102,29 +130,25 @@ class Likelihood:
         do not depend on this being right.
         """
         if not self._probed:
-            self._linear, self._probed = self._probe(x), True
-        slopes, parts = self._line(x) if self._linear else self._tangents(x)
-        sizes = [part["eta"].shape[-1] for part in parts.values()]
+            self._line, self._probed = self._probe(x), True
+        return self._line.surrogate(x) if self._line else self._near(x)
 
-        def at(shift: Tensor | None) -> Surrogate:
-            shifts = [None] * len(sizes) if shift is None else shift.split(sizes, -1)
-            pieces = [self.measurements[name].rows(parts[name], s) for name, s in zip(parts, shifts, strict=True)]
-            return Surrogate(
-                residual=torch.cat([piece.residual for piece in pieces], -1),
-                jacobian=slopes,
-                noise=_block_diagonal([piece.noise for piece in pieces]),
-                constant=sum(piece.constant.sum(-1) for piece in pieces),
-                refit=at if any(self.measurements[name].refits for name in parts) else None,
-                exact=self._linear is not None,
-            )
+    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals ``(P, N, m)`` in units of the data, and their slopes ``(P, N, m, D)``."""
+        surrogate = self._near(x)
+        return surrogate.residual, surrogate.jacobian
 
-        return at(None)
+    def _near(self, x: Tensor) -> Surrogate:
+        slopes, parts = self._tangents(x)
+        refit = _Refit([self.measurements[name] for name in parts], list(parts.values()), slopes)
+        return refit.expand(torch.zeros_like(slopes[..., 0]))
 
-    def _tangents(self, x: Tensor) -> tuple[Tensor, Parts]:
+    def _tangents(self, x: Tensor) -> tuple[Tensor, AllParts]:
         """Slopes ``(P, N, m, D)`` and parts of all measurements at the particles."""
         with torch.no_grad():
             slopes, parts = self._over_particles(torch.func.jacrev(self._measured, has_aux=True), x)
-        return slopes.transpose(1, 2), parts
+        # A particle at which a slope is no number is not led.
+        return slopes.transpose(1, 2).nan_to_num(0.0, posinf=0.0, neginf=0.0), parts
 
     def _probe(self, x: Tensor) -> _Line | None:
         """The line that the measurements are, if near and far, on both sides of zero, they have one slope.
@@ -134,41 +158,40 @@ class Likelihood:
         near = x[:2]
         far = torch.randn_like(near)
         points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
-        return _same(*self._tangents(points), points)
-
-    def _line(self, x: Tensor) -> tuple[Tensor, Parts]:
-        """The same where the measurements are known to be linear: ``(1, N, m, D)``, without running the model."""
-        slopes, parts, offset = self._linear
-        etas = offset + (slopes[0] @ x.unsqueeze(-1)).squeeze(-1)
-        split = etas.split([part["eta"].shape[-1] for part in parts.values()], -1)
-        return slopes, {name: {**parts[name], "eta": eta} for name, eta in zip(parts, split, strict=True)}
+        slopes, parts = self._tangents(points)
+        if not _same(slopes, parts):
+            return None
+        # Where the unknown is zero nothing is lost to rounding.
+        _, parts = self._tangents(torch.zeros_like(x[:1]))
+        refit = _Refit([self.measurements[name] for name in parts], list(parts.values()), slopes[:1])
+        return _line(refit.expand(torch.zeros_like(slopes[:1, ..., 0])))
 
     def _look(self, typical: Tensor) -> dict[str, Measurement]:
         """The kinds of the measurements, from one run with gradients."""
         with torch.enable_grad():
-            trace = self._trace(typical.detach().clone().requires_grad_(True))
-            found = {name: measurement_of(observed(trace.nodes[name])) for name in self._sites}
+            sites = self._run(typical.detach().clone().requires_grad_(True))
+            found = {name: measurement_of(name, observed(sites[name])) for name in self._sites}
         return {name: measurement for name, measurement in found.items() if measurement is not None}
 
-    def _trace(self, value: Tensor) -> Trace:
-        return run(self._model, self._args, self._kwargs, {**self._values, self._site: value})
+    def _run(self, value: Tensor) -> dict[str, Site]:
+        return sites_given(self._model, self._args, self._kwargs, {**self._values, self._site: value})
 
     def _log_prob(self, row: Tensor) -> Tensor:
-        nodes = self._trace(self._problems.whole(row)).nodes
+        sites = self._run(self._problems.whole(row))
         total = 0.0
         for name in self._sites:
-            site = observed(nodes[name])
-            entries = site.log_prob() * site.over_entries(site.weight)
+            site = observed(sites[name])
+            entries = site.log_prob() * site.weight
             total = total + self._problems.rows(self._placed(entries, site), site.event_dim).sum(-1)
         return total
 
-    def _measured(self, row: Tensor) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-        nodes = self._trace(self._problems.whole(row)).nodes
+    def _measured(self, row: Tensor) -> tuple[Tensor, AllParts]:
+        sites = self._run(self._problems.whole(row))
         etas, parts = [], {}
         for name, measurement in self.measurements.items():
-            site = observed(nodes[name])
+            site = observed(sites[name])
             found = measurement.parts(site)
-            found |= {"shown": site.over_entries(site.shown), "weight": site.over_entries(site.weight)}
+            found |= {"shown": site.shown, "weight": site.weight}
             parts[name] = {key: self._rows(value, site) for key, value in found.items()}
             parts[name] |= {key: _repeated(parts[name], key) for key in ("shown", "weight")}
             # What is not shown measures nothing: its slope is zero.
@@ -201,17 +224,25 @@ class Likelihood:
         return _stacked([function(row) for row in x])
 
 
-def _same(slopes: Tensor, parts: Parts, x: Tensor) -> _Line | None:
-    """The line through all particles, if their slopes and all parts but what is measured are the same."""
-    if len(x) < 2 or not torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-5, atol=1e-6):
-        return None
-    first: Parts = {}
-    for name, part in parts.items():
-        if not all(_constant(value) for key, value in part.items() if key != "eta"):
-            return None
-        first[name] = {key: value[:1] for key, value in part.items()}
-    eta = torch.cat([part["eta"] for part in first.values()], -1)[0]
-    return _Line(slopes[:1], first, eta - (slopes[0] @ x[0].unsqueeze(-1)).squeeze(-1))
+def _same(slopes: Tensor, parts: AllParts) -> bool:
+    """Whether all particles have the same slopes, and the same parts but for what is measured."""
+    if not torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-5, atol=1e-6):
+        return False
+    return all(_constant(value) for part in parts.values() for key, value in part.items() if key != "eta")
+
+
+def _line(surrogate: Surrogate) -> _Line:
+    """A linear measurement seen from zero, in units of its noise and without the directions that measure nothing."""
+    residual, operator = surrogate.white
+    left, singular, right = torch.linalg.svd(operator[0], full_matrices=False)
+    smallest = max(operator.shape[-2:]) * torch.finfo(surrogate.jacobian.dtype).eps
+    singular = torch.where(singular > smallest * singular.amax(-1, keepdim=True), singular, 0.0)
+    count = max(int((singular > 0).sum(-1).max()), 1)
+    value = times(left.mT, residual[0])
+    rest = residual[0] - times(left[..., :count], value[..., :count])
+    constant = surrogate.constant[0] - 0.5 * rest.square().sum(-1)
+    slopes = singular[..., :count].unsqueeze(-1) * right[..., :count, :]
+    return _Line(slopes.unsqueeze(0), value[..., :count], constant)
 
 
 def _constant(value: Tensor) -> bool:
@@ -233,21 +264,7 @@ def _stacked(results: list[Any]) -> Any:
     return {key: _stacked([result[key] for result in results]) for key in first}
 
 
-def _repeated(parts: dict[str, Tensor], key: str) -> Tensor:
+def _repeated(parts: Parts, key: str) -> Tensor:
     """One entry for each component of a vector-valued measurement."""
     times = parts["eta"].shape[-1] // parts[key].shape[-1]
     return parts[key].repeat_interleave(times, -1) if times > 1 else parts[key]
-
-
-def _block_diagonal(blocks: list[Tensor]) -> Tensor:
-    if len(blocks) == 1:
-        return blocks[0]
-    shape = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks))
-    size = sum(block.shape[-1] for block in blocks)
-    result = blocks[0].new_zeros(*shape, size, size)
-    start = 0
-    for block in blocks:
-        stop = start + block.shape[-1]
-        result[..., start:stop, start:stop] = block
-        start = stop
-    return result

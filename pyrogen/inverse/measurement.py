@@ -1,13 +1,17 @@
-r"""Measurements: an observed site as a linear measurement near a point.
+r"""Measurements: a scored site as a linear measurement near a point.
 
-Each kind says what is measured, :math:`\eta(x)`, and turns :math:`\eta` and the site's parameters at :math:`\hat x`
-into residuals, noise variances and constants of a :class:`~pyrogen.inverse.surrogate.Surrogate`:
+Each kind names what is measured, :math:`\eta(x)`, and expands the log-likelihood to second order in it,
 
-- :class:`Gaussian`: :math:`\eta` is the location of a Normal or MultivariateNormal. Exact where it is linear in
-  :math:`x`.
+.. math:: \log p(y \mid \eta + \delta) \approx c - \tfrac{1}{2} \Lambda (r - \delta)^2 ,
+
+with a residual :math:`r`, a precision :math:`\Lambda` and a constant :math:`c` for each measured number:
+
+- :class:`Gaussian`: :math:`\eta` is the location of a Normal. Exact where it is linear in :math:`x`. Elementwise
+  transforms, as in LogNormal, are undone first.
+- :class:`Correlated`: the same of a MultivariateNormal, whose noise is made independent first.
 - :class:`Scored`: :math:`\eta` is the one parameter of another elementwise family (Poisson, Bernoulli, Student-t) that
   depends on :math:`x`, in unconstrained coordinates (a log-rate). Slope and curvature of the log-likelihood make the
-  residual and the noise, at any :math:`\eta` one likes.
+  expansion, at any :math:`\eta` one likes.
 - :class:`Energy`: :math:`\eta = \sqrt{2 (c - \log p(y \mid x))}` with :math:`c` an upper bound of the log-likelihood, a
   measurement of zero with unit noise: Gauss-Newton for whatever has a differentiable log-likelihood (categorical,
   classifiers, factors, learned likelihoods).
@@ -19,145 +23,106 @@ import math
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pyro.distributions import (
-    Delta,
-    ExpandedDistribution,
-    MaskedDistribution,
+from pyro.distributions import Delta
+from torch import Tensor
+from torch.distributions import (
+    Distribution,
+    LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
     TransformedDistribution,
+    biject_to,
 )
-from torch import Tensor
-from torch.distributions import Distribution, Independent, biject_to
+from torch.distributions.constraints import Constraint, real
+
+from .observation import Observed
 
 LOG_2PI = math.log(2 * math.pi)
-_FAR = 30.0  # unconstrained coordinates beyond it are rounding
+_FLOOR = 1e-9  # of a precision: less says nothing
+_FAR = 80.0  # unconstrained coordinates beyond it are rounding
+
+Parts = dict[str, Tensor]
 
 
 class Rows(NamedTuple):
-    """Residuals ``(P, N, m)``, noise ``(P, N, m, m)`` and constants ``(P, N, m)`` of one measurement."""
+    """Residuals, precisions and constants of one measurement, each of shape ``(P, N, m)``."""
 
     residual: Tensor
-    noise: Tensor
+    precision: Tensor
     constant: Tensor
 
 
-class Observed(NamedTuple):
-    """An observed site taken apart.
-
-    Attributes:
-        base: The distribution under ``Independent``, masks and expansions.
-        value: The observed value, of the full shape of the site.
-        shape: The batch shape of ``base`` in that full shape.
-        event_dim: How many of its dimensions are event dimensions of the site.
-        weight: The scale of the log-probability, zero where masked; broadcasts with the batch shape of the site.
-        shown: Where the value counts, of the same shape.
-    """
-
-    base: Distribution
-    value: Tensor
-    shape: torch.Size
-    event_dim: int
-    weight: Tensor
-    shown: Tensor
-
-    def log_prob(self) -> Tensor:
-        """Log-probabilities of the entries, of shape ``shape``, without weights; zero where masked."""
-        shown = self.over_entries(self.shown)
-        wide = shown.reshape(self.shape + (1,) * self.base.event_dim)
-        # Masked entries may be no numbers; any other value does in their place.
-        entries = self.base.log_prob(torch.where(wide, self.value, torch.ones_like(self.value)))
-        return torch.where(shown, entries, torch.zeros_like(entries))
-
-    def over_entries(self, values: Tensor) -> Tensor:
-        """What belongs to the site's batch dimensions, over the entries."""
-        batch = len(self.shape) - self.event_dim
-        values = values.expand(torch.broadcast_shapes(values.shape, self.shape[:batch]))
-        return values.reshape(values.shape + (1,) * self.event_dim).expand(self.shape)
-
-
-def observed(node: dict[str, Any]) -> Observed:
-    """An observed site of a trace, taken apart."""
-    fn, value = node["fn"], torch.as_tensor(node["value"])
-    base, shown = fn, torch.as_tensor(True if node["mask"] is None else node["mask"], device=value.device)
-    while isinstance(base, Independent | MaskedDistribution | ExpandedDistribution):
-        if isinstance(base, MaskedDistribution):
-            mask = torch.as_tensor(base._mask, device=value.device)
-            extra = max(len(base.batch_shape) - len(fn.batch_shape), 0)
-            shown = shown & (mask if not extra else mask.flatten(-extra).all(-1))
-        base = base.base_dist
-    full = fn.shape()
-    shape = full[: len(full) - base.event_dim]
-    weight = torch.as_tensor(node["scale"], device=value.device) * shown
-    return Observed(base, value.expand(full), shape, len(shape) - len(fn.batch_shape), weight, shown)
-
-
 class Measurement:
-    """What one observed site measures.
+    """What one scored site measures.
 
-    Subclasses say what is measured, :meth:`parts`, and what it says near a point, :meth:`rows`.
+    Subclasses define what is measured, :meth:`parts`, and its expansion, :meth:`shown_rows`.
     """
 
     refits: ClassVar[bool] = False
 
-    def parts(self, site: Observed) -> dict[str, Tensor]:
+    def parts(self, site: Observed) -> Parts:
         r"""Tensors of shape ``site.shape`` (plus event dimensions of the base); ``"eta"`` is what is measured."""
         raise NotImplementedError(f"{type(self).__name__} must define `parts(site)`")
 
-    def rows(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Rows:
-        """Residuals, noise and constants from the parts, each now of shape ``(P, N, m)``.
+    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+        """The expansion at ``"eta"`` + ``point``, of entries that count once.
 
         Args:
-            parts: As made by :meth:`parts`, in rows.
-            shift: How far from ``"eta"`` to look, where :attr:`refits` says that this makes a difference.
+            parts: As made by :meth:`parts`, in rows ``(P, N, m)``.
+            point: How far from ``"eta"``; makes a difference where :attr:`refits`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `rows(parts)`")
+        raise NotImplementedError(f"{type(self).__name__} must define `shown_rows(parts, point)`")
+
+    def rows(self, parts: Parts, point: Tensor) -> Rows:
+        """The same of all entries: what is hidden measures nothing."""
+        shown, weight = parts["shown"].bool(), parts["weight"]
+        zero = torch.zeros_like(parts["eta"])
+        residual, precision, constant = self.shown_rows(parts, point)
+        return Rows(
+            torch.where(shown, residual, zero),
+            torch.where(shown, weight * precision, zero),
+            torch.where(shown, weight * constant, zero),
+        )
+
+    def log_likelihood(self, parts: Parts, shift: Tensor) -> Tensor:
+        """The log-likelihood at ``"eta"`` + ``shift`` ``(..., P, N, m)``, summed over the numbers."""
+        residual, precision, constant = self.rows(parts, torch.zeros_like(parts["eta"]))
+        return (constant - 0.5 * precision * (residual - shift).square()).sum(-1)
 
 
 class Gaussian(Measurement):
     """The location of independent Normals."""
 
-    def parts(self, site: Observed) -> dict[str, Tensor]:
-        return {"eta": site.base.loc, "scale": site.base.scale, "value": site.value}
+    def parts(self, site: Observed) -> Parts:
+        return {
+            "eta": site.base.loc,
+            "scale": site.base.scale,
+            "value": site.value,
+            "volume": site.volume,
+        }
 
-    def rows(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Rows:
-        shown, weight = parts["shown"].bool(), parts["weight"].clamp_min(1e-30)
-        zero = torch.zeros_like(parts["eta"])
-        variance = torch.where(shown, parts["scale"].square(), 1.0 + zero)
-        constant = -0.5 * (weight - 1) * (LOG_2PI + variance.log()) - 0.5 * weight.log()
+    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+        scale = parts["scale"]
         return Rows(
-            torch.where(shown, parts["value"] - parts["eta"], zero),
-            torch.diag_embed(torch.where(shown, variance / weight, 1.0 + zero)),
-            torch.where(shown, constant, 0.5 * LOG_2PI + zero),
+            parts["value"] - parts["eta"], scale.square().reciprocal(), parts["volume"] - scale.log() - 0.5 * LOG_2PI
         )
 
 
-class Correlated(Measurement):
-    """The location of a MultivariateNormal."""
+class Correlated(Gaussian):
+    """The location of a MultivariateNormal, in coordinates in which its noise is independent."""
 
-    def parts(self, site: Observed) -> dict[str, Tensor]:
-        return {"eta": site.base.loc, "covariance": site.base.covariance_matrix, "value": site.value}
+    def parts(self, site: Observed) -> Parts:
+        factor = site.base.scale_tril.detach()
+        scale = factor.diagonal(dim1=-2, dim2=-1)
+        # One on the diagonal: where the noise is independent already, these are the coordinates of the data.
+        factor = factor / scale.unsqueeze(-2)
 
-    def rows(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Rows:
-        eta = parts["eta"]
-        size = parts["covariance"].shape[-1] // eta.shape[-1]
-        count = eta.shape[-1] // size
-        blocked = parts["covariance"].unflatten(-1, (count, size, size))  # one for all particles if they agree
-        shown, weight = parts["shown"].bool(), parts["weight"].clamp_min(1e-30)
-        first, scale = shown.unflatten(-1, (count, size))[..., 0], weight.unflatten(-1, (count, size))[..., 0]
-        identity = torch.eye(size, dtype=eta.dtype, device=eta.device)
-        safe = torch.where(first[..., None, None], blocked, identity)
-        constant = -0.5 * (scale - 1) * (size * LOG_2PI + torch.logdet(safe)) - 0.5 * size * scale.log()
-        scaled = torch.where(first[..., None, None], blocked / scale[..., None, None], identity)
-        noise = eta.new_zeros(*scaled.shape[:-3], count, size, count, size)
-        index = torch.arange(count, device=eta.device)
-        noise[..., index, :, index, :] = scaled.movedim(-3, 0)
-        constant = torch.where(first, constant, 0.5 * size * LOG_2PI)
-        return Rows(
-            torch.where(shown, parts["value"] - eta, 0.0),
-            noise.flatten(-2).flatten(-3, -2),
-            constant,
-        )
+        def independent(vector: Tensor) -> Tensor:
+            return torch.linalg.solve_triangular(factor, vector.unsqueeze(-1), upper=False).squeeze(-1)
+
+        eta, value = independent(site.base.loc), independent(site.value)
+        volume = (site.volume / value.shape[-1]).unsqueeze(-1).expand_as(value)
+        return {"eta": eta, "scale": scale, "value": value, "volume": volume}
 
 
 class Scored(Measurement):
@@ -173,45 +138,45 @@ class Scored(Measurement):
 
     def __init__(self, family: type[Distribution], names: tuple[str, ...], moving: str) -> None:
         self.family, self.names, self.moving = family, names, moving
+        self.location = moving == "loc"
+        self.bounded = not _is_real(family.arg_constraints[moving])
         self.transform = biject_to(family.arg_constraints[moving])
 
-    def parts(self, site: Observed) -> dict[str, Tensor]:
+    def parts(self, site: Observed) -> Parts:
         values = {name: torch.as_tensor(getattr(site.base, name)) for name in self.names}
-        eta = self.transform.inv(values[self.moving]).clamp(-_FAR, _FAR)
-        return {**values, "eta": eta, "value": site.value}
+        eta = self.transform.inv(values[self.moving])
+        eta = eta.clamp(-_FAR, _FAR) if self.bounded else eta
+        return {**values, "eta": eta, "value": site.value, "volume": site.volume}
 
-    def rows(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Rows:
-        start = parts["eta"].detach()
-        shown, weight = parts["shown"].bool(), parts["weight"].clamp_min(1e-30)
-        value = torch.where(shown, parts["value"], torch.ones_like(parts["value"]))
-        point = start if shift is None else start + shift
-        log_prob, slope, curvature = self._derivatives(parts, value, point)
-        precision = weight * self._precision(slope, curvature, value - point).clamp_min(1e-8)
-        if shift is None:
-            precision = torch.maximum(precision, 0.5 * weight * slope.square())  # a careful first step
-        missed = weight * slope / precision
-        constant = weight * log_prob + 0.5 * (missed.square() * precision + LOG_2PI - precision.log())
-        zero = torch.zeros_like(missed)
-        return Rows(
-            torch.where(shown, point - start + missed, zero),
-            torch.diag_embed(torch.where(shown, 1 / precision, 1.0 + zero)),
-            torch.where(shown, constant, 0.5 * LOG_2PI + zero),
-        )
+    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+        log_prob, slope, curvature = self._derivatives(parts, parts["eta"].detach() + point)
+        precision = self._precision(slope, curvature, parts["value"] - parts["eta"] - point).clamp_min(_FLOOR)
+        missed = slope / precision
+        constant = parts["volume"] + log_prob + 0.5 * missed.square() * precision
+        return Rows(point + missed, precision, constant)
+
+    def log_likelihood(self, parts: Parts, shift: Tensor) -> Tensor:
+        log_prob = self._log_prob(parts, parts["eta"] + shift)
+        found = torch.where(parts["shown"].bool(), log_prob + parts["volume"], 0.0)
+        return (parts["weight"] * found).sum(-1)
 
     def _precision(self, slope: Tensor, curvature: Tensor, distance: Tensor) -> Tensor:
-        """Of the Gaussian with that slope, for a log-likelihood that need not be concave."""
-        if self.moving != "loc":
-            return torch.where(curvature > 0.01 * slope.square(), curvature, slope.square())
+        """Of a Gaussian below the log-likelihood, which need not be concave."""
+        if not self.location:
+            return curvature.abs()
         # A location with heavy tails: the Gaussian round the value with the same slope (reweighted least squares).
         near = distance.abs() < 1e-6
-        return torch.where(near, curvature, slope / torch.where(near, torch.ones_like(distance), distance))
+        return torch.where(near, curvature.abs(), slope / torch.where(near, torch.ones_like(distance), distance))
+
+    def _log_prob(self, parts: Parts, eta: Tensor) -> Tensor:
+        params = {name: parts[name] for name in self.names} | {self.moving: self.transform(eta)}
+        return self.family(**params, validate_args=False).log_prob(parts["value"])
 
     @torch.enable_grad()
-    def _derivatives(self, parts: dict[str, Tensor], value: Tensor, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _derivatives(self, parts: Parts, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The log-likelihood, its slope and minus its curvature, entry by entry."""
         eta = point.detach().requires_grad_(True)
-        params = {name: parts[name] for name in self.names} | {self.moving: self.transform(eta)}
-        log_prob = self.family(**params, validate_args=False).log_prob(value)
+        log_prob = self._log_prob(parts, eta)
         slope = torch.autograd.grad(log_prob.sum(), eta, create_graph=True)[0]
         curvature = -torch.autograd.grad(slope.sum(), eta)[0] if slope.requires_grad else torch.zeros_like(slope)
         return log_prob.detach(), slope.detach(), curvature
@@ -227,47 +192,57 @@ class Energy(Measurement):
     def __init__(self, bound: float) -> None:
         self.bound = bound
 
-    def parts(self, site: Observed) -> dict[str, Tensor]:
+    def parts(self, site: Observed) -> Parts:
         log_prob = site.log_prob()
         lack = (self.bound - log_prob).clamp_min(1e-6)
         return {"eta": (2 * lack).sqrt(), "log_prob": log_prob}
 
-    def rows(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Rows:
-        shown, weight = parts["shown"].bool(), parts["weight"].clamp_min(1e-30)
-        zero = torch.zeros_like(parts["eta"])
-        constant = weight * (parts["log_prob"] + 0.5 * parts["eta"].square()) + 0.5 * (LOG_2PI - weight.log())
-        return Rows(
-            torch.where(shown, -parts["eta"], zero),
-            torch.diag_embed(torch.where(shown, 1 / weight, 1.0 + zero)),
-            torch.where(shown, constant, 0.5 * LOG_2PI + zero),
-        )
+    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+        eta = parts["eta"]
+        return Rows(-eta, torch.ones_like(eta), parts["log_prob"] + 0.5 * eta.square())
 
 
-def measurement_of(site: Observed) -> Measurement | None:
-    """The kind of measurement an observed site is, from one run in which the unknown asks for gradients.
+def measurement_of(name: str, site: Observed) -> Measurement | None:
+    """The kind of measurement a scored site is, from one run in which the unknown asks for gradients.
+
+    Args:
+        name: The name of the site.
+        site: The site.
 
     Returns:
         ``None`` where the log-probability does not depend on the unknown.
+
+    Raises:
+        ValueError: the site has a point mass that depends on the unknown.
     """
     base = site.base
-    if type(base) is Normal and _depends(base.loc):
+    if isinstance(base, Delta) and _depends(base.v):
+        raise ValueError(
+            f"`{name}` must be measured with noise, got a Delta; give it a small noise, or use Completion under a "
+            "prior that can be given a part"
+        )
+    fixed = not _depends(site.value) and not _depends(site.volume)
+    if fixed and isinstance(base, Normal) and _depends(base.loc):
         return Gaussian()
-    if type(base) is MultivariateNormal and _depends(base.loc):
+    if fixed and isinstance(base, MultivariateNormal | LowRankMultivariateNormal) and _depends(base.loc):
         return Correlated()
     names = tuple(name for name in base.arg_constraints if name in vars(base))
     moving = [name for name in names if _depends(getattr(base, name))]
     elementwise = base.event_dim == 0 and not isinstance(base, TransformedDistribution | Delta)
-    if elementwise and len(moving) == 1 and _rebuilds(base, names, moving[0], site):
+    if fixed and elementwise and len(moving) == 1 and _rebuilds(base, names, moving[0], site):
         return Scored(type(base), names, moving[0])
     log_prob = site.log_prob()
     if not _depends(log_prob):
         return None
-    discrete = _is_discrete(base)
-    return Energy(0.0 if discrete else log_prob.max().item() + 1.0)
+    return Energy(0.0 if _is_discrete(base) else log_prob.max().item() + 1.0)
 
 
 def _depends(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _is_real(constraint: Constraint) -> bool:
+    return constraint is real
 
 
 def _is_discrete(base: Distribution) -> bool:
@@ -284,6 +259,9 @@ def _rebuilds(base: Distribution, names: tuple[str, ...], moving: str, site: Obs
         again = type(base)(**params, validate_args=False)
         biject_to(base.arg_constraints[moving])
         draws = again.sample()
-        return draws.shape == site.shape and bool(again.log_prob(draws).isfinite().all())
+        found = again.log_prob(draws)
+        return (
+            draws.shape == site.shape and bool(found.isfinite().all()) and torch.allclose(found, base.log_prob(draws))
+        )
     except (TypeError, RuntimeError, ValueError, NotImplementedError):
         return False

@@ -23,8 +23,10 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta, Normal, TorchDistribution
+from pyro.distributions.util import is_validation_enabled
 from pyro.infer.reparam.reparam import Reparam
 from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -32,9 +34,11 @@ from torch import Tensor
 from pyrogen.core.density import density_of
 from pyrogen.core.turn import frozen
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
+from pyrogen.programs.site import is_site, site_of
 
-from .likelihood import run
-from .sites import is_latent
+from .likelihood import sites_given
+from .observation import check_data, filled
+from .sites import check_latent
 
 
 def in_noise(model: Callable, *, site: str) -> Callable:
@@ -69,7 +73,38 @@ def in_noise(model: Callable, *, site: str) -> Callable:
         >>> mcmc.get_samples()["x_noise"].shape
         torch.Size([5, 2])
     """
-    return poutine.reparam(model, config={site: _PushForward()})
+    return _Filled()(poutine.reparam(model, config={site: _PushForward()}))
+
+
+class _Filled(Messenger):
+    """Puts possible values where observed sites are hidden by a mask: gradients of NaN are NaN, hidden or not."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] and is_site(msg) and not torch.as_tensor(msg["value"]).isfinite().all():
+            msg["value"] = filled(site_of(msg))
+
+
+class Given(Messenger):
+    """Gives latent sites their values, without asking their distributions."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+def traced(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Trace:
+    """One run of the model, seen by no handler outside and without validation."""
+    with poutine.block(), pyro.validation_enabled(False):
+        return poutine.trace(model).get_trace(*args, **kwargs)
+
+
+def is_latent(node: Mapping[str, Any]) -> bool:
+    """Whether a node of a trace is a latent site."""
+    return is_site(node) and not node["is_observed"]
 
 
 class _PushForward(Reparam):
@@ -148,13 +183,16 @@ def constant(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Iterato
         yield
 
 
-def check_site(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
-    """Raises a ValueError unless the model, in noise, draws the site from noise."""
+def check_model(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
+    """Raises a ValueError unless the model draws the site from noise, and its data can be scored."""
+    support = is_validation_enabled()
     with torch.no_grad():
-        nodes = run(model, args, kwargs, {}).nodes
-    if not any(is_noise(name, site) for name in nodes):
-        names = sorted(name for name, node in nodes.items() if node["type"] == "sample")
-        raise ValueError(f"`site` must be a latent site of the model, got {site!r}; sites: {names}")
+        plain = sites_given(model, args, kwargs, {})
+        check_latent(plain, site)
+        for other in plain.values():
+            if other.observed:
+                check_data(other, support=support)
+        traced(in_noise(model, site=site), args, kwargs)
 
 
 def is_noise(name: str, site: str) -> bool:

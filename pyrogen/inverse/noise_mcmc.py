@@ -14,9 +14,7 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .likelihood import Given, run
-from .noise import check_site, constant, draws_of, in_noise
-from .sites import is_latent
+from .noise import Given, check_model, constant, draws_of, in_noise, is_latent, traced
 
 _FEW = 20  # independent draws; below, quantiles and spreads mean little
 _APART = 1.1  # R-hat of chains that have not met
@@ -134,7 +132,7 @@ class NoiseMCMC:
             ValueError: the model has no such latent site, or its prior has no noise to move in.
         """
         model = in_noise(self.model, site=self.site)
-        check_site(model, args, kwargs, self.site)
+        check_model(self.model, args, kwargs, self.site)
         mcmc = MCMC(self.kernel(model), self.draws, warmup_steps=self.warmup, disable_progbar=not sys.stderr.isatty())
         with constant(model, args, kwargs):
             mcmc.run(*args, **kwargs)
@@ -181,8 +179,8 @@ class NoiseMCMC:
     def _pushed(self, model: Callable, given: dict[str, Tensor], args: tuple, kwargs: dict) -> dict[str, Tensor]:
         """The draws of all latent sites but the noise, from those of the chain."""
         rows = [{name: values[draw] for name, values in given.items()} for draw in range(self.draws)]
-        plates = _plates_of_discrete(run(model, args, kwargs, rows[0]))
-        traces = [run(_drawn(Given(row)(model), plates), args, kwargs, {}) for row in rows]
+        plates = _plates_of_discrete(traced(Given(rows[0])(model), args, kwargs))
+        traces = [traced(_drawn(Given(row)(model), plates), args, kwargs) for row in rows]
         return draws_of(traces, self.site)
 
 

@@ -21,7 +21,7 @@ from pyrogen.core.training import fit
 from pyrogen.core.turn import MakeOptimizer
 from pyrogen.numerics.resampling import effective_sample_size, systematic
 
-from .noise import check_site, constant, draws_of, in_noise
+from .noise import check_model, constant, draws_of, in_noise
 
 _FEW = 20  # draws that carry the answer; below, quantiles and spreads mean little
 
@@ -132,7 +132,7 @@ class NoiseVI:
             ValueError: the model has no such latent site, or its prior has no noise to move in.
         """
         model = in_noise(self.model, site=self.site)
-        check_site(model, args, kwargs, self.site)
+        check_model(self.model, args, kwargs, self.site)
         guide = self.make_guide(model)
         with constant(model, args, kwargs), _store_of(guide):
             guide(*args, **kwargs)  # makes the parameters of a lazy guide

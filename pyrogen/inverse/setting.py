@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
+
+from pyrogen.programs.site import Site
 
 from .chain import Level
 from .filter import Posterior
-from .likelihood import Likelihood, run
+from .likelihood import Likelihood, sites_given
 from .problems import Problems
 from .sites import ability, look, prior_of
 
@@ -32,7 +33,7 @@ class Setting:
     def __init__(self, model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
         self.model, self.args, self.kwargs, self.site = model, args, kwargs, site
         layout = look(model, args, kwargs, site)
-        self.upstream, self.downstream, self.observed = layout.upstream, layout.downstream, layout.observed
+        self.upstream, self.downstream, self.scored = layout.upstream, layout.downstream, layout.scored
         self.problems: Problems = layout.problems
         self.values: dict[str, Tensor] = layout.values
         with torch.no_grad():
@@ -68,13 +69,13 @@ class Setting:
             self.kwargs,
             site=self.site,
             values=others,
-            sites=self.observed,
+            sites=self.scored,
             problems=problems,
             typical=values[self.site],
         )
         return Posterior(denoise, likelihood, (problems.count, problems.size))
 
-    def trace(self, values: Mapping[str, Tensor]) -> Trace:
-        """A run of the model with all latent sites given."""
+    def sites(self, values: Mapping[str, Tensor]) -> dict[str, Site]:
+        """The sites of a run of the model with all latent sites given."""
         with torch.no_grad():
-            return run(self.model, self.args, self.kwargs, values)
+            return sites_given(self.model, self.args, self.kwargs, values)

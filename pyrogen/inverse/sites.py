@@ -1,8 +1,12 @@
 """Sites: what stands where in a Pyro model, seen from the one whose posterior is wanted.
 
-One run of the model with values that know where they come from tells which sites depend on which. Latent sites of which
+One run of the model with values that know where they come from finds which sites depend on which. Latent sites of which
 the prior depends are *upstream*, its context; those on which measurements depend without being upstream are
-*downstream*, such as a noise scale. Latent sites on which no measurement depends are predictions and of no concern.
+*downstream*, such as a noise scale, or what lies between the site and the data. Latent sites on which no measurement
+depends are predictions and of no concern.
+
+Given all other latent sites, what depends on the site directly is its likelihood, be it observed or downstream: in a
+chain x, z, y the site x is seen through z alone.
 """
 
 from __future__ import annotations
@@ -11,14 +15,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
+from pyro import poutine
 from pyro.distributions import TorchDistribution
+from pyro.distributions.util import is_validation_enabled
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .likelihood import run
+from pyrogen.programs.site import Site, is_site, site_of
+
+from .likelihood import sites_given
+from .observation import check_data
 from .problems import Problems
 
 Links = dict[str, frozenset[str]]
@@ -32,14 +42,14 @@ class Layout:
         problems: How the site splits into independent problems.
         upstream: Latent sites on which the site's prior depends.
         downstream: Other latent sites on which a measurement depends.
-        observed: Observed sites that depend on the site.
-        values: A value of every latent site from one run, the site itself included.
+        scored: Sites that depend on the site directly, and so are scored given it: observed, or in ``downstream``.
+        values: A value of every latent site from one run, the site itself included, and the rows that plates took.
     """
 
     problems: Problems
     upstream: tuple[str, ...]
     downstream: tuple[str, ...]
-    observed: tuple[str, ...]
+    scored: tuple[str, ...]
     values: dict[str, Tensor]
 
 
@@ -52,44 +62,49 @@ def ability(distribution: Any, name: str) -> Any:
     return None
 
 
-def is_latent(node: Mapping[str, Any]) -> bool:
-    """Whether a node of a trace is a latent site."""
-    return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
-
-
 def prior_of(
     model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str, values: Mapping[str, Tensor]
 ) -> TorchDistribution:
     """The distribution at the site, given values of all others."""
-    return run(model, args, kwargs, values).nodes[site]["fn"]
+    return sites_given(model, args, kwargs, values)[site].distribution
+
+
+def check_latent(sites: Mapping[str, Site], site: str) -> None:
+    """Raises a ValueError unless the model has such a latent site."""
+    if site not in sites or sites[site].observed:
+        state = "it is observed" if site in sites else "there is none"
+        raise ValueError(f"`site` must be a latent site of the model, got {site!r}: {state}; sites: {sorted(sites)}")
 
 
 def look(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> Layout:
     """Runs the model once and sorts its sites.
 
     Raises:
-        ValueError: there is no such latent site, or nothing that depends on it is observed.
+        ValueError: there is no such latent site, nothing that depends on it is observed, or data are missing,
+            impossible or of another shape.
     """
+    support = is_validation_enabled()
     with torch.no_grad():
         tracker = _run(model, args, kwargs, site)
-    nodes = {name: node for name, node in tracker.nodes.items() if not site_is_subsample(node)}
-    if site not in nodes or nodes[site]["is_observed"]:
-        raise ValueError(f"`site` must be a latent site of the model, got {site!r}; sites: {sorted(nodes)}")
-    ancestors = {name: _closure(name, tracker.links) for name in nodes}
-    observed = [name for name, node in nodes.items() if node["is_observed"]]
-    measured = tuple(name for name in observed if site in ancestors[name])
-    if not measured:
+    sites = tracker.sites
+    check_latent(sites, site)
+    observed = [name for name in sites if sites[name].observed]
+    for name in observed:
+        check_data(sites[name], support=support)
+    ancestors = {name: _closure(name, tracker.links) for name in sites}
+    if not any(site in ancestors[name] for name in observed):
         raise ValueError(f"`model` must observe a site that depends on {site!r}, got observed sites {observed}")
-    latent = [name for name, node in nodes.items() if not node["is_observed"] and name != site]
+    latent = [name for name in sites if not sites[name].observed and name != site]
     upstream = tuple(name for name in latent if name in ancestors[site])
     wanted = frozenset().union(*(ancestors[name] for name in observed))
     downstream = tuple(name for name in latent if name in wanted and name not in upstream)
+    scored = tuple(name for name in sites if site in tracker.links[name] and name in {*observed, *downstream})
     return Layout(
-        problems=_problems(nodes[site], [nodes[name] for name in measured]),
+        problems=_problems(sites[site], [sites[name] for name in scored]),
         upstream=upstream,
         downstream=downstream,
-        observed=measured,
-        values={name: _plain(nodes[name]["value"]) for name in (*latent, site)},
+        scored=scored,
+        values={name: _plain(sites[name].value) for name in (*latent, site)} | tracker.indices,
     )
 
 
@@ -99,43 +114,59 @@ class _Tracker(Messenger):
     def __init__(self, site: str) -> None:
         super().__init__()
         self.site = site
-        self.nodes: dict[str, dict[str, Any]] = {}
+        self.sites: dict[str, Site] = {}
         self.links: Links = {}
+        self.indices: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] == self.site and msg["value"] is None:
             msg["value"], msg["done"] = _typical(msg["fn"]), True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        name, fn = msg["name"], msg["fn"]
-        if name == self.site:
-            self.links[name] = _origin(ability(fn, "context"))
-        elif not site_is_subsample(msg):
-            self.links[name] = _origin(fn.log_prob(msg["value"]))
-        self.nodes[name] = {**msg, "value": msg["value"]}
-        if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["value"] = track_provenance(_plain(msg["value"]), frozenset({name}))
+        if site_is_subsample(msg):
+            self.indices[msg["name"]] = _plain(msg["value"])
+        elif is_site(msg):
+            self.links[msg["name"]] = self._parents(msg)
+            self.sites[msg["name"]] = site_of({**msg, "value": _plain(msg["value"])})
+            if not msg["is_observed"]:
+                self._mark(msg)
+
+    def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
+        if msg["name"] == self.site:
+            return _origin(ability(msg["fn"], "context"))
+        return _origin(msg["fn"].log_prob(msg["value"])) - {msg["name"]}
+
+    def _mark(self, msg: dict[str, Any]) -> None:
+        msg["value"] = track_provenance(_plain(msg["value"]), frozenset({msg["name"]}))
 
 
 class _Ordered(_Tracker):
     """The same without marks: every site is taken to depend on all before it."""
 
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        earlier = [name for name, node in self.nodes.items() if not node["is_observed"]]
-        self.links[msg["name"]] = frozenset(earlier)
-        self.nodes[msg["name"]] = {**msg}
+    def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
+        return frozenset(name for name, site in self.sites.items() if not site.observed)
+
+    def _mark(self, msg: dict[str, Any]) -> None:
+        pass
 
 
 def _run(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> _Tracker:
-    for tracker in (_Tracker(site), _Ordered(site)):
-        try:
-            run(model, args, kwargs, {}, tracker)
-        except (TypeError, RuntimeError, NotImplementedError):
-            if isinstance(tracker, _Ordered):
-                raise
-            continue
-        return tracker
-    raise AssertionError("unreachable")
+    tracker = _Tracker(site)
+    try:
+        return _tracked(tracker, model, args, kwargs)
+    except (
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+        AttributeError,
+    ):  # a value that bears marks is no plain tensor
+        return _tracked(_Ordered(site), model, args, kwargs)
+
+
+def _tracked(tracker: _Tracker, model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> _Tracker:
+    with poutine.block(), pyro.validation_enabled(False), tracker:
+        model(*args, **kwargs)
+    return tracker
 
 
 def _typical(prior: TorchDistribution) -> Tensor:
@@ -173,12 +204,12 @@ def _closure(name: str, links: Links) -> frozenset[str]:
     return frozenset(found)
 
 
-def _problems(node: dict[str, Any], measured: list[dict[str, Any]]) -> Problems:
-    """The plates of the site in which every measurement lies as well."""
-    frames = {frame for frame in node["cond_indep_stack"] if frame.vectorized}
-    for other in measured:
-        frames &= set(other["cond_indep_stack"])
-    fn = node["fn"]
+def _problems(site: Site, scored: list[Site]) -> Problems:
+    """The plates of the site in which everything that is scored given it lies as well."""
+    plates = {plate for plate in site.plates if plate.dim is not None}
+    for other in scored:
+        plates &= set(other.plates)
+    fn = site.distribution
     sizes = tuple(fn.batch_shape)
-    dims = sorted(frame.dim for frame in frames if -frame.dim <= len(sizes))
+    dims = sorted(plate.dim for plate in plates if -plate.dim <= len(sizes))
     return Problems(sizes, tuple(fn.event_shape), tuple(dims))

@@ -2,60 +2,107 @@ r"""Linear-Gaussian surrogates: what a likelihood looks like from a point.
 
 Near a point :math:`\hat x` every likelihood is replaced by that of a linear measurement with Gaussian noise,
 
-.. math:: \log p(y \mid x) \approx c + \log \mathcal{N}(r - A (x - \hat x); 0, R) .
+.. math:: \log p(y \mid x) \approx c - \tfrac{1}{2} \lVert r - A (x - \hat x) \rVert_\Lambda^2 ,
 
-For a Gaussian likelihood of a linear measurement it is no replacement but the thing itself, with :math:`c = 0`,
-:math:`r = y - A \hat x` and the noise covariance :math:`R`. Surrogates steer; they never weigh.
+with a diagonal precision :math:`\Lambda`, zero where nothing is measured. For a Gaussian likelihood of a linear
+measurement it is no replacement but the thing itself. Surrogates steer; they never weigh.
+
+What decides is computed in units of the noise and in double precision, so that measurements may be repeated, far more
+precise than the prior, or more than there are unknowns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.linear import cholesky, gaussian_log_prob, solve
+from pyrogen.numerics.linear import solve, times, white_log_density, whitening
 
-_NEWTON = 4
+_NEWTON = 50
+_CONVERGED = 1e-3  # nats
+_SHORTER = tuple(0.5**k for k in range(1, 21))
+
+
+class Refit(Protocol):
+    """The likelihood as a function of the measured numbers."""
+
+    def expand(self, shift: Tensor) -> Surrogate:
+        r"""The surrogate that fits best at :math:`A \hat x` plus a shift ``(P, N, m)``."""
+
+    def log_likelihood(self, shift: Tensor) -> Tensor:
+        """The true log-likelihood there, ``(..., P, N)``, for shifts ``(..., P, N, m)``."""
 
 
 class Surrogate(NamedTuple):
-    r"""A linear measurement with Gaussian noise, for each of :math:`P` particles of :math:`N` problems.
+    r"""A linear measurement with independent Gaussian noise, for each of :math:`P` particles of :math:`N` problems.
 
     Attributes:
         residual: :math:`r`, of shape ``(P, N, m)``.
         jacobian: :math:`A`, of shape ``(P, N, m, D)`` or broadcasting with it.
-        noise: :math:`R`, of shape ``(P, N, m, m)`` or broadcasting with it.
+        precision: The diagonal of :math:`\Lambda`, of shape ``(P, N, m)`` or broadcasting with it.
         constant: :math:`c`, of shape ``(P, N)`` or broadcasting with it.
-        refit: Gives the surrogate that fits best at :math:`A \hat x` plus a shift ``(P, N, m)``; ``None`` if that is
-            the same everywhere.
+        refit: The likelihood elsewhere; ``None`` if the surrogate is the same everywhere.
         exact: Whether it is the likelihood itself, of a linear measurement with Gaussian noise.
     """
 
     residual: Tensor
     jacobian: Tensor
-    noise: Tensor
+    precision: Tensor
     constant: Tensor
-    refit: Callable[[Tensor], Surrogate] | None = None
+    refit: Refit | None = None
     exact: bool = False
+
+    @property
+    def white(self) -> tuple[Tensor, Tensor]:
+        """The residual and the Jacobian in units of the noise, in double precision."""
+        root = self.precision.double().sqrt()
+        return root * self.residual, root.unsqueeze(-1) * self.jacobian
 
     def log_likelihood(self, shift: Tensor) -> Tensor:
         r"""The surrogate at :math:`x = \hat x` + ``shift``, in nats: ``(P, N)``."""
-        rest = self.residual - times(self.jacobian, shift)
-        return self.constant + gaussian_log_prob(rest, torch.linalg.cholesky(self.noise))
+        residual, jacobian = self.white
+        return self.constant - 0.5 * (residual - times(jacobian, shift.double())).square().sum(-1)
 
     def fitted(self, covariance: Tensor) -> Surrogate:
         r"""The surrogate at the mode of the measured numbers, when :math:`A x` has the given covariance.
 
-        A few Newton steps: Laplace's approximation, where the likelihood is no Gaussian.
+        Newton's method with a line search, to convergence: Laplace's approximation, where the likelihood is no
+        Gaussian. Measured numbers are the covariance times a dual vector :math:`w`, so that it may be singular.
         """
-        surrogate = self
-        for _ in range(_NEWTON if self.refit else 0):
-            solution = solve(cholesky(covariance, surrogate.noise), surrogate.residual)
-            surrogate = surrogate.refit(times(covariance, solution))
-        return surrogate
+        if self.refit is None:
+            return self
+        covariance = 0.5 * (covariance + covariance.mT).double()
+        here, dual = self, torch.zeros_like(self.residual, dtype=torch.double)
+        height = self.refit.log_likelihood(torch.zeros_like(self.residual))
+        for _ in range(_NEWTON):
+            direction = here.evidence(covariance)[1] - dual
+            dual, reached = self._uphill(covariance, dual, direction, height)
+            here = self.refit.expand(times(covariance, dual).to(self.residual.dtype))
+            gained, height = reached - height, reached
+            if not bool((gained > _CONVERGED).any()):
+                break
+        return here
+
+    def _uphill(self, covariance: Tensor, dual: Tensor, direction: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
+        """The end of a step, and the log-posterior there: a whole step, or where that loses the best shorter one."""
+        whole = dual + direction
+        reached = self._log_posterior(covariance, whole)
+        worse = ~(reached >= height)
+        if not worse.any():
+            return whole, reached
+        lengths = dual.new_tensor([*_SHORTER, 0.0]).reshape(-1, 1, 1, 1)
+        ends = dual + lengths * direction.nan_to_num(0.0)
+        heights = self._log_posterior(covariance, ends).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        best = heights.argmax(0)
+        shorter = ends.gather(0, best[None, ..., None].expand(1, *dual.shape))[0]
+        height = heights.gather(0, best[None])[0]
+        return torch.where(worse.unsqueeze(-1), shorter, whole), torch.where(worse, height, reached)
+
+    def _log_posterior(self, covariance: Tensor, dual: Tensor) -> Tensor:
+        shift = times(covariance, dual)
+        return self.refit.log_likelihood(shift.to(self.residual.dtype)) - 0.5 * (dual * shift).sum(-1)
 
     def evidence(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
         r"""What it says when :math:`A x` has the given covariance round :math:`A \hat x`.
@@ -64,8 +111,10 @@ class Surrogate(NamedTuple):
             The logarithm of the expected likelihood, ``(P, N)``, and :math:`S^{-1} r`, ``(P, N, m)``, with :math:`S`
             the sum of the covariance and the noise.
         """
-        factor = cholesky(covariance, self.noise)
-        return self.constant + gaussian_log_prob(self.residual, factor), solve(factor, self.residual)
+        root = self.precision.double().sqrt()
+        factor = whitening(root.unsqueeze(-1) * covariance.double() * root.unsqueeze(-2))
+        residual = root * self.residual
+        return self.constant + white_log_density(residual, factor), root * solve(factor, residual)
 
     def draw(self, variance: Tensor) -> Tensor:
         r"""Draws of the shift :math:`x - \hat x \sim \mathcal{N}(0, \operatorname{diag} v)` given the measurement.
@@ -78,25 +127,21 @@ class Surrogate(NamedTuple):
         Shape:
             ``(P, N, D)``.
         """
-        factor = self._factor(variance)
-        shape = (*self.residual.shape[:-1], self.jacobian.shape[-1])
-        prior = variance.sqrt() * torch.randn(shape, dtype=self.residual.dtype, device=self.residual.device)
-        noise = times(torch.linalg.cholesky(self.noise), torch.randn_like(self.residual))
-        missed = self.residual - times(self.jacobian, prior) - noise
-        return prior + variance * times(self.jacobian.mT, solve(factor, missed))
+        residual, jacobian = self.white
+        shape = (*residual.shape[:-1], jacobian.shape[-1])
+        variance = variance.to(jacobian)
+        prior = variance.sqrt() * torch.randn(shape, dtype=residual.dtype, device=residual.device)
+        missed = residual - times(jacobian, prior) - torch.randn_like(residual)
+        return prior + variance * times(jacobian.mT, solve(self._factor(variance), missed))
 
     def evidence_ratio(self, shift: Tensor, variance: Tensor) -> Tensor:
         r"""What the draw of :math:`x` must be weighed by, but for the likelihood: prior over posterior, ``(P, N)``.
 
         By Bayes' rule it is the expected likelihood over the likelihood of the draw, both of the surrogate.
         """
-        expected = self.constant + gaussian_log_prob(self.residual, self._factor(variance))
+        expected = self.constant + white_log_density(self.white[0], self._factor(variance))
         return expected - self.log_likelihood(shift)
 
     def _factor(self, variance: Tensor) -> Tensor:
-        return cholesky((variance * self.jacobian) @ self.jacobian.mT, self.noise)
-
-
-def times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrices ``(..., m, n)`` times vectors ``(..., n)``."""
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+        _, jacobian = self.white
+        return whitening((variance.to(jacobian) * jacobian) @ jacobian.mT)

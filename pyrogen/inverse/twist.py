@@ -39,6 +39,9 @@ class Target(Protocol):
     def surrogate(self, x: Tensor) -> Surrogate:
         """The linear-Gaussian surrogate near the particles."""
 
+    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is measured less what is expected at the particles, in units of the data, and its slopes."""
+
 
 class Denoised(NamedTuple):
     """Noisy particles and what the denoiser makes of them.
@@ -60,7 +63,7 @@ class Denoised(NamedTuple):
 
     def pull(self, vectors: Tensor) -> Tensor:
         r"""Vectors ``(P, N, m, D)`` times the Jacobian of the denoiser: :math:`v^\top \partial D / \partial x_t`."""
-        columns = [column.expand_as(self.output) for column in vectors.unbind(-2)]
+        columns = [column.to(self.output.dtype).expand_as(self.output) for column in vectors.unbind(-2)]
         pulled = [torch.autograd.grad(self.output, self.noisy, v, retain_graph=True)[0] for v in columns]
         return torch.stack(pulled, -2)
 
@@ -98,8 +101,8 @@ class MomentMatched(Twist):
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         surrogate, spread = target.surrogate(denoised.mean), denoised.level.spread
-        jacobian = denoised.pull(surrogate.jacobian)  # (P, N, m, D)
-        covariance = spread * jacobian @ surrogate.jacobian.mT
+        jacobian = denoised.pull(surrogate.jacobian).double()  # (P, N, m, D)
+        covariance = spread * jacobian @ surrogate.jacobian.double().mT
         covariance = 0.5 * (covariance + covariance.mT)
         log_value, solution = surrogate.fitted(covariance).evidence(covariance)
         return Twisted(log_value, spread * (solution.unsqueeze(-2) @ jacobian).squeeze(-2))
@@ -125,9 +128,10 @@ class Isotropic(Twist):
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         surrogate, level = target.surrogate(denoised.mean), denoised.level
         variance = level.variance * self.variance / (level.variance + self.variance)
-        covariance = variance * surrogate.jacobian @ surrogate.jacobian.mT
+        operator = surrogate.jacobian.double()
+        covariance = variance * operator @ operator.mT
         log_value, solution = surrogate.fitted(covariance).evidence(covariance)
-        pushed = solution.unsqueeze(-2) @ surrogate.jacobian  # (P, N, 1, D)
+        pushed = solution.unsqueeze(-2) @ operator  # (P, N, 1, D)
         return Twisted(log_value, level.spread * denoised.pull(pushed).squeeze(-2))
 
 
@@ -141,7 +145,7 @@ def default_twist(target: Target, data: Tensor) -> Twist:
         target: The measurements.
         data: Draws of the prior, ``(P, N, D)``.
     """
-    operator = target.surrogate(data).jacobian
+    operator = target.surrogate(data).jacobian.to(data)
     if operator.shape[-2] <= _FEW:
         return MomentMatched()
     operator = operator.expand(*data.shape[:2], *operator.shape[2:])

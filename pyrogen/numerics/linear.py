@@ -1,54 +1,80 @@
-r"""Small linear algebra of Gaussian conditioning, over leading batch dimensions.
+r"""Small linear algebra of Gaussian conditioning, over leading batch dimensions, in double precision.
 
-Covariances that come out of networks are symmetric and positive only up to rounding and to the network's errors, so the
-factorisation here repairs what is slightly negative and says nothing.
+Everything is in units of the noise: a measurement of covariance :math:`C` with independent noise of variance one has
+the covariance :math:`I + C`. Its smallest eigenvalue is one and its largest may be :math:`10^{10}`, beyond single
+precision. Covariances that come out of networks are symmetric and positive only up to rounding and to the network's
+errors, so the factorisation repairs what is slightly negative and says nothing.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 
-def cholesky(covariance: Tensor, floor: Tensor) -> Tensor:
-    """The lower Cholesky factor of ``floor + covariance``.
+def whitening(covariance: Tensor) -> Tensor:
+    """The lower triangular factor :math:`L` of :math:`L L^T = I + C`, in double precision.
 
-    ``floor`` is a covariance. Negative directions of the symmetric part of ``covariance`` count as zero.
+    Negative directions of the symmetric part of ``covariance`` count as zero. It does not fail: where an entry is no
+    number, so is the factor.
 
     Args:
-        covariance: Of shape ``(*batch, m, m)``, perhaps not symmetric, perhaps with negative directions.
-        floor: A positive definite matrix that broadcasts with it.
+        covariance: Of shape ``(*batch, m, m)``, perhaps not symmetric, perhaps singular or with negative directions.
 
     Shape:
         ``(*batch, m, m)``.
     """
+    covariance = covariance.double()
     symmetric = 0.5 * (covariance + covariance.mT)
-    factor, failed = torch.linalg.cholesky_ex(symmetric + floor)
-    # A success may still have eaten into the floor: the smallest pivot must not fall below it.
-    low = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1) < 0.5 * floor.diagonal(dim1=-2, dim2=-1).amin(-1)
+    identity = torch.eye(covariance.shape[-1], dtype=torch.double, device=covariance.device)
+    factor, failed = torch.linalg.cholesky_ex(symmetric + identity)
+    # A success may still have eaten into the identity: no pivot may fall below it.
+    low = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1) < 0.5 if factor.numel() else failed.bool()
     bad = failed.bool() | low
     if not bad.any():
         return factor
-    values, vectors = torch.linalg.eigh(symmetric[bad])
-    repaired = (vectors * values.clamp_min(0).unsqueeze(-2)) @ vectors.mT
-    factor[bad] = torch.linalg.cholesky(repaired + floor.expand_as(symmetric)[bad])
+    factor[bad] = _repaired(symmetric[bad], identity)
     return factor
 
 
-def gaussian_log_prob(residual: Tensor, factor: Tensor) -> Tensor:
-    r"""The log-density :math:`\log \mathcal{N}(r; 0, L L^\top)` in nats.
+def _repaired(symmetric: Tensor, identity: Tensor) -> Tensor:
+    """The factor with negative directions taken for zero, by an orthogonal decomposition, which cannot fail."""
+    finite = symmetric.isfinite().all(-1).all(-1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], symmetric, identity))
+    root = values.clamp_min(0).add(1).sqrt().unsqueeze(-1) * vectors.mT
+    upper = torch.linalg.qr(root).R
+    upper = upper * torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-1)
+    return upper.mT.masked_fill(~finite[..., None, None], torch.nan)
+
+
+def white_log_density(residual: Tensor, factor: Tensor) -> Tensor:
+    r""":math:`\log \mathcal{N}(r; 0, L L^\top)` in nats, but for :math:`\tfrac{m}{2} \log 2 \pi`.
 
     Args:
         residual: Of shape ``(*batch, m)``.
-        factor: The lower Cholesky factor, of shape ``(*batch, m, m)``.
+        factor: The lower Cholesky factor, of shape ``(*batch, m, m)``, or one for all along the first dimension.
     """
-    white = torch.linalg.solve_triangular(factor, residual.unsqueeze(-1), upper=False).squeeze(-1)
-    log_scale = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * white.square().sum(-1) - log_scale - 0.5 * residual.shape[-1] * math.log(2 * math.pi)
+    white = _with_columns(
+        lambda right, lower: torch.linalg.solve_triangular(lower, right, upper=False), residual, factor
+    )
+    return -0.5 * white.square().sum(-1) - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def solve(factor: Tensor, right: Tensor) -> Tensor:
     r""":math:`(L L^\top)^{-1} r` for vectors ``right`` of shape ``(*batch, m)``."""
-    return torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
+    return _with_columns(torch.cholesky_solve, right, factor)
+
+
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices ``(..., m, n)`` times vectors ``(..., n)``."""
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+
+
+def _with_columns(solved: Callable[[Tensor, Tensor], Tensor], right: Tensor, factor: Tensor) -> Tensor:
+    """Solves for vectors; those that share a matrix along the first dimension are its columns, and it is not copied."""
+    right = right.to(factor)
+    if right.dim() == factor.dim() - 1 and right.dim() > 1 and len(factor) == 1 < len(right):
+        return solved(right.movedim(0, -1), factor[0]).movedim(-1, 0)
+    return solved(right.unsqueeze(-1), factor).squeeze(-1)

@@ -28,7 +28,9 @@ _BITS = 10  # of each coordinate on the space-filling curve
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
-    r"""How many equally weighted particles the cloud is worth, :math:`1 / \sum_i W_i^2`; zero if all weights are.
+    r"""How many equally weighted particles the cloud is worth, :math:`1 / \sum_i W_i^2`.
+
+    Zero for a dead cloud, in which all weights are zero, or one is no number or infinite.
 
     Args:
         log_weights: Unnormalised, of shape ``(particles, *batch)``.
@@ -37,13 +39,17 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
         ``batch``.
     """
     weights = normalised(log_weights)
-    return 1 / weights.square().sum(0)
+    return torch.where(_alive(log_weights), 1 / weights.square().sum(0), 0.0)
 
 
 def normalised(log_weights: Tensor) -> Tensor:
-    """The weights, summing to one over the particles; equal weights where all of them are zero."""
-    weights = log_weights.softmax(0)
-    return torch.where(weights.isfinite().all(0), weights, 1 / len(log_weights))
+    """The weights, summing to one over the particles; equal weights where all of them are zero, or one is no number."""
+    return torch.where(_alive(log_weights), log_weights.softmax(0), 1 / len(log_weights))
+
+
+def _alive(log_weights: Tensor) -> Tensor:
+    """Whether the weights of a cloud can be normalised."""
+    return log_weights.logsumexp(0).isfinite()
 
 
 def systematic(log_weights: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -96,6 +102,7 @@ def order(points: Tensor) -> Tensor:
     Shape:
         ``(particles, batch)``, integers: the indices of the particles in their new order.
     """
+    points = torch.where(points.isfinite(), points, 0.0)
     centred = (points - points.mean(0)).transpose(0, 1)  # (B, P, D)
     count = min(2, *centred.shape[1:])
     main = torch.linalg.svd(_sketch(centred, count), full_matrices=False).U[..., :count]  # (B, P, count)

@@ -99,15 +99,16 @@ def test_refuses_other_models():
         pyro.sample("y", dist.Normal(pyro.sample("x", prior()), 1.0).to_event(1), obs=y)
 
     def beside(y):
-        pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        pyro.sample("weight", dist.Normal(0.0, scale), obs=torch.tensor(1.0))
         measured(prior, lambda x: x)(y)
 
     flow = pg.flows.affine_coupling((3,))
     for model, words in (
         (noisy, "by Delta, got Normal at 'y'"),
-        (beside, "no other, got"),
+        (beside, "no other latent site than 'x'"),
         (measured(flow, lambda x: x), "with `given"),
-        (lambda y: pyro.sample("x", prior()), "got no observed site"),
+        (lambda y: pyro.sample("x", prior()), "must observe a site that depends on 'x'"),
     ):
         with pytest.raises(ValueError, match=words):
             Completion(model, site="x").run(y)

@@ -147,7 +147,7 @@ def test_sites_are_sorted_by_what_depends_on_what():
     setting = Setting(model, (torch.zeros(2),), {}, "x")
     assert set(setting.upstream) == {"share", "label"}
     assert setting.downstream == ("noise",)
-    assert setting.observed == ("y",)
+    assert setting.scored == ("y",)
 
 
 def test_draws_go_to_arviz():
@@ -186,6 +186,99 @@ def test_collapse_is_said():
     diagnostics = TwistedSMC(model, site="x", particles=50, steps=10).run(torch.zeros(20)).diagnostics()
     assert diagnostics.collapsed
     assert "COLLAPSED" in str(diagnostics)
+
+
+def test_a_dead_cloud_is_said_problem_by_problem():
+    """Where no value is possible the evidence is zero; the other problems keep their answers."""
+
+    def model(y):
+        with pyro.plate("problems", len(y)):
+            x = pyro.sample("x", PRIOR())
+            pyro.sample("y", dist.Normal(x[:, 0], 0.5), obs=y)
+            pyro.factor("possible", torch.where(y > 100, -torch.inf, 0 * x[:, 0]))
+
+    y = torch.tensor([0.5, 200.0, -0.5])
+    posterior = TwistedSMC(model, site="x", particles=200, steps=10).run(y)
+    diagnostics = posterior.diagnostics()
+    assert posterior.log_evidence[1] == -torch.inf
+    assert (diagnostics.effective_sample_size[:, 1] == 0).any()
+    assert diagnostics.collapsed_problems.tolist() == [False, True, False]
+    assert "COLLAPSED in 1 of 3 problems" in str(diagnostics)
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(y[[0, 2]])
+    torch.testing.assert_close(posterior.log_evidence[[0, 2]], exact, atol=0.3, rtol=0)
+
+
+def test_data_that_are_no_numbers_are_refused_by_name_and_place():
+    def model(y):
+        with pyro.plate("problems", len(y)):
+            x = pyro.sample("x", PRIOR())
+            pyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=y)
+
+    for bad in (torch.nan, torch.inf):
+        y = torch.zeros(4, 2)
+        y[2, 1] = bad
+        with pytest.raises(ValueError, match=rf"`y` must be finite wherever it counts, got {bad}.*\(at \(2, 1\)\)"):
+            TwistedSMC(model, site="x").run(y)
+
+
+@pytest.mark.parametrize(
+    ("measure", "y", "words"),
+    [
+        (lambda x: dist.Normal(x, 0.5).to_event(1), torch.zeros(3), r"of shape \(2,\), got \(3,\)"),
+        (lambda x: dist.Normal(x, 0.5).to_event(1), torch.zeros(5, 2), r"of shape \(2,\), got \(5, 2\)"),
+        (lambda x: dist.Normal(x, 0.5).to_event(1), torch.tensor(0.0), r"of shape \(2,\), got \(\)"),
+        (lambda x: dist.Normal(x[0], 0.5), torch.zeros(7), r"of shape \(\), got \(7,\)"),
+        (lambda x: dist.Poisson(x[0].exp()), torch.tensor(-1.0), "in the support of Poisson, got -1.0"),
+        (lambda x: dist.Bernoulli(logits=x).to_event(1), torch.tensor([0.0, 2.0]), r"Bernoulli, got 2.0 \(at 1\)"),
+        (lambda x: dist.LogNormal(x[0], 1.0), torch.tensor(-2.0), "must be finite|in the support"),
+        (lambda x: dist.Delta(x[0]), torch.tensor(1.0), "`y` must be measured with noise, got a Delta"),
+    ],
+)
+def test_data_that_the_model_cannot_give_are_refused(measure, y, words):
+    def model(y):
+        pyro.sample("y", measure(pyro.sample("x", PRIOR())), obs=y)
+
+    with pytest.raises(ValueError, match=words):
+        TwistedSMC(model, site="x").run(y)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("noise", [1e-4, 1e-2])
+def test_an_operator_without_full_rank_and_little_noise(noise, repeats):
+    """More numbers than unknowns, and the same numbers several times, in single precision."""
+    torch.manual_seed(0)
+    rows = torch.tensor([[1.0, 0.3], [1.0, 0.3], [-2.0, 1.0]]).repeat(repeats, 1)
+    y = rows @ torch.tensor([0.5, -0.2]) + noise * torch.randn(len(rows))
+
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        pyro.sample("y", dist.Normal(rows @ x, noise).to_event(1), obs=y)
+
+    posterior = TwistedSMC(model, site="x", particles=1000, steps=60).run(y)
+    double = rows.double()
+    marginal = double @ COVARIANCE.double() @ double.T + noise**2 * torch.eye(len(rows)).double()
+    exact = dist.MultivariateNormal(torch.zeros(len(rows)).double(), marginal).log_prob(y.double())
+    assert abs(posterior.log_evidence.item() - exact.item()) < 0.25
+    mean = COVARIANCE.double() @ double.T @ torch.linalg.solve(marginal, y.double())
+    assert (posterior.get_samples()["x"].mean(0) - mean).abs().max() < 0.2 * noise + 1e-5
+    assert not posterior.diagnostics().collapsed
+
+
+def test_a_blur_that_leaves_nothing_of_some_directions():
+    torch.manual_seed(0)
+    prior = gaussian(torch.zeros(36), torch.eye(36))
+    operator = pg.inverse.gaussian_blur((1, 6, 6), 1.5)
+    matrix = operator(torch.eye(36).reshape(36, 1, 6, 6)).reshape(36, 36).T.double()
+    y = operator(torch.randn(1, 6, 6)) + 1e-4 * torch.randn(1, 6, 6)
+
+    def model(y):
+        x = pyro.sample("x", prior())
+        pyro.sample("y", dist.Normal(operator(x.reshape(1, 6, 6)), 1e-4).to_event(3), obs=y)
+
+    found = TwistedSMC(model, site="x", particles=300, steps=40).run(y)
+    marginal = matrix @ matrix.T + 1e-8 * torch.eye(36).double()
+    exact = dist.MultivariateNormal(torch.zeros(36).double(), marginal).log_prob(y.flatten().double())
+    assert abs(found.log_evidence.item() - exact.item()) < 1.5
 
 
 def test_refusals():

@@ -2,8 +2,14 @@
 
 import torch
 
-from pyrogen.numerics.linear import cholesky, gaussian_log_prob
-from pyrogen.numerics.resampling import conditional_systematic, effective_sample_size, order, systematic, take
+from pyrogen.numerics.resampling import (
+    conditional_systematic,
+    effective_sample_size,
+    normalised,
+    order,
+    systematic,
+    take,
+)
 
 
 def counts(chosen, particles):
@@ -38,7 +44,6 @@ def test_conditional_systematic_is_systematic_given_its_first_copy():
 def test_effective_sample_size():
     log_weights = torch.tensor([[0.0, 0.0], [0.0, -torch.inf], [0.0, -torch.inf], [0.0, -torch.inf]])
     torch.testing.assert_close(effective_sample_size(log_weights), torch.tensor([4.0, 1.0]))
-    assert round(effective_sample_size(torch.full((5,), -torch.inf)).item()) == 5
     assert systematic(torch.full((5,), -torch.inf)).tolist() == [0, 1, 2, 3, 4]
 
 
@@ -57,13 +62,12 @@ def test_take_follows_each_column():
     torch.testing.assert_close(take(values, chosen), torch.stack([values[[2, 2], 0], values[[0, 1], 1]], 1))
 
 
-def test_cholesky_repairs_negative_directions():
-    floor = 0.1 * torch.eye(2)
-    bad = torch.diag(torch.tensor([3.0, -1.0])).expand(2, 2, 2).clone()
-    bad[1] = torch.eye(2)
-    factor = cholesky(bad, floor)
-    expected = torch.stack([torch.diag(torch.tensor([3.1, 0.1])), 1.1 * torch.eye(2)])
-    torch.testing.assert_close(factor @ factor.mT, expected)
-    residual = torch.randn(2, 2)
-    exact = torch.distributions.MultivariateNormal(torch.zeros(2), expected).log_prob(residual)
-    torch.testing.assert_close(gaussian_log_prob(residual, factor), exact)
+def test_a_dead_cloud_is_worth_nothing():
+    dead = [torch.full((5,), -torch.inf), torch.tensor([0.0, torch.nan, 0.0]), torch.tensor([0.0, torch.inf])]
+    assert [effective_sample_size(log_weights).item() for log_weights in dead] == [0, 0, 0]
+    clouds = torch.tensor([[0.0, -torch.inf], [0.0, -torch.inf], [-torch.inf, -torch.inf]])
+    torch.testing.assert_close(effective_sample_size(clouds), torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(normalised(clouds), torch.tensor([[0.5, 1 / 3], [0.5, 1 / 3], [0.0, 1 / 3]]))
+    for scheme in (systematic, conditional_systematic):
+        assert set(scheme(clouds)[:, 0].tolist()) <= {0, 1}
+    assert sorted(systematic(clouds)[:, 1].tolist()) == [0, 1, 2]

@@ -49,8 +49,9 @@ class DAPS(Guidance):
         clean = self._flow(target, denoised, step.levels)
         variance = clean.new_tensor(1 / (1 / here.variance + 1 / self.variance))
         surrogate = target.surrogate(clean)
-        surrogate = surrogate.fitted(variance * surrogate.jacobian @ surrogate.jacobian.mT)
-        datum = clean + surrogate.draw(variance)
+        operator = surrogate.jacobian.double()
+        surrogate = surrogate.fitted(variance.double() * operator @ operator.mT)
+        datum = clean + surrogate.draw(variance).to(clean.dtype)
         return there.alpha * datum + there.sigma * torch.randn_like(datum)
 
     def _flow(self, target: Target, denoised: Denoised, levels: list[Level]) -> Tensor:

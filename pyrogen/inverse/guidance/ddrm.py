@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.linear import times
+
 from ..chain import Step
-from ..surrogate import Surrogate, times
+from ..surrogate import Surrogate
 from ..twist import Denoised, Target
 from .guidance import Guidance, linear_gaussian
 
@@ -50,7 +52,7 @@ class DDRM(Guidance):
         self.fresh, self.strength = fresh, strength
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        residual, error, right = _directions(linear_gaussian(target, denoised, self))
+        residual, error, right = _directions(linear_gaussian(target, denoised, self), denoised.mean)
         here, there = step.levels[:2]
         scale, mean = there.variance**0.5, denoised.mean
         kept, new = (1 - self.fresh**2) ** 0.5 * scale, self.fresh * scale * torch.randn_like(mean)
@@ -65,16 +67,13 @@ class DDRM(Guidance):
         return there.alpha * (mean + moved)
 
 
-def _directions(surrogate: Surrogate) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The singular directions of the measurement, once its noise is white.
+def _directions(surrogate: Surrogate, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The singular directions of the measurement in units of its noise, which an exact surrogate is made of.
 
     Returns:
-        :math:`(\bar y - D) / \tau` and :math:`\tau`, infinite where nothing is measured, each of shape ``(P, N, m)``,
-        and the rows of :math:`V^\top`, ``(P, N, m, D)``, or what broadcasts with them.
+        :math:`(\bar y - D) / \tau` and :math:`\tau`, infinite where nothing is measured, each of shape ``(P, N, r)``,
+        and the rows of :math:`V^\top`, ``(P, N, r, D)``, or what broadcasts with them.
     """
-    factor = torch.linalg.cholesky(surrogate.noise)
-    white = torch.linalg.solve_triangular(factor, surrogate.jacobian, upper=False)
-    residual = torch.linalg.solve_triangular(factor, surrogate.residual.unsqueeze(-1), upper=False)
-    left, singular, right = torch.linalg.svd(white, full_matrices=False)
-    nothing = singular <= 1e-6 * singular.amax(-1, keepdim=True)
-    return (left.mT @ residual).squeeze(-1), (1 / singular).masked_fill(nothing, torch.inf), right
+    singular = surrogate.jacobian.norm(dim=-1)
+    right = surrogate.jacobian / singular.masked_fill(singular == 0, 1.0).unsqueeze(-1)
+    return surrogate.residual.to(like), singular.reciprocal().to(like), right.to(like)

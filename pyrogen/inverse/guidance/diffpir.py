@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-
-from pyrogen.numerics.linear import cholesky, solve
 
 from ..chain import Step
 from ..twist import Denoised, Target
@@ -37,9 +34,8 @@ class DiffPIR(Guidance):
         self.strength = strength
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        surrogate = target.surrogate(denoised.mean)
-        variance = torch.as_tensor(denoised.level.variance / self.strength)
-        factor = cholesky(variance * surrogate.jacobian @ surrogate.jacobian.mT, surrogate.noise)
-        solution = solve(factor, surrogate.residual)
-        shift = variance * (solution.unsqueeze(-2) @ surrogate.jacobian).squeeze(-2)
-        return step.draw(denoised.noisy, denoised.mean + shift)
+        surrogate, variance = target.surrogate(denoised.mean), denoised.level.variance / self.strength
+        operator = surrogate.jacobian.double()
+        _, solution = surrogate.evidence(variance * operator @ operator.mT)
+        shift = variance * (solution.unsqueeze(-2) @ operator).squeeze(-2)
+        return step.draw(denoised.noisy, denoised.mean + shift.to(denoised.mean))

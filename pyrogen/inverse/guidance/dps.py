@@ -34,8 +34,8 @@ class DPS(Guidance):
         self.strength = strength
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        surrogate = target.surrogate(denoised.mean)
-        norm = surrogate.residual.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        towards = (surrogate.residual / norm).unsqueeze(-2) @ surrogate.jacobian  # (P, N, 1, D)
+        residual, slopes = target.residual(denoised.mean)
+        norm = residual.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        towards = (residual / norm).unsqueeze(-2) @ slopes  # (P, N, 1, D)
         moved = self.strength * denoised.pull(towards).squeeze(-2)
         return step.draw(denoised.noisy, denoised.mean) + moved

@@ -30,4 +30,4 @@ class MomentMatching(Guidance):
         self.twist = MomentMatched()
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        return step.draw(denoised.noisy, denoised.mean + self.twist(target, denoised).shift)
+        return step.draw(denoised.noisy, denoised.mean + self.twist(target, denoised).shift.to(denoised.mean))

@@ -32,4 +32,4 @@ class PiGDM(Guidance):
         self.twist = Isotropic(variance)
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
-        return step.draw(denoised.noisy, denoised.mean + self.twist(target, denoised).shift)
+        return step.draw(denoised.noisy, denoised.mean + self.twist(target, denoised).shift.to(denoised.mean))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.linear import times
+
 from ..chain import Step
-from ..surrogate import times
 from ..twist import Denoised, Target
 from .guidance import Guidance, linear_gaussian
 
@@ -43,12 +44,14 @@ class RePaint(Guidance):
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
         surrogate = linear_gaussian(target, denoised, self)
         here, there = step.levels[:2]
-        inverse = torch.linalg.pinv(surrogate.jacobian)
-        measured = denoised.mean + times(inverse, surrogate.residual)
+        operator = surrogate.jacobian
+        inverse = torch.linalg.pinv(operator)
+        measured = denoised.mean + times(inverse, surrogate.residual).to(denoised.mean)
+        projection = (inverse @ operator).to(denoised.mean)  # onto what is measured
 
         def painted(x: Tensor) -> Tensor:
             noisy = there.alpha * measured + there.sigma * torch.randn_like(x)
-            return x + times(inverse, times(surrogate.jacobian, noisy - x))
+            return x + times(projection, noisy - x)
 
         x = painted(step.draw(denoised.noisy, denoised.mean))
         for _ in range(self.rounds - 1):

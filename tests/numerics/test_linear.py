@@ -1,0 +1,44 @@
+"""Gaussian conditioning in units of the noise: repairs, singular and graded covariances, missing numbers."""
+
+import torch
+
+from pyrogen.numerics.linear import solve, times, white_log_density, whitening
+
+
+def test_negative_directions_count_as_zero():
+    bad = torch.stack([torch.diag(torch.tensor([3.0, -1.0])), torch.eye(2)])
+    factor = whitening(bad)
+    expected = torch.stack([torch.diag(torch.tensor([4.0, 1.0])), 2 * torch.eye(2)]).double()
+    torch.testing.assert_close(factor @ factor.mT, expected)
+    residual = torch.randn(2, 2, dtype=torch.double)
+    exact = torch.distributions.MultivariateNormal(residual.new_zeros(2), expected).log_prob(residual)
+    found = white_log_density(residual, factor) - torch.log(torch.tensor(2 * torch.pi))
+    torch.testing.assert_close(found, exact)
+    torch.testing.assert_close(times(expected, solve(factor, residual)), residual)
+
+
+def test_a_huge_singular_covariance_is_factorised():
+    torch.manual_seed(0)
+    for scale in (1e4, 1e8, 1e16):
+        operator = scale**0.5 * torch.randn(3, 6, 2)  # six numbers of two unknowns, in single precision
+        factor = whitening(operator @ operator.mT)
+        assert factor.isfinite().all()
+        assert (factor.diagonal(dim1=-2, dim2=-1) > 0).all()
+        assert (torch.linalg.svdvals(factor)[..., -1] > 0.9 if scale < 1e10 else torch.tensor(True)).all()
+
+
+def test_one_matrix_of_missing_numbers_leaves_the_others_alone():
+    covariance = torch.stack([torch.eye(2), torch.full((2, 2), torch.nan), torch.diag(torch.tensor([1.0, -3.0]))])
+    factor = whitening(covariance)
+    assert factor[1].isnan().all()
+    torch.testing.assert_close(factor[0], 2**0.5 * torch.eye(2).double())
+    torch.testing.assert_close(factor[2], torch.diag(torch.tensor([2**0.5, 1.0])).double())
+
+
+def test_one_matrix_serves_many_vectors():
+    torch.manual_seed(0)
+    root = torch.randn(1, 2, 4, 4)
+    factor, vectors = whitening(root @ root.mT), torch.randn(5, 2, 4).double()
+    copied = factor.expand(5, 2, 4, 4)
+    torch.testing.assert_close(solve(factor, vectors), solve(copied, vectors))
+    torch.testing.assert_close(white_log_density(vectors, factor), white_log_density(vectors, copied))
