@@ -14,6 +14,7 @@ from torch.distributions import biject_to, constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
+from pyrogen.numerics.values import is_functional, require_expandable
 
 from .conditionals import Conditional
 from .generation import Ending, generate
@@ -78,7 +79,7 @@ class Chain(TorchDistribution):
         raise NotImplementedError("an autoregressive distribution has no closed-form mean; average draws instead")
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Chain:
-        shape = torch.Size(batch_shape)
+        shape = require_expandable(self, batch_shape)
         return self._altered(shape, *self._spread((self.context, self.known), shape))
 
     def given(self, values: Tensor, mask: Tensor) -> Chain:
@@ -295,8 +296,9 @@ class Chain(TorchDistribution):
 
     def _require_inside(self, symbols: Tensor) -> None:
         if self._validate_args:
-            inside = self._inside(symbols)
-            if not bool(inside.all()):
+            missing = whole(symbols.isnan(), symbols.dim() - len(self.layout.symbol_axes))  # scored as NaN
+            inside = self._inside(symbols) | missing
+            if not is_functional((inside,)) and not bool(inside.all()):
                 self._complain(symbols, inside, "value")
 
     def _filler(self, symbols: Tensor) -> Tensor:

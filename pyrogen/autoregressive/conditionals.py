@@ -23,6 +23,7 @@ from pyrogen.core.parametric import Family
 from pyrogen.core.shapes import Shape
 from pyrogen.distributions.families import bounded
 from pyrogen.distributions.independent import as_event
+from pyrogen.numerics.values import require_expandable
 
 
 class Conditional(Protocol):
@@ -187,6 +188,7 @@ class Table(dist.TorchDistribution):
         return log_probs if self.impossible is None else log_probs.masked_fill(self.impossible.unsqueeze(-1), -math.inf)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> Table:
+        batch_shape = require_expandable(self, batch_shape)
         impossible = None if self.impossible is None else self.impossible.expand(batch_shape)
         return Table(self.logits.expand(*batch_shape, self.logits.shape[-1]), self.values, impossible)
 

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.values import require_expandable
 
 from .chain import Chain
 from .conditionals import Conditional
@@ -83,7 +84,7 @@ class OrderMixture(TorchDistribution):
         raise NotImplementedError("a mixture of orders has no closed-form mean; average draws instead")
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> OrderMixture:
-        shape = torch.Size(batch_shape)
+        shape = require_expandable(self, batch_shape)
         weights = None if self.log_weights is None else self._weights(shape)
         expanded = OrderMixture([part.expand(shape) for part in self.components], weights, validate_args=False)
         expanded._validate_args = self._validate_args

@@ -55,6 +55,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.values import require_expandable, require_value
 
 from .denoiser import Denoiser
 from .objectives import VariationalBound
@@ -173,7 +174,8 @@ class DiffusionDistribution(TorchDistribution):
         raise NotImplementedError("a diffusion has no closed-form variance; use that of draws instead")
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> DiffusionDistribution:
-        expanded = DiffusionDistribution(self.module, self.context, batch_shape, validate_args=False)
+        shape = require_expandable(self, batch_shape)
+        expanded = DiffusionDistribution(self.module, self.context, shape, validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
 
@@ -188,9 +190,8 @@ class DiffusionDistribution(TorchDistribution):
         return self.module.reference.decode(self.module.sampler(self.denoiser, noise, self.context))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
         batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         value = value.expand(batch + self.event_shape)
         finite = value.isfinite()

@@ -10,6 +10,8 @@ from pyro.distributions import Bernoulli, Independent, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 
+from pyrogen.numerics.values import checks, require_expandable, require_value
+
 
 class IndependentBernoulli(TorchDistribution):
     r"""Independent binary variables, :math:`\prod_i p_i^{x_i} (1 - p_i)^{1 - x_i}`.
@@ -28,7 +30,7 @@ class IndependentBernoulli(TorchDistribution):
         cut = logits.dim() - event_dim
         if event_dim < 1 or cut < 0:
             raise ValueError(f"`event_dim` must be from 1 to the {logits.dim()} of `logits`, got {event_dim}")
-        super().__init__(logits.shape[:cut], logits.shape[cut:], validate_args=validate_args)
+        super().__init__(logits.shape[:cut], logits.shape[cut:], validate_args=checks(validate_args, logits))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -56,7 +58,7 @@ class IndependentBernoulli(TorchDistribution):
         return self.logits.sigmoid() * (-self.logits).sigmoid()
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> IndependentBernoulli:
-        logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        logits = self.logits.expand(require_expandable(self, batch_shape) + self.event_shape)
         expanded = IndependentBernoulli(logits, len(self.event_shape), validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
@@ -66,14 +68,14 @@ class IndependentBernoulli(TorchDistribution):
             return torch.bernoulli(self.probs.expand(self._extended_shape(torch.Size(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if value.shape[max(0, value.dim() - len(self.event_shape)) :] != self.event_shape:
-            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         logits = self.logits
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
-        energy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        wrong = value * (1 - value)  # zero at both bits, NaN where the value is none
+        bits = wrong == 0
+        energy = F.binary_cross_entropy_with_logits(logits, torch.where(bits, value, 0.0), reduction="none")
+        energy = torch.where(bits, energy, torch.where(value.isnan(), torch.nan, torch.inf))
         event = len(self.event_shape)
         return -(energy if event == 1 else energy.flatten(-event)).sum(-1)
 

@@ -12,7 +12,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
-from .support import EachColumn, point_inside
+from pyrogen.numerics.values import require_expandable, require_value
+
+from .independent import unchecked
+from .support import EachColumn, score_inside
 
 
 class ElementFamily(Protocol):
@@ -50,11 +53,10 @@ class Columns:
         """The distribution of rows, from numbers of shape ``(*batch, numbers)``, family by family."""
         groups = self.groups()
         parts = numbers.split([kind.size * len(places) for kind, places in groups], -1)
+        each = zip(parts, groups, strict=True)
+        shaped = [(kind, places, part.unflatten(-1, (kind.size, len(places)))) for part, (kind, places) in each]
         return ColumnsDistribution(
-            [
-                (places, kind(part.unflatten(-1, (kind.size, len(places))).movedim(-2, -1), 0))
-                for part, (kind, places) in zip(parts, groups, strict=True)
-            ]
+            [(places, unchecked(kind(part.movedim(-2, -1), 0))) for kind, places, part in shaped]
         )
 
     def groups(self) -> list[tuple[ElementFamily, list[int]]]:
@@ -113,7 +115,7 @@ class ColumnsDistribution(TorchDistribution):
         return self._in_order([part.variance for _, part in self.groups])
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ColumnsDistribution:
-        batch = torch.Size(batch_shape)
+        batch = require_expandable(self, batch_shape)
         groups = [(places, part.expand(batch + part.batch_shape[-1:])) for places, part in self.groups]
         expanded = ColumnsDistribution(groups, validate_args=False)
         expanded._validate_args = self._validate_args
@@ -127,8 +129,7 @@ class ColumnsDistribution(TorchDistribution):
         return self._in_order([part.rsample(torch.Size(sample_shape)) for _, part in self.groups])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         return self.log_prob_by_element(value).sum(-1)
 
     def log_prob_by_element(self, value: Tensor) -> Tensor:
@@ -136,9 +137,7 @@ class ColumnsDistribution(TorchDistribution):
         scores = []
         for places, part in self.groups:
             column = value[..., places]
-            finite = column.isfinite()
-            known = torch.where(finite, column, point_inside(part.support, column))
-            scores.append(torch.where(finite, part.log_prob(known), -column.abs()))
+            scores.append(score_inside(part.log_prob, part.support, column))
         return self._in_order(scores)
 
     def _in_order(self, parts: list[Tensor]) -> Tensor:

@@ -21,6 +21,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.special import langevin, log_sinhc
+from pyrogen.numerics.values import checks, require_expandable, require_value
+
+from .support import score_inside
 
 _SMALL = 1e-2
 
@@ -46,7 +49,7 @@ class ContinuousBernoulli(TorchDistribution):
 
     def __init__(self, logits: Tensor, *, validate_args: bool | None = None) -> None:
         self.logits = logits
-        super().__init__(logits.shape, validate_args=validate_args if logits.numel() else False)
+        super().__init__(logits.shape, validate_args=checks(validate_args, logits))
 
     @property
     def mean(self) -> Tensor:
@@ -62,7 +65,7 @@ class ContinuousBernoulli(TorchDistribution):
         return torch.where(small, series, far.square().reciprocal() - tail / (1 - tail).square())
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ContinuousBernoulli:
-        expanded = ContinuousBernoulli(self.logits.expand(torch.Size(batch_shape)), validate_args=False)
+        expanded = ContinuousBernoulli(self.logits.expand(require_expandable(self, batch_shape)), validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
 
@@ -71,11 +74,8 @@ class ContinuousBernoulli(TorchDistribution):
         return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():
-            self._validate_sample(value)
-        finite = value.isfinite()  # a value that is none keeps its own log_prob so, and no gradient of others
-        inside = self.logits * (torch.where(finite, value, 0.5) - 0.5) - log_sinhc(self.logits / 2)
-        return torch.where(finite, inside, -value.abs())
+        require_value(self, value)
+        return score_inside(lambda x: self.logits * (x - 0.5) - log_sinhc(self.logits / 2), self.support, value)
 
     def entropy(self) -> Tensor:
         return log_sinhc(self.logits / 2) - self.logits * langevin(self.logits / 2) / 2

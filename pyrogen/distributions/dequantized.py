@@ -1,15 +1,15 @@
 r"""Integers under a density over real numbers.
 
-With :math:`K` levels and a density :math:`p` over :math:`[0, 1)^D`, an integer vector :math:`v` has the probability
-:math:`P(v) = \int_{[0,1)^D} p((v + u) / K) K^{-D} \, du`. One draw of the noise :math:`u` bounds its logarithm from
-below in expectation,
+With :math:`K` levels, the integer :math:`v` stands for the cell :math:`[v / K, (v + 1) / K)`. The first and the last
+cell reach to the ends of the density's support, wherever these are, so that the cells share out all of its mass. Then
+an integer vector has the probability :math:`P(v) = \int_{C(v)} p(x) \, dx` of its cell, of volume :math:`|C(v)|`. One
+draw of uniform noise in the cell bounds its logarithm from below in expectation,
 
-.. math:: \log P(v) \ge \mathbb{E}_u [\log p((v + u) / K)] - D \log K .
+.. math:: \log P(v) \ge \mathbb{E}_{x \sim U(C(v))} [\log p(x)] + \log |C(v)| .
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -17,20 +17,22 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.data.preprocessing import within_cell
+from pyrogen.numerics.supports import ends, innermost
+from pyrogen.numerics.values import require_expandable, require_value
 
 
 class UniformDequantized(TorchDistribution):
-    """Integers ``0 … levels - 1``, scored by a density over the unit interval with uniform noise.
+    """Integers ``0 … levels - 1``, scored by a density over an interval with uniform noise.
 
     ``log_prob`` is a lower bound in expectation, with noise of its own for every row and call.
 
     Args:
-        base: The distribution over real numbers; integers :math:`v` stand for :math:`[v / K, (v + 1) / K)`.
+        base: The distribution over real numbers, of a support with two ends.
         levels: How many integers :math:`K` there are.
 
     Raises:
-        ValueError: ``levels`` is not positive.
+        ValueError: ``levels`` is not positive, or ``base`` has no support with two ends: cells without an end have no
+            uniform noise.
 
     References:
         Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",
@@ -44,6 +46,7 @@ class UniformDequantized(TorchDistribution):
     def __init__(self, base: TorchDistribution, levels: int, *, validate_args: bool | None = None) -> None:
         if levels < 1:
             raise ValueError(f"`levels` must be positive, got {levels}")
+        _require_ends(base)
         self.base_dist = base
         self.levels = levels
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
@@ -57,7 +60,7 @@ class UniformDequantized(TorchDistribution):
         raise NotImplementedError("a dequantized distribution has no closed-form mean; average draws instead")
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> UniformDequantized:
-        base = self.base_dist.expand(torch.Size(batch_shape))
+        base = self.base_dist.expand(require_expandable(self, batch_shape))
         expanded = UniformDequantized(base, self.levels, validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
@@ -68,8 +71,38 @@ class UniformDequantized(TorchDistribution):
         return (draw * self.levels).floor().clamp(0, self.levels - 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-        noise = within_cell(torch.rand_like(value), self.levels)
-        return self.base_dist.log_prob((value + noise) / self.levels) - self.event_shape.numel() * math.log(self.levels)
+        low, high = self._cells(value)
+        within = innermost(*self._ends(value))
+        # Rounding must take no noise out of its cell, nor out of the support: a density is zero beyond.
+        noise = low + (high - low) * torch.rand_like(low)
+        noise = _clamped(noise, torch.nextafter(low, high), torch.nextafter(high, low))
+        possible = constraints.integer_interval(0, self.levels - 1).check(value)
+        log_volume = torch.where(possible, (high - low).clamp(min=0.0), 0.0).log()
+        event_dim = len(self.event_shape)
+        log_volume = log_volume.flatten(-event_dim).sum(-1) if event_dim else log_volume
+        return self.base_dist.log_prob(_clamped(noise, *within)) + log_volume
+
+    def _cells(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The ends of each integer's cell."""
+        low, high = self._ends(value)
+        below, above = torch.maximum(value / self.levels, low), torch.minimum((value + 1) / self.levels, high)
+        return torch.where(value == 0, low, below), torch.where(value == self.levels - 1, high, above)
+
+    def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = ends(self.base_dist.support)
+        return torch.as_tensor(low).to(like), torch.as_tensor(high).to(like)
+
+
+def _clamped(value: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(value, least), most)
+
+
+def _require_ends(base: TorchDistribution) -> None:
+    found = ends(base.support)
+    if found is None or not all(bool(torch.as_tensor(end).isfinite().all()) for end in found):
+        raise ValueError(
+            "`base` must have a support with two ends, as a flow with interval=(0, 1) has: the first and the last "
+            f"integer stand for all that lies beyond theirs; got {base.support}"
+        )

@@ -29,6 +29,9 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyrogen.numerics.special import log_logistic_mass, log_normal_cdf, log_normal_mass
+from pyrogen.numerics.values import require_expandable, require_value
+
+from .support import score_inside
 
 
 def scaled(value: Tensor, levels: int) -> Tensor:
@@ -94,7 +97,7 @@ class Levels(TorchDistribution):
         return (self._probabilities() * (self._all_levels() - self.mean).square()).sum(0)
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Self:
-        batch, rank = torch.Size(batch_shape), len(self.batch_shape)
+        batch, rank = require_expandable(self, batch_shape), len(self.batch_shape)
         parameters = (parameter.expand(batch + parameter.shape[rank:]) for parameter in self._parameters)
         expanded = type(self)(*parameters, self.levels, validate_args=False)
         expanded._validate_args = self._validate_args
@@ -105,11 +108,8 @@ class Levels(TorchDistribution):
             return nearest_level(self._points(self._extended_shape(torch.Size(sample_shape))), self.levels)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():
-            self._validate_sample(value)
-        value = value.to(self._parameters[0].dtype)
-        finite = value.isfinite()  # a value that is none keeps its own log_prob so, and no gradient of others
-        return torch.where(finite, self._score(torch.where(finite, value, 0.0)), -value.abs())
+        require_value(self, value)
+        return score_inside(self._score, self.support, value.to(self._parameters[0].dtype))
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values = self._all_levels()
@@ -279,7 +279,7 @@ class PixelLogisticMixture(TorchDistribution):
         raise NotImplementedError("channels clipped to their levels have no closed-form variance; use that of draws")
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> PixelLogisticMixture:
-        batch, rank = torch.Size(batch_shape), len(self.batch_shape)
+        batch, rank = require_expandable(self, batch_shape), len(self.batch_shape)
         parameters = (
             parameter.expand(batch + parameter.shape[rank:])
             for parameter in (self.logits, self.loc, self.log_scale, self.coefficients)
@@ -308,16 +308,15 @@ class PixelLogisticMixture(TorchDistribution):
             return torch.stack(levels, dim)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         dim = -len(self.event_shape)
         value = value.to(self.loc.dtype)
-        finite = value.isfinite()  # a value that is none keeps its own log_prob so, and no gradient of others
-        channels = torch.where(finite, value, 0.0).unsqueeze(dim - 1)  # (*batch, 1, channels, *positions)
+        inside = self.support.base_constraint.check(value)
+        channels = torch.where(inside, value, 0.0).unsqueeze(dim - 1)  # (*batch, 1, channels, *positions)
         parts = _logistic_score(channels, self._locations(channels), self.log_scale, self.levels).sum(dim)
         pixels = (self.logits.log_softmax(dim) + parts).logsumexp(dim)
         whole = pixels.flatten(dim + 1).sum(-1) if dim < -1 else pixels
-        spoiled = torch.where(finite, 0.0, value.abs()).flatten(dim).sum(-1)
+        spoiled = torch.where(inside, 0.0, torch.where(value.isnan(), torch.nan, torch.inf)).flatten(dim).sum(-1)
         return whole - spoiled
 
     def _locations(self, channels: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyrogen.numerics.values import checks
+
 from .bernoulli import IndependentBernoulli
 from .columns import Columns, ElementFamily
 from .continuous_bernoulli import ContinuousBernoulli
@@ -99,8 +101,7 @@ class PixelFamily:
 
 
 def _checks(numbers: Tensor) -> bool | None:
-    # torch's checks of vectors fail where there is none.
-    return None if numbers.numel() else False
+    return checks(None, numbers)
 
 
 def _diagonal_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
@@ -109,22 +110,27 @@ def _diagonal_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
 
 
 def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> TorchDistributionMixin:
-    return as_event(dist.Normal(numbers.squeeze(-event_dim - 1), scale), event_dim)
+    return as_event(dist.Normal(numbers.squeeze(-event_dim - 1), scale, validate_args=_checks(numbers)), event_dim)
 
 
 def _laplace(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return as_event(dist.Laplace(loc, positive(log_scale)), event_dim)
+    return as_event(dist.Laplace(loc, positive(log_scale), validate_args=_checks(numbers)), event_dim)
 
 
 def _student_t(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     log_degrees, loc, log_scale = numbers.unbind(-event_dim - 1)
-    return as_event(dist.StudentT(1 + positive(log_degrees + 1), loc, positive(log_scale)), event_dim)
+    degrees, scale = 1 + positive(log_degrees + 1), positive(log_scale)
+    return as_event(dist.StudentT(degrees, loc, scale, validate_args=_checks(numbers)), event_dim)
 
 
 def _bernoulli(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     logits = numbers.squeeze(-event_dim - 1)
-    return IndependentBernoulli(logits, event_dim) if event_dim else dist.Bernoulli(logits=logits)
+    return (
+        IndependentBernoulli(logits, event_dim)
+        if event_dim
+        else dist.Bernoulli(logits=logits, validate_args=_checks(numbers))
+    )
 
 
 def _categorical(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
@@ -140,26 +146,30 @@ def _beta(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
 
 def _gamma(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     concentration, rate = numbers.unbind(-event_dim - 1)
-    return as_event(dist.Gamma(positive(concentration), positive(rate)), event_dim)
+    return as_event(dist.Gamma(positive(concentration), positive(rate), validate_args=_checks(numbers)), event_dim)
 
 
 def _poisson(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
-    return as_event(dist.Poisson(positive(numbers.squeeze(-event_dim - 1))), event_dim)
+    return as_event(dist.Poisson(positive(numbers.squeeze(-event_dim - 1)), validate_args=_checks(numbers)), event_dim)
 
 
 def _negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     log_count, logits = numbers.unbind(-event_dim - 1)
-    return as_event(dist.NegativeBinomial(positive(log_count), logits=bounded(logits)), event_dim)
+    return as_event(
+        dist.NegativeBinomial(positive(log_count), logits=bounded(logits), validate_args=_checks(numbers)), event_dim
+    )
 
 
 def _zero_inflated_poisson(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     gate_logits, log_rate = numbers.unbind(-event_dim - 1)
-    return as_event(ZeroInflated(dist.Poisson(positive(log_rate)), gate_logits), event_dim)
+    return as_event(
+        ZeroInflated(dist.Poisson(positive(log_rate), validate_args=_checks(numbers)), gate_logits), event_dim
+    )
 
 
 def _zero_inflated_negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     gate_logits, log_count, logits = numbers.unbind(-event_dim - 1)
-    counts = dist.NegativeBinomial(positive(log_count), logits=bounded(logits))
+    counts = dist.NegativeBinomial(positive(log_count), logits=bounded(logits), validate_args=_checks(numbers))
     return as_event(ZeroInflated(counts, gate_logits), event_dim)
 
 

@@ -11,6 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
+from pyrogen.numerics.values import require_expandable, require_value
+
 from .bernoulli import IndependentBernoulli
 from .normal import DiagonalNormal
 from .support import OrMissing, point_inside
@@ -66,7 +68,7 @@ class Incomplete(TorchDistribution):
         return self.base_dist.variance
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Incomplete:
-        base = self.base_dist.expand(torch.Size(batch_shape))
+        base = self.base_dist.expand(require_expandable(self, batch_shape))
         expanded = Incomplete(base, self.missingness, validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
@@ -77,13 +79,10 @@ class Incomplete(TorchDistribution):
             return x if self.missingness is None else torch.where(self.missingness(x).sample() > 0, x, math.nan)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
-        if self.missingness is not None:
-            return self.complete(value)[1]
         missing = value.isnan()
         known = torch.where(missing, point_inside(self.base_dist.support, value), value)
-        return self._observed(known, missing)
+        require_value(self, known)
+        return self._observed(known, missing) if self.missingness is None else self.complete(value)[1]
 
     def complete(self, value: Tensor) -> tuple[Tensor, Tensor]:
         r"""Events with their missing entries drawn, and the logarithm of the weight of each.

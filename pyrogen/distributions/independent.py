@@ -1,4 +1,4 @@
-"""Independent elements as one event, also where there are none."""
+"""Independent elements as one event: empty batches, strange values and transforms of ``torch.func`` included."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyrogen.numerics.values import require_value
+
+from .support import score_inside
+
 
 class Independent(dist.Independent):
     """Pyro's ``Independent``, which also scores batches without a row, and refuses values that only broadcast.
+
+    Of a single element NaN has the ``log_prob`` NaN and what lies outside the support minus infinity, and neither
+    changes the gradients of other rows.
 
     Args:
         base_distribution: The elements.
@@ -17,9 +24,9 @@ class Independent(dist.Independent):
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if value.shape[max(0, value.dim() - len(self.event_shape)) :] != self.event_shape:
-            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
-        log_prob, count = self.base_dist.log_prob(value), self.reinterpreted_batch_ndims
+        require_value(self, value)
+        base, count = self.base_dist, self.reinterpreted_batch_ndims
+        log_prob = base.log_prob(value) if base.event_shape else score_inside(base.log_prob, base.support, value)
         return log_prob.flatten(-count).sum(-1) if count else log_prob
 
     def entropy(self) -> Tensor:
@@ -28,5 +35,13 @@ class Independent(dist.Independent):
 
 
 def as_event(distribution: TorchDistributionMixin, event_dim: int) -> TorchDistributionMixin:
-    """The distribution with its rightmost ``event_dim`` batch dimensions as one event."""
-    return Independent(distribution, event_dim) if event_dim else distribution
+    """The distribution with its rightmost ``event_dim`` batch dimensions as one event, which then checks its values."""
+    if not event_dim:
+        return distribution
+    return Independent(unchecked(distribution), event_dim)
+
+
+def unchecked(distribution: TorchDistributionMixin) -> TorchDistributionMixin:
+    """A distribution just made, which no longer checks its values: the one that holds it does."""
+    distribution._validate_args = False
+    return distribution

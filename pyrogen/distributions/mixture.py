@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.supports import varies
+from pyrogen.numerics.values import require_expandable, require_value
+
+from .support import AnyOf
+
 
 class Mixture(dist.MixtureSameFamily):
     """Pyro's ``MixtureSameFamily``, in fewer operations, which can also be asked for no draws at all.
@@ -21,7 +26,12 @@ class Mixture(dist.MixtureSameFamily):
 
     @property
     def support(self) -> constraints.Constraint:
-        return self.component_distribution.support
+        """That of the components, or where it differs between them, what lies in one of theirs."""
+        support = self.component_distribution.support
+        return AnyOf(support) if varies(support) else support
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Mixture:
+        return super().expand(require_expandable(self, batch_shape), _instance)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -30,9 +40,6 @@ class Mixture(dist.MixtureSameFamily):
         return super().sample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if value.shape[max(0, value.dim() - len(self.event_shape)) :] != self.event_shape:
-            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         log_prob = self.component_distribution.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
         return (log_prob + self.mixture_distribution.logits).logsumexp(-1)

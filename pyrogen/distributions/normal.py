@@ -14,6 +14,8 @@ from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 
+from pyrogen.numerics.values import checks, require_expandable, require_value
+
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -39,7 +41,7 @@ class DiagonalNormal(TorchDistribution):
         cut = loc.dim() - event_dim
         if cut < 0:
             raise ValueError(f"`loc` must have at least {event_dim} dimensions, got shape {tuple(loc.shape)}")
-        super().__init__(loc.shape[:cut], loc.shape[cut:], validate_args=validate_args)
+        super().__init__(loc.shape[:cut], loc.shape[cut:], validate_args=checks(validate_args, loc, log_scale))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -62,7 +64,7 @@ class DiagonalNormal(TorchDistribution):
         return (2 * self.log_scale).exp()
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> DiagonalNormal:
-        shape = torch.Size(batch_shape) + self.event_shape
+        shape = require_expandable(self, batch_shape) + self.event_shape
         expanded = DiagonalNormal(
             self.loc.expand(shape), self.log_scale.expand(shape), len(self.event_shape), validate_args=False
         )
@@ -84,8 +86,7 @@ class DiagonalNormal(TorchDistribution):
         return torch.addcmul(self.loc, self.log_scale.exp(), noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         # An infinite or missing element keeps its own log_prob infinite or missing, and no gradient of others.
         finite = value.isfinite()
         noise = (torch.where(finite, value, self.loc) - self.loc) / self.log_scale.exp()
@@ -138,15 +139,15 @@ class StandardNormal(TorchDistribution):
         return self.like.new_ones(self.batch_shape + self.event_shape)
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> StandardNormal:
-        expanded = StandardNormal(self.event_shape, self.like, batch_shape, validate_args=False)
+        shape = require_expandable(self, batch_shape)
+        expanded = StandardNormal(self.event_shape, self.like, shape, validate_args=False)
         return _keep_flags(self, expanded)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         return self.like.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
+        require_value(self, value)
         square = _sum(value.square(), len(self.event_shape))
         log_prob = torch.rsub(square, -0.5 * _LOG_2PI * self.event_shape.numel(), alpha=0.5)
         return _over(log_prob, self.batch_shape)

@@ -1,14 +1,16 @@
-"""Points inside of supports, to stand in where a value is missing or is none."""
+"""Points inside of supports, to stand in where a value is missing or is none; and supports of several parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import StackTransform
+
+from pyrogen.numerics.supports import is_real
 
 
 def point_inside(support: Constraint, like: Tensor) -> Tensor:
@@ -22,6 +24,51 @@ def point_inside(support: Constraint, like: Tensor) -> Tensor:
         return torch.full_like(like, getattr(support, "lower_bound", 0))
     transform = biject_to(support)
     return transform(like.new_zeros(transform.inverse_shape(like.shape)))
+
+
+def score_inside(log_prob: Callable[[Tensor], Tensor], support: Constraint, value: Tensor) -> Tensor:
+    """Log-probabilities of single numbers: of NaN NaN, of what lies outside the support minus infinity.
+
+    Neither touches the gradients of other elements. What is only checked under validation would else be scored as if
+    it were possible.
+
+    Args:
+        log_prob: Scores numbers of the support, one by one.
+        support: Of single numbers.
+        value: What is scored.
+    """
+    if is_real(support):
+        inside = value.isfinite()
+        scores = log_prob(torch.where(inside, value, 0.0))
+        return torch.where(inside, scores, -value.abs())
+    inside = support.check(value)
+    if value.is_floating_point():
+        inside = inside & value.isfinite()
+    scores = log_prob(torch.where(inside, value, point_inside(support, value)))
+    return torch.where(inside, scores, torch.where(value.isnan(), torch.nan, -torch.inf).to(scores))
+
+
+class AnyOf(Constraint):
+    """What meets one of several constraints of one kind, held along one more batch dimension, the rightmost.
+
+    Args:
+        base_constraint: The constraints, whose parameters have that dimension.
+    """
+
+    def __init__(self, base_constraint: Constraint) -> None:
+        self.base_constraint = base_constraint
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.base_constraint.is_discrete
+
+    @property
+    def event_dim(self) -> int:
+        return self.base_constraint.event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        return self.base_constraint.check(value.unsqueeze(-1 - self.event_dim)).any(-1)
 
 
 class EachColumn(Constraint):

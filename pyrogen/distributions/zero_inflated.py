@@ -11,6 +11,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from pyrogen.numerics.values import require_expandable, require_value
+
+from .independent import unchecked
+from .support import score_inside
+
 
 class ZeroInflated(TorchDistribution):
     r"""Zero with probability :math:`\pi`, else a draw of a distribution of counts.
@@ -39,7 +44,7 @@ class ZeroInflated(TorchDistribution):
         if base.event_shape:
             raise ValueError(f"`base` must have no event dimensions, got event shape {tuple(base.event_shape)}")
         batch_shape = torch.broadcast_shapes(base.batch_shape, gate_logits.shape)
-        self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
+        self.base_dist = unchecked(base.expand(batch_shape))
         self.gate_logits = gate_logits.expand(batch_shape)
         super().__init__(batch_shape, validate_args=validate_args)
 
@@ -57,7 +62,7 @@ class ZeroInflated(TorchDistribution):
         return (1 - gate) * (self.base_dist.variance + gate * self.base_dist.mean.square())
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ZeroInflated:
-        batch_shape = torch.Size(batch_shape)
+        batch_shape = require_expandable(self, batch_shape)
         base = self.base_dist.expand(batch_shape)
         expanded = ZeroInflated(base, self.gate_logits.expand(batch_shape), validate_args=False)
         expanded._validate_args = self._validate_args
@@ -70,8 +75,10 @@ class ZeroInflated(TorchDistribution):
             return torch.where(extra, 0.0, counts)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args and value.numel():
-            self._validate_sample(value)
+        require_value(self, value)
+        return score_inside(self._score, self.support, value)
+
+    def _score(self, value: Tensor) -> Tensor:
         counted = self.base_dist.log_prob(value) + logsigmoid(-self.gate_logits)
         either = torch.logaddexp(logsigmoid(self.gate_logits), counted)
         return torch.where(value == 0, either, counted)

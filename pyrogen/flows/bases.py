@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.distributions import mixture
 from pyrogen.distributions import normal as distributions
 
 
@@ -74,20 +74,8 @@ class Mixture(DistributionModule):
         self.loc = nn.Parameter(spread * torch.randn(components, *self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(components, *self.event_shape))
 
-    def forward(self, context: Context = None) -> dist.MixtureSameFamily:
+    def forward(self, context: Context = None) -> mixture.Mixture:
         normals = dist.Normal(self.loc, self.log_scale.clamp(-10, 10).exp(), validate_args=False)
         component = dist.Independent(normals, len(self.event_shape), validate_args=False)
         weights = dist.Categorical(logits=self.logits, validate_args=False)
-        return _Mixture(weights, component, validate_args=False)
-
-
-class _Mixture(dist.MixtureSameFamily):
-    """A mixture that can also be asked for no draws at all."""
-
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        return (
-            super().sample(torch.Size(sample_shape))
-            if shape.numel()
-            else self.component_distribution.mean.new_zeros(shape)
-        )
+        return mixture.Mixture(weights, component, validate_args=False)

@@ -1,31 +1,64 @@
-"""Data that lie in an interval: pixels, probabilities, angles."""
+"""Data that lie in an interval: pixels, probabilities, positive quantities."""
 
 from __future__ import annotations
 
+import math
+
+import torch
+from torch import Tensor
+
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape
-from pyrogen.transforms.interval import Interval
+from pyrogen.numerics.supports import End
+from pyrogen.transforms.interval import GivenEnd, Interval, end_of
 
 
 class Bounded(BijectionModule):
-    """The last bijection of a flow on an interval: a scaled logistic, its Jacobian counted.
+    """The last bijection of a flow on an open interval, its Jacobian counted; see :class:`Interval`.
+
+    The density is zero at the ends and beyond. Data with numbers exactly at an end have no density there: where they
+    are rounded (pixels of 0 and 255, say), give them the noise that rounding took away
+    (:class:`~pyrogen.flows.dequantized.Dequantized`, :func:`pyrogen.data.dequantize`); else a ``margin`` widens the
+    support, and the density, its draws included, reaches beyond the data.
 
     Args:
         event_shape: Shape of one event.
-        low: Lower end of the data.
-        high: Upper end of the data.
-        margin: How far from saturation the ends of the interval map to; see :class:`Interval`.
+        low: Lower end: a number, or one for each element; ``None`` where there is none.
+        high: Upper end, likewise.
+        margin: By how much the support is wider than the interval: by ``(high - low) * margin / (1 - 2 * margin)`` on
+            either side.
 
     Raises:
-        ValueError: ``high`` is not above ``low``, or ``margin`` is out of range.
+        ValueError: ``high`` is not above ``low``, an end does not broadcast to ``event_shape``, ``margin`` is out of
+            range, or there is one where an end is infinite.
     """
 
-    def __init__(self, event_shape: Shape, *, low: float = 0.0, high: float = 1.0, margin: float = 0.05) -> None:
+    def __init__(self, event_shape: Shape, *, low: GivenEnd = 0.0, high: GivenEnd = 1.0, margin: float = 0.0) -> None:
         super().__init__(event_shape)
-        self.low = low
-        self.high = high
-        self.margin = margin
-        Interval(low, high, margin=margin)
+        low, high = end_of(low, -math.inf, "low"), end_of(high, math.inf, "high")
+        made = Interval(low, high, margin=margin)
+        self.register_buffer("ends", self._both(made.low, made.high))
+        self.finite = made.finite
 
     def forward(self, context: Context = None) -> Interval:
-        return Interval(self.low, self.high, margin=self.margin, event_dim=len(self.event_shape))
+        low, high = self.ends
+        return Interval(low, high, event_dim=len(self.event_shape), finite=self.finite)
+
+    def _both(self, low: End, high: End) -> Tensor:
+        """Both ends in one tensor: two numbers, or two for each element."""
+        pair = [torch.as_tensor(end, dtype=torch.get_default_dtype()) for end in (low, high)]
+        try:
+            own = torch.broadcast_shapes(*(end.shape for end in pair))
+            fits = not own or torch.broadcast_shapes(own, self.event_shape) == torch.Size(self.event_shape)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            shapes = " and ".join(str(tuple(end.shape)) for end in pair)
+            raise ValueError(
+                f"`low` and `high` must be numbers or broadcast to {self.event_shape}, got shapes {shapes}"
+            )
+        return torch.stack([end.expand(self.event_shape if own else ()) for end in pair]).clone()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.finite = bool(self.ends.isfinite().all())

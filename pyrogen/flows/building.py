@@ -15,6 +15,7 @@ from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.masked import MaskedConditioner, chain
 from pyrogen.networks.mlp import Conditioner
 from pyrogen.transforms.elements import Element
+from pyrogen.transforms.interval import GivenEnd
 
 from .autoregressive import AutoregressiveLayer
 from .block_neural import BlockNeuralLayer
@@ -37,7 +38,8 @@ class Design:
     classes: int | None
     mixing: bool | None
     standardize: bool
-    interval: tuple[float, float] | None
+    interval: tuple[GivenEnd, GivenEnd] | None
+    margin: float
     dropout: float
     base: DistributionModule | None = None
 
@@ -129,9 +131,19 @@ def _flow(
     if design.standardize:
         stack.append(Standardize(event_shape))
     if design.interval is not None:
-        low, high = design.interval
-        stack.append(Bounded(event_shape, low=low, high=high))
+        stack.append(_bounded(event_shape, design.interval, design.margin))
+    elif design.margin:
+        raise ValueError(f"`margin` must be 0 without an `interval`, got {design.margin}")
     return Flow(stack, design.base, event_shape=event_shape, context_shape=context_shape, embedding=embedding)
+
+
+def _bounded(event_shape: Shape, interval: tuple[GivenEnd, GivenEnd], margin: float) -> Bounded:
+    if not isinstance(interval, tuple | list) or len(interval) != 2:
+        raise ValueError(f"`interval` must be a pair (low, high), got {interval!r}")
+    try:
+        return Bounded(event_shape, low=interval[0], high=interval[1], margin=margin)
+    except ValueError as error:
+        raise ValueError(f"`interval` must be a pair (low, high) for events of shape {event_shape}: {error}") from error
 
 
 def _order(size: int, index: int) -> list[int]:

@@ -21,11 +21,12 @@ class Dequantized(DistributionModule):
     Fitting it draws new noise in every step, which keeps a flow from learning the noise of one copy of the data.
 
     Args:
-        module: The density over :math:`[0, 1]`, such as a flow with ``interval=(0, 1)``.
+        module: The density over :math:`[0, 1]`, such as a flow with ``interval=(0, 1)``. If its support is wider, what
+            lies beyond counts for the first and the last integer; it must have two ends.
         levels: How many integers there are, from zero.
 
     Raises:
-        ValueError: ``levels`` is less than two.
+        ValueError: ``levels`` is less than two; when called: the support of ``module`` lacks an end.
 
     References:
         Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",

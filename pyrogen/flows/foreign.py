@@ -108,6 +108,9 @@ class _Uncached(Transform):
                 if getattr(part, name, None) is not None:
                     setattr(part, name, (None, None) if name == "_cached_x_y" else None)
 
+    def made_of(self) -> tuple[transforms.Transform, ...]:
+        return (self.transform,)
+
     @property
     def domain(self) -> constraints.Constraint:
         return self.transform.domain

@@ -8,6 +8,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.transforms.elements import Affine, Spline
+from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.monotone import Sigmoids
 
 from .building import Design, autoregressive, block_neural, coupling
@@ -25,7 +26,8 @@ def affine_coupling(
     log_scale_bound: float = 3.0,
     mixing: bool = True,
     standardize: bool = True,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
@@ -40,7 +42,10 @@ def affine_coupling(
         log_scale_bound: Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.
         mixing: Whether a learned matrix mixes the elements before each layer.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
+            Each end is a number, one for each element, or ``None`` where there is none.
+        margin: By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie
+            beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.
         dropout: Share of the conditioners' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.
@@ -56,7 +61,7 @@ def affine_coupling(
         >>> flow().sample((5,)).shape
         torch.Size([5, 2])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, margin, dropout, base)
     return coupling(event_shape, context_shape, Affine(log_scale_bound), design)
 
 
@@ -72,7 +77,8 @@ def spline_coupling(
     classes: int | None = None,
     mixing: bool = True,
     standardize: bool = True,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
@@ -88,7 +94,10 @@ def spline_coupling(
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         mixing: Whether a learned matrix mixes the elements before each layer.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
+            Each end is a number, one for each element, or ``None`` where there is none.
+        margin: By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie
+            beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.
         dropout: Share of the conditioners' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.
@@ -104,7 +113,7 @@ def spline_coupling(
         >>> flow().log_prob(flow().sample((5,))).shape
         torch.Size([5])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, margin, dropout, base)
     return coupling(event_shape, context_shape, Spline(bins, bound), design)
 
 
@@ -121,7 +130,8 @@ def affine_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
@@ -141,7 +151,10 @@ def affine_autoregressive(
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them and no ``dependence``.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
+            Each end is a number, one for each element, or ``None`` where there is none.
+        margin: By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie
+            beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.
         dropout: Share of the networks' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.
@@ -161,7 +174,7 @@ def affine_autoregressive(
         >>> flow().log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, margin, dropout, base)
     return autoregressive(event_shape, context_shape, Affine(log_scale_bound), design, dependence, fast_sampling)
 
 
@@ -179,7 +192,8 @@ def spline_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
@@ -198,7 +212,10 @@ def spline_autoregressive(
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them and no ``dependence``.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
+            Each end is a number, one for each element, or ``None`` where there is none.
+        margin: By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie
+            beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.
         dropout: Share of the networks' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.
@@ -214,7 +231,7 @@ def spline_autoregressive(
         >>> flow().sample((5,)).shape
         torch.Size([5, 3])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, margin, dropout, base)
     return autoregressive(event_shape, context_shape, Spline(bins, bound), design, dependence, fast_sampling)
 
 
@@ -231,7 +248,8 @@ def neural_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
@@ -249,7 +267,10 @@ def neural_autoregressive(
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them and no ``dependence``.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
+            Each end is a number, one for each element, or ``None`` where there is none.
+        margin: By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie
+            beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.
         dropout: Share of the networks' hidden units dropped in training.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.
@@ -265,7 +286,7 @@ def neural_autoregressive(
         >>> flow().sample((5,)).shape
         torch.Size([5, 3])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, dropout, base)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, margin, dropout, base)
     return autoregressive(event_shape, context_shape, Sigmoids(units), design, dependence, fast_sampling)
 
 
@@ -280,7 +301,8 @@ def block_neural_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
-    interval: tuple[float, float] | None = None,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
     """A flow of block neural autoregressive layers: the network itself is the bijection, inverted by a root finder.
@@ -295,7 +317,10 @@ def block_neural_autoregressive(
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
             16 of them.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        interval: Where the data lie, if they are bounded: a scaled logistic comes last.
+        interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
+            Each end is a number, one for each element, or ``None`` where there is none.
+        margin: By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie
+            beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.
         base: The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if
             ``None``.
 
@@ -311,5 +336,5 @@ def block_neural_autoregressive(
         >>> flow().log_prob(flow().sample((5,))).shape
         torch.Size([5])
     """
-    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, 0.0, base)
+    design = Design(layers, tuple(hidden), classes, mixing, standardize, interval, margin, 0.0, base)
     return block_neural(event_shape, context_shape, design, fast_sampling)

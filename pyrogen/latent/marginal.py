@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
 from pyrogen.distributions.support import point_inside
+from pyrogen.numerics.values import require_expandable, require_value
 
 Joint = tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]
 
@@ -96,8 +97,9 @@ class MarginalDistribution(TorchDistribution):
         return prior.expand(self.batch_shape), likelihood
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> MarginalDistribution:
+        shape = require_expandable(self, batch_shape)
         expanded = MarginalDistribution(
-            self.program, batch_shape, self.event_shape, takes_missing=self.takes_missing, validate_args=False
+            self.program, shape, self.event_shape, takes_missing=self.takes_missing, validate_args=False
         )
         expanded._validate_args = self._validate_args
         return expanded
@@ -107,9 +109,8 @@ class MarginalDistribution(TorchDistribution):
             return self.program.draw(torch.Size(sample_shape) + self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
         batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        if self._validate_args and value.numel():  # torch's check of a support fails on empty batches
-            self._validate_sample(value)
         value = value.expand(batch + self.event_shape)
         if not value.is_floating_point():
             return _log_mean_exp(self.program.log_weights(value))

@@ -35,6 +35,7 @@ from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.independent import as_event
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.values import require_expandable, require_value
 
 from .model import VAE
 from .objectives import VAEObjective
@@ -150,7 +151,7 @@ class Quantized(TorchDistribution):
         return torch.zeros_like(self.numbers)
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Quantized:
-        numbers = self.numbers.expand(*batch_shape, *self.event_shape)
+        numbers = self.numbers.expand(require_expandable(self, batch_shape) + self.event_shape)
         expanded = Quantized(self.codebook, numbers, len(self.event_shape), validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
@@ -159,6 +160,7 @@ class Quantized(TorchDistribution):
         return self.mean.expand(self._extended_shape(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
         same = (value == self.mean).flatten(-len(self.event_shape)).all(-1)
         return torch.where(same, 0.0, -torch.inf).to(value.dtype)
 
@@ -218,7 +220,9 @@ class Embedded(TorchDistribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Embedded:
-        expanded = Embedded(self.codes.expand(batch_shape), self.codebook, validate_args=False)
+        expanded = Embedded(
+            self.codes.expand(require_expandable(self, batch_shape)), self.codebook, validate_args=False
+        )
         expanded._validate_args = self._validate_args
         return expanded
 
@@ -226,6 +230,7 @@ class Embedded(TorchDistribution):
         return self.codebook.embed(self.codes.sample(torch.Size(sample_shape)), -len(self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
         dim = -len(self.event_shape)
         codes = self.codebook.nearest(value, dim)
         distance = (self.codebook.embed(codes, dim) - value).abs().flatten(dim).amax(-1)

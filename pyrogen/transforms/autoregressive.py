@@ -27,8 +27,9 @@ from torch.autograd.function import once_differentiable
 
 from pyrogen.networks.masked import MaskedConditioner, Sweep
 from pyrogen.networks.weighted import Weighted
+from pyrogen.numerics.values import is_functional
 
-from .conditional import Move, is_functional, moved
+from .conditional import Move, moved
 from .elements import Element
 from .vector import VectorTransform
 

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transforms
 
-from .transform import Transform, forward_and_log_det, inverse_and_log_det
+from pyrogen.numerics.supports import widened
+
+from .support import image
+from .transform import Transform, event_dims, forward_and_log_det, inverse_and_log_det
 
 
 class Compose(Transform):
@@ -30,7 +33,7 @@ class Compose(Transform):
         self.parts = tuple(parts)
         batch_shapes = {part.batch_shape for part in self.parts if isinstance(part, Transform)} - {torch.Size()}
         batch_shape = torch.broadcast_shapes(*batch_shapes) if batch_shapes else torch.Size()
-        self._dims = [_event_dims(part) for part in self.parts]
+        self._dims = [event_dims(part) for part in self.parts]
         super().__init__(_domain_event_dim(self._dims, event_dim), batch_shape)
         self.costly_log_det = any(getattr(part, "costly_log_det", False) for part in self.parts)
 
@@ -62,6 +65,9 @@ class Compose(Transform):
             y = part.inv(y)
         return y
 
+    def made_of(self) -> tuple[transforms.Transform, ...]:
+        return self.parts
+
     @property
     def codomain_event_dim(self) -> int:
         """How many rightmost dimensions one event has after the last part."""
@@ -74,8 +80,7 @@ class Compose(Transform):
 
     @property
     def codomain(self) -> constraints.Constraint:
-        codomain = self.parts[-1].codomain if self.parts else constraints.real
-        return widened(codomain, self.codomain_event_dim)
+        return widened(image(self, self.domain), self.codomain_event_dim)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         for part in self.parts:
@@ -86,23 +91,6 @@ class Compose(Transform):
         for part in reversed(self.parts):
             shape = part.inverse_shape(shape)
         return torch.Size(shape)
-
-
-def widened(constraint: constraints.Constraint, event_dim: int) -> constraints.Constraint:
-    """The constraint on events of ``event_dim`` dimensions, each part of which meets ``constraint``."""
-    missing = event_dim - constraint.event_dim
-    if missing <= 0:
-        return constraint
-    if isinstance(constraint, constraints.independent):
-        return constraints.independent(constraint.base_constraint, constraint.reinterpreted_batch_ndims + missing)
-    return constraints.independent(constraint, missing)
-
-
-def _event_dims(part: transforms.Transform) -> tuple[int, int]:
-    """How many dimensions an event has before and after a part."""
-    if isinstance(part, Transform):
-        return part.event_dims
-    return part.domain.event_dim, part.codomain.event_dim
 
 
 def _domain_event_dim(dims: list[tuple[int, int]], least: int) -> int:

@@ -10,7 +10,7 @@ the others stay. It is written twice. The definition is made of differentiable o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +18,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from pyrogen.networks.weighted import Weighted
+from pyrogen.numerics.values import is_functional
 
 from .fused import Written
-
-
-def is_functional(tensors: Iterable[Tensor]) -> bool:
-    """Whether ``torch.compile`` or a transform of ``torch.func`` is at work."""
-    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
 
 
 class Move(NamedTuple):

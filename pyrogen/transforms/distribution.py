@@ -19,7 +19,11 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDis
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
+from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, shared, widened
+from pyrogen.numerics.values import is_functional, require_expandable, require_value
+
 from .compose import Compose
+from .support import image
 
 
 class TransformedDistribution(dist.TransformedDistribution):
@@ -58,6 +62,7 @@ class TransformedDistribution(dist.TransformedDistribution):
         self.transforms = _as_list(transforms)
         self._transform = Compose(self.transforms, event_dim=len(base_distribution.event_shape))
         self._parameters = parameters
+        self._freedom: tuple[int, int] | None = None
         self._memory: _Memory | None = None
         self.base_dist, shape = _fitted(base_distribution, self._transform)
         self.has_rsample = base_distribution.has_rsample
@@ -73,7 +78,14 @@ class TransformedDistribution(dist.TransformedDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return self._transform.codomain if self.transforms else self.base_dist.support
+        """The image of the base's support: what the transforms can give of what the base can."""
+        within, parts = shared(self.base_dist.support), self._transform.parts
+        if is_real(within):
+            count, event_dim = self._free()
+            within, parts = widened(constraints.real, event_dim), parts[count:]
+        for part in parts:
+            within = image(part, within)
+        return widened(within, len(self.event_shape))
 
     @property
     def mean(self) -> Tensor:
@@ -84,7 +96,8 @@ class TransformedDistribution(dist.TransformedDistribution):
         raise NotImplementedError("a transformed distribution has no closed-form variance; average draws instead")
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> TransformedDistribution:
-        base_shape = self._transform.inverse_shape(torch.Size(batch_shape) + self.event_shape)
+        shape = require_expandable(self, batch_shape) + self.event_shape
+        base_shape = self._transform.inverse_shape(shape)
         base_batch = base_shape[: len(base_shape) - len(self.base_dist.event_shape)]
         base = _expanded(self.base_dist, base_batch)
         new = TransformedDistribution(base, self.transforms, validate_args=False, parameters=self._parameters)
@@ -93,8 +106,7 @@ class TransformedDistribution(dist.TransformedDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        require_value(self, value)
         if self._memory is not None and self._memory.is_of(value, self._parameters):
             return self._memory.log_prob(self.base_dist)
         return self._score(value)
@@ -112,50 +124,74 @@ class TransformedDistribution(dist.TransformedDistribution):
             raise NotImplementedError("the base cannot be sampled differentiably; use `sample` and `log_prob`")
         noise = self.base_dist.rsample(torch.Size(sample_shape))
         value, log_det = self._transform.forward_and_log_det(noise)
-        return value, _log_prob(self.base_dist, noise) - log_det
+        value, log_prob = self._nearest_inside(value), _log_prob(self.base_dist, noise) - log_det
+        rounded = self._rounded(value)
+        return value, log_prob if rounded is None else torch.where(rounded, self._score(value), log_prob)
 
     def _draw(self, noise: Tensor) -> Tensor:
         if self._transform.costly_log_det:  # most draws are never scored
-            return self._transform(noise)
+            return self._nearest_inside(self._transform(noise))
         value, log_det = self._transform.forward_and_log_det(noise)
-        self._memory = None if _untracked(value) else _Memory(value, noise, log_det, self._parameters)
+        value = self._nearest_inside(value)
+        kept = not _untracked(value) and self._rounded(value) is None
+        self._memory = _Memory(value, noise, log_det, self._parameters) if kept else None
         return value
 
-    def _score(self, value: Tensor) -> Tensor:
+    def _nearest_inside(self, value: Tensor) -> Tensor:
+        """The values; of those that rounding took out of an open interval, the nearest number in it."""
+        between = self._between(value)
+        return value if between is None else torch.minimum(torch.maximum(value, between[0]), between[1])
+
+    def _rounded(self, value: Tensor) -> Tensor | None:
+        """Which draws are so near to an end that rounding moves their noise, and so their score; ``None`` if none."""
+        between = self._between(value)
+        if between is None or is_functional((value,)):
+            return None
+        number, digits = value.detach(), torch.finfo(value.dtype)
+        spacing = 1024 * digits.eps * number.abs() + digits.tiny
+        near = (number - between[0] <= spacing) | (between[1] - number <= spacing)
         event_dim = len(self.event_shape)
+        near = near.flatten(-event_dim).any(-1) if event_dim else near
+        return near if bool(near.any()) else None
+
+    def _between(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The least and the largest number that elements may be, if they lie in an open interval."""
+        support = self.support
+        found = None if is_real(support) or is_closed(support) else ends(support)
+        if found is None:
+            return None
+        low, high = (torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in found)
+        return innermost(low, high)
+
+    def _score(self, value: Tensor) -> Tensor:
+        event_dim, support = len(self.event_shape), self.support
         size = value.detach().abs()
         size = size.flatten(-event_dim).sum(-1) if event_dim else size
         inside = size < torch.inf  # neither NaN nor infinite
-        if value.numel() == 0 or _is_real(self.support):
+        if value.numel() == 0 or is_real(support):
             return torch.where(inside, self._score_inside(value.nan_to_num(0.0, 0.0, 0.0)), -size)
-        inside = inside & self.support.check(value.detach())
-        filling = biject_to(self.support)(value.new_zeros(self.event_shape))
-        safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), value, filling)
+        inside = inside & support.check(value.detach())
+        safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), value, _point_inside(support, value))
         return torch.where(inside, self._score_inside(safe), torch.where(size.isnan(), torch.nan, -torch.inf))
 
     def _score_inside(self, value: Tensor) -> Tensor:
         noise, log_det = self._transform.inverse_and_log_det(value)
         return _log_prob(self.base_dist, noise) + log_det
 
-    def _validate_sample(self, value: Tensor) -> None:
-        if not isinstance(value, Tensor):
-            raise ValueError(f"`value` must be a tensor, got {type(value).__name__}")
-        cut = value.dim() - len(self.event_shape)
-        if cut < 0 or value.shape[cut:] != self.event_shape:
-            raise ValueError(f"`value` must end in shape {tuple(self.event_shape)}, got {tuple(value.shape)}")
-        try:
-            torch.broadcast_shapes(value.shape[:cut], self.batch_shape)
-        except RuntimeError:
-            raise ValueError(
-                f"`value` must have batch dimensions that broadcast with {tuple(self.batch_shape)}, "
-                f"got {tuple(value.shape[:cut])}"
-            ) from None
-        if (
-            value.numel()
-            and not _is_real(self.support)
-            and not (self.support.check(value) | _holds_nan(value, self.support)).all()
-        ):
-            raise ValueError(f"`value` must lie in the support {self.support}")
+    def _free(self) -> tuple[int, int]:
+        """How many of the first transforms keep all real numbers possible, and how many dimensions events then have.
+
+        It is found once, since it does not depend on any parameter.
+        """
+        if self._freedom is None:
+            count, event_dim = 0, len(self.base_dist.event_shape)
+            for part in self._transform.parts:
+                reached = image(part, widened(constraints.real, event_dim))
+                if not is_real(reached):
+                    break
+                count, event_dim = count + 1, reached.event_dim
+            self._freedom = count, event_dim
+        return self._freedom
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_memory": None}
@@ -221,12 +257,7 @@ def _log_prob(base: TorchDistributionMixin, noise: Tensor) -> Tensor:
     return noise.flatten(-event_dim).sum(-1) if event_dim else noise
 
 
-def _is_real(constraint: constraints.Constraint) -> bool:
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    return constraint is constraints.real
-
-
-def _holds_nan(value: Tensor, constraint: constraints.Constraint) -> Tensor:
-    nan = value.isnan()
-    return nan.flatten(-constraint.event_dim).any(-1) if constraint.event_dim else nan
+@torch.no_grad()
+def _point_inside(support: constraints.Constraint, like: Tensor) -> Tensor:
+    transform = biject_to(support)
+    return transform(like.new_zeros(transform.inverse_shape(like.shape)))

@@ -28,6 +28,8 @@ class Transform(transforms.Transform):
     event_dim: int = 0  # an attribute, where torch has a property
     costly_log_det: bool = False
     """Whether the value alone is much cheaper than value and log-determinant."""
+    monotone: bool = False
+    """Whether each element is mapped by itself, by an increasing function."""
 
     def __init__(self, event_dim: int, batch_shape: torch.Size = torch.Size()) -> None:
         super().__init__(cache_size=0)
@@ -41,6 +43,10 @@ class Transform(transforms.Transform):
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse map and *its* log-determinant, minus that of the forward map (nats)."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse pass")
+
+    def made_of(self) -> tuple[transforms.Transform, ...]:
+        """The transforms it is a composition of, the first applied first; itself if it is none."""
+        return (self,)
 
     @property
     def event_dims(self) -> tuple[int, int]:
@@ -129,6 +135,13 @@ def inverse_and_log_det(transform: transforms.Transform, y: Tensor) -> tuple[Ten
         return transform.inverse_and_log_det(y)
     x = transform.inv(y)
     return x, -transform.log_abs_det_jacobian(x, y)
+
+
+def event_dims(transform: transforms.Transform) -> tuple[int, int]:
+    """How many dimensions an event of any torch or Pyro transform has before and after."""
+    if isinstance(transform, Transform):
+        return transform.event_dims
+    return transform.domain.event_dim, transform.codomain.event_dim
 
 
 def _real(event_dim: int) -> constraints.Constraint:

@@ -102,10 +102,11 @@ def test_values_broadcast_with_the_batch():
 def test_validation_obeys_pyros_switch():
     with pyro.validation_enabled(True):
         for own, _ in pairs((5,), (3,)):
-            with pytest.raises(ValueError, match="event_shape|match|broadcast"):
+            with pytest.raises(ValueError, match=r"must end in shape \(3,\)"):
                 own.log_prob(torch.zeros(5, 4))
-            with pytest.raises(ValueError, match="support"):
-                own.log_prob(torch.full((5, 3), torch.nan))
+            missing = torch.zeros(5, 3)
+            missing[2, 1] = torch.nan  # a mask may hide it
+            assert own.log_prob(missing).isnan().tolist() == [False, False, True, False, False]
         with pytest.raises(ValueError, match="loc"):
             DiagonalNormal(torch.full((3,), torch.nan), torch.zeros(3))
     with pyro.validation_enabled(False):

@@ -1,0 +1,97 @@
+"""What a distribution is given: values to score, and batch shapes to expand to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from .supports import element_of, ends, is_closed
+
+
+def is_functional(tensors: Iterable[Tensor]) -> bool:
+    """Whether ``torch.compile`` or a transform of ``torch.func`` is at work, which allow no branch on a value."""
+    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
+
+
+def checks(validate_args: bool | None, *parameters: Tensor) -> bool | None:
+    """Whether a distribution of such parameters can be validated: not if there is no number, or no branch on one."""
+    return False if is_functional(parameters) or not all(map(Tensor.numel, parameters)) else validate_args
+
+
+def require_value(distribution: Distribution, value: Tensor) -> None:
+    """Refuses values that a distribution cannot score.
+
+    The event shape is always checked, since another one may broadcast. With the distribution's validation on, batch
+    dimensions must broadcast, and each event must lie within the support or hold NaN, which is a missing number and not
+    a wrong one. Values are not checked under ``torch.func`` and ``torch.compile``.
+
+    Raises:
+        ValueError: ``value`` is no tensor, has the wrong shape or lies outside the support.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"`value` must be a tensor, got {type(value).__name__}")
+    event_shape = distribution.event_shape
+    cut = value.dim() - len(event_shape)
+    if cut < 0 or value.shape[cut:] != event_shape:
+        raise ValueError(f"`value` must end in shape {tuple(event_shape)}, got {tuple(value.shape)}")
+    if not distribution._validate_args:
+        return
+    try:
+        torch.broadcast_shapes(value.shape[:cut], distribution.batch_shape)
+    except RuntimeError:
+        raise ValueError(
+            f"`value` must have batch dimensions that broadcast with {tuple(distribution.batch_shape)}, "
+            f"got {tuple(value.shape[:cut])}"
+        ) from None
+    if value.numel():  # constraints of vectors fail on none
+        _require_inside(distribution, value)
+
+
+def require_expandable(distribution: Distribution, batch_shape: Iterable[int]) -> torch.Size:
+    """The batch shape to expand to.
+
+    Raises:
+        ValueError: the distribution's own batch shape does not broadcast to it.
+    """
+    own, wide = distribution.batch_shape, torch.Size(batch_shape)
+    fits = len(own) <= len(wide) and all(a in (1, b) for a, b in zip(reversed(own), reversed(wide), strict=False))
+    if not fits:
+        raise ValueError(f"`batch_shape` must be one that {tuple(own)} broadcasts to, got {tuple(wide)}")
+    return wide
+
+
+def _require_inside(distribution: Distribution, value: Tensor) -> None:
+    support = distribution.support
+    inside = support.check(value)
+    if is_functional((inside,)) or bool(inside.all()):
+        return
+    outside = _outside(support, value)
+    if bool(outside.any()):
+        count, first = int(outside.sum()), tuple(outside.nonzero()[0].tolist())
+        raise ValueError(
+            f"`value` must lie within the support {support}, got {count} of {outside.numel()} outside, the first at "
+            f"{first}{_advice(support, value)}"
+        )
+
+
+def _outside(support: Constraint, value: Tensor) -> Tensor:
+    """What is not in the support and no missing number: elements where it is one of elements, else events."""
+    element, nan = element_of(support), value.isnan()
+    if element.event_dim == 0:
+        return ~(element.check(value) | nan)
+    return ~(support.check(value) | nan.flatten(-support.event_dim).any(-1))
+
+
+def _advice(support: Constraint, value: Tensor) -> str:
+    """What to do about numbers at the ends of an open interval, as rounded data have them."""
+    found = ends(support)
+    if found is None or is_closed(support) or not bool(((value == found[0]) | (value == found[1])).any()):
+        return ""
+    return (
+        "; numbers exactly at an end have no density: give rounded data their noise (`pg.data.dequantize`, "
+        "`flows.Dequantized`), or the flow a `margin`"
+    )

@@ -1,0 +1,134 @@
+r"""What is known of the values of a transform: the image of a set of arguments.
+
+A distribution of :math:`f(z)` lives on the image of the support of :math:`z`, which may be smaller than what :math:`f`
+can give: a sigmoid of a sigmoid lies between 0.5 and 0.731.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints, transform_to, transforms
+from torch.distributions.constraints import Constraint
+
+from pyrogen.numerics.supports import End, OpenInterval, element_of, ends, is_closed, is_real, widened
+from pyrogen.numerics.values import is_functional
+
+from .transform import Transform, event_dims
+
+
+class Image(Constraint):
+    """Where a transform sends what meets a constraint.
+
+    Args:
+        transform: A bijection.
+        base_constraint: On its arguments.
+    """
+
+    def __init__(self, transform: transforms.Transform, base_constraint: Constraint) -> None:
+        self.transform = transform
+        self.base_constraint = base_constraint
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.base_constraint.is_discrete
+
+    @property
+    def event_dim(self) -> int:
+        before, after = event_dims(self.transform)
+        return self.base_constraint.event_dim + after - before
+
+    @torch.no_grad()
+    def check(self, value: Tensor) -> Tensor:
+        codomain = widened(self.transform.codomain, self.event_dim)
+        possible = codomain.check(value)
+        inside = biject_to(codomain)
+        filling = inside(value.new_zeros(inside.inverse_shape(value.shape)))
+        safe = torch.where(possible.reshape(possible.shape + (1,) * self.event_dim), value, filling)
+        return possible & self.base_constraint.check(self.transform.inv(safe))
+
+    def __repr__(self) -> str:
+        return f"Image({type(self.transform).__name__} of {self.base_constraint})"
+
+
+def image(transform: transforms.Transform, within: Constraint) -> Constraint:
+    """The constraint that the values of a transform meet whose arguments meet ``within``."""
+    if isinstance(transform, transforms.IndependentTransform):
+        return widened(image(transform.base_transform, within), transform.codomain.event_dim)
+    parts = _made_of(transform)
+    if parts == (transform,):
+        return _image(transform, within)
+    for part in parts:
+        within = image(part, within)
+    return within
+
+
+def _made_of(transform: transforms.Transform) -> tuple[transforms.Transform, ...]:
+    if isinstance(transform, Transform):
+        return transform.made_of()
+    return tuple(transform.parts) if isinstance(transform, transforms.ComposeTransform) else (transform,)
+
+
+def _image(transform: transforms.Transform, within: Constraint) -> Constraint:
+    """The image of a transform that is not made of others."""
+    before, after = event_dims(transform)
+    within, monotone = widened(within, before), _is_monotone(transform)
+    event_dim = within.event_dim + after - before
+    if _covers(within, transform.domain) and (is_real(transform.codomain) or not monotone):
+        return widened(_opened(transform.codomain, within), event_dim)
+    if monotone and ends(within) is not None:
+        return widened(_between(transform, within), event_dim)
+    return Image(transform, within)
+
+
+def _covers(within: Constraint, domain: Constraint) -> bool:
+    """Whether nothing in a transform's domain is outside of a constraint."""
+    ours, theirs = ends(within), ends(domain)
+    if ours is None or theirs is None:
+        return type(element_of(within)) is type(element_of(domain))
+    return _at_most(ours[0], theirs[0]) and _at_most(theirs[1], ours[1])
+
+
+def _at_most(one: End, other: End) -> bool:
+    """Whether an end is known to be at most another, without waiting for a device: of tensors, only if it is it."""
+    return one is other or not isinstance(one, Tensor) and not isinstance(other, Tensor) and one <= other
+
+
+def _opened(codomain: Constraint, within: Constraint) -> Constraint:
+    """What a transform can give, without ends that no argument is sent to."""
+    if not is_closed(codomain) or is_closed(within):
+        return codomain
+    return widened(OpenInterval(*ends(codomain)), codomain.event_dim)
+
+
+def _is_monotone(transform: transforms.Transform) -> bool:
+    """Whether single numbers are mapped one by one, by no more than a formula."""
+    if isinstance(transform, Transform):
+        return transform.monotone
+    single = event_dims(transform) == (0, 0) or isinstance(transform, transforms.AffineTransform)
+    return single and transform.bijective and not isinstance(transform, nn.Module)
+
+
+@torch.no_grad()
+def _between(transform: transforms.Transform, within: Constraint) -> Constraint:
+    """The image of an interval under a monotone map: between the images of its ends."""
+    arguments = [torch.as_tensor(end, dtype=torch.float64) for end in ends(within)]
+    limits = [torch.as_tensor(end, dtype=torch.float64) for end in ends(transform.codomain)]
+    images, sign = [transform(end) for end in arguments], torch.as_tensor(transform.sign)
+    low, high = torch.where(sign > 0, images[0], images[1]), torch.where(sign > 0, images[1], images[0])
+    first, last = torch.where(sign > 0, *arguments), torch.where(sign > 0, *arguments[::-1])
+    # Towards infinity a map nears a limit, which rounding may fall short of and a declaration may forget.
+    low = torch.where(first.isinf(), torch.fmin(low, limits[0]), low)
+    high = torch.where(last.isinf(), torch.fmax(high, limits[1]), high)
+    kind = constraints.interval if is_closed(within) else OpenInterval
+    if low.dim() == high.dim() == 0 and not is_functional((low, high)):
+        return kind(low.item(), high.item())
+    return kind(low, high)
+
+
+@biject_to.register(Image)
+@transform_to.register(Image)
+def _to_image(constraint: Image) -> transforms.Transform:
+    parts = [biject_to(constraint.base_constraint), constraint.transform]
+    return transforms.ComposeTransform(parts)
