@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, transforms
 
 from pyrogen.networks.statistics import Moments, ReadsData, RefusedDataError, Statistic, listed
+from pyrogen.numerics.values import advice
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
 from .processes import FabricProcesses, OneProcess
@@ -115,7 +116,7 @@ def refuse_outside_support(module: DistributionModule, x: Tensor, context: Conte
     if rows.isnan().any():
         raise RefusedDataError("`x` must hold no NaN", "NaN", wrong.tolist())
     got = f"{rows[0].item():g}" if rows[0].numel() == 1 else "an event outside of it"
-    raise RefusedDataError(f"`x` must lie in the support {support}", got, wrong.tolist())
+    raise RefusedDataError(f"`x` must lie in the support {support}{advice(support, x)}", got, wrong.tolist())
 
 
 def _support(module: DistributionModule, context: Context) -> constraints.Constraint:
@@ -130,7 +131,9 @@ def _support(module: DistributionModule, context: Context) -> constraints.Constr
 def _holds_tensors(value: Any) -> bool:
     if isinstance(value, constraints.Constraint):
         return any(map(_holds_tensors, vars(value).values()))
-    return isinstance(value, Tensor) or (isinstance(value, (list, tuple)) and any(map(_holds_tensors, value)))
+    return isinstance(value, (Tensor, transforms.Transform)) or (
+        isinstance(value, (list, tuple)) and any(map(_holds_tensors, value))
+    )
 
 
 def _unlearned(

@@ -38,11 +38,22 @@ class Bounded(BijectionModule):
         low, high = end_of(low, -math.inf, "low"), end_of(high, math.inf, "high")
         made = Interval(low, high, margin=margin)
         self.register_buffer("ends", self._both(made.low, made.high))
-        self.finite = made.finite
+        self._read: tuple[tuple, bool, list[float] | None] | None = None
 
     def forward(self, context: Context = None) -> Interval:
-        low, high = self.ends
-        return Interval(low, high, event_dim=len(self.event_shape), finite=self.finite)
+        finite, numbers = self._numbers()
+        low, high = self.ends if numbers is None else numbers
+        return Interval(low, high, event_dim=len(self.event_shape), finite=finite)
+
+    def _numbers(self) -> tuple[bool, list[float] | None]:
+        """Whether all ends are finite, and both of them if there are only two; read from the device once."""
+        if self._read is None or not (torch.compiler.is_compiling() or self._read[0] == self._key()):
+            numbers = self.ends.tolist() if self.ends.dim() == 1 else None
+            self._read = self._key(), bool(self.ends.isfinite().all()), numbers
+        return self._read[1:]
+
+    def _key(self) -> tuple:
+        return id(self.ends), self.ends._version
 
     def _both(self, low: End, high: End) -> Tensor:
         """Both ends in one tensor: two numbers, or two for each element."""
@@ -58,7 +69,3 @@ class Bounded(BijectionModule):
                 f"`low` and `high` must be numbers or broadcast to {self.event_shape}, got shapes {shapes}"
             )
         return torch.stack([end.expand(self.event_shape if own else ()) for end in pair]).clone()
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.finite = bool(self.ends.isfinite().all())

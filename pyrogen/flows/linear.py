@@ -183,6 +183,9 @@ class Standardization(VectorTransform):
         super().__init__(module.event_shape)
         self.module = module
 
+    monotone = True
+    sign = 1
+
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = self.module.log_scale
         return self.module.mean + log_scale.exp() * x, log_scale.sum().expand(x.shape[:-1])

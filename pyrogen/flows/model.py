@@ -33,11 +33,13 @@ from torch import Tensor, nn
 
 from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule
+from pyrogen.core.reading import refuse_outside_support
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.embedding import Labels
 from pyrogen.networks.statistics import Statistic, read_by, statistics_of
+from pyrogen.numerics.supports import is_real
 from pyrogen.transforms.distribution import TransformedDistribution
-from pyrogen.transforms.transform import inverse_and_log_det
+from pyrogen.transforms.transform import Transform, inverse_and_log_det
 
 from .bases import StandardNormal
 
@@ -86,13 +88,16 @@ class Flow(DistributionModule):
 
     def forward(self, context: Context = None) -> TransformedDistribution:
         shared = embedded(context, self.context_shape, self.embedding)
-        transforms = [part(None if part.context_shape is None else shared) for part in self.bijections]
+        transforms = [self._transform(part, shared) for part in self.bijections]
         base = self.base(None if self.base.context_shape is None else context)
         return TransformedDistribution(base, transforms, parameters=self.parameters)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and contexts; events go back through the bijections to where one learns from them."""
-        yield from super().read_data(x, context)
+        yield from self.read_context(context)
+        shared = embedded(context, self.context_shape, self.embedding)
+        if self._support_is_learned(shared):
+            refuse_outside_support(self, x, context)
         learning = [place for place, part in enumerate(self.bijections) if statistics_of(part)]
         for place in range(len(self.bijections) - 1, min(learning, default=len(self.bijections)) - 1, -1):
             part = self.bijections[place]
@@ -100,13 +105,26 @@ class Flow(DistributionModule):
             yield from found
             if not all(statistic.learned for statistic, _ in found):
                 return  # what lies behind it changes with it
-            shared = None if part.context_shape is None else embedded(context, self.context_shape, self.embedding)
-            x = inverse_and_log_det(part(shared), x)[0]
+            x = inverse_and_log_det(self._transform(part, shared), x)[0]
+
+    def _support_is_learned(self, shared: Context) -> bool:
+        """Whether no statistic is still to be learned that moves an interval before it."""
+        waiting = [place for place, part in enumerate(self.bijections) if not _is_learned(part)]
+        before = self.bijections[: max(waiting, default=0)]
+        return all(is_real(self._transform(part, shared).codomain) for part in before)
+
+    @staticmethod
+    def _transform(part: BijectionModule, shared: Context) -> Transform:
+        return part(None if part.context_shape is None else shared)
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         yield from read_by(self.embedding, context)
         if self.base.context_shape is not None:
             yield from self.base.read_context(context)
+
+
+def _is_learned(part: nn.Module) -> bool:
+    return all(statistic.learned for _, statistic in statistics_of(part))
 
 
 def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:

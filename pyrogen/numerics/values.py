@@ -73,8 +73,8 @@ def _require_inside(distribution: Distribution, value: Tensor) -> None:
     if bool(outside.any()):
         count, first = int(outside.sum()), tuple(outside.nonzero()[0].tolist())
         raise ValueError(
-            f"`value` must lie within the support {support}, got {count} of {outside.numel()} outside, the first at "
-            f"{first}{_advice(support, value)}"
+            f"`value` must lie within the support {support}{advice(support, value)}, got {count} of {outside.numel()} "
+            f"outside, the first at {first}"
         )
 
 
@@ -86,12 +86,12 @@ def _outside(support: Constraint, value: Tensor) -> Tensor:
     return ~(support.check(value) | nan.flatten(-support.event_dim).any(-1))
 
 
-def _advice(support: Constraint, value: Tensor) -> str:
-    """What to do about numbers at the ends of an open interval, as rounded data have them."""
+def advice(support: Constraint, value: Tensor) -> str:
+    """What to do about numbers at the ends of an open interval, as rounded data have them; nothing without such."""
     found = ends(support)
     if found is None or is_closed(support) or not bool(((value == found[0]) | (value == found[1])).any()):
         return ""
     return (
-        "; numbers exactly at an end have no density: give rounded data their noise (`pg.data.dequantize`, "
-        "`flows.Dequantized`), or the flow a `margin`"
+        " (numbers exactly at an end have no density: give rounded data their noise, by `pg.data.dequantize` or "
+        "`flows.Dequantized`, or the flow a `margin`)"
     )

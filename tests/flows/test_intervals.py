@@ -82,7 +82,7 @@ def test_ends_for_each_element_and_one_sided():
 def test_numbers_at_an_end_are_refused_with_the_ways_out_or_impossible():
     flow = perturbed(flows.affine_coupling((2,), interval=(0.0, 1.0), layers=2, hidden=(8,)))
     rows = torch.tensor([[0.2, 0.3], [0.0, 0.3], [0.4, 1.0], [1.5, 0.1], [math.nan, 0.5]])
-    with pytest.raises(ValueError, match=r"(?s)within the support.*3 of 10.*dequantize.*margin"):
+    with pytest.raises(ValueError, match=r"within the support.*dequantize.*margin.*3 of 10"):
         flow().log_prob(rows)
     with pyro.validation_enabled(False):
         scores = flow().log_prob(rows)
