@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 from torch import Tensor
 
+from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.randomness import seeded
 from pyrogen.evaluation.importance import effective_sample_size
@@ -33,6 +34,7 @@ def to_arviz(
     prior: int = 0,
     predictive: bool = True,
     log_likelihood: bool = True,
+    local_draws: int = 100,
     batches: Iterable | None = None,
     plate: str | None = None,
     constant_data: Mapping[str, Any] | None = None,
@@ -55,12 +57,21 @@ def to_arviz(
 
     The groups are ``posterior`` (latent and deterministic sites), ``posterior_predictive``, ``prior``,
     ``prior_predictive``, ``log_likelihood`` (pointwise :math:`\log p(y_i \mid z)`, without the scales of subsampling
-    or ``poutine.scale``), ``sample_stats``, ``observed_data`` and ``constant_data``. ``sample_stats`` holds ``lp``, the
+    or ``poutine.scale``; where each datum has latents of its own, see below), ``sample_stats``, ``observed_data`` and
+    ``constant_data``. ``sample_stats`` holds ``lp``, the
     joint log-probability of the model as written, scales included, in the constrained space; ``log_q``, that of the
     guide; ``diverging``; ``log_weight``. Factors count in ``lp`` and appear nowhere else. Entries that a mask hides are
     no data: a partly masked site gets a dimension of the entries that count. A discrete site that inference summed out
     has no draws; it is left out, with all that needs it. What is left out, and why, stands in the attribute
     ``left_out``; a whole group that is left out also warns.
+
+    Latents in all the plates of an observed site belong to single data: the *local* ones. Leave-one-out and WAIC need
+    the likelihood given the global latents alone, so the local ones are integrated out, by importance sampling with the
+    guide: the variable's attributes say so, with the Monte Carlo error over all data and the share of data whose
+    weights have a Pareto k-hat above 0.7. Where they cannot be (draws of a chain; guides without a density of them;
+    several observed sites that share them), the stored likelihood is conditional on them, its attribute ``likelihood``
+    says ``"conditional"``, and a warning says that cross-validation of it is far too good. Without global latents every
+    draw has the same marginal likelihood, and ArviZ finds no tail to fit its k-hat to.
 
     Where a ``log_prob`` is a lower bound, an estimate or unnormalised, the attribute ``density`` of the variable says
     so.
@@ -81,6 +92,8 @@ def to_arviz(
         prior: How many draws to take from the prior.
         predictive: Whether to predict the observed sites.
         log_likelihood: Whether to compute the log-likelihood and ``lp``.
+        local_draws: How many draws of the local latents integrate them out, for each draw of the global ones; without
+            global ones, all ``draws`` do.
         batches: Minibatches, for instance a loader, in place of ``args``: each a tensor or a tuple of arguments. Sites
             of the data plate are put one after another, in the order of the loader, and all others are drawn once.
             All scales are dropped, from ``lp`` and ``log_q`` too. Draws that are not from a guide can hold sites
@@ -107,7 +120,9 @@ def to_arviz(
     source = replace(source, model=model or source.model)
     _check(source, args, batches)
     _check_counts(source, draws, chains, prior)
-    wanted = Wanted(draws or source.guide_draws or 1000, prior or source.prior_draws, predictive, log_likelihood)
+    integer(local_draws, "local_draws")
+    drawn = draws or source.guide_draws or 1000
+    wanted = Wanted(drawn, prior or source.prior_draws, predictive, log_likelihood, local_draws)
     weights = source.log_weights
     with seeded(seed), undisturbed():
         if weights is not None and resample:
@@ -188,6 +203,9 @@ def _attributes(source: Source, collection: Collection, weights: Tensor | None) 
 
 
 def _warn(collection: Collection) -> None:
+    for name, pointwise in collection.pointwise.items():
+        if pointwise.warning(name):
+            warnings.warn(pointwise.warning(name), UserWarning, stacklevel=3)
     groups = {name: reason for name, reason in collection.left_out.items() if name in DRAWN_GROUPS}
     if groups:
         lost = "; ".join(f"{name} ({reason})" for name, reason in groups.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from pyrogen.core.density import Density, weakest
 
+from .pointwise import Guided, Pointwise, local_latents, marginalised
 from .program import Program, Runs, fitted
-from .sites import Site
+from .sites import Site, is_imputed
 from .sources import Source
 
 Tensors = dict[str, Tensor]
@@ -20,12 +22,13 @@ DRAWN_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive"
 
 
 class Wanted(NamedTuple):
-    """Which groups to make, and how many draws from a guide and from the prior."""
+    """Which groups to make, and how many draws from a guide, from the prior, and of local latents for each of these."""
 
     draws: int
     prior: int
     predictive: bool
     log_likelihood: bool
+    local_draws: int
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Collection:
         guide_sites: The guide's sites.
         rows: The rows of the plates.
         drawn: All values by program (``"guide"``, ``"predictive"``, ``"prior"``), for the next minibatch.
+        pointwise: What the log-likelihoods of sites with local latents are.
         left_out: What is missing, and why.
     """
 
@@ -50,6 +54,7 @@ class Collection:
     guide_sites: dict[str, Site] = field(default_factory=dict)
     rows: Tensors = field(default_factory=dict)
     drawn: dict[str, Tensors] = field(default_factory=dict)
+    pointwise: dict[str, Pointwise] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -106,7 +111,7 @@ class _Collector:
 
     def __call__(self, args: tuple, shared: Mapping[str, Tensors]) -> Collection:
         result = Collection()
-        draws, rows = self._draws(args, shared.get("guide", {}), result)
+        draws, rows, guided = self._draws(args, shared.get("guide", {}), result)
         model = Program(self.source.model, args, self.kwargs, rows=rows)
         result.sites = model.look(_first(draws))
         result.rows = model.rows
@@ -115,7 +120,7 @@ class _Collector:
         missing = _missing(latent - given.keys(), result.sites)
         count = len(next(iter(draws.values()))) if draws else 0
         if count:
-            self._posterior(model, given, count, missing, result)
+            self._posterior(model, given, count, missing, guided, result)
             self._other_draws({name: value for name, value in draws.items() if name not in latent}, result)
         free = Program(model.function, args, self.kwargs, rows=model.rows, free=True)
         free.look(_first(given))
@@ -125,10 +130,10 @@ class _Collector:
             self._prior(free, shared.get("prior", {}), result)
         return result
 
-    def _draws(self, args: tuple, shared: Tensors, result: Collection) -> tuple[Tensors, Tensors]:
-        """Draws by site and the rows that the guide's plates drew."""
+    def _draws(self, args: tuple, shared: Tensors, result: Collection) -> tuple[Tensors, Tensors, Guided | None]:
+        """Draws by site, the rows that the guide's plates drew, and the guide."""
         if self.source.guide is None:
-            return self.source.draws or {}, {}
+            return self.source.draws or {}, {}, None
         guide = Program(self.source.guide, args, self.kwargs)
         result.guide_sites = guide.look(_first(shared))
         runs = guide.run(shared, self.wanted.draws)
@@ -136,10 +141,17 @@ class _Collector:
         drawn = [site for name, site in result.guide_sites.items() if site.kind == "latent" and name in runs.values]
         if not runs.silent and not all(site.point for site in drawn):
             result.log_q = self._totals(runs)
-        return {site.name: runs.values[site.name] for site in drawn if not site.auxiliary}, guide.rows
+        values = {site.name: runs.values[site.name] for site in drawn if not site.auxiliary}
+        return values, guide.rows, Guided(guide, runs)
 
     def _posterior(
-        self, model: Program, given: Tensors, count: int, missing: dict[str, str], result: Collection
+        self,
+        model: Program,
+        given: Tensors,
+        count: int,
+        missing: dict[str, str],
+        guided: Guided | None,
+        result: Collection,
     ) -> None:
         """The posterior as far as the draws determine it, and its log-probabilities."""
         needed = {name: reason for name, reason in missing.items() if reason is not _IMPUTED}
@@ -156,15 +168,19 @@ class _Collector:
         if not self.wanted.log_likelihood:
             return
         if not needed:
-            self._log_likelihood(runs, result)
+            self._log_likelihood(model, runs, guided, result)
         elif any(site.kind == "observed" for site in result.sites.values()):
             result.left_out["log_likelihood"] = f"needs draws of {', '.join(needed)}"
 
-    def _log_likelihood(self, runs: Runs, result: Collection) -> None:
+    def _log_likelihood(self, model: Program, runs: Runs, guided: Guided | None, result: Collection) -> None:
         for name in runs.silent:
             result.left_out[f"log_prob of {name}"] = "its distribution has no log_prob"
         observed = [name for name, site in result.sites.items() if site.kind == "observed" and name in runs.log_probs]
-        result.groups["log_likelihood"] = {name: runs.log_probs[name] for name in observed}
+        for name in observed:
+            values, local = runs.log_probs[name], local_latents(result.sites, name)
+            if local:
+                values, result.pointwise[name] = marginalised(name, local, model, guided, runs, self.wanted.local_draws)
+            result.groups["log_likelihood"][name] = values
         if not runs.silent:
             result.log_p = self._totals(runs)
 
@@ -216,9 +232,7 @@ def _missing(names: Iterable[str], sites: Mapping[str, Site]) -> dict[str, str]:
     """Latent sites without draws, and why they have none."""
     reasons = {}
     for name in sorted(names):
-        observed = name.removesuffix("_unobserved") + "_observed"
-        imputed = name.endswith("_unobserved") and observed in sites
-        reasons[name] = _IMPUTED if imputed else _SUMMED_OUT if sites[name].enumerable else _ABSENT
+        reasons[name] = _IMPUTED if is_imputed(name, sites) else _SUMMED_OUT if sites[name].enumerable else _ABSENT
     return reasons
 
 
@@ -266,6 +280,9 @@ def _merged(parts: list[Collection], plate: str) -> Collection:
         sites={name: _merged_site([part.sites[name] for part in parts], axis(name)) for name in first.sites},
         guide_sites=first.guide_sites,
         rows={name: rows for name, rows in first.rows.items() if name != plate},
+        pointwise={
+            name: reduce(Pointwise.joined, (part.pointwise[name] for part in parts)) for name in first.pointwise
+        },
         left_out={name: reason for part in parts for name, reason in part.left_out.items()},
     )
 

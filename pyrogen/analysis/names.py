@@ -37,6 +37,7 @@ class Names:
 
     def __init__(self, collection: Collection, dims: Dims, coords: Mapping[str, Any], chains: int) -> None:
         self.sites = collection.sites
+        self.pointwise = collection.pointwise
         self.dims = dims
         self.chains = chains
         rows = {name: rows.cpu().numpy() for name, rows in collection.rows.items()}
@@ -76,6 +77,8 @@ class Names:
         value, dims = self._present(name, value, dims, lead=1)
         value = value.reshape(chains, -1, *value.shape[1:]) if value.numel() else value[None]
         attrs = _density(self.sites[name].density) if pointwise else {}
+        if pointwise and name in self.pointwise:
+            attrs |= self.pointwise[name].attributes()
         return Variable(("chain", "draw", *dims), numbers(value), attrs)
 
     def _dims(self, name: str, shape: Shape) -> tuple[str, ...]:

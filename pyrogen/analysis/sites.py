@@ -77,6 +77,11 @@ def _is_silent_point(distribution: Any) -> bool:
     return masked and isinstance(distribution.base_dist, Delta)
 
 
+def is_imputed(name: str, sites: Mapping[str, Site]) -> bool:
+    """Whether a latent site is the part of an observation that its ``obs_mask`` hides, which Pyro draws."""
+    return name.endswith("_unobserved") and name.removesuffix("_unobserved") + "_observed" in sites
+
+
 def sites_of(trace: Trace) -> dict[str, Site]:
     """The sites of a trace, in the order of the program."""
     return {name: _site(name, kind, node) for name, node in trace.nodes.items() if (kind := kind_of(node))}

@@ -25,7 +25,7 @@ def model(x):
 def guide(x):
     pyro.sample("shift", dist.Normal(0.2, 0.1))
     with pyro.plate("data", SIZE, subsample_size=len(x)):
-        pyro.sample("z", dist.Normal((x / 2)[:, None].expand(-1, 2), 0.3).to_event(1))
+        pyro.sample("z", dist.Normal((x / 2)[:, None].expand(-1, 2), 0.75).to_event(1))
 
 
 def point_guide(x):
@@ -40,7 +40,7 @@ def loader(x, size=8):
 
 def test_every_number_is_that_of_the_full_model():
     x = torch.randn(SIZE)
-    tree = to_arviz(guide, model=model, batches=loader(x), draws=30)
+    tree = to_arviz(guide, model=model, batches=loader(x), draws=30, local_draws=500)
     posterior, stats_group = tree["posterior"], tree["sample_stats"]
     shift, z = posterior["shift"].values[0], posterior["z"].values[0]
     assert posterior["shift"].dims == ("chain", "draw")
@@ -50,20 +50,28 @@ def test_every_number_is_that_of_the_full_model():
     np.testing.assert_array_equal(tree["observed_data"]["x"].values, x)
     mean = z.sum(-1) + shift[:, None]
     np.testing.assert_allclose(posterior["mean"].values[0], mean, rtol=1e-5, atol=1e-5)
+    stored = tree["log_likelihood"]["x"]
+    marginal = stats.norm(shift[:, None], 2.25**0.5).logpdf(x.numpy())  # z is local, and integrated out
+    np.testing.assert_allclose(stored.values[0], marginal, atol=0.5)
+    error = stored.attrs["monte_carlo_error"]
+    assert stored.attrs["marginal_over"] == "z"
+    assert 0.05 < error < 0.7
+    assert abs((stored.values[0] - marginal).sum(1)).mean() < 2 * error
     pointwise = stats.norm(mean, 0.5).logpdf(x.numpy())
-    np.testing.assert_allclose(tree["log_likelihood"]["x"].values[0], pointwise, rtol=1e-4, atol=1e-4)
     log_p = stats.norm(0, 1).logpdf(shift) + stats.norm(0, 1).logpdf(z).sum((1, 2)) + pointwise.sum(1)
     np.testing.assert_allclose(stats_group["lp"].values[0], log_p, rtol=1e-4)
     centre = (x / 2).numpy()[:, None]
-    log_q = stats.norm(0.2, 0.1).logpdf(shift) + stats.norm(centre, 0.3).logpdf(z).sum((1, 2))
+    log_q = stats.norm(0.2, 0.1).logpdf(shift) + stats.norm(centre, 0.75).logpdf(z).sum((1, 2))
     np.testing.assert_allclose(stats_group["log_q"].values[0], log_q, rtol=1e-4)
     assert len(np.unique(shift)) == 30  # drawn once for all minibatches, anew for each draw
 
 
 def test_equal_to_the_full_batch():
     x = torch.randn(SIZE)
-    parts = to_arviz(point_guide, model=model, batches=loader(x), draws=4, predictive=False)
-    whole = to_arviz(point_guide, x, model=model, draws=4, predictive=False)
+    with pytest.warns(UserWarning, match="conditional on z.*the guide has point masses for them"):
+        parts = to_arviz(point_guide, model=model, batches=loader(x), draws=4, predictive=False)
+    with pytest.warns(UserWarning, match="conditional on z"):
+        whole = to_arviz(point_guide, x, model=model, draws=4, predictive=False)
     for group in ("posterior", "log_likelihood", "observed_data"):
         for name, variable in whole[group].data_vars.items():
             assert parts[group][name].dims == variable.dims
@@ -73,7 +81,7 @@ def test_equal_to_the_full_batch():
 
 def test_prior_and_predictions_share_what_is_global():
     x = torch.randn(SIZE)
-    tree = to_arviz(guide, model=model, batches=loader(x), draws=200, prior=2000, seed=0)
+    tree = to_arviz(guide, model=model, batches=loader(x), draws=200, prior=2000, seed=0, log_likelihood=False)
     assert tree["prior"]["shift"].shape == (1, 2000)
     assert tree["prior_predictive"]["x"].shape == (1, 2000, SIZE)
     rows = tree["prior_predictive"]["x"].values[0]

@@ -1,5 +1,7 @@
 """Every kind of site lands in its group, under the names of its plates, in its own numbers."""
 
+import warnings
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -7,7 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, Predictive
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal, init_to_value
 from scipy import stats
 
 from pyrogen.analysis import to_arviz
@@ -277,3 +279,91 @@ def test_double_precision_and_integers_stay():
     tree = to_arviz(draws, torch.zeros((), dtype=torch.double), model=model)
     assert tree["posterior"]["z"].dtype == np.float64
     assert tree["posterior"]["k"].dtype.kind == "i"
+
+
+# Latents of single data
+
+NOISE, COUNT = 0.5, 50
+
+
+def one_latent_each(x):
+    with pyro.plate("data", COUNT):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, NOISE), obs=x)
+
+
+def its_posterior(x):
+    with pyro.plate("data", COUNT):
+        pyro.sample("z", dist.Normal(0.8 * x, 0.2**0.5))
+
+
+def test_the_likelihood_of_data_with_latents_of_their_own_is_marginal(arviz):
+    """No parameter is shared, so the exact elpd is the sum of log-marginals, N(0, 1.25)."""
+    x = torch.randn(COUNT) * 1.25**0.5
+    tree = to_arviz(its_posterior, x, model=one_latent_each, draws=500, seed=0)
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(x)
+    stored = tree["log_likelihood"]["x"]
+    np.testing.assert_allclose(stored.values[0], exact.expand(500, -1), atol=1e-4)
+    assert (stored.attrs["likelihood"], stored.attrs["marginal_over"]) == ("marginal", "z")
+    assert stored.attrs["monte_carlo_error"] < 1e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same number in every draw has no tail that ArviZ could fit
+        assert float(arviz.loo(tree).elpd_loo) == pytest.approx(float(exact.sum()), abs=1e-2)
+        assert float(arviz.waic(tree).elpd_waic) == pytest.approx(float(exact.sum()), abs=1e-2)
+
+
+@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
+def test_autoguides_of_local_latents(guide):
+    x = torch.randn(COUNT) * 1.25**0.5
+    guide = guide(one_latent_each, init_loc_fn=init_to_value(values={"z": 0.8 * x}), init_scale=0.2**0.5)
+    guide(x)
+    if isinstance(guide, AutoNormal):
+        tree = to_arviz(guide, x, draws=200)
+        exact = dist.Normal(0.0, 1.25**0.5).log_prob(x)
+        np.testing.assert_allclose(tree["log_likelihood"]["x"].values[0], exact.expand(200, -1), atol=1e-3)
+    else:
+        with pytest.warns(UserWarning, match="conditional on z.*the guide draws them together with others"):
+            tree = to_arviz(guide, x, draws=20)
+        assert tree["log_likelihood"]["x"].attrs["likelihood"] == "conditional"
+
+
+def test_a_shared_latent_stays_and_the_local_one_goes():
+    """Given the shift, x is N(shift, 1.25)."""
+
+    def model(x):
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        with pyro.plate("parts", 2, dim=-1), pyro.plate("data", COUNT, dim=-2):
+            z = pyro.sample("z", dist.Normal(shift, 1.0))
+            pyro.sample("x", dist.Normal(z, NOISE), obs=x)
+
+    def guide(x):
+        shift = pyro.sample("shift", dist.Normal(0.0, 0.1))
+        with pyro.plate("parts", 2, dim=-1), pyro.plate("data", COUNT, dim=-2):
+            pyro.sample("z", dist.Normal(shift + 0.8 * (x - shift), 0.2**0.5))
+
+    x = torch.randn(COUNT, 2)
+    tree = to_arviz(guide, x, model=model, draws=40, local_draws=30)
+    shift, stored = tree["posterior"]["shift"].values[0], tree["log_likelihood"]["x"]
+    assert stored.dims == ("chain", "draw", "data", "parts")
+    exact = stats.norm(shift[:, None, None], 1.25**0.5).logpdf(x.numpy())
+    np.testing.assert_allclose(stored.values[0], exact, atol=1e-4)
+    assert stored.attrs["draws_of_local_latents"] == 30
+
+
+def test_draws_of_local_latents_leave_the_likelihood_conditional_and_say_so():
+    x = torch.randn(COUNT)
+    with pytest.warns(UserWarning, match="conditional on z, local latents.*the draws are not from a guide"):
+        tree = to_arviz({"z": torch.randn(20, COUNT)}, x, model=one_latent_each)
+    assert tree["log_likelihood"]["x"].attrs["conditional_on"] == "z"
+    quiet = to_arviz({"z": torch.randn(20, COUNT)}, x, model=one_latent_each, log_likelihood=False)
+    assert "log_likelihood" not in groups(quiet)
+
+
+def test_a_guide_far_from_the_local_posterior_is_reported():
+    def far(x):
+        with pyro.plate("data", COUNT):
+            pyro.sample("z", dist.Normal(0.8 * x + 1, 0.1))
+
+    x = torch.randn(COUNT)
+    with pytest.warns(UserWarning, match="Pareto k-hat above 0.7: the guide is too far"):
+        to_arviz(far, x, model=one_latent_each, draws=100)

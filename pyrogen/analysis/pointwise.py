@@ -1,0 +1,226 @@
+r"""The pointwise likelihood of data that have latents of their own.
+
+Leave-one-out cross-validation and WAIC weigh posterior draws by :math:`p(x_i \mid \cdot)`, the likelihood of one datum
+given what the *other* data tell about. A latent :math:`z_i` that belongs to datum :math:`i` alone is not of that kind:
+given its posterior draw the datum is far too easy to predict, and the weights that should repair it have no variance.
+So the likelihood has to be the marginal one over local latents, given the global ones :math:`\theta`,
+
+.. math:: p(x_i \mid \theta) = \int p(x_i, z_i \mid \theta) \, dz_i
+    \approx \frac{1}{K} \sum_k \frac{p(x_i, z_{ik} \mid \theta)}{q(z_{ik} \mid \theta, x)} ,
+
+by importance sampling with the guide. Where there is no guide to sample from (a Markov chain, draws by hand) the
+likelihood stays conditional, and says so.
+
+References:
+    Merkle, Furr and Rabe-Hesketh 2019, "Bayesian comparison of latent variable models: conditional versus marginal
+    likelihoods", https://arxiv.org/abs/1802.04452
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import hypot, log
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrogen.evaluation.importance import pareto_k_of
+
+from .program import Program, Runs
+from .sites import Site, is_imputed
+
+_NUMBERS_AT_ONCE = 2**22
+
+Tensors = Mapping[str, Tensor]
+
+
+class Guided(NamedTuple):
+    """A guide, and the runs of it that the posterior draws come from."""
+
+    guide: Program
+    runs: Runs
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """What the log-likelihood of a site is.
+
+    Attributes:
+        local: The latent sites that belong to single data.
+        reason: Why it is conditional on them; nothing where it is marginal.
+        draws: How many draws of the local latents each number averages over.
+        error: The Monte Carlo standard error of its sum over the data, in nats.
+        share_above: The share of data whose importance weights have a Pareto k-hat above 0.7.
+        rows: How many data there are.
+    """
+
+    local: tuple[str, ...]
+    reason: str = ""
+    draws: int = 0
+    error: float = 0.0
+    share_above: float = 0.0
+    rows: int = 0
+
+    def attributes(self) -> dict[str, Any]:
+        """What a reader of the stored variable should know."""
+        sites = ", ".join(self.local)
+        if self.reason:
+            return {"likelihood": "conditional", "conditional_on": sites, "reason": self.reason}
+        return {
+            "likelihood": "marginal",
+            "marginal_over": sites,
+            "draws_of_local_latents": self.draws,
+            "monte_carlo_error": self.error,
+            "share_of_data_with_pareto_k_above_0.7": self.share_above,
+        }
+
+    def warning(self, name: str) -> str:
+        """What to warn of; nothing where all is well."""
+        if self.reason:
+            return (
+                f"the log_likelihood of {name!r} is conditional on {', '.join(self.local)}, local latents that belong "
+                f"to single data ({self.reason}): LOO and WAIC of it are far too good"
+            )
+        if self.error > 1 or self.share_above > 0.1:
+            return (
+                f"the marginal log_likelihood of {name!r} is uncertain by {self.error:.2g} nats over all data, and "
+                f"{self.share_above:.0%} of them have a Pareto k-hat above 0.7: the guide is too far from "
+                "the posterior of the local latents"
+            )
+        return ""
+
+    def joined(self, other: Pointwise) -> Pointwise:
+        """That of the data of two minibatches."""
+        rows = self.rows + other.rows
+        share = (self.share_above * self.rows + other.share_above * other.rows) / rows if rows else 0.0
+        return replace(self, error=hypot(self.error, other.error), share_above=share, rows=rows)
+
+
+def local_latents(sites: Mapping[str, Site], name: str) -> tuple[str, ...]:
+    """The latent sites that lie in all plates of an observed one: at least one value for each datum."""
+    plates = _plates(sites[name])
+    latent = [site for site in sites.values() if site.kind == "latent" and not is_imputed(site.name, sites)]
+    return tuple(site.name for site in latent if plates and plates <= _plates(site))
+
+
+def marginalised(
+    name: str,
+    local: tuple[str, ...],
+    model: Program,
+    guided: Guided | None,
+    model_runs: Runs,
+    draws: int,
+) -> tuple[Tensor, Pointwise]:
+    """The pointwise log-likelihood of a site with local latents, and what it is.
+
+    Args:
+        name: The observed site.
+        local: Its local latents.
+        model: The model.
+        guided: The guide with its runs, if the posterior draws are from one.
+        model_runs: The runs of the model on those draws.
+        draws: How many draws of the local latents each posterior draw takes, where there are global latents too.
+
+    Shape:
+        ``(posterior draws, *batch_shape)``.
+    """
+    reason = _reason(name, local, model, guided)
+    if reason:
+        return model_runs.log_probs[name], Pointwise(local, reason)
+    plates = model.sites[name].plates
+    shared = [site.name for site in guided.guide.sites.values() if not _plates(model.sites[name]) <= _plates(site)]
+    shared = [other for other in shared if other in guided.runs.values]
+    if not shared:  # then all posterior draws are draws of the local latents
+        log_weights = _log_weights(plates, model.sites, model_runs, guided.guide.sites, guided.runs)[:, None]
+        log_marginal, pointwise = _averaged(log_weights, local)
+        return log_marginal.expand(len(log_weights), *log_marginal.shape[1:]), pointwise
+    given = {other: guided.runs.values[other] for other in shared}
+    parts = list(_inner(plates, model, guided.guide, given, draws))
+    log_marginal, pointwise = _averaged(torch.cat(parts, 1), local)
+    return log_marginal, pointwise
+
+
+def _inner(plates: tuple, model: Program, guide: Program, given: Tensors, draws: int) -> Any:
+    """Log-weights ``(draws, some posterior draws, *batch)`` of fresh local latents for each posterior draw."""
+    count = len(next(iter(given.values())))
+    numbers = sum(site.value.numel() for site in (*model.sites.values(), *guide.sites.values()))
+    size = max(1, _NUMBERS_AT_ONCE // (max(numbers, 1) * draws))
+    for start in range(0, count, size):
+        part = {name: value[start : start + size] for name, value in given.items()}
+        repeated = {name: value.repeat(draws, *(1,) * (value.dim() - 1)) for name, value in part.items()}
+        runs = len(next(iter(repeated.values())))
+        guide_runs = guide.run(repeated, runs)
+        latent = {name: value for name, value in guide_runs.values.items() if _is_latent(model, name)}
+        log_weights = _log_weights(plates, model.sites, model.run(latent, runs), guide.sites, guide_runs)
+        yield log_weights.unflatten(0, (draws, -1))
+
+
+def _is_latent(model: Program, name: str) -> bool:
+    return name in model.sites and model.sites[name].kind == "latent"
+
+
+def _reason(name: str, local: tuple[str, ...], model: Program, guided: Guided | None) -> str:
+    """Why the local latents cannot be integrated out; nothing where they can."""
+    plates = _plates(model.sites[name])
+    if None in model.sites[name].plates:
+        return "a dimension of it is in no plate"
+    others = [s.name for s in model.sites.values() if s.kind == "observed" and s.name != name and plates <= _plates(s)]
+    if others:
+        return f"they are shared with {', '.join(others)}"
+    if guided is None:
+        return "the draws are not from a guide"
+    guide = guided.guide.sites
+    inside = [site for site in guide.values() if plates <= _plates(site)]
+    if not set(local) <= {site.name for site in inside} or guided.runs.silent:
+        return "the guide has no density of them"
+    outside = [site for site in guide.values() if site.auxiliary and not plates <= _plates(site)]
+    points = [site.name for site in inside if site.point]
+    if points and (outside or not any(site.auxiliary for site in inside)):
+        return "the guide draws them together with others" if outside else "the guide has point masses for them"
+    involved = (*inside, model.sites[name], *(model.sites[site] for site in local))
+    bad = [site.name for site in involved if site.density not in ("exact", "estimate")]
+    return f"the log_prob of {', '.join(bad)} is no density, and weights exponentiate it" if bad else ""
+
+
+def _log_weights(
+    plates: tuple[str, ...],
+    sites: Mapping[str, Site],
+    runs: Runs,
+    guide_sites: Mapping[str, Site],
+    guide_runs: Runs,
+) -> Tensor:
+    """The log-weight of every run and datum, ``(runs, *batch)``."""
+
+    def total(sites: Mapping[str, Site], runs: Runs) -> Tensor:
+        names = [name for name in runs.log_probs if not is_imputed(name, sites)]
+        inside = [name for name in names if set(plates) <= _plates(sites[name])]
+        return sum(_by_datum(runs.log_probs[name].double(), sites[name], plates) for name in inside)
+
+    return total(sites, runs) - total(guide_sites, guide_runs)
+
+
+def _by_datum(log_prob: Tensor, site: Site, plates: tuple[str, ...]) -> Tensor:
+    """A log-probability ``(runs, *batch)`` with the plates of the datum in their order, summed over all others."""
+    others = [1 + axis for axis, name in enumerate(site.plates) if name not in plates]
+    kept = [name for name in site.plates if name in plates]
+    summed = log_prob.sum(others) if others else log_prob
+    return summed.permute(0, *(1 + kept.index(name) for name in plates))
+
+
+def _averaged(log_weights: Tensor, local: tuple[str, ...]) -> tuple[Tensor, Pointwise]:
+    """Log-means of weights over their first dimension, and how good they are."""
+    draws = len(log_weights)
+    log_marginal = log_weights.logsumexp(0) - log(draws)
+    safe = torch.where(log_marginal.isfinite(), log_marginal, 0.0)  # all weights zero: their spread is too
+    relative = (log_weights - safe).exp().var(0) / draws  # of the mean, which is the variance of its logarithm
+    data = log_weights[:, 0].reshape(draws, -1)
+    possible = data[:, data.isfinite().any(0)]
+    share = float((pareto_k_of(possible).values > 0.7).double().mean()) if draws >= 25 and possible.numel() else 0.0
+    error = float(relative.reshape(len(relative), -1).sum(1).mean().sqrt())  # NaN for one draw: not known
+    return log_marginal, Pointwise(local, "", draws, error, share, data.shape[1])
+
+
+def _plates(site: Site) -> set[str]:
+    return set(site.plates) - {None}
