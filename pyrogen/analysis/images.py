@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import numbers
+from .arrays import pair_of_limits, real_numbers
 from .style import INK, MISSING, new_figure
 
 if TYPE_CHECKING:
@@ -29,28 +29,28 @@ def image_grid(
     """Data beside samples, one row a class.
 
     Args:
-        data: Images of shape ``(rows, columns, *image_shape)``.
+        data: Images of shape ``(rows, columns, *image_shape)``; NaN is shown as nothing.
         samples: The same number of rows; there may be more or fewer columns.
         rows: Names of the rows.
         names: Titles of the two halves.
         limits: Values shown as black and white, for all images alike; those of the data if not given.
 
     Raises:
-        ValueError: the shapes are not those of image grids, or the numbers of rows differ.
+        TypeError: the images are no numbers.
+        ValueError: the shapes are not those of image grids, the numbers of rows differ, or a value is infinite.
 
     Example:
         >>> figure = image_grid(torch.rand(2, 5, 8, 8), torch.rand(2, 5, 8, 8), rows=["zero", "one"])
     """
-    halves = [mosaic(numbers(data), "data"), mosaic(numbers(samples), "samples")]
-    counts = {len(numbers(part)) for part in (data, samples)}
-    if len(counts) != 1 or len(rows) not in (0, *counts):
+    data, samples = real_numbers(data, "data", missing=True), real_numbers(samples, "samples", missing=True)
+    halves = [mosaic(data, "data"), mosaic(samples, "samples")]
+    if len(samples) != len(data) or len(rows) not in (0, len(data)):
         raise ValueError(
-            f"`samples` and `rows` must have the {len(numbers(data))} rows of `data`, "
-            f"got {len(numbers(samples))} and {len(rows)}"
+            f"`samples` and `rows` must have the {len(data)} rows of `data`, got {len(samples)} and {len(rows)}"
         )
-    low, high = limits or (float(np.nanmin(numbers(data))), float(np.nanmax(numbers(data))))
+    low, high = pair_of_limits(limits, data)
     widths = [half.shape[1] for half in halves]
-    inches = 0.55 * numbers(data).shape[1]
+    inches = 0.55 * data.shape[1]
     figure = new_figure(inches * sum(widths) / widths[0] + 0.8, inches * halves[0].shape[0] / widths[0] + 0.35)
     for axes, half, name in zip(figure.subplots(1, 2, width_ratios=widths), halves, names, strict=True):
         show(axes, scaled(half, low, high), name)
@@ -62,7 +62,7 @@ def mosaic(images: np.ndarray, name: str) -> np.ndarray:
     """Images of shape ``(rows, columns, *image_shape)`` as one, with gaps of ``nan``: ``(height, width[, 3])``."""
     if images.ndim == 4:
         images = images[:, :, None]
-    if images.ndim != 5 or images.shape[2] not in (1, 3):
+    if images.ndim != 5 or images.shape[2] not in (1, 3) or not images.size:
         raise ValueError(
             f"`{name}` must have shape (rows, columns, height, width) or (rows, columns, 1 or 3, height, width), "
             f"got {images.shape}"

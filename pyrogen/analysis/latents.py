@@ -7,6 +7,7 @@ shown, or a draw where it has none (torch gives NaN for categories).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .arrays import numbers
+from pyrogen.arguments import integer
+from pyrogen.evaluation.arguments import require_numbers
+
+from .arrays import real_numbers
 from .images import mosaic, name_rows, scaled, show
 from .style import new_figure
 
@@ -42,13 +46,18 @@ def latent_traversals(
         image_shape: Shape of one image, ``(height, width)`` or ``(channels, height, width)``, where events are flat.
 
     Raises:
-        ValueError: an element is out of range, or events are no images.
+        TypeError: ``z`` is no tensor, or ``decode`` gives no distribution.
+        ValueError: an element is out of range, there are no values, a number is NaN or infinite, or events are no
+            images.
 
     Example:
         >>> import pyrogen as pg
         >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
         >>> figure = latent_traversals(vae.likelihood_at, torch.zeros(4))
     """
+    require_numbers(z, "z")
+    if not real_numbers(values, "values").size:
+        raise ValueError("`values` must hold at least one number, got none")
     count = z.numel()
     chosen = list(range(count)) if elements is None else list(elements)
     if not chosen or not all(0 <= element < count for element in chosen):
@@ -81,20 +90,22 @@ def latent_paths(
         image_shape: As for :func:`latent_traversals`.
 
     Raises:
-        ValueError: shapes differ, there are fewer than two steps, or events are no images.
+        TypeError: ``first`` or ``last`` is no tensor, or ``decode`` gives no distribution.
+        ValueError: shapes differ, there are fewer than two steps, a number is NaN or infinite, or events are no images.
 
     Example:
         >>> import pyrogen as pg
         >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
         >>> figure = latent_paths(vae.likelihood_at, torch.randn(3, 4), torch.randn(3, 4), spherical=True)
     """
-    if first.shape != last.shape or first.dim() < 2:
+    require_numbers(first, "first")
+    require_numbers(last, "last")
+    if first.shape != last.shape or first.dim() < 2 or not first.numel():
         raise ValueError(
             f"`first` and `last` must have one shape (rows, *latent_shape), got {tuple(first.shape)} and "
             f"{tuple(last.shape)}"
         )
-    if steps < 2:
-        raise ValueError(f"`steps` must be at least 2, got {steps}")
+    integer(steps, "steps", least=2)
     ends = [end.detach().flatten(1)[:, None] for end in (first, last)]
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
     path = _great_circle(*ends, share) if spherical else torch.lerp(*ends, share)
@@ -111,17 +122,25 @@ def _great_circle(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
 def _decoded(decode: Decode, z: Tensor, image_shape: Sequence[int] | None) -> Tensor:
     with torch.no_grad():
         distribution = decode(z)
+        if not isinstance(distribution, Distribution):
+            raise TypeError(f"`decode` must give a distribution of images, got {type(distribution).__name__}")
         try:
             images = distribution.mean
         except NotImplementedError:
             images = distribution.sample()
         if images.isnan().all():
             images = distribution.sample()
-    return images if image_shape is None else images.reshape(*images.shape[:2], *image_shape)
+    if image_shape is None:
+        return images
+    if images.shape[2:].numel() != prod(image_shape):
+        raise ValueError(
+            f"`image_shape` must have the {images.shape[2:].numel()} pixels of an event, got {image_shape}"
+        )
+    return images.reshape(*images.shape[:2], *image_shape)
 
 
 def _figure(images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    array = numbers(images)
+    array = real_numbers(images, "images")
     whole = mosaic(array, "images")
     width = 0.55 * array.shape[1]
     figure = new_figure(width + 0.8, width * whole.shape[0] / whole.shape[1] + 0.35)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pyrogen.arguments import integer
 from pyrogen.core.progress import Fit, History
 from pyrogen.evaluation.ranks import EcdfNull
+from pyrogen.evaluation.result import normal_quantile
 
-from .arrays import numbers
+from .arrays import numbers, real_numbers
 from .style import BLUE, COLOURS, GREY, INK, PALE, legend, legend_width, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
         >>> figure = training_history(History(losses=[[2.0, 1.5, 1.2]], gradient_norms=[[]], validation={3: 1.3}))
     """
     history = fit.history if isinstance(fit, Fit) else fit
+    if not isinstance(history, History):
+        raise TypeError(f"`fit` must be what `pg.fit` returned, or its history, got {type(fit).__name__}")
     figure = new_figure(5.5 + legend_width(["best (step 1000)"]), 3.2)
     axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})")
     for number, (colour, losses) in enumerate(zip(_colours(history.losses), history.losses, strict=True)):
@@ -79,6 +83,8 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
     from scipy import stats
 
     ranks = _checked_ranks(ranks, draws)
+    integer(bins, "bins")
+    normal_quantile(level)  # checks the level
     bins = next(count for count in range(min(bins, draws + 1), 0, -1) if (draws + 1) % count == 0 or count == 2)
     edges = np.linspace(-0.5, draws + 0.5, bins + 1)
     columns = min(len(ranks), 4)
@@ -157,12 +163,17 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
     """
     from scipy import stats
 
-    levels, coverage = numbers(levels), {name: numbers(values) for name, values in coverage.items()}
-    if levels.ndim != 1 or not ((levels >= 0) & (levels <= 1)).all():
+    levels = real_numbers(levels, "levels")
+    coverage = {name: real_numbers(values, f"coverage[{name!r}]") for name, values in coverage.items()}
+    integer(count, "count")
+    normal_quantile(level)  # checks the level
+    if levels.ndim != 1 or not levels.size or not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"`levels` must be numbers between 0 and 1, got {levels}")
     for name, values in coverage.items():
         if values.shape != levels.shape:
             raise ValueError(f"`coverage[{name!r}]` must have shape {levels.shape}, got {values.shape}")
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"`coverage[{name!r}]` must hold fractions between 0 and 1, got {values}")
     low, high = (bound / count for bound in stats.binom(count, levels).interval(level))
     figure = new_figure(3.6 + legend_width([f"{level:.0%} band, each point", *coverage]), 3.4)
     axes = tidy(figure.subplots(), x="nominal level of the region", y="fraction that holds the truth")
@@ -193,7 +204,10 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     from scipy.stats import rankdata
     from sklearn.metrics import auc, roc_curve
 
+    integer(bins, "bins")
     ordinary = _checked_scores("inliers", inliers)
+    if not outliers:
+        raise ValueError("`outliers` must hold at least one kind, got none")
     kinds = {name: _checked_scores(f"outliers[{name!r}]", values) for name, values in outliers.items()}
     figure = new_figure(7.4 + legend_width(["ordinary data", *(f"{name}: AUROC 0.123" for name in kinds)]), 3.1)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
@@ -242,6 +256,7 @@ def _range(curves: list, low: float, high: float) -> tuple[float, float]:
 
 
 def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray]:
+    integer(draws, "draws")
     if not ranks:
         raise ValueError("`ranks` must hold at least one quantity, got none")
     arrays = {name: numbers(values).ravel() for name, values in ranks.items()}
@@ -256,9 +271,9 @@ def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray
 
 
 def _checked_scores(name: str, values: Any) -> np.ndarray:
-    scores = numbers(values).ravel()
-    if not len(scores) or np.isnan(scores).any():
-        raise ValueError(f"`{name}` must hold numbers, got {int(np.isnan(scores).sum())} NaN among {len(scores)}")
+    scores = real_numbers(values, name, infinite=True).ravel()
+    if not len(scores):
+        raise ValueError(f"`{name}` must hold numbers, got 0 NaN among 0")
     return scores
 
 

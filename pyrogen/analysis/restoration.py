@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.distributions import Distribution
 
+from pyrogen.arguments import integer, number
 from pyrogen.inverse.editing import TradeOff
 
-from .arrays import numbers
+from .arrays import pair_of_limits, real_numbers
 from .images import show
 from .style import BLUE, GREY, INK, VERMILION, legend, legend_width, new_figure, tidy
 
@@ -48,26 +50,28 @@ def posterior_images(
             posterior mean, if not given.
 
     Raises:
+        TypeError: an image is no array of numbers.
         ValueError: an image has not two to four dimensions or neither one nor three channels, the numbers of rows
-            differ, or there are no draws.
+            differ, there are no draws, or a value is infinite, or NaN elsewhere than in the observation.
 
     Example:
         >>> image = torch.rand(3, 8, 8)
         >>> figure = posterior_images(image, image.mean(0), image + 0.1 * torch.randn(50, 3, 8, 8))
     """
-    draws = numbers(draws)
+    draws = real_numbers(draws, "draws")
+    integer(shown, "shown", least=0)
     if not draws.ndim or not len(draws):
         raise ValueError(f"`draws` must hold a draw, got shape {draws.shape}")
     draws = np.stack([_images(draw, "draws") for draw in draws])  # (draws, rows, channels, height, width)
     mean, deviation = draws.mean(0), np.sqrt(draws.var(0).mean(1))  # that of colours is their root mean square
     panels = {} if truth is None else {"truth": _images(truth, "truth")}
-    panels |= {"observation": _images(observation, "observation"), "posterior mean": mean}
+    panels |= {"observation": _images(observation, "observation", missing=True), "posterior mean": mean}
     picked = np.linspace(0, len(draws) - 1, shown).astype(int)
     panels |= {f"draw {number + 1}": draws[index] for number, index in enumerate(picked)}
     counts = {len(images) for images in (*panels.values(), *([rows] if rows else []))}
     if len(counts) != 1:
         raise ValueError(f"truth, observation, draws and `rows` must have equally many rows, got {sorted(counts)}")
-    low, high = limits or _limits(panels.get("truth", mean))
+    low, high = pair_of_limits(limits, panels.get("truth", mean))
     figure = new_figure(_INCHES * (len(panels) + 1) + 0.9, 1.05 * _INCHES * len(mean) + 0.4)
     cells = figure.subplots(len(mean), len(panels) + 1, squeeze=False)
     for column, (name, images) in zip(cells.T, panels.items(), strict=False):
@@ -93,15 +97,18 @@ def posterior_histogram(draws: Any, *, prior: Any = None, truth: float | None = 
         name: Name and unit of the number.
 
     Raises:
-        ValueError: there are no draws.
+        TypeError: ``prior`` is no distribution of one number, or ``truth`` no number.
+        ValueError: there are no draws, or a number is NaN or infinite.
 
     Example:
         >>> prior = torch.distributions.LogNormal(-2.0, 1.0)
         >>> figure = posterior_histogram(prior.sample((100,)), prior=prior, truth=0.1, name="noise scale")
     """
-    values = numbers(draws).ravel()
+    values = real_numbers(draws, "draws").ravel()
     if not len(values):
         raise ValueError("`draws` must hold a draw, got none")
+    if prior is not None and not (isinstance(prior, Distribution) and not prior.event_shape and not prior.batch_shape):
+        raise TypeError(f"`prior` must be a distribution of one number, got {prior!r}")
     figure = new_figure(4.2 + legend_width(["posterior"]), 2.6)
     axes = tidy(figure.subplots(), x=name, y="density")
     axes.hist(values, bins=max(10, round(len(values) ** 0.5)), density=True, color=BLUE, alpha=0.6, label="posterior")
@@ -111,7 +118,7 @@ def posterior_histogram(draws: Any, *, prior: Any = None, truth: float | None = 
         place = place[prior.support.check(place)]
         axes.plot(place, prior.log_prob(place).exp(), color=GREY, linewidth=1.2, label="prior")
     if truth is not None:
-        axes.axvline(truth, color=VERMILION, linewidth=1.4, label="truth")
+        axes.axvline(number(truth, "truth"), color=VERMILION, linewidth=1.4, label="truth")
     legend(axes)
     return figure
 
@@ -142,10 +149,13 @@ def edited_images(
         >>> curve = [TradeOff(0.3, 0.1, -2.0), TradeOff(0.6, 0.3, -1.0)]
         >>> figure = edited_images(torch.rand(1, 8, 8), torch.rand(2, 4, 1, 8, 8), curve)
     """
-    picture, columns = _images(picture, "picture"), [_images(images, "edits") for images in numbers(edits)]
-    if len(columns) != len(curve):
+    picture, columns = (
+        _images(picture, "picture"),
+        [_images(images, "edits") for images in real_numbers(edits, "edits")],
+    )
+    if len(columns) != len(curve) or not len(curve):
         raise ValueError(f"`edits` must have the {len(curve)} times of `curve`, got {len(columns)}")
-    low, high = limits or _limits(picture)
+    low, high = pair_of_limits(limits, picture)
     size, draws = 0.8 * _INCHES, len(columns[0])
     figure = new_figure(size * (len(curve) + 1) + 3.6 + legend_width(["data"]), max(1.1 * size * draws + 0.3, 2.6))
     left, right = figure.subfigures(1, 2, width_ratios=[size * (len(curve) + 1), 3.6 + legend_width(["data"])])
@@ -179,15 +189,15 @@ def _show(column: Any, images: Iterable[np.ndarray], title: str, **scale: Any) -
     return shown
 
 
-def _images(values: Any, name: str) -> np.ndarray:
+def _images(values: Any, name: str, *, missing: bool = False) -> np.ndarray:
     """One image or rows of images as ``(rows, channels, height, width)``."""
-    images = numbers(values)
+    images = given = real_numbers(values, name, missing=missing)
     if 2 <= images.ndim <= 4:
         images = images.reshape((1,) * (4 - images.ndim) + images.shape)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
         raise ValueError(
             f"`{name}` must hold images of shape (height, width), (1 or 3, height, width) or (rows, 1 or 3, height, "
-            f"width), got {numbers(values).shape}"
+            f"width), got {given.shape}"
         )
     return images
 
@@ -198,10 +208,6 @@ def _coloured(image: np.ndarray, low: float, high: float) -> np.ndarray:
     colours = np.broadcast_to(shade, (3, *shade.shape[1:]))
     seen = ~np.isnan(colours).any(0, keepdims=True)
     return np.concatenate([np.nan_to_num(colours), seen]).transpose(1, 2, 0)
-
-
-def _limits(images: np.ndarray) -> tuple[float, float]:
-    return float(np.nanmin(images)), float(np.nanmax(images))
 
 
 def _greys(low: float, high: float) -> Any:

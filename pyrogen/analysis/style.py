@@ -50,4 +50,4 @@ def legend(axes: Axes) -> None:
 
 def legend_width(names: Iterable[str]) -> float:
     """How many inches a legend of these names needs."""
-    return 0.55 + 0.075 * max(map(len, names), default=0)
+    return 0.7 + 0.08 * max(map(len, names), default=0)

@@ -12,6 +12,7 @@ from pyrogen.analysis import (
     coverage_curve,
     image_grid,
     outlier_scores,
+    posterior_histogram,
     rank_ecdf,
     rank_histogram,
     training_history,
@@ -101,7 +102,26 @@ def test_a_figure_leaves_the_generators_alone():
 def test_areas_under_the_curve_are_in_the_legend():
     figure = outlier_scores([0.0, 1.0], {"clear": [2.0, 3.0], "none": [0.0, 1.0], "reversed": [-1.0, -2.0]})
     texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert texts == ["clear: 1.000", "none: 0.500", "reversed: 0.000"]
+    assert texts == ["ordinary data", "clear: AUROC 1.000", "none: AUROC 0.500", "reversed: AUROC 0.000"]
+
+
+def test_a_legend_covers_no_curve():
+    levels = np.linspace(0, 1, 11)
+    names = ["log_likelihood", "log_joint", "z[0]", "a quantity with a long name"]
+    figures = [
+        rank_ecdf({name: torch.randint(0, 100, (200,)) for name in names}, 99),
+        coverage_curve(levels, {name: levels**0.5 for name in names}, 100),
+        outlier_scores(images(50), {name: -images(50) for name in names}),
+        FIGURES["training"](),
+        posterior_histogram(images(100)),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        found = [axes.get_legend() for axes in figure.axes if axes.get_legend() is not None]
+        assert found
+        for legend in found:
+            assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
+            assert figure.bbox.x1 >= legend.get_window_extent().x1  # and nothing is cut off
 
 
 @pytest.mark.parametrize(
