@@ -10,6 +10,13 @@ from .mixture_recipes import mixture_vae, semi_supervised_vae, vamp_vae
 from .model import VAE
 from .objectives import DoublyReparameterized, Elbo, ImportanceWeighted, Renyi, StickingTheLanding
 from .pair import Marginal
+from .pair_objectives import (
+    DoublyReparameterizedPair,
+    ImportanceWeightedPair,
+    RenyiPair,
+    StickingTheLandingPair,
+    WeightedPair,
+)
 from .priors import Classes, ClassNormal, MixturePrior, StandardNormal, VampPrior
 from .quantized import VQVAE, Codebook, CodePrior, CodeTable, CodeUsage, QuantizedElbo
 from .quantized_recipes import vq_vae
@@ -29,10 +36,12 @@ __all__ = [
     "Codebook",
     "CyclicAnnealing",
     "DoublyReparameterized",
+    "DoublyReparameterizedPair",
     "Elbo",
     "EnumeratedElbo",
     "EnumeratedPair",
     "ImportanceWeighted",
+    "ImportanceWeightedPair",
     "Imputation",
     "IncompleteLikelihood",
     "LinearAnnealing",
@@ -42,11 +51,14 @@ __all__ = [
     "MixtureVAE",
     "QuantizedElbo",
     "Renyi",
+    "RenyiPair",
     "ReweightedWakeSleep",
     "SemiSupervisedElbo",
     "StandardNormal",
     "StickingTheLanding",
+    "StickingTheLandingPair",
     "VampPrior",
+    "WeightedPair",
     "binary_vae",
     "categorical_vae",
     "conditional_vae",

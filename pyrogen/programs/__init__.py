@@ -3,12 +3,13 @@
 from .data_plate import DataCount, FullSize, candidates, data_plate
 from .reading import Reading, reading_of, settled_data_plate
 from .rows import drawn_together, global_sites, row_parameters
-from .run import Record, Run, run
+from .run import Given, Record, Run, run
 from .site import Plate, Site, is_site
 
 __all__ = [
     "DataCount",
     "FullSize",
+    "Given",
     "Plate",
     "Reading",
     "Record",

@@ -47,7 +47,7 @@ def run(
         given: Values of latent sites, by name. Names that the program lacks are ignored, as Pyro does. The name of a
             plate gives the rows that a subsampled plate takes.
     """
-    with poutine.block(), Record() as record, _Given(given or {}):
+    with poutine.block(), Record() as record, Given(given or {}):
         result = program(*args, **(kwargs or {}))
     return Run({site.name: site for site in record.sites}, record.indices, result)
 
@@ -72,7 +72,13 @@ class Record(Messenger):
             self.sites.append(site_of(msg))
 
 
-class _Given(Messenger):
+class Given(Messenger):
+    """Gives latent sites their values, and plates their rows, by name.
+
+    Args:
+        values: The values. Names that a program lacks are ignored.
+    """
+
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.values = values

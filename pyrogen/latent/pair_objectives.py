@@ -1,0 +1,379 @@
+r"""Importance-weighted objectives for any Pyro model/guide pair.
+
+Those of :mod:`~pyrogen.latent.objectives` take a VAE, whose every latent belongs to one datum. A pair that somebody
+wrote may have latents of all data as well, outside the data plate. Its weights, with draws :math:`z_k \sim q`, are
+
+- one for each datum where every latent is in the data plate, :math:`w_{ik} = p(x_i, z_{ik}) / q(z_{ik})`. The bound is
+  then a sum over the data, which minibatches estimate without bias;
+- else one for all data together, :math:`w_k = p(x, z_k) / q(z_k)`. The logarithm of an average of products over all
+  data has no unbiased estimate from a minibatch, so all data have to be given at once.
+
+Masked entries count as one in the weights. A site that is scaled otherwise than by a subsampled data plate is refused:
+a power of a density is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+
+from pyrogen.arguments import integer, number
+from pyrogen.core.density import density_of, weakest
+from pyrogen.core.objective import PairObjective, rows
+from pyrogen.core.turn import frozen
+from pyrogen.programs.data_plate import data_plate
+from pyrogen.programs.rows import global_sites
+from pyrogen.programs.run import Given, Record
+from pyrogen.programs.site import Plate, Site
+
+DRAWS = "_pyrogen_draws"
+
+
+class WeightedPair(PairObjective):
+    """An objective that is a function of the importance weights of a Pyro model/guide pair, in nats per datum.
+
+    Subclasses define :meth:`bound`.
+
+    Args:
+        model: A Pyro model, called with the batch.
+        guide: Its guide, called with the same, with the same latent sites, all of them reparameterised.
+        draws: How many draws of the guide.
+        plates: How many plates nest in model and guide, at most. Draws then run all at once, under one plate more to
+            their left, for which the programs must broadcast. ``None``: one after the other, which needs nothing.
+        size: How many data there are in all, as for :class:`pyrogen.Elbo`.
+
+    Raises:
+        ValueError: ``draws`` or ``size`` is not positive, or ``plates`` is negative; when called: model and guide
+            differ in their latent sites, a site is scaled, its density is not what weights need, or latents outside the
+            data plate meet a minibatch.
+        NotImplementedError: when called: a site of the guide is not reparameterised.
+    """
+
+    by_path = False
+    """Whether the guide's density follows its draws alone, with parameters that take no gradient."""
+
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, *, draws: int, plates: int | None = None, size: int | None = None
+    ) -> None:
+        super().__init__(model, guide, size=size)
+        self.draws = integer(draws, "draws")
+        self.plates = None if plates is None else integer(plates, "plates", least=0)
+        if self.by_path and not isinstance(guide, nn.Module):
+            raise ValueError(f"`guide` must be an nn.Module, which owns its parameters, got {type(guide).__name__}")
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        """What is maximised, in nats.
+
+        Shape:
+            ``(units,)`` from ``(draws, units)``, where a unit is a datum, or all data.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `bound(log_weights)`")
+
+    def total(self, *batch: Any) -> Tensor:
+        passes = [self._pass(batch) for _ in range(self.draws if self.plates is None else 1)]
+        plate = self._plate_of(passes[0].model, rows(batch))
+        outside = global_sites([*passes[0].drawn, *passes[0].model], plate)
+        if is_validation_enabled():
+            _check_pair(passes[0], plate)
+            self.check(passes[0])
+        if outside and plate is not None and plate.size > plate.rows:
+            self.check_minibatch(outside, plate)
+        unit = None if outside else plate
+        log_weights = torch.cat([self._log_weights(one, plate, unit) for one in passes])
+        self.hook(log_weights, passes, unit)
+        of_all = 1.0 if unit is None else unit.size / unit.rows
+        return -of_all * self.bound(log_weights).sum()
+
+    def check(self, one: Pass) -> None:
+        """Refuses sites whose ``log_prob`` is noisy or a bound: the exponential of noise is biased upwards.
+
+        Raises:
+            ValueError: there is one, and more than one draw.
+        """
+        for site in [*one.drawn, *one.model] if self.draws > 1 else ():
+            density = density_of(site.distribution)
+            if density != "exact":
+                raise ValueError(
+                    f"the site {site.name!r} must have an exact log_prob inside averaged importance weights, "
+                    f"got density {density!r}"
+                )
+
+    def check_minibatch(self, outside: list[str], plate: Plate) -> None:
+        """Refuses a minibatch beside latent sites outside the data plate.
+
+        Raises:
+            ValueError: always, but where the bound is linear in the log-weights.
+        """
+        raise ValueError(
+            f"the latent sites {outside} outside the data plate have importance weights of all {plate.size} data "
+            f"together, got a minibatch of {plate.rows}: give all data at once by `batch_size={plate.size}`, or use "
+            "`pyrogen.Elbo` or `StickingTheLandingPair`"
+        )
+
+    def hook(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
+        """Whatever is done to the gradients of draws."""
+
+    def _pass(self, batch: tuple) -> Pass:
+        """One run of guide and model, for one draw or for all."""
+        many = nullcontext() if self.plates is None else pyro.plate(DRAWS, self.draws, dim=-self.plates - 1)
+        with Record() as drawn, many:
+            self.guide(*batch)
+        values = {site.name: site.value for site in drawn.sites if not site.observed}
+        if self.by_path:
+            values = {name: value.view_as(value) for name, value in values.items()}
+        given = Given({**drawn.indices, **values})
+        fixed = [p for p in self.guide.parameters() if p.requires_grad] if self.by_path else []
+        with frozen(fixed):  # distributions may run networks to score
+            if self.by_path:
+                with Record() as scored, given, many:
+                    self.guide(*batch)
+            guide = [(site, _entries(site)) for site in (scored if self.by_path else drawn).sites]
+        with Record() as model, given, many:
+            self.model(*batch)
+        return Pass(drawn.sites, guide, model.sites, values)
+
+    def _plate_of(self, sites: Sequence[Site], rows: int) -> Plate | None:
+        """The data plate among those of the model, the draws' own left out."""
+        own = [replace(site, plates=tuple(plate for plate in site.plates if plate.name != DRAWS)) for site in sites]
+        if self._plate is None:
+            found = data_plate(own, rows)
+        else:
+            found = next(plate for site in own if site.observed for plate in site.plates if plate.name == self._plate)
+        if found is not None and found.dim is None:
+            raise NotImplementedError(
+                f"the data plate {found.name!r} must be entered by `with`: one that is iterated over has no dimension"
+            )
+        return found
+
+    def _log_weights(self, one: Pass, plate: Plate | None, unit: Plate | None) -> Tensor:
+        """Those of one pass, ``(its draws, units)``."""
+        signed = [(site, _entries(site)) for site in one.model] + [(site, -entries) for site, entries in one.guide]
+        found: Tensor | float = 0.0
+        for site, entries in signed:
+            entries = entries[None] if self.plates is None else entries
+            if unit is not None:
+                entries = entries.movedim(unit.dim, 1)
+                found = found + (entries.flatten(2).sum(-1) if entries.dim() > 2 else entries)
+            else:
+                inside = plate is not None and site.plate(plate.name) is not None
+                factor = plate.size / plate.rows if inside else 1.0
+                found = found + factor * entries.reshape(len(entries), -1).sum(1, keepdim=True)
+        return found
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of guide and model.
+
+    Attributes:
+        drawn: The sites of the guide as it drew.
+        guide: Its sites, each with its log-probability.
+        model: The sites of the model.
+        values: What the latent sites of the model were given.
+    """
+
+    drawn: list[Site]
+    guide: list[tuple[Site, Tensor]]
+    model: list[Site]
+    values: dict[str, Tensor]
+
+
+class ImportanceWeightedPair(WeightedPair):
+    r"""Minus the importance-weighted bound of a Pyro pair, :math:`-\log \frac1K \sum_k w_k`.
+
+    Args:
+        model: As for :class:`WeightedPair`.
+        guide: As for :class:`WeightedPair`.
+        draws: :math:`K`.
+        plates: As for :class:`WeightedPair`.
+        size: As for :class:`WeightedPair`.
+
+    Raises:
+        ValueError: as for :class:`WeightedPair`.
+        NotImplementedError: as for :class:`WeightedPair`.
+
+    References:
+        Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
+    """
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        return log_weights.logsumexp(0) - math.log(self.draws)
+
+
+class RenyiPair(WeightedPair):
+    r"""Minus the variational Rényi bound of a Pyro pair.
+
+    .. math:: -\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}
+
+    With latents outside the data plate it is that of Pyro's ``RenyiELBO``; otherwise every datum is weighed by itself.
+
+    Args:
+        model: As for :class:`WeightedPair`.
+        guide: As for :class:`WeightedPair`.
+        alpha: :math:`\alpha`, other than one.
+        draws: :math:`K`.
+        plates: As for :class:`WeightedPair`.
+        size: As for :class:`WeightedPair`.
+
+    Raises:
+        ValueError: as for :class:`WeightedPair`, or ``alpha`` is one.
+        NotImplementedError: as for :class:`WeightedPair`.
+
+    References:
+        Li and Turner 2016, "Rényi divergence variational inference", https://arxiv.org/abs/1602.02311
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        *,
+        alpha: float,
+        draws: int,
+        plates: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__(model, guide, draws=draws, plates=plates, size=size)
+        if number(alpha, "alpha") == 1:
+            raise ValueError("`alpha` must not be 1, where the bound is that of `pyrogen.Elbo`, got 1")
+        self.alpha = alpha
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        power = 1 - self.alpha
+        return ((power * log_weights).logsumexp(0) - math.log(self.draws)) / power
+
+
+class StickingTheLandingPair(WeightedPair):
+    r"""Minus the evidence lower bound of a Pyro pair, by the path derivative alone.
+
+    The gradient of :math:`\log q_\phi(z)` in :math:`\phi` at fixed :math:`z` has expectation zero and is left out. At
+    the true posterior every draw's gradient in :math:`\phi` is zero. The guide runs twice. Minibatches are as for
+    :class:`pyrogen.Elbo`.
+
+    Args:
+        model: As for :class:`WeightedPair`.
+        guide: As for :class:`WeightedPair`; a module, which owns its parameters.
+        draws: How many draws to average over.
+        plates: As for :class:`WeightedPair`.
+        size: As for :class:`WeightedPair`.
+
+    Raises:
+        ValueError: as for :class:`WeightedPair`; or the guide's density is a bound, or one is not normalised.
+        NotImplementedError: as for :class:`WeightedPair`.
+
+    References:
+        Roeder, Wu and Duvenaud 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
+        inference", https://arxiv.org/abs/1703.09194
+    """
+
+    by_path = True
+
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, *, draws: int = 1, plates: int | None = None, size: int | None = None
+    ) -> None:
+        super().__init__(model, guide, draws=draws, plates=plates, size=size)
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        return log_weights.mean(0)
+
+    def check(self, one: Pass) -> None:
+        for sites, weakest_allowed in ((one.drawn, "estimate"), (one.model, "lower bound")):
+            for site in sites:
+                density = density_of(site.distribution)
+                if weakest(density, weakest_allowed) != weakest_allowed:
+                    raise ValueError(
+                        f"the site {site.name!r} must have a log_prob that is normalised, and in the guide no bound, "
+                        f"got density {density!r}"
+                    )
+
+    def check_minibatch(self, outside: list[str], plate: Plate) -> None:
+        return None
+
+
+class DoublyReparameterizedPair(ImportanceWeightedPair):
+    r"""Minus the importance-weighted bound of a Pyro pair, with the doubly reparameterised gradient in the guide.
+
+    With normalised weights :math:`\tilde w_k`, the gradient in the guide's parameters :math:`\phi` is
+    :math:`\sum_k \tilde w_k^2 \, (\partial \log w_k / \partial z_k) \, \partial z_k / \partial \phi`: of the same
+    expectation as that of :class:`ImportanceWeightedPair`, with a signal that does not drown in noise as draws become
+    many. The guide runs twice.
+
+    Args:
+        model: As for :class:`WeightedPair`.
+        guide: As for :class:`WeightedPair`; a module, which owns its parameters.
+        draws: :math:`K`.
+        plates: As for :class:`WeightedPair`.
+        size: As for :class:`WeightedPair`.
+
+    Raises:
+        ValueError: as for :class:`WeightedPair`.
+        NotImplementedError: as for :class:`WeightedPair`.
+
+    References:
+        Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives",
+        https://arxiv.org/abs/1810.04152
+    """
+
+    by_path = True
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        value = super().bound(log_weights).detach()
+        surrogate = (log_weights.detach().softmax(0) * log_weights).sum(0)
+        return value + surrogate - surrogate.detach()
+
+    def hook(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
+        """The second power of the weights, which draws take and the model's parameters do not."""
+        weights = log_weights.detach().softmax(0)
+        for one, share in zip(passes, weights.split(len(weights) // len(passes)), strict=True):
+            for site in one.drawn:
+                value = one.values.get(site.name)
+                if value is not None and value.requires_grad:
+                    wide = self._spread(share, site, unit)
+                    value.register_hook(lambda gradient, wide=wide: gradient * wide)
+
+    def _spread(self, weights: Tensor, site: Site, unit: Plate | None) -> Tensor:
+        """Weights ``(draws, units)`` in a shape that broadcasts to the value of a site."""
+        event_dim, shape = site.distribution.event_dim, [1] * site.value.dim()
+        if self.plates is not None:
+            shape[-self.plates - 1 - event_dim] = len(weights)
+        if unit is not None:
+            shape[unit.dim - event_dim] = weights.shape[1]
+        return weights.reshape(shape)
+
+
+def _entries(site: Site) -> Tensor:
+    """The log-probability of a site, of the whole batch shape: a mask may have made one number of it."""
+    log_prob = site.log_prob()
+    return log_prob.expand(torch.broadcast_shapes(log_prob.shape, site.distribution.batch_shape))
+
+
+def _check_pair(one: Pass, plate: Plate | None) -> None:
+    """Sees that model and guide have the same latent sites, reparameterised in the guide, and that none is scaled."""
+    drawn = {site.name for site in one.drawn if not site.auxiliary}
+    latent = {site.name for site in one.model if not site.observed}
+    if drawn != latent:
+        raise ValueError(
+            f"`guide` must have the latent sites of `model`, got {sorted(drawn ^ latent)} in one of them only"
+        )
+    for site in one.drawn:
+        if not site.distribution.has_rsample:
+            raise NotImplementedError(
+                f"the draws of the guide's site {site.name!r} are not differentiable, as this objective needs; use "
+                "`pyrogen.Elbo`, or `EnumeratedPair` for discrete ones"
+            )
+    for site in [*one.drawn, *one.model]:
+        inside = plate is not None and site.plate(plate.name) is not None
+        scale = torch.as_tensor(site.scale) * (plate.rows / plate.size if inside else 1.0)
+        if ((scale - 1).abs() > 1e-6).any():
+            raise ValueError(
+                f"the site {site.name!r} must not be scaled inside importance weights but by a subsampled data plate, "
+                f"got {site.scale}"
+            )
