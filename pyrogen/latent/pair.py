@@ -9,12 +9,11 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -29,6 +28,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Elbo
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
+from pyrogen.programs.data_plate import FullSize
 
 from .marginal import MarginalDistribution
 from .parts import context_rows
@@ -259,6 +259,13 @@ def _placeholder(module: Marginal, batch: torch.Size) -> Tensor:
     return like.new_full(batch + module.event_shape, torch.nan)
 
 
-def _scaled(x: Tensor, module: Marginal, size: int | None) -> Any:
+def _scaled(x: Tensor, module: Marginal, size: int | None) -> AbstractContextManager[Any]:
+    """A scope in which the data plate stands for so many data.
+
+    Raises:
+        ValueError: they are fewer than the rows.
+    """
     rows = batch_shape_of(x, module.event_shape, "x").numel()
-    return nullcontext() if size is None or size == rows else pyro.poutine.scale(scale=size / rows)
+    if size is not None and size < rows:
+        raise ValueError(f"`size` must be at least the {rows} rows of the batch, got {size}")
+    return nullcontext() if size is None else FullSize(module.plate, size)

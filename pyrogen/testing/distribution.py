@@ -55,6 +55,7 @@ CHECKS: tuple[Check, ...] = (
     training.svi_likelihood,
     training.svi_guide,
     training.copies_train,
+    training.minibatches,
     training.default_objective,
 )
 """All checks, in the order in which they run."""

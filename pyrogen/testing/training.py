@@ -12,8 +12,11 @@ import torch
 from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
+from pyrogen.core.objective import Elbo
+from pyrogen.programs.run import run
+
 from .copies import is_importable
-from .inputs import agree
+from .inputs import agree, take
 from .report import NotApplicableError, require
 from .subject import DistributionSubject, is_repeatable, perturb, require_log_prob
 
@@ -85,6 +88,33 @@ def copies_train(subject: DistributionSubject) -> str:
     return f"{len(modules)} copies of a module (itself, by deepcopy, by pickle where it can be) train side by side"
 
 
+def minibatches(subject: DistributionSubject) -> str:
+    """Under SVI, losses and gradients of minibatches with ``size=`` average to those of all data, also per datum."""
+    module, (value, context) = subject.doubled()
+    _require_trainable(subject, module)
+    size = subject.rows
+    single = [(value[row : row + 1], take(context, slice(row, row + 1)), size) for row in range(size)]
+    for program in (module.model, module.guide):
+        for site in run(program, single[0]).sites.values():
+            scale = float(torch.as_tensor(site.scale).max())
+            require(abs(scale - size) < 1e-6, f"with one row of {size} the site {site.name!r} has scale {scale:.4g}")
+    if not is_repeatable(subject, module, (value, context)):
+        return "with `size=` every site of a minibatch is scaled to all data"
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for name, loss in (("the loss of Trace_ELBO", _total), ("the loss per datum of Elbo", _per_datum)):
+        whole, parts = loss(module, value, context, None), [loss(module, *part) for part in single]
+        mean = torch.stack(parts).mean()
+        require(agree(mean, whole, 1e-6), f"{name} is {mean:.4g} on average over minibatches, on all data {whole:.4g}")
+        gradients = [torch.autograd.grad(each, parameters, allow_unused=True) for each in (mean, whole)]
+        same = all(
+            agree(first, second, 1e-6)
+            for first, second in zip(*gradients, strict=True)
+            if first is not None and second is not None
+        )
+        require(same, f"the gradient of {name} on minibatches is not on average that on all data")
+    return f"losses and gradients of {size} minibatches average to those of all data"
+
+
 def default_objective(subject: DistributionSubject) -> str:
     """``.objective()`` is a module whose loss is finite and reaches the parameters."""
     module = subject.fresh().train()
@@ -99,6 +129,14 @@ def default_objective(subject: DistributionSubject) -> str:
     theirs = {id(parameter) for parameter in objective.parameters()}
     require(ours <= theirs, "parameters of the module are missing among those of its default objective")
     return f"the default objective, {type(objective).__name__}, gives {loss.item():.3f} nats per datum"
+
+
+def _total(module: nn.Module, *batch: object) -> Tensor:
+    return Trace_ELBO().differentiable_loss(module.model, module.guide, *batch)
+
+
+def _per_datum(module: nn.Module, *batch: object) -> Tensor:
+    return Elbo(module.model, module.guide)(*batch)
 
 
 def _elbos(exact: bool, reparameterized: bool = True) -> list[ELBO]:

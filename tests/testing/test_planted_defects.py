@@ -412,6 +412,27 @@ class UnscaledModel(SoundDistribution):
         return model
 
 
+class ScaledByHand(SoundDistribution):  # nats per datum know nothing of such a scale
+    @property
+    def model(self):
+        def model(x=None, context=None, size=None):
+            rows = len(context)
+            with pyro.plate("data", rows), pyro.poutine.scale(scale=(size or rows) / rows):
+                return pyro.sample("x", self(context), obs=x)
+
+        return model
+
+
+class UnscaledGuide(SoundDistribution):
+    @property
+    def guide(self):
+        def guide(x=None, context=None, size=None):
+            with pyro.plate("data", len(context)):
+                pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+
+        return guide
+
+
 class Unmaskable(Bell):
     def mask(self, mask):
         return self
@@ -547,6 +568,9 @@ DISTRIBUTION_DEFECTS = [
     ("svi_likelihood", Unlisted),
     ("svi_guide", of(BreakingKl)),
     ("copies_train", OneNameForAll),
+    ("minibatches", UnscaledModel),
+    ("minibatches", ScaledByHand),
+    ("minibatches", UnscaledGuide),
     ("default_objective", VectorObjective),
 ]
 
