@@ -14,7 +14,8 @@ from torch.distributions import biject_to, constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
-from pyrogen.numerics.values import is_functional, require_expandable
+from pyrogen.numerics.autograd import is_functional
+from pyrogen.numerics.values import require_expandable
 
 from .conditionals import Conditional
 from .generation import Ending, generate

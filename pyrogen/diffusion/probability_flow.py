@@ -84,7 +84,7 @@ class ProbabilityFlow(DistributionModule):
             divergence=getattr(self.denoiser, "velocity_and_divergence", None),
             solver=self.solver,
             trace=self.trace,
-            parameters=self._tensors(),
+            module=self.denoiser,
         )
         alpha, _ = self.denoiser.schedule(self._time(0.0))
         # One number for each element: torch counts the scale of a single number once for a whole event.

@@ -80,7 +80,8 @@ class DiagonalNormal(TorchDistribution):
         return self._at(noise), -0.5 * _LOG_2PI * self.event_shape.numel() - energy
 
     def _noise(self, sample_shape: Iterable[int]) -> Tensor:
-        return self.loc.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
 
     def _at(self, noise: Tensor) -> Tensor:
         return torch.addcmul(self.loc, self.log_scale.exp(), noise)
@@ -144,7 +145,8 @@ class StandardNormal(TorchDistribution):
         return _keep_flags(self, expanded)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        return self.like.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.randn(shape, dtype=self.like.dtype, device=self.like.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)

@@ -37,6 +37,6 @@ class AutoregressiveLayer(BijectionModule):
         self.conditioner, self.element, self.sees_noise = conditioner, element, sees_noise
 
     def forward(self, context: Context = None) -> Transform:
-        network = self.conditioner.weighted(self.conditioner.project(context))
+        network = self.conditioner.weighted(context=context)
         transform = Autoregressive(self.conditioner, network, self.element, self.event_shape)
         return transform if self.sees_noise else transform.inv

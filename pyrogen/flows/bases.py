@@ -12,6 +12,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions import mixture
 from pyrogen.distributions import normal as distributions
+from pyrogen.distributions.assembled import Assembled
 
 
 class StandardNormal(DistributionModule):
@@ -48,10 +49,8 @@ class StudentT(DistributionModule):
             raise ValueError(f"`degrees` must be above 1, got {degrees}")
         self.log_excess = nn.Parameter(torch.full(self.event_shape, math.log(degrees - 1)))
 
-    def forward(self, context: Context = None) -> dist.Independent:
-        degrees = 1 + self.log_excess.clamp(-10, 10).exp()
-        zero = torch.zeros_like(degrees)
-        return dist.Independent(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
+    def forward(self, context: Context = None) -> Assembled:
+        return Assembled(_student, self.log_excess)
 
 
 class Mixture(DistributionModule):
@@ -74,8 +73,17 @@ class Mixture(DistributionModule):
         self.loc = nn.Parameter(spread * torch.randn(components, *self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(components, *self.event_shape))
 
-    def forward(self, context: Context = None) -> mixture.Mixture:
-        normals = dist.Normal(self.loc, self.log_scale.clamp(-10, 10).exp(), validate_args=False)
-        component = dist.Independent(normals, len(self.event_shape), validate_args=False)
-        weights = dist.Categorical(logits=self.logits, validate_args=False)
-        return mixture.Mixture(weights, component, validate_args=False)
+    def forward(self, context: Context = None) -> Assembled:
+        return Assembled(_mixture, self.logits, self.loc, self.log_scale)
+
+
+def _student(log_excess: Tensor) -> dist.Independent:
+    degrees = 1 + log_excess.clamp(-10, 10).exp()
+    zero = torch.zeros_like(degrees)
+    return dist.Independent(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
+
+
+def _mixture(logits: Tensor, loc: Tensor, log_scale: Tensor) -> mixture.Mixture:
+    normals = dist.Normal(loc, log_scale.clamp(-10, 10).exp(), validate_args=False)
+    component = dist.Independent(normals, loc.dim() - 1, validate_args=False)
+    return mixture.Mixture(dist.Categorical(logits=logits, validate_args=False), component, validate_args=False)

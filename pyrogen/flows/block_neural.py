@@ -11,7 +11,8 @@ from torch import nn
 
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
-from pyrogen.transforms.block_neural import BlockLayer, BlockNeural
+from pyrogen.networks.weighted import Projection
+from pyrogen.transforms.block_neural import BlockNeural, RawLayer
 from pyrogen.transforms.transform import Transform
 
 _GAIN = math.log(2)
@@ -52,17 +53,14 @@ class BlockNeuralLayer(BijectionModule):
         self.sees_noise = sees_noise
 
     def forward(self, context: Context = None) -> Transform:
-        projected = None
-        if self.context is not None:
-            projected = self.context(context).unflatten(-1, (len(self.order), -1))
+        projection = None if self.context is None else Projection(context, self.context.weight, None)
         layers = [layer() for layer in self.layers]
-        gate = 0.99 * self.gate.sigmoid()
-        transform = BlockNeural(layers, gate, self.order, self.event_shape, projected)
+        transform = BlockNeural(layers, self.gate, self.order, self.event_shape, projection)
         return transform if self.sees_noise else transform.inv
 
 
 class _Weights(nn.Module):
-    """Weights of one layer; those within an element are the shares of a bounded total gain."""
+    """Weights of one layer."""
 
     def __init__(self, size: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -74,7 +72,5 @@ class _Weights(nn.Module):
         spread = torch.linspace(-2, 2, outputs) if outputs > 1 else torch.zeros(1)
         self.bias = nn.Parameter(spread.expand(size, -1).unsqueeze(-1).clone())
 
-    def forward(self) -> BlockLayer:
-        gain = self.gain / (1 + self.gain.abs() / 5)
-        diagonal = gain.exp() if self.share is None else self.share.softmax(-1) * gain.exp()
-        return BlockLayer(diagonal, self.lower * self.mask, self.bias)
+    def forward(self) -> RawLayer:
+        return RawLayer(self.share, self.gain, self.lower, self.mask, self.bias)

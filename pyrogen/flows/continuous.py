@@ -87,7 +87,7 @@ class ContinuousFlow(DistributionModule):
             divergence=self.velocity.velocity_and_divergence if closed else None,
             solver=self.solver,
             trace=self.trace,
-            parameters=self.velocity.parameters(),
+            module=self.velocity,
         )
         transforms = [flow] if self.standardize is None else [flow, self.standardize()]
         return TransformedDistribution(self.base(), transforms, parameters=self.parameters)

@@ -50,5 +50,5 @@ class CouplingLayer(BijectionModule):
         self.register_buffer("move", (~staying).nonzero().flatten(), persistent=False)
 
     def forward(self, context: Context = None) -> Inverse:
-        network = self.conditioner.weighted(self.conditioner.project(context))
+        network = self.conditioner.weighted(context=context)
         return Inverse(Coupling(network, self.element, self.stay, self.move, self.event_shape))

@@ -13,7 +13,7 @@ from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape, batch_shape_of, flatten_batch
 from pyrogen.networks.statistics import Moments, Statistic, require_finite
 from pyrogen.transforms.compose import Compose
-from pyrogen.transforms.permutation import Permute, Rotate, Triangular
+from pyrogen.transforms.permutation import Cayley, Factored, Permute
 from pyrogen.transforms.transform import Inverse
 from pyrogen.transforms.vector import VectorTransform
 
@@ -38,9 +38,7 @@ class Mixing(BijectionModule):
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, context: Context = None) -> Inverse:
-        lower = self.triangles.tril(-1) + torch.eye(len(self.bias), dtype=self.bias.dtype, device=self.bias.device)
-        upper = self.triangles.triu(1) + self.log_diagonal.exp().diag()
-        return Inverse(Triangular(lower, upper, self.bias, self.event_shape))
+        return Inverse(Factored(self.triangles, self.log_diagonal, self.bias, self.event_shape))
 
 
 class Rotation(BijectionModule):
@@ -64,12 +62,9 @@ class Rotation(BijectionModule):
         size = prod(self.event_shape)
         self.entries = nn.Parameter(torch.zeros(size * (size - 1) // 2))
         self.register_buffer("places", torch.tril_indices(size, size, -1), persistent=False)
-        self.size = size
 
-    def forward(self, context: Context = None) -> Rotate:
-        lower = self.entries.new_zeros(self.size, self.size).index_put(tuple(self.places), self.entries)
-        skew, identity = lower - lower.T, torch.eye(self.size, dtype=lower.dtype, device=lower.device)
-        return Rotate(torch.linalg.solve(identity + skew, identity - skew), self.event_shape)
+    def forward(self, context: Context = None) -> Cayley:
+        return Cayley(self.entries, self.places, self.event_shape)
 
 
 class Reorder(BijectionModule):

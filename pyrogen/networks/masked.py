@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .blocks import staircase
 from .mlp import rectifier
-from .weighted import Structure, Weighted
+from .weighted import Projection, Structure, Weighted
 
 
 class MaskedConditioner(nn.Module):
@@ -93,13 +93,17 @@ class MaskedConditioner(nn.Module):
 
     def project(self, context: Tensor | None) -> Tensor | None:
         """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
-        return None if self.context is None else self.context(context.to(self.context.weight.dtype))
+        return None if self.context is None else self._projection(context)()
 
-    def weighted(self, projected: Tensor | None = None) -> Weighted:
-        """The network in one call, for a projected context."""
+    def weighted(self, projected: Tensor | None = None, *, context: Tensor | None = None) -> Weighted:
+        """The network in one call, for a projected context or one that is projected whenever it is used."""
         layers = [*((layer.weight, layer.bias) for layer in self.layers), (self.weight, self.bias)]
         masks = [self.get_buffer(f"mask_{index}") for index in range(len(layers))]
-        return Weighted(self.structure, layers, masks, projected, dropout=self.dropout * self.training)
+        projection, dropout = None if context is None else self._projection(context), self.dropout * self.training
+        return Weighted(self.structure, layers, masks, projected, projection=projection, dropout=dropout)
+
+    def _projection(self, context: Tensor) -> Projection:
+        return Projection(context, self.context.weight, self.context.bias)
 
     def sweep(self, weighted: Weighted, rows: int) -> Sweep:
         """The network ready to be computed level by level for ``rows`` data; see :class:`Sweep`."""

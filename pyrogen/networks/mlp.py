@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import whole
-from .weighted import Structure, Weighted
+from .weighted import Projection, Structure, Weighted
 
 
 def rectifier() -> nn.ReLU:
@@ -103,12 +103,16 @@ class Conditioner(nn.Module):
 
     def project(self, context: Tensor | None) -> Tensor | None:
         """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
-        return None if self.context is None else self.context(context.to(self.context.weight.dtype))
+        return None if self.context is None else self._projection(context)()
 
-    def weighted(self, projected: Tensor | None = None) -> Weighted:
-        """The network in one call, for a projected context."""
+    def weighted(self, projected: Tensor | None = None, *, context: Tensor | None = None) -> Weighted:
+        """The network in one call, for a projected context or one that is projected whenever it is used."""
         layers = [self._first(), *((layer.weight, layer.bias) for layer in self.hidden), (self.weight, self.bias)]
-        return Weighted(self.structure, layers, (), projected, dropout=self.dropout * self.training)
+        projection, dropout = None if context is None else self._projection(context), self.dropout * self.training
+        return Weighted(self.structure, layers, (), projected, projection=projection, dropout=dropout)
+
+    def _projection(self, context: Tensor) -> Projection:
+        return Projection(context, self.context.weight, self.context.bias)
 
     def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
         """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""

@@ -36,14 +36,30 @@ class Structure(NamedTuple):
     parts: Blocks
 
 
+class Projection(NamedTuple):
+    """A context ``(*batch, context)`` and the linear map that makes of it what a first hidden layer gets."""
+
+    context: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self) -> Tensor:
+        """What is added to the first hidden layer, ``(*batch, units)``."""
+        return F.linear(self.context.to(self.weight.dtype), self.weight, self.bias)
+
+
 class Weighted:
     """A conditioner's network with the weights of one call, a projected context, and the units that are dropped.
+
+    With a :class:`Projection` it can be used again and again, each time with a graph of its own: the tensors it holds
+    are those of the module and the context, and :meth:`projecting` comes first.
 
     Args:
         structure: What does not change.
         layers: Weights and biases. The last ``(parameters, features, units)`` and ``(parameters, features)``.
         masks: What the weights are multiplied by, if anything.
         projected: What a context adds to the first hidden layer, ``(*batch, units)``.
+        projection: What :meth:`projecting` makes that of.
         dropout: Share of the hidden units that :meth:`dropping` drops.
         dropped: Factors of the hidden units of each layer, zero where one is dropped.
     """
@@ -55,16 +71,18 @@ class Weighted:
         masks: Sequence[Tensor] = (),
         projected: Tensor | None = None,
         *,
+        projection: Projection | None = None,
         dropout: float = 0.0,
         dropped: Sequence[Tensor] = (),
     ) -> None:
         self.structure, self.layers, self.masks, self.projected = structure, layers, masks, projected
-        self.dropout, self.dropped = dropout, dropped
+        self.projection, self.dropout, self.dropped = projection, dropout, dropped
 
     @property
     def batch_shape(self) -> torch.Size:
         """Batch dimensions of the context."""
-        return torch.Size() if self.projected is None else self.projected.shape[:-1]
+        given = self.projected if self.projection is None else self.projection.context
+        return torch.Size() if given is None else given.shape[:-1]
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -88,6 +106,12 @@ class Weighted:
         layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
         return Weighted(self.structure, layers, self.masks, projected, dropped=self.dropped)
 
+    def projecting(self) -> Weighted:
+        """The same with its context projected."""
+        if self.projection is None:
+            return self
+        return Weighted(self.structure, self.layers, self.masks, self.projection(), dropout=self.dropout)
+
     def for_rows(self, batch: torch.Size) -> Weighted:
         """The same with one row for each place of ``batch``, to which the context's batch dimensions broadcast."""
         if self.projected is None:
@@ -100,8 +124,8 @@ class Weighted:
         if not self.dropout:
             return self
         keep = 1 - self.dropout
-        units = [weight.new_empty(rows, len(bias)) for weight, bias in self.layers[:-1]]
-        dropped = [factors.bernoulli_(keep).div_(keep) for factors in units]
+        chances = [weight.new_full((rows, len(bias)), keep) for weight, bias in self.layers[:-1]]
+        dropped = [chance.bernoulli().div_(keep) for chance in chances]
         return Weighted(self.structure, self.layers, self.masks, self.projected, dropped=dropped)
 
     def __call__(self, x: Tensor) -> Tensor:

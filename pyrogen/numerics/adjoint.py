@@ -5,20 +5,21 @@ their times held fixed. The backward pass goes through the steps from the last t
 from the state remembered at its start, and applies its vector-Jacobian product. So the gradient is exact for the
 numbers in hand, memory is that of one step plus the states, and rejected steps cost nothing.
 
-Where a gradient of the gradient is asked for, or under ``torch.func``, the steps are repeated as one differentiable
-computation.
+Where a gradient of the gradient is asked for, under ``torch.func`` and in forward mode, the steps are chosen first and
+then repeated as one differentiable computation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .autograd import in_full_precision, is_functional
 from .ode import Path, Solver
 from .runge_kutta import Field
 
@@ -34,6 +35,7 @@ class Problem:
         end: Time at which they are wanted.
         integral: Whether the rate is integrated.
         check: Sees the path, and whether the rate is integrated, before it is used: the place to raise an error.
+        bind: The field with other tensors in the place of its parameters, if it has any.
     """
 
     field: Field
@@ -42,6 +44,7 @@ class Problem:
     end: float
     integral: bool
     check: Callable[[Path, bool], None] | None = None
+    bind: Callable[[tuple[Tensor, ...]], Field] | None = None
 
     def path(self, x: Tensor, inputs: tuple[Tensor, ...], keep: bool) -> Path:
         """The path of rows ``x``."""
@@ -72,32 +75,50 @@ def solve(
         The value, ``(N, *event)``, and the integral, ``(N,)``.
     """
     tensors = (x, *inputs, *parameters)
-    wrapped = any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
-    if wrapped or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        return _Solve.apply(problem, len(inputs), *tensors)[:2]
+    if is_functional(tensors):
+        return _followed(problem, x, tuple(inputs), parameters)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _Solve.apply(problem, len(inputs), *tensors)
     path = problem.path(x, tuple(inputs), keep=False)
     return path.value, x.new_zeros(len(x)) if path.integral is None else path.integral
 
 
-class _Solve(Function):
+def _followed(
+    problem: Problem, x: Tensor, inputs: tuple[Tensor, ...], parameters: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The definition: steps are chosen without being differentiated, then taken by differentiable operations."""
+    with torch.no_grad():
+        given = (part.detach() for part in (x, *inputs, *parameters))
+        times, failed = _Steps.apply(problem, len(inputs), *given)
+    return _repeated(problem, times, failed, x, inputs)
+
+
+def _repeated(
+    problem: Problem, times: Tensor, failed: Tensor, x: Tensor, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """All rows taken through steps at given times; those that failed are NaN and stand still, to spoil no sum."""
+    x, *rest = (torch.where(_column(failed, part), torch.zeros_like(part), part) for part in (x, *inputs))
+    times = torch.where(failed, times[-1:], times)
+    integral = torch.zeros_like(x.reshape(len(x), -1)[:, 0])
+    for t, t_next in zip(times, times[1:], strict=False):
+        x, more = problem.advance(t, t_next, x, tuple(rest))
+        integral = integral + more
+    return torch.where(_column(failed, x), torch.nan, x), torch.where(failed, torch.nan, integral)
+
+
+class _Steps(Function):
+    """The times of a path's steps and which rows failed; mapped over by ``torch.vmap`` as one batch of rows."""
+
     @staticmethod
-    def forward(problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        path = problem.path(x, rest[:count], keep=True)
-        integral = x.new_zeros(len(x)) if path.integral is None else path.integral
-        return path.value, integral, path.times, path.states
+    def forward(problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        if problem.bind is not None:  # inside, the parameters are no longer those that a transform has wrapped
+            problem = replace(problem, field=problem.bind(rest[count:]), bind=None)
+        path = problem.path(x, rest[:count], keep=False)
+        return path.times, path.failed
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        ctx.problem, ctx.count, *tensors = inputs
-        ctx.mark_non_differentiable(*output[2:])
-        ctx.save_for_backward(*output[2:], *tensors)
-
-    @staticmethod
-    def backward(ctx: Any, g_value: Tensor, g_integral: Tensor, *_: Tensor) -> tuple:
-        times, states, *tensors = ctx.saved_tensors
-        pull = _differentiable if torch.is_grad_enabled() else _pull
-        needed = ctx.needs_input_grad[2:]
-        return None, None, *pull(ctx.problem, ctx.count, times, states, tensors, needed, g_value, g_integral)
+        ctx.mark_non_differentiable(*output)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple:
@@ -107,36 +128,64 @@ class _Solve(Function):
             _with_rows(part, dim, info.batch_size).flatten(0, 1)
             for part, dim in zip((x, *rest[:count]), in_dims[2:], strict=False)
         ]
-        value, integral, times, states = _Solve.apply(problem, count, *mapped, *rest[count:])
-        sizes = info.batch_size, len(value) // info.batch_size
-        value, integral = value.unflatten(0, sizes), integral.unflatten(0, sizes)
-        return (value, integral, times.unflatten(1, sizes), states.unflatten(1, sizes)), (0, 0, 1, 1)
+        times, failed = _Steps.apply(problem, count, *mapped, *rest[count:])
+        sizes = info.batch_size, len(failed) // info.batch_size
+        return (times.unflatten(1, sizes), failed.unflatten(0, sizes)), (1, 0)
 
 
 def _with_rows(value: Tensor, dim: int | None, size: int) -> Tensor:
     return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
+def _column(rows: Tensor, like: Tensor) -> Tensor:
+    """Truth values of rows, ``(N,)``, that broadcast over the events of ``like``, ``(N, *event)``."""
+    return rows.reshape(rows.shape + (1,) * (like.dim() - 1))
+
+
+class _Solve(Function):
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        path = problem.path(x, rest[:count], keep=True)
+        ctx.problem, ctx.count = problem, count
+        ctx.save_for_backward(path.times, path.states, path.failed, x, *rest)
+        return path.value, x.new_zeros(len(x)) if path.integral is None else path.integral
+
+    @staticmethod
+    @in_full_precision
+    def backward(ctx: Any, g_value: Tensor, g_integral: Tensor) -> tuple:
+        times, states, failed, *tensors = ctx.saved_tensors
+        pull = _differentiable if torch.is_grad_enabled() else _pull
+        path = Trail(times, states, failed)
+        return None, None, *pull(ctx.problem, ctx.count, path, tensors, ctx.needs_input_grad[2:], g_value, g_integral)
+
+
+class Trail(NamedTuple):
+    """Where rows were and when; see :class:`~pyrogen.numerics.ode.Path`."""
+
+    times: Tensor
+    states: Tensor
+    failed: Tensor
+
+
 def _pull(
     problem: Problem,
     count: int,
-    times: Tensor,
-    states: Tensor,
+    trail: Trail,
     tensors: list[Tensor],
     needed: Sequence[bool],
     g_value: Tensor,
     g_integral: Tensor,
 ) -> list[Tensor | None]:
-    """The gradients step by step, from the last to the first, only of rows that moved."""
+    """The gradients step by step, from the last to the first, only of rows that moved and arrived."""
     inputs, parameters = tensors[1 : count + 1], tensors[count + 1 :]
-    lost = ~states[-1].isfinite()
-    lost = lost.flatten(1).any(1) if lost.dim() > 1 else lost  # a row that failed has no gradient to give
-    g_x = g_value.masked_fill(lost.reshape(lost.shape + (1,) * (g_value.dim() - 1)), 0.0)
-    g_integral = g_integral.masked_fill(lost, 0.0)
+    times, states, failed = trail
+    g_x = g_value.masked_fill(_column(failed, g_value), 0.0)
     g_rest = [torch.zeros_like(t) if need else None for t, need in zip(tensors[1:], needed[1:], strict=True)]
     wanted = [parameter for parameter, need in zip(parameters, needed[count + 1 :], strict=True) if need]
     for step in reversed(range(len(times) - 1)):
-        rows = (times[step] != times[step + 1]).nonzero().squeeze(1)
+        rows = ((times[step] != times[step + 1]) & ~failed).nonzero().squeeze(1)
+        if not len(rows):
+            continue
         with torch.enable_grad():
             x = states[step, rows].requires_grad_()
             own = [
@@ -158,20 +207,15 @@ def _pull(
 def _differentiable(
     problem: Problem,
     count: int,
-    times: Tensor,
-    states: Tensor,
+    trail: Trail,
     tensors: list[Tensor],
     needed: Sequence[bool],
     g_value: Tensor,
     g_integral: Tensor,
 ) -> list[Tensor | None]:
     """The same gradients as differentiable functions of ``tensors``, of all steps at once."""
-    x, inputs = tensors[0], tuple(tensors[1 : count + 1])
-    integral = torch.zeros_like(g_integral)
-    for t, t_next in zip(times, times[1:], strict=False):
-        x, more = problem.advance(t, t_next, x, inputs)
-        integral = integral + more
-    pairs = [pair for pair in ((x, g_value), (integral, g_integral)) if pair[0].requires_grad]
+    after = _repeated(problem, trail.times, trail.failed, tensors[0], tuple(tensors[1 : count + 1]))
+    pairs = [pair for pair in zip(after, (g_value, g_integral), strict=True) if pair[0].requires_grad]
     wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
     outputs, gradients = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))

@@ -9,12 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
+from .autograd import is_functional
 from .supports import element_of, ends, is_closed
-
-
-def is_functional(tensors: Iterable[Tensor]) -> bool:
-    """Whether ``torch.compile`` or a transform of ``torch.func`` is at work, which allow no branch on a value."""
-    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
 
 
 def checks(validate_args: bool | None, *parameters: Tensor) -> bool | None:

@@ -9,7 +9,7 @@ from .elements import Affine, Element, Spline
 from .interval import Interval
 from .monotone import Sigmoids, invert
 from .ode import ODE
-from .permutation import Flip, Permute, Rotate, Triangular
+from .permutation import Cayley, Factored, Flip, Permute, Rotate, Triangular
 from .planar import Planar, Radial, Sylvester
 from .spline import spline_forward, spline_inverse
 from .transform import Inverse, Transform, forward_and_log_det, inverse_and_log_det
@@ -19,9 +19,11 @@ __all__ = [
     "Affine",
     "Autoregressive",
     "BlockNeural",
+    "Cayley",
     "Compose",
     "Coupling",
     "Element",
+    "Factored",
     "Flip",
     "Interval",
     "Inverse",

@@ -5,9 +5,8 @@ inverse is found level by level, :math:`x_i = g^{-1}(y_i; \theta_i(x_{<i}))`, ea
 once: all levels together cost about half a dense pass, in small steps, and give the log-determinant along the way.
 
 Its gradient is implicit: from :math:`f(x; \theta) = y` follows :math:`dx = J^{-1} (dy - f_\theta\, d\theta)`. The
-backward pass solves :math:`J^\top \lambda = g_x` by the same sweep run backwards, however many levels there are. Second
-derivatives of the inverse are only available inside ``torch.func`` transforms, where it runs as a fixed-point
-iteration.
+backward pass solves :math:`J^\top \lambda = g_x` by the same sweep run backwards, however many levels there are. For
+second derivatives and under ``torch.func`` the inverse is defined as a fixed-point iteration.
 
 References:
     Papamakarios, Pavlakou and Murray 2017, "Masked autoregressive flow for density estimation",
@@ -18,16 +17,16 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from pyrogen.networks.masked import MaskedConditioner, Sweep
 from pyrogen.networks.weighted import Weighted
-from pyrogen.numerics.values import is_functional
+from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional
 
 from .conditional import Move, moved
 from .elements import Element
@@ -61,7 +60,7 @@ class Autoregressive(VectorTransform):
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
         batch = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
         y = y.expand(*batch, y.shape[-1]).reshape(batch.numel(), y.shape[-1]).T  # (D, N)
-        network, order = self.network.for_rows(batch), self._order
+        network, order = self.network.projecting().for_rows(batch), self._order
         if order is None:
             x, log_det = self._inverse(network, y)
         else:
@@ -77,18 +76,19 @@ class Autoregressive(VectorTransform):
         """From ``(D, N)``, sorted by level, to the same and the log-determinants."""
         tensors = [y, *network.tensors] if network.projected is None else [y, network.projected, *network.tensors]
         if y.numel() == 0 or is_functional(tensors):
-            return self._iterate(network, y)
+            return _iterated(self.conditioner, network, self.element, y)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return _Inverse.apply(self.conditioner, network, self.element, y, network.projected, *network.tensors)
         x, log_slope, _ = _solve(self.conditioner, network, self.element, y)
         return x, log_slope.sum(0)
 
-    def _iterate(self, network: Weighted, y: Tensor) -> tuple[Tensor, Tensor]:
-        """As many full passes as there are levels, each of which makes one more level exact."""
-        x, log_slope = y, torch.zeros_like(y)
-        for _ in self.conditioner.levels:
-            x, log_slope = self.element.inverse(network(x.T), y)
-        return x, log_slope.sum(0)
+
+def _iterated(conditioner: MaskedConditioner, network: Weighted, element: Element, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse by as many full passes as there are levels, each of which makes one more level exact."""
+    x, log_slope = y, torch.zeros_like(y)
+    for _ in conditioner.levels:
+        x, log_slope = element.inverse(network(x.T), y)
+    return x, log_slope.sum(0)
 
 
 @torch.no_grad()
@@ -141,15 +141,28 @@ class _Inverse(Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         x, log_slope, sweep = _solve(conditioner, network, element, y)
-        ctx.network, ctx.element, ctx.sweep = network, element, sweep
-        ctx.save_for_backward(x, projected, *tensors)
+        ctx.conditioner, ctx.network, ctx.element, ctx.sweep = conditioner, network, element, sweep
+        ctx.save_for_backward(x, y, projected, *tensors)
         return x, log_slope.sum(0)
 
     @staticmethod
-    @once_differentiable
+    @in_full_precision
     def backward(ctx: Any, g_x: Tensor, g_log: Tensor) -> tuple:
+        x, *given = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def definition(y: Tensor, projected: Tensor | None, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+                return _iterated(ctx.conditioner, ctx.network.given(tensors, projected), ctx.element, y)
+
+            return None, None, None, *differentiated(definition, given, (g_x, g_log))
+        return None, None, None, *_Inverse._implicit(ctx, x, given[1:], g_x, g_log)
+
+    @staticmethod
+    def _implicit(
+        ctx: Any, x: Tensor, given: Sequence[Tensor | None], g_x: Tensor, g_log: Tensor
+    ) -> list[Tensor | None]:
         with torch.enable_grad():
-            inputs = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+            inputs = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in (x, *given)]
             x, projected, *tensors = inputs
             parameters = ctx.network.given(tensors, projected)(x.T)  # (size, D, N)
             y, log_slope = ctx.element.forward(parameters, x)
@@ -162,4 +175,4 @@ class _Inverse(Function):
             (y, log_slope), [inputs[index] for index in needed], (-solution, by_log), allow_unused=True
         ) if needed else ()  # fmt: skip
         by_input = dict(zip(needed, found, strict=True))
-        return None, None, None, solution, *(by_input.get(index) for index in range(1, len(inputs)))
+        return [solution, *(by_input.get(index) for index in range(1, len(inputs)))]

@@ -24,6 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyrogen.networks.weighted import Projection
+
 from .monotone import invert
 from .vector import VectorTransform
 
@@ -42,30 +44,54 @@ class BlockLayer(NamedTuple):
     bias: Tensor
 
 
+class RawLayer(NamedTuple):
+    """What the weights of a :class:`BlockLayer` are computed from, whenever they are used.
+
+    Args:
+        share: Logits of the weights within an element, ``(D, O, I)``; ``None`` for one.
+        gain: Logarithms of their sums, before they are clipped, ``(D, O, 1)``.
+        lower: Weights from the units of all elements, ``(D, O, D * I)``.
+        mask: Zero but for the elements before, of a shape that broadcasts to it.
+        bias: Shape ``(D, O, 1)``.
+    """
+
+    share: Tensor | None
+    gain: Tensor
+    lower: Tensor
+    mask: Tensor
+    bias: Tensor
+
+    def weights(self) -> BlockLayer:
+        """The weights, those within an element the shares of a bounded total gain."""
+        gain = (self.gain / (1 + self.gain.abs() / 5)).exp()
+        diagonal = gain if self.share is None else self.share.softmax(-1) * gain
+        return BlockLayer(diagonal, self.lower * self.mask, self.bias)
+
+
 class BlockNeural(VectorTransform):
     r"""A block neural autoregressive transform of a (flattened) event of ``D`` elements.
 
     Args:
-        layers: The network's; biases without a context's rows.
-        gate: :math:`\alpha`, shape ``(D,)``.
+        layers: The network's.
+        raw_gate: The logit of :math:`\alpha / 0.99`, shape ``(D,)``.
         order: Which element comes when.
         event_shape: Shape of one event.
-        projected: What a context adds to the first bias, ``(*batch, D, O)``.
+        projection: Makes of a context what it adds to the first bias, ``(*batch, D * O)``.
     """
 
     def __init__(
         self,
-        layers: Sequence[BlockLayer],
-        gate: Tensor,
+        layers: Sequence[RawLayer],
+        raw_gate: Tensor,
         order: Tensor,
         event_shape: tuple[int, ...],
-        projected: Tensor | None = None,
+        projection: Projection | None = None,
     ) -> None:
-        super().__init__(event_shape, torch.Size() if projected is None else projected.shape[:-2])
-        self.layers, self.gate, self.order, self.projected = layers, gate, order, projected
+        super().__init__(event_shape, torch.Size() if projection is None else projection.context.shape[:-1])
+        self.layers, self.raw_gate, self.order, self.projection = layers, raw_gate, order, projection
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        rows, layers, batch = self._rows(x)
+        rows, (layers, gate), batch = self._rows(x)
         below, slope = rows.unsqueeze(1), torch.ones_like(rows).unsqueeze(1)  # (D, units, N)
         for layer in layers[:-1]:
             inner = layer.diagonal @ below + layer.lower @ below.flatten(0, 1) + layer.bias
@@ -73,52 +99,53 @@ class BlockNeural(VectorTransform):
             slope = layer.diagonal @ slope * (1 - below.square())
         last = layers[-1]
         value = (last.diagonal @ below + last.lower @ below.flatten(0, 1) + last.bias).squeeze(1)
-        value, log_slope = self._gated(rows, value, (last.diagonal @ slope).squeeze(1), self.gate.unsqueeze(1))
+        value, log_slope = _gated(rows, value, (last.diagonal @ slope).squeeze(1), gate.unsqueeze(1))
         return self._events(value, batch), log_slope.sum(0).reshape(batch)
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Element by element, by root finding; units of the elements before are computed once."""
-        rows, layers, batch = self._rows(y)
+        rows, (layers, gate), batch = self._rows(y)
         found: list[Tensor] = []
         total = torch.zeros_like(rows[0])
         seen = [rows.new_zeros(len(rows), layer.diagonal.shape[2], rows.shape[1]) for layer in layers]
         for place in range(len(rows)):
             offsets = [layer.lower[place] @ units.flatten(0, 1) + layer.bias[place]
                        for layer, units in zip(layers, seen, strict=True)]  # fmt: skip
-            x = invert(lambda x, at=place, to=offsets: self._element(layers, x, at, to)[:2], rows[place])
-            _, log_slope, units = self._element(layers, x, place, offsets)
+            x = invert(lambda x, at=place, to=offsets: _element(layers, gate, x, at, to)[:2], rows[place])
+            _, log_slope, units = _element(layers, gate, x, place, offsets)
             here = torch.arange(len(rows), device=x.device).reshape(-1, 1, 1) == place
             seen = [torch.where(here, new, old) for new, old in zip(units, seen, strict=True)]
             found.append(x)
             total = total - log_slope
         return self._events(torch.stack(found), batch), total.reshape(batch)
 
-    def _element(
-        self, layers: Sequence[BlockLayer], x: Tensor, place: int, offsets: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Value and log-slope of one element ``(N,)``, and its units in each layer, what elements before add given."""
-        units, slope = [x.unsqueeze(0)], torch.ones_like(x).unsqueeze(0)
-        for layer, offset in zip(layers[:-1], offsets, strict=False):
-            units.append((layer.diagonal[place] @ units[-1] + offset).tanh())
-            slope = layer.diagonal[place] @ slope * (1 - units[-1].square())
-        last = layers[-1].diagonal[place]
-        value = (last @ units[-1] + offsets[-1]).squeeze(0)
-        return *self._gated(x, value, (last @ slope).squeeze(0), self.gate[place]), units
-
-    @staticmethod
-    def _gated(x: Tensor, value: Tensor, slope: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-        return x + gate * (value - x), (1 + gate * (slope - 1)).log()
-
-    def _rows(self, x: Tensor) -> tuple[Tensor, list[BlockLayer], torch.Size]:
-        """Events as ``(D, N)`` in the transform's order, layers with the context in them, the batch dimensions."""
+    def _rows(self, x: Tensor) -> tuple[Tensor, tuple[list[BlockLayer], Tensor], torch.Size]:
+        """Events as ``(D, N)`` in the transform's order; layers with the context in them and gate; batch dimensions."""
         batch = torch.broadcast_shapes(x.shape[:-1], self.batch_shape)
         rows = x.expand(*batch, x.shape[-1]).reshape(batch.numel(), x.shape[-1]).T.index_select(0, self.order)
-        first, *others = self.layers
-        if self.projected is not None:
+        first, *others = (layer.weights() for layer in self.layers)
+        if self.projection is not None:
             units = first.bias.shape[:2]
-            projected = self.projected.expand(*batch, *units).reshape(batch.numel(), *units)
+            projected = self.projection().expand(*batch, units.numel()).reshape(batch.numel(), *units)
             first = first._replace(bias=first.bias + projected.movedim(0, -1))
-        return rows, [first, *others], batch
+        return rows, ([first, *others], 0.99 * self.raw_gate.sigmoid()), batch
 
     def _events(self, rows: Tensor, batch: torch.Size) -> Tensor:
         return rows.index_select(0, self.order.argsort()).T.reshape(*batch, len(rows))
+
+
+def _element(
+    layers: Sequence[BlockLayer], gate: Tensor, x: Tensor, place: int, offsets: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Value and log-slope of one element ``(N,)``, and its units in each layer, what elements before add given."""
+    units, slope = [x.unsqueeze(0)], torch.ones_like(x).unsqueeze(0)
+    for layer, offset in zip(layers[:-1], offsets, strict=False):
+        units.append((layer.diagonal[place] @ units[-1] + offset).tanh())
+        slope = layer.diagonal[place] @ slope * (1 - units[-1].square())
+    last = layers[-1].diagonal[place]
+    value = (last @ units[-1] + offsets[-1]).squeeze(0)
+    return *_gated(x, value, (last @ slope).squeeze(0), gate[place]), units
+
+
+def _gated(x: Tensor, value: Tensor, slope: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    return x + gate * (value - x), (1 + gate * (slope - 1)).log()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transforms
 
+from pyrogen.numerics.autograd import in_full_precision
 from pyrogen.numerics.supports import widened
 
 from .support import image
@@ -37,6 +38,7 @@ class Compose(Transform):
         super().__init__(_domain_event_dim(self._dims, event_dim), batch_shape)
         self.costly_log_det = any(getattr(part, "costly_log_det", False) for part in self.parts)
 
+    @in_full_precision
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         event_dim, total = self.event_dim, None
         for part, (before, after) in zip(self.parts, self._dims, strict=True):
@@ -46,6 +48,7 @@ class Compose(Transform):
             event_dim += after - before
         return x, _filled(total, x, event_dim)
 
+    @in_full_precision
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         event_dim, total = self.codomain_event_dim, None
         for part, (before, after) in zip(reversed(self.parts), reversed(self._dims), strict=True):
@@ -55,11 +58,13 @@ class Compose(Transform):
             event_dim += before - after
         return y, _filled(total, y, event_dim)
 
+    @in_full_precision
     def _call(self, x: Tensor) -> Tensor:
         for part in self.parts:
             x = part(x)
         return x
 
+    @in_full_precision
     def _inverse(self, y: Tensor) -> Tensor:
         for part in reversed(self.parts):
             y = part.inv(y)

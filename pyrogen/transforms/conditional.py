@@ -4,13 +4,14 @@ Of a vector :math:`x`, the network sees :math:`x_s` and the elements :math:`x_m`
 
 .. math:: y_m = g(x_m; \theta(x_s)), \qquad \log |\det J| = \sum_{i \in m} \log g_i',
 
-the others stay. It is written twice. The definition is made of differentiable operations and is used by ``torch.vmap``,
+the others stay. It is written twice. The definition is made of differentiable operations and is used by ``torch.func``,
 ``torch.compile`` and second derivatives. Else, network and elements are one node of the graph, with one backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from pyrogen.networks.weighted import Weighted
-from pyrogen.numerics.values import is_functional
+from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional
 
 from .fused import Written
 
@@ -57,7 +58,7 @@ def moved(network: Weighted, move: Move, x: Tensor) -> tuple[Tensor, Tensor]:
 
     The batch dimensions of ``x`` and of the network's context broadcast.
     """
-    batch = x.shape[:-1]
+    batch, network = x.shape[:-1], network.projecting()
     if network.batch_shape:
         batch = torch.broadcast_shapes(batch, network.batch_shape)
         x, network = x.expand(*batch, x.shape[-1]), network.for_rows(batch)
@@ -82,6 +83,13 @@ def _defined(network: Weighted, move: Move, x: Tensor) -> tuple[Tensor, Tensor]:
     seen, taken = move.take(x)
     value, log_slope = move.map(network(seen.T), taken)
     return move.put(value, x).T, log_slope.sum(0)
+
+
+def _given(
+    network: Weighted, move: Move, x: Tensor, projected: Tensor | None, *tensors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The definition as a function of all tensors it depends on."""
+    return _defined(network.given(tensors, projected), move, x)
 
 
 class _Tape(NamedTuple):
@@ -120,10 +128,11 @@ class _Moved(Function):
         return y, log_det
 
     @staticmethod
+    @in_full_precision
     def backward(ctx: Any, g_y: Tensor, g_log: Tensor) -> tuple:
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, None, *_differentiated(ctx.network, ctx.move, inputs, (g_y, g_log))
+            return None, None, *differentiated(partial(_given, ctx.network, ctx.move), inputs, (g_y, g_log))
         by_x, by_first, *by_layers = _gradients(ctx.move, ctx.tape, g_y, g_log, ctx.needs_input_grad[2])
         for mask, by_weight in zip(ctx.network.masks, by_layers[::2], strict=False):
             by_weight *= mask
@@ -152,18 +161,3 @@ def _put_gradients(move: Move, g_y: Tensor, by_moved: Tensor, by_seen: Tensor) -
     if move.moved is move.seen:
         return move.put(by_moved.add_(by_seen), g_y)
     return move.put(by_moved, g_y).index_add_(0, move.seen, by_seen)
-
-
-def _differentiated(
-    network: Weighted, move: Move, inputs: tuple[Tensor | None, ...], gradients: tuple[Tensor, Tensor]
-) -> list[Tensor | None]:
-    """The gradients by differentiable operations, for second derivatives."""
-    x, projected, *tensors = inputs
-
-    def function(x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
-        context, given = (None, rest) if projected is None else (rest[0], rest[1:])
-        return _defined(network.given(given, context), move, x)
-
-    _, pull = torch.func.vjp(function, *([x] if projected is None else [x, projected]), *tensors)
-    by_x, *others = pull(gradients)
-    return [by_x, None, *others] if projected is None else [by_x, *others]

@@ -19,8 +19,9 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDis
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
+from pyrogen.numerics.autograd import deepcopied, is_functional
 from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, shared, widened
-from pyrogen.numerics.values import is_functional, require_expandable, require_value
+from pyrogen.numerics.values import require_expandable, require_value
 
 from .compose import Compose
 from .support import image
@@ -195,6 +196,9 @@ class TransformedDistribution(dist.TransformedDistribution):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_memory": None}
+
+    def __deepcopy__(self, memo: dict) -> TransformedDistribution:
+        return deepcopied(self, memo)
 
 
 class _Memory:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints, transform_to
 
+from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.supports import End, OpenInterval, innermost
-from pyrogen.numerics.values import is_functional
 
 from .transform import Transform
 

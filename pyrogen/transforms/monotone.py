@@ -1,7 +1,8 @@
 r"""Monotone maps without a closed-form inverse: a root finder, and a small neural network of one number.
 
 :func:`invert` brackets the root by expanding steps, so that no value is clipped, and closes in by Newton steps that
-fall back to bisection. Its gradient is implicit: one more Newton step, with a graph.
+fall back to bisection. Its derivatives are implicit: two more Newton steps, with a graph. The first makes first
+derivatives right, the second those up to the third.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from pyrogen.numerics.autograd import is_functional, is_mapped
 
 from .elements import Element
 
@@ -30,16 +33,17 @@ def invert(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, start
         All have one shape.
     """
     with torch.no_grad():
-        root = _bracketed(function, y, y if start is None else start)
-    if not torch.is_grad_enabled():
+        root = _bracketed(function, y, y if start is None else start).detach()  # of forward mode, too
+    if not torch.is_grad_enabled() and not is_functional((y,)):
         return root
-    value, log_slope = function(root)
-    return root - (value - y) * (-log_slope).exp()
+    for _ in range(2):
+        value, log_slope = function(root)
+        root = root - (value - y) * (-log_slope).exp()
+    return root
 
 
 def _bracketed(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, x: Tensor) -> Tensor:
     low, high = torch.full_like(y, -torch.inf), torch.full_like(y, torch.inf)
-    checks = not (torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(y))
     tolerance = 4 * torch.finfo(y.dtype).eps
     x = x + torch.zeros_like(y)
     for step in range(_STEPS):
@@ -55,7 +59,9 @@ def _bracketed(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, x
         good = good & ((newton - x).abs() <= 2.0**step)
         new = torch.where(value == y, x, torch.where(good, newton, middle))
         moved, x = (new - x).abs(), new
-        if checks and bool((~(moved > tolerance * (1 + x.abs()))).all()):
+        if torch.compiler.is_compiling() or is_mapped(moved):
+            continue
+        if bool((~(moved > tolerance * (1 + x.abs()))).all()):
             break
     return x
 

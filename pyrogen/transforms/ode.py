@@ -17,14 +17,16 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.numerics.adjoint import Problem, solve
+from pyrogen.numerics.autograd import in_full_precision
 from pyrogen.numerics.ode import Adaptive, Fixed, Path, Solver
+from pyrogen.numerics.runge_kutta import Field
 from pyrogen.numerics.trace import ExactTrace, Trace
 
 from .transform import Transform
@@ -53,7 +55,8 @@ class ODE(Transform):
         solver: Chooses the steps. A :class:`~pyrogen.numerics.ode.Fixed` one refuses a log-determinant whose estimated
             error is above its tolerance.
         trace: How the divergence is found.
-        parameters: The tensors inside ``velocity`` that may want gradients.
+        module: Where the tensors inside ``velocity`` are that may want gradients. They count as they are when the
+            transform is made, also if ``torch.func.functional_call`` puts others back before it is used.
     """
 
     density = "estimate"
@@ -69,14 +72,14 @@ class ODE(Transform):
         divergence: Divergence | None = None,
         solver: Solver = Adaptive(),
         trace: Trace = ExactTrace(),
-        parameters: Iterable[Tensor] = (),
+        module: nn.Module | None = None,
     ) -> None:
         super().__init__(len(event_shape), batch_shape)
         self.velocity, self.divergence = velocity, divergence
         self.solver, self.trace = solver, trace
         self.event_shape = torch.Size(event_shape)
         self.context = context
-        self.parameters = tuple(parameters)
+        self.module, self.state = module, _state(module)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._follow(x, 1.0, 0.0, True)
@@ -90,6 +93,7 @@ class ODE(Transform):
     def _inverse(self, y: Tensor) -> Tensor:
         return self._follow(y, 0.0, 1.0, False)[0]
 
+    @in_full_precision
     def _follow(self, x: Tensor, start: float, end: float, integral: bool) -> tuple[Tensor, Tensor]:
         cut = x.dim() - self.event_dim
         batch = torch.broadcast_shapes(x.shape[:cut], self.batch_shape)
@@ -97,9 +101,10 @@ class ODE(Transform):
         noise = self.trace.noise(rows) if integral else None
         inputs = [] if noise is None else [noise]
         inputs += [self._rows(part, batch) for part in self._parts()]
-        field = partial(self._slope, noisy=noise is not None)
-        problem = Problem(field, self.solver, start, end, integral, self._check)
-        value, log_det = solve(problem, rows, inputs, self.parameters)
+        tensors, noisy = tuple(self.state.values()), noise is not None
+        bind = partial(self._field, noisy=noisy)
+        problem = Problem(bind(tensors), self.solver, start, end, integral, self._check, bind)
+        value, log_det = solve(problem, rows, inputs, tensors)
         return value.reshape(batch + self.event_shape), log_det.reshape(batch)
 
     def _parts(self) -> list[Tensor]:
@@ -110,6 +115,15 @@ class ODE(Transform):
     def _rows(self, part: Tensor, batch: torch.Size) -> Tensor:
         event = part.shape[len(self.batch_shape) :]
         return part.expand(batch + event).reshape(-1, *event)
+
+    def _field(self, tensors: tuple[Tensor, ...], *, noisy: bool) -> Field:
+        """The slope with such tensors in the module."""
+        slope = partial(self._slope, noisy=noisy)
+        if all(tensor is now for tensor, now in zip(tensors, _state(self.module).values(), strict=True)):
+            return slope
+        called = _Called(self.module, slope)
+        state = {f"module.{name}": tensor for name, tensor in zip(self.state, tensors, strict=True)}
+        return lambda *given: torch.func.functional_call(called, state, given)
 
     def _slope(
         self, t: Tensor, x: Tensor, inputs: tuple[Tensor, ...], with_rate: bool, *, noisy: bool
@@ -136,3 +150,18 @@ class ODE(Transform):
                 f"{float(worst):.2g} nats in row {int(row)}, above its tolerance of {limit:g}; use more "
                 "steps or Adaptive()"
             )
+
+
+class _Called(nn.Module):
+    """A function that uses a module, as a module, so that its tensors can be given."""
+
+    def __init__(self, module: nn.Module, function: Callable) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *args: object) -> object:
+        return self.function(*args)
+
+
+def _state(module: nn.Module | None) -> dict[str, Tensor]:
+    return {} if module is None else {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -58,6 +58,28 @@ class Rotate(VectorTransform):
         return y @ self.matrix, y.new_zeros(y.shape[:-1])
 
 
+class Cayley(Rotate):
+    r"""The rotation :math:`Q = (I + S)^{-1} (I - S)` of a skew matrix :math:`S`, computed whenever it is used.
+
+    Args:
+        entries: The numbers of :math:`S` below its diagonal, ``(D (D - 1) / 2,)``.
+        places: Their rows and columns, ``(2, D (D - 1) / 2)``.
+        event_shape: Shape of one event, of ``D`` elements.
+    """
+
+    def __init__(self, entries: Tensor, places: Tensor, event_shape: tuple[int, ...]) -> None:
+        VectorTransform.__init__(self, event_shape)
+        self.entries, self.places = entries, places
+
+    @property
+    def matrix(self) -> Tensor:
+        """The rotation, ``(D, D)``."""
+        size = self.event_shape.numel()
+        lower = self.entries.new_zeros(size, size).index_put(tuple(self.places), self.entries)
+        skew, identity = lower - lower.T, torch.eye(size, dtype=lower.dtype, device=lower.device)
+        return torch.linalg.solve(identity + skew, identity - skew)
+
+
 class Triangular(VectorTransform):
     r"""The linear map :math:`y = L (U x) + b`, its determinant the product of the diagonal of :math:`U`.
 
@@ -77,14 +99,40 @@ class Triangular(VectorTransform):
         self.lower, self.upper, self.bias = lower, upper, bias
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.nn.functional.linear(x, self.lower @ self.upper, self.bias)
-        return y, self._log_det().expand(x.shape[:-1])
+        lower, upper = self.factors()
+        return torch.nn.functional.linear(x, lower @ upper, self.bias), _log_det(upper).expand(x.shape[:-1])
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self.factors()
         columns = (y - self.bias).reshape(-1, y.shape[-1]).T  # (D, N)
-        columns = torch.linalg.solve_triangular(self.lower, columns, upper=False, unitriangular=True)
-        columns = torch.linalg.solve_triangular(self.upper, columns, upper=True)
-        return columns.T.reshape(y.shape), -self._log_det().expand(y.shape[:-1])
+        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+        columns = torch.linalg.solve_triangular(upper, columns, upper=True)
+        return columns.T.reshape(y.shape), -_log_det(upper).expand(y.shape[:-1])
 
-    def _log_det(self) -> Tensor:
-        return self.upper.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Both triangles, ``(D, D)``."""
+        return self.lower, self.upper
+
+
+class Factored(Triangular):
+    """A :class:`Triangular` map whose triangles are put together whenever it is used.
+
+    Args:
+        triangles: Both triangles in one matrix, their diagonals left out. Shape ``(D, D)``.
+        log_diagonal: The logarithm of the diagonal of the upper triangle. Shape ``(D,)``.
+        bias: Shape ``(D,)``.
+        event_shape: Shape of one event, of ``D`` elements.
+    """
+
+    def __init__(self, triangles: Tensor, log_diagonal: Tensor, bias: Tensor, event_shape: tuple[int, ...]) -> None:
+        VectorTransform.__init__(self, event_shape)
+        self.triangles, self.log_diagonal, self.bias = triangles, log_diagonal, bias
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Both triangles, ``(D, D)``."""
+        identity = torch.eye(len(self.bias), dtype=self.bias.dtype, device=self.bias.device)
+        return self.triangles.tril(-1) + identity, self.triangles.triu(1) + self.log_diagonal.exp().diag()
+
+
+def _log_det(upper: Tensor) -> Tensor:
+    return upper.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)

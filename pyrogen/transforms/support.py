@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints, transform_to, transforms
 from torch.distributions.constraints import Constraint
 
+from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.supports import End, OpenInterval, element_of, ends, is_closed, is_real, widened
-from pyrogen.numerics.values import is_functional
 
 from .transform import Transform, event_dims
 

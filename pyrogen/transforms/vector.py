@@ -7,6 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.autograd import in_full_precision
+
 from .transform import Transform
 
 
@@ -36,10 +38,12 @@ class VectorTransform(Transform):
         """The inverse of :meth:`forward_vector` with its own log-determinant."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse pass")
 
+    @in_full_precision
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det = self.forward_vector(self._flat(x))
         return self._shaped(y), log_det
 
+    @in_full_precision
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self.inverse_vector(self._flat(y))
         return self._shaped(x), log_det

@@ -16,6 +16,7 @@ from torch.distributions import transforms
 import pyrogen as pg
 from pyrogen import flows
 from pyrogen.networks.embedding import Flatten
+from pyrogen.transforms.autoregressive import _iterated
 
 SMALL = {"layers": 2, "hidden": (16, 16)}
 
@@ -152,7 +153,7 @@ def test_sweep_equals_iteration_with_gradients(recipe):
 
     def iterate(y):
         order = layer.conditioner.order
-        x, log_det = layer._iterate(layer.network, y.T[order])
+        x, log_det = _iterated(layer.conditioner, layer.network, layer.element, y.T[order])
         return x[order.argsort()].T, log_det
 
     def answer(method):
