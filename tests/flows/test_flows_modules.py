@@ -153,7 +153,7 @@ def test_sweep_equals_iteration_with_gradients(recipe):
 
     def iterate(y):
         order = layer.conditioner.order
-        x, log_det = _iterated(layer.conditioner, layer.network, layer.element, y.T[order])
+        x, log_det = _iterated(layer.conditioner, layer.network.projecting(), layer.element, y.T[order])
         return x[order.argsort()].T, log_det
 
     def answer(method):
