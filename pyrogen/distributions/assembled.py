@@ -9,6 +9,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.values import require_expandable, require_value
+
 
 class Assembled(TorchDistribution):
     """A distribution of another library, made anew from the same tensors each time it is used.
@@ -54,13 +56,12 @@ class Assembled(TorchDistribution):
         return self.assemble().variance
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Assembled:
-        shape = torch.Size(batch_shape)
-        self.assemble().expand(shape)  # which names shapes that do not fit
-        expanded = Assembled(self._make, *self._tensors, batch_shape=shape)
+        expanded = Assembled(self._make, *self._tensors, batch_shape=require_expandable(self, batch_shape))
         expanded.has_rsample = self.has_rsample
         return expanded
 
     def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
         return self.assemble().log_prob(value)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:

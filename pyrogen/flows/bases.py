@@ -6,7 +6,7 @@ import math
 
 import pyro.distributions as dist
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape

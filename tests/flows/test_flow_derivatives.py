@@ -10,10 +10,14 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch, in forward mode
 STEP = 1e-5
 SLOW = ("continuous_deep", "inverse_neural_autoregressive")
-NAMES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in [*RECIPES, *UNCONDITIONAL]
-]
-WITH_CONTEXT = ("affine_coupling", "spline_autoregressive", "inverse_spline_autoregressive", "block_neural", "continuous")
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in [*RECIPES, *UNCONDITIONAL]]
+WITH_CONTEXT = (
+    "affine_coupling",
+    "spline_autoregressive",
+    "inverse_spline_autoregressive",
+    "block_neural",
+    "continuous",
+)
 ROUGH = {"rtol": 3e-4, "atol": 3e-4}  # of the solver of continuous flows, and of differences
 
 
@@ -48,7 +52,12 @@ def check_all_kinds(function, point):
     with forward_ad.dual_level():
         dual = forward_ad.unpack_dual(function(forward_ad.make_dual(point, directions[0])))
         assert torch.allclose(dual.tangent, slope.flatten()[0], **ROUGH)
-    kinds = (hessian, lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacfwd(f)), lambda f: lambda x: second_by_hand(f, x))
+    kinds = (
+        hessian,
+        lambda f: jacrev(jacrev(f)),
+        lambda f: jacfwd(jacfwd(f)),
+        lambda f: lambda x: second_by_hand(f, x),
+    )
     for kind in kinds:
         assert torch.allclose(kind(function)(point), curvature, **ROUGH)
 
@@ -112,7 +121,9 @@ def test_derivatives_of_each_row_under_vmap(name):
     assert torch.allclose(curvature[1], one, **ROUGH)
 
 
-@pytest.mark.parametrize("name", [name for name in [*RECIPES, *UNCONDITIONAL] if name != "student"])  # whose gamma numbers torch cannot map
+@pytest.mark.parametrize(
+    "name", [name for name in [*RECIPES, *UNCONDITIONAL] if name != "student"]
+)  # whose gamma numbers torch cannot map
 def test_draws_under_vmap_are_different(name):
     flow = made(name)
     context = None if flow.context_shape is None else torch.zeros(2).double()
