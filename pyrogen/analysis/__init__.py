@@ -3,7 +3,7 @@
 from .arviz import to_arviz
 from .images import image_grid
 from .latents import latent_paths, latent_traversals
-from .plots import coverage_curve, outlier_scores, rank_ecdf, rank_histogram, training_history
+from .plots import coverage_curve, model_comparison, outlier_scores, rank_ecdf, rank_histogram, training_history
 from .restoration import edited_images, posterior_histogram, posterior_images
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "image_grid",
     "latent_paths",
     "latent_traversals",
+    "model_comparison",
     "outlier_scores",
     "posterior_histogram",
     "posterior_images",

@@ -14,8 +14,9 @@ import torch
 
 from pyrogen.arguments import integer
 from pyrogen.core.progress import Fit, History
+from pyrogen.evaluation.comparison import Comparison
 from pyrogen.evaluation.ranks import EcdfNull
-from pyrogen.evaluation.result import normal_quantile
+from pyrogen.evaluation.result import Estimate, normal_quantile
 
 from .arrays import numbers, real_numbers
 from .style import BLUE, COLOURS, GREY, INK, PALE, legend, legend_width, new_figure, tidy
@@ -184,6 +185,57 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     legend(axes)
     return figure
+
+
+def model_comparison(comparison: Comparison, *, level: float = 0.95) -> Figure:
+    """Log-likelihoods of models on the same data, and their paired differences from the baseline.
+
+    The differences are what to read: overlapping intervals of the log-likelihoods do not mean that models are equal.
+    Hollow points are bounds, of which only the label says on which side the truth lies.
+
+    Args:
+        comparison: What :func:`pyrogen.evaluation.compare` found.
+        level: Of the intervals.
+
+    Raises:
+        TypeError: ``comparison`` is something else.
+        ValueError: ``level`` is not between 0 and 1.
+
+    Example:
+        >>> from pyrogen.evaluation import compare
+        >>> models = {f"scale {scale}": torch.distributions.Normal(0.0, scale) for scale in (1.0, 2.0)}
+        >>> figure = model_comparison(compare(models, torch.randn(100)))
+    """
+    if not isinstance(comparison, Comparison):
+        raise TypeError(f"`comparison` must be what `compare` found, got {type(comparison).__name__}")
+    quantile = normal_quantile(level)
+    names = list(comparison.log_probs)
+    means = {name: comparison.log_likelihood(name) for name in names}
+    others = [name for name in names if name != comparison.baseline and comparison.baseline is not None]
+    differences = {name: comparison.difference(name, comparison.baseline) for name in others}
+    panels = [("log-likelihood (nats per datum)", means)]
+    panels += [(f"minus {comparison.baseline} (nats per datum)", differences)] if differences else []
+    width = 3.0 * len(panels) + legend_width(f"{name} ({mean.label})" for name, mean in means.items())
+    figure = new_figure(width, 0.9 + 0.32 * len(names))
+    cells = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (label, estimates) in zip(cells, panels, strict=True):
+        tidy(axes, x=label)
+        for place, name in enumerate(names):
+            if name in estimates and np.isfinite(estimates[name].value):
+                _draw_interval(axes, place, estimates[name], quantile)
+    if differences:
+        cells[1].axvline(0, color=GREY, linewidth=0.8)
+    cells[0].set_yticks(range(len(names)), labels=[f"{name} ({means[name].label})" for name in names])
+    cells[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def _draw_interval(axes: Axes, place: int, estimate: Estimate, quantile: float) -> None:
+    bound = estimate.density == "lower bound"
+    error = quantile * estimate.standard_error
+    width = None if np.isnan(error) else error  # one datum has no known error
+    face = "white" if bound else BLUE
+    axes.errorbar(estimate.value, place, xerr=width, fmt="o", color=BLUE, markerfacecolor=face, markersize=4)
 
 
 def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "score (nats)", bins: int = 40) -> Figure:

@@ -1,6 +1,7 @@
 """Evaluation: how good is a model, are its samples right, are its posteriors calibrated, what is an outlier.
 
 ``density``      log-likelihood, bits per dimension, differences of models; ``bayes``: the classifier by Bayes' rule
+``comparison``   several models on the same data, ready or fitted fold by fold, with paired differences
 ``importance``   marginal likelihoods of a model/guide pair, and the Pareto k-hat of their weights
 ``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
 ``grid``         guide x objective x seed, in one table
@@ -17,6 +18,7 @@ from .bayes import bayes_classifier
 from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test
 from .collapse import CollapseReport, LatentUse, collapse_report
+from .comparison import Comparison, compare
 from .density import bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
 from .grid import GuideGrid, grid
 from .importance import (
@@ -39,6 +41,7 @@ __all__ = [
     "Auroc",
     "Calibration",
     "CollapseReport",
+    "Comparison",
     "Coverage",
     "EcdfBand",
     "EcdfNull",
@@ -55,6 +58,7 @@ __all__ = [
     "chi_square_test",
     "classifier_test",
     "collapse_report",
+    "compare",
     "cross_validated_classifier_test",
     "density_p_value",
     "energy_distance",

@@ -83,11 +83,12 @@ def require_programs(**programs: Callable) -> None:
             raise TypeError(f"`{name}` must be a Pyro program, a callable, got {type(program).__name__}")
 
 
-def require_rows(batch: tuple, *, least: int = 1) -> int:
+def require_rows(batch: tuple, *, name: str = "batch", least: int = 1) -> int:
     """How many rows of data a batch holds.
 
     Args:
         batch: What programs are called with: tensors with the data in rows, numbers, dicts of tensors or ``None``.
+        name: Of the argument.
         least: The smallest number of rows that makes sense.
 
     Raises:
@@ -95,25 +96,28 @@ def require_rows(batch: tuple, *, least: int = 1) -> int:
         ValueError: there are too few rows, or a tensor has another number of them.
     """
     rows = count_rows(batch)
-    tensors = [(name, entry) for name, entry in _entries(batch) if isinstance(entry, Tensor) and entry.dim()]
-    for name, entry in _entries(batch):
+    entries = list(_entries(batch, name))
+    tensors = [(place, entry) for place, entry in entries if isinstance(entry, Tensor) and entry.dim()]
+    for place, entry in entries:
         if isinstance(entry, list | tuple | np.ndarray):
-            raise TypeError(f"`{name}` must be a tensor, got {type(entry).__name__}; convert it by `torch.as_tensor`")
-    for name, entry in tensors:
+            raise TypeError(f"`{place}` must be a tensor, got {type(entry).__name__}; convert it by `torch.as_tensor`")
+    for place, entry in tensors:
         if len(entry) != rows:
-            raise ValueError(f"`{name}` must have the {rows} rows of the data, got shape {tuple(entry.shape)}")
+            raise ValueError(f"`{place}` must have the {rows} rows of the data, got shape {tuple(entry.shape)}")
     if not tensors or rows < least:
         wanted = "one datum" if least == 1 else f"{least} data"
-        raise ValueError(f"`batch` must hold at least {wanted}, in rows of a tensor, got {rows if tensors else 'none'}")
+        raise ValueError(
+            f"`{name}` must hold at least {wanted}, in rows of a tensor, got {rows if tensors else 'none'}"
+        )
     return rows
 
 
-def _entries(batch: tuple) -> Iterator[tuple[str, object]]:
+def _entries(batch: tuple, name: str) -> Iterator[tuple[str, object]]:
     for place, entry in enumerate(batch):
         if isinstance(entry, Mapping):
-            yield from ((f"batch[{place}][{key!r}]", part) for key, part in entry.items())
+            yield from ((f"{name}[{place}][{key!r}]", part) for key, part in entry.items())
         else:
-            yield f"batch[{place}]", entry
+            yield f"{name}[{place}]", entry
 
 
 def _require_none(bad: Tensor, name: str, wanted: str, what: str) -> None:

@@ -96,9 +96,14 @@ class Estimate:
             return "upper bound"
         return self.density or ""
 
+    def rounded(self) -> str:
+        """Value and standard error, down to the second leading digit of the error; without unit and label."""
+        return _rounded(self.value, self.standard_error)
+
     def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
         label = f" ({self.label})" if self.label else ""
-        return f"{_rounded(self.value, self.standard_error)} {self.unit}{label}"
+        return f"{self.rounded()}{unit}{label}"
 
 
 @dataclass(frozen=True)
