@@ -165,7 +165,7 @@ def test_the_figure(x, tmp_path):
         ),
         (lambda x: compare({"a": TRUTH}, x.numpy()), TypeError, r"`data\[0\]` must be a tensor"),
         (lambda x: compare({"a": TRUTH}, x[:0]), ValueError, "must hold at least one datum"),
-        (lambda x: compare({"a": TRUTH}, x * float("nan")), ValueError, "`x` must hold events of Normal.*NaN"),
+        (lambda x: compare({"a": TRUTH}, x * float("nan")), ValueError, "(?s)`x` must hold events of Normal.*NaN"),
         (lambda x: compare({"a": TRUTH}, (x, x, x)), ValueError, "`data` must be the data, or data and context"),
         (lambda x: compare({"a": TRUTH}, x).difference("a", "b"), ValueError, "`name` must be one of"),
     ],

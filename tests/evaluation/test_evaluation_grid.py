@@ -128,3 +128,77 @@ def test_latents_outside_the_plate_are_still_refused_for_single_data():
     guide = PAIRS["mean field"]()[1]
     with pytest.raises(ValueError, match="weights"):
         importance_log_weights(regression, guide, INPUTS, TARGETS, draws=30)
+
+
+# What fails
+
+
+def tiny():
+    vae = pg.latent.vae((3,), latent_shape=(2,), hidden=(8,))
+    return vae.model, vae.guide
+
+
+def other_shape():
+    vae = pg.latent.vae((4,), latent_shape=(2,), hidden=(8,))
+    return vae.model, vae.guide
+
+
+X = torch.randn(40, 3)
+
+
+def test_every_cell_is_tried_before_anything_is_trained():
+    def never(*arguments, **options):
+        raise AssertionError("nothing may be trained")
+
+    def broken(model, guide):
+        return lambda x: x.no_such_thing
+
+    for pairs, objectives, error in (
+        ({"good": tiny, "bad": other_shape}, {"ELBO": pg.Elbo}, Exception),
+        ({"good": tiny}, {"ELBO": pg.Elbo, "bad": broken}, AttributeError),
+    ):
+        with pytest.raises(error) as caught:
+            grid(pairs, objectives, (X,), (X[:5],), fit=never, seeds=(0,), draws=25)
+        assert any("'bad'" in note and "nothing was trained" in note for note in caught.value.__notes__)
+
+
+def test_finished_runs_survive_one_that_fails():
+    def fit(objective, data, *, seed):
+        if seed == 1:
+            raise FloatingPointError("the loss is not finite")
+
+    with pytest.warns(UserWarning, match="1 of 3 runs failed: vae by ELBO, seed 1"):
+        result = grid({"vae": tiny}, {"ELBO": pg.Elbo}, (X,), (X[:5],), fit=fit, seeds=(0, 1, 2), draws=25)
+    assert [run.seed for run in result.runs] == [0, 2]
+    assert [(lost.seed, lost.reason) for lost in result.failures] == [(1, "FloatingPointError: the loss is not finite")]
+    (cell,) = result.cells()
+    assert cell.failed == 1
+    assert "1 failed" in str(result)
+    frame = result.to_dataframe()
+    assert list(frame["seed"]) == [0, 2, 1]
+    assert frame["failure"].isna().tolist() == [True, True, False]
+    assert frame["bound"][0] == pytest.approx(float(result.runs[0].bound.mean()))
+    assert "tensor(" not in repr(result) + repr(result.runs[0])
+
+
+def test_if_all_fail_the_first_error_is_raised():
+    def fit(objective, data, *, seed):
+        raise FloatingPointError(f"seed {seed}")
+
+    with pytest.raises(FloatingPointError, match="seed 3"):
+        grid({"vae": tiny}, {"ELBO": pg.Elbo}, (X,), (X[:5],), fit=fit, seeds=(3, 4), draws=25)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"seeds": (0, 0)}, ValueError, "`seeds` must differ"),
+        ({"seeds": ("a",)}, TypeError, "`seeds` must be an int"),
+        ({"pairs": {"a": tiny()}}, TypeError, "`pairs` must hold functions, got tuple for 'a'"),
+        ({"fit": 3}, TypeError, "`fit` must hold functions"),
+    ],
+)
+def test_impossible_options_are_refused(options, error, message):
+    arguments = {"pairs": {"vae": tiny}, "objectives": {"ELBO": pg.Elbo}, "fit": FIT, "draws": 25} | options
+    with pytest.raises(error, match=message):
+        grid(data=(X,), held_out=(X,), **arguments)
