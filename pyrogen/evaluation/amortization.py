@@ -40,7 +40,7 @@ from .scoring import as_evaluated
 from .sites import Alone, DrawnSite, Layout, Pair, Program, Sites, pairs, total, values_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AmortizationGap:
     """The bounds of each datum, in nats, and the gaps between them.
 
@@ -66,6 +66,9 @@ class AmortizationGap:
 
     def __str__(self) -> str:
         return f"amortization gap {self.amortization}; approximation gap {self.approximation}"
+
+    def __repr__(self) -> str:
+        return f"<AmortizationGap of {len(self.amortized)} data: {self}>"
 
 
 def amortization_gap(

@@ -78,6 +78,9 @@ class Amortized:
             (drawn,) = measured(None, self.guide, batch, draws, _values, batch_size=draws * len(batch[0]))
         return drawn
 
+    def __repr__(self) -> str:
+        return f"<Amortized guide {type(self.guide).__name__}, given {', '.join(self.observed)}>"
+
     def log_prob(self, latents: Values, data: Values) -> Tensor:
         """The log-density of the guide for each row, a quantity whose coverage is that of highest-density regions.
 
@@ -100,7 +103,7 @@ def _values(drawn: Sites, scored: Sites) -> Values:
     return {name: site.values() for name, site in drawn.items() if not site.auxiliary}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """The ranks of a simulation-based calibration, and what follows from them.
 
@@ -159,6 +162,11 @@ class Calibration:
     def central_coverage(self, name: str, *, levels: Tensor | None = None) -> Coverage:
         """Coverage of the central intervals of a quantity, such as a coordinate."""
         return central_coverage(self._of(name), self.draws, levels=levels)
+
+    def __repr__(self) -> str:
+        left_out = f", without {', '.join(self.left_out)}" if self.left_out else ""
+        counts = f"{self.simulations} simulations, {self.draws} draws each, {len(self.ranks)} quantities"
+        return f"<Calibration of {counts}{left_out}>"
 
     def _of(self, name: str) -> Tensor:
         if name not in self.ranks:

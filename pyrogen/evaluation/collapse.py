@@ -35,7 +35,7 @@ from .scoring import as_evaluated
 from .sites import DrawnSite, Program, Sites, check_names, measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatentUse:
     """How a guide uses the elements of one latent.
 
@@ -94,8 +94,11 @@ class LatentUse:
             raise ValueError("prior or posterior has dependent elements: the divergence belongs to no single one")
         return (self.kl < epsilon).double().mean(0) >= 1 - delta
 
+    def __repr__(self) -> str:
+        return f"<{_line('LatentUse', self)}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class CollapseReport:
     """How a guide uses the latents of a model, by site.
 
@@ -107,6 +110,9 @@ class CollapseReport:
 
     def __str__(self) -> str:
         return "\n".join(_line(name, use) for name, use in self.sites.items())
+
+    def __repr__(self) -> str:
+        return f"<CollapseReport of {len(self.sites)} latent sites>\n{self}"
 
 
 def collapse_report(

@@ -119,7 +119,7 @@ def importance_weighted_log_likelihood(
     return Estimate.of_mean(values, density="lower bound")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParetoK:
     r"""How heavy the tail of the importance weights is, for each datum.
 
@@ -152,6 +152,9 @@ class ParetoK:
             f"Pareto k-hat: median {float(self.values.median()):.2f}, largest {float(self.values.max()):.2f}, "
             f"{self.share_above:.0%} of {len(self.values)} data above {self.threshold:.2f}"
         )
+
+    def __repr__(self) -> str:
+        return f"<ParetoK of {self.draws} draws: {self}>"
 
 
 def pareto_k(

@@ -24,7 +24,7 @@ from .arguments import require_generator, require_numbers, require_tensor
 from .result import TestResult, normal_quantile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EcdfBand:
     r"""The empirical distribution function of ranks, and the band it stays in.
 
@@ -47,8 +47,12 @@ class EcdfBand:
         """Whether the function stays in the band everywhere."""
         return bool(((self.ecdf >= self.lower) & (self.ecdf <= self.upper)).all())
 
+    def __repr__(self) -> str:
+        where = "inside" if self.inside else "outside"
+        return f"<EcdfBand at {self.level:.0%} over {len(self.fractions)} fractions: the curve is {where}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Coverage:
     """How often regions of given credibility hold the truth.
 
@@ -63,6 +67,14 @@ class Coverage:
     coverage: Tensor
     lower: Tensor
     upper: Tensor
+
+    def __repr__(self) -> str:
+        inside = (self.levels >= self.lower) & (self.levels <= self.upper)
+        furthest = int((self.coverage - self.levels).abs().argmax())
+        return (
+            f"<Coverage at {len(self.levels)} levels, {int(inside.sum())} in their interval: furthest off "
+            f"{float(self.coverage[furthest]):.3f} at level {float(self.levels[furthest]):.3f}>"
+        )
 
 
 class EcdfNull:

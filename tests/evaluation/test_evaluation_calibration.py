@@ -289,3 +289,88 @@ def test_a_guide_of_auxiliary_sites_has_draws_but_no_density():
     assert calibrate(posterior).test().p_value > 0.01
     with pytest.raises(NotImplementedError, match=r"auxiliary sites \['u'\]"):
         calibrate(posterior, quantities={"log_q": posterior.log_prob})
+
+
+# Simulators without a likelihood
+
+
+class Implicit(dist.TorchDistribution):
+    """A normal that has draws and no log_prob."""
+
+    arg_constraints: dict = {}
+    support = dist.constraints.real
+    density = None
+
+    def __init__(self, loc, scale):
+        self.loc, self.scale = loc, scale
+        super().__init__(loc.shape, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return Implicit(self.loc.expand(batch_shape), self.scale)
+
+    def sample(self, sample_shape=torch.Size()):
+        return self.loc + self.scale * torch.randn(self.shape(sample_shape))
+
+    def log_prob(self, value):
+        raise NotImplementedError("implicit")
+
+
+def simulator(how):
+    def program(size=1):
+        with pyro.plate("data", size):
+            z = pyro.sample("z", dist.Normal(torch.zeros(size), 1.0))
+            y = z + 0.5 * torch.randn(size)
+            if how == "implicit":
+                pyro.sample("y", Implicit(z, 0.5))
+            elif how == "point mass":
+                pyro.sample("y", dist.Delta(y))
+            else:
+                pyro.deterministic("y", y, event_dim=0)
+
+    return program
+
+
+def exact_posterior(data, draws):
+    return {"z": 0.8 * data["y"] + 0.2**0.5 * torch.randn(draws, len(data["y"]))}
+
+
+def from_the_prior(data, draws):
+    return {"z": torch.randn(draws, len(data["y"]))}
+
+
+@pytest.mark.parametrize("how", ["implicit", "point mass", "deterministic"])
+def test_a_simulator_without_a_likelihood_is_calibrated_by_what_is_left(how):
+    torch.manual_seed(0)
+    aware = {"distance": lambda latents, data: (latents["z"] - data["y"]).abs()}
+    arguments = {"observed": "y", "simulations": 300, "draws": 99, "quantities": aware}
+    with pytest.warns(UserWarning, match="leaves out log_likelihood .*'y'.*give `quantities` that do"):
+        right = simulation_based_calibration(simulator(how), exact_posterior, **arguments)
+    assert set(right.ranks) == {"z", "distance"}
+    assert set(right.left_out) == {"log_likelihood", "log_joint"}
+    assert right.test().p_value > 0.01
+    assert "without log_likelihood, log_joint" in repr(right)
+    with pytest.warns(UserWarning, match="leaves out"):
+        prior = simulation_based_calibration(simulator(how), from_the_prior, **arguments)
+    assert prior.uniformity()["z"].p_value > 0.01
+    assert prior.uniformity()["distance"].p_value < 0.001
+
+
+def test_a_prior_without_a_log_prob_leaves_the_likelihood():
+    def program(size=1):
+        with pyro.plate("data", size):
+            z = pyro.sample("z", Implicit(torch.zeros(size), 1.0))
+            pyro.sample("y", dist.Normal(z, 0.5))
+
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="leaves out log_joint .site 'z' has no log_prob"):
+        result = simulation_based_calibration(program, exact_posterior, observed="y", simulations=100, draws=9)
+    assert set(result.ranks) == {"log_likelihood", "z"}
+    assert result.test().p_value > 0.01
+
+
+def test_nan_among_posterior_draws_is_refused():
+    def lost(data, draws):
+        return {"z": torch.full((draws, len(data["y"]), 2), torch.nan)}
+
+    with pytest.raises(ValueError, match="`posterior` must give numbers, got .* NaN in 'z'"):
+        calibrate(lost, coordinates=[])
