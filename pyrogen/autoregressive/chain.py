@@ -16,6 +16,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.values import require_expandable
+from pyrogen.programs.chain import refuse_chain
 
 from .conditionals import Conditional
 from .generation import Ending, generate
@@ -214,6 +215,7 @@ class Chain(TorchDistribution):
         self._require_inside(symbols)
         if self.orders is None:
             return self._total(self.network, symbols, context, known, part).reshape(shape)
+        refuse_chain("a model in random orders", "score along one order, as `along(order)` does")
         totals = []
         for _ in range(self.orders):
             order = self._orders(len(symbols), known, part)

@@ -11,16 +11,21 @@ it is:
 ``None``                  there is no ``log_prob`` (implicit models)
 ========================  =====================================================================
 
-A composed model has the weakest density of its parts.
+A composed model has the weakest density of its parts. A module says what its distributions are; the distribution of a
+module that says something weaker than the distribution itself is *stamped* with it, so that whoever meets the
+distribution, wrapped or expanded, finds it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+import copy
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, Literal
 
-import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch.distributions import Distribution
+from torch.distributions.transforms import Transform
 
 Density = Literal["exact", "estimate", "lower bound", "unnormalized"] | None
 
@@ -32,21 +37,93 @@ def weakest(*densities: Density) -> Density:
 
     Unbiased noise in a part keeps a bound a bound in expectation, so a bound is weaker than an estimate.
     """
+    unknown = [density for density in densities if density not in _ORDER]
+    if unknown:
+        raise ValueError(f"`density` must be one of {', '.join(map(repr, _ORDER))}, got {unknown[0]!r}")
     return max(densities, key=_ORDER.index, default="exact")
 
 
 def density_of(distribution: Distribution) -> Density:
     """What the ``log_prob`` of a distribution means: its own ``density``, or that of the parts it wraps.
 
-    Follows ``Independent``, ``Masked``, ``Expanded``, ``TransformedDistribution`` and ``MixtureSameFamily``. A
-    distribution of torch or Pyro that wraps nothing is exact.
+    Follows ``Independent``, ``Masked``, ``Expanded``, ``TransformedDistribution`` (and its transforms),
+    ``MixtureSameFamily`` and ``MaskedMixture``. A distribution of torch or Pyro that wraps nothing is exact.
+
+    Raises:
+        TypeError: ``distribution`` is none.
     """
-    own = getattr(distribution, "density", "exact")
-    return weakest(own, *map(density_of, _parts(distribution)))
+    if not isinstance(distribution, (Distribution, TorchDistributionMixin)):
+        raise TypeError(f"`distribution` must be a distribution, got {type(distribution).__name__}")
+    return weakest(*_densities(distribution))
 
 
-def _parts(distribution: Distribution) -> Iterator[Distribution]:
-    for name in ("base_dist", "_component_distribution", "component_distribution"):
+def require_normalized(density: Density, name: str, what: str) -> None:
+    """Refuses what has no normalised ``log_prob``, or bound of one, where one is needed.
+
+    Args:
+        density: What the ``log_prob`` means.
+        name: Whose it is.
+        what: What needs one.
+
+    Raises:
+        NotImplementedError: the density is ``"unnormalized"`` or ``None``.
+    """
+    if density in ("unnormalized", None):
+        raise NotImplementedError(
+            f"{name} has density {density!r}: {what} needs a normalised log_prob or a bound of it; use the objectives "
+            "of its family"
+        )
+
+
+def stamped(distribution: TorchDistributionMixin, density: Density) -> TorchDistributionMixin:
+    """The distribution, with a ``density`` no stronger than the one given.
+
+    One that says so already is returned as it is. Of another a shallow copy is: what is given may be shared, and stays
+    as it was.
+    """
+    if density == "exact" or density_of(distribution) == weakest(density_of(distribution), density):
+        return distribution
+    twin = copy.copy(distribution)
+    twin.__class__ = _stamped_class(type(distribution), density)
+    return twin
+
+
+class _Stamped:
+    """Mixed into the class of a distribution whose module says what its ``log_prob`` means."""
+
+    def expand(self, batch_shape: Iterable[int], _instance: Any = None) -> TorchDistributionMixin:
+        return stamped(super().expand(batch_shape, _instance), self.density)
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistributionMixin:
+        # Pyro looks through an `Independent` to what it wraps, past the stamp.
+        return stamped(super().to_event(reinterpreted_batch_ndims), self.density)
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        # Classes made on the way have no name that pickle finds: what is stored is the class they were made of.
+        kind = next(kind for kind in type(self).__mro__ if not issubclass(kind, _Stamped))
+        return _blank, (kind, self.density), self.__getstate__()
+
+
+@cache
+def _stamped_class(kind: type, density: Density) -> type:
+    return type(kind.__name__, (_Stamped, kind), {"density": density, "__module__": kind.__module__})
+
+
+def _blank(kind: type, density: Density) -> TorchDistributionMixin:
+    return object.__new__(_stamped_class(kind, density))
+
+
+def _densities(distribution: Distribution) -> Iterator[Density]:
+    yield getattr(distribution, "density", "exact")
+    for name in ("base_dist", "_component_distribution", "component_distribution", "component0", "component1"):
         part = getattr(distribution, name, None)
-        if isinstance(part, torch.distributions.Distribution):
-            yield part
+        if isinstance(part, Distribution):
+            yield from _densities(part)
+    for transform in getattr(distribution, "transforms", ()):
+        yield from _of_transform(transform)
+
+
+def _of_transform(transform: Transform) -> Iterator[Density]:
+    yield getattr(transform, "density", "exact")
+    for part in getattr(transform, "parts", ()):
+        yield from _of_transform(part)

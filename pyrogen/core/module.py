@@ -20,16 +20,20 @@ from typing import Any
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.ops.provenance import detach_provenance, get_provenance
+from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.programs.chain import refuse_noise
 
 from .batches import Data
-from .density import Density
+from .density import Density, require_normalized, stamped
 from .objective import MaximumLikelihood
+from .origin import is_tracked, tracked
 from .reading import learn_statistics, refuse_outside_support
 from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_shape_of, context_batch_shape
 
@@ -37,8 +41,9 @@ from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_sha
 class DistributionModule(ReadsData, nn.Module):
     """A module whose ``forward(context=None)`` gives a Pyro distribution.
 
-    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``. They get a Pyro model/guide
-    pair, a training objective and the context checks.
+    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``: what the module says, its
+    distributions carry (:func:`~pyrogen.core.density.density_of`). They get a Pyro model/guide pair, a training
+    objective and the context checks.
 
     Args:
         event_shape: Shape of one event :math:`x`.
@@ -53,6 +58,7 @@ class DistributionModule(ReadsData, nn.Module):
         self.event_shape = as_shape(event_shape, "event_shape")
         self.context_shape = as_context_shape(context_shape)
         self._instance = _Instance()
+        _let_context_pass()
 
     def forward(self, context: Context = None) -> TorchDistributionMixin:
         """The distribution of one event given the context.
@@ -67,7 +73,17 @@ class DistributionModule(ReadsData, nn.Module):
         context_batch_shape(context, self.context_shape)
         if _PYRO_STACK and _svi_listens():
             _register(self, self._instance.name)
-        return super().__call__(context)
+        if not _PYRO_STACK:
+            return stamped(super().__call__(context), self.density)
+        plain = detach_provenance(context)
+        distribution = stamped(super().__call__(plain), self.density)
+        if self.density in ("estimate", "lower bound"):
+            refuse_noise(distribution, f"a {type(self).__name__}")
+        return tracked(distribution, get_provenance(context)) if is_tracked(context) else distribution
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _let_context_pass()
 
     def __getstate__(self) -> dict[str, Any]:
         # Pyro's parameter store leaves a weak reference on every parameter, which does not pickle.
@@ -90,12 +106,14 @@ class DistributionModule(ReadsData, nn.Module):
         """The Pyro guide, empty where nothing is latent; called like :attr:`model`.
 
         Raises:
-            NotImplementedError: the module is implicit, so no ELBO can train it.
+            NotImplementedError: the module has no ``log_prob``, or one that lacks an unknown constant, so no ELBO can
+                train it.
         """
         if self.density is None:
             raise NotImplementedError(
                 f"{type(self).__name__} has no log_prob, hence no guide and no ELBO; train it with its `objective()`"
             )
+        require_normalized(self.density, type(self).__name__, "an ELBO of its model and guide")
         return Guide(self)
 
     def objective(self) -> nn.Module:
@@ -238,6 +256,17 @@ def _register(module: nn.Module, name: str) -> None:
             if full_name in store and store[full_name].unconstrained() is not parameter:
                 del store[full_name]
             pyro.param(full_name, parameter)
+
+
+def _let_context_pass() -> None:
+    """Lets Pyro's handlers hand a keyword argument ``context`` to the model they wrap.
+
+    They call it as ``_context_wrap(context, model, *args, **kwargs)``, so that ``svi.step(x, context=c)`` would give
+    ``context`` two values. With the first two parameters positional-only it has one; nothing else changes.
+    """
+    code = _context_wrap.__code__
+    if code.co_posonlyargcount == 0:
+        _context_wrap.__code__ = code.replace(co_posonlyargcount=2)
 
 
 def _svi_listens() -> bool:

@@ -18,6 +18,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import ReadsData, Statistic
@@ -25,7 +26,7 @@ from pyrogen.programs.data_plate import DataCount, FullSize
 from pyrogen.programs.reading import reading_of, settled_data_plate
 from pyrogen.programs.run import Record
 
-from .density import weakest
+from .density import density_of, require_normalized
 from .minibatches import without_last_row
 from .randomness import held
 
@@ -46,15 +47,14 @@ class MaximumLikelihood(ReadsData, nn.Module):
 
     def __init__(self, module: DistributionModule) -> None:
         super().__init__()
-        if weakest(module.density, "lower bound") != "lower bound":
-            raise NotImplementedError(
-                f"{type(module).__name__} has density {module.density!r}: maximum likelihood needs a normalised "
-                "log_prob or a bound of it; use the objectives of its family"
-            )
+        require_normalized(module.density, type(module).__name__, "maximum likelihood")
         self.module = module
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        return -self.module(context).log_prob(x).mean()
+        distribution = self.module(context)
+        if is_validation_enabled():
+            require_normalized(density_of(distribution), type(self.module).__name__, "maximum likelihood")
+        return -distribution.log_prob(x).mean()
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         return self.module.read_data(x, context)
@@ -156,6 +156,8 @@ class Elbo(PairObjective):
     Raises:
         ValueError: when called: ``size`` is less than the rows of the batch, model or guide hold an entry for each row,
             or there is no data plate.
+        NotImplementedError: when called with validation on, as ``fit`` does first: a site has no normalised
+            ``log_prob``, or one of the guide only a bound of it.
 
     References:
         Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
@@ -176,7 +178,10 @@ class Elbo(PairObjective):
                 return guide.log_prob - model.log_prob
             except _NotReparameterized:
                 self._reparameterized = False
-        return Trace_ELBO().differentiable_loss(self.model, self.guide, *batch)
+        model, guide = self.model, self.guide
+        if is_validation_enabled():
+            model, guide = _Meaning("model")(model), _Meaning("guide")(guide)
+        return Trace_ELBO().differentiable_loss(model, guide, *batch)
 
 
 def rows(batch: tuple) -> int:
@@ -198,6 +203,29 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
     finally:
         for part in module.modules():
             part.training = modes.get(part, modes[module])
+
+
+class _Meaning(Messenger):
+    """Refuses sites whose ``log_prob`` makes no evidence lower bound.
+
+    Args:
+        part: Whose sites they are, ``"model"`` or ``"guide"``.
+    """
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.part = part
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if not isinstance(msg["fn"], Distribution):
+            return
+        density, site = density_of(msg["fn"]), f"the site {msg['name']!r} of `{self.part}`"
+        require_normalized(density, site, "an evidence lower bound")
+        if density == "lower bound" and self.part == "guide":
+            raise NotImplementedError(
+                f"{site} has density 'lower bound': less than the guide's log_prob makes the ELBO more than the "
+                "evidence; use a guide whose density is exact or an estimate without bias"
+            )
 
 
 class _NotReparameterized(Exception):

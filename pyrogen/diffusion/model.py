@@ -56,6 +56,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.programs.chain import refuse_chain
 
 from .denoiser import Denoiser
 from .objectives import VariationalBound
@@ -71,7 +72,8 @@ class Diffusion(DistributionModule):
     Each call of ``log_prob`` estimates the bound with fresh noise for every row, without bias, at ``draws`` noise
     levels that are stratified within each row. It is differentiable in the value, the context and the parameters, so
     ``pyro.sample("z", diffusion())`` trains under ``Trace_ELBO``. Where the density of a single point is asked for, as
-    by NUTS, use :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` of the same denoiser.
+    by NUTS and HMC, which refuse this one, use :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` of the same
+    denoiser.
 
     Args:
         denoiser: The posterior mean of a datum given its noisy version.
@@ -81,7 +83,8 @@ class Diffusion(DistributionModule):
         times: How the noise levels are drawn. If ``None``, as the reference suggests, or, where the schedule is
             learned, uniformly in its time.
         noise_seed: If given, ``log_prob`` uses the same noise for every row and call, as comparisons need; it is then
-            one draw of the bound, and the rows' errors are no longer independent.
+            one draw of the bound, and the rows' errors are no longer independent. A Markov chain then samples what is
+            proportional to the exponential of that one draw, which is not the density of the model.
 
     Raises:
         ValueError: ``draws`` is not positive, or ``denoiser`` is none.
@@ -231,6 +234,7 @@ class DiffusionDistribution(TorchDistribution):
     def _noise(self, value: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:
         draws = self.module.draws
         if self.module.noise_seed is None:
+            refuse_chain("a Diffusion", "use ProbabilityFlow of its denoiser, NoiseMCMC, TwistedSMC or TemperedSMC")
             return stratified(draws, batch, value), antithetic(draws, value.shape, value)
         with torch.random.fork_rng():
             torch.manual_seed(self.module.noise_seed)

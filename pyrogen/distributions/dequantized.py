@@ -19,6 +19,7 @@ from torch.distributions import constraints
 
 from pyrogen.numerics.supports import ends, innermost
 from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.programs.chain import refuse_chain
 
 
 class UniformDequantized(TorchDistribution):
@@ -75,6 +76,7 @@ class UniformDequantized(TorchDistribution):
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         low, high = self._cells(value)
         within = innermost(*self._ends(value))
+        refuse_chain("a dequantized model", "add the noise to the data once, and observe them at the module underneath")
         # Rounding must take no noise out of its cell, nor out of the support: a density is zero beyond.
         noise = low + (high - low) * torch.rand_like(low)
         noise = _clamped(noise, torch.nextafter(low, high), torch.nextafter(high, low))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Independent, constraints
 
 from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.programs.chain import refuse_chain
 
 from .bernoulli import IndependentBernoulli
 from .normal import DiagonalNormal
@@ -102,6 +103,7 @@ class Incomplete(TorchDistribution):
         return completed, weight
 
     def _draw(self, batch: torch.Size) -> Tensor:
+        refuse_chain("data missing by their values", "sample the missing entries at a site of their own")
         base = self.base_dist.expand(batch)
         if self.missingness is None or not torch.is_grad_enabled():
             return base.sample()

@@ -77,7 +77,7 @@ class DiagonalNormal(TorchDistribution):
         """A differentiable draw and its ``log_prob``, from the noise behind it."""
         noise = self._noise(sample_shape)
         energy = _sum(torch.add(self.log_scale, noise.square(), alpha=0.5), len(self.event_shape))
-        return self._at(noise), -0.5 * _LOG_2PI * self.event_shape.numel() - energy
+        return self._at(noise), -0.5 * _LOG_2PI * math.prod(self.event_shape) - energy
 
     def _noise(self, sample_shape: Iterable[int]) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -93,11 +93,11 @@ class DiagonalNormal(TorchDistribution):
         noise = (torch.where(finite, value, self.loc) - self.loc) / self.log_scale.exp()
         floor = torch.where(finite, self.log_scale, value.abs())
         energy = _sum(torch.addcmul(floor, noise, noise, value=0.5), len(self.event_shape))
-        return -0.5 * _LOG_2PI * self.event_shape.numel() - energy
+        return -0.5 * _LOG_2PI * math.prod(self.event_shape) - energy
 
     def entropy(self) -> Tensor:
         event = len(self.event_shape)
-        return _sum(self.log_scale, event) + 0.5 * (1 + _LOG_2PI) * self.event_shape.numel()
+        return _sum(self.log_scale, event) + 0.5 * (1 + _LOG_2PI) * math.prod(self.event_shape)
 
 
 class StandardNormal(TorchDistribution):
@@ -151,11 +151,11 @@ class StandardNormal(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
         square = _sum(value.square(), len(self.event_shape))
-        log_prob = torch.rsub(square, -0.5 * _LOG_2PI * self.event_shape.numel(), alpha=0.5)
+        log_prob = torch.rsub(square, -0.5 * _LOG_2PI * math.prod(self.event_shape), alpha=0.5)
         return _over(log_prob, self.batch_shape)
 
     def entropy(self) -> Tensor:
-        entropy = 0.5 * (1 + _LOG_2PI) * self.event_shape.numel()
+        entropy = 0.5 * (1 + _LOG_2PI) * math.prod(self.event_shape)
         return self.like.new_full(self.batch_shape, entropy)
 
 
@@ -191,7 +191,7 @@ def _kl_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
     _require_equal_events(q, p)
     square = torch.addcmul(q.variance, q.loc, q.loc)
     energy = _sum(torch.sub(square, q.log_scale, alpha=2), len(q.event_shape))
-    return _over(0.5 * (energy - q.event_shape.numel()), p.batch_shape)
+    return _over(0.5 * (energy - math.prod(q.event_shape)), p.batch_shape)
 
 
 @register_kl(DiagonalNormal, Independent)

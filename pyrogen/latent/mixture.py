@@ -42,6 +42,7 @@ from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.programs.chain import refuse_chain
 
 from .marginal import MarginalDistribution
 from .mixture_objectives import MixtureElbo
@@ -134,6 +135,7 @@ class MixtureVAE(DistributionModule):
         labels = self.labels(x, context)
         inner = self.given_class(labels, context)
         posterior = self.component.posterior_at(x, inner)
+        refuse_chain("a MixtureVAE", "sample its class and its latent at sites of their own")
         z = posterior(torch.Size((self.draws if draws is None else draws,)))
         log_joint = self.component.likelihood_at(z, inner).log_prob(x) + self.component.prior_at(inner).log_prob(z)
         return log_joint - posterior.log_prob(z) + self.prior_at(context).log_prob(labels)

@@ -43,6 +43,7 @@ from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 from pyrogen.distributions.support import point_inside
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.programs.chain import refuse_chain
 
 from .marginal import Joint, MarginalDistribution
 from .objectives import Elbo
@@ -66,8 +67,9 @@ class VAE(DistributionModule):
         likelihood: :math:`p(x \mid z)` or :math:`p(x \mid z, c)`.
         posterior: :math:`q(z \mid x)` or :math:`q(z \mid x, c)`.
         draws: How many draws of the posterior ``log_prob`` averages over, all at once.
-        noise_seed: If given, ``log_prob`` uses the same noise for every row and call, as NUTS and comparisons between
-            models need; the rows' errors are then no longer independent. Posteriors then run row by row.
+        noise_seed: If given, ``log_prob`` uses the same noise for every row and call, as comparisons between models
+            need; the rows' errors are then no longer independent, and posteriors run row by row. A Markov chain, which
+            refuses fresh noise, then samples what is proportional to the exponential of that one draw of the bound.
 
     Raises:
         ValueError: shapes do not fit; the posterior's density is a bound (so that the objective would be none), or
@@ -198,7 +200,11 @@ class _Program:
 
     def log_weights(self, x: Tensor) -> Tensor:
         posterior = self.module.posterior_at(x, self.context)
-        z = posterior(torch.Size((self.module.draws,))) if self.module.noise_seed is None else self._frozen_draws(x)
+        if self.module.noise_seed is None:
+            refuse_chain("a VAE", "sample its latent at a site of its own, from `prior_at` and `likelihood_at`")
+            z = posterior(torch.Size((self.module.draws,)))
+        else:
+            z = self._frozen_draws(x)
         log_joint = self.module.likelihood_at(z, self.context).log_prob(x)
         return log_joint + self.module.prior_at(self.context).log_prob(z) - posterior.log_prob(z)
 

@@ -28,6 +28,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Elbo
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
+from pyrogen.programs.chain import refuse_chain
 from pyrogen.programs.data_plate import FullSize
 
 from .marginal import MarginalDistribution
@@ -162,6 +163,7 @@ class _Program:
         wide = torch.Size((module.draws, *batch))
         if not wide.numel():
             return x.flatten(len(batch)).sum(-1).expand(wide)  # of no rows, and still with a gradient
+        refuse_chain("a Marginal", "run the chain over the sites of its model")
         arguments = self._rows(x.expand(wide + module.event_shape), wide)
         with _isolated(), _DataPlate(module.plate, wide.numel()):
             guide = poutine.trace(module.pair["guide"]).get_trace(*arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ class Conditioner(nn.Module):
         """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""
         network = self.weighted(projected)
         batch = torch.broadcast_shapes(x.shape[:-1], network.batch_shape)
-        x = x.expand(*batch, x.shape[-1]).reshape(batch.numel(), x.shape[-1])
+        x = x.expand(*batch, x.shape[-1]).reshape(prod(batch), x.shape[-1])
         out = network.for_rows(batch).dropping(len(x))(x)
         return out.reshape(*out.shape[:2], *batch)
 

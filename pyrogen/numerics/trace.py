@@ -91,6 +91,11 @@ class Hutchinson:
     def __post_init__(self) -> None:
         integer(self.probes, "probes")
 
+    @property
+    def fresh(self) -> bool:
+        """Whether each call draws probes of its own."""
+        return self.noise_seed is None
+
     def noise(self, x: Tensor) -> Tensor:
         """Probes for rows ``x``, ``(N, probes, *event)``."""
         shape = (self.probes, *x.shape[1:])

@@ -1,5 +1,6 @@
 """Reading and running Pyro programs: their sites, runs with given values, and the data plate."""
 
+from .chain import refuse_chain, refuse_noise
 from .data_plate import DataCount, FullSize, candidates, data_plate
 from .reading import Reading, reading_of, settled_data_plate
 from .rows import drawn_together, global_sites, row_parameters
@@ -21,6 +22,8 @@ __all__ = [
     "global_sites",
     "is_site",
     "reading_of",
+    "refuse_chain",
+    "refuse_noise",
     "row_parameters",
     "run",
     "settled_data_plate",

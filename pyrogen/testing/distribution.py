@@ -8,7 +8,7 @@ from torch import nn
 
 from pyrogen.core.shapes import Context, Shape, as_shape
 
-from . import agreement, copies, draws, gradients, rows, shapes, sites, state, training
+from . import agreement, copies, draws, gradients, interfaces, rows, shapes, sites, state, training
 from .examination import Check, examine
 from .report import Report
 from .subject import DistributionSubject, check_context
@@ -52,6 +52,10 @@ CHECKS: tuple[Check, ...] = (
     sites.predictive,
     sites.nuts,
     sites.autonormal,
+    interfaces.inspection,
+    interfaces.keyword_context,
+    interfaces.carried_density,
+    interfaces.refused_noise,
     training.svi_likelihood,
     training.svi_guide,
     training.copies_train,

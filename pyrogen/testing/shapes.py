@@ -28,7 +28,11 @@ TOLERANCE = 1e-8
 
 
 def declaration(subject: DistributionSubject) -> str:
-    """What the module declares is what its distribution is: a Pyro distribution, its shapes, its density."""
+    """What the module declares is what its distribution is: a Pyro distribution, its shapes, its density.
+
+    With a density that the module alone declares its distribution is stamped. One that only the distribution declares
+    is a mistake: whoever reads the module takes it for exact.
+    """
     module = subject.fresh()
     context = subject.context_of(module)
     distribution = module(context)

@@ -100,7 +100,7 @@ def predictive(subject: DistributionSubject) -> str:
     for parallel in (False, True):
         draws = Predictive(model, num_samples=3, parallel=parallel, return_sites=("x",))()["x"]
         require(draws.shape == expected, f"Predictive(parallel={parallel}) draws shape {tuple(draws.shape)}")
-    guide = module.guide if subject.density(module) is not None else None
+    guide = module.guide if subject.density(module) not in ("unnormalized", None) else None
     draws = Predictive(module.model, guide=guide, num_samples=3)(None, context, size=subject.rows)["x"]
     require(draws.shape == expected, f"Predictive of .model and .guide draws shape {tuple(draws.shape)}")
     return f"Predictive draws shape {tuple(expected)}, one by one, in parallel and through .model"

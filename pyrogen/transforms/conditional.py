@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ def moved(network: Weighted, move: Move, x: Tensor) -> tuple[Tensor, Tensor]:
     if network.batch_shape:
         batch = torch.broadcast_shapes(batch, network.batch_shape)
         x, network = x.expand(*batch, x.shape[-1]), network.for_rows(batch)
-    rows = x if len(batch) == 1 else x.reshape(batch.numel(), x.shape[-1])
+    rows = x if len(batch) == 1 else x.reshape(prod(batch), x.shape[-1])
     network = network.dropping(rows.shape[0])
     y, log_det = _moved(network, move, rows)
     return (y, log_det) if len(batch) == 1 else (y.reshape(*batch, y.shape[-1]), log_det.reshape(batch))

@@ -28,6 +28,7 @@ from pyrogen.numerics.autograd import in_full_precision
 from pyrogen.numerics.ode import Adaptive, Fixed, Path, Solver
 from pyrogen.numerics.runge_kutta import Field
 from pyrogen.numerics.trace import ExactTrace, Trace
+from pyrogen.programs.chain import refuse_chain
 
 from .transform import Transform
 
@@ -99,6 +100,8 @@ class ODE(Transform):
         batch = torch.broadcast_shapes(x.shape[:cut], self.batch_shape)
         rows = x.expand(batch + x.shape[cut:]).reshape(-1, *self.event_shape)
         noise = self.trace.noise(rows) if integral else None
+        if noise is not None and self.trace.fresh:
+            refuse_chain("a flow with Hutchinson's trace", "use ExactTrace(), or freeze the probes by `noise_seed`")
         inputs = [] if noise is None else [noise]
         inputs += [self._rows(part, batch) for part in self._parts()]
         tensors, noisy = tuple(self.state.values()), noise is not None

@@ -99,6 +99,11 @@ class Inverse(Transform):
         return self.transform.forward_and_log_det(y)
 
     @property
+    def density(self) -> str | None:
+        """What it makes of an exact density: what the transform makes of it."""
+        return getattr(self.transform, "density", "exact")
+
+    @property
     def event_dims(self) -> tuple[int, int]:
         return self.transform.event_dims[::-1]
 

@@ -231,6 +231,7 @@ def test_noisy_module_keeps_what_applies(kind):
     assert report.passed, str(report)
     skipped = {finding.name for finding in report.skipped}
     assert {"samples_follow_log_prob", "batch_invariance", "nuts"} <= skipped
+    assert "refused_noise" not in skipped
 
 
 class TooHighBound(NoisyBound):

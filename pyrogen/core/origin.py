@@ -1,0 +1,54 @@
+"""Where values come from, past networks that cannot carry it.
+
+``pyro.infer.inspect`` runs a program on tensors that remember the sites they come from, and reads off the ``log_prob``
+of each site which sites it depends on. Such tensors have a tuple for a shape, and lose their memory in functions
+written outside of torch's; so networks and distributions see plain tensors here, and the memory goes around them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.infer.inspect import TrackProvenance
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor
+
+
+def is_tracked(context: Any) -> bool:
+    """Whether it is asked where values come from: by a handler, or by a context that remembers."""
+    return any(isinstance(handler, TrackProvenance) for handler in _PYRO_STACK) or bool(get_provenance(context))
+
+
+def tracked(distribution: TorchDistributionMixin, provenance: frozenset) -> TorchDistributionMixin:
+    """A shallow copy of a distribution whose ``log_prob`` remembers where its context and its value come from."""
+    twin = copy.copy(distribution)
+    if not isinstance(twin, _Tracked):
+        twin.__class__ = _tracked_class(type(twin))
+    twin.provenance = provenance
+    return twin
+
+
+class _Tracked:
+    """Mixed into the class of a distribution while it is asked where values come from."""
+
+    provenance: frozenset = frozenset()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        score = super().log_prob(detach_provenance(value))
+        return track_provenance(score, get_provenance(value) | self.provenance)
+
+    def expand(self, batch_shape: Iterable[int], _instance: Any = None) -> TorchDistributionMixin:
+        return tracked(super().expand(batch_shape, _instance), self.provenance)
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistributionMixin:
+        return tracked(super().to_event(reinterpreted_batch_ndims), self.provenance)
+
+
+@cache
+def _tracked_class(kind: type) -> type:
+    return type(kind.__name__, (_Tracked, kind), {"__module__": kind.__module__})

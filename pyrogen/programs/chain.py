@@ -1,0 +1,70 @@
+"""A noisy ``log_prob`` under a Markov chain: refused.
+
+A chain compares densities of two points. Where each call of ``log_prob`` draws noise anew, it compares noise: it moves
+to where the noise was lucky once and stays there, without a warning. Pyro's kernels (NUTS, HMC and all others) score
+the sites of a model after it has run, outside of every handler, so that nothing but the call itself shows who asks.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+
+_KERNELS = "pyro.infer.mcmc."
+
+
+def refuse_chain(distribution: str, instead: str) -> None:
+    """Refuses to score with fresh noise where a Markov chain of Pyro's asks for it.
+
+    Call it where a ``log_prob`` draws its noise.
+
+    Args:
+        distribution: What is scored.
+        instead: What to use in its place.
+
+    Raises:
+        NotImplementedError: one of Pyro's kernels is running the model.
+    """
+    if _under_a_chain():
+        raise NotImplementedError(
+            f"the log_prob of {distribution} draws fresh noise at every call, so a Markov chain (NUTS, HMC) would "
+            f"compare noise and not densities; {instead}"
+        )
+
+
+def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
+    """Refuses a distribution that scores one value twice differently, while a Markov chain is set up.
+
+    At other times nothing is done.
+
+    Args:
+        distribution: Any, also of somebody who does not call :func:`refuse_chain`.
+        name: Whose it is.
+
+    Raises:
+        NotImplementedError: a chain is set up, and two calls of ``log_prob`` differ.
+    """
+    if not _under_a_chain("initialize_model"):
+        return
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            value = distribution.sample()
+        except NotImplementedError:
+            return
+        first, second = distribution.log_prob(value), distribution.log_prob(value)
+    if not torch.allclose(first, second, rtol=1e-4, atol=1e-4, equal_nan=True):
+        refuse_chain(name, "use a model with a density of its own, or freeze the noise")
+
+
+def _under_a_chain(function: str = "") -> bool:
+    """Whether one of Pyro's kernels, or that function of theirs, is among the callers."""
+    if torch.compiler.is_compiling():
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_KERNELS) and function in frame.f_code.co_name:
+            return True
+        frame = frame.f_back
+    return False
