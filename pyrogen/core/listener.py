@@ -16,14 +16,14 @@ class Listener(Messenger):
     Attributes:
         statements: How many statements ran.
         parameters: The parameters (unconstrained) that ``pyro.param`` gave, by name.
-        networks: The modules that gave tensors without running a statement.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.statements = 0
         self.parameters: dict[str, Tensor] = {}
-        self.networks: set[nn.Module] = set()
+        self._silent: set[nn.Module] = set()
+        self._speaking: set[nn.Module] = set()
         self._before: list[int] = []
 
     @contextmanager
@@ -40,8 +40,16 @@ class Listener(Messenger):
         self._before.append(self.statements)
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self._before.pop() == self.statements and _holds_tensors(output):
-            self.networks.add(module)
+        silent = self._before.pop() == self.statements
+        if not silent:
+            self._speaking.add(module)
+        elif _holds_tensors(output):
+            self._silent.add(module)
+
+    @property
+    def networks(self) -> set[nn.Module]:
+        """The modules that gave tensors and never ran a statement."""
+        return self._silent - self._speaking
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.statements += 1

@@ -7,16 +7,58 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.programs.data_plate import FullSize
-from pyrogen.programs.reading import Reading
+from pyrogen.programs.reading import Reading, reading_of, settled_data_plate
+from pyrogen.programs.rows import independent_sites
+from pyrogen.programs.run import Record
 
 from .batches import Batch, Batches, LoaderBatches
+
+
+def read_programs(
+    play: Callable[[Batch], None],
+    batch: Batch,
+    rows: int,
+    trained: Iterable[nn.Module],
+    data: Batches | LoaderBatches,
+) -> Reading:
+    """Runs objectives on a minibatch and reads the Pyro programs in them.
+
+    Args:
+        play: Runs them.
+        batch: The minibatch.
+        rows: How many rows it has.
+        trained: All that is trained; lazy modules come to be as they run.
+        data: The data that it is of.
+
+    Raises:
+        ValueError: several plates may be that of the data.
+    """
+
+    def again() -> Record:
+        return Record() if data.whole else _recorded(play, without_last_row(batch, rows))
+
+    record = _recorded(play, batch)
+    try:
+        plate = settled_data_plate(record, rows, again)
+    except ValueError:
+        if not data.whole:
+            raise
+        plate = None
+    parameters = {name: value for part in trained for name, value in part.named_parameters()}
+    reading = reading_of(record, rows, batch, parameters, plate)
+    if not reading.outside or plate is not None or rows > 1 or data.whole:
+        return reading
+    # A datum alone needs no plate: a guide that computes its latents from it shows that they are its own.
+    batch, inputs = _with_gradients(batch)
+    return replace(reading, outside=independent_sites(_recorded(play, batch), reading.outside, inputs))
 
 
 def check_minibatches(
@@ -59,6 +101,27 @@ def without_last_row(batch: Batch, rows: int) -> Batch:
     return tuple(map(shorten, batch))
 
 
+def _recorded(play: Callable[[Batch], None], batch: Batch) -> Record:
+    with Record() as record:
+        play(batch)
+    return record
+
+
+def _with_gradients(batch: Batch) -> tuple[Batch, list[Tensor]]:
+    """A batch whose floating tensors ask for gradients, and these tensors."""
+    inputs = []
+
+    def ask(entry: Any) -> Any:
+        if isinstance(entry, Mapping):
+            return {key: ask(value) for key, value in entry.items()}
+        if not isinstance(entry, Tensor) or not entry.is_floating_point():
+            return entry
+        inputs.append(entry.detach().clone().requires_grad_())
+        return inputs[-1]
+
+    return tuple(map(ask, batch)), inputs
+
+
 def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | None, validated: bool) -> None:
     if not isinstance(data, Batches) or not data.whole:
         raise ValueError(
@@ -79,7 +142,7 @@ def _says_how_many(reading: Reading, data: Batches | LoaderBatches, held_out: in
         return data.whole
     if isinstance(data, Batches):
         return bool(reading.sizes & {data.rows, data.rows + held_out})
-    return max(reading.sizes) > reading.plate.rows or data.whole
+    return max(reading.sizes) > reading.rows or data.whole
 
 
 def _complaint(reading: Reading, rows: int | None) -> str:

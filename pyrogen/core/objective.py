@@ -22,9 +22,10 @@ from torch.distributions import Distribution
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import ReadsData, Statistic
-from pyrogen.programs.data_plate import DataCount, FullSize
+from pyrogen.programs.data_plate import DataCount, FullSize, data_of
 from pyrogen.programs.reading import reading_of, settled_data_plate
 from pyrogen.programs.run import Record
+from pyrogen.programs.site import Plate
 
 from .density import density_of, require_normalized
 from .minibatches import without_last_row
@@ -82,6 +83,7 @@ class PairObjective(ReadsData, nn.Module):
         self.guide = guide
         self.size = None if size is None else integer(size, "size")
         self._plate: str | None = None
+        self._rows_per_datum = 1
 
     def total(self, *batch: Any) -> Tensor:
         """The loss of all data that the batch stands for, in nats."""
@@ -102,11 +104,12 @@ class PairObjective(ReadsData, nn.Module):
         if self.training and rows(batch) > self.size:
             raise ValueError(f"`size` must be at least the {rows(batch)} rows of the batch, got {self.size}")
         if self._plate is None:
-            self._plate = self._data_plate(batch)
-        return FullSize(self._plate, self.size)
+            plate = self._data_plate(batch)
+            self._plate, self._rows_per_datum = plate.name, plate.size // data_of(plate, plate.size, rows(batch))
+        return FullSize(self._plate, self.size * self._rows_per_datum)
 
-    def _data_plate(self, batch: tuple) -> str:
-        """The name of the data plate, from one run that leaves no trace.
+    def _data_plate(self, batch: tuple) -> Plate:
+        """The data plate, from a run that leaves no trace.
 
         Raises:
             ValueError: there is none, it stands for another number of data, or single rows have parameters.
@@ -115,17 +118,18 @@ class PairObjective(ReadsData, nn.Module):
         with held(), _evaluated(self), torch.enable_grad():
             record = self._record(batch)
             plate = settled_data_plate(record, count, lambda: self._record(without_last_row(batch, count)))
-            reading = reading_of(record, batch, dict(self.named_parameters()), plate)
+            reading = reading_of(record, count, batch, dict(self.named_parameters()), plate)
         if plate is None:
             raise ValueError(f"`size` needs a plate of the {count} rows of the batch around observed sites, got none")
-        if plate.size not in (count, self.size):
-            raise ValueError(f"`size` must be the {plate.size} that the plate {plate.name!r} says, got {self.size}")
+        said = data_of(plate, plate.size, count)
+        if said not in (count, self.size):
+            raise ValueError(f"`size` must be the {said} data that the plate {plate.name!r} says, got {self.size}")
         if reading.owned and count < self.size:
             raise ValueError(
                 f"`size` must be None for a pair that holds an entry for each row of the batch, in {reading.owned}, "
                 f"since the rows of other batches would share it, got {self.size}"
             )
-        return plate.name
+        return plate
 
     def _record(self, batch: tuple) -> Record:
         with poutine.block(), Record() as record:

@@ -10,20 +10,18 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyrogen.networks.statistics import ReadsData
-from pyrogen.programs.reading import Reading, reading_of, settled_data_plate
-from pyrogen.programs.run import Record
+from pyrogen.programs.reading import Reading
 
 from .average import Average
 from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
 from .failure import MovingBuffers, explain
 from .listener import Listener
-from .minibatches import check_minibatches, held_out_scope, without_last_row
+from .minibatches import check_minibatches, held_out_scope, read_programs
 from .module import DistributionModule
 from .objective import rows
 from .player import MakeSchedule, NonFiniteStep, Player, per_datum
@@ -119,22 +117,7 @@ class Run:
             for turn in self.turns:
                 per_datum(turn.objective, self.processes.evaluated(turn.objective), batch)
 
-        def play_on_fewer() -> Record:
-            with poutine.block(), Record() as fewer:
-                play(without_last_row(entries, count))
-            return fewer
-
-        count = rows(entries)
-        with Record() as record:
-            play(entries)
-        try:
-            plate = settled_data_plate(record, count, play_on_fewer)
-        except ValueError:  # of several plates none is known to be that of the data
-            if not self.data.whole:
-                raise
-            plate = None
-        parameters = {name: value for part in self.everything for name, value in part.named_parameters()}
-        return reading_of(record, entries, parameters, plate)
+        return read_programs(play, entries, rows(entries), self.everything, self.data)
 
     def begin(
         self,

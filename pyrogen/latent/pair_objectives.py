@@ -29,7 +29,7 @@ from pyrogen.arguments import integer, number
 from pyrogen.core.density import density_of, weakest
 from pyrogen.core.objective import PairObjective, rows
 from pyrogen.core.turn import frozen
-from pyrogen.programs.data_plate import data_plate
+from pyrogen.programs.data_plate import data_plate, observed_plates
 from pyrogen.programs.rows import global_sites
 from pyrogen.programs.run import Given, Record
 from pyrogen.programs.site import Plate, Site
@@ -144,9 +144,9 @@ class WeightedPair(PairObjective):
         """The data plate among those of the model, the draws' own left out."""
         own = [replace(site, plates=tuple(plate for plate in site.plates if plate.name != DRAWS)) for site in sites]
         if self._plate is None:
-            found = data_plate(own, rows)
+            found = data_plate(own, rows) or _of_several_rows(own, rows)
         else:
-            found = next(plate for site in own if site.observed for plate in site.plates if plate.name == self._plate)
+            found = next(plate for plate in observed_plates(own) if plate.name == self._plate)
         if found is not None and found.dim is None:
             raise NotImplementedError(
                 f"the data plate {found.name!r} must be entered by `with`: one that is iterated over has no dimension"
@@ -347,6 +347,12 @@ class DoublyReparameterizedPair(ImportanceWeightedPair):
         if unit is not None:
             shape[unit.dim - event_dim] = weights.shape[1]
         return weights.reshape(shape)
+
+
+def _of_several_rows(sites: Sequence[Site], rows: int) -> Plate | None:
+    """The plate, if it is one, that has several rows for each datum."""
+    found = [plate for plate in observed_plates(sites) if plate.rows % rows == 0 and rows > 1]
+    return found[0] if len(found) == 1 else None
 
 
 def _entries(site: Site) -> Tensor:

@@ -14,7 +14,8 @@ so that without the factor the posterior of :math:`\theta` is that of :math:`b` 
 :math:`\sqrt{N / b}`. Nats per datum are this over :math:`N`, the *full size* of the data plate.
 
 The data plate is found by its length: it lies around an observed site, and as many rows as the minibatch has are in it,
-or are what it takes its own subsample of.
+or are what it takes its own subsample of. Where there is none it may hold several rows for each datum, all pixels of a
+minibatch in one plate, say.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 
-from .site import Plate, Site
+from .site import Plate, Site, plate_of
 
 
 def candidates(sites: Iterable[Site], rows: int) -> list[Plate]:
@@ -34,9 +35,18 @@ def candidates(sites: Iterable[Site], rows: int) -> list[Plate]:
     They lie around an observed site and have so many rows, or take a subsample of so many. Where some of them stand for
     more rows than they have, it is one of these.
     """
-    around = {plate.name: plate for site in sites if site.observed for plate in site.plates}
-    fitting = [plate for plate in around.values() if rows in (plate.rows, plate.size)]
+    fitting = [plate for plate in observed_plates(sites) if rows in (plate.rows, plate.size)]
     return [plate for plate in fitting if plate.size > plate.rows] or fitting
+
+
+def observed_plates(sites: Iterable[Site]) -> list[Plate]:
+    """The plates around observed sites."""
+    return list({plate.name: plate for site in sites if site.observed for plate in site.plates}.values())
+
+
+def data_of(plate: Plate, size: int, rows: int) -> int:
+    """How many data there are where the data plate of a call with so many rows stands for ``size`` of its own."""
+    return size if rows in (plate.rows, plate.size) else round(size * rows / plate.rows)
 
 
 def data_plate(sites: Iterable[Site], rows: int) -> Plate | None:
@@ -77,9 +87,11 @@ class DataCount(Messenger):
         self._frames: dict[str, CondIndepStackFrame] = {}
 
     def of(self, rows: int) -> int:
-        """The full size of the data plate of programs that were called with so many rows; without one, the rows."""
-        sizes = [(frame.size, frame.full_size or frame.size) for frame in self._frames.values()]
-        return max((full for size, full in sizes if rows in (size, full)), default=rows)
+        """The data that a call with so many rows stands for: the full size of the data plate; without one, the rows."""
+        plates = [plate_of(frame) for frame in self._frames.values()]
+        exact = [plate for plate in plates if rows in (plate.rows, plate.size)]
+        several = [plate for plate in plates if plate.rows % rows == 0]
+        return max((data_of(plate, plate.size, rows) for plate in exact or several), default=rows)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if msg["is_observed"]:

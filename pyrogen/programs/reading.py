@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .data_plate import candidates, data_plate
+from .data_plate import candidates, data_of, data_plate, observed_plates
 from .rows import drawn_together, global_sites, row_parameters
 from .run import Record
 from .site import Plate, Site
@@ -19,6 +19,7 @@ class Reading:
     """A run of a model and its guide, seen from the data they were called with.
 
     Attributes:
+        rows: How many rows they were called with.
         plate: The data plate, or ``None``.
         outside: The names of the latent sites outside it, which are those of all data.
         owned: The parameters, and the sites, that hold an entry for each row of the data plate. The entries are of use
@@ -27,32 +28,37 @@ class Reading:
             rows in it times their scale.
     """
 
+    rows: int
     plate: Plate | None
     outside: list[str]
     owned: list[str]
     sizes: frozenset[int]
 
 
-def reading_of(record: Record, batch: Sequence[Any], parameters: Mapping[str, Tensor], plate: Plate | None) -> Reading:
+def reading_of(
+    record: Record, rows: int, batch: Sequence[Any], parameters: Mapping[str, Tensor], plate: Plate | None
+) -> Reading:
     """Reads what ran.
 
     Args:
         record: A run of model and guide, with gradients. One that observes nothing has no data, and nothing outside.
+        rows: How many rows they were called with.
         batch: What they were called with.
         parameters: Their parameters by name.
         plate: The data plate.
     """
     if not any(site.observed for site in record.sites):
-        return Reading(plate, [], [], frozenset())
+        return Reading(rows, plate, [], [], frozenset())
     outside = global_sites(record.sites, plate)
     if plate is None:
-        return Reading(None, outside, [], frozenset())
+        return Reading(rows, None, outside, [], frozenset())
     owned = row_parameters(record, plate, parameters, named=_numbers(batch)) + drawn_together(record.sites, plate)
-    return Reading(plate, outside, owned, _sizes(record.sites, plate, outside))
+    sizes = (data_of(plate, size, rows) for size in _sizes(record.sites, plate, outside))
+    return Reading(rows, plate, outside, owned, frozenset(sizes))
 
 
 def settled_data_plate(record: Record, rows: int, again: Callable[[], Record] | None = None) -> Plate | None:
-    """The data plate; of several that are as long as the data, the one that follows their number.
+    """The data plate; where none or several are as long as the data, the one that follows their number.
 
     Args:
         record: A run of the programs.
@@ -62,13 +68,16 @@ def settled_data_plate(record: Record, rows: int, again: Callable[[], Record] | 
     Raises:
         ValueError: several plates are as long as the data, and shrink with them.
     """
-    sites = record.sites
-    if again is not None and rows > 1 and len(candidates(sites, rows)) > 1:
-        following = {plate.name for plate in candidates(_sites_of(again), rows - 1)}
-        found = [plate for plate in candidates(sites, rows) if plate.name in following]
-        if len(found) == 1:
-            return found[0]
-    return data_plate(sites, rows)
+    found = candidates(record.sites, rows)
+    if again is None or rows == 1 or len(found) == 1 or not record.sites:
+        return data_plate(record.sites, rows)
+    lengths = {plate.name: plate.rows for site in _sites_of(again) if site.observed for plate in site.plates}
+    following = [
+        plate
+        for plate in found or observed_plates(record.sites)
+        if lengths.get(plate.name, 0) * rows == plate.rows * (rows - 1)
+    ]
+    return following[0] if len(following) == 1 else data_plate(record.sites, rows)
 
 
 def _sites_of(again: Callable[[], Record]) -> list[Site]:
@@ -79,12 +88,11 @@ def _sites_of(again: Callable[[], Record]) -> list[Site]:
         return []
 
 
-def _sizes(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> frozenset[int]:
+def _sizes(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> set[int]:
     """Where the scale is not that of subsampling but ``poutine.scale``, it counts relative to what is outside."""
     base = {1.0, *(float(site.scale) for site in sites if site.name in outside and _is_one(site.scale))}
     inside = [site for site in sites if site.observed and _is_one(site.scale) and site.plate(plate.name)]
-    scaled = {round(plate.rows * float(site.scale) / other) for site in inside for other in base if other}
-    return frozenset({plate.size, *scaled})
+    return {plate.size, *(round(plate.rows * float(site.scale) / other) for site in inside for other in base if other)}
 
 
 def _is_one(scale: float | Tensor) -> bool:

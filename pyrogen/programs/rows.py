@@ -76,6 +76,28 @@ def row_parameters(
     ]
 
 
+def independent_sites(record: Record, names: Iterable[str], inputs: Sequence[Tensor]) -> list[str]:
+    """Those of the named sites whose distribution, where they first ran, does not depend on what was put in.
+
+    A guide that computes it from the data makes the site one of these data.
+
+    Args:
+        record: A run of guide and model on the inputs, with gradients.
+        names: The names of the sites.
+        inputs: Tensors that ask for gradients.
+    """
+    first = {site.name: site for site in reversed(record.sites)}
+    return [name for name in names if name not in first or not _depends(first[name], inputs)]
+
+
+def _depends(site: Site, inputs: Sequence[Tensor]) -> bool:
+    log_prob = site.distribution.log_prob(site.value.detach())
+    if not (inputs and log_prob.requires_grad):
+        return False
+    gradients = torch.autograd.grad(log_prob.sum(), inputs, retain_graph=True, allow_unused=True)
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
 def _rows(sites: Iterable[Site], plate: Plate) -> Tensor | None:
     """A number for each row of the plate that depends on whatever its sites depend on."""
     total = None
@@ -96,7 +118,7 @@ def _shown(site: Site, dim: int) -> Iterable[tuple[Tensor, int]]:
         yield site.value, dim - site.distribution.event_dim
     try:
         yield site.log_prob(), dim
-    except NotImplementedError:  # an implicit distribution
+    except (NotImplementedError, ValueError):  # an implicit distribution, or a value that a mask hides
         return
 
 

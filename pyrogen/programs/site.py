@@ -82,7 +82,7 @@ def site_of(message: Mapping[str, Any]) -> Site:
         name=message["name"],
         distribution=message["fn"],
         value=message["value"],
-        plates=tuple(map(_plate, message["cond_indep_stack"])),
+        plates=tuple(map(plate_of, message["cond_indep_stack"])),
         observed=message["is_observed"],
         scale=message["scale"],
         mask=message["mask"],
@@ -90,7 +90,8 @@ def site_of(message: Mapping[str, Any]) -> Site:
     )
 
 
-def _plate(frame: CondIndepStackFrame) -> Plate:
+def plate_of(frame: CondIndepStackFrame) -> Plate:
+    """The plate that a frame of Pyro's stack is."""
     return Plate(frame.name, frame.dim, frame.size, frame.full_size or frame.size)
 
 

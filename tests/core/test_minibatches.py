@@ -169,6 +169,72 @@ def test_no_false_alarm(model, data, batch_size):
     pg.fit(pg.Elbo(model, Normal()), data, steps=2, batch_size=batch_size)
 
 
+class Alone(nn.Module):
+    """One datum at a time, with a latent of its own and no plate."""
+
+    def __init__(self, amortised):
+        super().__init__()
+        self.network, self.amortised = nn.Linear(2, 4), amortised
+
+    def forward(self, x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x[0])
+
+    def guide(self, x):
+        loc, log_scale = self.network(x[0] if self.amortised else torch.ones(2)).chunk(2, -1)
+        pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def test_a_datum_at_a_time_needs_no_plate_where_its_latents_are_computed_from_it():
+    x = torch.randn(20, 2)
+    model = Alone(amortised=True)
+    pg.fit(pg.Elbo(model, model.guide), x, steps=2, batch_size=1)
+    model = Alone(amortised=False)
+    with pytest.raises(ValueError, match=r"outside the data plate, \['z'\]"):
+        pg.fit(pg.Elbo(model, model.guide), x, steps=2, batch_size=1)
+
+
+class Flat(nn.Module):
+    """All pixels of a minibatch in one plate, beside a latent of all data or none."""
+
+    def __init__(self, shared, size=None):
+        super().__init__()
+        self.shared, self.size = shared, size
+
+    def forward(self, x):
+        flat = x.reshape(-1)
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0)) if self.shared else 0.0
+        with pyro.plate("pixels", (self.size or len(x)) * x.shape[1], subsample=range(len(flat))):
+            z = pyro.sample("z", dist.Normal(mean, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=flat)
+
+
+class FlatGuide(Flat):
+    def forward(self, x):
+        flat = x.reshape(-1)
+        if self.shared:
+            pyro.sample("mean", dist.Normal(0.1, 0.2))
+        with pyro.plate("pixels", (self.size or len(x)) * x.shape[1], subsample=range(len(flat))):
+            pyro.sample("z", dist.Normal(flat / 2, 0.5**0.5))
+
+
+def test_a_plate_of_several_rows_for_each_datum_is_the_data_plate():
+    x = torch.randn(20, 3)
+    weight = nn.Parameter(torch.zeros(()))
+
+    def fit(shared, size=None, plate_size=None):
+        model, guide = Flat(shared, plate_size), FlatGuide(shared, plate_size)
+        model.weight = weight
+        objective = pg.Elbo(model, guide, size=size)
+        return pg.fit([pg.Turn(lambda x: objective(x) + 0 * weight, model)], x, steps=2, batch_size=4, seed=0)
+
+    fit(shared=False)
+    with pytest.raises(ValueError, match="outside the data plate"):
+        fit(shared=True)
+    assert fit(True, size=20).history.loss == pytest.approx(fit(True, plate_size=20).history.loss, rel=1e-5)
+    assert 3 < fit(True, size=20).history.loss[0] < 9  # three pixels, in nats per datum
+
+
 class Scaled(nn.Module):
     """A model that scales its rows up by hand."""
 
@@ -288,7 +354,7 @@ def test_size_is_refused_where_it_has_no_meaning():
         pg.Elbo(Regression(), Normal(), size=60)(X, Y)
     with pytest.raises(ValueError, match="`size` needs a plate of the 240 rows"):
         pg.Elbo(OneDatum(), Normal(), size=500)(X, Y)
-    with pytest.raises(ValueError, match="`size` must be the 240 that the plate 'data' says, got 500"):
+    with pytest.raises(ValueError, match="`size` must be the 240 data that the plate 'data' says, got 500"):
         pg.Elbo(Regression("subsample_size"), Normal(), size=500)(X[:60], Y[:60])
 
 
