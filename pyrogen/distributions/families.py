@@ -1,7 +1,8 @@
 """Families: from the numbers a network puts out to a Pyro distribution.
 
 A family says how many numbers it needs for each element of an event and what distribution they make. Positive
-parameters come through :func:`positive`, a bounded exponential: identity-like near zero, never 0 or infinite.
+parameters come through :func:`positive`, an exponential from 1.4e-11 to 2.4e17: never 0, never infinite, and so far out
+that single precision, not the family, is what limits data in any units.
 :class:`Family` is for elements that are independent given the numbers; whatever has ``numbers_shape`` and is callable
 like it serves as well.
 """
@@ -27,7 +28,12 @@ from .independent import as_event
 from .normal import DiagonalNormal
 from .zero_inflated import ZeroInflated
 
-LOG_BOUND = 10.0
+LOWEST, HIGHEST = -25.0, 40.0
+"""Bounds of log-scales. Squares of what is divided by the smallest scale stay finite in single precision."""
+
+_BEND = 10.0
+_HALF = HIGHEST / 2
+"""Bound of what is added to another log-scale: their sum stays below the largest."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,18 @@ class Family:
         return self.make(numbers, event_dim)
 
 
-def bounded(number: Tensor) -> Tensor:
-    r"""A log-scale, :math:`b \tanh(a / b)` with :math:`b = 10`."""
-    return LOG_BOUND * torch.tanh(number / LOG_BOUND)
+def bounded(number: Tensor, highest: float = HIGHEST, lowest: float = LOWEST) -> Tensor:
+    r"""A log-scale between bounds, close to the number :math:`a` itself near zero and far away.
+
+    .. math:: 10 \tanh(a / 10) + a - \operatorname{clamp}(a, -10, 10)
+    """
+    beyond = torch.nn.functional.softshrink(number, _BEND)
+    return torch.add(beyond, torch.tanh(number / _BEND), alpha=_BEND).clamp(lowest, highest)
 
 
-def positive(number: Tensor) -> Tensor:
-    """A positive parameter, the exponential of a bounded one: between 4.5e-5 and 2.2e4."""
-    return bounded(number).exp()
+def positive(number: Tensor, highest: float = HIGHEST) -> Tensor:
+    """A positive parameter, the exponential of a bounded one: between 1.4e-11 and 2.4e17."""
+    return bounded(number, highest).exp()
 
 
 @dataclass(frozen=True)
@@ -104,9 +114,11 @@ def _checks(numbers: Tensor) -> bool | None:
     return checks(None, numbers)
 
 
-def _diagonal_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
+def _diagonal_normal(
+    numbers: Tensor, event_dim: int, highest: float = HIGHEST, lowest: float = LOWEST
+) -> DiagonalNormal:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return DiagonalNormal(loc, bounded(log_scale), event_dim)
+    return DiagonalNormal(loc, bounded(log_scale, highest, lowest), event_dim)
 
 
 def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> TorchDistributionMixin:
@@ -156,7 +168,10 @@ def _poisson(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
 def _negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     log_count, logits = numbers.unbind(-event_dim - 1)
     return as_event(
-        dist.NegativeBinomial(positive(log_count), logits=bounded(logits), validate_args=_checks(numbers)), event_dim
+        dist.NegativeBinomial(
+            positive(log_count, _HALF), logits=bounded(logits, _HALF), validate_args=_checks(numbers)
+        ),
+        event_dim,
     )
 
 
@@ -169,7 +184,9 @@ def _zero_inflated_poisson(numbers: Tensor, event_dim: int) -> TorchDistribution
 
 def _zero_inflated_negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     gate_logits, log_count, logits = numbers.unbind(-event_dim - 1)
-    counts = dist.NegativeBinomial(positive(log_count), logits=bounded(logits), validate_args=_checks(numbers))
+    counts = dist.NegativeBinomial(
+        positive(log_count, _HALF), logits=bounded(logits, _HALF), validate_args=_checks(numbers)
+    )
     return as_event(ZeroInflated(counts, gate_logits), event_dim)
 
 
@@ -194,6 +211,13 @@ def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, levels: int) 
 
 diagonal_normal = Family(2, _diagonal_normal)
 """Independent normals: means, then log-scales."""
+
+latent_normal = Family(2, partial(_diagonal_normal, highest=_BEND, lowest=-_BEND))
+"""Independent normals of latents, for encoders: as ``diagonal_normal``, with scales from 4.5e-5 to 2.2e4.
+
+Of latents whose prior is of order one nobody needs others, and the decoder's densities stay finite at whatever draws an
+encoder gives far from its training data.
+"""
 
 laplace = Family(2, _laplace)
 """Independent Laplace variables: locations, then log-scales."""

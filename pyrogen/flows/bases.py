@@ -13,6 +13,7 @@ from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions import mixture
 from pyrogen.distributions import normal as distributions
 from pyrogen.distributions.assembled import Assembled
+from pyrogen.distributions.families import HIGHEST, LOWEST
 
 
 class StandardNormal(DistributionModule):
@@ -84,6 +85,6 @@ def _student(log_excess: Tensor) -> dist.Independent:
 
 
 def _mixture(logits: Tensor, loc: Tensor, log_scale: Tensor) -> mixture.Mixture:
-    normals = dist.Normal(loc, log_scale.clamp(-10, 10).exp(), validate_args=False)
+    normals = dist.Normal(loc, log_scale.clamp(LOWEST, HIGHEST).exp(), validate_args=False)
     component = dist.Independent(normals, loc.dim() - 1, validate_args=False)
     return mixture.Mixture(dist.Categorical(logits=logits, validate_args=False), component, validate_args=False)

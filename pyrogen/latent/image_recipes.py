@@ -84,7 +84,7 @@ def convolutional_vae(
         outputs, size = 2 * prod(latent_shape), beside.size if beside else 0
         posterior = Parametric(
             Scaled(ImageEncoder(event_shape, outputs, channels=channels, hidden=hidden, context=size), beside, levels),
-            families.diagonal_normal,
+            families.latent_normal,
             event_shape=latent_shape,
             context_shape={"x": event_shape, **context} if context else event_shape,
         )

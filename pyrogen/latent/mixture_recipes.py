@@ -191,7 +191,7 @@ class _Parts:
         return self._part(self.family, "z", self.latent_shape, self.event_shape, self.hidden[::-1], with_class)
 
     def posterior(self, *, with_class: bool) -> Parametric:
-        family = families.diagonal_normal
+        family = families.latent_normal
         return self._part(family, "x", self.event_shape, self.latent_shape, self.hidden, with_class)
 
     def classifier(self) -> Parametric:

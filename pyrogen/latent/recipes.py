@@ -188,7 +188,7 @@ def conditional_vae(
     taken = shapes if isinstance(shapes, dict) else {"context": shapes}
     latent_shape = as_shape(latent_shape, "latent_shape")
     network = Perceptron(taken, 2 * prod(latent_shape), hidden=hidden, classes=classes)
-    prior = Parametric(network, families.diagonal_normal, event_shape=latent_shape, context_shape=taken)
+    prior = Parametric(network, families.latent_normal, event_shape=latent_shape, context_shape=taken)
     if levels is None:
         family = families.diagonal_normal if scale is None else families.normal(scale)
     else:
@@ -269,7 +269,7 @@ def _dense(
 
     likelihood = part(family, "z", latent_shape, event_shape, hidden[::-1])
     if posterior is None:
-        posterior = part(families.diagonal_normal, "x", event_shape, latent_shape, hidden)
+        posterior = part(families.latent_normal, "x", event_shape, latent_shape, hidden)
     return VAE(StandardNormal(latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
 
 

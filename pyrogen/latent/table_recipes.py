@@ -234,7 +234,7 @@ def _parts(
         Parametric(decoder, family, event_shape=event_shape, context_shape=given),
         Parametric(
             encoder,
-            families.diagonal_normal,
+            families.latent_normal,
             event_shape=latent_shape,
             context_shape=entries("x", event_shape, context_shape),
         ),

@@ -78,11 +78,75 @@ def test_extreme_numbers_stay_finite(name):
         assert gradient.isfinite().all()
 
 
-def test_positive_is_the_exponential_near_zero_and_bounded():
+def test_positive_is_the_exponential_near_zero_and_bounded_by_single_precision_alone():
     small = torch.linspace(-0.5, 0.5, 11)
     assert torch.allclose(positive(small), small.exp(), rtol=1e-3)
-    assert positive(torch.tensor(1e6)).item() == pytest.approx(math.exp(10), rel=1e-4)
-    assert positive(torch.tensor(-1e6)).item() == pytest.approx(math.exp(-10), rel=1e-4)
+    assert positive(torch.tensor(1e6)).item() == pytest.approx(math.exp(40), rel=1e-4)
+    assert positive(torch.tensor(-1e6)).item() == pytest.approx(math.exp(-25), rel=1e-4)
+
+
+def test_log_scales_mean_in_old_files_what_they_meant():
+    a = torch.linspace(-9.9, 9.9, 1001)
+    torch.testing.assert_close(bounded(a), 10 * torch.tanh(a / 10), rtol=1e-6, atol=1e-6)
+
+
+def test_log_scales_rise_everywhere_and_have_all_derivatives():
+    a = torch.linspace(-24, 39, 1000, dtype=torch.float64, requires_grad=True)
+    assert (bounded(a).diff() > 0).all()
+    (slope,) = torch.autograd.grad(bounded(a).sum(), a)
+    assert (slope > 0.4).all()
+    points = torch.tensor([-17.0, -3.0, 0.5, 12.0], dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(bounded, points.clone().requires_grad_())
+    hessian = torch.func.jacrev(torch.func.grad(lambda x: bounded(x).sum()))(points)
+    expected = -0.2 * torch.tanh(points / 10) * (1 - torch.tanh(points / 10) ** 2)
+    torch.testing.assert_close(hessian.diagonal(), expected)
+    torch.testing.assert_close(torch.vmap(bounded)(points), bounded(points))
+
+
+def best(family, x, start, steps=60):
+    """The parameters of a family that fit data best, by a second-order method: no learning rate to choose."""
+    numbers = torch.tensor(start, requires_grad=True)
+    optimizer = torch.optim.LBFGS([numbers], max_iter=steps, line_search_fn="strong_wolfe", tolerance_change=1e-12)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = -family(numbers[:, None].expand(-1, 1), 1).log_prob(x).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return family(numbers[:, None].expand(-1, 1), 1)
+
+
+@pytest.mark.parametrize("rate", [1e5, 1e7, 1e10])
+def test_counts_of_any_size_are_fitted(rate):
+    x = torch.poisson(torch.full((200, 1), rate, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
+    fitted = best(families.poisson, x, [math.log(rate) - 1.0]).base_dist.rate
+    assert fitted.item() == pytest.approx(x.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e6, 1e12])
+def test_normals_of_any_scale_are_fitted(scale):
+    x = scale * torch.randn(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centred = lambda numbers, dim: families.diagonal_normal(torch.cat([0 * numbers, numbers]), dim)  # noqa: E731
+    fitted = best(centred, x, [math.log(scale) + 1])
+    assert fitted.stddev.item() == pytest.approx(x.square().mean().sqrt().item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("mean", [1e6, 1e9])
+def test_amounts_of_any_size_are_fitted(mean):
+    x = mean / 4 * torch.distributions.Gamma(4.0, 1.0).sample((2000, 1)).double()
+    fitted = best(families.gamma, x, [1.0, -math.log(mean)]).base_dist
+    assert (fitted.concentration / fitted.rate).item() == pytest.approx(x.mean().item(), rel=1e-3)
+    assert fitted.concentration.item() == pytest.approx(4.0, rel=0.1)
+
+
+def test_overdispersed_counts_of_any_size_are_fitted():
+    torch.manual_seed(0)
+    x = torch.poisson(torch.distributions.Gamma(3.0, 3e-7).sample((2000, 1)).double())  # a mean of 1e7
+    fitted = best(families.negative_binomial, x, [1.0, 15.0]).base_dist
+    assert fitted.mean.item() == pytest.approx(x.mean().item(), rel=1e-3)
+    assert fitted.total_count.item() == pytest.approx(3.0, rel=0.1)
 
 
 def test_bad_arguments_are_named():
