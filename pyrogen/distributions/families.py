@@ -1,8 +1,8 @@
 """Families: from the numbers a network puts out to a Pyro distribution.
 
 A family says how many numbers it needs for each element of an event and what distribution they make. Positive
-parameters come through :func:`positive`, an exponential from 1.4e-11 to 2.4e17: never 0, never infinite, and so far out
-that single precision, not the family, is what limits data in any units.
+parameters come through :func:`positive`, an exponential from 4.2e-18 to 2.4e17, never 0 and never infinite; scales of
+normals and their like from 5e-7 on. Data of a still smaller scale should be given in other units.
 :class:`Family` is for elements that are independent given the numbers; whatever has ``numbers_shape`` and is callable
 like it serves as well.
 """
@@ -28,8 +28,8 @@ from .independent import as_event
 from .normal import DiagonalNormal
 from .zero_inflated import ZeroInflated
 
-LOWEST, HIGHEST = -25.0, 40.0
-"""Bounds of log-scales. Squares of what is divided by the smallest scale stay finite in single precision."""
+LOWEST, HIGHEST = -14.5, 40.0
+"""Bounds of log-scales. Squares of what is divided by the smallest should not leave single precision."""
 
 _BEND = 10.0
 _HALF = HIGHEST / 2
@@ -59,17 +59,21 @@ class Family:
 
 
 def bounded(number: Tensor, highest: float = HIGHEST, lowest: float = LOWEST) -> Tensor:
-    r"""A log-scale between bounds, close to the number :math:`a` itself near zero and far away.
+    r"""A log-scale between bounds, close to the number :math:`a` itself near zero and above.
 
-    .. math:: 10 \tanh(a / 10) + a - \operatorname{clamp}(a, -10, 10)
+    .. math:: 10 \tanh(a / 10) + r(a - \operatorname{clamp}(a, -10, 10))
+
+    :math:`r` is the identity above zero and bends towards the lower bound below it, so that no gradient is cut off.
     """
     beyond = torch.nn.functional.softshrink(number, _BEND)
-    return torch.add(beyond, torch.tanh(number / _BEND), alpha=_BEND).clamp(lowest, highest)
+    if lowest > -highest:
+        beyond = torch.nn.functional.celu(beyond, -_BEND - lowest)
+    return torch.add(beyond, torch.tanh(number / _BEND), alpha=_BEND).clamp(-highest, highest)
 
 
-def positive(number: Tensor, highest: float = HIGHEST) -> Tensor:
-    """A positive parameter, the exponential of a bounded one: between 1.4e-11 and 2.4e17."""
-    return bounded(number, highest).exp()
+def positive(number: Tensor, highest: float = HIGHEST, lowest: float = -HIGHEST) -> Tensor:
+    """A positive parameter, the exponential of a bounded one: between 4.2e-18 and 2.4e17."""
+    return bounded(number, highest, lowest).exp()
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,14 @@ def _checks(numbers: Tensor) -> bool | None:
     return checks(None, numbers)
 
 
-def _diagonal_normal(
-    numbers: Tensor, event_dim: int, highest: float = HIGHEST, lowest: float = LOWEST
-) -> DiagonalNormal:
+def _diagonal_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return DiagonalNormal(loc, bounded(log_scale, highest, lowest), event_dim)
+    return DiagonalNormal(loc, bounded(log_scale), event_dim)
+
+
+def _latent_normal(numbers: Tensor, event_dim: int) -> DiagonalNormal:
+    loc, log_scale = numbers.unbind(-event_dim - 1)
+    return DiagonalNormal(loc, _BEND * torch.tanh(log_scale / _BEND), event_dim)
 
 
 def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> TorchDistributionMixin:
@@ -127,12 +134,12 @@ def _normal_with_scale(numbers: Tensor, event_dim: int, scale: float) -> TorchDi
 
 def _laplace(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return as_event(dist.Laplace(loc, positive(log_scale), validate_args=_checks(numbers)), event_dim)
+    return as_event(dist.Laplace(loc, bounded(log_scale).exp(), validate_args=_checks(numbers)), event_dim)
 
 
 def _student_t(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     log_degrees, loc, log_scale = numbers.unbind(-event_dim - 1)
-    degrees, scale = 1 + positive(log_degrees + 1), positive(log_scale)
+    degrees, scale = 1 + positive(log_degrees + 1), bounded(log_scale).exp()
     return as_event(dist.StudentT(degrees, loc, scale, validate_args=_checks(numbers)), event_dim)
 
 
@@ -212,7 +219,7 @@ def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, levels: int) 
 diagonal_normal = Family(2, _diagonal_normal)
 """Independent normals: means, then log-scales."""
 
-latent_normal = Family(2, partial(_diagonal_normal, highest=_BEND, lowest=-_BEND))
+latent_normal = Family(2, _latent_normal)
 """Independent normals of latents, for encoders: as ``diagonal_normal``, with scales from 4.5e-5 to 2.2e4.
 
 Of latents whose prior is of order one nobody needs others, and the decoder's densities stay finite at whatever draws an

@@ -15,7 +15,7 @@ from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, 
 from pyrogen.distributions import families
 from pyrogen.networks.convolution import ImageDecoder, ImageEncoder, halved_sizes
 from pyrogen.networks.embedding import Flatten, Labels
-from pyrogen.networks.statistics import Chained, ReadsData, Statistic, read_by
+from pyrogen.networks.statistics import Chained, ReadsData, Standardizer, Statistic, read_by
 
 from .model import VAE
 from .priors import StandardNormal
@@ -83,7 +83,12 @@ def convolutional_vae(
         beside = Vector(context, classes) if context else None
         outputs, size = 2 * prod(latent_shape), beside.size if beside else 0
         posterior = Parametric(
-            Scaled(ImageEncoder(event_shape, outputs, channels=channels, hidden=hidden, context=size), beside, levels),
+            Scaled(
+                ImageEncoder(event_shape, outputs, channels=channels, hidden=hidden, context=size),
+                beside,
+                levels,
+                event_shape,
+            ),
             families.latent_normal,
             event_shape=latent_shape,
             context_shape={"x": event_shape, **context} if context else event_shape,
@@ -140,25 +145,43 @@ class Vector(ReadsData, nn.Module):
 
 
 class Scaled(ReadsData, nn.Module):
-    """An encoder of images, of pixels scaled to [-1, 1] where they are integers, with what stands beside the image.
+    """An encoder of images, with what stands beside the image.
+
+    Pixels are scaled to [-1, 1] where they are integers, else standardised by moments of the data set.
 
     Args:
         encoder: Takes images and a vector, or ``None``.
         beside: Makes the vector of the inputs other than the image.
         levels: How many values a pixel has, if it is an integer.
+        shape: Shape of one image.
     """
 
-    def __init__(self, encoder: nn.Module, beside: Vector | None, levels: int | None) -> None:
+    def __init__(self, encoder: nn.Module, beside: Vector | None, levels: int | None, shape: Shape) -> None:
         super().__init__()
         self.encoder = encoder
         self.beside = beside
-        self.levels = levels
+        self.pixels = Standardizer(shape, name="x") if levels is None else Centred(levels)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self, inputs: Context) -> Tensor:
-        image = (inputs["x"] if isinstance(inputs, Mapping) else inputs).to(self.zero.dtype)
-        image = image if self.levels is None else image * (2 / (self.levels - 1)) - 1
+        image = self.pixels((inputs["x"] if isinstance(inputs, Mapping) else inputs).to(self.zero.dtype))
         return self.encoder(image) if self.beside is None else self.encoder(image, self.beside(inputs))
 
     def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return read_by(self.beside, inputs)
+        yield from read_by(self.pixels, inputs.get("x") if isinstance(inputs, Mapping) else inputs)
+        yield from read_by(self.beside, inputs)
+
+
+class Centred(nn.Module):
+    """Pixels of so many levels between -1 and 1.
+
+    Args:
+        levels: How many.
+    """
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * (2 / (self.levels - 1)) - 1

@@ -184,7 +184,7 @@ class _Parts:
         if not isinstance(self.others, dict):
             self.others = {"context": self.others}
         self.classes = classes
-        self.family = _family(levels, scale)
+        self.family, self.real = _family(levels, scale), levels is None
         self.hidden = tuple(hidden)
 
     def likelihood(self, *, with_class: bool) -> Parametric:
@@ -205,7 +205,15 @@ class _Parts:
             shapes = taken
         classes = self.classes if with_class else None
         outputs = prod(family.numbers_shape(event))
-        network = Perceptron(shapes, outputs, hidden=sizes, classes=classes, labels="class", own=own)
+        network = Perceptron(
+            shapes,
+            outputs,
+            hidden=sizes,
+            classes=classes,
+            labels="class",
+            own=own,
+            standardize=self.real and own == "x",
+        )
         return Parametric(network, family, event_shape=event, context_shape=shapes)
 
 

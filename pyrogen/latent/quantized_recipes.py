@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from torch import Tensor, nn
-
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.latent_grid import GridDecoder, GridEncoder
+from pyrogen.networks.statistics import Chained, Standardizer
 
-from .image_recipes import family_of
+from .image_recipes import Centred, family_of
 from .quantized import VQVAE, Codebook, CodeTable
 
 
@@ -69,31 +68,17 @@ def vq_vae(
             f"{prior.event_shape} and {prior.context_shape}"
         )
     latent_shape = (width, *encoder.grid)
+    pixels = Standardizer(event_shape, name="x") if levels is None else Centred(levels)
     planes = prod(family.numbers_shape(event_shape)[:-2])
     decoder = GridDecoder(width, (planes, *event_shape[1:]), channels=channels[::-1])
     return VQVAE(
         prior,
         Parametric(decoder, family, event_shape=event_shape, context_shape=latent_shape),
         Parametric(
-            nn.Sequential(Centred(levels), encoder),
+            Chained(pixels, encoder),
             Codebook(codes, width),
             event_shape=latent_shape,
             context_shape=event_shape,
         ),
         commitment=commitment,
     )
-
-
-class Centred(nn.Module):
-    """Pixels of so many levels between -1 and 1; real ones as they are.
-
-    Args:
-        levels: How many, or ``None``.
-    """
-
-    def __init__(self, levels: int | None) -> None:
-        super().__init__()
-        self.levels = levels
-
-    def forward(self, image: Tensor) -> Tensor:
-        return image if self.levels is None else image * (2 / (self.levels - 1)) - 1

@@ -63,7 +63,9 @@ def vae(
         torch.Size([5, 3])
     """
     family = families.diagonal_normal if scale is None else families.normal(scale)
-    return _dense(event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws)
+    return _dense(
+        event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws, real=True
+    )
 
 
 @recipe
@@ -98,7 +100,16 @@ def binary_vae(
         tensor([0., 1.])
     """
     return _dense(
-        event_shape, context_shape, latent_shape, tuple(hidden), families.bernoulli, classes, prior, posterior, draws
+        event_shape,
+        context_shape,
+        latent_shape,
+        tuple(hidden),
+        families.bernoulli,
+        classes,
+        prior,
+        posterior,
+        draws,
+        real=False,
     )
 
 
@@ -136,7 +147,9 @@ def categorical_vae(
         torch.int64
     """
     family = families.categorical(levels)
-    return _dense(event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws)
+    return _dense(
+        event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws, real=False
+    )
 
 
 @recipe
@@ -193,13 +206,25 @@ def conditional_vae(
         family = families.diagonal_normal if scale is None else families.normal(scale)
     else:
         family = families.bernoulli if levels == 2 else families.categorical(levels)
-    return _dense(event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, None, draws)
+    return _dense(
+        event_shape,
+        context_shape,
+        latent_shape,
+        tuple(hidden),
+        family,
+        classes,
+        prior,
+        None,
+        draws,
+        real=levels is None,
+    )
 
 
 class Perceptron(ReadsData, nn.Module):
     """A dense network from one tensor or several, labels among them, to a vector.
 
-    Contexts are standardised by moments of the data set; latents and data, which are parts' own, come as they are.
+    Contexts are standardised by moments of the data set, and so are data that are real numbers. Latents, and data on a
+    grid, come as they are.
 
     Args:
         shapes: The shape of the input, or a dict of shapes.
@@ -207,7 +232,8 @@ class Perceptron(ReadsData, nn.Module):
         hidden: Sizes of the hidden layers.
         classes: If given, one entry holds so many integer labels.
         labels: The name of that entry.
-        own: The name of the entry that is no context; a single input is none, either.
+        own: The name of the entry that is no context, if there are several.
+        standardize: Whether that entry, or the single input, is standardised, too.
     """
 
     def __init__(
@@ -219,14 +245,16 @@ class Perceptron(ReadsData, nn.Module):
         classes: int | None,
         labels: str = "context",
         own: str | None = None,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.labels = None if classes is None else Labels(classes)
         self.entry = labels
         if classes is not None:
             shapes = {**shapes, labels: (classes,)}
-        standardize = set(shapes) - {own, labels if classes is not None else own} if isinstance(shapes, dict) else ()
-        self.flatten = Flatten(shapes, standardize=standardize)
+        names, main = (set(shapes), own) if isinstance(shapes, dict) else ({""}, "")
+        plain = {labels if classes is not None else None, None if standardize else main}
+        self.flatten = Flatten(shapes, standardize=names - plain)
         self.layers = MLP(self.flatten.size, outputs, hidden=hidden)
 
     def forward(self, inputs: Context) -> Tensor:
@@ -256,6 +284,8 @@ def _dense(
     prior: DistributionModule | None,
     posterior: DistributionModule | None,
     draws: int,
+    *,
+    real: bool,
 ) -> VAE:
     event_shape, latent_shape = as_shape(event_shape, "event_shape"), as_shape(latent_shape, "latent_shape")
     if classes is not None and context_shape not in (None, ()):
@@ -264,7 +294,14 @@ def _dense(
 
     def part(family: families.Family, own: str, given: Shape, event: Shape, sizes: Sequence[int]) -> Parametric:
         shapes = entries(own, given, context_shape)
-        network = Perceptron(shapes, prod(family.numbers_shape(event)), hidden=sizes, classes=classes, own=own)
+        network = Perceptron(
+            shapes,
+            prod(family.numbers_shape(event)),
+            hidden=sizes,
+            classes=classes,
+            own=own,
+            standardize=real and own == "x",
+        )
         return Parametric(network, family, event_shape=event, context_shape=shapes)
 
     likelihood = part(family, "z", latent_shape, event_shape, hidden[::-1])

@@ -254,10 +254,10 @@ class Standardizers(ReadsData, nn.ModuleDict):
 
 
 class Chained(ReadsData, nn.Sequential):
-    """Networks one after the other, of which the first reads the data."""
+    """Networks one after the other, of which the first reads the data, if it can."""
 
     def read_data(self, context: Any) -> Iterator[tuple[Statistic, Tensor]]:
-        return self[0].read_data(context)
+        return read_by(self[0], context)
 
 
 def _key(name: str) -> str:
