@@ -72,12 +72,11 @@ class IndependentBernoulli(TorchDistribution):
         logits = self.logits
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
-        wrong = value * (1 - value)  # zero at both bits, NaN where the value is none
-        bits = wrong == 0
-        energy = F.binary_cross_entropy_with_logits(logits, torch.where(bits, value, 0.0), reduction="none")
-        energy = torch.where(bits, energy, torch.where(value.isnan(), torch.nan, torch.inf))
         event = len(self.event_shape)
-        return -(energy if event == 1 else energy.flatten(-event)).sum(-1)
+        wrong = (value.square() - value).abs().flatten(-event).sum(-1)  # zero for bits, NaN where a value is none
+        energy = F.binary_cross_entropy_with_logits(logits, value.nan_to_num(0.0, 0.0, 0.0), reduction="none")
+        log_prob = -energy.flatten(-event).sum(-1)
+        return torch.where(wrong == 0, log_prob, torch.where(wrong.isnan(), torch.nan, -torch.inf))
 
     def entropy(self) -> Tensor:
         energy = F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")

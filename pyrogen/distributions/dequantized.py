@@ -75,16 +75,16 @@ class UniformDequantized(TorchDistribution):
         require_value(self, value)
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         low, high = self._cells(value)
-        within = innermost(*self._ends(value))
+        within = innermost(*ends(self.base_dist.support), value.dtype)
         refuse_chain("a dequantized model", "add the noise to the data once, and observe them at the module underneath")
         # Rounding must take no noise out of its cell, nor out of the support: a density is zero beyond.
         noise = low + (high - low) * torch.rand_like(low)
-        noise = _clamped(noise, torch.nextafter(low, high), torch.nextafter(high, low))
+        noise = noise.clamp(torch.nextafter(low, high), torch.nextafter(high, low))
         possible = constraints.integer_interval(0, self.levels - 1).check(value)
         log_volume = torch.where(possible, (high - low).clamp(min=0.0), 0.0).log()
         event_dim = len(self.event_shape)
         log_volume = log_volume.flatten(-event_dim).sum(-1) if event_dim else log_volume
-        return self.base_dist.log_prob(_clamped(noise, *within)) + log_volume
+        return self.base_dist.log_prob(noise.clamp(*within)) + log_volume
 
     def _cells(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The ends of each integer's cell."""
@@ -95,10 +95,6 @@ class UniformDequantized(TorchDistribution):
     def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         low, high = ends(self.base_dist.support)
         return torch.as_tensor(low).to(like), torch.as_tensor(high).to(like)
-
-
-def _clamped(value: Tensor, least: Tensor, most: Tensor) -> Tensor:
-    return torch.minimum(torch.maximum(value, least), most)
 
 
 def _require_ends(base: TorchDistribution) -> None:

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from pyrogen.numerics.values import require_value
 
-from .support import score_inside
+from .support import score_events_inside
 
 
 class Independent(dist.Independent):
     """Pyro's ``Independent``, which also scores batches without a row, and refuses values that only broadcast.
 
-    Of a single element NaN has the ``log_prob`` NaN and what lies outside the support minus infinity, and neither
-    changes the gradients of other rows.
+    An event that holds NaN has the ``log_prob`` NaN, one with an element outside the support minus infinity, and
+    neither changes the gradients of others. That is seen to for elements that are single numbers.
 
     Args:
         base_distribution: The elements.
@@ -26,8 +26,10 @@ class Independent(dist.Independent):
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
         base, count = self.base_dist, self.reinterpreted_batch_ndims
-        log_prob = base.log_prob(value) if base.event_shape else score_inside(base.log_prob, base.support, value)
-        return log_prob.flatten(-count).sum(-1) if count else log_prob
+        if base.event_shape or not count:
+            log_prob = base.log_prob(value)
+            return log_prob.flatten(-count).sum(-1) if count else log_prob
+        return score_events_inside(base.log_prob, base.support, value, count)
 
     def entropy(self) -> Tensor:
         entropy, count = self.base_dist.entropy(), self.reinterpreted_batch_ndims

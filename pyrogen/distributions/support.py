@@ -48,6 +48,20 @@ def score_inside(log_prob: Callable[[Tensor], Tensor], support: Constraint, valu
     return torch.where(inside, scores, torch.where(value.isnan(), torch.nan, -torch.inf).to(scores))
 
 
+def score_events_inside(
+    log_prob: Callable[[Tensor], Tensor], support: Constraint, value: Tensor, event_dim: int
+) -> Tensor:
+    """The sums of :func:`score_inside` over the rightmost ``event_dim`` dimensions, in fewer operations."""
+    if is_real(support):
+        size = value.detach().abs().flatten(-event_dim).sum(-1)
+        scores = log_prob(value.nan_to_num(0.0, 0.0, 0.0)).flatten(-event_dim).sum(-1)
+        return torch.where(size < torch.inf, scores, -size)
+    inside = support.check(value) & value.isfinite()
+    scores = log_prob(torch.where(inside, value, point_inside(support, value))).flatten(-event_dim).sum(-1)
+    outside = torch.where(value.isnan().flatten(-event_dim).any(-1), torch.nan, -torch.inf)
+    return torch.where(inside.flatten(-event_dim).all(-1), scores, outside.to(scores))
+
+
 class AnyOf(Constraint):
     """What meets one of several constraints of one kind, held along one more batch dimension, the rightmost.
 

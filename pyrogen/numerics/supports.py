@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -86,10 +87,51 @@ def varies(constraint: Constraint) -> bool:
     return any(isinstance(end, Tensor) and end.dim() > constraint.event_dim for end in found)
 
 
-def innermost(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest floating-point number strictly between two ends, of their dtype."""
+def innermost(low: End, high: End, dtype: torch.dtype) -> tuple[End, End]:
+    """The smallest and the largest floating-point number strictly between two ends."""
+    return _numbers(low, high, dtype) if _are_numbers(low, high) else _innermost(*_tensors(low, high, dtype))
+
+
+def resolved(low: End, high: End, dtype: torch.dtype) -> tuple[End, End]:
+    """Between which numbers rounding is small beside the distance from either end."""
+    least, most = innermost(low, high, dtype)
+    share, tiny = 1024 * torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    return least + (share * abs(least) + tiny), most - (share * abs(most) + tiny)
+
+
+def middle(low: End, high: End) -> End:
+    """A number between two ends."""
+    if not _are_numbers(low, high):
+        low, high = _tensors(low, high, torch.get_default_dtype())
+        low, high = (
+            torch.where(low.isinf(), high.nan_to_num(posinf=1.0) - 1, low),
+            torch.where(high.isinf(), low + 1, high),
+        )
+    elif math.isinf(low):
+        return 0.0 if math.isinf(high) else high - 1
+    elif math.isinf(high):
+        return low + 1
+    return low + (high - low) / 2
+
+
+def _are_numbers(low: End, high: End) -> bool:
+    return not (isinstance(low, Tensor) or isinstance(high, Tensor))
+
+
+def _tensors(low: End, high: End, dtype: torch.dtype) -> list[Tensor]:
+    device = next(end.device for end in (low, high) if isinstance(end, Tensor))
+    return [torch.as_tensor(end, dtype=dtype, device=device) for end in (low, high)]
+
+
+def _innermost(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     tiny = torch.finfo(low.dtype).tiny  # what is smaller than that may count as zero
     return torch.maximum(torch.nextafter(low, high), low + tiny), torch.minimum(torch.nextafter(high, low), high - tiny)
+
+
+@lru_cache
+def _numbers(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
+    least, most = _innermost(*torch.tensor([low, high], dtype=dtype))
+    return least.item(), most.item()
 
 
 def _said(end: End) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
 from pyrogen.numerics.autograd import deepcopied, is_functional
-from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, shared, widened
+from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
 from pyrogen.numerics.values import require_expandable, require_value
 
 from .compose import Compose
@@ -125,44 +125,37 @@ class TransformedDistribution(dist.TransformedDistribution):
             raise NotImplementedError("the base cannot be sampled differentiably; use `sample` and `log_prob`")
         noise = self.base_dist.rsample(torch.Size(sample_shape))
         value, log_det = self._transform.forward_and_log_det(noise)
-        value, log_prob = self._nearest_inside(value), _log_prob(self.base_dist, noise) - log_det
-        rounded = self._rounded(value)
+        value, rounded = self._kept_inside(value)
+        log_prob = _log_prob(self.base_dist, noise) - log_det
         return value, log_prob if rounded is None else torch.where(rounded, self._score(value), log_prob)
 
     def _draw(self, noise: Tensor) -> Tensor:
         if self._transform.costly_log_det:  # most draws are never scored
-            return self._nearest_inside(self._transform(noise))
+            return self._kept_inside(self._transform(noise))[0]
         value, log_det = self._transform.forward_and_log_det(noise)
-        value = self._nearest_inside(value)
-        kept = not _untracked(value) and self._rounded(value) is None
+        value, rounded = self._kept_inside(value)
+        kept = rounded is None and not _untracked(value)
         self._memory = _Memory(value, noise, log_det, self._parameters) if kept else None
         return value
 
-    def _nearest_inside(self, value: Tensor) -> Tensor:
-        """The values; of those that rounding took out of an open interval, the nearest number in it."""
-        between = self._between(value)
-        return value if between is None else torch.minimum(torch.maximum(value, between[0]), between[1])
+    def _kept_inside(self, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Draws, those that rounding took out of an open interval at the nearest number in it; and which are rounded.
 
-    def _rounded(self, value: Tensor) -> Tensor | None:
-        """Which draws are so near to an end that rounding moves their noise, and so their score; ``None`` if none."""
-        between = self._between(value)
-        if between is None or is_functional((value,)):
-            return None
-        number, digits = value.detach(), torch.finfo(value.dtype)
-        spacing = 1024 * digits.eps * number.abs() + digits.tiny
-        near = (number - between[0] <= spacing) | (between[1] - number <= spacing)
-        event_dim = len(self.event_shape)
-        near = near.flatten(-event_dim).any(-1) if event_dim else near
-        return near if bool(near.any()) else None
-
-    def _between(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The least and the largest number that elements may be, if they lie in an open interval."""
+        Those are so near to an end that rounding moves their noise, and so their score; ``None`` if there are none.
+        """
         support = self.support
         found = None if is_real(support) or is_closed(support) else ends(support)
         if found is None:
-            return None
-        low, high = (torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in found)
-        return innermost(low, high)
+            return value, None
+        value = value.clamp(*innermost(*found, value.dtype))
+        if not value.numel() or is_functional((value,)):
+            return value, None
+        first, last = resolved(*found, value.dtype)
+        near = (value < first) | (value > last)
+        if not bool(near.any()):
+            return value, None
+        event_dim = len(self.event_shape)
+        return value, near.flatten(-event_dim).any(-1) if event_dim else near
 
     def _score(self, value: Tensor) -> Tensor:
         event_dim, support = len(self.event_shape), self.support
@@ -262,6 +255,9 @@ def _log_prob(base: TorchDistributionMixin, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _point_inside(support: constraints.Constraint, like: Tensor) -> Tensor:
+def _point_inside(support: constraints.Constraint, like: Tensor) -> Tensor | float:
+    found = ends(support)
+    if found is not None:
+        return middle(*found)
     transform = biject_to(support)
     return transform(like.new_zeros(transform.inverse_shape(like.shape)))

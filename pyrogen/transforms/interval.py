@@ -82,51 +82,58 @@ class Interval(Transform):
         return constraints.independent(inside, self.event_dim) if self.event_dim else inside
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = self._ends(x)
-        if self.finite:
-            y, slope = _logistic(x, low, high)
-        else:
-            y, slope = _one_sided(x, low, high)
-        least, most = innermost(low, high)
-        return torch.minimum(torch.maximum(y, least), most), self._summed(slope)
+        y, slope = self._logistic(x) if self.finite else _one_sided(x, *self._tensors(x))
+        return y.clamp(*innermost(self.low, self.high, x.dtype)), self._summed(slope)
 
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = self._ends(y)
         if self.finite:
-            above, below = (y - low).log(), (high - y).log()
-            return above - below, -self._summed(above + below - (high - low).log())
-        has_low, has_high = low.isfinite(), high.isfinite()
-        above = torch.where(has_low, y - torch.where(has_low, low, y.detach() - 1), 1.0).log()
-        below = torch.where(has_high, torch.where(has_high, high, y.detach() + 1) - y, 1.0).log()
-        width = torch.where(has_low & has_high, high - low, 1.0).log()
-        x = torch.where(has_low | has_high, above - below, y)
-        return x, -self._summed(above + below - width)
+            above, below, width = (y - self.low).log(), (self.high - y).log(), _log(self.high - self.low)
+            return above - below, self._summed(width - above - below)
+        x, slope = _one_sided_inverse(y, *self._tensors(y))
+        return x, -self._summed(slope)
 
-    def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = (torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in (self.low, self.high))
-        return low, high
+    def _logistic(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and log-slopes between two ends, computed from the end whose neighbours have more digits."""
+        width = self.high - self.low
+        slope = F.logsigmoid(x) + F.logsigmoid(-x) + _log(width)
+        from_low = abs(self.low) <= abs(self.high)
+        if not isinstance(from_low, Tensor):
+            return (self.low + width * x.sigmoid() if from_low else self.high - width * (-x).sigmoid()), slope
+        return torch.where(from_low, self.low + width * x.sigmoid(), self.high - width * (-x).sigmoid()), slope
+
+    def _tensors(self, like: Tensor) -> list[Tensor]:
+        return [torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in (self.low, self.high)]
 
     def _summed(self, slope: Tensor) -> Tensor:
         return slope.flatten(-self.event_dim).sum(-1) if self.event_dim else slope
 
 
-def _logistic(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and log-slopes between two ends, each value computed from the end that is near."""
-    width = high - low
-    y = torch.where(x < 0, low + width * x.sigmoid(), high - width * (-x).sigmoid())
-    return y, F.logsigmoid(x) + F.logsigmoid(-x) + width.log()
+def _log(width: End) -> End:
+    return width.log() if isinstance(width, Tensor) else math.log(width)
 
 
 def _one_sided(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and log-slopes where some ends are missing."""
     has_low, has_high = low.isfinite(), high.isfinite()
-    both = has_low & has_high
-    zero, one = torch.zeros_like(low + high), torch.ones_like(low + high)
-    between, slope = _logistic(x, torch.where(both, low, zero), torch.where(both, high, one))
-    # The exponents are kept finite where another branch counts, so that their gradients are.
-    up = torch.where(has_low, low, 0.0) + torch.where(has_low & ~both, x, 0.0).exp()
-    down = torch.where(has_high, high, 0.0) - torch.where(has_high & ~both, -x, 0.0).exp()
-    y = torch.where(both, between, torch.where(has_low, up, torch.where(has_high, down, x)))
-    return y, torch.where(both, slope, torch.where(has_low, x, torch.where(has_high, -x, 0.0)))
+    both, one = has_low & has_high, has_low ^ has_high
+    start, end = torch.where(has_low, low, 0.0), torch.where(has_high, high, 0.0)
+    # Arguments are kept finite where another branch counts, so that their gradients are.
+    grown = torch.where(one, torch.where(has_low, x, -x), 0.0).exp()
+    from_one = torch.where(has_low, start + grown, end - grown)
+    between = start + (end - start) * torch.where(both, x, 0.0).sigmoid()
+    width = torch.where(both, end - start, 1.0).log()
+    y = torch.where(both, between, torch.where(one, from_one, x))
+    slope = torch.where(both, F.logsigmoid(x) + F.logsigmoid(-x) + width, torch.where(has_low, x, -x))
+    return y, torch.where(both | one, slope, 0.0)
+
+
+def _one_sided_inverse(y: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Arguments, and the log-slopes there."""
+    has_low, has_high = low.isfinite(), high.isfinite()
+    above = torch.where(has_low, y - torch.where(has_low, low, 0.0), 1.0).log()
+    below = torch.where(has_high, torch.where(has_high, high, 0.0) - y, 1.0).log()
+    width = torch.where(has_low & has_high, high - low, 1.0).log()
+    return torch.where(has_low | has_high, above - below, y), above + below - width
 
 
 def end_of(given: GivenEnd, infinite: float, name: str = "low") -> End:
