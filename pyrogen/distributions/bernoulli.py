@@ -73,14 +73,17 @@ class IndependentBernoulli(TorchDistribution):
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
         event = len(self.event_shape)
-        wrong = (value.square() - value).abs().flatten(-event).sum(-1)  # zero for bits, NaN where a value is none
+        wrong = _summed(torch.addcmul(value, value, value, value=-1).abs(), event)  # zero for bits, NaN for NaN
         energy = F.binary_cross_entropy_with_logits(logits, value.nan_to_num(0.0, 0.0, 0.0), reduction="none")
-        log_prob = -energy.flatten(-event).sum(-1)
-        return torch.where(wrong == 0, log_prob, torch.where(wrong.isnan(), torch.nan, -torch.inf))
+        return -_summed(energy, event) - torch.where(wrong > 0, torch.inf, wrong)
 
     def entropy(self) -> Tensor:
         energy = F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
         return energy.flatten(-len(self.event_shape)).sum(-1)
+
+
+def _summed(value: Tensor, event_dim: int) -> Tensor:
+    return (value if event_dim == 1 else value.flatten(-event_dim)).sum(-1)
 
 
 @register_kl(IndependentBernoulli, IndependentBernoulli)

@@ -10,6 +10,7 @@ from torch.distributions import constraints, transforms
 
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.transforms.support import image
 from pyrogen.transforms.transform import Transform
 
 from .model import Flow
@@ -117,7 +118,7 @@ class _Uncached(Transform):
 
     @property
     def codomain(self) -> constraints.Constraint:
-        return self.transform.codomain
+        return image(self.transform, self.transform.domain)
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         return torch.Size(self.transform.forward_shape(shape))

@@ -25,6 +25,7 @@ from pyrogen.numerics.values import require_expandable, require_value
 
 from .compose import Compose
 from .support import image
+from .transform import event_dims
 
 
 class TransformedDistribution(dist.TransformedDistribution):
@@ -180,10 +181,11 @@ class TransformedDistribution(dist.TransformedDistribution):
         if self._freedom is None:
             count, event_dim = 0, len(self.base_dist.event_shape)
             for part in self._transform.parts:
-                reached = image(part, widened(constraints.real, event_dim))
-                if not is_real(reached):
+                declared = not isinstance(part, transforms.ComposeTransform)  # which knows its last part alone
+                if not (declared and is_real(part.domain) and is_real(part.codomain)):
                     break
-                count, event_dim = count + 1, reached.event_dim
+                before, after = event_dims(part)
+                count, event_dim = count + 1, max(event_dim, before) + after - before
             self._freedom = count, event_dim
         return self._freedom
 

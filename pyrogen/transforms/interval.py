@@ -154,8 +154,10 @@ def end_of(given: GivenEnd, infinite: float, name: str = "low") -> End:
 
 
 def _require_above(low: End, high: End) -> None:
-    above = torch.as_tensor(high) > torch.as_tensor(low)
-    if not is_functional((above,)) and not bool(above.all()):
+    above = high > low
+    if isinstance(above, Tensor):
+        above = is_functional((above,)) or bool(above.all())
+    if not above:
         raise ValueError(f"`high` must be above `low` in every element, got {low} and {high}")
 
 

@@ -75,7 +75,8 @@ def _image(transform: transforms.Transform, within: Constraint) -> Constraint:
     before, after = event_dims(transform)
     within, monotone = widened(within, before), _is_monotone(transform)
     event_dim = within.event_dim + after - before
-    if _covers(within, transform.domain) and (is_real(transform.codomain) or not monotone):
+    trusted = not monotone or _is_trusted(transform) or is_real(transform.codomain)
+    if trusted and _covers(within, transform.domain):
         return widened(_opened(transform.codomain, within), event_dim)
     if monotone and ends(within) is not None:
         return widened(_between(transform, within), event_dim)
@@ -88,6 +89,11 @@ def _covers(within: Constraint, domain: Constraint) -> bool:
     if ours is None or theirs is None:
         return type(element_of(within)) is type(element_of(domain))
     return _at_most(ours[0], theirs[0]) and _at_most(theirs[1], ours[1])
+
+
+def _is_trusted(transform: transforms.Transform) -> bool:
+    """Whether a monotone map gives what it declares; of Pyro's, one that reaches -1 is declared positive."""
+    return isinstance(transform, Transform) or type(transform).__module__.startswith("torch.")
 
 
 def _at_most(one: End, other: End) -> bool:
