@@ -116,6 +116,7 @@ def to_arviz(
         >>> dict(data["posterior"].sizes)
         {'chain': 4, 'draw': 100}
     """
+    integer(chains, "chains")
     source = source_of(posterior, chains=chains)
     source = replace(source, model=model or source.model)
     _check(source, args, batches)
@@ -148,8 +149,9 @@ def _check(source: Source, args: tuple, batches: Iterable | None) -> None:
 
 
 def _check_counts(source: Source, draws: int | None, chains: int, prior: int) -> None:
-    if (draws is not None and draws < 1) or prior < 0:
-        raise ValueError(f"`draws` must be positive and `prior` not negative, got {draws} and {prior}")
+    if draws is not None:
+        integer(draws, "draws")
+    integer(prior, "prior", least=0)
     if source.draws is None and chains != 1:
         raise ValueError(f"`chains` must be 1 where the draws come from a guide, got {chains}")
 

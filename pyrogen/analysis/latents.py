@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, sizes
 from pyrogen.evaluation.arguments import require_numbers
 
 from .arrays import real_numbers
@@ -55,11 +56,14 @@ def latent_traversals(
         >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
         >>> figure = latent_traversals(vae.likelihood_at, torch.zeros(4))
     """
-    require_numbers(z, "z")
-    if not real_numbers(values, "values").size:
-        raise ValueError("`values` must hold at least one number, got none")
+    _check_latents(z, "z")
+    _check_decode(decode)
+    if real_numbers(values, "values").ndim != 1 or not len(values):
+        raise ValueError(f"`values` must be a sequence of at least one number, got {values!r}")
     count = z.numel()
-    chosen = list(range(count)) if elements is None else list(elements)
+    if not isinstance(elements, Sequence | Tensor | NoneType):
+        raise TypeError(f"`elements` must be a sequence of integers, got {elements!r}")
+    chosen = list(range(count)) if elements is None else [integer(element, "elements", least=0) for element in elements]
     if not chosen or not all(0 <= element < count for element in chosen):
         raise ValueError(f"`elements` must lie between 0 and {count - 1}, got {chosen}")
     moved = z.detach().flatten().repeat(len(chosen), len(values), 1)
@@ -98,8 +102,9 @@ def latent_paths(
         >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
         >>> figure = latent_paths(vae.likelihood_at, torch.randn(3, 4), torch.randn(3, 4), spherical=True)
     """
-    require_numbers(first, "first")
-    require_numbers(last, "last")
+    _check_decode(decode)
+    _check_latents(first, "first")
+    _check_latents(last, "last")
     if first.shape != last.shape or first.dim() < 2 or not first.numel():
         raise ValueError(
             f"`first` and `last` must have one shape (rows, *latent_shape), got {tuple(first.shape)} and "
@@ -110,6 +115,17 @@ def latent_paths(
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
     path = _great_circle(*ends, share) if spherical else torch.lerp(*ends, share)
     return _figure(_decoded(decode, path.unflatten(-1, first.shape[1:]), image_shape), (), ())
+
+
+def _check_latents(values: Tensor, name: str) -> None:
+    require_numbers(values, name)
+    if not values.is_floating_point():
+        raise TypeError(f"`{name}` must hold floating-point numbers, got {values.dtype}")
+
+
+def _check_decode(decode: Decode) -> None:
+    if not callable(decode):
+        raise TypeError(f"`decode` must be a function of latents, got {type(decode).__name__}")
 
 
 def _great_circle(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
@@ -132,6 +148,7 @@ def _decoded(decode: Decode, z: Tensor, image_shape: Sequence[int] | None) -> Te
             images = distribution.sample()
     if image_shape is None:
         return images
+    image_shape = sizes(image_shape, "image_shape")
     if images.shape[2:].numel() != prod(image_shape):
         raise ValueError(
             f"`image_shape` must have the {images.shape[2:].numel()} pixels of an event, got {image_shape}"

@@ -165,6 +165,8 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
     from scipy import stats
 
     levels = real_numbers(levels, "levels")
+    if not isinstance(coverage, Mapping):
+        raise TypeError(f"`coverage` must be a dict of fractions, got {type(coverage).__name__}")
     coverage = {name: real_numbers(values, f"coverage[{name!r}]") for name, values in coverage.items()}
     integer(count, "count")
     normal_quantile(level)  # checks the level
@@ -258,8 +260,8 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
 
     integer(bins, "bins")
     ordinary = _checked_scores("inliers", inliers)
-    if not outliers:
-        raise ValueError("`outliers` must hold at least one kind, got none")
+    if not isinstance(outliers, Mapping) or not outliers:
+        raise ValueError("`outliers` must be a dict that holds at least one kind")
     kinds = {name: _checked_scores(f"outliers[{name!r}]", values) for name, values in outliers.items()}
     figure = new_figure(7.4 + legend_width(["ordinary data", *(f"{name}: AUROC 0.123" for name in kinds)]), 3.1)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
@@ -309,6 +311,8 @@ def _range(curves: list, low: float, high: float) -> tuple[float, float]:
 
 def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray]:
     integer(draws, "draws")
+    if not isinstance(ranks, Mapping):
+        raise TypeError(f"`ranks` must be a dict of ranks, got {type(ranks).__name__}")
     if not ranks:
         raise ValueError("`ranks` must hold at least one quantity, got none")
     arrays = {name: numbers(values).ravel() for name, values in ranks.items()}

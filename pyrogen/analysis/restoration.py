@@ -104,9 +104,11 @@ def posterior_histogram(draws: Any, *, prior: Any = None, truth: float | None = 
         >>> prior = torch.distributions.LogNormal(-2.0, 1.0)
         >>> figure = posterior_histogram(prior.sample((100,)), prior=prior, truth=0.1, name="noise scale")
     """
-    values = real_numbers(draws, "draws").ravel()
+    values = real_numbers(draws, "draws").astype(float).ravel()
     if not len(values):
         raise ValueError("`draws` must hold a draw, got none")
+    if not np.isfinite(np.ptp(values)):
+        raise ValueError(f"`draws` must span a finite range, got {values.min():g} to {values.max():g}")
     if prior is not None and not (isinstance(prior, Distribution) and not prior.event_shape and not prior.batch_shape):
         raise TypeError(f"`prior` must be a distribution of one number, got {prior!r}")
     figure = new_figure(4.2 + legend_width(["posterior"]), 2.6)

@@ -89,10 +89,10 @@ def resampled(source: Source) -> Source:
 def _checked(source: Source, chains: int) -> Source:
     if source.draws is None:
         return source
-    draws = {name: torch.as_tensor(value).detach() for name, value in source.draws.items()}
+    draws = {name: _tensor(name, value) for name, value in source.draws.items()}
     counts = {name: len(value) if value.dim() else 0 for name, value in draws.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(f"the draws of all sites must be equally many, at least one, got {counts}")
+        raise ValueError(f"`posterior` must hold equally many draws of all sites, at least one, got {counts}")
     count = next(iter(counts.values()))
     if source.log_weights is not None and source.log_weights.shape != (count,):
         raise ValueError(f"`log_weights` must have shape ({count},), got {tuple(source.log_weights.shape)}")
@@ -102,6 +102,15 @@ def _checked(source: Source, chains: int) -> Source:
     if count % chains:
         raise ValueError(f"`chains` must divide the {count} draws, got {chains}")
     return replace(source, draws=draws, chains=chains)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"`posterior` must hold numbers at site {name!r}, got {type(value).__name__}: {error}"
+        ) from None
 
 
 def _from_mcmc(mcmc: MCMC) -> Source:

@@ -114,7 +114,14 @@ def amortization_gap(
             at_once = max(1, batch_size // pair.rows)
             refinement = _refined(pair, pair.layouts(draws, at_once), steps, learning_rate)
             parts.append(_bounds(pair, pair.layouts(evaluation_draws, at_once), refinement))
-    return AmortizationGap(*(torch.cat(bounds) for bounds in zip(*parts, strict=True)))
+    gap = AmortizationGap(*(torch.cat(bounds) for bounds in zip(*parts, strict=True)))
+    impossible = ~(gap.amortized.isfinite() & gap.refined.isfinite())
+    if impossible.any():
+        raise ValueError(
+            f"`batch` must be possible under `model` and `guide`, got {int(impossible.sum())} of {len(impossible)} "
+            "data whose bound is minus infinity, so that there is no gap"
+        )
+    return gap
 
 
 Refinement = dict[str, tuple[Tensor, Tensor]]

@@ -6,7 +6,7 @@ or a list is refused, never converted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -102,6 +102,7 @@ def require_rows(batch: tuple, *, name: str = "batch", least: int = 1) -> int:
         if isinstance(entry, list | tuple | np.ndarray):
             raise TypeError(f"`{place}` must be a tensor, got {type(entry).__name__}; convert it by `torch.as_tensor`")
     for place, entry in tensors:
+        require_tensor(entry, place)
         if len(entry) != rows:
             raise ValueError(f"`{place}` must have the {rows} rows of the data, got shape {tuple(entry.shape)}")
     if not tensors or rows < least:
@@ -112,7 +113,13 @@ def require_rows(batch: tuple, *, name: str = "batch", least: int = 1) -> int:
     return rows
 
 
-def _entries(batch: tuple, name: str) -> Iterator[tuple[str, object]]:
+def count_missing(batch: Iterable) -> int:
+    """How many NaN the tensors of a batch hold."""
+    tensors = [entry for _, entry in _entries(batch, "batch") if isinstance(entry, Tensor)]
+    return sum(int(entry.isnan().sum()) for entry in tensors)
+
+
+def _entries(batch: Iterable, name: str) -> Iterator[tuple[str, object]]:
     for place, entry in enumerate(batch):
         if isinstance(entry, Mapping):
             yield from ((f"{name}[{place}][{key!r}]", part) for key, part in entry.items())

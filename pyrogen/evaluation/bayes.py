@@ -8,7 +8,7 @@ from torch import Tensor
 from pyrogen.arguments import integer
 from pyrogen.core.module import DistributionModule
 
-from .arguments import require_numbers
+from .arguments import require_numbers, require_tensor
 from .scoring import name_of, score
 
 
@@ -44,6 +44,7 @@ def bayes_classifier(
         got = f"`context_shape` {module.context_shape}" if isinstance(module, DistributionModule) else name_of(module)
         raise ValueError(f"`module` must take labels (`context_shape` ()), got {got}")
     integer(classes, "classes")
+    require_tensor(x, "x")
     if log_prior is not None:
         _check_prior(log_prior, classes)
     joint = []

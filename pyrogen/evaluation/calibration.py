@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import product
 from types import MappingProxyType
@@ -215,6 +215,8 @@ def simulation_based_calibration(
     for name, count in (("simulations", simulations), ("draws", draws), ("batch_size", batch_size)):
         integer(count, name)
     require_generator(generator)
+    if not isinstance(quantities, Mapping) or not all(map(callable, quantities.values())):
+        raise TypeError(f"`quantities` must be a dict of functions, got {quantities!r}")
     observed = _observed(observed)
     with as_evaluated(model):
         sites, computed = _simulated(model, simulations, observed)
@@ -223,7 +225,7 @@ def simulation_based_calibration(
         values = values_of(sites.values())
         data = {name: value for name, value in {**values, **computed}.items() if name in observed}
         latents = {name: value for name, value in values.items() if name not in observed}
-        chosen = tuple(latents) if coordinates is None else _names(coordinates)
+        chosen = tuple(latents) if coordinates is None else _names(coordinates, "coordinates")
         if not set(chosen) <= set(latents):
             raise ValueError(f"`coordinates` must name latent sites {list(latents)}, got {list(chosen)}")
         evaluate = _Evaluation(model, observed, chosen, quantities, left_out)
@@ -304,7 +306,7 @@ def _ranks(
     for name, value in true_values.items():
         others = drawn_values[name].reshape(draws, rows)
         if value.isnan().any() or others.isnan().any():
-            raise ValueError(f"test quantity {name!r} is NaN, so it has no rank")
+            raise ValueError(f"test quantity {name!r} is NaN, so it has no rank: see `quantities` and `posterior`")
         ties = (others == value).sum(0).cpu()
         # One more than the ties: the truth is as likely at each place among its equals.
         above = (torch.rand(rows, generator=generator) * (ties + 1)).floor().long()
@@ -319,14 +321,17 @@ def _coordinates(name: str, value: Tensor) -> Values:
     return {f"{name}{list(index)}".replace(" ", ""): value[(slice(None), *index)] for index in indices}
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+def _names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
+    if not isinstance(names, str | Sequence | Set):
+        raise TypeError(f"`{argument}` must be the name of a site, or several, got {names!r}")
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _observed(names: str | Sequence[str]) -> tuple[str, ...]:
-    if not _names(names):
+    found = _names(names, "observed")
+    if not found:
         raise ValueError("`observed` must name at least one site, got none")
-    return _names(names)
+    return found
 
 
 def _repeat(value: Tensor, draws: int) -> Tensor:
@@ -383,10 +388,14 @@ def _check_model(sites: Sites, computed: Values, observed: Sequence[str]) -> Non
         require_numbers(value, f"model: {name}", minus_infinity=True, plus_infinity=True)
 
 
+def _shown(drawn: object) -> object:
+    return list(drawn) if isinstance(drawn, Mapping) else type(drawn).__name__
+
+
 def _checked(drawn: Values, truth: Values, draws: int) -> Values:
     for name, value in truth.items():
         if not isinstance(drawn, Mapping) or name not in drawn:
-            raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {list(drawn)}")
+            raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {_shown(drawn)}")
         require_tensor(drawn[name], f"posterior(...)[{name!r}]")
         if drawn[name].shape != (draws, *value.shape):
             raise ValueError(

@@ -164,6 +164,8 @@ def _ratios_and_values(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
         _check_density(scored[name], "model")
         measures[f"ratio of {name}"] = site.split(*_log_ratio(site, scored[name])).double()
         measures[f"value of {name}"] = site.values().double()
+        if not site.value.isfinite().all():
+            raise ValueError(f"`guide` must draw finite values at site {name!r}; does `batch` hold NaN or infinity?")
     return measures
 
 

@@ -82,7 +82,7 @@ class Comparison:
             NotImplementedError: the second model's log-probabilities are a bound.
             ValueError: there is no such model, or a datum has probability zero under both.
         """
-        values = paired(self._of(first), self._of(second))
+        values = paired(self._of(first), self._of(second), "data")
         if self.densities[second] not in ("exact", "estimate"):
             raise NotImplementedError(
                 f"`second` {second!r} has density {self.densities[second]!r}: minus a bound bounds nothing; compare "
@@ -232,6 +232,11 @@ def _checked(
             known[name] = _scores(made, first, batch_size, f"models[{name!r}]")
         require_normalized(made, known[name].density, "a log-likelihood")
         shapes[name] = tuple(made.event_shape)
+        if known[name].log_probs.shape != (1,):
+            raise ValueError(
+                f"`data` must have shape (rows, *event_shape) for events of shape {shapes[name]}, got rows of shape "
+                f"{tuple(first[0].shape[1:])}"
+            )
         kinds[name] = "discrete" if known[name].distribution.support.is_discrete else "continuous"
     for what, found in (("events of one shape", shapes), ("distributions of one kind", kinds)):
         if len(set(found.values())) != 1:
@@ -241,7 +246,7 @@ def _checked(
 
 def _scores(model: Model, data: tuple, batch_size: int, name: str) -> Scores:
     x, *context = _for(model, data)
-    return score(model, x, context[0] if context else None, batch_size, name=name)
+    return score(model, x, context[0] if context else None, batch_size, name=name, data="data")
 
 
 def _for(model: Model, data: tuple) -> tuple:

@@ -13,6 +13,7 @@ from math import log, prod
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import number
 from pyrogen.core.density import weakest
 from pyrogen.core.shapes import Context
 
@@ -155,6 +156,8 @@ def bits_per_dimension(
     """
     scores = score(module, x, context, batch_size)
     require_normalized(module, scores.density, "a coding cost")
+    if not isinstance(log_volume, Tensor):
+        number(log_volume, "log_volume")
     volume = torch.as_tensor(log_volume, dtype=scores.log_probs.dtype, device=x.device)
     require_numbers(volume, "log_volume")
     shape = scores.log_probs.shape
@@ -171,8 +174,8 @@ def bits_per_dimension(
     return Estimate.of_mean(bits, unit=BITS_PER_DIMENSION, density=density)
 
 
-def paired(first: Tensor, second: Tensor) -> Tensor:
-    """The differences of two models' log-probabilities of the same data.
+def paired(first: Tensor, second: Tensor, name: str = "x") -> Tensor:
+    """The differences of two models' log-probabilities of the same data, which the argument ``name`` is.
 
     Raises:
         ValueError: a datum has probability zero under both.
@@ -180,7 +183,7 @@ def paired(first: Tensor, second: Tensor) -> Tensor:
     impossible = first.isneginf() & second.isneginf()
     if impossible.any():
         raise ValueError(
-            f"`x` must be possible under one of both models, got {int(impossible.sum())} data of probability zero "
+            f"`{name}` must be possible under one of both models, got {int(impossible.sum())} data of probability zero "
             "under both, whose difference is not defined"
         )
     return first - second

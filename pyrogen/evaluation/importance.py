@@ -195,7 +195,10 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
     require_numbers(log_weights, "log_weights", minus_infinity=True)
     if log_weights.dim() != 2 or not log_weights.shape[1]:
         raise ValueError(f"`log_weights` must have shape (draws, rows), got {tuple(log_weights.shape)}")
-    _check_draws(len(log_weights))
+    if len(log_weights) < 25:
+        raise ValueError(
+            f"`log_weights` must hold at least 25 draws, so that there is a tail to fit, got {len(log_weights)}"
+        )
     log_weights = log_weights.detach().double()
     shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
@@ -237,7 +240,7 @@ def _log_weights(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
         guilty = [site.name for site in (*scored.values(), *drawn.values()) if not site.log_prob().isfinite().all()]
         raise ValueError(
             f"`model` and `guide` must give weights below infinity, got {int(bad.sum())} of {bad.numel()} that are NaN "
-            f"or infinite, from the log_prob of {guilty}; do the data hold NaN?"
+            f"or infinite, from the log_prob of {guilty}; does `batch` hold NaN or infinity?"
         )
     return {"log_weights": log_weights}
 

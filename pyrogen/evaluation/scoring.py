@@ -30,7 +30,9 @@ class Scores(NamedTuple):
     distribution: Distribution
 
 
-def score(model: Model, x: Tensor, context: Context, batch_size: int, *, name: str = "module") -> Scores:
+def score(
+    model: Model, x: Tensor, context: Context, batch_size: int, *, name: str = "module", data: str = "x"
+) -> Scores:
     """The log-probability of each datum.
 
     Args:
@@ -39,6 +41,7 @@ def score(model: Model, x: Tensor, context: Context, batch_size: int, *, name: s
         context: Its context.
         batch_size: How many data are scored at once.
         name: Of the argument that the model is.
+        data: Of the argument that ``x`` is.
 
     Raises:
         NotImplementedError: the module is implicit.
@@ -47,15 +50,15 @@ def score(model: Model, x: Tensor, context: Context, batch_size: int, *, name: s
             a log-probability is NaN or infinity.
     """
     require_model(model, name)
-    require_tensor(x, "x")
+    require_tensor(x, data)
     integer(batch_size, "batch_size")
     module = model if isinstance(model, DistributionModule) else _Given(model, name)
-    batch_shape = batch_shape_of(x, module.event_shape, "x")
+    batch_shape = batch_shape_of(x, module.event_shape, data)
     if not batch_shape.numel():
-        raise ValueError(f"`x` must hold at least one datum, got shape {tuple(x.shape)}")
+        raise ValueError(f"`{data}` must hold at least one datum, got shape {tuple(x.shape)}")
     shape = context_batch_shape(context, module.context_shape)
     if not broadcasts_to(shape, batch_shape):
-        raise ValueError(f"`context` must broadcast to the batch {tuple(batch_shape)} of `x`, got {tuple(shape)}")
+        raise ValueError(f"`context` must broadcast to the batch {tuple(batch_shape)} of `{data}`, got {tuple(shape)}")
     _require_log_prob(model, module.density)
     with as_evaluated(module):
         distribution = module(_first(context, module.context_shape))
@@ -64,13 +67,17 @@ def score(model: Model, x: Tensor, context: Context, batch_size: int, *, name: s
     try:
         log_probs = log_prob(module, x, context, rows=batch_size).double()
     except ValueError as error:  # Pyro's validation: a value outside the support, or NaN
-        raise ValueError(f"`x` must hold events of {name_of(model)}: {error}{_missing(x)}") from error
+        raise ValueError(f"`{data}` must hold events of {name_of(model)}: {error}{_missing(x, data)}") from error
+    except RuntimeError as error:
+        if x.dtype != torch.bool:
+            raise
+        raise TypeError(f"`{data}` must hold numbers that {name_of(model)} can score, got booleans: {error}") from error
     for bad, what in ((log_probs.isnan(), "NaN"), (log_probs.isposinf(), "infinity")):
         places = bad.flatten().nonzero()
         if len(places):
             raise ValueError(
                 f"log_prob of {name_of(model)} is {what} at {len(places)} of {log_probs.numel()} rows, "
-                f"the first is {int(places[0])}{_missing(x)}"
+                f"the first is {int(places[0])}{_missing(x, data)}"
             )
     return Scores(log_probs, density, distribution)
 
@@ -85,9 +92,9 @@ def require_model(model: object, name: str) -> None:
         raise TypeError(f"`{name}` must be a DistributionModule or a distribution, got {type(model).__name__}")
 
 
-def _missing(x: Tensor) -> str:
+def _missing(x: Tensor, name: str) -> str:
     count = int(x.isnan().sum())
-    return f" (`x` holds {count} NaN)" if count else ""
+    return f" (`{name}` holds {count} NaN)" if count else ""
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pyrogen.core.density import Density, density_of
 from pyrogen.programs.run import Program, Run, run
 from pyrogen.programs.site import Plate, Site
 
-from .arguments import require_rows
+from .arguments import count_missing, require_rows
 
 DRAWS = "_pyrogen_draws"
 
@@ -244,7 +244,11 @@ class Pair:
         return [Alone()] * draws
 
     def _run(self, program: Program, what: str, layout: Layout, given: Values) -> Sites:
-        sites = layout.run(program, self.batch, given, {}).sites
+        try:
+            sites = layout.run(program, self.batch, given, {}).sites
+        except Exception as error:
+            error.add_note(f"It was raised by `{what}`, called with `batch`.")
+            raise
         return placed(sites, layout, self.rows, what, self.way_out)
 
     def _fits(self, layout: Layout, alone: tuple[Sites, Sites]) -> bool:
@@ -311,9 +315,20 @@ def measured(
         ValueError: a site lies outside the data plate, or the programs depend on chance beyond their draws.
     """
     for pair in pairs(model, guide, batch, whole=whole, batch_size=batch_size, way_out=way_out):
-        measure(*pair.run(Alone()))  # what is wrong with the programs shows here, on one draw
+        _first_look(pair, measure)
         parts = [measure(*pair.run(layout)) for layout in pair.layouts(draws, max(1, batch_size // (pair.rows or 1)))]
         yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _first_look(pair: Pair, measure: Measure) -> None:
+    """Runs the programs on one draw, where what is wrong with them shows."""
+    try:
+        measure(*pair.run(Alone()))
+    except ValueError as error:  # Pyro's validation finds NaN where it ends up
+        lost = count_missing(pair.batch)
+        if lost:
+            raise ValueError(f"`batch` holds {lost} NaN, which `model` and `guide` do not take: {error}") from error
+        raise
 
 
 def pairs(
