@@ -403,9 +403,9 @@ def test_round_trip_to_netcdf(arviz, tmp_path):
             lambda: to_arviz({"a": torch.zeros(3)}, dims={"b": ["x"]}),
             r"`dims` must name sites among \['a'\], got \['b'\]",
         ),
-        (lambda: to_arviz(AutoNormal(conjugate), data(), draws=0), "`draws` must be positive"),
-        (lambda: to_arviz(AutoNormal(conjugate), data(), draws=-1), "`draws` must be positive"),
-        (lambda: to_arviz(AutoNormal(conjugate), data(), prior=-1), "`prior` not negative"),
+        (lambda: to_arviz(AutoNormal(conjugate), data(), draws=0), "`draws` must be at least 1"),
+        (lambda: to_arviz(AutoNormal(conjugate), data(), draws=-1), "`draws` must be at least 1"),
+        (lambda: to_arviz(AutoNormal(conjugate), data(), prior=-1), "`prior` must be at least 0"),
         (lambda: to_arviz(AutoNormal(conjugate), data(), chains=2), "`chains` must be 1 where the draws come from"),
         (lambda: to_arviz(Sampler({"a": torch.zeros(3)}, torch.full((3,), -torch.inf))), "at least one of them finite"),
         (

@@ -317,5 +317,5 @@ def test_the_effective_sample_size_of_equal_and_of_single_weights():
 
 
 def test_few_weights_have_no_tail():
-    with pytest.raises(ValueError, match="`draws` must be at least 25"):
+    with pytest.raises(ValueError, match="`log_weights` must hold at least 25 draws"):
         pareto_k_of(torch.randn(24, 3))
