@@ -26,6 +26,8 @@ from .model import Flow
 
 _FEW = 16
 """Below so many elements a matrix between autoregressive layers helps; above it overfits small data (measured)."""
+_MANY = 256
+"""Up to so many elements a matrix mixes them between coupling layers; of an image it would be most of the flow."""
 _SMALL = 4
 
 
@@ -48,6 +50,8 @@ def coupling(event_shape: Shape, context_shape: ContextShape, element: Element, 
     """A flow of coupling layers; elements of even and odd place take turns."""
     event_shape = as_shape(event_shape, "event_shape")
     size = prod(event_shape)
+    if design.mixing is None:
+        design = replace(design, mixing=size <= _MANY)
 
     def layer(index: int, width: int) -> BijectionModule:
         stay = [size > 1 and place % 2 == index % 2 for place in range(size)]

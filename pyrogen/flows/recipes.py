@@ -24,7 +24,7 @@ def affine_coupling(
     hidden: Sequence[int] = (128, 128),
     classes: int | None = None,
     log_scale_bound: float = 3.0,
-    mixing: bool = True,
+    mixing: bool | None = None,
     standardize: bool = True,
     interval: tuple[GivenEnd, GivenEnd] | None = None,
     margin: float = 0.0,
@@ -40,7 +40,8 @@ def affine_coupling(
         hidden: Sizes of the hidden layers of each conditioner.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         log_scale_bound: Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.
-        mixing: Whether a learned matrix mixes the elements before each layer.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 256 of
+            them. It has as many parameters as pairs of elements: of an image with more, it would be most of the flow.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
             Each end is a number, one for each element, or ``None`` where there is none.
@@ -75,7 +76,7 @@ def spline_coupling(
     bins: int = 8,
     bound: float = 5.0,
     classes: int | None = None,
-    mixing: bool = True,
+    mixing: bool | None = None,
     standardize: bool = True,
     interval: tuple[GivenEnd, GivenEnd] | None = None,
     margin: float = 0.0,
@@ -92,7 +93,8 @@ def spline_coupling(
         bins: How many bins each spline has.
         bound: The splines live on ``[-bound, bound]`` in standardised units and are linear outside.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
-        mixing: Whether a learned matrix mixes the elements before each layer.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 256 of
+            them. It has as many parameters as pairs of elements: of an image with more, it would be most of the flow.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
             Each end is a number, one for each element, or ``None`` where there is none.

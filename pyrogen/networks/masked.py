@@ -16,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -76,12 +77,13 @@ class MaskedConditioner(nn.Module):
 
     def _mask(self, dependence: Tensor, hidden: Sequence[int], context: bool) -> None:
         sets, set_levels = _unit_sets(dependence, self.levels, context)
-        within = _contained(sets, sets)
         chosen = [_spread(len(sets), units) for units in hidden]
-        self.unit_levels = [[set_levels[index] for index in indices] for indices in chosen]
-        masks = [sets[chosen[0]]]
-        masks += [within[after][:, before] for before, after in zip(chosen, chosen[1:], strict=False)]
-        masks += [_contained(sets[chosen[-1]], dependence)]
+        self.unit_levels = [set_levels[indices].tolist() for indices in chosen]
+        seen = [sets[indices] for indices in chosen]
+        masks = [
+            seen[0],
+            *(_contained(before, after) for before, after in zip(seen, [*seen[1:], dependence], strict=True)),
+        ]
         if not masks[0].any():  # one feature, which sees only the context
             self.layers[0].weight.requires_grad_(False)
         for index, mask in enumerate(masks):
@@ -221,15 +223,17 @@ def levels(dependence: Tensor) -> list[list[int]]:
     """
     if dependence.dim() != 2 or dependence.shape[0] != dependence.shape[1]:
         raise ValueError(f"`dependence` must be a square matrix, got shape {tuple(dependence.shape)}")
-    waiting = dict(enumerate(set(row.nonzero().flatten().tolist()) for row in dependence.bool()))
+    users = dependence.bool().T.contiguous()  # who needs a feature: its row
+    missing = users.sum(0)  # how many features each one still waits for
     found: list[list[int]] = []
-    while waiting:
-        ready = [feature for feature, needs in waiting.items() if not needs & waiting.keys()]
-        if not ready:
-            raise ValueError(f"`dependence` must be acyclic, got a cycle among the features {sorted(waiting)}")
-        found.append(ready)
-        for feature in ready:
-            del waiting[feature]
+    while bool((missing >= 0).any()):
+        ready = (missing == 0).nonzero().flatten()
+        if not len(ready):
+            cycle = (missing > 0).nonzero().flatten().tolist()
+            raise ValueError(f"`dependence` must be acyclic, got a cycle among the features {cycle}")
+        found.append(ready.tolist())
+        missing = missing - users[ready].sum(0)
+        missing[ready] = -1
     return found
 
 
@@ -239,13 +243,14 @@ def chain(order: Sequence[int]) -> Tensor:
     return place.unsqueeze(1) > place.unsqueeze(0)
 
 
-def _unit_sets(dependence: Tensor, levels: list[int], context: bool) -> tuple[Tensor, list[int]]:
+def _unit_sets(dependence: Tensor, levels: list[int], context: bool) -> tuple[Tensor, Tensor]:
     """The sets of inputs that hidden units may see, sorted by the level at which all of a set is known."""
-    level_of = [level for level, count in enumerate(levels) for _ in range(count)]
-    rows = {tuple(row) for row in dependence.tolist() if context or any(row)} or {(False,) * len(dependence)}
-    known_at = {row: 1 + max((level_of[place] for place, sees in enumerate(row) if sees), default=-1) for row in rows}
-    ordered = sorted(rows, key=lambda row: (known_at[row], row))
-    return torch.tensor(ordered).reshape(-1, len(dependence)), [known_at[row] for row in ordered]
+    known_after = torch.repeat_interleave(torch.arange(1, 1 + len(levels)), torch.tensor(levels))
+    rows = dependence if context or not dependence.any() else dependence[dependence.any(1)]
+    rows = rows.unique(dim=0)
+    known_at = (rows * known_after).amax(1)
+    order = known_at.argsort(stable=True)
+    return rows[order], known_at[order]
 
 
 def _contained(sets: Tensor, others: Tensor) -> Tensor:
@@ -254,15 +259,15 @@ def _contained(sets: Tensor, others: Tensor) -> Tensor:
     return (outside == 0).T
 
 
-def _spread(sets: int, units: int) -> list[int]:
+def _spread(sets: int, units: int) -> Tensor:
     """Units dealt out evenly over the sets, in order."""
-    return [unit * sets // units for unit in range(units)]
+    return torch.arange(units) * sets // units
 
 
 def _stages(levels: list[int], unit_levels: list[list[int]]) -> list[Stage]:
     stages, start, known = [], 0, [0] * len(unit_levels)
     for level, count in enumerate(levels):
-        ends = [sum(own <= level for own in owns) for owns in unit_levels]
+        ends = [bisect_right(owns, level) for owns in unit_levels]  # units are sorted by level
         units = [slice(begin, end) for begin, end in zip(known, ends, strict=True)]
         stages.append(Stage(slice(start, start + count), units))
         start, known = start + count, ends

@@ -341,3 +341,14 @@ def test_flows_in_other_precision_shapes_and_empty_batches():
         assert x.dtype == torch.float64
         assert x.shape == (4, 1, *shape)
         assert flow().log_prob(x[:0]).shape == (0, 1)
+
+
+@pytest.mark.parametrize("recipe", [flows.affine_coupling, flows.spline_coupling])
+def test_matrices_between_coupling_layers_only_where_they_are_affordable(recipe):
+    def matrices(shape, **more):
+        flow = recipe(shape, layers=2, hidden=(8,), **more)
+        return sum(isinstance(part, flows.Mixing) for part in flow.bijections)
+
+    assert matrices((64,)) == matrices((256,)) == matrices((257,), mixing=True) == 2
+    assert matrices((257,)) == matrices((3, 32, 32)) == matrices((64,), mixing=False) == 0
+    assert max(parameter.numel() for parameter in recipe((1, 32, 32), layers=1).parameters()) < 32**4 / 2

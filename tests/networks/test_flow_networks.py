@@ -1,5 +1,7 @@
 """Networks of flows: masks, staircases, parameter-major outputs."""
 
+import time
+
 import pytest
 import torch
 
@@ -88,6 +90,49 @@ def test_levels():
     assert levels(torch.tensor([[0, 0, 0], [0, 0, 0], [1, 1, 0]])) == [[0, 1], [2]]
     with pytest.raises(ValueError, match="square"):
         levels(torch.zeros(2, 3))
+
+
+def slowly_masked(dependence, hidden, context):
+    """Levels and masks by their definitions, set by set."""
+    rows = [frozenset(row.nonzero().flatten().tolist()) for row in dependence]
+    known, grouped = set(), []
+    while len(known) < len(rows):
+        grouped.append([place for place, row in enumerate(rows) if place not in known and row <= known])
+        known |= set(grouped[-1])
+    order = [place for group in grouped for place in group]
+    level = {place: number for number, group in enumerate(grouped) for place in group}
+    rows = [rows[place] for place in order]
+    sets = {row for row in rows if context or row} or {frozenset()}
+    at = {row: max((1 + level[place] for place in row), default=0) for row in sets}
+    ordered = sorted(sets, key=lambda row: (at[row], [place in row for place in order]))
+    chosen = [[ordered[unit * len(ordered) // units] for unit in range(units)] for units in hidden]
+    masks = [torch.tensor([[place in row for place in order] for row in chosen[0]])]
+    for before, after in zip(chosen, [*chosen[1:], rows], strict=True):
+        masks.append(torch.tensor([[one <= other for one in before] for other in after]))
+    return order, masks
+
+
+def test_masks_equal_those_of_their_definition():
+    torch.manual_seed(0)
+    for trial in range(60):
+        size = int(torch.randint(1, 9, ()))
+        dependence = (torch.rand(size, size) < torch.rand(())).tril(-1)
+        if trial % 3 == 0:
+            dependence = chain(range(size))
+        shuffle = torch.randperm(size)
+        dependence, context = dependence[shuffle][:, shuffle], trial % 2
+        hidden = torch.randint(1, 20, (2,)).tolist()
+        network = MaskedConditioner(dependence, 2, hidden=hidden, context=context)
+        order, masks = slowly_masked(dependence, hidden, context)
+        assert network.order.tolist() == order
+        for index, mask in enumerate(masks):
+            assert torch.equal(network.get_buffer(f"mask_{index}"), mask.float())
+
+
+def test_a_wide_network_is_built_at_once():
+    start = time.process_time()
+    MaskedConditioner(chain(torch.randperm(1536).tolist()), 2)
+    assert time.process_time() - start < 5  # before: cubic, minutes
 
 
 @pytest.mark.parametrize("wide", [True, False])
