@@ -40,8 +40,8 @@ def affine_coupling(
         hidden: Sizes of the hidden layers of each conditioner.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
         log_scale_bound: Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.
-        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 256 of
-            them. It has as many parameters as pairs of elements: of an image with more, it would be most of the flow.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 256
+            of them. It has as many parameters as pairs of elements: of a larger image, it would be most of the flow.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
             Each end is a number, one for each element, or ``None`` where there is none.
@@ -93,8 +93,8 @@ def spline_coupling(
         bins: How many bins each spline has.
         bound: The splines live on ``[-bound, bound]`` in standardised units and are linear outside.
         classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
-        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 256 of
-            them. It has as many parameters as pairs of elements: of an image with more, it would be most of the flow.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 256
+            of them. It has as many parameters as pairs of elements: of a larger image, it would be most of the flow.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
         interval: The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw.
             Each end is a number, one for each element, or ``None`` where there is none.
