@@ -16,6 +16,7 @@ from torch.distributions.transforms import Transform
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.programs.data_plate import DataCount
 from pyrogen.transforms.transform import forward_and_log_det, inverse_and_log_det
 
 from .inputs import agree, clone, double, of_dtype, rows, tensors
@@ -166,9 +167,10 @@ class ObjectiveSubject(Subject):
         return self.loss(module, *inputs).reshape(-1)
 
     def loss(self, module: nn.Module, *batch: Any) -> Tensor:
-        """The loss in nats per datum; Pyro's own ELBO modules sum over the batch, so theirs is divided by its rows."""
-        loss = module(*batch)
-        return loss / rows(batch) if isinstance(module, ELBOModule) else loss
+        """The loss in nats per datum; Pyro's own ELBO modules give a sum, which is divided by the data it is of."""
+        with DataCount() as count:
+            loss = module(*batch)
+        return loss / count.of(rows(batch)) if isinstance(module, ELBOModule) else loss
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

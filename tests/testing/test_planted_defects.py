@@ -12,7 +12,7 @@ from sound_modules import Bell, SoundBijection, SoundDistribution, SoundObjectiv
 from torch import nn
 from torch.distributions import Distribution, constraints, register_kl
 
-from pyrogen.core.objective import MaximumLikelihood
+from pyrogen.core.objective import Elbo, MaximumLikelihood
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
 from pyrogen.testing import bijection, check_bijection, check_distribution, check_objective, distribution, objective
@@ -762,6 +762,29 @@ class SummedLoss(SoundObjective):
         return self.errors(x).sum()
 
 
+class GlobalModel(nn.Module):
+    """A latent of all data."""
+
+    def forward(self, x):
+        mean = pyro.sample("mean", pyro.distributions.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", pyro.distributions.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+class GlobalGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.full((3,), 2.0))
+
+    def forward(self, x):
+        pyro.sample("mean", pyro.distributions.Normal(self.loc, 0.01).to_event(1))
+
+
+class PosteriorOfTheBatch(Elbo):
+    def __init__(self, size=None):
+        super().__init__(GlobalModel(), GlobalGuide(), size=size)
+
+
 class UnseededLoss(SoundObjective):
     def forward(self, x):
         return self.errors(x).mean() * (1 + int.from_bytes(os.urandom(2)) / 1e6)
@@ -802,6 +825,7 @@ class ForeignParameter(SoundObjective):
 OBJECTIVE_DEFECTS = [
     ("scalar_loss", UnreducedLoss),
     ("per_datum", SummedLoss),
+    ("per_datum", PosteriorOfTheBatch),
     ("seeded_loss", UnseededLoss),
     ("training_steps", FrozenPart),
     ("training_steps", ReusedGraph),
@@ -861,3 +885,7 @@ def test_every_check_has_a_planted_defect():
     caught = _names(DISTRIBUTION_DEFECTS) | _names(BIJECTION_DEFECTS) | _names(OBJECTIVE_DEFECTS)
     checks = {check.__name__ for room in (distribution, bijection, objective) for check in room.CHECKS}
     assert checks <= caught
+
+
+def test_a_pair_that_knows_how_many_data_there_are_keeps_the_contract():
+    check_objective(partial(PosteriorOfTheBatch, size=20), BATCH[0]).raise_if_failed()
