@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -31,7 +32,11 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, register_kl
 
 from pyrogen.core.module import BijectionModule
+from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.numerics.autograd import is_functional
+from pyrogen.numerics.supports import is_same
+from pyrogen.programs.run import run
 from pyrogen.transforms.compose import Compose
 from pyrogen.transforms.vector import VectorTransform
 
@@ -63,8 +68,10 @@ class AutoFlow(AutoContinuous):
         init_scale: Initial standard deviation of each unconstrained element.
 
     Raises:
-        ValueError: ``init_scale`` is not positive; at the first call: the recipe gives something else, or a latent site
-            lies in a plate that is subsampled, whose latent variables one vector cannot hold.
+        ValueError: ``init_scale`` is not positive; at the first call: the recipe gives something else, a latent site
+            lies in a plate that is subsampled, whose latent variables one vector cannot hold, or the support of one
+            depends on another latent site, so that no fixed transform reaches it.
+        FloatingPointError: a draw overflows; the message names the site.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -93,7 +100,12 @@ class AutoFlow(AutoContinuous):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         with _Points():
-            return super().forward(*args, **kwargs)
+            drawn = super().forward(*args, **kwargs)
+        if not is_functional(drawn.values()) and not all(
+            math.isfinite(value.detach().sum()) for value in drawn.values()
+        ):
+            self._refuse_overflow(drawn)
+        return drawn
 
     def get_base_dist(self) -> TorchDistributionMixin:
         """The flow's noise, in which NeuTra walks."""
@@ -143,6 +155,7 @@ class AutoFlow(AutoContinuous):
             if name in self.prototype_trace:
                 self.prototype_trace.remove_node(name)
         self._check_plates()
+        self._check_supports(*args, **kwargs)
         loc = self._init_loc()
         if "flow" not in self._modules:
             self.flow = self._located(self.latent_dim, loc).to(loc)
@@ -151,6 +164,28 @@ class AutoFlow(AutoContinuous):
             raise ValueError(
                 f"`model` must have {loaded} latent elements, as the loaded flow has, got {self.latent_dim}"
             )
+
+    def _refuse_overflow(self, drawn: dict[str, Tensor]) -> None:
+        for name, value in drawn.items():
+            if not bool(value.isfinite().all()):
+                raise FloatingPointError(
+                    f"the guide's draw of site {name!r} is not finite: the flow left what the transform to its "
+                    "support can hold; lower the learning rate, clip gradients, or start from a smaller `init_scale`"
+                )
+
+    def _check_supports(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses a site whose support depends on other latent sites, by a second run with other values of these."""
+        sites = {name: site for name, site in self.prototype_trace.iter_stochastic_nodes()}
+        with held():
+            again = run(self.model, args, kwargs, given={name: _moved(site) for name, site in sites.items()}).sites
+        for name, site in sites.items():
+            first, second = site["fn"].support, again[name].distribution.support
+            if not is_same(first, second):
+                raise ValueError(
+                    f"`model` must have latent sites of fixed supports, got site {name!r} within {first} or {second}, "
+                    "depending on other latent sites; sample something of fixed support, such as the share of the "
+                    "interval, and compute the rest from it"
+                )
 
     def _check_plates(self) -> None:
         for name, frames in self._cond_indep_stacks.items():
@@ -264,6 +299,12 @@ class _Remembering(Compose):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
+
+
+def _moved(site: dict[str, Any]) -> Tensor:
+    """Another value of a site in the same support."""
+    transform = biject_to(site["fn"].support)
+    return transform(transform.inv(site["value"]) + 1)
 
 
 def _what(built: object) -> str:

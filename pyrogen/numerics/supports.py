@@ -71,6 +71,16 @@ def widened(constraint: Constraint, event_dim: int) -> Constraint:
     return constraints.independent(constraint, missing)
 
 
+def is_same(one: Constraint, other: Constraint) -> bool:
+    """Whether two constraints are of one kind and have the same ends."""
+    if type(element_of(one)) is not type(element_of(other)):
+        return False
+    ours, theirs = ends(one), ends(other)
+    if ours is None:
+        return theirs is None
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(ours, theirs, strict=True))
+
+
 def shared(constraint: Constraint) -> Constraint:
     """The constraint on events of a mixture, which torch keeps for its components, where all have the same."""
     if not isinstance(constraint, constraints.MixtureSameFamilyConstraint):

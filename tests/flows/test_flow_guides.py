@@ -17,6 +17,7 @@ from torch.distributions import constraints
 
 import pyrogen as pg
 from pyrogen.flows.guide import AutoFlow
+from pyrogen.transforms import Interval, TransformedDistribution
 
 RECIPES = {
     "affine_coupling": partial(pg.flows.affine_coupling, layers=2, hidden=(8,)),
@@ -451,3 +452,40 @@ def log_ratio(model, guide, count):
     with torch.no_grad():
         weigh = pyro.infer.importance.vectorized_importance_weights
         return weigh(model, guide, num_samples=count, max_plate_nesting=0)[0]
+
+
+def test_a_support_that_moves_with_another_latent_is_refused_by_name():
+    def model(share=False):
+        a = pyro.sample("a", dist.Gamma(5.0, 1.0))
+        b = a * pyro.sample("b", dist.Uniform(0.0, 1.0)) if share else pyro.sample("b", dist.Uniform(0.0, a))
+        pyro.sample("y", dist.Normal(b, 0.5), obs=torch.tensor(2.0))
+
+    with pytest.raises(ValueError, match="site 'b'.*fixed support"):
+        AutoFlow(model, small)()
+    assert set(AutoFlow(model, small)(True)) == {"a", "b"}
+
+
+def test_a_flow_on_an_interval_may_move_no_further_than_its_arguments_say():
+    """Ends for each element, fixed and from another latent."""
+
+    def model(moves):
+        a = pyro.sample("a", dist.Uniform(0.0, 1.0))
+        between = Interval(a.expand(2) if moves else torch.zeros(2), torch.tensor([5.0, 9.0]), event_dim=1)
+        pyro.sample("x", TransformedDistribution(dist.Normal(torch.zeros(2), 1.0).to_event(1), [between]))
+
+    assert AutoFlow(model, small)(False)["x"].shape == (2,)
+    with pytest.raises(ValueError, match="site 'x'"):
+        AutoFlow(model, small)(True)
+
+
+def test_an_overflow_names_its_site():
+    def model():
+        pyro.sample("calm", dist.Normal(0.0, 1.0))
+        pyro.sample("wild", dist.Gamma(2.0, 3.0))
+
+    guide = AutoFlow(model, small)
+    guide()
+    with torch.no_grad():
+        guide.flow.bijections[-1].loc[1] = 1e4
+    with pytest.raises(FloatingPointError, match="site 'wild' is not finite"):
+        guide()
