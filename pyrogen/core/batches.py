@@ -5,14 +5,20 @@ The order of the data in an epoch is a function of a seed and the epoch alone, s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import count, islice
 from math import ceil
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from pyrogen.arguments import integer
+
+from .randomness import Stream
 
 Batch = tuple[Any, ...]
 Data = Tensor | tuple | Dataset | Iterable
@@ -64,7 +70,7 @@ class Batches:
         """The order of the rows in an epoch."""
         if self.seed is None or self.batch_size >= self.rows:
             return torch.arange(self.rows)
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         return torch.randperm(self.rows, generator=generator)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Minibatch]:
@@ -78,12 +84,27 @@ class Batches:
 
 
 class LoaderBatches:
-    """A loader of the user's own, as it is: its order, its batch size, its workers."""
+    """A loader of the user's own: its order, its batch size, its workers.
 
-    seed = None
+    What it draws from the generators of torch, numpy and Python while it makes minibatches comes from a stream that
+    depends on a seed and the epoch alone, so that an epoch can be gone through again. Generators that a ``DataLoader``
+    holds are noted at the begin of an epoch.
 
-    def __init__(self, loader: Iterable) -> None:
+    Args:
+        loader: The loader.
+        seed: Of the streams; ``None`` for zero.
+        name: What errors call it.
+
+    Raises:
+        ValueError: it runs out once and for all.
+    """
+
+    def __init__(self, loader: Iterable, *, seed: int | None = None, name: str = "data") -> None:
         self.loader = loader
+        self.seed = seed
+        self.name = name
+        self._refuse_what_runs_out()
+        self._began = self._states()
 
     def __len__(self) -> int:
         try:
@@ -94,13 +115,93 @@ class LoaderBatches:
     @property
     def whole(self) -> bool:
         """Whether a minibatch is all the data. A loader of unknown length is begun to see."""
-        return len(self) == 1 or (not len(self) and len(list(islice(iter(self.loader), 2))) == 1)
+        return len(self) == 1 or (not len(self) and len(list(islice(self.epoch(0), 2))) == 1)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Minibatch]:
-        """The minibatches of an epoch; those before ``start`` are drawn and dropped."""
-        for number, batch in enumerate(self.loader):
+    def epoch(self, epoch: int, start: int = 0, seen: str | None = None) -> Iterator[Minibatch]:
+        """The minibatches of an epoch; those before ``start`` are drawn and dropped.
+
+        Args:
+            epoch: Which.
+            start: The first minibatch to give.
+            seen: The digest of the one before it, if it is known.
+
+        Raises:
+            ValueError: that one is another than it was.
+        """
+        self._began = self._states()
+        stream = Stream(epoch_seed(self.seed or 0, epoch))
+        with stream.flowing():
+            rest = iter(self.loader)
+        for number in count():
+            with stream.flowing():
+                batch = next(rest, _END)
+            if batch is _END:
+                if number < start:
+                    self._refuse_others(epoch, number)
+                return
             if number >= start:
                 yield Minibatch(_as_batch(batch), None, 1.0)
+            elif number == start - 1 and seen not in (None, digest(_as_batch(batch))):
+                self._refuse_others(epoch, number)
+
+    def state_dict(self) -> list[Tensor]:
+        """The states that the loader's own generators had when the epoch began."""
+        return self._began
+
+    def between_epochs(self) -> None:
+        """Notes that the next epoch begins where the generators are now."""
+        self._began = self._states()
+
+    def load_state_dict(self, states: list[Tensor]) -> None:
+        """Puts the loader's own generators where they were when the epoch began."""
+        for generator, state in zip(self._generators(), states, strict=True):
+            generator.set_state(state)
+        self._began = list(states)
+
+    def _states(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self._generators()]
+
+    def _generators(self) -> list[torch.Generator]:
+        if not isinstance(self.loader, DataLoader):
+            return []
+        sampler = vars(self.loader.sampler) if hasattr(self.loader.sampler, "__dict__") else {}
+        found = [self.loader.generator, sampler.get("generator")]
+        return list({id(entry): entry for entry in found if isinstance(entry, torch.Generator)}.values())
+
+    def _refuse_what_runs_out(self) -> None:
+        source = self.loader.dataset if isinstance(self.loader, DataLoader) else self.loader
+        if isinstance(source, Iterable) and iter(source) is iter(source):
+            raise ValueError(
+                f"`{self.name}` must be a loader that begins anew each epoch, got a {type(source).__name__}, which "
+                "runs out: iterating over it twice gives the same iterator"
+            )
+
+    def _refuse_others(self, epoch: int, number: int) -> None:
+        raise ValueError(
+            f"`{self.name}` must give the same minibatches in the same order to resume in the middle of an epoch, got "
+            f"another minibatch {number} of epoch {epoch}: draw its order from torch's, numpy's or Python's generator "
+            "or from that of a DataLoader, or give tensors or a dataset"
+        )
+
+
+_END = object()
+
+
+def digest(batch: Any) -> str:
+    """A digest of the tensors and numbers of a minibatch."""
+    found = hashlib.sha256()
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor):
+            found.update(f"{leaf.dtype} {tuple(leaf.shape)}".encode())
+            found.update(leaf.detach().cpu().contiguous().resolve_conj().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(leaf, (bool, int, float, str)):
+            found.update(repr(leaf).encode())
+    return found.hexdigest()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of an epoch."""
+    return (seed * 1_000_003 + epoch) % 2**63
 
 
 class TensorRows:
@@ -182,15 +283,14 @@ def batches(
         ValueError: ``data`` is none of these, is empty, or its parts differ in length; or a loader is shared by several
             processes, which only its own sampler can divide.
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    integer(batch_size, "batch_size")
     source = _source(data, name)
     if source is None:
         if world > 1:
             raise ValueError(f"`{name}` must be tensors or a dataset when several processes share it, got a loader")
         if isinstance(data, IterableDataset):
-            data = DataLoader(data, batch_size=batch_size, generator=torch.Generator())
-        return LoaderBatches(data)
+            data = DataLoader(data, batch_size=batch_size)
+        return LoaderBatches(data, seed=seed, name=name)
     if len(source) == 0:
         raise ValueError(f"`{name}` must hold at least one row, got none")
     if not isinstance(source, DatasetRows) and not source.entries:

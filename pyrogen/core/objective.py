@@ -29,7 +29,7 @@ from pyrogen.programs.site import Plate
 
 from .density import density_of, require_normalized
 from .minibatches import without_last_row
-from .randomness import held
+from .randomness import held, set_torch_states, torch_states
 
 if TYPE_CHECKING:
     from .module import DistributionModule
@@ -170,10 +170,20 @@ class Elbo(PairObjective):
 
     def __init__(self, model: nn.Module, guide: nn.Module, *, size: int | None = None) -> None:
         super().__init__(model, guide, size=size)
-        self._reparameterized = True
+        # Found in the first look that `fit` takes, hence the same in a run that resumes. It saves time, no more: a pass
+        # that finds otherwise is taken back, noise and all.
+        self._reparameterized: bool | None = None
 
     def total(self, *batch: Tensor) -> Tensor:
-        if self._reparameterized and not is_validation_enabled():
+        if is_validation_enabled():
+            loss = Trace_ELBO().differentiable_loss(
+                _Meaning("model")(self.model), _Meaning("guide")(self.guide), *batch
+            )
+            if self._reparameterized is None:
+                self._reparameterized = self._reparameterizes(*batch)
+            return loss
+        if self._reparameterized is not False:
+            noise = torch_states()
             try:
                 with _Score(must_reparameterize=True) as guide:
                     self.guide(*batch)
@@ -182,10 +192,16 @@ class Elbo(PairObjective):
                 return guide.log_prob - model.log_prob
             except _NotReparameterized:
                 self._reparameterized = False
-        model, guide = self.model, self.guide
-        if is_validation_enabled():
-            model, guide = _Meaning("model")(model), _Meaning("guide")(guide)
-        return Trace_ELBO().differentiable_loss(model, guide, *batch)
+                set_torch_states(noise)
+        return Trace_ELBO().differentiable_loss(self.model, self.guide, *batch)
+
+    def _reparameterizes(self, *batch: Tensor) -> bool:
+        try:
+            with held(), poutine.block(), _Score(must_reparameterize=True):
+                self.guide(*batch)
+        except _NotReparameterized:
+            return False
+        return True
 
 
 def rows(batch: tuple) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -95,10 +96,20 @@ class Player:
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         self._optimizer.step()
-        if self.schedule:
+        if self.schedule and not self.follows_validation:
             self.schedule.step()
         self._optimizer.zero_grad()
         return found
+
+    @property
+    def follows_validation(self) -> bool:
+        """Whether the schedule is stepped after each validation, with its value."""
+        return isinstance(self.schedule, ReduceLROnPlateau)
+
+    def validated(self, value: float) -> None:
+        """Takes note of a held-out value."""
+        if self.follows_validation:
+            self.schedule.step(value)
 
     def _average(self, loss: Tensor, weight: float) -> float:
         return self.processes.sum(loss.item() * weight)[0] / self.processes.world
@@ -125,23 +136,46 @@ class Player:
 
 
 def _optimizer(make: MakeOptimizer, parameters: list[nn.Parameter]) -> Optimizer:
-    optimizer = make(parameters) if callable(make) and not isinstance(make, (Optimizer, PyroOptim)) else make
+    optimizer = _made(make, parameters, "optimizer") if _is_factory(make) else make
     if optimizer is make or not isinstance(optimizer, Optimizer):
         raise ValueError(
             "`optimizer` must be a function from a list of parameters to a torch optimizer, such as "
             f"functools.partial(torch.optim.Adam, lr=1e-3), got {type(optimizer).__name__}"
         )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"`optimizer` must step on one gradient, got {type(optimizer).__name__}, which evaluates the loss again "
+            "and again: train with Adam, or call it in a loop of your own on the objective"
+        )
     return optimizer
 
 
 def _schedule(make: MakeSchedule, optimizer: Optimizer) -> Any:
-    schedule = make(optimizer) if callable(make) else make
-    if not callable(getattr(schedule, "step", None)) or isinstance(schedule, ReduceLROnPlateau) or schedule is make:
+    schedule = _made(make, optimizer, "schedule") if callable(make) else make
+    if not callable(getattr(schedule, "step", None)) or schedule is make:
         raise ValueError(
             "`schedule` must be a function from an optimizer to a schedule whose step() takes no argument, such as "
-            f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=100), got {type(schedule).__name__}"
+            "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=100), or to a ReduceLROnPlateau, "
+            f"got {type(schedule).__name__}"
         )
     return schedule
+
+
+def _is_factory(make: Any) -> bool:
+    return callable(make) and not isinstance(make, (Optimizer, PyroOptim))
+
+
+def _made(make: Callable[[Any], Any], argument: Any, name: str) -> Any:
+    """What the user's function makes; its mistakes are named as those of the argument.
+
+    Raises:
+        ValueError: it fails.
+    """
+    try:
+        return make(argument)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` could not be made: {error}") from error
 
 
 def per_datum(objective: Callable[..., Tensor], run: Callable[..., Tensor], batch: Batch) -> Tensor:

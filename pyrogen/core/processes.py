@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -44,8 +45,9 @@ class OneProcess:
     def equalize(self, module: nn.Module) -> None:
         """Gives a module the tensors it has in the first process."""
 
-    def barrier(self) -> None:
-        """Waits for the other processes."""
+    def together(self) -> AbstractContextManager[None]:
+        """A scope that all processes leave together: a failure of one is a failure of all."""
+        return nullcontext()
 
 
 class FabricProcesses:
@@ -111,9 +113,25 @@ class FabricProcesses:
             for tensor in module.state_dict(keep_vars=True).values():
                 torch.distributed.broadcast(tensor.detach(), 0)
 
-    def barrier(self) -> None:
-        """Waits for the other processes."""
-        self.fabric.barrier()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A scope that all processes leave together: a failure of one is a failure of all.
+
+        Raises:
+            RuntimeError: another process failed in it.
+        """
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+        if not any(self.sum(float(failure is not None))):
+            return
+        messages = self.gather(None if failure is None else f"{type(failure).__name__}: {failure}")
+        if failure is not None:
+            raise failure
+        rank, message = next((rank, message) for rank, message in enumerate(messages) if message is not None)
+        raise RuntimeError(f"process {rank} failed: {message}")
 
 
 class _Called(nn.Module):

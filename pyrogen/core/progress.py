@@ -66,7 +66,13 @@ class Progress:
     reason: str | None = None
 
     def stop(self, reason: str) -> None:
-        """Ends the run after this step, with this reason."""
+        """Ends the run after this step, with this reason.
+
+        In all processes, if there are several. A checkpoint remembers it: the run goes on only if it is given more
+        steps, epochs or patience than it had.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"`reason` must be a str, got {type(reason).__name__}")
         self.reason = reason
 
 

@@ -162,7 +162,7 @@ def unflatten(document: Any, tensors: dict[str, Tensor]) -> Any:
 def check_settings(stored: dict[str, Any], own: dict[str, Any]) -> None:
     """Raises if a run has other settings than the one it would resume."""
     for name, value in own.items():
-        if stored[name] != value:
+        if stored.get(name, value) != value:  # one of an earlier pyrogen may lack a name
             raise ValueError(f"{name} must be as in the checkpoint, {stored[name]}, got {value}")
 
 

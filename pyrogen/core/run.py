@@ -12,6 +12,7 @@ import pyro
 import torch
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pyrogen.networks.statistics import ReadsData
 from pyrogen.programs.reading import Reading
@@ -20,6 +21,7 @@ from .average import Average
 from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
 from .failure import MovingBuffers, explain
+from .feed import Feed
 from .listener import Listener
 from .minibatches import check_minibatches, held_out_scope, read_programs
 from .module import DistributionModule
@@ -46,6 +48,7 @@ class Run:
         steps: int | None,
         epochs: int | None,
         patience: int | None,
+        validate_every: int | None,
         metric: Callable[..., Tensor] | None,
         ema: float | None,
         checkpoint: Checkpoint | None,
@@ -57,6 +60,7 @@ class Run:
         self.steps = steps
         self.epochs = epochs
         self.patience = patience
+        self.validate_every = validate_every
         self.decay = ema
         self.checkpoint = checkpoint
         self.callbacks = callbacks
@@ -65,10 +69,18 @@ class Run:
         self.validation = (
             None
             if validation is None
-            else Validation(validation, turns[0].objective if metric is None else metric, self.everything, processes)
+            else Validation(
+                validation,
+                turns[0].objective if metric is None else metric,
+                self.everything,
+                processes,
+                name="validation" if metric is None else "metric",
+            )
         )
         self.heard = Listener()
-        self.drawn = 0
+        self.feed = Feed(data)
+        self.stopped = False
+        self._begun: Minibatch | None = None
         self.progress = Progress(History([[] for _ in turns], [[] for _ in turns]))
 
     def place(self) -> None:
@@ -80,7 +92,7 @@ class Run:
         self.everything.eval()
         readers = [part for turn in self.turns for part in _readers(turn.objective)]
         held_out = None if self.validation is None else self.validation.data
-        with _pyro_scope(validation=False), held(), torch.no_grad():
+        with _pyro_scope(validation=False), held(), torch.no_grad(), _errors_of(self._first(), self.everything):
             share = {"processes": self.processes, "device": self.device}
             if readers:
                 read(readers, self.data, limit=self._minibatches_in_all(), **share)
@@ -96,12 +108,9 @@ class Run:
         """
         self.everything.train()
         self.buffers = MovingBuffers(self.everything)
-        minibatch = next(iter(self.data.epoch(0)), None)
-        if minibatch is None:
-            raise ValueError("`data` must hold at least one minibatch, got none")
-        entries = to_device(minibatch.entries, self.device)
+        entries = self._first()
         scope = self.heard.watching(self.everything) if watch else self.heard
-        with _pyro_scope(validation=True), held(), scope:
+        with _pyro_scope(validation=True), held(), scope, _errors_of(entries, self.everything):
             reading = self._programs(entries)
         self.heard.refuse_strangers(self.everything)
         check_minibatches(reading, self.data, held_out=held_out, validated=self.validation is not None)
@@ -109,6 +118,14 @@ class Run:
             self.validation.scope = partial(held_out_scope, reading)
         self.processes.equalize(self.everything)
         self.buffers.find()
+
+    def _first(self) -> Batch:
+        """The first minibatch, where the parameters are."""
+        if self._begun is None:
+            self._begun = next(iter(self.data.epoch(0)), None)
+        if self._begun is None:
+            raise ValueError("`data` must hold at least one minibatch, got none")
+        return to_device(self._begun.entries, self.device)
 
     def _programs(self, entries: Batch) -> Reading:
         """Runs the objectives on a minibatch and reads the Pyro programs in them."""
@@ -141,7 +158,26 @@ class Run:
             )
             for number, turn in enumerate(self.turns)
         ]
+        if any(player.follows_validation for player in self.players) and self.validation is None:
+            raise ValueError("`validation` must be given with a ReduceLROnPlateau as `schedule`, got None")
+        if self.checkpoint:
+            self._check_resumable()
         self.average = None if self.decay is None else Average(list(trained.values()), self.decay)
+
+    def _check_resumable(self) -> None:
+        """Refuses parts that a checkpoint could not put back into their state."""
+        for player in self.players:
+            if player.schedule is not None and not _has_state(player.schedule):
+                raise ValueError(
+                    "`schedule` must have state_dict() and load_state_dict() to be part of a checkpoint, got "
+                    f"{type(player.schedule).__name__}"
+                )
+        for callback in self.callbacks:
+            if hasattr(callback, "state_dict") and not _has_state(callback):
+                raise ValueError(
+                    "`callbacks` with state_dict() must have load_state_dict() to be part of a checkpoint, got "
+                    f"{type(callback).__name__}"
+                )
 
     def __call__(self) -> Fit:
         """Trains to the end."""
@@ -152,50 +188,34 @@ class Run:
             bar = stack.enter_context(Bar(self._total(), progress.step, shown=self.processes.rank == 0))
             stack.enter_context(_pyro_scope(validation=False))
             stack.enter_context(interrupt.held(self.checkpoint is not None))
-            minibatches = self._minibatches()
-            while progress.reason is None:
-                self._step(minibatches)
+            while progress.reason is None and not self._runs_out():
+                self._step()
                 progress.history.seconds = time.monotonic() - began
                 bar.update(progress)
                 if self.checkpoint:
                     self._save_if_due(interrupt)
-        if self.checkpoint:
-            self._save()
-        self._keep_best()
+            if self.checkpoint:
+                self._save()
+            self._end()  # after the last save: a run that is given more goes on as if this end had not been
         return Fit(progress.history, progress.best_step, progress.reason)
 
     @property
     def device(self) -> torch.device:
         return next((tensor.device for tensor in self.everything.parameters()), torch.device("cpu"))
 
-    def _minibatches(self) -> Iterator[Minibatch]:
-        """Minibatches without end, from where the run stands."""
-        device = self.device
-        while True:
-            before = self.drawn
-            for minibatch in self._rest_of_epoch():
-                self.drawn += 1
-                yield minibatch._replace(entries=to_device(minibatch.entries, device))
-            if self.drawn == before:
-                raise ValueError("`data` must give as many minibatches an epoch as its length says, got fewer")
+    def _runs_out(self) -> bool:
+        """Whether the last epoch of unknown length has ended, which only asking for more can tell."""
+        if self.epochs is not None and self.feed.exhausted():
+            self.progress.epoch = self.feed.epoch
+            self._finish_if_done()
+        return self.progress.reason is not None
 
-    def _rest_of_epoch(self) -> Iterator[Minibatch]:
-        if len(self.data):
-            yield from self.data.epoch(*divmod(self.drawn, len(self.data)))
-            return
-        # Of unknown length: one minibatch ahead, to know the last of an epoch.
-        ahead = iter(self.data.epoch(self.progress.epoch))
-        following = next(ahead, None)
-        while (minibatch := following) is not None:
-            following = next(ahead, None)
-            self.progress.epoch += following is None
-            yield minibatch
-
-    def _step(self, minibatches: Iterator[Minibatch]) -> None:
+    def _step(self) -> None:
         progress = self.progress
         for number, player in enumerate(self.players):
             for _ in range(player.repeats):
-                minibatch = next(minibatches)
+                minibatch = next(self.feed)
+                minibatch = minibatch._replace(entries=to_device(minibatch.entries, self.device))
                 self.buffers.keep()
                 try:
                     step = player.step(minibatch)
@@ -204,15 +224,29 @@ class Run:
             progress.history.losses[number].append(step.loss)
             progress.history.gradient_norms[number].append(step.gradient_norm)
         progress.step += 1
-        if len(self.data):
-            progress.epoch = self.drawn // len(self.data)
+        progress.epoch = self.feed.epoch
         if self.average:
             self.average.update()
-        progress.validation = self._validate() if self._validates() else None
+        progress.validation = None
+        if self._validates():
+            progress.validation = self._validate()
+            for player in self.players:
+                player.validated(progress.validation)
         progress.best_step = self.validation.best_step if self.validation else progress.step
-        for callback in self.callbacks:
-            callback(progress)
+        self._call_back()
         self._finish_if_done()
+
+    def _call_back(self) -> None:
+        """Calls the callbacks; where one ends the run, or fails, in any process, it does so in all."""
+        if not self.callbacks:
+            return
+        with self.processes.together():
+            for callback in self.callbacks:
+                callback(self.progress)
+        if any(self.processes.sum(float(self.progress.reason is not None))):
+            reasons = self.processes.gather(self.progress.reason)
+            self.progress.reason = next(reason for reason in reasons if reason is not None)
+            self.stopped = True
 
     def _finish_if_done(self) -> None:
         if self.progress.reason is None and (reason := self._reached()):
@@ -230,8 +264,8 @@ class Run:
     def _validates(self) -> bool:
         if self.validation is None:
             return False
-        every = min(self._steps_per_epoch() or 1000, 1000)
-        return self.progress.step % every == 0 or self._reached() is not None
+        every = self.validate_every or min(self._steps_per_epoch() or 1000, 1000)
+        return self.progress.step % every == 0
 
     def _validate(self) -> float:
         with self._averaged():
@@ -254,6 +288,14 @@ class Run:
         if len(self.data) or self.steps is None:
             return None
         return self.steps * sum(turn.repeats for turn in self.turns)
+
+    def _end(self) -> None:
+        """Validates the last weights, if that is still to be done, and keeps the best."""
+        progress = self.progress
+        if progress.reason in ("steps", "epochs") and self.validation and progress.validation is None:
+            self._validate()
+            progress.best_step = self.validation.best_step
+        self._keep_best()
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
@@ -295,10 +337,19 @@ class Run:
             raise KeyboardInterrupt
 
     def _save(self) -> None:
-        state = self.state_dict()
-        if self.processes.rank == 0:
-            self.checkpoint.save(state)
-        self.processes.barrier()
+        """Saves; where that fails, the modules get the best weights all the same."""
+        try:
+            state = self.state_dict()
+            with self.processes.together():
+                if self.processes.rank == 0:
+                    self.checkpoint.save(state)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._end()
+            kind = next(kind for kind in (OSError, ValueError, RuntimeError) if isinstance(error, kind))
+            raise kind(
+                f"`checkpoint` could not be saved after step {self.progress.step}: {error}. "
+                f"The modules hold the weights of step {self.progress.best_step}"
+            ) from error
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -308,6 +359,7 @@ class Run:
             "`schedule`": [type(player.schedule).__name__ for player in self.players],
             "the rows of `data`": getattr(self.data, "rows", None),
             "`batch_size`": getattr(self.data, "batch_size", None),
+            "the minibatches in an epoch of `data`": len(self.data),
             "the number of `callbacks`": len(self.callbacks),
             "whether there is an `ema`": self.average is not None,
             "whether there is a `validation`": self.validation is not None,
@@ -323,13 +375,12 @@ class Run:
             "average": self.average.state_dict() if self.average else None,
             "validation": self.validation.state_dict() if self.validation else None,
             "order": self.data.seed,
-            "drawn": self.drawn,
+            "feed": self.feed.state_dict(),
             "step": progress.step,
             "epoch": progress.epoch,
+            "stopped": {"reason": progress.reason, "given": self._given()} if self.stopped else None,
             "history": vars(progress.history),
-            "callbacks": [
-                callback.state_dict() if hasattr(callback, "state_dict") else None for callback in self.callbacks
-            ],
+            "callbacks": [callback.state_dict() if _has_state(callback) else None for callback in self.callbacks],
             "random": self.processes.gather(random_states()),
         }
 
@@ -352,11 +403,82 @@ class Run:
         for callback, stored in zip(self.callbacks, state["callbacks"], strict=True):
             if stored is not None:
                 callback.load_state_dict(stored)
-        self.drawn = state["drawn"]
+        self.feed.load_state_dict(state["feed"] if "feed" in state else self._place_of_before(state))
         best_step = self.validation.best_step if self.validation else state["step"]
         self.progress = Progress(History(**state["history"]), state["step"], state["epoch"], best_step=best_step)
+        stopped = state.get("stopped")
+        if stopped is not None and not self._is_given_more(stopped["given"]):
+            self.progress.reason, self.stopped = stopped["reason"], True
         if len(state["random"]) == self.processes.world:
             set_random_states(state["random"][self.processes.rank])
+
+    def _given(self) -> list[int | None]:
+        """How long the run may last."""
+        return [self.steps, self.epochs, self.patience]
+
+    def _is_given_more(self, before: list[int | None]) -> bool:
+        """Whether any limit is beyond what it was: then a run that a callback ended goes on."""
+        pairs = zip(self._given(), before, strict=True)
+        return any(now is not None and (then is None or now > then) for now, then in pairs)
+
+    def _place_of_before(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The place in the data, from a checkpoint of an earlier pyrogen.
+
+        Raises:
+            ValueError: the data are a loader, whose order it does not hold.
+        """
+        if isinstance(self.data, LoaderBatches):
+            raise ValueError(
+                "`checkpoint` was written by an earlier pyrogen, which did not keep the order of a loader: begin anew, "
+                "or give tensors or a dataset"
+            )
+        epoch, place = divmod(state["drawn"], len(self.data))
+        return {"epoch": epoch, "place": place, "loader": None, "seen": None}
+
+
+@contextmanager
+def _errors_of(batch: Batch, module: nn.Module) -> Iterator[None]:
+    """A scope in which the first call fails for what the data are: that is said by the name of the argument."""
+    try:
+        yield
+    except Exception as error:
+        own = {parameter.dtype for parameter in module.parameters() if not nn.parameter.is_lazy(parameter)}
+        strange = [f"{leaf.dtype}" for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dtype not in own]
+        if len(own) == 1 and strange and isinstance(error, (RuntimeError, ValueError, TypeError)):
+            (dtype,) = own
+            raise ValueError(
+                f"`data` holds {' and '.join(dict.fromkeys(strange))}, the parameters are {dtype}, and the first "
+                f"minibatch cannot be evaluated: {error}"
+            ) from error
+        if isinstance(error, TypeError):
+            raise TypeError(f"`data` gives {len(batch)} entries a minibatch, which do not fit: {error}") from error
+        raise
+
+
+def _has_state(callback: Any) -> bool:
+    """Whether a callback is part of checkpoints: a protocol of two methods, shared with torch."""
+    return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
+
+
+@contextmanager
+def as_before_on_failure(module: nn.Module) -> Iterator[None]:
+    """A scope after whose failure every part has its mode, and every parameter its freezing and gradient, of before.
+
+    Gradients of before are put aside while it lasts: they are not part of the first step.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
+    for parameter, _, _ in parameters:
+        parameter.grad = None
+    try:
+        yield
+    except BaseException:
+        for part, training in modes:
+            part.training = training
+        for parameter, requires_grad, gradient in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+        raise
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pyrogen.arguments import integer, positive, switch
 
 from .batches import Data, batches, split
 from .compilation import compiled
@@ -17,8 +21,12 @@ from .processes import FabricProcesses, OneProcess
 from .progress import Fit, Progress
 from .randomness import seed_all, seeded
 from .resume import Checkpoint
-from .run import Run
-from .turn import MakeOptimizer, Turn, as_turns
+from .run import Run, as_before_on_failure
+from .turn import MakeOptimizer, Turn, adam, as_turns
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Held by the fit that runs; one within another's callback is of the same thread, and passes."""
+_LARGEST = 2**63
 
 
 def fit(
@@ -28,13 +36,15 @@ def fit(
     steps: int | None = None,
     epochs: int | None = None,
     batch_size: int = 128,
+    lr: float | None = None,
     optimizer: MakeOptimizer | None = None,
     schedule: MakeSchedule | None = None,
     clip: float | None = None,
     ema: float | None = None,
     validation: Data | float | None = None,
     patience: int | None = None,
-    metric: Callable[..., Tensor] | None = None,
+    validate_every: int | None = None,
+    metric: Callable[..., Tensor | float] | None = None,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     callbacks: Sequence[Callable[[Progress], None]] = (),
     seed: int | None = None,
@@ -60,16 +70,20 @@ def fit(
         steps: How many steps to take.
         epochs: How many passes through the data to make. Give steps, epochs, or ``patience``.
         batch_size: Data in a minibatch, over all processes. A loader has its own.
-        optimizer: Makes an optimizer of a list of parameters; Adam with learning rate 1e-3 by default.
-        schedule: Makes a learning-rate schedule of an optimizer; stepped after every gradient step.
+        lr: Learning rate of the default optimizer, Adam; 1e-3 if ``None``. Not together with ``optimizer``.
+        optimizer: Makes an optimizer of a list of parameters.
+        schedule: Makes a learning-rate schedule of an optimizer, stepped after every gradient step; a
+            ``ReduceLROnPlateau`` is stepped after every validation, with its value.
         clip: Largest gradient norm.
         ema: Decay of an exponential moving average of the weights, which then validates and is what remains.
         validation: Held-out data, or the fraction of ``data`` to hold out. Evaluated after every epoch, or after every
-            1,000 steps of a longer one; the best weights are restored.
+            1,000 steps of a longer one, and at the end; the best weights are restored.
         patience: Stop after so many evaluations without a better one.
+        validate_every: Steps from one validation to the next, instead.
         metric: What is evaluated on held-out minibatches, lower is better, in place of the objective.
-        checkpoint: A file to save the run to, once a minute, at its end and on Ctrl-C; see :class:`Checkpoint`. If it
-            exists, the run resumes from it, and ends with the same weights as without the break.
+        checkpoint: A file to save the run to, after the first step, once a minute, at its end and on Ctrl-C; see
+            :class:`Checkpoint`. If it exists, the run resumes from it, and ends with the same weights as without the
+            break.
         callbacks: Called with a :class:`Progress` after every step. Those with ``state_dict`` are part of checkpoints.
         seed: Of the data order, the split and all noise, in a scope of its own.
         fabric: A launched Lightning ``Fabric``, for other devices, precisions and several processes.
@@ -79,9 +93,15 @@ def fit(
         The history (losses in nats per datum), the step whose weights remain, and why the run ended.
 
     Raises:
+        TypeError: an argument is of another type; the message names it.
         ValueError: arguments do not fit together; the message names them.
+        OSError: the checkpoint cannot be written. The modules hold the best weights so far.
         FloatingPointError: loss or gradient is not finite. The message names the step, the rows and the parameters; the
             weights are the last good ones.
+
+    After a failure, or Ctrl-C, modes of parts (training or evaluation), freezing and gradients are as before. One fit
+    runs at a time in a process: Pyro's handlers and parameter store and torch's generators belong to all threads, so
+    that a second one, in another thread, waits for the first.
 
     Example:
         >>> import pyrogen as pg
@@ -89,18 +109,23 @@ def fit(
         >>> fit(module, torch.randn(100, 2), steps=3).reason
         'steps'
     """
-    _check_lengths(steps, epochs, patience, validation)
-    if clip is not None and not clip > 0:
-        raise ValueError(f"`clip` must be a positive gradient norm, got {clip}")
+    _check_limits(steps=steps, epochs=epochs, patience=patience, validate_every=validate_every)
+    _check_numbers(seed=seed, lr=lr, clip=clip, ema=ema, compile=compile)
+    _check_validation(validation, patience=patience, validate_every=validate_every)
+    _check_functions(metric, callbacks)
+    if lr is not None and optimizer is not None:
+        raise ValueError("`lr` is of the default optimizer; with `optimizer` give it there, got both")
     turns = as_turns(target)
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
     processes = OneProcess() if fabric is None else FabricProcesses(fabric)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        checkpoint = Checkpoint(checkpoint)
-    with ExitStack() as stack:
-        if checkpoint and processes.rank == 0:
-            stack.enter_context(checkpoint.reserved())
+        checkpoint = _checkpoint(checkpoint)
+    with _ONE_AT_A_TIME, ExitStack() as stack:
+        if checkpoint:
+            with processes.together():
+                if processes.rank == 0:
+                    stack.enter_context(checkpoint.reserved())
         saved = _saved(checkpoint, processes) if checkpoint else None
         order = processes.gather(_order_seed(seed, saved))[0]
         held_out = 0
@@ -116,18 +141,20 @@ def fit(
             steps=steps,
             epochs=epochs,
             patience=patience,
+            validate_every=validate_every,
             metric=metric,
             ema=ema,
             checkpoint=checkpoint,
             callbacks=callbacks,
             processes=processes,
         )
+        stack.enter_context(as_before_on_failure(run.everything))
         run.place()
         if saved is None:
             run.read()
         run.look(watch=compile, held_out=held_out)
         run.begin(
-            optimizer,
+            optimizer if lr is None else partial(adam, lr=lr),
             schedule,
             clip,
             stack.enter_context(compiled(turns, run.everything, run.heard)) if compile else {},
@@ -137,6 +164,13 @@ def fit(
         if saved is not None:
             run.load_state_dict(saved)
         return run()
+
+
+def _checkpoint(path: Any) -> Checkpoint:
+    try:
+        return Checkpoint(path)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`checkpoint` must be a path or a Checkpoint: {error}") from error
 
 
 def _saved(checkpoint: Checkpoint, processes: OneProcess | FabricProcesses) -> dict[str, Any] | None:
@@ -154,11 +188,36 @@ def _order_seed(seed: int | None, saved: dict[str, Any] | None) -> int:
     return int(torch.randint(2**62, ())) if seed is None else seed
 
 
-def _check_lengths(steps: int | None, epochs: int | None, patience: int | None, validation: Any) -> None:
-    if steps is None and epochs is None and patience is None:
+def _check_limits(**limits: int | None) -> None:
+    for name, value in limits.items():
+        if value is not None:
+            integer(value, name)
+    if all(limits[name] is None for name in ("steps", "epochs", "patience")):
         raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
-    for name, value in (("steps", steps), ("epochs", epochs), ("patience", patience)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}")
-    if patience is not None and validation is None:
-        raise ValueError("`validation` must be given with `patience`, got None")
+
+
+def _check_numbers(seed: int | None, lr: float | None, clip: float | None, ema: float | None, compile: bool) -> None:
+    switch(compile, "compile")
+    for name, value in (("lr", lr), ("clip", clip), ("ema", ema)):
+        if value is not None:
+            positive(value, name)
+    if seed is not None and integer(seed, "seed", least=-_LARGEST) >= _LARGEST:
+        raise ValueError(f"`seed` must be less than 2**63, got {seed}")
+
+
+def _check_validation(validation: Data | float | None, **needing: int | None) -> None:
+    for name, value in needing.items():
+        if value is not None and validation is None:
+            raise ValueError(f"`validation` must be given with `{name}`, got None")
+    if isinstance(validation, (int, float)) and not 0 < validation < 1:
+        raise ValueError(f"`validation` must be data, or a fraction between 0 and 1, got {validation}")
+
+
+def _check_functions(metric: Any, callbacks: Any) -> None:
+    if metric is not None and not callable(metric):
+        raise TypeError(f"`metric` must be a function of a minibatch, got {type(metric).__name__}")
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str) or not all(map(callable, callbacks)):
+        raise TypeError(
+            f"`callbacks` must be a list of functions of a Progress, got {type(callbacks).__name__}"
+            + ("; put it into a list" if callable(callbacks) else "")
+        )

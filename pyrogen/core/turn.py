@@ -11,6 +11,8 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from pyrogen.arguments import integer
+
 from .module import DistributionModule
 
 Objective = Callable[..., Tensor]
@@ -29,6 +31,7 @@ class Turn:
         repeats: How often the turn is taken a step, each time with a minibatch of its own.
 
     Raises:
+        TypeError: ``repeats`` is no integer.
         ValueError: ``objective`` cannot be called, ``parameters`` holds something else, or ``repeats`` is not positive.
 
     Example:
@@ -45,12 +48,10 @@ class Turn:
     ) -> None:
         if not callable(objective):
             raise ValueError(f"`objective` must be callable, got {type(objective).__name__}")
-        if repeats < 1:
-            raise ValueError(f"`repeats` must be at least 1, got {repeats}")
         self.objective = objective
         self.parameters = parameters if isinstance(parameters, nn.Module) else _listed(parameters)
         self.optimizer = optimizer
-        self.repeats = repeats
+        self.repeats = integer(repeats, "repeats")
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters of this turn that ask for a gradient."""
@@ -59,6 +60,8 @@ class Turn:
 
 
 def _listed(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    if not isinstance(parameters, Iterable):
+        raise ValueError(f"`parameters` must be a module or parameters, got {type(parameters).__name__}")
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     strange = [type(entry).__name__ for entry in listed if not isinstance(entry, Tensor) or not entry.is_leaf]
     if strange:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .batches import Batches, LoaderBatches, to_device
 from .checkpoint import fill, named_tensors
+from .chunks import evaluating
 from .objective import rows
 from .player import per_datum
 from .processes import FabricProcesses, OneProcess
@@ -25,6 +27,7 @@ class Validation:
         metric: What is evaluated; lower is better.
         module: All that is trained.
         processes: Where it runs; each evaluates its share.
+        name: What errors call what is evaluated.
 
     Attributes:
         scope: In which each minibatch is evaluated.
@@ -33,14 +36,16 @@ class Validation:
     def __init__(
         self,
         data: Batches | LoaderBatches,
-        metric: Callable[..., Tensor],
+        metric: Callable[..., Tensor | float],
         module: nn.Module,
         processes: OneProcess | FabricProcesses,
+        name: str,
     ) -> None:
         self.data = data
         self.metric = metric
         self.module = module
         self.processes = processes
+        self.name = name
         self.scope: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.best: dict[str, Tensor] | None = None
         self.best_value = float("inf")
@@ -48,8 +53,16 @@ class Validation:
         self.stale = 0
 
     def __call__(self, step: int) -> float:
-        """The mean of the metric over the held-out data; the weights are kept if they are the best so far."""
+        """The mean of the metric over the held-out data; the weights are kept if they are the best so far.
+
+        Raises:
+            FloatingPointError: the mean is NaN, which is neither better nor worse.
+        """
         value = self._mean()
+        if value != value:
+            raise FloatingPointError(
+                f"`{self.name}` gives NaN on the held-out data after step {step}, which is neither better nor worse"
+            )
         self.stale += 1
         if value < self.best_value:
             self.best_value, self.best_step, self.stale = value, step, 0
@@ -65,23 +78,36 @@ class Validation:
 
     def _mean(self) -> float:
         """On the same noise every time, so that values compare."""
+        with self.processes.together():
+            total, count = self._total()
+        total, count = self.processes.sum(total, count)
+        if not count:
+            raise ValueError("`validation` must hold at least one minibatch, got none")
+        return total / count
+
+    def _total(self) -> tuple[float, float]:
+        """The sum of the metric over the rows of this process, and how many they are."""
         total, count = 0.0, 0.0
         device = next((tensor.device for tensor in self.module.parameters()), None)
-        run = self.processes.evaluated(self.metric)
-        self.module.eval()
+        run = self.processes.evaluated(self._value)
         # Frozen rather than without gradients: an objective may differentiate by its inputs.
-        with frozen([p for p in self.module.parameters() if p.requires_grad]), seeded(self.processes.rank):
+        with (
+            evaluating(self.module),
+            frozen([p for p in self.module.parameters() if p.requires_grad]),
+            seeded(self.processes.rank),
+        ):
             for minibatch in self.data.epoch(0):
                 entries = to_device(minibatch.entries, device)
                 with self.scope():
                     value = per_datum(self.metric, run, entries).item()
                 if minibatch.weight:
                     total, count = total + rows(entries) * value, count + rows(entries)
-        self.module.train()
-        total, count = self.processes.sum(total, count)
-        if not count:
-            raise ValueError("`validation` must hold at least one minibatch, got none")
-        return total / count
+        return total, count
+
+    def _value(self, *batch: Any) -> Any:
+        """The metric of a minibatch, a plain number made a tensor."""
+        value = self.metric(*batch)
+        return torch.tensor(value, dtype=torch.float64) if isinstance(value, (float, int)) else value
 
     def state_dict(self) -> dict[str, Any]:
         """The best weights and how long ago they were found."""

@@ -29,7 +29,7 @@ class Plain(nn.Module):
         ({"steps": 0}, "`steps` must be at least 1, got 0"),
         ({"epochs": -1}, "`epochs` must be at least 1, got -1"),
         ({"patience": 3}, "`validation` must be given with `patience`"),
-        ({"steps": 1, "clip": 0.0}, "`clip` must be a positive gradient norm, got 0.0"),
+        ({"steps": 1, "clip": 0.0}, "`clip` must be positive, got 0.0"),
         ({"steps": 1, "ema": 1.0}, r"`ema` must be a decay between 0 and 1, got 1.0"),
         ({"steps": 1, "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"steps": 1, "optimizer": torch.optim.Adam([torch.zeros(1)])}, "`optimizer` must be a function.*got Adam"),
@@ -38,14 +38,75 @@ class Plain(nn.Module):
         ({"steps": 1, "schedule": lambda optimizer: 3}, "`schedule` must be a function.*got int"),
         (
             {"steps": 1, "schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
-            r"`schedule` must be a function.*step\(\) takes no argument.*got ReduceLROnPlateau",
+            "`validation` must be given with a ReduceLROnPlateau as `schedule`, got None",
         ),
+        ({"steps": 1, "schedule": partial(torch.optim.lr_scheduler.StepLR, size=3)}, "`schedule` could not be made"),
+        ({"steps": 1, "optimizer": partial(torch.optim.Adam, lr=-1.0)}, "`optimizer` could not be made: Invalid lea"),
+        ({"steps": 1, "optimizer": torch.optim.LBFGS}, "`optimizer` must step on one gradient, got LBFGS"),
+        ({"steps": 1, "lr": 0.1, "optimizer": torch.optim.SGD}, "`lr` is of the default optimizer.*got both"),
+        ({"steps": 1, "lr": -0.1}, "`lr` must be positive, got -0.1"),
+        ({"steps": 1, "seed": 2**63}, r"`seed` must be less than 2\*\*63"),
+        ({"steps": 1, "validate_every": 2}, "`validation` must be given with `validate_every`, got None"),
+        ({"steps": 1, "validation": float("nan")}, "`validation` must be data, or a fraction between 0 and 1, got nan"),
+        ({"steps": 1, "validation": -0.5}, "`validation` must be data, or a fraction between 0 and 1, got -0.5"),
+        ({"steps": 1, "checkpoint": ""}, "`checkpoint` must be a path or a Checkpoint: `path` must name a file"),
         ({"steps": 1, "fabric": "cuda"}, "`fabric` must be a lightning.fabric.Fabric, got str"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         pg.fit(Gaussian(), X, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": "3"}, "`steps` must be an int, got '3' of type str"),
+        ({"steps": 2.5}, "`steps` must be an int, got 2.5 of type float"),
+        ({"epochs": np.int64(2)}, "`epochs` must be an int, got int64"),
+        ({"steps": True}, "`steps` must be an int"),
+        ({"patience": 2.0}, "`patience` must be an int"),
+        ({"steps": 1, "validate_every": 2.0}, "`validate_every` must be an int"),
+        ({"steps": 1, "batch_size": 2.5}, "`batch_size` must be an int"),
+        ({"steps": 1, "seed": np.int64(3)}, "`seed` must be an int, got int64"),
+        ({"steps": 1, "seed": 3.0}, "`seed` must be an int"),
+        ({"steps": 1, "clip": "1"}, "`clip` must be a number, got '1' of type str"),
+        ({"steps": 1, "ema": "1"}, "`ema` must be a number"),
+        ({"steps": 1, "lr": [1e-3]}, "`lr` must be a number, got list"),
+        ({"steps": 1, "metric": 3}, "`metric` must be a function of a minibatch, got int"),
+        ({"steps": 1, "callbacks": print}, "`callbacks` must be a list of functions.*; put it into a list"),
+        ({"steps": 1, "callbacks": [3]}, "`callbacks` must be a list of functions of a Progress, got list"),
+        ({"steps": 1, "callbacks": None}, "`callbacks` must be a list of functions of a Progress, got NoneType"),
+        ({"steps": 1, "compile": "yes"}, "`compile` must be True or False, got 'yes' of type str"),
+        ({"steps": 1, "checkpoint": 3}, "`checkpoint` must be a path or a Checkpoint: `path` must be a path, got int"),
+    ],
+)
+def test_arguments_of_another_type_are_named(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        pg.fit(Gaussian(), X, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X.double(), r"`data` holds torch.float64, the parameters are torch.float32"),
+        (X.long(), r"`data` holds torch.int64, the parameters are torch.float32"),
+        ((X, X.double()), r"`data` holds torch.float64, the parameters are torch.float32"),
+    ],
+)
+def test_data_of_another_dtype_are_named(data, message):
+    class Linear(nn.Linear):
+        def forward(self, *batch):
+            return sum(super(Linear, self).forward(x).mean() for x in batch)
+
+    with pytest.raises(ValueError, match=message):
+        pg.fit(Linear(2, 2), data, steps=1)
+
+
+@pytest.mark.parametrize("data", [(), (X, X, X)])
+def test_data_with_too_many_or_too_few_entries_are_named(data):
+    with pytest.raises(TypeError, match=f"`data` gives {len(data)} entries a minibatch, which do not fit: .*argument"):
+        pg.fit(Gaussian(), data, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +158,7 @@ def test_an_implicit_module_names_its_objective():
     [
         ({"objective": 3}, "`objective` must be callable, got int"),
         ({"repeats": 0}, "`repeats` must be at least 1, got 0"),
+        ({"parameters": 3}, "`parameters` must be a module or parameters, got int"),
         ({"parameters": [Gaussian()]}, "`parameters` must be a module or parameters, got among them Gaussian"),
         ({"parameters": ["loc"]}, "`parameters` must be a module or parameters, got among them str"),
     ],
@@ -104,6 +166,11 @@ def test_an_implicit_module_names_its_objective():
 def test_turns_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         pg.Turn(**{"objective": len, "parameters": Gaussian(), **arguments})
+
+
+def test_repeats_are_whole():
+    with pytest.raises(TypeError, match="`repeats` must be an int, got 2.5"):
+        pg.Turn(len, Gaussian(), repeats=2.5)
 
 
 def test_an_objective_that_gives_no_scalar_is_named():
@@ -241,3 +308,63 @@ def test_pyros_elbo_names_rows_too():
     x[5] = 1e30
     with pytest.raises(FloatingPointError, match="rows 5 of the data"):
         pg.fit(Trace_ELBO()(model, guide), x, steps=9, batch_size=8)
+
+
+# Nothing of a module is left changed ---------------------------------------------------------------------------------
+
+
+def state(module):
+    return (
+        [part.training for part in module.modules()],
+        [parameter.requires_grad for parameter in module.parameters()],
+        [parameter.grad for parameter in module.parameters()],
+    )
+
+
+def boom(*_):
+    raise RuntimeError("boom")
+
+
+def press(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"callbacks": [boom]},
+        {"callbacks": [press]},
+        {"validation": 0.3, "metric": boom, "validate_every": 1},
+        {"optimizer": boom},
+        {"schedule": boom},
+        {"validation": 0.3, "metric": lambda x: float("nan"), "validate_every": 1},
+        {"data": X.double()},
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_failure_leaves_modes_freezing_and_gradients_as_they_were(arguments, training):
+    module = nn.ModuleDict({"flow": pg.flows.affine_coupling((2,), layers=1, hidden=(4,)), "extra": nn.Dropout()})
+    module.flow.train(training)
+    module.extra.train(not training)
+    first, *_, last = module.parameters()
+    last.requires_grad_(False)
+    first.grad = torch.full_like(first, 7.0)
+    before = state(module)
+    turn = pg.Turn(lambda x: -module.flow().log_prob(x).mean() + module.extra(x).mean() * 0, module)
+    with pytest.raises((RuntimeError, KeyboardInterrupt, FloatingPointError, ValueError)):
+        pg.fit(turn, **{"data": torch.randn(20, 2), "steps": 3, **arguments})
+    assert state(module)[:2] == before[:2]
+    assert all(now is then for now, then in zip(state(module)[2], before[2], strict=True))
+    assert (first.grad == 7).all()
+
+
+def test_gradients_of_before_are_no_part_of_the_first_step():
+    runs = []
+    for left in (None, 100.0):
+        module = Gaussian()
+        if left is not None:
+            module.loc.grad = torch.full_like(module.loc, left)
+        result = pg.fit(module, torch.ones(10, 2), steps=1, optimizer=partial(torch.optim.SGD, lr=0.1), seed=0)
+        runs.append((weights(module), result.history.gradient_norms))
+    assert same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]

@@ -70,12 +70,66 @@ def test_a_run_stopped_before_its_first_validation_keeps_its_last_weights():
     assert not torch.equal(module.loc, torch.zeros(2))
 
 
-def test_values_that_are_not_numbers_are_never_the_best():
-    module, script, result = scripted([float("nan"), 5.0, float("nan")], epochs=3)
+def test_a_value_that_is_no_number_is_refused():
+    with pytest.raises(FloatingPointError, match="`metric` gives NaN on the held-out data after step 4"):
+        scripted([5.0, float("nan"), 4.0], epochs=3)
+    _, script, result = scripted([float("inf"), 5.0], epochs=2)
     assert result.best_step == 4
-    assert same(weights(module), script.seen[1])
-    module, script, result = scripted([float("nan")] * 3, epochs=3)
-    assert result.best_step == 6
+
+
+def test_a_metric_may_give_a_plain_number():
+    for value in (1.5, 1, True):
+        result = pg.fit(Gaussian(), torch.randn(8, 2), steps=1, validation=0.5, metric=lambda x, value=value: value)
+        assert result.history.validation == {1: float(value)}
+
+
+def test_validation_comes_as_often_as_is_asked():
+    _, _, result = scripted([4.0, 3.0, 2.0], steps=7, validate_every=3)
+    assert list(result.history.validation) == [3, 6, 7]
+    assert result.best_step == 7
+
+
+def test_callbacks_see_the_validations_between_the_steps():
+    seen = []
+    scripted([4.0, 3.0, 2.0], steps=5, callbacks=[lambda p: seen.append((p.step, p.validation))])
+    assert seen == [(1, None), (2, 4.0), (3, None), (4, 3.0), (5, None)]
+
+
+def test_a_plateau_follows_the_validations():
+    rates = []
+
+    def optimizer(parameters):
+        made = sgd(parameters)
+        rates.append(lambda: made.param_groups[0]["lr"])
+        return made
+
+    seen = []
+    module = Gaussian()
+    script = Script(module, [3.0, 3.0, 3.0, 1.0, 2.0])
+    x = torch.randn(8, 2)
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=1)
+    pg.fit(
+        module,
+        x,
+        epochs=5,
+        batch_size=4,
+        validation=x[:4],
+        metric=script,
+        optimizer=optimizer,
+        schedule=plateau,
+        callbacks=[lambda progress: seen.append(rates[0]())],
+    )
+    assert seen == [0.1] * 5 + [0.05] * 5
+
+
+def test_a_learning_rate_is_that_of_adam():
+    runs = []
+    for arguments in ({"lr": 0.05}, {"optimizer": partial(torch.optim.Adam, lr=0.05, fused=True)}, {}):
+        module = Gaussian()
+        pg.fit(module, torch.ones(8, 2), steps=3, seed=0, **arguments)
+        runs.append(weights(module))
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
 
 
 def test_the_mean_weighs_minibatches_by_their_rows():
@@ -160,9 +214,9 @@ def test_validation_may_be_a_dataset_or_a_loader():
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        (0.0, "`validation` must leave rows on both sides of 8, got the fraction 0.0"),
-        (1.0, "`validation` must leave rows on both sides of 8, got the fraction 1.0"),
-        (1, "`validation` must be a tensor, a tuple of tensors, a dataset or a loader, got int"),
+        (0.0, "`validation` must be data, or a fraction between 0 and 1, got 0.0"),
+        (1.0, "`validation` must be data, or a fraction between 0 and 1, got 1.0"),
+        (1, "`validation` must be data, or a fraction between 0 and 1, got 1"),
         (torch.zeros(0, 2), "`validation` must hold at least one row, got none"),
         ([], "`validation` must hold at least one minibatch, got none"),
     ],

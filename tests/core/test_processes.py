@@ -47,7 +47,7 @@ def alone(name):
     return module, result
 
 
-@pytest.mark.parametrize("name", [*two_processes.SCENARIOS, "checkpointed", "resumed"])
+@pytest.mark.parametrize("name", [*two_processes.SCENARIOS, "checkpointed", "resumed", "stopped"])
 def test_both_processes_end_with_the_same_weights_and_history(name, folder):
     (first, first_weights), (second, second_weights) = ranks(folder, name)
     assert same(first_weights, second_weights)
@@ -102,6 +102,23 @@ def test_a_run_resumes_in_two_processes_and_in_one(folder, tmp_path):
     _, result = two_processes.checkpointed(pg.fit, alone, steps=20)
     assert result.history.loss[:14] == resumed["losses"][0]
     assert result.history.loss == pytest.approx(expected.history.loss, rel=1e-4)
+
+
+def test_a_callback_in_one_process_ends_the_run_in_both(folder):
+    (first, _), _ = ranks(folder, "stopped")
+    assert first["reason"] == "my clock"
+    assert len(first["losses"][0]) == 3
+
+
+def test_a_failure_in_one_process_is_one_in_both(folder):
+    (first, _), (second, _) = ranks(folder, "failures")
+    assert second[:2] == ["KeyError: 'boom'"] * 2
+    assert first[:2] == ["RuntimeError: process 1 failed: KeyError: 'boom'"] * 2
+    assert "No space left on device" in first[2]
+    assert first[2].startswith("OSError: `checkpoint` could not be saved after step 1")
+    assert second[2].startswith("RuntimeError: `checkpoint` could not be saved after step 1: process 0 failed: OSError")
+    assert first[3].startswith("FileNotFoundError: `checkpoint` must be in a folder that exists")
+    assert second[3].startswith("RuntimeError: process 0 failed: FileNotFoundError")
 
 
 def test_a_lazy_guide_is_made_and_trained(folder):

@@ -12,9 +12,12 @@ from collections import Counter, OrderedDict, defaultdict, namedtuple
 from functools import partial
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from core_programs import Game, Gaussian, pair, same, weights
+from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import Dataset
@@ -270,6 +273,201 @@ def test_what_killed_writers_left_is_overwritten_and_nothing_else_is_touched(tmp
         (tmp_path / name).write_text("left")
     elbo(steps=2)[1](checkpoint=tmp_path / "run")
     assert sorted(os.listdir(tmp_path)) == [*others, "run"]
+
+
+# Runs that callbacks end ---------------------------------------------------------------------------------------------
+
+
+def stopping_at(step):
+    def callback(progress):
+        if progress.step == step:
+            progress.stop("good enough")
+
+    return callback
+
+
+def test_a_run_that_a_callback_ended_stays_ended_until_it_is_given_more(tmp_path):
+    module, run = elbo(steps=40, seed=1)
+    expected = record(run(callbacks=[stopping_at(7)]))
+    wanted = weights(module)
+    for _ in range(3):
+        module, run = elbo(steps=40, seed=1)
+        assert record(run(checkpoint=tmp_path / "run", callbacks=[stopping_at(7)])) == expected
+        assert same(weights(module), wanted)
+    module, run = elbo(steps=45, seed=1)
+    assert run(checkpoint=tmp_path / "run", callbacks=[stopping_at(20)]).history.loss[:7] == expected[0]["losses"][0]
+    module, run = elbo(steps=45, seed=1)
+    assert len(run(checkpoint=tmp_path / "run", callbacks=[stopping_at(7)]).history.loss) == 20
+
+
+# Runs in pieces ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [(3, 5, 8, 13, 40), (6, 7, 40), (40,)])
+@pytest.mark.parametrize("every", [None, 4])
+def test_a_run_in_pieces_with_patience_ends_as_the_unbroken_one(pieces, every, tmp_path):
+    arguments = {"patience": 3, "validation": 0.2, "validate_every": every, "seed": 5}
+    arguments["optimizer"] = partial(torch.optim.Adam, lr=0.05)
+    module, run = elbo(steps=40, **arguments)
+    expected = record(run())
+    wanted = weights(module)
+    for steps in pieces:
+        module, run = elbo(steps=steps, **arguments)
+        result = record(run(checkpoint=tmp_path / "run"))
+    assert result == expected
+    assert same(weights(module), wanted)
+
+
+def test_a_finished_run_validates_its_end_again(tmp_path):
+    results = []
+    for _ in range(2):
+        module, run = elbo(steps=7, validation=0.2, seed=5)
+        results.append((record(run(checkpoint=tmp_path / "run")), weights(module)))
+    assert 7 in results[0][0][0]["validation"]
+    assert results[0][0] == results[1][0]
+    assert same(results[0][1], results[1][1])
+
+
+# What cannot be saved ------------------------------------------------------------------------------------------------
+
+
+class Held:
+    """A callback with a state of the test's choice."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __call__(self, progress):
+        pass
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        assert state == self.state
+        assert [type(key) for key in state] == [type(key) for key in self.state]
+
+
+def test_a_callback_with_tuples_for_keys_resumes(tmp_path):
+    state = {("best", 1): 2.0, 3: {None: (1, 2)}}
+    for steps in (3, 6):
+        elbo(steps=steps)[1](checkpoint=tmp_path / "run", callbacks=[Held(state)])
+
+
+def test_a_state_that_would_not_come_back_is_refused_at_the_first_save(tmp_path):
+    seen = []
+    with pytest.raises(
+        ValueError, match=r"`checkpoint` could not be saved after step 1: .*got set in the state\['callbacks'\]\[0\]"
+    ):
+        elbo(steps=30)[1](checkpoint=tmp_path / "run", callbacks=[Held({"seen": {1}}), seen.append])
+    assert len(seen) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_parts_that_cannot_take_their_state_back_are_named_before_any_training(tmp_path):
+    class Saves:
+        def __call__(self, progress):
+            raise AssertionError("a step was taken")
+
+        def state_dict(self):
+            return {}
+
+    class Schedule:
+        def __init__(self, optimizer):
+            pass
+
+        def step(self):
+            raise AssertionError("a step was taken")
+
+    with pytest.raises(ValueError, match=r"`callbacks` with state_dict\(\) must have load_state_dict.*got Saves"):
+        elbo(steps=3)[1](checkpoint=tmp_path / "run", callbacks=[Saves()])
+    with pytest.raises(ValueError, match=r"`schedule` must have state_dict\(\) and load_state_dict.*got Schedule"):
+        elbo(steps=3, schedule=Schedule)[1](checkpoint=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.LinearLR(o), lr_scheduler.MultiStepLR(o, [2, 5])], [9]),
+        lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(o, 0.9), lr_scheduler.StepLR(o, 3)]),
+        lambda o: lr_scheduler.LambdaLR(o, lambda step: 0.9**step),
+        lambda o: lr_scheduler.CyclicLR(o, 1e-4, 1e-2, step_size_up=5, cycle_momentum=False),
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 5),
+        lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0, factor=0.5),
+        lambda o: torch.optim.swa_utils.SWALR(o, 1e-4, anneal_epochs=5),
+    ],
+)
+def test_every_schedule_of_torchs_resumes(schedule, tmp_path):
+    arguments = {"steps": 30, "seed": 1, "schedule": schedule, "validation": 0.2}
+    module, run = elbo(**arguments)
+    expected, wanted = record(run()), weights(module)
+    for steps in (4, 11, 30):
+        module, run = elbo(**{**arguments, "steps": steps})
+        result = record(run(checkpoint=tmp_path / "run"))
+    assert result == expected
+    assert same(weights(module), wanted)
+
+
+@pytest.mark.parametrize("fail_at", [1, 4, 10])
+def test_a_failed_save_leaves_the_best_weights_and_says_so(fail_at, tmp_path, monkeypatch):
+    write, count = archive.write, iter(range(1, 100))
+
+    def full(*arguments, **keywords):
+        if next(count) == fail_at:
+            raise OSError(28, "No space left on device")
+        return write(*arguments, **keywords)
+
+    def run(steps, **arguments):
+        module, run = elbo(steps=steps, seed=1, validation=0.2, validate_every=2, ema=None)
+        run(**arguments)
+        return module
+
+    expected = weights(run(min(fail_at, 9)))
+    monkeypatch.setattr(archive, "write", full)
+    module, train = elbo(steps=9, seed=1, validation=0.2, validate_every=2, ema=None)
+    match = r"`checkpoint` could not be saved after step (\d): .*No space left.* The modules hold the weights of step"
+    with pytest.raises(OSError, match=match) as error:
+        train(checkpoint=Checkpoint(tmp_path / "run", every=0))
+    assert f"after step {min(fail_at, 9)}" in str(error.value)
+    assert same(weights(module), expected)
+
+
+# Pyro programs -------------------------------------------------------------------------------------------------------
+
+
+class Discrete(nn.Module):
+    """A guide with a site that is not reparameterised."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(2))
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        shift = self.norm(x).mean()
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(logits=self.logits + shift).to_event(1))
+
+
+class Shifted(nn.Module):
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(torch.full((2,), 0.5)).to_event(1))
+            pyro.sample("x", dist.Normal(k, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("make", [pg.Elbo, lambda *pair: Trace_ELBO()(*pair)])
+def test_a_guide_that_is_not_reparameterised_resumes(make, tmp_path):
+    def run(steps, **arguments):
+        objective = make(Shifted(), Discrete())
+        data = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+        return record(pg.fit(objective, data, steps=steps, batch_size=10, seed=4, **arguments)), weights(objective)
+
+    expected, wanted = run(8)
+    for steps in (1, 4, 8):
+        result, tensors = run(steps, checkpoint=tmp_path / "run")
+    assert result == expected
+    assert same(tensors, wanted)
 
 
 # One writer at a time -----------------------------------------------------------------------------------------------

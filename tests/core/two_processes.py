@@ -119,6 +119,47 @@ def checkpointed(fit, folder, steps=10):
     return module, fit(module, data(), steps=steps, seed=5, batch_size=8, checkpoint=checkpoint)
 
 
+def stopped(fit, rank, folder):
+    """A callback ends the run, in the second process alone."""
+
+    def clock(progress):
+        if progress.step == 3 and rank == 1:
+            progress.stop("my clock")
+
+    module = Gaussian()
+    checkpoint = Checkpoint(folder / "stopped", every=0)
+    return module, fit(module, data(), steps=50, seed=5, batch_size=8, callbacks=[clock], checkpoint=checkpoint)
+
+
+def failures(fit, rank, folder):
+    """What each process hears of a failure in the second one (or in the first, which writes the file)."""
+
+    def boom(*_):
+        if rank == 1:
+            raise KeyError("boom")
+        return torch.zeros(())
+
+    def full(self, state):
+        raise OSError(28, "No space left on device")
+
+    heard = []
+    save = Checkpoint.save
+    for arguments in (
+        {"callbacks": [boom]},
+        {"validation": 0.3, "metric": boom, "validate_every": 1},
+        {"checkpoint": folder / "full"},
+        {"checkpoint": folder / "missing" / "run"},
+    ):
+        Checkpoint.save = full
+        try:
+            fit(Gaussian(), data(), steps=5, seed=5, batch_size=8, **arguments)
+        except (KeyError, RuntimeError, OSError) as error:
+            heard.append(f"{type(error).__name__}: {error}")
+        finally:
+            Checkpoint.save = save
+    return heard
+
+
 SCENARIOS = {f.__name__: f for f in (likelihood, noise, unseeded, validated, elbo, lazy, game, normalized)}
 
 
@@ -148,6 +189,8 @@ def main(folder):
     for name, scenario in SCENARIOS.items():
         torch.manual_seed(100 + rank)  # different weights, which only communication makes equal
         write(folder, name, rank, scenario(fit))
+    write(folder, "stopped", rank, stopped(fit, rank, folder))
+    archive.write(folder / f"failures.{rank}", "outcome", failures(fit, rank, folder), {})
     saves = []
     save = Checkpoint.save
     Checkpoint.save = lambda self, state: (saves.append(state["step"]), save(self, state))
