@@ -28,6 +28,7 @@ from pyrogen.programs.run import Record
 from pyrogen.programs.site import Plate
 
 from .density import density_of, require_normalized
+from .hidden import HiddenValues
 from .minibatches import without_last_row
 from .randomness import held, set_torch_states, torch_states
 
@@ -90,7 +91,7 @@ class PairObjective(ReadsData, nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define `total(*batch)`")
 
     def forward(self, *batch: Any) -> Tensor:
-        with self._standing_for(batch), DataCount() as count:
+        with self._standing_for(batch), HiddenValues(), DataCount() as count:
             loss = self.total(*batch)
         return loss / count.of(rows(batch))
 

@@ -12,10 +12,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.points import EachColumn, score_inside
 from pyrogen.numerics.values import require_expandable, require_value
 
 from .independent import unchecked
-from .support import EachColumn, score_inside
 
 
 class ElementFamily(Protocol):

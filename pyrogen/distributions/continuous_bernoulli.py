@@ -20,10 +20,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.points import score_inside
 from pyrogen.numerics.special import langevin, log_sinhc
 from pyrogen.numerics.values import checks, require_expandable, require_value
-
-from .support import score_inside
 
 _SMALL = 1e-2
 

@@ -11,12 +11,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
+from pyrogen.numerics.points import OrMissing, point_inside
 from pyrogen.numerics.values import require_expandable, require_value
 from pyrogen.programs.chain import refuse_chain
 
 from .bernoulli import IndependentBernoulli
 from .normal import DiagonalNormal
-from .support import OrMissing, point_inside
 
 
 class Incomplete(TorchDistribution):

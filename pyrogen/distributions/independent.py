@@ -6,9 +6,8 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyrogen.numerics.points import score_events_inside
 from pyrogen.numerics.values import require_value
-
-from .support import score_events_inside
 
 
 class Independent(dist.Independent):

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.points import AnyOf
 from pyrogen.numerics.supports import varies
 from pyrogen.numerics.values import require_expandable, require_value
-
-from .support import AnyOf
 
 
 class Mixture(dist.MixtureSameFamily):

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from pyrogen.numerics.points import score_inside
 from pyrogen.numerics.values import require_expandable, require_value
 
 from .independent import unchecked
-from .support import score_inside
 
 
 class ZeroInflated(TorchDistribution):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
-from pyrogen.distributions.support import point_inside
+from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.values import require_expandable, require_value
 
 Joint = tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]

@@ -41,8 +41,8 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
-from pyrogen.distributions.support import point_inside
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.numerics.points import point_inside
 from pyrogen.programs.chain import refuse_chain
 
 from .marginal import Joint, MarginalDistribution

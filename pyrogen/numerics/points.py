@@ -10,7 +10,7 @@ from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import StackTransform
 
-from pyrogen.numerics.supports import is_real
+from .supports import is_real
 
 
 def point_inside(support: Constraint, like: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""Observed values that masks hide: they have no score, so they may be anything, NaN included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrogen.numerics.points import point_inside
+
+
+class HiddenValues(Messenger):
+    """Puts points of the support in place of observed values that are masked.
+
+    Pyro scores all values and leaves out what is masked afterwards. So NaN that stands where nothing was measured is
+    refused under validation, and its gradient is NaN whatever it is multiplied by.
+    """
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        value, distribution = msg["value"], msg["fn"]
+        if msg["is_observed"] and isinstance(value, Tensor) and isinstance(distribution, TorchDistributionMixin):
+            msg["value"] = without_hidden(distribution, value, msg["mask"])
+
+
+def without_hidden(distribution: TorchDistributionMixin, value: Tensor, mask: Tensor | bool | None = None) -> Tensor:
+    """The value, with points of the support where a mask, or one inside the distribution, hides it.
+
+    Args:
+        distribution: What the value is scored by.
+        value: Events ``(*batch, *event)``.
+        mask: Over the batch; true where the value counts.
+    """
+    shown = _shown(distribution, mask, distribution.event_dim)
+    if shown is None:
+        return value
+    shown = shown.to(value.device)
+    return torch.where(shown, value, point_inside(distribution.support, value))
+
+
+def _shown(distribution: TorchDistributionMixin, mask: Tensor | bool | None, event_dim: int) -> Tensor | None:
+    """Where elements count, as a mask that broadcasts over events; ``None`` if nothing is masked."""
+    own = None if mask is None or mask is True else torch.as_tensor(mask).bool()
+    own = own if own is None else own.reshape(own.shape + (1,) * event_dim)
+    if isinstance(distribution, MaskedDistribution):
+        inner = _shown(distribution.base_dist, distribution._mask, event_dim)
+    elif isinstance(distribution, Independent):
+        inner = _shown(distribution.base_dist, None, event_dim - distribution.reinterpreted_batch_ndims)
+    elif isinstance(distribution, ExpandedDistribution):
+        inner = _shown(distribution.base_dist, None, event_dim)
+    else:
+        inner = None
+    return own if inner is None else inner if own is None else own & inner
