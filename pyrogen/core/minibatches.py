@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyrogen.programs.data_plate import FullSize
-from pyrogen.programs.reading import Reading, reading_of, settled_data_plate
+from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
 from pyrogen.programs.rows import independent_sites
 from pyrogen.programs.run import Record
 
@@ -47,14 +47,14 @@ def read_programs(
 
     record = _recorded(play, batch)
     try:
-        plate = settled_data_plate(record, rows, again)
+        plates = settled_data_plates(record, rows, again)
     except ValueError:
         if not data.whole:
             raise
-        plate = None
+        plates = []
     parameters = {name: value for part in trained for name, value in part.named_parameters()}
-    reading = reading_of(record, rows, batch, parameters, plate)
-    if not reading.outside or plate is not None or rows > 1 or data.whole:
+    reading = reading_of(record, rows, batch, parameters, plates)
+    if not reading.outside or plates or rows > 1 or data.whole:
         return reading
     # A datum alone needs no plate: a guide that computes its latents from it shows that they are its own.
     batch, inputs = _with_gradients(batch)
@@ -84,10 +84,9 @@ def check_minibatches(
 
 def held_out_scope(reading: Reading) -> AbstractContextManager[Any]:
     """A scope in which held-out rows stand for as many data as were trained on, beside latent sites of all data."""
-    plate = reading.plate
-    if not reading.outside or plate is None or plate.size > plate.rows:
+    if not reading.outside or any(plate.size > plate.rows for plate in reading.plates):
         return nullcontext()
-    return FullSize(plate.name, plate.size)
+    return FullSize({plate.name: plate.size for plate in reading.plates})
 
 
 def without_last_row(batch: Batch, rows: int) -> Batch:
@@ -138,15 +137,15 @@ def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | No
 
 
 def _says_how_many(reading: Reading, data: Batches | LoaderBatches, held_out: int) -> bool:
-    if reading.plate is None:
+    if not reading.plates:
         return data.whole
     if isinstance(data, Batches):
         return bool(reading.sizes & {data.rows, data.rows + held_out})
-    return max(reading.sizes) > reading.rows or data.whole
+    return max(reading.sizes, default=0) > reading.rows or data.whole
 
 
 def _complaint(reading: Reading, rows: int | None) -> str:
-    plate, outside = reading.plate, reading.outside
+    plate, outside = next(iter(reading.plates), None), reading.outside
     if plate is not None and plate.size > plate.rows:
         return (
             f"`data` must have the {plate.size} rows that the plate {plate.name!r} stands for beside the latent sites "

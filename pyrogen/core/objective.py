@@ -23,9 +23,8 @@ from torch.distributions import Distribution
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.programs.data_plate import DataCount, FullSize, data_of
-from pyrogen.programs.reading import reading_of, settled_data_plate
+from pyrogen.programs.reading import reading_of, settled_data_plates
 from pyrogen.programs.run import Record
-from pyrogen.programs.site import Plate
 
 from .density import density_of, require_normalized
 from .hidden import HiddenValues
@@ -83,8 +82,7 @@ class PairObjective(ReadsData, nn.Module):
         self.model = model
         self.guide = guide
         self.size = None if size is None else integer(size, "size")
-        self._plate: str | None = None
-        self._rows_per_datum = 1
+        self._plates: dict[str, int] | None = None
 
     def total(self, *batch: Any) -> Tensor:
         """The loss of all data that the batch stands for, in nats."""
@@ -104,13 +102,12 @@ class PairObjective(ReadsData, nn.Module):
             return nullcontext()
         if self.training and rows(batch) > self.size:
             raise ValueError(f"`size` must be at least the {rows(batch)} rows of the batch, got {self.size}")
-        if self._plate is None:
-            plate = self._data_plate(batch)
-            self._plate, self._rows_per_datum = plate.name, plate.size // data_of(plate, plate.size, rows(batch))
-        return FullSize(self._plate, self.size * self._rows_per_datum)
+        if self._plates is None:
+            self._plates = self._data_plates(batch)
+        return FullSize({name: self.size * rows_of_one for name, rows_of_one in self._plates.items()})
 
-    def _data_plate(self, batch: tuple) -> Plate:
-        """The data plate, from a run that leaves no trace.
+    def _data_plates(self, batch: tuple) -> dict[str, int]:
+        """The data plates, each with its rows for one datum, from a run that leaves no trace.
 
         Raises:
             ValueError: there is none, it stands for another number of data, or single rows have parameters.
@@ -118,19 +115,20 @@ class PairObjective(ReadsData, nn.Module):
         count = rows(batch)
         with held(), _evaluated(self), torch.enable_grad():
             record = self._record(batch)
-            plate = settled_data_plate(record, count, lambda: self._record(without_last_row(batch, count)))
-            reading = reading_of(record, count, batch, dict(self.named_parameters()), plate)
-        if plate is None:
+            plates = settled_data_plates(record, count, lambda: self._record(without_last_row(batch, count)))
+            reading = reading_of(record, count, batch, dict(self.named_parameters()), plates)
+        if not plates:
             raise ValueError(f"`size` needs a plate of the {count} rows of the batch around observed sites, got none")
-        said = data_of(plate, plate.size, count)
-        if said not in (count, self.size):
-            raise ValueError(f"`size` must be the {said} data that the plate {plate.name!r} says, got {self.size}")
+        for plate in plates:
+            said = data_of(plate, plate.size, count)
+            if said not in (count, self.size):
+                raise ValueError(f"`size` must be the {said} data that the plate {plate.name!r} says, got {self.size}")
         if reading.owned and count < self.size:
             raise ValueError(
                 f"`size` must be None for a pair that holds an entry for each row of the batch, in {reading.owned}, "
                 f"since the rows of other batches would share it, got {self.size}"
             )
-        return plate
+        return {plate.name: plate.size // data_of(plate, plate.size, count) for plate in plates}
 
     def _record(self, batch: tuple) -> Record:
         with poutine.block(), Record() as record:

@@ -270,4 +270,4 @@ def _scaled(x: Tensor, module: Marginal, size: int | None) -> AbstractContextMan
     rows = batch_shape_of(x, module.event_shape, "x").numel()
     if size is not None and size < rows:
         raise ValueError(f"`size` must be at least the {rows} rows of the batch, got {size}")
-    return nullcontext() if size is None else FullSize(module.plate, size)
+    return nullcontext() if size is None else FullSize({module.plate: size})

@@ -80,7 +80,7 @@ class WeightedPair(PairObjective):
     def total(self, *batch: Any) -> Tensor:
         passes = [self._pass(batch) for _ in range(self.draws if self.plates is None else 1)]
         plate = self._plate_of(passes[0].model, rows(batch))
-        outside = global_sites([*passes[0].drawn, *passes[0].model], plate)
+        outside = global_sites([*passes[0].drawn, *passes[0].model], *([] if plate is None else [plate]))
         if is_validation_enabled():
             _check_pair(passes[0], plate)
             self.check(passes[0])
@@ -143,10 +143,10 @@ class WeightedPair(PairObjective):
     def _plate_of(self, sites: Sequence[Site], rows: int) -> Plate | None:
         """The data plate among those of the model, the draws' own left out."""
         own = [replace(site, plates=tuple(plate for plate in site.plates if plate.name != DRAWS)) for site in sites]
-        if self._plate is None:
-            found = data_plate(own, rows) or _of_several_rows(own, rows)
+        if self._plates:
+            found = next(plate for plate in observed_plates(own) if plate.name in self._plates)
         else:
-            found = next(plate for plate in observed_plates(own) if plate.name == self._plate)
+            found = data_plate(own, rows) or _of_several_rows(own, rows)
         if found is not None and found.dim is None:
             raise NotImplementedError(
                 f"the data plate {found.name!r} must be entered by `with`: one that is iterated over has no dimension"

@@ -2,7 +2,7 @@
 
 from .chain import refuse_chain, refuse_noise
 from .data_plate import DataCount, FullSize, candidates, data_plate
-from .reading import Reading, reading_of, settled_data_plate
+from .reading import Reading, reading_of, settled_data_plates
 from .rows import drawn_together, global_sites, row_parameters
 from .run import Given, Record, Run, run
 from .site import Plate, Site, is_site
@@ -26,5 +26,5 @@ __all__ = [
     "refuse_noise",
     "row_parameters",
     "run",
-    "settled_data_plate",
+    "settled_data_plates",
 ]

@@ -15,12 +15,12 @@ so that without the factor the posterior of :math:`\theta` is that of :math:`b` 
 
 The data plate is found by its length: it lies around an observed site, and as many rows as the minibatch has are in it,
 or are what it takes its own subsample of. Where there is none it may hold several rows for each datum, all pixels of a
-minibatch in one plate, say.
+minibatch in one plate, say. Plates of the same rows side by side, one for each of several outcomes, are as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pyro.poutine.indep_messenger import CondIndepStackFrame
@@ -100,23 +100,21 @@ class DataCount(Messenger):
 
 
 class FullSize(Messenger):
-    """Makes a plate stand for so many rows, whatever the program says: all inside is scaled up to them.
+    """Makes plates stand for so many rows, whatever the program says: all inside is scaled up to them.
 
     Args:
-        plate: The name of the plate.
-        size: How many rows it stands for.
+        sizes: How many rows a plate stands for, by its name.
     """
 
-    def __init__(self, plate: str, size: int) -> None:
+    def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
-        self.plate = plate
-        self.size = size
+        self.sizes = sizes
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         for frame in msg["cond_indep_stack"]:
-            if frame.name == self.plate:
-                msg["scale"] = msg["scale"] * (self.size / (frame.full_size or frame.size))
+            if frame.name in self.sizes:
+                size = self.sizes[frame.name]
+                msg["scale"] = msg["scale"] * (size / (frame.full_size or frame.size))
                 msg["cond_indep_stack"] = tuple(
-                    other._replace(full_size=self.size) if other is frame else other
-                    for other in msg["cond_indep_stack"]
+                    other._replace(full_size=size) if other is frame else other for other in msg["cond_indep_stack"]
                 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .data_plate import candidates, data_of, data_plate, observed_plates
+from .data_plate import candidates, data_of, observed_plates
 from .rows import drawn_together, global_sites, row_parameters
 from .run import Record
 from .site import Plate, Site
@@ -20,7 +20,7 @@ class Reading:
 
     Attributes:
         rows: How many rows they were called with.
-        plate: The data plate, or ``None``.
+        plates: The data plate, if there is one; several are side by side, and mean the same rows.
         outside: The names of the latent sites outside it, which are those of all data.
         owned: The parameters, and the sites, that hold an entry for each row of the data plate. The entries are of use
             only to the rows that the programs were called with, unless these are named by number.
@@ -29,14 +29,14 @@ class Reading:
     """
 
     rows: int
-    plate: Plate | None
+    plates: tuple[Plate, ...]
     outside: list[str]
     owned: list[str]
     sizes: frozenset[int]
 
 
 def reading_of(
-    record: Record, rows: int, batch: Sequence[Any], parameters: Mapping[str, Tensor], plate: Plate | None
+    record: Record, rows: int, batch: Sequence[Any], parameters: Mapping[str, Tensor], plates: Sequence[Plate]
 ) -> Reading:
     """Reads what ran.
 
@@ -45,20 +45,22 @@ def reading_of(
         rows: How many rows they were called with.
         batch: What they were called with.
         parameters: Their parameters by name.
-        plate: The data plate.
+        plates: The data plates.
     """
+    plates, numbers = tuple(plates), list(_numbers(batch))
     if not any(site.observed for site in record.sites):
-        return Reading(rows, plate, [], [], frozenset())
-    outside = global_sites(record.sites, plate)
-    if plate is None:
-        return Reading(rows, None, outside, [], frozenset())
-    owned = row_parameters(record, plate, parameters, named=_numbers(batch)) + drawn_together(record.sites, plate)
-    sizes = (data_of(plate, size, rows) for size in _sizes(record.sites, plate, outside))
-    return Reading(rows, plate, outside, owned, frozenset(sizes))
+        return Reading(rows, plates, [], [], frozenset())
+    outside = global_sites(record.sites, *plates)
+    owned: list[str] = []
+    sizes: list[set[int]] = []
+    for plate in plates:
+        owned += row_parameters(record, plate, parameters, named=numbers) + drawn_together(record.sites, plate)
+        sizes.append({data_of(plate, size, rows) for size in _sizes(record.sites, plate, outside)})
+    return Reading(rows, plates, outside, owned, frozenset(set.intersection(*sizes) if sizes else ()))
 
 
-def settled_data_plate(record: Record, rows: int, again: Callable[[], Record] | None = None) -> Plate | None:
-    """The data plate; where none or several are as long as the data, the one that follows their number.
+def settled_data_plates(record: Record, rows: int, again: Callable[[], Record] | None = None) -> list[Plate]:
+    """The data plate; where none or several are as long as the data, those that follow their number.
 
     Args:
         record: A run of the programs.
@@ -66,18 +68,29 @@ def settled_data_plate(record: Record, rows: int, again: Callable[[], Record] | 
         again: Runs them on one row fewer.
 
     Raises:
-        ValueError: several plates are as long as the data, and shrink with them.
+        ValueError: several are, one inside the other.
     """
     found = candidates(record.sites, rows)
     if again is None or rows == 1 or len(found) == 1 or not record.sites:
-        return data_plate(record.sites, rows)
+        return _side_by_side(record, found, rows)
     lengths = {plate.name: plate.rows for site in _sites_of(again) if site.observed for plate in site.plates}
     following = [
         plate
         for plate in found or observed_plates(record.sites)
         if lengths.get(plate.name, 0) * rows == plate.rows * (rows - 1)
     ]
-    return following[0] if len(following) == 1 else data_plate(record.sites, rows)
+    return _side_by_side(record, following or found, rows)
+
+
+def _side_by_side(record: Record, plates: list[Plate], rows: int) -> list[Plate]:
+    for site in record.sites:
+        around = [plate.name for plate in plates if site.plate(plate.name)]
+        if len(around) > 1:
+            raise ValueError(
+                f"the data plate must be the only plate of {rows} rows around the site {site.name!r}, got "
+                f"{sorted(around)}; call the program with another number of rows"
+            )
+    return plates
 
 
 def _sites_of(again: Callable[[], Record]) -> list[Site]:

@@ -12,12 +12,12 @@ from .run import Record
 from .site import Plate, Site
 
 
-def global_sites(sites: Iterable[Site], plate: Plate | None) -> list[str]:
-    """The names of the latent sites outside the data plate, which belong to no single row.
+def global_sites(sites: Iterable[Site], *plates: Plate) -> list[str]:
+    """The names of the latent sites outside the data plates, which belong to no single row.
 
     A guide's auxiliary sites are named where there are no others: elsewhere they are how it draws these.
     """
-    outside = [site for site in sites if not site.observed and (plate is None or site.plate(plate.name) is None)]
+    outside = [site for site in sites if not site.observed and not any(site.plate(plate.name) for plate in plates)]
     own = [site.name for site in outside if not site.auxiliary]
     return list(dict.fromkeys(own or [site.name for site in outside]))
 

@@ -398,7 +398,32 @@ def test_of_two_plates_the_one_that_follows_the_rows_is_that_of_the_data():
     guide = AutoNormal(Square())
     elbo = pg.Elbo(guide.model, guide, size=24)
     pg.fit(elbo, x, steps=2, batch_size=6)
-    assert elbo._plate == "data"
+    assert set(elbo._plates) == {"data"}
+
+
+class Outcomes(nn.Module):
+    """Two outcomes, each in a plate of its own."""
+
+    def __init__(self, size=None):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x, y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        for name, value in (("x", x), ("y", y)):
+            with pyro.plate(f"data of {name}", self.size or len(x), subsample=range(len(x))):
+                pyro.sample(name, dist.Normal(slope, 1.0), obs=value)
+
+
+def test_plates_side_by_side_are_as_one():
+    with pytest.raises(ValueError, match="outside the data plate"):
+        pg.fit(pg.Elbo(Outcomes(), Normal()), (X, Y), steps=1, batch_size=60)
+    losses = [
+        pg.fit(pg.Elbo(Outcomes(written), Normal(), size=size), (X, Y), steps=2, batch_size=60, seed=0).history.loss
+        for written, size in ((N, None), (None, N))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert 2 < losses[0][0] < 4
 
 
 # --- rows that own parameters -----------------------------------------------------------------------------------

@@ -115,8 +115,8 @@ def test_full_size_scales_what_is_inside_the_plate_as_subsampling_does():
             pyro.poutine.condition(hierarchical, {"center": torch.tensor(0.0)})(x, plate)
         return {site.name: (float(site.scale), site.plates) for site in record.sites}
 
-    written = trace(pyro.plate("data", 20, subsample_size=4, dim=-1), FullSize("data", 20))
-    assert trace(pyro.plate("data", 4, dim=-1), FullSize("data", 20)) == written
+    written = trace(pyro.plate("data", 20, subsample_size=4, dim=-1), FullSize({"data": 20}))
+    assert trace(pyro.plate("data", 4, dim=-1), FullSize({"data": 20})) == written
     assert written["z"] == (5.0, (Plate("data", -1, 4, 20),))
     assert written["center"] == (1.0, ())
 
