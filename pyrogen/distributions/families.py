@@ -2,7 +2,7 @@
 
 A family says how many numbers it needs for each element of an event and what distribution they make. Positive
 parameters come through :func:`positive`, an exponential from 4.2e-18 to 2.4e17, never 0 and never infinite; scales of
-normals and their like from 5e-7 on. Data of a still smaller scale should be given in other units.
+normals and their like lie between 5e-7 and 2.6e10. Data of other scales should be given in other units.
 :class:`Family` is for elements that are independent given the numbers; whatever has ``numbers_shape`` and is callable
 like it serves as well.
 """
@@ -16,7 +16,7 @@ from functools import partial
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.numerics.values import checks
 
@@ -28,12 +28,12 @@ from .independent import as_event
 from .normal import DiagonalNormal
 from .zero_inflated import ZeroInflated
 
-LOWEST, HIGHEST = -14.5, 40.0
-"""Bounds of log-scales. Squares of what is divided by the smallest should not leave single precision."""
+LOWEST, HIGHEST = -14.5, 24.0
+"""Bounds of log-scales: the square of the largest over the smallest is a number of single precision."""
 
 _BEND = 10.0
-_HALF = HIGHEST / 2
-"""Bound of what is added to another log-scale: their sum stays below the largest."""
+_RATE = 40.0
+"""Bound of the logarithms of rates and the like, on either side."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,34 @@ class Family:
         return self.make(numbers, event_dim)
 
 
-def bounded(number: Tensor, highest: float = HIGHEST, lowest: float = LOWEST) -> Tensor:
-    r"""A log-scale between bounds, close to the number :math:`a` itself near zero and above.
+def bounded(number: Tensor) -> Tensor:
+    r"""A log-scale between -14.5 and 24, close to the number :math:`a` itself near zero and above.
 
     .. math:: 10 \tanh(a / 10) + r(a - \operatorname{clamp}(a, -10, 10))
 
     :math:`r` is the identity above zero and bends towards the lower bound below it, so that no gradient is cut off.
     """
-    beyond = torch.nn.functional.softshrink(number, _BEND)
-    if lowest > -highest:
-        beyond = torch.nn.functional.celu(beyond, -_BEND - lowest)
-    return torch.add(beyond, torch.tanh(number / _BEND), alpha=_BEND).clamp(-highest, highest)
+    return _bent(number, nn.functional.celu(_beyond(number), -_BEND - LOWEST)).clamp(max=HIGHEST)
 
 
-def positive(number: Tensor, highest: float = HIGHEST, lowest: float = -HIGHEST) -> Tensor:
-    """A positive parameter, the exponential of a bounded one: between 4.2e-18 and 2.4e17."""
-    return bounded(number, highest, lowest).exp()
+def positive(number: Tensor, bound: float = _RATE) -> Tensor:
+    r"""A positive parameter, the exponential of a bounded one: between 4.2e-18 and 2.4e17.
+
+    That is :math:`10 \tanh(a / 10) + a - \operatorname{clamp}(a, -10, 10)`, within the bounds.
+    """
+    return _log_rate(number, bound).exp()
+
+
+def _log_rate(number: Tensor, bound: float = _RATE) -> Tensor:
+    return _bent(number, _beyond(number)).clamp(-bound, bound)
+
+
+def _beyond(number: Tensor) -> Tensor:
+    return nn.functional.softshrink(number, _BEND)
+
+
+def _bent(number: Tensor, beyond: Tensor) -> Tensor:
+    return torch.add(beyond, torch.tanh(number / _BEND), alpha=_BEND)
 
 
 @dataclass(frozen=True)
@@ -176,7 +188,7 @@ def _negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixi
     log_count, logits = numbers.unbind(-event_dim - 1)
     return as_event(
         dist.NegativeBinomial(
-            positive(log_count, _HALF), logits=bounded(logits, _HALF), validate_args=_checks(numbers)
+            positive(log_count, _RATE / 2), logits=_log_rate(logits, _RATE / 2), validate_args=_checks(numbers)
         ),
         event_dim,
     )
@@ -192,7 +204,7 @@ def _zero_inflated_poisson(numbers: Tensor, event_dim: int) -> TorchDistribution
 def _zero_inflated_negative_binomial(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     gate_logits, log_count, logits = numbers.unbind(-event_dim - 1)
     counts = dist.NegativeBinomial(
-        positive(log_count, _HALF), logits=bounded(logits, _HALF), validate_args=_checks(numbers)
+        positive(log_count, _RATE / 2), logits=_log_rate(logits, _RATE / 2), validate_args=_checks(numbers)
     )
     return as_event(ZeroInflated(counts, gate_logits), event_dim)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from pyrogen.core.shapes import Context, Shape, as_shape
 
-from . import agreement, copies, draws, gradients, interfaces, rows, shapes, sites, state, training
+from . import agreement, copies, draws, gradients, interfaces, rows, shapes, sites, state, statistics, training
 from .examination import Check, examine
 from .report import Report
 from .subject import DistributionSubject, check_context
@@ -38,6 +38,9 @@ CHECKS: tuple[Check, ...] = (
     gradients.parameter_gradient,
     gradients.gradients_reach_parameters,
     gradients.parameters_registered,
+    statistics.scoring_learns_nothing,
+    statistics.statistics_of_all_rows,
+    statistics.far_contexts,
     state.no_stale_answers,
     state.repeatable_evaluation,
     state.global_state,

@@ -15,7 +15,9 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 from torch.distributions.transforms import Transform
 
 from pyrogen.core.density import Density
+from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.networks.statistics import statistics_of
 from pyrogen.programs.data_plate import DataCount
 from pyrogen.transforms.transform import forward_and_log_det, inverse_and_log_det
 
@@ -57,14 +59,20 @@ class Subject(ABC):
     def fresh(self) -> nn.Module:
         """A module in evaluation mode, away from its initial parameters.
 
-        It has seen one batch in training mode, so that data-dependent initialisation is done; then its parameters are
-        perturbed, because what starts as the identity would hide most defects.
+        It has learned the statistics of one batch and seen it in training mode, so that all initialisation is done;
+        then its parameters are perturbed, because what starts as the identity would hide most defects.
         """
         module = self.make().train()
+        inputs = self.inputs(module)
+        self.learn(module, inputs)
         with torch.no_grad():
-            self.evaluate(module, *self.inputs(module))
+            self.evaluate(module, *inputs)
         perturb(module)
         return module.eval()
+
+    def learn(self, module: nn.Module, inputs: tuple) -> None:
+        """Lets a module learn its statistics of data; by default it has none."""
+        del module, inputs
 
     def doubled(self) -> tuple[nn.Module, tuple]:
         """A fresh module and inputs for it, in float64."""
@@ -97,6 +105,10 @@ class DistributionSubject(RowSubject):
     def density(self, module: nn.Module) -> Density:
         """What the module says its ``log_prob`` means."""
         return getattr(module, "density", "exact")
+
+    def learn(self, module: nn.Module, inputs: tuple) -> None:
+        if isinstance(module, DistributionModule) and statistics_of(module):
+            module.learn_statistics(inputs if inputs[1] is not None else inputs[:1])
 
     def inputs(self, module: nn.Module) -> tuple:
         context = self.context_of(module)

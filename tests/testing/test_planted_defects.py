@@ -15,6 +15,7 @@ from torch.distributions import Distribution, constraints, register_kl
 from pyrogen.core.objective import Elbo, MaximumLikelihood
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
+from pyrogen.networks.statistics import Standardizer
 from pyrogen.testing import bijection, check_bijection, check_distribution, check_objective, distribution, objective
 from pyrogen.testing.examination import isolated
 
@@ -439,6 +440,51 @@ class ForgetsInitialization(SoundDistribution):
         return super().numbers(context) + self.offset
 
 
+class LearnsFromScoring(SoundDistribution):
+    """Centres by the first batch that is scored in training, in a buffer, or in an attribute that nobody sees."""
+
+    hidden = False
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(3))
+        self.waiting = True
+
+    def numbers(self, context):
+        if self.training and self.waiting:
+            self.waiting = False
+            if self.hidden:
+                self.centre = self.centre.clone()
+                self.shown = context.detach().mean(0)
+            else:
+                self.centre.copy_(context.detach().mean(0))
+        return super().numbers(context - (self.shown if self.hidden and not self.waiting else self.centre))
+
+
+class LearnsUnseen(LearnsFromScoring):
+    hidden = True
+
+
+class LearnsFromTheFirstMinibatch(SoundDistribution):
+    def __init__(self):
+        super().__init__()
+        self.centre = Standardizer((3,))
+        self.first = True
+
+    def numbers(self, context):
+        return super().numbers(self.centre(context))
+
+    def read_data(self, x, context=None):
+        if self.first:
+            yield from self.centre.read_data(context)
+        self.first = False
+
+
+class Overflows(SoundDistribution):
+    def numbers(self, context):
+        return super().numbers(context) + 100 * context.exp()[:, :1] ** 2
+
+
 class FloatConstant(Bell):
     def scores(self, value):
         return super().scores(value @ torch.eye(self.event_shape[0]))
@@ -605,6 +651,12 @@ DISTRIBUTION_DEFECTS = [
     ("gradients_reach_parameters", UnusedParameter),
     ("gradients_reach_parameters", DeadParameter),
     ("parameters_registered", HiddenParameter),
+    ("scoring_learns_nothing", ForgetsInitialization),
+    ("scoring_learns_nothing", LearnsFromScoring),
+    ("scoring_learns_nothing", LearnsUnseen),
+    ("statistics_of_all_rows", LearnsFromScoring),
+    ("statistics_of_all_rows", LearnsFromTheFirstMinibatch),
+    ("far_contexts", Overflows),
     ("no_stale_answers", StaleCache),
     ("no_stale_answers", LostGradient),
     ("repeatable_evaluation", DropoutInEvaluation),
