@@ -109,17 +109,9 @@ def train(model, guide, steps: int) -> float:
 
 def judge(model, guide, draws: int = 100_000) -> str:
     """The ELBO, k-hat, and how many of the draws the weights leave."""
-
-    def many(program):  # a plate of draws around the whole program: one datum, the model's own
-        def run(rows):
-            with pyro.plate("draws", len(rows), dim=-2):
-                return program()
-
-        return run
-
-    pair = (many(model), many(guide), torch.zeros(1))
-    elbo = pg.evaluation.importance_log_weights(*pair, draws=draws).mean()
-    k = pg.evaluation.pareto_k(*pair, draws=draws)
+    options = {"draws": draws, "whole": True, "batch_size": 20_000}  # the data are one datum: the latents are global
+    elbo = pg.evaluation.importance_log_weights(model, guide, **options).mean()
+    k = pg.evaluation.pareto_k(model, guide, **options)
     return f"ELBO {elbo:.2f}, k-hat {k.values.item():.2f}, effective draws {k.effective_sample_size.item() / draws:.1%}"
 
 

@@ -130,3 +130,41 @@ def test_pairs_that_do_not_fit_are_refused(x):
 
     with pytest.raises(ValueError, match=r"missing are \['z'\]"):
         collapse_report(model, other, x)
+
+
+@pytest.mark.parametrize("density", ["lower bound", "unnormalized", None])
+def test_a_divergence_needs_densities(density):
+    class Declaring(dist.Normal):
+        def expand(self, batch_shape, _instance=None):
+            expanded = Declaring(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+            expanded.density = density
+            return expanded
+
+    def declaring(loc):
+        normal = Declaring(loc, 1.0)
+        normal.density = density
+        return normal
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def prior(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", declaring(torch.zeros(len(x))))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    def declaring_guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", declaring(x))
+
+    x = torch.randn(5)
+    with pytest.raises(NotImplementedError, match=f"site 'z' of `model` has density {density!r}"):
+        collapse_report(prior, guide, x)
+    with pytest.raises(NotImplementedError, match=f"site 'z' of `guide` has density {density!r}"):
+        collapse_report(model, declaring_guide, x)

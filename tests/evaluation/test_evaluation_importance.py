@@ -319,3 +319,16 @@ def test_the_effective_sample_size_of_equal_and_of_single_weights():
 def test_few_weights_have_no_tail():
     with pytest.raises(ValueError, match="`log_weights` must hold at least 25 draws"):
         pareto_k_of(torch.randn(24, 3))
+
+
+def test_k_hat_is_that_of_arviz_on_the_same_weights():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        arviz = pytest.importorskip("arviz")
+    if "psislw" not in dir(arviz):
+        pytest.skip("ArviZ 1.x is the one installed")
+    log_weights = 1.5 * torch.randn(400, 6, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    expected = arviz.psislw(log_weights.T.numpy())[1]
+    np.testing.assert_allclose(pareto_k_of(log_weights).values, expected)
+    weights = log_weights.softmax(0)
+    torch.testing.assert_close(pareto_k_of(log_weights).effective_sample_size, 1 / weights.square().sum(0))
