@@ -21,6 +21,7 @@ from torch.distributions import Independent, constraints
 
 from pyrogen.core.parametric import Family
 from pyrogen.core.shapes import Shape
+from pyrogen.distributions.bernoulli import Bits
 from pyrogen.distributions.families import bounded
 from pyrogen.distributions.independent import as_event
 from pyrogen.numerics.values import require_expandable
@@ -119,7 +120,7 @@ class Binary:
         return constraints.boolean
 
     def __call__(self, output: Tensor) -> TorchDistributionMixin:
-        bits = dist.Bernoulli(logits=output.unflatten(-1, (*self.symbol_shape, 1)).squeeze(-1), validate_args=False)
+        bits = Bits(logits=output.unflatten(-1, (*self.symbol_shape, 1)).squeeze(-1), validate_args=False)
         return bits.to_event(len(self.symbol_shape)) if self.symbol_shape else bits
 
 

@@ -154,7 +154,7 @@ def named_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) -> None:
-    """Copies stored tensors into a module, in their stored precision.
+    """Copies stored tensors into a module, in their stored precision; lazy ones come to be in their stored shape.
 
     Raises:
         ValueError: names, shapes or ties differ.
@@ -166,13 +166,15 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
     own_ties = {name: first for name, first in own_ties.items() if first in own}
     missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or unexpected:
+        late = "" if own else "; one that makes its parameters when it is first called must be called once before"
         raise ValueError(
-            f"does not fit the module, which lacks {unexpected or 'nothing'}, has besides {missing or 'nothing'}"
+            f"does not fit the module, which lacks {unexpected or 'nothing'}, has besides {missing or 'nothing'}{late}"
         )
     if ties != own_ties:
         raise ValueError(f"does not fit the module, which ties {own_ties or 'nothing'}, not {ties or 'nothing'}")
+    lazy = {name: tensor for name, tensor in own.items() if nn.parameter.is_lazy(tensor)}
     for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
+        if name not in lazy and tensor.shape != tensors[name].shape:
             raise ValueError(
                 f"does not fit the module: {name!r} must have shape {tuple(tensor.shape)}, "
                 f"got {tuple(tensors[name].shape)}"
@@ -183,6 +185,8 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
                 f"got {tensors[name].dtype}"
             )
     with torch.no_grad():
+        for name, tensor in lazy.items():
+            tensor.materialize(tensors[name].shape)
         for name, tensor in own.items():
             if tensor.dtype != tensors[name].dtype:
                 tensor.data = tensor.data.to(tensors[name].dtype)

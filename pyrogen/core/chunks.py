@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from pyrogen.numerics.values import require_numbers
+
 from .module import DistributionModule
 from .shapes import Context, Shape, batch_shape_of, context_batch_shape
 
@@ -28,7 +30,7 @@ def log_prob(module: DistributionModule, x: Tensor, context: Context = None, *, 
         The batch dimensions of ``x``, broadcast with those of the context; nats, on the device of ``x``.
 
     Raises:
-        ValueError: ``rows`` is not positive, or ``x`` or ``context`` has the wrong shape.
+        ValueError: ``rows`` is not positive, or ``x`` or ``context`` has the wrong shape or dtype.
 
     Example:
         >>> import pyrogen as pg
@@ -42,12 +44,19 @@ def log_prob(module: DistributionModule, x: Tensor, context: Context = None, *, 
     batch = torch.broadcast_shapes(batch, context_batch_shape(context, module.context_shape))
     with torch.no_grad(), evaluating(module):
         if batch.numel() <= rows:
-            return module(context).log_prob(x)
+            return _score(module, x, context)
         scores = [
-            module(_context_at(context, module, batch, index)).log_prob(_at(x, module.event_shape, batch, index))
+            _score(module, _at(x, module.event_shape, batch, index), _context_at(context, module, batch, index))
             for index in _indices(batch, rows, x.device)
         ]
     return torch.cat(scores).reshape(batch)
+
+
+def _score(module: DistributionModule, x: Tensor, context: Context) -> Tensor:
+    distribution = module(context)
+    if module.density is not None:
+        require_numbers(x, distribution.support, module.parameters(), "x")
+    return distribution.log_prob(x)
 
 
 @contextmanager

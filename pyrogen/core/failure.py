@@ -68,7 +68,7 @@ def _rows(player: Player, minibatch: Minibatch) -> str:
 def _spoils(player: Player, batch: Batch, row: int, count: int) -> bool:
     """Whether a row by itself has a loss or gradient that is not finite; no, if the objective takes no single row."""
     try:
-        single = _row(batch, row, count)
+        single = row_of(batch, row, count)
         with torch.random.fork_rng(devices=[]):
             loss = per_datum(player.objective, player.processes.evaluated(player.objective), single)
             gradients = torch.autograd.grad(loss, player.parameters, allow_unused=True)
@@ -77,7 +77,9 @@ def _spoils(player: Player, batch: Batch, row: int, count: int) -> bool:
     return not all(bool(found.isfinite().all()) for found in (loss, *gradients) if found is not None)
 
 
-def _row(batch: Batch, row: int, count: int) -> Batch:
+def row_of(batch: Batch, row: int, count: int) -> Batch:
+    """A minibatch of one row of another, which has so many."""
+
     def pick(value: object) -> object:
         if isinstance(value, Mapping):
             return {key: pick(part) for key, part in value.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrogen.networks.statistics import Statistic, read_by
+from pyrogen.numerics.values import require_precision
 
 from .module import DistributionModule
 from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
@@ -72,7 +73,13 @@ class Parametric(DistributionModule):
     def numbers(self, context: Context = None) -> Tensor:
         """What the network gives, ``(*batch, size, *event_shape)``."""
         batch_shape = context_batch_shape(context, self.context_shape)
-        numbers = self._run(context, batch_shape)
+        try:
+            numbers = self._run(context, batch_shape)
+        except RuntimeError:
+            for tensor in context.values() if isinstance(context, Mapping) else (context,):
+                if tensor is not None:
+                    require_precision(tensor, self.network.parameters(), "context")
+            raise
         shape = self.family.numbers_shape(self.event_shape)
         expected, rows = prod(shape), prod(batch_shape)
         if numbers.numel() != rows * expected:

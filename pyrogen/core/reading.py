@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints, transforms
 
 from pyrogen.networks.statistics import Moments, ReadsData, RefusedDataError, Statistic, listed
-from pyrogen.numerics.values import advice
+from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
 from .processes import FabricProcesses, OneProcess
@@ -95,7 +95,7 @@ def learn_statistics(module: DistributionModule, data: Data, batch_size: int) ->
 
 
 def refuse_outside_support(module: DistributionModule, x: Tensor, context: Context) -> None:
-    """Refuses events that hold NaN or lie outside the support of a module's distribution.
+    """Refuses events that hold NaN, lie outside the support of a module's distribution, or are of another dtype.
 
     Raises:
         RefusedDataError: an event does.
@@ -108,6 +108,10 @@ def refuse_outside_support(module: DistributionModule, x: Tensor, context: Conte
         support = _support(module, context)
     except NotImplementedError:  # of a distribution that names none
         return
+    try:
+        require_numbers(x, support, module.parameters(), "x")
+    except WrongNumbersError as error:
+        raise RefusedDataError(error.demand, str(error.dtype), []) from error
     inside = support.check(x)
     if inside.all():
         return
@@ -179,6 +183,8 @@ def _rows_of_the_data(minibatch: Minibatch, number: int, name: str) -> Iterator[
     try:
         yield
     except RefusedDataError as error:
+        if not error.rows:
+            raise _BadRowsError(f"{error.demand}, got {error.got} in `{name}`") from error
         if minibatch.indices is None:
             where = f"{listed('row', error.rows)} of minibatch {number}"
         else:

@@ -20,7 +20,7 @@ from pyrogen.programs.reading import Reading
 from .average import Average
 from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
-from .failure import MovingBuffers, explain
+from .failure import MovingBuffers, explain, row_of
 from .feed import Feed
 from .listener import Listener
 from .minibatches import check_minibatches, held_out_scope, read_programs
@@ -118,6 +118,45 @@ class Run:
             self.validation.scope = partial(held_out_scope, reading)
         self.processes.equalize(self.everything)
         self.buffers.find()
+        if rows(entries) > 1 and self._ends_in_one_row():
+            self._try_one_row(entries)
+
+    def _ends_in_one_row(self) -> bool:
+        """Whether the last minibatch of an epoch, which the run reaches, has one row for some process."""
+        data, repeats = self.data, sum(turn.repeats for turn in self.turns)
+        if not isinstance(data, Batches) or (self.steps is not None and self.steps * repeats < len(data)):
+            return False
+        return 0 < data.rows % data.batch_size < 2 * data.world
+
+    def _try_one_row(self, entries: Batch) -> None:
+        """Runs every objective on a single row, which the last minibatch of an epoch is.
+
+        Raises:
+            ValueError: one raises, or gives no finite number of a row that is fine among others.
+        """
+        self.buffers.keep()
+        problem = None
+        with _pyro_scope(validation=True), held():
+            try:
+                found = self._losses(row_of(entries, 0, rows(entries)))
+                if not found.isfinite().all() and self._losses(entries).isfinite().all():
+                    problem = f"its loss is {found.tolist()}"
+            except Exception as error:
+                problem = str(error)
+        self.buffers.restore()
+        problem = next(filter(None, self.processes.gather(problem)), None)
+        if problem is not None:
+            count, size = self.data.rows, self.data.batch_size
+            other = next((other for other in range(size - 1, 1, -1) if count % other != 1), count)
+            raise ValueError(
+                f"`batch_size` must not leave a single row for the last minibatch, as {size} does of {count} rows, for "
+                f"`target` needs more ({problem}); use batch_size={other}, drop a row, or give a loader with "
+                "`drop_last=True`"
+            )
+
+    def _losses(self, batch: Batch) -> Tensor:
+        losses = [per_datum(t.objective, self.processes.evaluated(t.objective), batch) for t in self.turns]
+        return torch.stack([loss.detach() for loss in losses])
 
     def _first(self) -> Batch:
         """The first minibatch, where the parameters are."""

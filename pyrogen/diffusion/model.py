@@ -55,7 +55,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_expandable, require_precision, require_value
 from pyrogen.programs.chain import refuse_chain
 
 from .denoiser import Denoiser
@@ -126,6 +126,23 @@ class Diffusion(DistributionModule):
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.denoiser.read_data(context)
 
+    def as_numbers(self, value: Tensor) -> Tensor:
+        """Events as floating-point numbers: those that stand for integers in the precision of the denoiser.
+
+        Raises:
+            ValueError: events are real numbers of another precision (with validation on).
+        """
+        if self.reference.support(len(self.event_shape)).is_discrete or not value.is_floating_point():
+            return value.to(self.like().dtype)
+        if torch.distributions.Distribution._validate_args:
+            require_precision(value, self.denoiser.parameters())
+        return value
+
+    def like(self) -> Tensor:
+        """A tensor of the dtype and the device of the denoiser."""
+        parts = chain(self.denoiser.parameters(), self.denoiser.buffers())
+        return next((part for part in parts if part.is_floating_point()), torch.empty(()))
+
     def objective(self) -> nn.Module:
         """The default objective, which ``fit`` uses: the variational bound."""
         return VariationalBound(self)
@@ -185,7 +202,7 @@ class DiffusionDistribution(TorchDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
-        like = next(chain(self.denoiser.parameters(), self.denoiser.buffers()), torch.empty(()))
+        like = self.module.like()
         noise = torch.randn(shape, dtype=like.dtype, device=like.device)
         # Samplers scale their noise by sigma_1; what is left of the data there is drawn from the reference.
         alpha, sigma = self.denoiser.schedule(torch.ones((), dtype=like.dtype, device=like.device))
@@ -195,8 +212,7 @@ class DiffusionDistribution(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
         batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-        value = value.expand(batch + self.event_shape)
+        value = self.module.as_numbers(value).expand(batch + self.event_shape)
         finite = value.isfinite()
         whole = _all(finite, len(self.event_shape))
         inside = torch.where(whole.reshape(batch + (1,) * len(self.event_shape)), value, 0.0)

@@ -235,7 +235,7 @@ def _mean(numbers: Tensor, event_dim: int) -> Tensor:
 def _one_draw(x: Tensor, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
     """Events of floating point, uniform numbers stratified over the rows, and noise: one draw for each row."""
     batch = batch_shape_of(x, diffusion.event_shape, "x")
-    value = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    value = diffusion.as_numbers(x)
     return value, stratified(batch.numel(), (), value).reshape(batch), torch.randn_like(value)
 
 

@@ -13,6 +13,13 @@ from torch.distributions import constraints, kl_divergence, register_kl
 from pyrogen.numerics.values import checks, require_expandable, require_value
 
 
+class Bits(Bernoulli):
+    """A Bernoulli distribution of bits of any dtype: booleans and integers mean what they say."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value if value.is_floating_point() else value.to(self.logits.dtype))
+
+
 class IndependentBernoulli(TorchDistribution):
     r"""Independent binary variables, :math:`\prod_i p_i^{x_i} (1 - p_i)^{1 - x_i}`.
 
@@ -69,7 +76,7 @@ class IndependentBernoulli(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
-        logits = self.logits
+        logits, value = self.logits, value if value.is_floating_point() else value.to(self.logits.dtype)
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
         event = len(self.event_shape)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pyrogen.numerics.values import checks
 
-from .bernoulli import IndependentBernoulli
+from .bernoulli import Bits, IndependentBernoulli
 from .columns import Columns, ElementFamily
 from .continuous_bernoulli import ContinuousBernoulli
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
@@ -157,11 +157,7 @@ def _student_t(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
 
 def _bernoulli(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
     logits = numbers.squeeze(-event_dim - 1)
-    return (
-        IndependentBernoulli(logits, event_dim)
-        if event_dim
-        else dist.Bernoulli(logits=logits, validate_args=_checks(numbers))
-    )
+    return IndependentBernoulli(logits, event_dim) if event_dim else Bits(logits=logits, validate_args=_checks(numbers))
 
 
 def _categorical(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:

@@ -34,11 +34,11 @@ class RefusedDataError(ValueError):
     Args:
         demand: What was expected, naming the argument.
         got: What came.
-        rows: Which rows, counted in the tensor at hand.
+        rows: Which rows, counted in the tensor at hand; none where it is all of them.
     """
 
     def __init__(self, demand: str, got: str, rows: list[int]) -> None:
-        super().__init__(f"{demand}, got {got} in {listed('row', rows)}")
+        super().__init__(f"{demand}, got {got}{' in ' + listed('row', rows) if rows else ''}")
         self.demand, self.got, self.rows = demand, got, rows
 
 
@@ -201,7 +201,8 @@ class Standardizer(Statistic, ReadsData, nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         if not context.is_floating_point():
             context = context.to(self.mean.dtype)
-        return (context - self.mean) / self.scale
+        # In the precision of the context first: what is 1e9 +- 1 in double precision is told apart.
+        return ((context - self.mean) / self.scale).to(self.mean.dtype)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         rows = context.reshape(-1, *self.shape)

@@ -47,6 +47,56 @@ def require_value(distribution: Distribution, value: Tensor) -> None:
         _require_inside(distribution, value)
 
 
+def require_numbers(value: Tensor, support: Constraint, parameters: Iterable[Tensor], name: str = "value") -> None:
+    """Refuses events of another kind of number than a model takes.
+
+    Where the support is discrete, bits and integers of any dtype are what they are. Elsewhere events are floating-point
+    numbers, of the precision of the parameters that they meet; under autocast of any.
+
+    Raises:
+        WrongNumbersError: they are not.
+    """
+    if support.is_discrete:
+        return
+    if not value.is_floating_point():
+        raise WrongNumbersError(f"`{name}` must hold floating-point numbers, as `{name}.float()` does", value.dtype)
+    require_precision(value, parameters, name)
+
+
+def require_precision(value: Tensor, parameters: Iterable[Tensor], name: str = "value") -> None:
+    """Refuses floating-point numbers of another precision than that of the parameters that they meet.
+
+    Raises:
+        WrongNumbersError: there are parameters, and of another one.
+    """
+    expected = next((part.dtype for part in parameters if part.is_floating_point()), value.dtype)
+    if value.dtype == expected or not value.is_floating_point() or torch.is_autocast_enabled(value.device.type):
+        return
+    raise WrongNumbersError(
+        f"`{name}` must have the precision of the module's parameters, {expected}: convert one of them, by "
+        f"`{name}.{_conversion(expected)}` or `module.{_conversion(value.dtype)}`",
+        value.dtype,
+    )
+
+
+class WrongNumbersError(ValueError):
+    """Numbers of a dtype that a model cannot take.
+
+    Args:
+        demand: What was expected, naming the argument.
+        dtype: What came.
+    """
+
+    def __init__(self, demand: str, dtype: torch.dtype) -> None:
+        super().__init__(f"{demand}; got {dtype}")
+        self.demand, self.dtype = demand, dtype
+
+
+def _conversion(dtype: torch.dtype) -> str:
+    named = {torch.float32: "float()", torch.float64: "double()", torch.float16: "half()", torch.bfloat16: "bfloat16()"}
+    return named.get(dtype, f"to({dtype})")
+
+
 def require_expandable(distribution: Distribution, batch_shape: Iterable[int]) -> torch.Size:
     """The batch shape to expand to.
 

@@ -21,7 +21,7 @@ from torch.distributions import biject_to, constraints, transforms
 
 from pyrogen.numerics.autograd import deepcopied, is_functional
 from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_expandable, require_numbers, require_value
 
 from .compose import Compose
 from .support import image
@@ -109,6 +109,8 @@ class TransformedDistribution(dist.TransformedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
+        if self._validate_args and self._parameters is not None:
+            require_numbers(value, self.support, self._parameters())
         if self._memory is not None and self._memory.is_of(value, self._parameters):
             return self._memory.log_prob(self.base_dist)
         return self._score(value)

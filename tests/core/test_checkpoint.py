@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from core_programs import Gaussian, encoder, same, weights
@@ -788,3 +790,46 @@ def test_a_reader_always_sees_a_whole_file(path):
         assert size in (40, 60)
         reads += 1
     writer.join()
+
+
+def lazy(outputs=4):
+    network = nn.Sequential(nn.LazyLinear(16), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(outputs))
+    return pg.Parametric(network, pg.families.diagonal_normal, event_shape=2, context_shape=5)
+
+
+def test_lazy_layers_load_into_fresh_ones(tmp_path):
+    x, context = torch.randn(30, 2), torch.randn(30, 5)
+    module = lazy()
+    pg.fit(module, (x, context), steps=3, seed=0)
+    pg.save(module, tmp_path / "lazy")
+    again = pg.load(tmp_path / "lazy", into=lazy())
+    assert torch.equal(again(context).log_prob(x), module(context).log_prob(x))
+    assert same(weights(again), weights(module))
+    pg.fit(again, (x, context), steps=2, seed=0)
+
+
+def test_a_file_that_does_not_fit_leaves_lazy_layers_as_they_were(tmp_path):
+    module = lazy()
+    module(torch.randn(3, 5))
+    pg.save(module, tmp_path / "lazy")
+    other = lazy()
+    other.extra = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="does not fit the module"):
+        pg.load(tmp_path / "lazy", into=other)
+    assert nn.parameter.is_lazy(other.network[0].weight)
+
+
+def test_a_guide_not_yet_called_says_so(tmp_path):
+    from pyro.infer.autoguide import AutoNormal
+
+    def model():
+        pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    guide = AutoNormal(model)
+    guide()
+    pg.save(guide, tmp_path / "guide")
+    with pytest.raises(ValueError, match="must be called once before"):
+        pg.load(tmp_path / "guide", into=AutoNormal(model))
+    again = AutoNormal(model)
+    again()
+    pg.load(tmp_path / "guide", into=again)
