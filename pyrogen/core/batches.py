@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from pyrogen.arguments import integer
 
@@ -111,6 +111,14 @@ class LoaderBatches:
             return len(self.loader)
         except TypeError:
             return 0
+
+    @property
+    def known_rows(self) -> int | None:
+        """How many data there are, where torch's own loader goes through all of them."""
+        loader = self.loader
+        if not isinstance(loader, DataLoader) or loader.batch_size is None:
+            return None
+        return len(loader.dataset) if isinstance(loader.sampler, (SequentialSampler, RandomSampler)) else None
 
     @property
     def whole(self) -> bool:

@@ -75,10 +75,10 @@ def check_minibatches(
     Raises:
         ValueError: they would change it; the message shows the ways out.
     """
-    rows = data.rows if isinstance(data, Batches) else None
+    rows = data.rows if isinstance(data, Batches) else data.known_rows
     if reading.owned:
         _check_owned(reading.owned, data, rows, validated)
-    if reading.outside and not _says_how_many(reading, data, held_out):
+    if reading.outside and not _says_how_many(reading, data, rows, held_out):
         raise ValueError(_complaint(reading, rows))
 
 
@@ -136,11 +136,11 @@ def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | No
         )
 
 
-def _says_how_many(reading: Reading, data: Batches | LoaderBatches, held_out: int) -> bool:
+def _says_how_many(reading: Reading, data: Batches | LoaderBatches, rows: int | None, held_out: int) -> bool:
     if not reading.plates:
         return data.whole
-    if isinstance(data, Batches):
-        return bool(reading.sizes & {data.rows, data.rows + held_out})
+    if rows is not None:
+        return bool(reading.sizes & {rows, rows + held_out})
     return max(reading.sizes, default=0) > reading.rows or data.whole
 
 

@@ -119,8 +119,10 @@ def test_minibatches_of_a_program_that_does_not_know_are_refused_with_ways_out(m
 
 
 def test_a_plate_that_stands_for_other_data_is_refused():
-    with pytest.raises(ValueError, match="`data` must have the 240 rows that the plate 'data' stands for.*got 200"):
-        pg.fit(pg.Elbo(Regression("subsample_size"), Normal()), (X[:200], Y[:200]), steps=1, batch_size=50)
+    tensors = X[:200], Y[:200]
+    for data in (tensors, TensorDataset(*tensors), DataLoader(TensorDataset(*tensors), batch_size=50, shuffle=True)):
+        with pytest.raises(ValueError, match="`data` must have the 240 rows that the plate 'data' stands for.*got 200"):
+            pg.fit(pg.Elbo(Regression("subsample_size"), Normal()), data, steps=1, batch_size=50)
 
 
 class Loader:
