@@ -63,7 +63,8 @@ def data_plate(sites: Iterable[Site], rows: int) -> Plate | None:
     if len(found) > 1:
         raise ValueError(
             f"the data plate must be the only plate of {rows} rows around observed sites, got "
-            f"{sorted(plate.name for plate in found)}; call the program with another number of rows, another `batch_size` of `fit`"
+            f"{sorted(plate.name for plate in found)}; "
+            "call the program with another number of rows, another `batch_size` of `fit`"
         )
     return found[0] if found else None
 

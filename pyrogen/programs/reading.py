@@ -88,7 +88,8 @@ def _side_by_side(record: Record, plates: list[Plate], rows: int) -> list[Plate]
         if len(around) > 1:
             raise ValueError(
                 f"the data plate must be the only plate of {rows} rows around the site {site.name!r}, got "
-                f"{sorted(around)}; call the program with another number of rows, another `batch_size` of `fit`"
+                f"{sorted(around)}; "
+                "call the program with another number of rows, another `batch_size` of `fit`"
             )
     return plates
 
