@@ -1,5 +1,6 @@
 """Inverse problems: posteriors under a generative prior and any Pyro likelihood."""
 
+from .averaged import Averaged
 from .completion import Completion
 from .diagnostics import Diagnostics
 from .editing import TradeOff, edit, trade_off
@@ -43,6 +44,7 @@ __all__ = [
     "report",
     "ssim",
     "trade_off",
+    "Averaged",
     "ChainDiagnostics",
     "Completion",
     "DAPS",

@@ -118,7 +118,7 @@ class Completion:
             if not isinstance(found.base, dist.Delta):
                 kind = type(found.base).__name__
                 raise ValueError(f"`model` must measure without noise, by Delta, got {kind} at {name!r}")
-            shown = found.shown.reshape(found.shape + (1,) * found.base.event_dim).expand_as(found.value)
+            shown = found.shown.reshape(found.shape + (1,) * found.base_dim).expand_as(found.value)
             points.append(found.base.v.expand_as(found.value)[shown])
             measured.append(found.value[shown])
         if not points:

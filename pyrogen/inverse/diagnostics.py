@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.resampling import effective_sample_size
+
 from .filter import Cloud
 from .likelihood import Likelihood
 
 _FEW = 20  # particles that carry the answer; below, quantiles and spreads mean little
+_BIAS = 0.1  # nats, of the steps
+_MARKOV = 6.0  # nats
+
+
+@dataclass(frozen=True)
+class PriorEvidence:
+    r"""The evidence by draws of the prior: :math:`p(y)` is the average likelihood.
+
+    It is crude where the data are precise, and cannot miss an explanation of them that a draw of the prior finds.
+
+    Attributes:
+        value: Its logarithm in nats, ``(problems,)``.
+        draws: How many draws there were.
+        effective_sample_size: How many of them carry it, ``(problems,)``.
+    """
+
+    value: Tensor
+    draws: int
+    effective_sample_size: Tensor
+
+    def contradicts(self, log_evidence: Tensor, error: Tensor) -> Tensor:
+        """Whether another estimate is wrong, given its standard error.
+
+        By Markov's inequality the average likelihood is e^6 times too large with a probability of 0.0025 at most; with
+        10 draws that carry it its own error is known.
+        """
+        own = (1 / self.effective_sample_size - 1 / self.draws).clamp_min(0)
+        width = 4 * (own + error.square()).sqrt() + _BIAS
+        known = self.effective_sample_size >= _FEW / 2
+        far = (self.value - log_evidence).abs() > width
+        return (known & far) | (self.value - log_evidence > _MARKOV + 4 * error)
+
+
+def prior_evidence(log_likelihood: Tensor) -> PriorEvidence:
+    """The evidence from the log-likelihoods ``(draws, problems)`` of draws of the prior."""
+    count = len(log_likelihood)
+    value = log_likelihood.double().logsumexp(0) - math.log(count)
+    return PriorEvidence(value, count, effective_sample_size(log_likelihood))
 
 
 @dataclass(frozen=True)
@@ -31,6 +72,8 @@ class Diagnostics:
         measurements: By observed site, how it entered the twist.
         mapped: Whether the model ran under ``vmap``, or particle by particle.
         acceptance: By other latent site, the share of sweeps in which a proposal was accepted; 1 for Gibbs moves.
+        prior: The evidence by draws of the prior, the pilot run, beside which that of the filter is held; ``None`` with
+            other latent sites.
     """
 
     particles: int
@@ -42,16 +85,32 @@ class Diagnostics:
     measurements: dict[str, str]
     mapped: bool
     acceptance: dict[str, float] = field(default_factory=dict)
+    prior: PriorEvidence | None = None
+
+    @property
+    def standard_error(self) -> Tensor:
+        """The Monte Carlo error of the logarithm of the last evidence, as the weights show it, ``(problems,)``."""
+        lost = torch.cat([self.resampled, torch.ones_like(self.resampled[:1])]) if len(self.resampled) else 1.0
+        sizes = self.effective_sample_size
+        return ((1 / sizes - 1 / self.particles) * lost).nan_to_num(0.0, posinf=torch.inf).sum(0).clamp_min(0).sqrt()
 
     @property
     def collapsed_problems(self) -> Tensor:
-        """For each problem, whether fewer than 20 particles carry its answer, at the end or by descent.
+        """For each problem, whether fewer than 20 particles carry its answer, at some step or by descent.
 
-        A cloud in which all weights were zero at some step carries nothing.
+        What is lost before a resampling stays lost; a cloud in which all weights are zero carries nothing. Nor is an
+        answer to be trusted whose evidence draws of the prior contradict: it missed an explanation of the data.
         """
-        carried = torch.minimum(self.effective_sample_size[-1], self.ancestors)
-        dead = (self.effective_sample_size == 0).any(0) | ~self.log_evidence[-1].isfinite()
-        return (carried < min(_FEW, self.particles)) | dead
+        carried = torch.minimum(self.effective_sample_size.amin(0), self.ancestors)
+        few = (carried < min(_FEW, self.particles)) | ~self.log_evidence[-1].isfinite()
+        return few if self.prior is None else few | self.contradicted
+
+    @property
+    def contradicted(self) -> Tensor:
+        """For each problem, whether draws of the prior have another evidence than the filter, beyond both errors."""
+        if self.prior is None:
+            return torch.zeros_like(self.log_evidence[-1], dtype=torch.bool)
+        return self.prior.contradicts(self.log_evidence[-1], self.standard_error)
 
     @property
     def collapsed(self) -> bool:
@@ -81,8 +140,13 @@ class Diagnostics:
             lines.append("the model runs particle by particle: it cannot be mapped over particles")
         lines += [f"{name}: accepted {share:.0%}" for name, share in self.acceptance.items()]
         if self.collapsed:
-            lines.append(f"COLLAPSED{self._where()}: too few particles carry the answer; use more, or another method")
+            lines.append(f"COLLAPSED{self._where()}: {self._reason()}; use more particles, or another method")
         return "\n".join(lines)
+
+    def _reason(self) -> str:
+        if self.contradicted.any():
+            return "draws of the prior contradict the evidence, so that explanations of the data are missing"
+        return "too few particles carry the answer"
 
     def _where(self) -> str:
         bad = self.collapsed_problems
@@ -96,6 +160,7 @@ def diagnostics_of(
     *,
     log_evidence: Tensor | None = None,
     acceptance: dict[str, float] | None = None,
+    prior: PriorEvidence | None = None,
 ) -> Diagnostics:
     """The diagnostics of a filter, or of the last of many."""
     return Diagnostics(
@@ -108,4 +173,5 @@ def diagnostics_of(
         measurements={name: type(kind).__name__ for name, kind in likelihood.measurements.items()},
         mapped=likelihood.mapped,
         acceptance=acceptance or {},
+        prior=prior,
     )

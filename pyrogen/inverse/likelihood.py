@@ -19,7 +19,7 @@ from pyrogen.numerics.linear import times
 from pyrogen.programs.run import run
 from pyrogen.programs.site import Site
 
-from .measurement import Measurement, Parts, measurement_of
+from .measurement import Gaussian, Measurement, Parts, energy_of, measurement_of
 from .observation import Observed, observed
 from .problems import Problems
 from .surrogate import Surrogate
@@ -154,12 +154,15 @@ class Likelihood:
         """The line that the measurements are, if near and far, on both sides of zero, they have one slope.
 
         Only Gaussian measurements have one: of other families more than the measured number changes with the particles.
+        Between kinks and steps slopes may agree and what is measured not lie on one line.
         """
+        if not all(isinstance(measurement, Gaussian) for measurement in self.measurements.values()):
+            return None
         near = x[:2]
         far = torch.randn_like(near)
         points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
         slopes, parts = self._tangents(points)
-        if not _same(slopes, parts):
+        if not _same(slopes, parts, points):
             return None
         # Where the unknown is zero nothing is lost to rounding.
         _, parts = self._tangents(torch.zeros_like(x[:1]))
@@ -168,9 +171,12 @@ class Likelihood:
 
     def _look(self, typical: Tensor) -> dict[str, Measurement]:
         """The kinds of the measurements, from one run with gradients."""
-        with torch.enable_grad():
+        with torch.enable_grad(), pyro.validation_enabled(False):
             sites = self._run(typical.detach().clone().requires_grad_(True))
-            found = {name: measurement_of(name, observed(sites[name])) for name in self._sites}
+            scored = {name: observed(sites[name]) for name in self._sites}
+            found = {name: measurement_of(name, site) for name, site in scored.items()}
+            if not any(found.values()):  # steps, whose slope is zero wherever there is one
+                return {name: energy_of(site) for name, site in scored.items()}
         return {name: measurement for name, measurement in found.items() if measurement is not None}
 
     def _run(self, value: Tensor) -> dict[str, Site]:
@@ -203,7 +209,7 @@ class Likelihood:
         """A tensor over the entries of a site, one row a problem; dimensions of matrices and vectors to the right."""
         value = value.to(torch.get_default_dtype()) if not value.is_floating_point() else value
         right = max(value.dim() - len(site.shape), 0) if value.dim() > len(site.shape) else 0
-        right = site.base.event_dim if value is site.value else right
+        right = site.base_dim if value is site.value else right
         value = value.expand(site.shape + value.shape[value.dim() - right :])
         return self._problems.rows(self._placed(value, site, right), site.event_dim + right)
 
@@ -214,21 +220,28 @@ class Likelihood:
         return value.reshape((1,) * max(lowest - batch, 0) + tuple(value.shape))
 
     def _over_particles(self, function: Callable, x: Tensor) -> Any:
-        if self.mapped:
-            try:
-                return torch.func.vmap(function, randomness="different")(x)
-            except RuntimeError as error:
-                if not _cannot_be_mapped(error):
-                    raise
-                self.mapped = False
-        return _stacked([function(row) for row in x])
+        with pyro.validation_enabled(False):
+            if self.mapped:
+                try:
+                    return torch.func.vmap(function, randomness="different")(x)
+                except RuntimeError as error:
+                    if not _cannot_be_mapped(error):
+                        raise
+                    self.mapped = False
+            return _stacked([function(row) for row in x])
 
 
-def _same(slopes: Tensor, parts: AllParts) -> bool:
-    """Whether all particles have the same slopes, and the same parts but for what is measured."""
-    if not torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-5, atol=1e-6):
-        return False
-    return all(_constant(value) for part in parts.values() for key, value in part.items() if key != "eta")
+def _same(slopes: Tensor, parts: AllParts, x: Tensor) -> bool:
+    """Whether what is measured lies on one line, and all else is the same for all particles."""
+    eta = torch.cat([part["eta"] for part in parts.values()], -1)
+    moved = times(slopes, x)
+    size = moved.abs() + eta.abs()
+    offset = eta - moved
+    return (
+        torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-5, atol=1e-6)
+        and bool(((offset - offset[:1]).abs() <= 1e-4 * (size + size[:1]) + 1e-6).all())
+        and all(_constant(value) for part in parts.values() for key, value in part.items() if key != "eta")
+    )
 
 
 def _line(surrogate: Surrogate) -> _Line:

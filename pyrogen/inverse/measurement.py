@@ -164,9 +164,11 @@ class Scored(Measurement):
         """Of a Gaussian below the log-likelihood, which need not be concave."""
         if not self.location:
             return curvature.abs()
-        # A location with heavy tails: the Gaussian round the value with the same slope (reweighted least squares).
-        near = distance.abs() < 1e-6
-        return torch.where(near, curvature.abs(), slope / torch.where(near, torch.ones_like(distance), distance))
+        # A location with heavy tails: the Gaussian round the value with the same slope (reweighted least squares). At
+        # the kink of a Laplace it is no narrower than the kink.
+        safe = torch.where(distance == 0, 1.0, distance)
+        narrowest = torch.maximum(slope.square(), curvature)
+        return torch.where(distance == 0, narrowest, torch.minimum((slope / safe).abs(), narrowest))
 
     def _log_prob(self, parts: Parts, eta: Tensor) -> Tensor:
         params = {name: parts[name] for name in self.names} | {self.moving: self.transform(eta)}
@@ -228,13 +230,15 @@ def measurement_of(name: str, site: Observed) -> Measurement | None:
         return Correlated()
     names = tuple(name for name in base.arg_constraints if name in vars(base))
     moving = [name for name in names if _depends(getattr(base, name))]
-    elementwise = base.event_dim == 0 and not isinstance(base, TransformedDistribution | Delta)
+    elementwise = site.base_dim == 0 and not isinstance(base, TransformedDistribution | Delta)
     if fixed and elementwise and len(moving) == 1 and _rebuilds(base, names, moving[0], site):
         return Scored(type(base), names, moving[0])
-    log_prob = site.log_prob()
-    if not _depends(log_prob):
-        return None
-    return Energy(0.0 if _is_discrete(base) else log_prob.max().item() + 1.0)
+    return energy_of(site) if _depends(site.log_prob()) else None
+
+
+def energy_of(site: Observed) -> Energy:
+    """The measurement of a site of which nothing is known but its log-probability."""
+    return Energy(0.0 if _is_discrete(site.base) else site.log_prob().max().item() + 1.0)
 
 
 def _depends(value: Any) -> bool:

@@ -23,7 +23,6 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta, Normal, TorchDistribution
-from pyro.distributions.util import is_validation_enabled
 from pyro.infer.reparam.reparam import Reparam
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
@@ -185,13 +184,12 @@ def constant(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Iterato
 
 def check_model(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
     """Raises a ValueError unless the model draws the site from noise, and its data can be scored."""
-    support = is_validation_enabled()
     with torch.no_grad():
         plain = sites_given(model, args, kwargs, {})
         check_latent(plain, site)
         for other in plain.values():
             if other.observed:
-                check_data(other, support=support)
+                check_data(other, support=False)  # Pyro checks it
         traced(in_noise(model, site=site), args, kwargs)
 
 

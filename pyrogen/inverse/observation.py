@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution, Normal
+from pyro.ops.provenance import get_provenance
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, TransformedDistribution, biject_to
 
@@ -23,6 +24,7 @@ class Observed(NamedTuple):
 
     Attributes:
         base: The distribution under ``Independent``, masks, expansions and elementwise transforms.
+        base_dim: The event dimensions of ``base``.
         value: The value in the coordinates of ``base``, of the full shape of the site; anything where hidden.
         shape: The shape of the entries: that of the site without the event dimensions of ``base``.
         event_dim: How many of its dimensions are event dimensions of the site.
@@ -32,6 +34,7 @@ class Observed(NamedTuple):
     """
 
     base: Distribution
+    base_dim: int
     value: Tensor
     shape: torch.Size
     event_dim: int
@@ -49,6 +52,7 @@ class _Layers(NamedTuple):
     """What lies round a base distribution: masks with the event dimensions of their layer, and transforms."""
 
     base: Distribution
+    event_dim: int
     masks: list[tuple[Any, int]]
     transforms: list[Transform]  # the innermost first
 
@@ -56,25 +60,25 @@ class _Layers(NamedTuple):
 def observed(site: Site) -> Observed:
     """A site of a program, taken apart."""
     fn = site.distribution
-    base, masks, transforms = _peeled(fn)
+    base, base_dim, masks, transforms = _peeled(fn)
     layers = [(True if site.mask is None else site.mask, fn.event_dim), *masks]
     value = torch.as_tensor(site.value)
     scale = torch.as_tensor(site.scale, device=value.device)
     batch = torch.broadcast_shapes(fn.batch_shape, scale.shape, torch.as_tensor(layers[0][0]).shape)
     full = batch + fn.event_shape
-    shape = full[: len(full) - base.event_dim]
+    shape = full[: len(full) - base_dim]
 
     def entries(tensor: Any, event_dim: int) -> Tensor:
         """What belongs to the batch dimensions of a layer, over the entries."""
         tensor = torch.as_tensor(tensor, device=value.device)
-        return tensor.reshape(tensor.shape + (1,) * (event_dim - base.event_dim)).expand(shape)
+        return tensor.reshape(tensor.shape + (1,) * (event_dim - base_dim)).expand(shape)
 
     shown = torch.ones(shape, dtype=torch.bool, device=value.device)
     for mask, event_dim in layers:
         shown = shown & entries(mask, event_dim).bool()
     value, volume = _pulled(_filled(value.expand(full), shown, base, transforms), base, transforms)
     weight = entries(scale, fn.event_dim) * shown
-    return Observed(base, value, shape, fn.event_dim - base.event_dim, weight, shown, volume)
+    return Observed(base, base_dim, value, shape, fn.event_dim - base_dim, weight, shown, volume)
 
 
 def filled(site: Site) -> Tensor:
@@ -91,7 +95,7 @@ def check_data(site: Site, *, support: bool) -> None:
 
     Args:
         site: The site.
-        support: Whether to check the support as well.
+        support: Whether to check the support as well, where it does not depend on a latent site: what does bears marks.
     """
     name, fn, value = site.name, site.distribution, torch.as_tensor(site.value)
     full = fn.shape()
@@ -103,11 +107,11 @@ def check_data(site: Site, *, support: bool) -> None:
             "one distribution go in a `pyro.plate`"
         )
     found, value = observed(site), value.expand(full)
-    wide = found.shown.reshape(found.shape + (1,) * found.base.event_dim)
+    wide = found.shown.reshape(found.shape + (1,) * found.base_dim)
     missing = ~value.isfinite() & wide
     _refuse(missing, f"`{name}` must be finite wherever it counts, got {_first(value, missing)}; hide it with a mask")
-    if support:
-        outside = ~_possible(found) & found.shown
+    outside = ~_possible(found) & found.shown
+    if support and not get_provenance(outside):  # a support that moves with a latent site may yet hold the value
         kind = type(found.base).__name__
         _refuse(outside, f"`{name}` must lie in the support of {kind}, got {_first(value, outside)}")
 
@@ -139,7 +143,7 @@ def _peeled(fn: Distribution) -> _Layers:
     base, masks, transforms = fn, [], []
     while True:
         if isinstance(base, MaskedDistribution):
-            masks.append((base._mask, base.event_dim))
+            masks.append((base._mask, _event_dim(base)))
             base = base.base_dist
         elif isinstance(base, Independent | ExpandedDistribution):
             base = base.base_dist
@@ -149,25 +153,25 @@ def _peeled(fn: Distribution) -> _Layers:
         elif isinstance(base, DiagonalNormal):
             base = Normal(base.loc, base.stddev, validate_args=False)
         else:
-            return _Layers(base, masks, transforms)
+            return _Layers(base, _event_dim(base), masks, transforms)
 
 
 def _elementwise(transforms: list[Transform]) -> bool:
-    return all(part.domain.event_dim == 0 and part.codomain.event_dim == 0 for part in transforms)
+    return all(part.bijective and part.domain.event_dim == 0 == part.codomain.event_dim for part in transforms)
 
 
 def _filled(value: Tensor, shown: Tensor, base: Distribution, transforms: list[Transform]) -> Tensor:
     instead = _stand_in(base, value)
     for part in transforms:
         instead = part(instead)
-    wide = shown.reshape(shown.shape + (1,) * base.event_dim)
+    wide = shown.reshape(shown.shape + (1,) * _event_dim(base))
     # NaN that counts was refused before; what is left is hidden by the distribution itself.
     return torch.where(wide & ~value.isnan(), value, instead.to(value.dtype))
 
 
 def _pulled(value: Tensor, base: Distribution, transforms: list[Transform]) -> tuple[Tensor, Tensor]:
     """The value before the transforms, and the log-determinants of their inverses, entry by entry."""
-    dims = base.event_dim
+    dims = _event_dim(base)
     volume = value.new_zeros((), dtype=value.dtype if value.is_floating_point() else torch.get_default_dtype())
     for part in reversed(transforms):
         before = part.inv(value)
@@ -175,6 +179,10 @@ def _pulled(value: Tensor, base: Distribution, transforms: list[Transform]) -> t
         volume = volume - (determinant.sum(tuple(range(-dims, 0))) if dims else determinant)
         value = before
     return value, volume.expand(value.shape[: value.dim() - dims])
+
+
+def _event_dim(distribution: Distribution) -> int:
+    return len(distribution.event_shape)
 
 
 def _stand_in(base: Distribution, value: Tensor) -> Tensor:

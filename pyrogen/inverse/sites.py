@@ -83,14 +83,14 @@ def look(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> 
         ValueError: there is no such latent site, nothing that depends on it is observed, or data are missing,
             impossible or of another shape.
     """
-    support = is_validation_enabled()
+    validates = is_validation_enabled()
     with torch.no_grad():
         tracker = _run(model, args, kwargs, site)
     sites = tracker.sites
     check_latent(sites, site)
     observed = [name for name in sites if sites[name].observed]
     for name in observed:
-        check_data(sites[name], support=support)
+        check_data(sites[name], support=validates and tracker.marks)
     ancestors = {name: _closure(name, tracker.links) for name in sites}
     if not any(site in ancestors[name] for name in observed):
         raise ValueError(f"`model` must observe a site that depends on {site!r}, got observed sites {observed}")
@@ -110,6 +110,8 @@ def look(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> 
 
 class _Tracker(Messenger):
     """Marks every value with the name of its site, and notes which names each distribution carries."""
+
+    marks = True
 
     def __init__(self, site: str) -> None:
         super().__init__()
@@ -142,6 +144,8 @@ class _Tracker(Messenger):
 
 class _Ordered(_Tracker):
     """The same without marks: every site is taken to depend on all before it."""
+
+    marks = False
 
     def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
         return frozenset(name for name, site in self.sites.items() if not site.observed)

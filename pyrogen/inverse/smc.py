@@ -20,13 +20,14 @@ from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.resampling import order, systematic, take
 
 from .chain import Chain
-from .diagnostics import Diagnostics, diagnostics_of
+from .default_twist import default_twist
+from .diagnostics import Diagnostics, PriorEvidence, diagnostics_of, prior_evidence
 from .filter import Cloud, Filter
 from .gibbs import Sweeps, Swept
 from .grid import data_norm, default_grid
 from .likelihood import Likelihood
 from .setting import Setting
-from .twist import Twist, default_twist
+from .twist import Twist
 
 
 class TwistedSMC:
@@ -44,8 +45,9 @@ class TwistedSMC:
         site: The name of the latent site with the diffusion prior.
         particles: How many particles.
         steps: How many steps the chain of the prior has.
-        twist: What the measurements say about noisy particles. If not given, :class:`MomentMatched` for up to four
-            measured numbers and :class:`Isotropic` for more.
+        twist: What the measurements say about noisy particles. If not given, :class:`Averaged` for up to eight unknowns
+            or four measured numbers (:class:`MomentMatched` where they are linear with Gaussian noise), and
+            :class:`Isotropic` for more.
         grid: The noise levels. If not given, uniform in the log-SNR, from a noise of five times the norm of the data
             (a short run of the prior tells it) down to 0.01 data units.
         threshold: Resampling where the effective sample size falls below this part of the particles.
@@ -123,8 +125,10 @@ class TwistedSMC:
             swept = Sweeps(setting, filter_, self.sweeps, self.warmup)()
             self._result = _from_sweeps(swept, setting, twist)
         else:
+            draws = pilot + chain.errors[-1].sqrt() * torch.randn_like(pilot)
+            prior = prior_evidence(posterior.log_likelihood(draws))
             cloud = filter_(posterior, like)
-            self._result = _from_cloud(cloud, setting, posterior.likelihood, twist, self.resample)
+            self._result = _from_cloud(cloud, setting, self.resample, twist, prior, posterior.likelihood)
         return self
 
     def get_samples(self) -> dict[str, Tensor]:
@@ -187,7 +191,9 @@ class _Result(NamedTuple):
     diagnostics: Diagnostics
 
 
-def _from_cloud(cloud: Cloud, setting: Setting, likelihood: Likelihood, twist: Twist, resample: bool) -> _Result:
+def _from_cloud(
+    cloud: Cloud, setting: Setting, resample: bool, twist: Twist, prior: PriorEvidence, likelihood: Likelihood
+) -> _Result:
     problems = setting.problems
     log_weights = cloud.log_weights.reshape(-1, *problems.shape)
     values = cloud.values
@@ -201,7 +207,7 @@ def _from_cloud(cloud: Cloud, setting: Setting, likelihood: Likelihood, twist: T
         log_weights=torch.zeros(len(values)) if resample else log_weights,
         log_evidence=cloud.log_evidence.reshape(problems.shape),
         cloud=(problems.whole(cloud.values), log_weights),
-        diagnostics=diagnostics_of(cloud, likelihood, twist),
+        diagnostics=diagnostics_of(cloud, likelihood, twist, prior=prior),
     )
 
 

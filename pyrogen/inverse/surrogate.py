@@ -13,6 +13,7 @@ precise than the prior, or more than there are unknowns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -76,33 +77,19 @@ class Surrogate(NamedTuple):
         covariance = 0.5 * (covariance + covariance.mT).double()
         here, dual = self, torch.zeros_like(self.residual, dtype=torch.double)
         height = self.refit.log_likelihood(torch.zeros_like(self.residual))
+
+        def log_posterior(dual: Tensor) -> Tensor:
+            shift = times(covariance, dual)
+            return self.refit.log_likelihood(shift.to(self.residual.dtype)) - 0.5 * (dual * shift).sum(-1)
+
         for _ in range(_NEWTON):
             direction = here.evidence(covariance)[1] - dual
-            dual, reached = self._uphill(covariance, dual, direction, height)
+            dual, reached = uphill(log_posterior, dual, direction, height)
             here = self.refit.expand(times(covariance, dual).to(self.residual.dtype))
-            gained, height = reached - height, reached
-            if not bool((gained > _CONVERGED).any()):
+            done, height = not bool((reached - height > _CONVERGED).any()), reached
+            if done:
                 break
         return here
-
-    def _uphill(self, covariance: Tensor, dual: Tensor, direction: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-        """The end of a step, and the log-posterior there: a whole step, or where that loses the best shorter one."""
-        whole = dual + direction
-        reached = self._log_posterior(covariance, whole)
-        worse = ~(reached >= height)
-        if not worse.any():
-            return whole, reached
-        lengths = dual.new_tensor([*_SHORTER, 0.0]).reshape(-1, 1, 1, 1)
-        ends = dual + lengths * direction.nan_to_num(0.0)
-        heights = self._log_posterior(covariance, ends).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-        best = heights.argmax(0)
-        shorter = ends.gather(0, best[None, ..., None].expand(1, *dual.shape))[0]
-        height = heights.gather(0, best[None])[0]
-        return torch.where(worse.unsqueeze(-1), shorter, whole), torch.where(worse, height, reached)
-
-    def _log_posterior(self, covariance: Tensor, dual: Tensor) -> Tensor:
-        shift = times(covariance, dual)
-        return self.refit.log_likelihood(shift.to(self.residual.dtype)) - 0.5 * (dual * shift).sum(-1)
 
     def evidence(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
         r"""What it says when :math:`A x` has the given covariance round :math:`A \hat x`.
@@ -145,3 +132,27 @@ class Surrogate(NamedTuple):
     def _factor(self, variance: Tensor) -> Tensor:
         _, jacobian = self.white
         return whitening((variance.to(jacobian) * jacobian) @ jacobian.mT)
+
+
+def uphill(
+    log_density: Callable[[Tensor], Tensor], start: Tensor, direction: Tensor, height: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The end of a step and the log-density there: the whole step, or where that loses the best shorter one.
+
+    Args:
+        log_density: Takes points ``(..., P, N, d)``.
+        start: Where to start, ``(P, N, d)``.
+        direction: The whole step.
+        height: The log-density at the start, ``(P, N)``.
+    """
+    whole = start + direction
+    reached = log_density(whole)
+    worse = ~(reached >= height)
+    if not worse.any():
+        return whole, reached
+    lengths = start.new_tensor([*_SHORTER, 0.0]).reshape(-1, 1, 1, 1)
+    ends = start + lengths * direction.nan_to_num(0.0)
+    heights = log_density(ends).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    best = heights.argmax(0, keepdim=True)
+    shorter = ends.gather(0, best.unsqueeze(-1).expand(1, *start.shape))[0]
+    return torch.where(worse.unsqueeze(-1), shorter, whole), torch.where(worse, heights.gather(0, best)[0], reached)

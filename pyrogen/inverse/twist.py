@@ -24,8 +24,6 @@ from torch import Tensor
 from .chain import Level
 from .surrogate import Surrogate
 
-_FEW = 4  # measured numbers for which one backward pass each is worth it
-
 
 class Target(Protocol):
     """What a twist or a guidance may ask about prior and measurements; particles lie in rows ``(P, N, D)``."""
@@ -133,24 +131,6 @@ class Isotropic(Twist):
         log_value, solution = surrogate.fitted(covariance).evidence(covariance)
         pushed = solution.unsqueeze(-2) @ operator  # (P, N, 1, D)
         return Twisted(log_value, level.spread * denoised.pull(pushed).squeeze(-2))
-
-
-def default_twist(target: Target, data: Tensor) -> Twist:
-    r"""The twist if none is given: :class:`MomentMatched` for up to four measured numbers, :class:`Isotropic` for more.
-
-    The variance of the latter is that of what is measured, about zero, :math:`\mathbb{E} \lVert A x \rVert^2 / \lVert A
-    \rVert^2`: rather too large than too small, since too small a variance costs far more particles.
-
-    Args:
-        target: The measurements.
-        data: Draws of the prior, ``(P, N, D)``.
-    """
-    operator = target.surrogate(data).jacobian.to(data)
-    if operator.shape[-2] <= _FEW:
-        return MomentMatched()
-    operator = operator.expand(*data.shape[:2], *operator.shape[2:])
-    measured, size = (operator @ data.unsqueeze(-1)).square().sum().item(), operator.square().sum().item()
-    return Isotropic(measured / size if measured > 0 else 1.0)
 
 
 class FiniteParticle(Twist):
