@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrogen as pg
+from pyrogen.core.listener import Listener
 
 N = 240
 X = torch.ones(N)
@@ -380,6 +381,25 @@ def test_size_leaves_random_states_modes_and_statistics_alone():
         assert elbo.model.norm.training
         assert not elbo.guide.training
     assert found[0] == found[1]
+
+
+def test_programs_are_not_taken_for_networks_to_compile():
+    """The run that finds the data plate is hidden from handlers, and yet runs Pyro statements."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Linear(1, 1)
+
+        def forward(self, x, y):
+            slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x)):
+                return pyro.sample("y", dist.Normal(slope * self.network(x[:, None])[:, 0], 1.0), obs=y)
+
+    listener, elbo = Listener(), pg.Elbo(Model(), Normal(), size=N)
+    with listener.watching(elbo):
+        elbo(X[:60], Y[:60])
+    assert listener.networks == {elbo.model.network}
 
 
 class Square(nn.Module):
