@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from pyrogen.arguments import integer
+from pyrogen.networks.statistics import listed
 
 from .randomness import Stream
 
@@ -30,6 +31,12 @@ class Minibatch(NamedTuple):
     entries: Batch
     indices: Tensor | None
     weight: float
+
+    def named(self, rows: list[int], number: int) -> str:
+        """The names of some of its rows: their numbers in the data, or those in it, the minibatch of this number."""
+        if self.indices is None:
+            return f"{listed('row', rows)} of minibatch {number}"
+        return listed("row", self.indices[rows].tolist())
 
 
 class Batches:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transforms
 
-from pyrogen.networks.statistics import Moments, ReadsData, RefusedDataError, Statistic, listed
+from pyrogen.networks.statistics import Moments, ReadsData, RefusedDataError, Statistic
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
@@ -56,8 +56,7 @@ def read(
     first: Batch | None = None
     while True:
         moments: dict[Statistic, Moments] = {}
-        refused = None
-        try:
+        with processes.together():
             for number, minibatch in enumerate(islice(data.epoch(0), limit)):
                 entries = to_device(minibatch.entries, device)
                 first = entries if first is None else first
@@ -65,11 +64,6 @@ def read(
                     for statistic, rows in _unlearned(readers, entries, processes):
                         seen = moments.setdefault(statistic, Moments())
                         seen.add(rows if minibatch.weight else rows[:0])
-        except _BadRowsError as error:
-            refused = str(error)
-        refused = next(filter(None, processes.gather(refused)), None)
-        if refused is not None:
-            raise ValueError(refused)
         if not learn or not moments:
             return
         _learn(moments, processes)
@@ -173,20 +167,11 @@ def _in_chunks(data: Batches | LoaderBatches) -> Batches | LoaderBatches:
     return Batches(data.source, size, rank=data.rank, world=data.world)
 
 
-class _BadRowsError(ValueError):
-    """Rows that a reader refused, numbered as in the data set."""
-
-
 @contextmanager
 def _rows_of_the_data(minibatch: Minibatch, number: int, name: str) -> Iterator[None]:
     """A scope in which refused rows are named as rows of the data set."""
     try:
         yield
     except RefusedDataError as error:
-        if not error.rows:
-            raise _BadRowsError(f"{error.demand}, got {error.got} in `{name}`") from error
-        if minibatch.indices is None:
-            where = f"{listed('row', error.rows)} of minibatch {number}"
-        else:
-            where = listed("row", minibatch.indices[error.rows].tolist())
-        raise _BadRowsError(f"{error.demand}, got {error.got} in {where} of `{name}`") from error
+        where = f"{minibatch.named(error.rows, number)} of `{name}`" if error.rows else f"`{name}`"
+        raise ValueError(f"{error.demand}, got {error.got} in {where}") from error

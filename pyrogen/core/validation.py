@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Batches, LoaderBatches, to_device
+from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
 from .checkpoint import fill, named_tensors
 from .chunks import evaluating
+from .failure import row_of
 from .objective import rows
 from .player import per_datum
 from .processes import FabricProcesses, OneProcess
-from .randomness import seeded
+from .randomness import held, seeded
 from .turn import frozen
 
 
@@ -56,13 +57,9 @@ class Validation:
         """The mean of the metric over the held-out data; the weights are kept if they are the best so far.
 
         Raises:
-            FloatingPointError: the mean is NaN, which is neither better nor worse.
+            FloatingPointError: the metric is NaN, which is neither better nor worse; the message names the rows.
         """
-        value = self._mean()
-        if value != value:
-            raise FloatingPointError(
-                f"`{self.name}` gives NaN on the held-out data after step {step}, which is neither better nor worse"
-            )
+        value = self._mean(step)
         self.stale += 1
         if value < self.best_value:
             self.best_value, self.best_step, self.stale = value, step, 0
@@ -76,16 +73,16 @@ class Validation:
         fill(self.module, self.best, named_tensors(self.module)[1])
         return True
 
-    def _mean(self) -> float:
+    def _mean(self, step: int) -> float:
         """On the same noise every time, so that values compare."""
         with self.processes.together():
-            total, count = self._total()
+            total, count = self._total(step)
         total, count = self.processes.sum(total, count)
         if not count:
             raise ValueError("`validation` must hold at least one minibatch, got none")
         return total / count
 
-    def _total(self) -> tuple[float, float]:
+    def _total(self, step: int) -> tuple[float, float]:
         """The sum of the metric over the rows of this process, and how many they are."""
         total, count = 0.0, 0.0
         device = next((tensor.device for tensor in self.module.parameters()), None)
@@ -96,13 +93,34 @@ class Validation:
             frozen([p for p in self.module.parameters() if p.requires_grad]),
             seeded(self.processes.rank),
         ):
-            for minibatch in self.data.epoch(0):
+            for number, minibatch in enumerate(self.data.epoch(0)):
                 entries = to_device(minibatch.entries, device)
                 with self.scope():
                     value = per_datum(self.metric, run, entries).item()
+                if value != value:
+                    self._refuse(minibatch._replace(entries=entries), number, step)
                 if minibatch.weight:
                     total, count = total + rows(entries) * value, count + rows(entries)
         return total, count
+
+    def _refuse(self, minibatch: Minibatch, number: int, step: int) -> None:
+        """Raises the error of a minibatch whose metric is NaN, and names the rows that have it by themselves."""
+        count = rows(minibatch.entries)
+        culprits = [row for row in range(count) if self._spoils(row_of(minibatch.entries, row, count))]
+        where = minibatch.named(culprits, number) if culprits else f"no single row of minibatch {number}"
+        raise FloatingPointError(
+            f"`{self.name}` gives NaN on the held-out data after step {step}, which is neither better nor worse: it "
+            f"comes from {where} of `validation`"
+        )
+
+    def _spoils(self, row: Batch) -> bool:
+        """Whether a row by itself has a metric that is NaN; no, if the metric takes no single row."""
+        try:
+            with held(), self.scope():
+                value = per_datum(self.metric, self.processes.evaluated(self._value), row).item()
+        except Exception:
+            return False
+        return value != value
 
     def _value(self, *batch: Any) -> Any:
         """The metric of a minibatch, a plain number made a tensor."""

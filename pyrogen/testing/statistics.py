@@ -50,7 +50,7 @@ def statistics_of_all_rows(subject: DistributionSubject) -> str:
         raise NotApplicableError("maximum likelihood does not train it")
     inputs = subject.inputs(module)
     batch = inputs if inputs[1] is not None else inputs[:1]
-    order = batch[0].flatten(1).sum(1).argsort() if batch[0][0].numel() else torch.arange(len(batch[0]))
+    order = batch[0].reshape(len(batch[0]), -1).sum(1).argsort()  # the first rows are unlike the rest
     batch = tuple(take(entry, order) for entry in batch)
     _require_still(module, batch)
     answers = [_answer_after(subject, copy.deepcopy(module), batch, size) for size in (2, len(batch[0]))]

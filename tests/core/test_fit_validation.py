@@ -230,3 +230,23 @@ def test_a_loader_has_no_fraction():
     loader = DataLoader(TensorDataset(torch.randn(8, 2)), batch_size=4)
     with pytest.raises(ValueError, match="`validation` must be data of its own when `data` is a loader"):
         pg.fit(Gaussian(), loader, steps=1, validation=0.5)
+
+
+class Rooted(nn.Module):
+    """A metric that is NaN where a row is negative."""
+
+    def forward(self, x):
+        return x[:, 0].sqrt().mean()
+
+
+def test_rows_that_have_no_value_are_named():
+    x = torch.rand(300, 2)
+    x[[41, 207], 0] = -1.0
+    for batch_size in (300, 50):
+        with pytest.raises(FloatingPointError, match=r"`metric` gives NaN .* from rows? 41.* of `validation`"):
+            pg.fit(Gaussian(), x.abs(), steps=1, validation=x, metric=Rooted(), batch_size=batch_size)
+    with pytest.raises(FloatingPointError, match="no single row of minibatch 0 of `validation`"):
+        pg.fit(Gaussian(), x, steps=1, validation=x, metric=lambda x: x.sum() * float("nan") if len(x) > 1 else x.sum())
+    loader = DataLoader(x, batch_size=100)
+    with pytest.raises(FloatingPointError, match="row 41 of minibatch 0 of `validation`"):
+        pg.fit(Gaussian(), x.abs(), steps=1, validation=loader, metric=Rooted())
