@@ -80,7 +80,7 @@ class IndependentBernoulli(TorchDistribution):
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
         event = len(self.event_shape)
-        wrong = _summed(torch.addcmul(value, value, value, value=-1).abs(), event)  # zero for bits, NaN for NaN
+        wrong = _summed((value * (value - 1)).abs(), event)  # zero for bits, NaN for NaN
         energy = F.binary_cross_entropy_with_logits(logits, value.nan_to_num(0.0, 0.0, 0.0), reduction="none")
         return -_summed(energy, event) - torch.where(wrong > 0, torch.inf, wrong)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyrogen.numerics.points import score_events_inside
 from pyrogen.numerics.values import require_value
@@ -21,6 +22,17 @@ class Independent(dist.Independent):
         reinterpreted_batch_ndims: How many of its rightmost batch dimensions make one event.
         validate_args: Whether values are checked; Pyro's switch if ``None``.
     """
+
+    _checks: bool | None = None
+
+    @property
+    def _validate_args(self) -> bool:
+        # Pyro's has that of its elements, whose values are checked here, all at once.
+        return Distribution._validate_args if self._checks is None else self._checks
+
+    @_validate_args.setter
+    def _validate_args(self, checks: bool) -> None:
+        self._checks = checks
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.points import AnyOf
-from pyrogen.numerics.supports import varies
+from pyrogen.numerics.supports import is_real, varies
 from pyrogen.numerics.values import require_expandable, require_value
 
 
@@ -40,5 +40,13 @@ class Mixture(dist.MixtureSameFamily):
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
+        if not is_real(self.support):
+            return self._score(value)
+        event_dim = len(self.event_shape)  # an event that is none keeps its own log_prob so, and no gradient of others
+        size = value.detach().abs()
+        size = size.flatten(-event_dim).sum(-1) if event_dim else size
+        return torch.where(size < torch.inf, self._score(value.nan_to_num(0.0, 0.0, 0.0)), -size)
+
+    def _score(self, value: Tensor) -> Tensor:
         log_prob = self.component_distribution.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
         return (log_prob + self.mixture_distribution.logits).logsumexp(-1)

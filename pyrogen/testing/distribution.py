@@ -8,7 +8,20 @@ from torch import nn
 
 from pyrogen.core.shapes import Context, Shape, as_shape
 
-from . import agreement, copies, draws, gradients, interfaces, rows, shapes, sites, state, statistics, training
+from . import (
+    agreement,
+    copies,
+    draws,
+    gradients,
+    interfaces,
+    rows,
+    shapes,
+    sites,
+    state,
+    statistics,
+    supports,
+    training,
+)
 from .examination import Check, examine
 from .report import Report
 from .subject import DistributionSubject, check_context
@@ -17,8 +30,10 @@ CHECKS: tuple[Check, ...] = (
     shapes.declaration,
     shapes.sample_shapes,
     shapes.expand,
+    supports.shrinking_expand,
     shapes.broadcasting,
     shapes.support,
+    supports.draws_inside,
     shapes.wrong_value,
     shapes.wrong_context,
     rows.batch_invariance,
@@ -52,6 +67,7 @@ CHECKS: tuple[Check, ...] = (
     sites.plates,
     sites.subsampling,
     sites.handlers,
+    supports.masked_events,
     sites.predictive,
     sites.nuts,
     sites.autonormal,

@@ -116,6 +116,38 @@ class PyrosOwnExpand(Bell):  # ExpandedDistribution.expand changes itself and ha
         return ExpandedDistribution(self, batch_shape)
 
 
+class ShrinkingExpand(Bell):  # keeps its parameters as they are, whatever they are expanded to
+    def expand(self, batch_shape, _instance=None):
+        expanded = type(self)(self.loc, self.log_scale)
+        expanded._batch_shape = torch.Size(batch_shape)
+        return expanded
+
+
+class Margin(Bell):
+    """A unit interval whose draws reach a little beyond, more so the larger the context."""
+
+    reach = 0.05
+
+    @property
+    def support(self):
+        return constraints.independent(constraints.unit_interval, 1)
+
+    def rsample(self, sample_shape=()):
+        return (1 + 2 * self.reach) * super().rsample(sample_shape).sigmoid() - self.reach
+
+
+class MarginFarAway(SoundDistribution):
+    def forward(self, context=None):
+        made = Margin(*self.numbers(context).chunk(2, -1))
+        made.reach = 0.05 if context.abs().max() > 5 else 0.0
+        return made
+
+
+class HiddenNan(Bell):  # zero times NaN, once more
+    def log_prob(self, value):
+        return self.scores(value).sum(-1)
+
+
 class FlatteningScore(Bell):
     def log_prob(self, value):
         return super().log_prob(value.reshape(self.loc.shape))
@@ -609,9 +641,12 @@ DISTRIBUTION_DEFECTS = [
     ("sample_shapes", of(Unsummed)),
     ("expand", of(MutatingExpand)),
     ("expand", of(PyrosOwnExpand)),
+    ("shrinking_expand", of(ShrinkingExpand)),
     ("broadcasting", of(FlatteningScore)),
     ("support", of(NoSupport)),
     ("support", of(WrongSupport)),
+    ("draws_inside", of(Margin)),
+    ("draws_inside", MarginFarAway),
     ("wrong_value", of(Unvalidated)),
     ("wrong_context", AnyContext),
     ("wrong_context", NamelessError),
@@ -674,6 +709,8 @@ DISTRIBUTION_DEFECTS = [
     ("plates", of(OneNoiseForAllParticles)),
     ("subsampling", UnscaledModel),
     ("handlers", of(Unmaskable)),
+    ("masked_events", of(HiddenNan)),
+    ("masked_events", of(Unmaskable)),
     ("predictive", of(CallOnly)),
     ("nuts", of(NoSupport)),
     ("autonormal", of(NoSupport)),
