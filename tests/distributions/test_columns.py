@@ -66,9 +66,8 @@ def test_one_bad_entry_spoils_no_other_column_or_gradient():
 
 
 def test_contract():
-    network = torch.nn.Linear(2, 12)
     check_distribution(
-        lambda: pg.Parametric(network, FAMILY, event_shape=(6,), context_shape=(2,)),
+        lambda: pg.Parametric(torch.nn.Linear(2, 12), FAMILY, event_shape=(6,), context_shape=(2,)),
         event_shape=(6,),
         context=torch.randn(4, 2),
     ).raise_if_failed()
