@@ -16,6 +16,7 @@ import pyrogen as pg
 from pyrogen import autoregressive, diffusion, flows, latent
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.numerics.trace import Hutchinson
+from pyrogen.testing.subject import perturb
 
 SMALL = {"layers": 2, "hidden": (8,)}
 TOKENS = {"symbols": 3, "width": 8, "depth": 1, "heads": 2}
@@ -333,3 +334,37 @@ def test_views_and_likelihood_refuse_an_energy():
 
     with pytest.raises(NotImplementedError, match="Late has density 'unnormalized'"), pyro.validation_enabled():
         pg.MaximumLikelihood(Late("exact"))(torch.randn(3, 2), torch.zeros(3, 2))
+
+
+MAPPED = [name for name in NOISY if name != "missing by value"]  # torch's own normals are drawn alike for all rows
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_noisy_scores_map_over_rows(name):
+    module = NOISY[name][0]().eval()
+    perturb(module)  # what begins as its reference scores without noise
+    module.requires_grad_(False)
+    x = observed(module).expand(6, *module.event_shape).clone()
+    for randomness in ("same", "different"):
+        scores = torch.vmap(lambda value: module().log_prob(value), randomness=randomness)(x)
+        assert scores.isfinite().all()
+        assert torch.allclose(scores, scores[0].expand(6), atol=1e-5) == (randomness == "same")
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(lambda value: module().log_prob(value))(x)
+    if x.is_floating_point():
+        slope = torch.func.grad(lambda value: module().log_prob(value))
+        assert torch.vmap(slope, randomness="different")(x).isfinite().all()
+
+
+def test_frozen_noise_is_the_same_under_every_map():
+    x = torch.randn(4, 2)
+    module = diffusion.Diffusion(diffusion.mlp((2,), width=8, depth=1).denoiser, noise_seed=3)
+    expected = module().log_prob(x)
+    for randomness in ("error", "same", "different"):
+        assert torch.allclose(torch.vmap(lambda value: module().log_prob(value), randomness=randomness)(x), expected)
+    parts = latent.vae((2,), latent_shape=(1,), hidden=(8,))
+    module = latent.VAE(parts.prior, parts.likelihood, parts.posterior, noise_seed=3, draws=5)
+    found = torch.vmap(lambda value: module().log_prob(value), randomness="same")(x)
+    assert torch.allclose(found, module().log_prob(x), atol=1e-5)
+    with pytest.raises(ValueError, match='`randomness` must be "same"'):
+        torch.vmap(lambda value: module().log_prob(value), randomness="different")(x)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import VmapInterpreter, coerce_cinterpreter, temporarily_clear_interpreter_stack
 
 
 def torch_states() -> list[Tensor]:
@@ -55,11 +56,33 @@ def seed_all(seed: int) -> None:
 @contextmanager
 def held() -> Iterator[None]:
     """A scope after which the generators are as they were."""
-    states = random_states()
+    # Under a transform of torch.func a state is no plain tensor, and cannot be put back.
+    with temporarily_clear_interpreter_stack():
+        states = random_states()
     try:
         yield
     finally:
-        set_random_states(states)
+        with temporarily_clear_interpreter_stack():
+            set_random_states(states)
+
+
+@contextmanager
+def fixed_noise(seed: int) -> Iterator[None]:
+    """A scope in which torch's noise is that of a seed, under every transform of ``torch.func``; no other is moved."""
+    with temporarily_clear_interpreter_stack(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def require_one_noise() -> None:
+    """Refuses ``torch.vmap`` with different noise for each row, where rows must share theirs.
+
+    Raises:
+        ValueError: ``vmap`` runs with ``randomness="different"``.
+    """
+    for layer in map(coerce_cinterpreter, torch._C._functorch.get_interpreter_stack() or ()):
+        if isinstance(layer, VmapInterpreter) and layer.randomness() == "different":
+            raise ValueError('`randomness` must be "same" for vmap over a model with `noise_seed`, got "different"')
 
 
 @contextmanager

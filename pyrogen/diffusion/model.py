@@ -53,6 +53,7 @@ from torch.distributions import constraints
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.randomness import fixed_noise
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.values import require_expandable, require_precision, require_value
@@ -252,8 +253,7 @@ class DiffusionDistribution(TorchDistribution):
         if self.module.noise_seed is None:
             refuse_chain("a Diffusion", "use ProbabilityFlow of its denoiser, NoiseMCMC, TwistedSMC or TemperedSMC")
             return stratified(draws, batch, value), antithetic(draws, value.shape, value)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.module.noise_seed)
+        with fixed_noise(self.module.noise_seed):
             uniform, noise = stratified(draws, (), value), antithetic(draws, self.event_shape, value)
         ones = (1,) * len(batch)
         return (

@@ -39,7 +39,7 @@ from torch.distributions import constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
-from pyrogen.core.randomness import held
+from pyrogen.core.randomness import held, require_one_noise
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.points import point_inside
@@ -222,6 +222,7 @@ class _Program:
         shape, batch = self.module.event_shape, x.shape[: x.dim() - len(self.module.event_shape)]
         contexts = context_rows(self.context, self.module.context_shape, batch)
         draws = []
+        require_one_noise()
         with held():
             for row, value in enumerate(flatten_batch(x, shape)):
                 torch.manual_seed(self.module.noise_seed)

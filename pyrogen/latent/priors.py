@@ -127,7 +127,12 @@ class ClassNormal(DistributionModule):
         label = context if self.entry is None else context[self.entry]
         if torch.distributions.Distribution._validate_args:
             require_labels(label, len(self.loc), self._name)
-        return DiagonalNormal(self.loc[label], bounded(self.log_scale[label]), len(self.event_shape))
+        loc, log_scale = (self._of(label.long(), table) for table in (self.loc, self.log_scale))
+        return DiagonalNormal(loc, bounded(log_scale), len(self.event_shape))
+
+    def _of(self, label: Tensor, table: Tensor) -> Tensor:
+        """The entries of labels; ``table[label]`` reads a single label as a number, which `torch.vmap` refuses."""
+        return nn.functional.embedding(label, table.flatten(1)).reshape(label.shape + self.event_shape)
 
 
 class VampPrior(DistributionModule):

@@ -57,10 +57,12 @@ def require_rows(kept: Tensor, values: Tensor, demand: str) -> None:
         values: The elements, of the same shape.
         demand: What was expected, naming the argument.
 
+    Under ``torch.vmap``, where no branch depends on numbers, nothing is refused.
+
     Raises:
         RefusedDataError: an element is not.
     """
-    if kept.all():
+    if torch._C._functorch.is_functorch_wrapped_tensor(kept) or kept.all():
         return
     wrong = ~kept.reshape(len(kept) if kept.dim() else 1, -1)
     worst = values.reshape(wrong.shape)[wrong][0].item()
