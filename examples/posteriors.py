@@ -130,8 +130,8 @@ def main(argv: list[str] | None = None) -> None:
     y = simulated[:1]
     mcmc = MCMC(NUTS(model), num_samples=600, warmup_steps=200, disable_progbar=True)
     mcmc.run(y)
-    posteriors = {"NUTS": pg.analysis.to_arviz(mcmc, y)}
-    posteriors |= {name: pg.analysis.to_arviz(guide, y, model=model, draws=2000) for name, guide in guides.items()}
+    to_arviz = partial(pg.analysis.to_arviz, model=model, draws=2000, log_likelihood=False)
+    posteriors = {name: to_arviz(posterior, y) for name, posterior in {"NUTS": mcmc, **guides}.items()}
     summarize(posteriors, model.posterior(y))
 
 
