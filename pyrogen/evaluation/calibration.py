@@ -228,7 +228,8 @@ def simulation_based_calibration(
         chosen = tuple(latents) if coordinates is None else _names(coordinates, "coordinates")
         if not set(chosen) <= set(latents):
             raise ValueError(f"`coordinates` must name latent sites {list(latents)}, got {list(chosen)}")
-        evaluate = _Evaluation(model, observed, chosen, quantities, left_out)
+        plate = next(iter(sites.values())).plate
+        evaluate = _Evaluation(model, observed, chosen, quantities, left_out, plate)
         ranks: dict[str, list[Tensor]] = {}
         for block in torch.arange(simulations).split(max(1, batch_size // draws)):
             rows = slice(int(block[0]), int(block[-1]) + 1)
@@ -258,10 +259,12 @@ class _Evaluation:
         coordinates: Sequence[str],
         quantities: Mapping[str, Quantity],
         left_out: Mapping[str, str],
+        plate: str | None,
     ) -> None:
         self.model = model
         self.observed = observed
         self.left_out = left_out
+        self.plate = plate
         self.coordinates = coordinates
         self.quantities = quantities
 
@@ -281,7 +284,8 @@ class _Evaluation:
         return values
 
     def _log_probs(self, latents: Values, data: Values, rows: int) -> Values:
-        sites = sites_of(self.model, rows=rows, what="model", given={**latents, **data}, size=rows)
+        given = {**latents, **data}
+        sites = sites_of(self.model, rows=rows, what="model", given=given, plate=self.plate, size=rows)
         likelihood = total(sites[name] for name in self.observed)[0]
         if "log_joint" in self.left_out:
             return {"log_likelihood": likelihood}

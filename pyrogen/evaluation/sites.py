@@ -157,6 +157,11 @@ class DrawnSite:
         return self.site.distribution
 
     @property
+    def plate(self) -> str | None:
+        """The name of the data plate."""
+        return next((plate.name for plate in self.site.plates if plate.dim == self.dim), None)
+
+    @property
     def observed(self) -> bool:
         """Whether its value was given by the program as data."""
         return self.site.observed
@@ -202,16 +207,25 @@ class Pair:
         batch: What both are called with.
         rows: How many rows the data plate has; ``None`` where the data count as one datum.
         way_out: What else to do where a site lies outside the data plate.
+        plates: The names of the data plates of model and guide, as far as they are known.
     """
 
     def __init__(
-        self, model: Program | None, guide: Program, batch: list, *, rows: int | None, way_out: str = ""
+        self,
+        model: Program | None,
+        guide: Program,
+        batch: list,
+        *,
+        rows: int | None,
+        way_out: str = "",
+        plates: dict[str, str] | None = None,
     ) -> None:
         self.model = model
         self.guide = guide
         self.batch = batch
         self.rows = rows
         self.way_out = way_out
+        self.plates = {} if plates is None else plates
 
     def guided(self, layout: Layout, given: Values | None = None) -> Sites:
         """Runs the guide."""
@@ -249,7 +263,21 @@ class Pair:
         except Exception as error:
             error.add_note(f"It was raised by `{what}`, called with `batch`.")
             raise
-        return placed(sites, layout, self.rows, what, self.way_out)
+        if self.rows is not None and what not in self.plates and len(sites):
+            self.plates.update(self._named(program, what, sites))
+        return placed(sites, layout, self.rows, what, self.way_out, plate=self.plates.get(what))
+
+    def _named(self, program: Program, what: str, sites: dict[str, Site]) -> dict[str, str]:
+        """The data plate: of several that are as long as the data, the one that follows their number."""
+        fitting = _fitting(sites.values(), self.rows)
+        if len(fitting) > 1:
+            twice = [select_rows(entry, torch.arange(self.rows).repeat(2)) for entry in self.batch]
+            try:
+                longer = _fitting(run(program, twice).sites.values(), 2 * self.rows)
+            except Exception:  # a program with a plate of fixed size may fail in any way on more rows
+                longer = []
+            fitting = [name for name in fitting if name in longer]
+        return {what: fitting[0]} if len(fitting) == 1 else {}
 
     def _fits(self, layout: Layout, alone: tuple[Sites, Sites]) -> bool:
         """Whether the first and the last draw have the log-probabilities that they have alone."""
@@ -338,20 +366,22 @@ def pairs(
     if whole:
         yield Pair(model, guide, list(batch), rows=None)
         return
-    rows = require_rows(batch)
+    rows, plates = require_rows(batch), {}
     blocks = torch.arange(rows).split(batch_size)
-    if len(blocks) > 1 and not _rows_stand_alone(model, guide, batch, torch.arange(max(batch_size, 2)), way_out):
+    if len(blocks) > 1 and not _rows_stand_alone(model, guide, batch, torch.arange(max(batch_size, 2)), plates):
         blocks = [torch.arange(rows)]
     for block in blocks:
         part = list(batch) if len(block) == rows else [select_rows(entry, block) for entry in batch]
-        yield Pair(model, guide, part, rows=len(block), way_out=way_out)
+        yield Pair(model, guide, part, rows=len(block), way_out=way_out, plates=plates)
 
 
-def _rows_stand_alone(model: Program | None, guide: Program, batch: tuple, block: Tensor, way_out: str) -> bool:
+def _rows_stand_alone(
+    model: Program | None, guide: Program, batch: tuple, block: Tensor, plates: dict[str, str]
+) -> bool:
     """Whether the later half of the first rows has, in a call of its own, the log-probabilities it has among them."""
     half = block[len(block) // 2 :]
     wide, narrow = (
-        Pair(model, guide, [select_rows(entry, rows) for entry in batch], rows=len(rows), way_out=way_out)
+        Pair(model, guide, [select_rows(entry, rows) for entry in batch], rows=len(rows), plates=plates)
         for rows in (block, half)
     )
     try:
@@ -368,7 +398,13 @@ def _rows_stand_alone(model: Program | None, guide: Program, batch: tuple, block
 
 
 def sites_of(
-    program: Program, *args: object, rows: int | None, what: str, given: Values | None = None, **kwargs: object
+    program: Program,
+    *args: object,
+    rows: int | None,
+    what: str,
+    given: Values | None = None,
+    plate: str | None = None,
+    **kwargs: object,
 ) -> Sites:
     """Runs a program once and finds its sites in the data plate.
 
@@ -378,12 +414,13 @@ def sites_of(
         rows: How many rows the data plate must have; ``None`` if the data count as one datum.
         what: What to call the program in a message.
         given: Values of its latent sites.
+        plate: The name of the data plate, where it is known.
         kwargs: What it is called with.
 
     Raises:
         ValueError: a site lies outside the data plate, or there is no plate of ``rows`` rows, or more than one.
     """
-    return placed(run(program, args, kwargs, given=given).sites, Alone(), rows, what)
+    return placed(run(program, args, kwargs, given=given).sites, Alone(), rows, what, plate=plate)
 
 
 def values_of(sites: Iterable[DrawnSite]) -> dict[str, Tensor]:
@@ -417,7 +454,15 @@ class _DoesNotFit(Exception):
     """A site has another shape than the layout of the draws says."""
 
 
-def placed(sites: dict[str, Site], layout: Layout, rows: int | None, what: str, way_out: str = "") -> Sites:
+def placed(
+    sites: dict[str, Site],
+    layout: Layout,
+    rows: int | None,
+    what: str,
+    way_out: str = "",
+    *,
+    plate: str | None = None,
+) -> Sites:
     """Sites with the place of the data plate among their dimensions.
 
     Args:
@@ -426,24 +471,36 @@ def placed(sites: dict[str, Site], layout: Layout, rows: int | None, what: str, 
         rows: How many data there are; ``None`` if they count as one.
         what: What to call the program in a message.
         way_out: What else to do where a site lies outside the data plate.
+        plate: The name of the data plate, where it is known; found by its length otherwise.
 
     Raises:
         ValueError: a site lies outside the data plate, or there is none, or more than one.
     """
     if rows is None or not sites:
         return {name: DrawnSite(site, layout, None) for name, site in sites.items()}
-    plate = _data_plate(list(sites.values()), layout.rows_in_plate(rows), what, way_out)
-    return {name: DrawnSite(site, layout, site.plate(plate).dim) for name, site in sites.items()}
+    fitting = _fitting(sites.values(), layout.rows_in_plate(rows))
+    fitting = [name for name in fitting if plate in (None, name)]
+    if len(fitting) != 1:
+        _refuse(list(sites.values()), layout.rows_in_plate(rows), what, way_out)
+    return {name: DrawnSite(site, layout, site.plate(fitting[0]).dim) for name, site in sites.items()}
 
 
-def _data_plate(sites: list[Site], rows: int, what: str, way_out: str) -> str:
-    """The plate that all sites share, by its rows; of several the one that stands for more rows than it has."""
-    shared = [plate for plate in sites[0].plates if plate.dim is not None and plate.name != DRAWS]
-    shared = [plate for plate in shared if all(site.plate(plate.name) for site in sites)]
-    fitting = [plate for plate in shared if plate.rows == rows]
-    fitting = [plate for plate in fitting if plate.size > plate.rows] or fitting
-    if len(fitting) == 1:
-        return fitting[0].name
+def _shared(sites: Iterable[Site]) -> list[Plate]:
+    """The plates around all sites."""
+    first, *others = sites
+    plates = [plate for plate in first.plates if plate.dim is not None and plate.name != DRAWS]
+    return [plate for plate in plates if all(site.plate(plate.name) for site in others)]
+
+
+def _fitting(sites: Iterable[Site], rows: int) -> list[str]:
+    """The names of shared plates of so many rows; those that stand for more rows than they have, if there are any."""
+    fitting = [plate for plate in _shared(sites) if plate.rows == rows]
+    return [plate.name for plate in [plate for plate in fitting if plate.size > plate.rows] or fitting]
+
+
+def _refuse(sites: list[Site], rows: int, what: str, way_out: str) -> None:
+    """Says why sites have no data plate of so many rows."""
+    shared = _shared(sites)
     own = next((plate for plate in shared if plate.rows < plate.size == rows), None)
     if own is not None:
         raise ValueError(

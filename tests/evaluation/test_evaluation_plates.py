@@ -264,3 +264,23 @@ def test_a_marginal_refuses_other_scales(x):
     model, guide = (Of(poutine.scale(program, 0.5)) for program in pair(of_many))
     with pytest.raises(ValueError, match="must not be scaled"):
         Marginal(model, guide, event_shape=(), draws=10)().log_prob(x)
+
+
+# Other plates of the same length
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(3, 4096), (20, 9), (21, 3), (20, 1)])
+def test_a_feature_plate_as_long_as_the_data_is_not_the_data_plate(rows, batch_size):
+    def features(program):
+        def nested(x):
+            with pyro.plate("data", len(x), dim=-2), pyro.plate("features", 3, dim=-1):
+                program(x)
+
+        return nested
+
+    model = features(lambda x: pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), NOISE), obs=x))
+    guide = features(lambda x: pyro.sample("z", dist.Normal(MEAN * x, DEVIATION)))
+    torch.manual_seed(0)
+    x = torch.randn(rows, 3)
+    found = importance_weighted_log_probs(model, guide, x, draws=5, batch_size=batch_size)
+    torch.testing.assert_close(found, log_marginal(x).sum(1), atol=1e-4, rtol=0)
