@@ -6,9 +6,13 @@ a float that happens to be whole, an array or a string of digits is a mistake th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
 from math import inf, isfinite
-from typing import Any
+from typing import Any, TypeVar
+
+Build = TypeVar("Build", bound=Callable[..., Any])
 
 
 def integer(value: Any, name: str, *, least: int = 1) -> int:
@@ -114,3 +118,118 @@ def _shown(value: Any) -> str:
     """The value where it is short, and its type."""
     kind = type(value).__name__
     return f"{value!r} of type {kind}" if isinstance(value, (bool, int, float, str)) else kind
+
+
+def shape(value: Any, name: str) -> tuple[int, ...]:
+    """The shape of an event: positive integers, none for a scalar; an integer is a shape of one dimension.
+
+    Raises:
+        TypeError: ``value`` is neither an integer nor a sequence of such.
+        ValueError: a size is not positive.
+    """
+    return sizes((value,) if isinstance(value, int) and not isinstance(value, bool) else value, name)
+
+
+def context_shape(value: Any, name: str) -> Any:
+    """``None``, a shape, or a dict of shapes.
+
+    Raises:
+        TypeError: ``value`` is none of these.
+        ValueError: a size is not positive, or the dict is empty.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return shape(value, name)
+    if not value:
+        raise ValueError(f"`{name}` must hold at least one shape, got an empty dict")
+    return {key: shape(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+
+
+def labels(value: Any, name: str) -> Any:
+    """How many labels there are, or how many for each of several contexts.
+
+    Raises:
+        TypeError: ``value`` is neither an ``int`` nor a dict of such.
+        ValueError: one is not positive.
+    """
+    if isinstance(value, Mapping):
+        return {key: integer(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+    return integer(value, name)
+
+
+def several(value: Any, name: str) -> int:
+    """An integer of at least two: of levels, symbols or codes, of which one would leave nothing to choose."""
+    return integer(value, name, least=2)
+
+
+def count(value: Any, name: str) -> int:
+    """An integer of at least zero."""
+    return integer(value, name, least=0)
+
+
+def some_sizes(values: Any, name: str) -> tuple[int, ...]:
+    """Positive integers, at least one."""
+    return sizes(values, name, fewest=1)
+
+
+def any_integer(value: Any, name: str) -> int:
+    """An integer, such as a seed."""
+    return integer(value, name, least=-(2**63))
+
+
+Check = Callable[[Any, str], Any]
+
+MEANING: dict[str, Check] = {
+    **dict.fromkeys(("layers", "units", "rank", "components", "draws", "orders", "modes", "size"), integer),
+    **dict.fromkeys(("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places"), integer),
+    **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
+    **dict.fromkeys(("bins", "levels", "symbols", "codes", "dimensions"), several),
+    **dict.fromkeys(("depth", "attention"), count),
+    **dict.fromkeys(("hidden", "channels"), some_sizes),
+    **dict.fromkeys(("dropout", "context_dropout"), share),
+    **dict.fromkeys(
+        ("log_scale_bound", "bound", "scale", "spread", "tolerance", "data_scale", "radius", "degrees"), positive
+    ),
+    **dict.fromkeys(("commitment", "noise"), non_negative),
+    **dict.fromkeys(("event_shape", "latent_shape", "image_shape"), shape),
+    **dict.fromkeys(("mixing", "standardize", "fast_sampling", "cross", "rotary", "flags"), switch),
+    "context_shape": context_shape,
+    "classes": labels,
+    "seed": any_integer,
+}
+"""What the arguments of recipes, networks and generated data mean, by name: a name means one thing in the library."""
+
+
+def checked(build: Build | None = None, /, **otherwise: Check) -> Any:
+    """Marks a function (or a constructor) whose arguments are checked by their names before it runs.
+
+    ``None`` passes where it is the default. Nothing is converted.
+
+    Args:
+        build: The function.
+        otherwise: Checks of arguments that mean something else here than in :data:`MEANING`.
+
+    Example:
+        >>> @checked(depth=integer)
+        ... def network(width, *, depth=1, dropout=0.0):
+        ...     return width * depth
+        >>> network(3, depth=0)
+        Traceback (most recent call last):
+        ValueError: `depth` must be at least 1, got 0
+    """
+    if build is None:
+        return partial(checked, **otherwise)
+    signature = inspect.signature(build)
+    known = {**MEANING, **otherwise}
+    checks = [(name, known[name], entry.default) for name, entry in signature.parameters.items() if name in known]
+
+    @wraps(build)
+    def checking(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        for name, check, default in checks:
+            if name in given and not (given[name] is None and default is None):
+                check(given[name], name)
+        return build(*args, **kwargs)
+
+    return checking

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.attention import AnyOrderTransformer, CausalStack, CausalTransformer
@@ -22,6 +23,7 @@ from .orders import MixedOrders
 
 
 @recipe
+@checked
 def made(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -88,6 +90,7 @@ def made(
 
 
 @recipe
+@checked
 def transformer(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -156,6 +159,7 @@ def transformer(
 
 
 @recipe
+@checked
 def any_order(
     event_shape: Shape,
     context_shape: ContextShape = None,

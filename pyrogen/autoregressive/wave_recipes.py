@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
@@ -18,6 +19,7 @@ from .model import Autoregressive
 
 
 @recipe
+@checked
 def wavenet(
     event_shape: Shape,
     context_shape: ContextShape = None,

@@ -233,6 +233,16 @@ def data_plate(
     return pyro.plate("data", size, subsample=range(rows), dim=-1)
 
 
+def check_part(part: Any, name: str) -> None:
+    """Sees that a part of a model is a module that gives distributions.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(part, DistributionModule):
+        raise ValueError(f"`{name}` must be a DistributionModule, got {type(part).__name__}")
+
+
 class _Instance:
     """A name that belongs to one instance: a copy or an unpickled twin gets a new one."""
 

@@ -8,30 +8,26 @@ from math import prod
 import torch
 from torch import Tensor
 
+from pyrogen import arguments
+
 Shape = tuple[int, ...]
 Context = Tensor | Mapping[str, Tensor] | None
 ContextShape = Shape | dict[str, Shape] | None
 
 
 def as_shape(shape: int | Iterable[int], name: str) -> Shape:
-    """A shape as a tuple of non-negative integers.
+    """A shape as a tuple of positive integers.
 
     Raises:
-        ValueError: ``shape`` is not a sequence of non-negative integers.
+        TypeError: ``shape`` is neither an integer nor a sequence of such.
+        ValueError: a size is not positive.
     """
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise ValueError(f"`{name}` must hold non-negative integers, got {sizes}")
-    return sizes
+    return arguments.shape(shape, name)
 
 
 def as_context_shape(shape: ContextShape) -> ContextShape:
     """``None``, one shape, or a dict of shapes, each as a tuple."""
-    if shape is None:
-        return None
-    if isinstance(shape, Mapping):
-        return {key: as_shape(value, f"context_shape[{key!r}]") for key, value in shape.items()}
-    return as_shape(shape, "context_shape")
+    return arguments.context_shape(shape, "context_shape")
 
 
 def batch_shape_of(value: Tensor, event_shape: Shape, name: str) -> torch.Size:

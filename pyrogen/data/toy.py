@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import checked, integer
 
+
+@checked
 def two_moons(size: int, *, seed: int, noise: float = 0.05) -> Tensor:
     """Two interleaved half circles with Gaussian noise.
 
@@ -27,6 +30,7 @@ def two_moons(size: int, *, seed: int, noise: float = 0.05) -> Tensor:
     return moons + noise * torch.randn(size, 2, generator=generator)
 
 
+@checked
 def ring_of_gaussians(size: int, *, seed: int, modes: int = 8, radius: float = 2.0, noise: float = 0.1) -> Tensor:
     """Gaussians of equal weight on a circle.
 
@@ -45,6 +49,7 @@ def ring_of_gaussians(size: int, *, seed: int, modes: int = 8, radius: float = 2
     return radius * torch.stack((angle.cos(), angle.sin()), -1) + noise * torch.randn(size, 2, generator=generator)
 
 
+@checked(cells=integer)
 def checkerboard(size: int, *, seed: int, cells: int = 4) -> Tensor:
     """Uniform on the dark cells of a board that covers ``[-2, 2]`` squared.
 
@@ -68,6 +73,7 @@ def checkerboard(size: int, *, seed: int, cells: int = 4) -> Tensor:
     return 4 / cells * (corner + torch.rand(size, 2, generator=generator)) - 2
 
 
+@checked
 def funnel(size: int, *, seed: int, dimensions: int = 2) -> Tensor:
     """Neal's funnel: a normal log-variance, and normals of that variance.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from pyrogen.arguments import integer, share, sizes
+from pyrogen.arguments import checked, integer, share, sizes
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.residual import ResidualMLP
@@ -25,6 +25,7 @@ _FEW = 32
 
 
 @recipe
+@checked
 def mlp(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -83,6 +84,7 @@ def mlp(
 
 
 @recipe
+@checked
 def unet(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -153,6 +155,7 @@ def unet(
 
 
 @recipe
+@checked
 def transformer(
     event_shape: Shape,
     context_shape: ContextShape = None,

@@ -18,6 +18,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, several
 from pyrogen.numerics.values import checks
 
 from .bernoulli import Bits, IndependentBernoulli
@@ -265,6 +266,7 @@ continuous_bernoulli = Family(1, _continuous_bernoulli)
 """Independent variables in [0, 1], such as grey values: logits."""
 
 
+@checked
 def normal(scale: float) -> Family:
     """Independent normals of one fixed scale (data units): means.
 
@@ -276,6 +278,7 @@ def normal(scale: float) -> Family:
     return Family(1, partial(_normal_with_scale, scale=scale))
 
 
+@checked(classes=several)
 def categorical(classes: int) -> Family:
     """Independent categorical variables over ``classes`` values: one logit for each.
 
@@ -287,6 +290,7 @@ def categorical(classes: int) -> Family:
     return Family(classes, _categorical)
 
 
+@checked
 def discretized_logistic(levels: int) -> Family:
     """Independent integers ``0 … levels - 1`` (as floats): locations on an axis from -1 to 1, then log-scales.
 
@@ -296,6 +300,7 @@ def discretized_logistic(levels: int) -> Family:
     return Family(2, partial(_discretized_logistic, levels=_at_least_two(levels)))
 
 
+@checked
 def quantized_normal(levels: int) -> Family:
     """Independent integers ``0 … levels - 1`` (as floats): means on an axis from -1 to 1, then log-scales.
 
@@ -305,6 +310,7 @@ def quantized_normal(levels: int) -> Family:
     return Family(2, partial(_quantized_normal, levels=_at_least_two(levels)))
 
 
+@checked
 def discretized_logistic_mixture(levels: int, components: int = 10) -> Family:
     """Independent integers ``0 … levels - 1`` (as floats), each under a mixture of logistics.
 
@@ -318,6 +324,7 @@ def discretized_logistic_mixture(levels: int, components: int = 10) -> Family:
     return Family(3 * components, partial(_discretized_logistic_mixture, levels=_at_least_two(levels)))
 
 
+@checked
 def pixel_logistic_mixture(levels: int, components: int = 10) -> PixelFamily:
     """Pixels of several channels under mixtures of logistics in which later channels follow earlier ones.
 

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions import mixture
@@ -44,6 +45,7 @@ class StudentT(DistributionModule):
         ValueError: ``degrees`` is not above one.
     """
 
+    @checked
     def __init__(self, event_shape: Shape, *, degrees: float = 5.0) -> None:
         super().__init__(event_shape)
         if not degrees > 1:
@@ -66,6 +68,7 @@ class Mixture(DistributionModule):
         ValueError: there is no component.
     """
 
+    @checked
     def __init__(self, event_shape: Shape, *, components: int, spread: float = 1.0) -> None:
         super().__init__(event_shape)
         if components < 1:

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, Shape, as_shape
@@ -55,6 +56,7 @@ class SylvesterLayer(BijectionModule):
         ValueError: ``rank`` is not between 1 and ``D``.
     """
 
+    @checked
     def __init__(self, event_shape: Shape, *, rank: int) -> None:
         super().__init__(event_shape)
         size = prod(self.event_shape)
@@ -70,6 +72,7 @@ class SylvesterLayer(BijectionModule):
 
 
 @recipe
+@checked
 def planar(event_shape: Shape, context_shape: None = None, *, layers: int = 8, standardize: bool = True) -> Flow:
     """A flow of learned ridges; few parameters, inverted by root finding.
 
@@ -86,6 +89,7 @@ def planar(event_shape: Shape, context_shape: None = None, *, layers: int = 8, s
 
 
 @recipe
+@checked
 def radial(event_shape: Shape, context_shape: None = None, *, layers: int = 8, standardize: bool = True) -> Flow:
     """A flow of learned contractions and expansions around centres; few parameters, inverted by root finding.
 
@@ -102,6 +106,7 @@ def radial(event_shape: Shape, context_shape: None = None, *, layers: int = 8, s
 
 
 @recipe
+@checked
 def sylvester(
     event_shape: Shape, context_shape: None = None, *, layers: int = 8, rank: int = 2, standardize: bool = True
 ) -> Flow:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
@@ -118,6 +119,7 @@ class ContinuousFlow(DistributionModule):
 
 
 @recipe
+@checked
 def continuous(
     event_shape: Shape,
     context_shape: ContextShape = None,

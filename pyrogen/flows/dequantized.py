@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import checked
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
@@ -33,6 +34,7 @@ class Dequantized(DistributionModule):
         https://arxiv.org/abs/1511.01844
     """
 
+    @checked
     def __init__(self, module: DistributionModule, levels: int) -> None:
         super().__init__(module.event_shape, module.context_shape)
         if levels < 2:

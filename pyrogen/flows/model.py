@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.core.density import Density
-from pyrogen.core.module import BijectionModule, DistributionModule
+from pyrogen.core.module import BijectionModule, DistributionModule, check_part
 from pyrogen.core.reading import refuse_outside_support
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.embedding import Labels
@@ -77,6 +77,7 @@ class Flow(DistributionModule):
         super().__init__(event_shape, context_shape)
         self.bijections = nn.ModuleList(bijections)
         self.base = StandardNormal(self.event_shape) if base is None else base
+        check_part(self.base, "base")
         self.embedding = embedding
         if self.base.event_shape != self.event_shape:
             raise ValueError(f"`base` must have event shape {self.event_shape}, got {self.base.event_shape}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
@@ -16,6 +17,7 @@ from .model import Flow
 
 
 @recipe
+@checked
 def affine_coupling(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -67,6 +69,7 @@ def affine_coupling(
 
 
 @recipe
+@checked
 def spline_coupling(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -120,6 +123,7 @@ def spline_coupling(
 
 
 @recipe
+@checked
 def affine_autoregressive(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -181,6 +185,7 @@ def affine_autoregressive(
 
 
 @recipe
+@checked
 def spline_autoregressive(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -238,6 +243,7 @@ def spline_autoregressive(
 
 
 @recipe
+@checked
 def neural_autoregressive(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -293,6 +299,7 @@ def neural_autoregressive(
 
 
 @recipe
+@checked
 def block_neural_autoregressive(
     event_shape: Shape,
     context_shape: ContextShape = None,

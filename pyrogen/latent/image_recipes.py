@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, integer
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
@@ -22,6 +23,7 @@ from .priors import StandardNormal
 
 
 @recipe
+@checked(hidden=integer)
 def convolutional_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,

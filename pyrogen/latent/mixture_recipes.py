@@ -7,6 +7,7 @@ from math import prod
 
 import torch
 
+from pyrogen.arguments import checked, integer
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
@@ -20,6 +21,7 @@ from .recipes import Perceptron
 
 
 @recipe
+@checked
 def mixture_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -70,6 +72,7 @@ def mixture_vae(
 
 
 @recipe
+@checked
 def semi_supervised_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -121,6 +124,7 @@ def semi_supervised_vae(
 
 
 @recipe
+@checked(pseudo_data=integer)
 def vamp_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,

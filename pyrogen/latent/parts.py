@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.core.density import weakest
-from pyrogen.core.module import DistributionModule
+from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.shapes import Context, ContextShape, Shape, flatten_batch
 from pyrogen.networks.statistics import Statistic
 
@@ -20,8 +20,7 @@ def check_shapes(prior: DistributionModule, likelihood: DistributionModule, post
         ValueError: they have not, or a part is no DistributionModule.
     """
     for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
-        if not isinstance(part, DistributionModule):
-            raise ValueError(f"`{name}` must be a DistributionModule, got {type(part).__name__}")
+        check_part(part, name)
     _check_takes("likelihood", likelihood, "z", prior.event_shape, "the prior's `event_shape`")
     _check_takes("posterior", posterior, "x", likelihood.event_shape, "the likelihood's `event_shape`")
     if posterior.event_shape != prior.event_shape:

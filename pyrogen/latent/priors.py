@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, several
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.distributions.families import bounded
@@ -60,6 +61,7 @@ class MixturePrior(DistributionModule):
         torch.Size([5, 3])
     """
 
+    @checked
     def __init__(self, event_shape: Shape, *, components: int, spread: float = 1.0) -> None:
         super().__init__(event_shape)
         if components < 1:
@@ -87,6 +89,7 @@ class Classes(DistributionModule):
         tensor([0.2500, 0.2500, 0.2500, 0.2500], grad_fn=<SoftmaxBackward0>)
     """
 
+    @checked(classes=several)
     def __init__(self, classes: int) -> None:
         super().__init__(())
         if classes < 2:
@@ -111,6 +114,7 @@ class ClassNormal(DistributionModule):
         torch.Size([2, 3])
     """
 
+    @checked(classes=several)
     def __init__(self, event_shape: Shape, *, classes: int, entry: str | None = None, spread: float = 1.0) -> None:
         super().__init__(event_shape, () if entry is None else {entry: ()})
         self.entry, self._name = entry, "context" if entry is None else f"context[{entry!r}]"

@@ -29,6 +29,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyrogen.arguments import checked
 from pyrogen.core.density import Density, density_of
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
@@ -58,6 +59,7 @@ class Codebook(nn.Module):
         Events are ``(width, *positions)``, codes ``(*positions)``.
     """
 
+    @checked
     def __init__(self, codes: int, width: int, *, decay: float = 0.99) -> None:
         super().__init__()
         if codes < 2:
@@ -250,6 +252,7 @@ class CodeTable(DistributionModule):
         torch.Size([3, 2, 2])
     """
 
+    @checked
     def __init__(self, event_shape: Shape, codes: int) -> None:
         super().__init__(event_shape)
         self.logits = nn.Parameter(torch.zeros(*self.event_shape, codes))

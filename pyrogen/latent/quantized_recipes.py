@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from pyrogen.core.module import DistributionModule
+from pyrogen.arguments import checked
+from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
@@ -17,6 +18,7 @@ from .quantized import VQVAE, Codebook, CodeTable
 
 
 @recipe
+@checked
 def vq_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -62,6 +64,7 @@ def vq_vae(
     event_shape, channels, family = as_shape(event_shape, "event_shape"), tuple(channels), family_of(levels, scale)
     encoder = GridEncoder(event_shape, width, channels=channels)
     prior = CodeTable(encoder.grid, codes) if prior is None else prior
+    check_part(prior, "prior")
     if prior.event_shape != encoder.grid or prior.context_shape != as_context_shape(context_shape):
         raise ValueError(
             f"`prior` must have event shape {encoder.grid} and context shape {as_context_shape(context_shape)}, got "

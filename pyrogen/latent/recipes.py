@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
@@ -22,6 +23,7 @@ from .priors import StandardNormal
 
 
 @recipe
+@checked
 def vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -69,6 +71,7 @@ def vae(
 
 
 @recipe
+@checked
 def binary_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -114,6 +117,7 @@ def binary_vae(
 
 
 @recipe
+@checked
 def categorical_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -153,6 +157,7 @@ def categorical_vae(
 
 
 @recipe
+@checked
 def conditional_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,

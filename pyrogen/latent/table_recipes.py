@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Family, Parametric
 from pyrogen.core.recipe import recipe
@@ -24,6 +25,7 @@ from .recipes import Perceptron, entries
 
 
 @recipe
+@checked
 def tabular_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -72,6 +74,7 @@ def tabular_vae(
 
 
 @recipe
+@checked
 def missing_data_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -140,6 +143,7 @@ def missing_data_vae(
 
 
 @recipe
+@checked
 def self_masking(event_shape: Shape, context_shape: None = None, *, sign: int | None = None) -> Parametric:
     r"""A missingness model: whether an entry is observed depends on its own value, :math:`\sigma(a_i + b_i x_i)`.
 

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .sequence import SequenceNetwork, State, shifted
 
 
@@ -190,6 +192,7 @@ class CausalStack(nn.Module):
         ValueError: the heads do not divide the width, or the key heads the heads.
     """
 
+    @checked
     def __init__(
         self,
         width: int,

@@ -8,6 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, integer
+
 
 class ImageEncoder(nn.Module):
     """From images to vectors: convolutions that halve the image, then two dense layers.
@@ -30,6 +32,7 @@ class ImageEncoder(nn.Module):
         torch.Size([5, 4])
     """
 
+    @checked(hidden=integer)
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -75,6 +78,7 @@ class ImageDecoder(nn.Module):
         torch.Size([5, 2, 28, 28])
     """
 
+    @checked(hidden=integer)
     def __init__(
         self,
         inputs: int,

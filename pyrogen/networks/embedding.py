@@ -8,6 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .statistics import ReadsData, Standardizer, Standardizers, Statistic, require_labels
 
 
@@ -22,6 +24,7 @@ class Labels(ReadsData, nn.Module):
         Integers ``batch`` to ``(*batch, classes)``.
     """
 
+    @checked
     def __init__(self, classes: int, *, name: str = "context") -> None:
         super().__init__()
         self.classes, self.name = classes, name

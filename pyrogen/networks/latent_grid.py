@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .convolution import halved_sizes
 
 
@@ -26,6 +28,7 @@ class GridEncoder(nn.Module):
         torch.Size([5, 4, 3, 2])
     """
 
+    @checked
     def __init__(self, image_shape: Sequence[int], width: int, *, channels: Sequence[int] = (32, 64)) -> None:
         super().__init__()
         self.grid = halved_sizes(image_shape, channels)[-1]
@@ -50,6 +53,7 @@ class GridDecoder(nn.Module):
         ``(N, width, *grid)`` to ``(N, *image_shape)``.
     """
 
+    @checked
     def __init__(self, width: int, image_shape: Sequence[int], *, channels: Sequence[int] = (64, 32)) -> None:
         super().__init__()
         sizes = halved_sizes(image_shape, channels)[::-1]

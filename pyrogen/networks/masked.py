@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .blocks import staircase
 from .mlp import rectifier
 from .weighted import Projection, Structure, Weighted
@@ -47,6 +49,7 @@ class MaskedConditioner(nn.Module):
         ValueError: ``hidden`` is empty, or ``dependence`` is not square or has a cycle.
     """
 
+    @checked
     def __init__(
         self,
         dependence: Tensor,

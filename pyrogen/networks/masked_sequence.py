@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .sequence import SequenceNetwork, State
 
 
@@ -58,6 +60,7 @@ class MaskedSequence(SequenceNetwork):
         https://arxiv.org/abs/1502.03509
     """
 
+    @checked
     def __init__(
         self,
         length: int,

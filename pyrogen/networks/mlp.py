@@ -8,6 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, count, sizes
+
 from .blocks import whole
 from .weighted import Projection, Structure, Weighted
 
@@ -35,6 +37,7 @@ class MLP(nn.Module):
         torch.Size([5, 2])
     """
 
+    @checked(hidden=sizes, inputs=count)
     def __init__(
         self,
         inputs: int,
@@ -76,6 +79,7 @@ class Conditioner(nn.Module):
         ValueError: ``hidden`` is empty.
     """
 
+    @checked(inputs=count)
     def __init__(
         self,
         inputs: int,

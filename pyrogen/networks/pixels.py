@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, dropout, pad
 
+from pyrogen.arguments import checked, integer
+
 from .attention import attend
 from .sequence import Numbers, SequenceNetwork, State
 from .statistics import ReadsData, Standardizer, Statistic
@@ -165,6 +167,7 @@ class PixelCNN(SequenceNetwork):
         ValueError: ``kernel`` is even, there are more attention blocks than layers, or heads do not divide the width.
     """
 
+    @checked(kernel=integer)
     def __init__(
         self,
         embedding: nn.Module,

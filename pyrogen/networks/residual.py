@@ -7,6 +7,8 @@ from math import prod
 
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
 from .statistics import ReadsData, Statistic
 from .time import Fourier, Modulation, zeroed
@@ -36,6 +38,7 @@ class ResidualMLP(ReadsData, nn.Module):
         torch.Size([5, 3])
     """
 
+    @checked
     def __init__(
         self,
         event_shape: Shape,

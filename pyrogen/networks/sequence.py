@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 
 @dataclass
 class State:
@@ -73,6 +75,7 @@ class Tokens(nn.Module):
         Whole numbers (of any dtype) ``shape`` to ``(*shape, width)``.
     """
 
+    @checked
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(classes, width))

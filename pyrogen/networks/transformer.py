@@ -8,6 +8,8 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
 from .heads import Attention
 from .statistics import ReadsData, Statistic
@@ -50,6 +52,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
         torch.Size([5, 1, 8, 8])
     """
 
+    @checked
     def __init__(
         self,
         event_shape: Shape,

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 _WAVES = 4
 
 
@@ -37,6 +39,7 @@ class VelocityNetwork(nn.Module):
         ValueError: ``hidden`` is empty.
     """
 
+    @checked
     def __init__(self, event_shape: tuple[int, ...], *, hidden: Sequence[int] = (128, 128), context: int = 0) -> None:
         super().__init__()
         if not hidden:

@@ -264,7 +264,7 @@ def test_parametric_takes_any_batch_shape(batch):
 
 
 def test_bad_shapes_are_named():
-    with pytest.raises(ValueError, match="`event_shape` must hold non-negative integers"):
+    with pytest.raises(ValueError, match="`event_shape` must hold positive integers"):
         pg.DistributionModule((2, -1))
     with pytest.raises(NotImplementedError, match="must define `forward"):
         pg.DistributionModule((2,))()

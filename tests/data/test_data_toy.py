@@ -90,5 +90,5 @@ def test_funnel():
 
 @pytest.mark.parametrize("cells", [0, 3])
 def test_odd_boards_are_refused(cells):
-    with pytest.raises(ValueError, match=f"`cells` must be even and at least 2, got {cells}"):
+    with pytest.raises(ValueError, match="`cells` must be"):
         checkerboard(10, seed=0, cells=cells)

@@ -13,7 +13,7 @@ from pyrogen.diffusion import mlp, transformer, unet
         (lambda: mlp((2,), depth=0), "depth"),
         (lambda: mlp((2,), dropout=1.5), "dropout"),
         (lambda: mlp((2,), draws=0), "draws"),
-        (lambda: mlp((2,), data_scale=-1.0), "scale"),
+        (lambda: mlp((2,), data_scale=-1.0), "data_scale"),
         (lambda: mlp((2,), levels=1), "levels"),
         (lambda: unet((1, 8, 8), channels=()), "channels"),
         (lambda: unet((1, 8, 8), channels=(8, 10)), "channels"),

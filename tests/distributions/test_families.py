@@ -153,7 +153,7 @@ def test_overdispersed_counts_of_any_size_are_fitted():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`scale` must be positive, got 0"):
         families.normal(0)
-    with pytest.raises(ValueError, match="`scale` must be positive, got nan"):
+    with pytest.raises(ValueError, match="`scale` must be finite, got nan"):
         families.normal(float("nan"))
     with pytest.raises(ValueError, match="`classes` must be at least 2, got 1"):
         families.categorical(1)

@@ -29,7 +29,7 @@ def test_images_of_any_size_go_in_and_come_out(shape, channels):
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"\(channels, height, width\), got \(8, 8\)"):
         ImageEncoder((8, 8), 2)
-    with pytest.raises(ValueError, match="`channels` must name at least one layer"):
+    with pytest.raises(ValueError, match="`channels` must name at least 1 layer"):
         ImageDecoder(2, (1, 8, 8), channels=())
 
 

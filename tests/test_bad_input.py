@@ -1,0 +1,206 @@
+"""Every public entry of the families, networks and data against bad values of every argument: each is refused by name.
+
+The table is generated: from the signatures of the entries, and from what is bad for an argument of that name. A value
+that makes no sense raises ``ValueError`` or ``TypeError`` and names the argument, at construction; never a raw error of
+torch's, and it is never accepted.
+"""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import pyrogen as pg
+from pyrogen import autoregressive, data, diffusion, flows, latent, networks
+from pyrogen.distributions import families
+
+NAN, INFINITY = float("nan"), float("inf")
+
+COUNT = [0, -1, 2.5, "3", NAN, True, torch.tensor(2)]
+DEPTH = COUNT[1:]  # none is a depth as well
+SIZES = [(0,), (-1, 4), (2.5,), "44", 4, (NAN,), ("4",), None]
+SOME_SIZES = [*SIZES, ()]
+SHARE = [5.0, 1.0, -0.1, NAN, "0.5"]
+POSITIVE = [0.0, -1.0, NAN, INFINITY, "1", [1.0]]
+NON_NEGATIVE = POSITIVE[1:]
+SHAPE = [(0,), (-1,), (2.5,), "2", None, 2.5, (NAN,), (2, 0)]
+CONTEXT = [(0,), (-1,), (2.5,), "2", 2.5, {"a": (-1,)}, {"a": 2.5}, {}]
+SWITCH = ["yes", 2, NAN]
+MODULE = [3, "normal", nn.Linear(2, 2)]
+INTERVAL = [(0.0,), (1.0, 0.0), (0.0, 0.0), (NAN, 1.0), 3, "ab", (0.0, 1.0, 2.0), ("a", "b")]
+SEED = [2.5, "3", NAN]
+
+BAD = {
+    "layers": COUNT,
+    "bins": COUNT,
+    "units": COUNT,
+    "rank": COUNT,
+    "classes": COUNT,
+    "width": COUNT,
+    "heads": COUNT,
+    "patch": COUNT,
+    "components": COUNT,
+    "levels": COUNT,
+    "draws": COUNT,
+    "codes": COUNT,
+    "pseudo_data": COUNT,
+    "symbols": COUNT,
+    "orders": COUNT,
+    "key_heads": COUNT,
+    "ratio": COUNT,
+    "kernel": COUNT,
+    "skip": COUNT,
+    "cycles": COUNT,
+    "places": COUNT,
+    "inputs": COUNT,
+    "outputs": COUNT,
+    "features": COUNT,
+    "parameters": COUNT,
+    "length": COUNT,
+    "image_shape": SHAPE,
+    "cells": COUNT,
+    "cross": SWITCH,
+    "modes": COUNT,
+    "dimensions": COUNT,
+    "depth": DEPTH,
+    "attention": DEPTH,
+    "hidden": SOME_SIZES,
+    "channels": SOME_SIZES,
+    "dropout": SHARE,
+    "context_dropout": SHARE,
+    "log_scale_bound": POSITIVE,
+    "bound": POSITIVE,
+    "scale": POSITIVE,
+    "spread": POSITIVE,
+    "tolerance": POSITIVE,
+    "data_scale": POSITIVE,
+    "degrees": POSITIVE,
+    "radius": POSITIVE,
+    "commitment": NON_NEGATIVE,
+    "noise": NON_NEGATIVE,
+    "event_shape": SHAPE,
+    "latent_shape": SHAPE,
+    "context_shape": CONTEXT,
+    "mixing": SWITCH,
+    "standardize": SWITCH,
+    "fast_sampling": SWITCH,
+    "base": MODULE,
+    "prior": MODULE,
+    "posterior": MODULE,
+    "likelihood": MODULE,
+    "interval": INTERVAL,
+    "size": COUNT,
+    "seed": SEED,
+}
+
+# How each entry is called: what it needs besides what is bad.
+ENTRIES = {
+    flows.affine_coupling: {"event_shape": (2,)},
+    flows.spline_coupling: {"event_shape": (2,)},
+    flows.affine_autoregressive: {"event_shape": (2,)},
+    flows.spline_autoregressive: {"event_shape": (2,)},
+    flows.neural_autoregressive: {"event_shape": (2,)},
+    flows.block_neural_autoregressive: {"event_shape": (2,)},
+    flows.continuous: {"event_shape": (2,)},
+    flows.planar: {"event_shape": (2,)},
+    flows.radial: {"event_shape": (2,)},
+    flows.sylvester: {"event_shape": (2,)},
+    flows.Mixture: {"event_shape": (2,), "components": 2},
+    flows.StudentT: {"event_shape": (2,)},
+    flows.StandardNormal: {"event_shape": (2,)},
+    flows.Standardize: {"event_shape": (2,)},
+    flows.Mixing: {"event_shape": (2,)},
+    flows.Dequantized: {"module": flows.StandardNormal((2,)), "levels": 2},
+    flows.PlanarLayer: {"event_shape": (2,)},
+    flows.RadialLayer: {"event_shape": (2,)},
+    flows.SylvesterLayer: {"event_shape": (2,), "rank": 1},
+    latent.vae: {"event_shape": (2,), "latent_shape": (2,)},
+    latent.binary_vae: {"event_shape": (2,), "latent_shape": (2,)},
+    latent.categorical_vae: {"event_shape": (2,), "latent_shape": (2,), "levels": 3},
+    latent.conditional_vae: {"event_shape": (2,), "context_shape": (2,), "latent_shape": (2,)},
+    latent.convolutional_vae: {"event_shape": (1, 8, 8), "latent_shape": (2,)},
+    latent.tabular_vae: {"event_shape": (2,), "latent_shape": (2,)},
+    latent.missing_data_vae: {"event_shape": (2,), "latent_shape": (2,)},
+    latent.mixture_vae: {"event_shape": (2,), "latent_shape": (2,), "classes": 3},
+    latent.semi_supervised_vae: {"event_shape": (2,), "latent_shape": (2,), "classes": 3},
+    latent.vamp_vae: {"event_shape": (2,), "latent_shape": (2,)},
+    latent.vq_vae: {"event_shape": (1, 8, 8)},
+    latent.self_masking: {"event_shape": (2,)},
+    latent.MixturePrior: {"event_shape": (2,), "components": 2},
+    latent.StandardNormal: {"event_shape": (2,)},
+    latent.ClassNormal: {"event_shape": (2,), "classes": 3},
+    latent.Classes: {"classes": 3},
+    latent.Codebook: {"codes": 4, "width": 3},
+    latent.CodeTable: {"event_shape": (2,), "codes": 4},
+    autoregressive.made: {"event_shape": (3,)},
+    autoregressive.transformer: {"event_shape": (4,), "width": 8, "heads": 2, "depth": 1},
+    autoregressive.any_order: {"event_shape": (4,), "width": 8, "heads": 2, "depth": 1},
+    autoregressive.pixel_cnn: {"event_shape": (1, 4, 4)},
+    autoregressive.wavenet: {"event_shape": (8,)},
+    diffusion.mlp: {"event_shape": (2,)},
+    diffusion.unet: {"event_shape": (1, 8, 8)},
+    diffusion.transformer: {"event_shape": (1, 8, 8)},
+    networks.MLP: {"inputs": 2, "outputs": 2},
+    networks.Conditioner: {"inputs": 2, "features": 2, "parameters": 2},
+    networks.MaskedConditioner: {"dependence": torch.zeros(2, 2, dtype=torch.bool), "parameters": 2},
+    networks.MaskedSequence: {"length": 3, "features": 2},
+    networks.ImageEncoder: {"image_shape": (1, 8, 8), "outputs": 2},
+    networks.ImageDecoder: {"inputs": 2, "image_shape": (1, 8, 8)},
+    networks.ResidualMLP: {"event_shape": (2,)},
+    networks.UNet: {"event_shape": (1, 8, 8)},
+    networks.DiffusionTransformer: {"event_shape": (1, 8, 8)},
+    networks.CausalStack: {"width": 8, "places": 4, "heads": 2},
+    networks.Tokens: {"classes": 3, "width": 4},
+    networks.Labels: {"classes": 3},
+    data.checkerboard: {"size": 4, "seed": 0},
+    data.two_moons: {"size": 4, "seed": 0},
+    data.funnel: {"size": 4, "seed": 0},
+    data.ring_of_gaussians: {"size": 4, "seed": 0},
+    families.categorical: {"classes": 3},
+    families.normal: {"scale": 1.0},
+    families.discretized_logistic: {"levels": 3},
+    families.discretized_logistic_mixture: {"levels": 3},
+    families.pixel_logistic_mixture: {"levels": 3},
+    families.quantized_normal: {"levels": 3},
+}
+
+# Where a name means something else, or a value makes sense after all.
+OTHERWISE = {
+    (latent.convolutional_vae, "hidden"): COUNT,
+    (networks.ImageEncoder, "hidden"): COUNT,
+    (networks.ImageDecoder, "hidden"): COUNT,
+    (networks.MLP, "hidden"): SIZES,
+    (networks.MLP, "inputs"): DEPTH,
+    (networks.Conditioner, "inputs"): DEPTH,
+}
+
+
+def _cases():
+    for entry, needed in ENTRIES.items():
+        for name, parameter in inspect.signature(entry).parameters.items():
+            for value in OTHERWISE.get((entry, name), BAD.get(name, ())):
+                if value is None and parameter.default is None:
+                    continue
+                where = f"{entry.__module__.split('.')[1]}.{entry.__qualname__}"
+                shown = value if not isinstance(value, nn.Module) else "a Linear"
+                yield pytest.param(entry, needed, name, value, id=f"{where}-{name}-{shown!r}")
+
+
+@pytest.mark.parametrize(("entry", "needed", "name", "value"), list(_cases()))
+def test_a_bad_value_is_refused_by_name(entry, needed, name, value):
+    with pytest.raises((ValueError, TypeError), match=f"`{name}"):
+        entry(**{**needed, name: value})
+
+
+def test_what_is_needed_is_enough():
+    """Each entry of the table works: what is refused is refused for the bad value."""
+    for entry, needed in ENTRIES.items():
+        entry(**needed)
+
+
+def test_the_table_holds_every_recipe():
+    rooms = (flows, latent, autoregressive, diffusion)
+    recipes = {value for room in rooms for value in vars(room).values() if getattr(value, "is_recipe", False)}
+    tempering = {autoregressive.tempered, autoregressive.top_k, autoregressive.nucleus}
+    assert recipes - tempering <= set(ENTRIES)
