@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-import pyrogen as pg
 from pyrogen import autoregressive, data, diffusion, flows, latent, networks
 from pyrogen.distributions import families
 
