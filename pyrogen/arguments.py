@@ -181,11 +181,11 @@ def any_integer(value: Any, name: str) -> int:
 Check = Callable[[Any, str], Any]
 
 MEANING: dict[str, Check] = {
-    **dict.fromkeys(("layers", "units", "rank", "components", "draws", "orders", "modes", "size"), integer),
+    **dict.fromkeys(("layers", "units", "rank", "components", "draws", "orders", "modes", "size", "depth"), integer),
     **dict.fromkeys(("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places"), integer),
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
     **dict.fromkeys(("bins", "levels", "symbols", "codes", "dimensions"), several),
-    **dict.fromkeys(("depth", "attention"), count),
+    "attention": count,
     **dict.fromkeys(("hidden", "channels"), some_sizes),
     **dict.fromkeys(("dropout", "context_dropout"), share),
     **dict.fromkeys(

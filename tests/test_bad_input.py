@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+import pyrogen as pg
 from pyrogen import autoregressive, data, diffusion, flows, latent, networks
 from pyrogen.distributions import families
 
 NAN, INFINITY = float("nan"), float("inf")
 
 COUNT = [0, -1, 2.5, "3", NAN, True, torch.tensor(2)]
-DEPTH = COUNT[1:]  # none is a depth as well
+NONE_OR_MORE = COUNT[1:]
 SIZES = [(0,), (-1, 4), (2.5,), "44", 4, (NAN,), ("4",), None]
 SOME_SIZES = [*SIZES, ()]
 SHARE = [5.0, 1.0, -0.1, NAN, "0.5"]
@@ -62,8 +63,8 @@ BAD = {
     "cross": SWITCH,
     "modes": COUNT,
     "dimensions": COUNT,
-    "depth": DEPTH,
-    "attention": DEPTH,
+    "depth": COUNT,
+    "attention": NONE_OR_MORE,
     "hidden": SOME_SIZES,
     "channels": SOME_SIZES,
     "dropout": SHARE,
@@ -170,8 +171,8 @@ OTHERWISE = {
     (networks.ImageEncoder, "hidden"): COUNT,
     (networks.ImageDecoder, "hidden"): COUNT,
     (networks.MLP, "hidden"): SIZES,
-    (networks.MLP, "inputs"): DEPTH,
-    (networks.Conditioner, "inputs"): DEPTH,
+    (networks.MLP, "inputs"): NONE_OR_MORE,
+    (networks.Conditioner, "inputs"): NONE_OR_MORE,
 }
 
 
@@ -203,3 +204,46 @@ def test_the_table_holds_every_recipe():
     recipes = {value for room in rooms for value in vars(room).values() if getattr(value, "is_recipe", False)}
     tempering = {autoregressive.tempered, autoregressive.top_k, autoregressive.nucleus}
     assert recipes - tempering <= set(ENTRIES)
+
+
+# What a module is given when it is used ------------------------------------------------------------------------------
+
+SMALL = {"hidden": (8,), "layers": 2, "channels": (8,), "width": 8, "depth": 1, "heads": 2}
+
+
+def _small(entry, needed, context_shape):
+    """A module of a recipe, as small as its arguments allow; ``None`` if it takes no context and one is wanted."""
+    parameters = inspect.signature(entry).parameters
+    sizes = {name: value for name, value in SMALL.items() if name in parameters and name not in needed}
+    if entry is latent.convolutional_vae:
+        sizes["hidden"] = 8
+    context = {} if context_shape is None else {"context_shape": context_shape}
+    try:
+        return entry(**{**needed, **sizes, **context}).eval()
+    except ValueError:
+        return None
+
+
+RECIPES = [entry for entry in ENTRIES if getattr(entry, "is_recipe", False)]
+
+
+@pytest.mark.parametrize("context_shape", [None, (3,)], ids=["no context", "context"])
+@pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: entry.__qualname__)
+def test_bad_data_and_contexts_are_refused_by_name(entry, context_shape):
+    module = _small(entry, ENTRIES[entry], context_shape)
+    if module is None:
+        assert context_shape is not None
+        return
+    shape = module.event_shape
+    context = None if module.context_shape is None else torch.zeros(5, *module.context_shape)
+    distribution = module(context)
+    wide = torch.zeros(5, *shape[:-1], shape[-1] + 1)
+    for data_of_another_kind in (wide, torch.zeros(()), [[0.0] * shape[-1]], torch.zeros(5, *shape).numpy()):
+        with pytest.raises((ValueError, TypeError), match="`(x|value)"):
+            distribution.log_prob(data_of_another_kind)
+    with pytest.raises((ValueError, TypeError), match="`x"):
+        pg.log_prob(module, wide, context)
+    wrong = [torch.zeros(5, 4), [0.0] * 3, {"a": torch.zeros(5, 3)}] if context_shape else [torch.zeros(5, 7)]
+    for bad in (*wrong, *([None] if context is not None else [])):
+        with pytest.raises((ValueError, TypeError), match="`context"):
+            module(bad)
