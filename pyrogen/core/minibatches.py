@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyrogen.programs.data_plate import FullSize
+from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
 from pyrogen.programs.rows import independent_sites
 from pyrogen.programs.run import Record
@@ -87,6 +87,11 @@ def held_out_scope(reading: Reading) -> AbstractContextManager[Any]:
     if not reading.outside or any(plate.size > plate.rows for plate in reading.plates):
         return nullcontext()
     return FullSize({plate.name: plate.size for plate in reading.plates})
+
+
+def most_rows(reading: Reading, rows: int) -> int:
+    """How many rows a minibatch may have: a plate takes no more than it stands for."""
+    return min([rows, *(data_of(plate, plate.size, reading.rows) for plate in reading.plates)])
 
 
 def without_last_row(batch: Batch, rows: int) -> Batch:

@@ -23,7 +23,7 @@ from .checkpoint import fill, named_tensors
 from .failure import MovingBuffers, explain, row_of
 from .feed import Feed
 from .listener import Listener
-from .minibatches import check_minibatches, held_out_scope, read_programs
+from .minibatches import check_minibatches, held_out_scope, most_rows, read_programs
 from .module import DistributionModule
 from .objective import rows
 from .player import MakeSchedule, NonFiniteStep, Player, per_datum
@@ -116,6 +116,8 @@ class Run:
         check_minibatches(reading, self.data, held_out=held_out, validated=self.validation is not None)
         if self.validation and self.validation.metric is self.turns[0].objective:
             self.validation.scope = partial(held_out_scope, reading)
+            if isinstance(self.validation.data, Batches):
+                self.validation.data.batch_size = most_rows(reading, self.validation.data.batch_size)
         self.processes.equalize(self.everything)
         self.buffers.find()
         if rows(entries) > 1 and self._ends_in_one_row():

@@ -341,6 +341,16 @@ def test_held_out_data_stand_for_those_trained_on(plate, size, batch_size):
     assert result.history.validation[1] == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [30, None])
+def test_held_out_data_may_be_more_than_those_trained_on(size):
+    """A plate takes no more rows than it stands for, so that they come in minibatches."""
+    plate = (lambda x: pyro.plate("data", 30, subsample_size=len(x))) if size is None else "len"
+    result = pg.fit(
+        pg.Elbo(Regression(plate), Normal(), size=size), (X[:30], Y[:30]), steps=1, batch_size=128, validation=(X, Y)
+    )
+    assert 1 < result.history.validation[1] < 3
+
+
 def test_a_fraction_held_out_keeps_the_number_of_data():
     """A plate may stand for the data before some were held out, or for those left."""
     for size in (N, N - N // 4):
