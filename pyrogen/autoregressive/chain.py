@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch.distributions import biject_to, constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
-from pyrogen.numerics.autograd import is_functional
+from pyrogen.numerics.autograd import deepcopied, is_functional
+from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.values import require_expandable
 from pyrogen.programs.chain import refuse_chain
 
@@ -40,6 +41,7 @@ class Chain(TorchDistribution):
         ending: How sequences end, if their lengths differ.
         known: The part that is given.
         orders: If given, each row is scored in so many random orders and drawn in one.
+        remake: Gives the same distribution for rows of its context in other places.
     """
 
     arg_constraints = {}
@@ -56,10 +58,12 @@ class Chain(TorchDistribution):
         ending: Ending | None = None,
         known: Known | None = None,
         orders: int | None = None,
+        remake: Remake | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.network, self.conditional, self.layout = network, conditional, layout
         self.context, self.ending, self.known, self.orders = context, ending, known, orders
+        self._remake = remake
         super().__init__(torch.Size(batch_shape), torch.Size(layout.event_shape), validate_args=validate_args)
 
     @property
@@ -160,6 +164,9 @@ class Chain(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         return (symbol.reshape(shape + symbol.shape[1:]) for symbol in self._generate(shape, None))
 
+    def __deepcopy__(self, memo: dict) -> Chain:
+        return deepcopied(self, memo)
+
     def log_prob(self, value: Tensor) -> Tensor:
         return self._score(value, None)
 
@@ -200,7 +207,9 @@ class Chain(TorchDistribution):
     def select(self, rows: Tensor) -> Chain:
         """The distributions of some rows of the flattened batch, ``(len(rows),)``."""
         parts = self._rows((self.context, self.known), self.batch_shape)
-        return self._altered(torch.Size([len(rows)]), *_each(lambda part: part[rows], parts))
+        selected = self._altered(torch.Size([len(rows)]), *_each(lambda part: part[rows], parts))
+        selected._remake = None  # it would need the contexts of these rows alone
+        return selected
 
     def _common(self, **shapes: torch.Size) -> torch.Size:
         return common_batch_shape({**shapes, "context": self.batch_shape})
@@ -208,6 +217,20 @@ class Chain(TorchDistribution):
     def _score(self, value: Tensor, part: Tensor | None) -> Tensor:
         parts = {} if part is None else {"part": part.shape[:-1]}
         shape = self._common(value=batch_shape_of(value, self.event_shape, "value"), **parts)
+        first, again = partial(self._scored, value, part, shape), partial(self._score_rows, value, part)
+        return spared(first, again, self._remake, noisy=None if self.orders is None else value.device)
+
+    def _score_rows(self, value: Tensor, part: Tensor | None, places: Tensor, shape: torch.Size) -> Tensor:
+        """The scores with other rows at each place."""
+        context, known = _each(lambda rows: rows[places].reshape(*shape, *rows.shape[1:]),
+                               self._rows((self.context, self.known), shape))  # fmt: skip
+        if self._remake is not None:
+            context = self._remake(places, shape).context
+        value = rearranged(value, self.event_shape, shape, places)
+        part = None if part is None else rearranged(part, part.shape[-1:], shape, places)
+        return self._altered(shape, context, known)._scored(value, part, shape)
+
+    def _scored(self, value: Tensor, part: Tensor | None, shape: torch.Size) -> Tensor:
         symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
         if part is not None:
             part = part.expand(*shape, -1).reshape(-1, self.layout.length)
@@ -355,6 +378,7 @@ class Chain(TorchDistribution):
             ending=self.ending,
             known=known,
             orders=self.orders,
+            remake=self._remake,
             validate_args=False,
         )
         altered._validate_args = self._validate_args

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Family
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.attention import AnyOrderTransformer
 from pyrogen.networks.embedding import Labels
@@ -105,7 +106,13 @@ class Autoregressive(DistributionModule):
         embedded = embed(self, context)
         batch = context_batch_shape(context, self.context_shape)
         return Chain(
-            self.network, self.conditional, self.layout, batch_shape=batch, context=embedded, ending=self.ending
+            self.network,
+            self.conditional,
+            self.layout,
+            batch_shape=batch,
+            context=embedded,
+            ending=self.ending,
+            remake=None if context is None else Remade(self, context),
         )
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
@@ -174,7 +181,13 @@ class AnyOrder(DistributionModule):
         embedded = embed(self, context)
         batch = context_batch_shape(context, self.context_shape)
         return Chain(
-            self.network, self.conditional, self.layout, batch_shape=batch, context=embedded, orders=self.orders
+            self.network,
+            self.conditional,
+            self.layout,
+            batch_shape=batch,
+            context=embedded,
+            orders=self.orders,
+            remake=None if context is None else Remade(self, context),
         )
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:

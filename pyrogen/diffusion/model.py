@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 
 import torch
@@ -54,8 +55,10 @@ from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.randomness import fixed_noise
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.rows import rearranged, spared
 from pyrogen.numerics.values import require_expandable, require_precision, require_value
 from pyrogen.programs.chain import refuse_chain
 
@@ -212,6 +215,16 @@ class DiffusionDistribution(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
+        first, again = partial(self._score, value), partial(self._score_rows, value)
+        return spared(first, again, Remade(self.module, self.context), noisy=value.device)
+
+    def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
+        """The scores with other rows at each place."""
+        context = Remade(self.module, self.context).rows(places, batch)
+        there = DiffusionDistribution(self.module, context, batch, validate_args=False)
+        return there._score(rearranged(value, self.event_shape, batch, places))
+
+    def _score(self, value: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
         value = self.module.as_numbers(value).expand(batch + self.event_shape)
         finite = value.isfinite()

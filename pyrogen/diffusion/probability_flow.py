@@ -34,6 +34,7 @@ from torch.distributions.transforms import AffineTransform
 
 from pyrogen.arguments import positive
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.ode import Adaptive, Solver
@@ -89,7 +90,9 @@ class ProbabilityFlow(DistributionModule):
         alpha, _ = self.denoiser.schedule(self._time(0.0))
         # One number for each element: torch counts the scale of a single number once for a whole event.
         rescale = AffineTransform(0.0, (1 / alpha).expand(self.event_shape), event_dim=len(self.event_shape))
-        return TransformedDistribution(self._noise(context, batch), [flow, rescale], parameters=self._tensors)
+        remake = None if context is None else Remade(self, context)
+        noise = self._noise(context, batch)
+        return TransformedDistribution(noise, [flow, rescale], parameters=self._tensors, remake=remake)
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.denoiser.read_data(context)

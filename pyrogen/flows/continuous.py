@@ -25,6 +25,7 @@ from pyrogen.arguments import checked
 from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_shape, context_batch_shape
 from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.networks.velocity import VelocityNetwork
@@ -91,7 +92,8 @@ class ContinuousFlow(DistributionModule):
             module=self.velocity,
         )
         transforms = [flow] if self.standardize is None else [flow, self.standardize()]
-        return TransformedDistribution(self.base(), transforms, parameters=self.parameters)
+        remake = None if context is None else Remade(self, context)
+        return TransformedDistribution(self.base(), transforms, parameters=self.parameters, remake=remake)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)

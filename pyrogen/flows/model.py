@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule, check_part
 from pyrogen.core.reading import refuse_outside_support
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.embedding import Labels
 from pyrogen.networks.statistics import Statistic, read_by, statistics_of
@@ -91,7 +92,8 @@ class Flow(DistributionModule):
         shared = embedded(context, self.context_shape, self.embedding)
         transforms = [self._transform(part, shared) for part in self.bijections]
         base = self.base(None if self.base.context_shape is None else context)
-        return TransformedDistribution(base, transforms, parameters=self.parameters)
+        remake = None if context is None else Remade(self, context)
+        return TransformedDistribution(base, transforms, parameters=self.parameters, remake=remake)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and contexts; events go back through the bijections to where one learns from them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
 from pyrogen.numerics.points import point_inside
+from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.values import require_expandable, require_value
 
 Joint = tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]
@@ -48,6 +50,7 @@ class MarginalDistribution(TorchDistribution):
         batch_shape: That of the context, possibly expanded.
         event_shape: Shape of one event.
         takes_missing: Whether the program weighs rows that hold NaN.
+        remake: Gives the same distribution for rows of its context in other places.
 
     References:
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
@@ -64,10 +67,12 @@ class MarginalDistribution(TorchDistribution):
         event_shape: Iterable[int],
         *,
         takes_missing: bool = False,
+        remake: Remake | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.program = program
         self.takes_missing = takes_missing
+        self._remake = remake
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
     @property
@@ -99,7 +104,12 @@ class MarginalDistribution(TorchDistribution):
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> MarginalDistribution:
         shape = require_expandable(self, batch_shape)
         expanded = MarginalDistribution(
-            self.program, shape, self.event_shape, takes_missing=self.takes_missing, validate_args=False
+            self.program,
+            shape,
+            self.event_shape,
+            takes_missing=self.takes_missing,
+            remake=self._remake,
+            validate_args=False,
         )
         expanded._validate_args = self._validate_args
         return expanded
@@ -110,6 +120,15 @@ class MarginalDistribution(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
+        first, again = partial(self._score, value), partial(self._score_rows, value)
+        return spared(first, again, self._remake, noisy=value.device)
+
+    def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
+        """The scores with other rows at each place."""
+        there = self if self._remake is None else self._remake(places, batch)
+        return there._score(rearranged(value, self.event_shape, batch, places))
+
+    def _score(self, value: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
         value = value.expand(batch + self.event_shape)
         if not value.is_floating_point():

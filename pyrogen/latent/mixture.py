@@ -40,6 +40,7 @@ from torch.distributions import constraints
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.programs.chain import refuse_chain
@@ -99,7 +100,8 @@ class MixtureVAE(DistributionModule):
 
     def forward(self, context: Context = None) -> MarginalDistribution:
         batch = context_batch_shape(context, self.context_shape)
-        return MarginalDistribution(_Program(self, context), batch, self.event_shape)
+        remake = None if context is None else Remade(self, context)
+        return MarginalDistribution(_Program(self, context), batch, self.event_shape, remake=remake)
 
     def prior_at(self, context: Context = None) -> dist.Categorical:
         """The prior of classes :math:`p(y | c)`."""

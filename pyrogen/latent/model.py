@@ -40,6 +40,7 @@ from torch.distributions import constraints
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held, require_one_noise
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.points import point_inside
@@ -115,7 +116,10 @@ class VAE(DistributionModule):
     def forward(self, context: Context = None) -> MarginalDistribution:
         batch = context_batch_shape(context, self.context_shape)
         takes_missing = getattr(self.likelihood, "takes_missing", False)
-        return MarginalDistribution(_Program(self, context), batch, self.event_shape, takes_missing=takes_missing)
+        remake = None if context is None else Remade(self, context)
+        return MarginalDistribution(
+            _Program(self, context), batch, self.event_shape, takes_missing=takes_missing, remake=remake
+        )
 
     def prior_at(self, context: Context = None) -> TorchDistributionMixin:
         """The prior :math:`p(z | c)`."""

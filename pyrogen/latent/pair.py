@@ -27,6 +27,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Elbo
 from pyrogen.core.randomness import held
+from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
 from pyrogen.programs.chain import refuse_chain
 from pyrogen.programs.data_plate import FullSize
@@ -92,7 +93,8 @@ class Marginal(DistributionModule):
 
     def forward(self, context: Context = None) -> MarginalDistribution:
         batch = context_batch_shape(context, self.context_shape)
-        return MarginalDistribution(_Program(self, context), batch, self.event_shape)
+        remake = None if context is None else Remade(self, context)
+        return MarginalDistribution(_Program(self, context), batch, self.event_shape, remake=remake)
 
     @property
     def model(self) -> nn.Module:

@@ -12,6 +12,7 @@ only as long as draw and parameters are the very same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import pyro.distributions as dist
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
 from pyrogen.numerics.autograd import deepcopied, is_functional
+from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
 from pyrogen.numerics.values import require_expandable, require_numbers, require_value
 
@@ -42,6 +44,8 @@ class TransformedDistribution(dist.TransformedDistribution):
         validate_args: Whether shapes (and a support other than the real numbers) are checked; Pyro's switch if
             ``None``.
         parameters: Gives the tensors the transforms depend on. A remembered score is forgotten once one has changed.
+        remake: Gives the same distribution for rows of its context in other places; see
+            :class:`~pyrogen.core.remade.Remade`.
 
     Raises:
         ValueError: ``transforms`` holds something else, or needs events of more dimensions than the base has.
@@ -60,10 +64,11 @@ class TransformedDistribution(dist.TransformedDistribution):
         validate_args: bool | None = None,
         *,
         parameters: Callable[[], Iterable[Tensor]] | None = None,
+        remake: Remake | None = None,
     ) -> None:
         self.transforms = _as_list(transforms)
         self._transform = Compose(self.transforms, event_dim=len(base_distribution.event_shape))
-        self._parameters = parameters
+        self._parameters, self._remake = parameters, remake
         self._freedom: tuple[int, int] | None = None
         self._memory: _Memory | None = None
         self.base_dist, shape = _fitted(base_distribution, self._transform)
@@ -102,7 +107,9 @@ class TransformedDistribution(dist.TransformedDistribution):
         base_shape = self._transform.inverse_shape(shape)
         base_batch = base_shape[: len(base_shape) - len(self.base_dist.event_shape)]
         base = _expanded(self.base_dist, base_batch)
-        new = TransformedDistribution(base, self.transforms, validate_args=False, parameters=self._parameters)
+        new = TransformedDistribution(
+            base, self.transforms, validate_args=False, parameters=self._parameters, remake=self._remake
+        )
         new._validate_args = self._validate_args
         new.has_rsample = self.has_rsample
         return new
@@ -113,7 +120,7 @@ class TransformedDistribution(dist.TransformedDistribution):
             require_numbers(value, self.support, self._parameters())
         if self._memory is not None and self._memory.is_of(value, self._parameters):
             return self._memory.log_prob(self.base_dist)
-        return self._score(value)
+        return spared(partial(self._score, value), partial(self._score_rows, value), self._remake)
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         return self._draw(self.base_dist.rsample(torch.Size(sample_shape)))
@@ -170,6 +177,11 @@ class TransformedDistribution(dist.TransformedDistribution):
         inside = inside & support.check(value.detach())
         safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), value, _point_inside(support, value))
         return torch.where(inside, self._score_inside(safe), torch.where(size.isnan(), torch.nan, -torch.inf))
+
+    def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
+        """The scores with other rows at each place."""
+        there = self if self._remake is None else self._remake(places, batch)
+        return there._score(rearranged(value, self.event_shape, batch, places))
 
     def _score_inside(self, value: Tensor) -> Tensor:
         noise, log_det = self._transform.inverse_and_log_det(value)

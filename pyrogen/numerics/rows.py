@@ -1,0 +1,77 @@
+"""Rows of a batch that come out infinite or NaN, kept apart from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .autograd import is_functional
+
+
+class Remake(Protocol):
+    """Makes a distribution anew for rows of its context in other places."""
+
+    def __call__(self, places: Tensor, batch: torch.Size) -> Any:
+        """The distribution of batch shape ``batch``, which row ``places[i]`` of the context has at place ``i``."""
+
+    def lost(self, batch: torch.Size) -> Tensor | None:
+        """Which rows have a context that is not finite; ``None``: no row."""
+
+
+def spared(
+    first: Callable[[], Tensor],
+    again: Callable[[Tensor, torch.Size], Tensor],
+    remake: Remake | None = None,
+    *,
+    noisy: torch.device | None = None,
+) -> Tensor:
+    """Scores of a batch whose rows leave each other's gradients alone.
+
+    In a backward pass zero times infinity is NaN: a row that is not finite, though no loss asks for it, spoils the
+    gradients of all parameters. Where there is such a row, all are scored once more with the first good row in the
+    places of bad ones; of those only the values are kept, and they have no gradient.
+
+    Args:
+        first: Gives the scores as they are, ``(*batch)``.
+        again: The same for other rows: takes, for each place of the flattened batch, which row stands there, and the
+            batch shape.
+        remake: What knows of the context; a row of a context that is not finite has score NaN.
+        noisy: On which device the scores draw random numbers, if they do; both times they are the same.
+    """
+    state = None if noisy is None else _randomness(noisy)
+    score = first()
+    if is_functional((score,)):
+        return score
+    lost = None if remake is None else remake.lost(score.shape)
+    score = score if lost is None else score.masked_fill(lost, torch.nan)
+    if not score.requires_grad:
+        return score
+    finite = score.detach().isfinite()
+    if bool(finite.all()) or not bool(finite.any()):
+        return score
+    flat = finite.flatten()
+    places = torch.where(flat, torch.arange(len(flat), device=flat.device), flat.long().argmax())
+    if noisy is not None:
+        after = _randomness(noisy)
+        _set_randomness(noisy, state)
+    good = again(places, finite.shape)
+    if noisy is not None:
+        _set_randomness(noisy, after)
+    return torch.where(finite, good, score.detach())
+
+
+def rearranged(x: Tensor, event_shape: tuple[int, ...], batch: torch.Size, places: Tensor) -> Tensor:
+    """Rows, expanded to a batch, of which the one named stands at each place of the flattened batch."""
+    rows = x.expand(*batch, *event_shape).reshape(-1, *event_shape)
+    return rows[places].reshape(*batch, *event_shape)
+
+
+def _randomness(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_randomness(device: torch.device, state: Tensor) -> None:
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
