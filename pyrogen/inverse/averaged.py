@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from pyrogen.arguments import integer
 from pyrogen.numerics.linear import solve, times, whitening
 
 from .surrogate import Surrogate, uphill
@@ -45,9 +46,7 @@ class Averaged(Twist):
     """
 
     def __init__(self, points: int = 64) -> None:
-        if points < 2:
-            raise ValueError(f"`points` must be at least 2, got {points}")
-        self.points = points
+        self.points = integer(points, "points", least=4)
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         mean, quarter = denoised.mean, (self.points + 3) // 4

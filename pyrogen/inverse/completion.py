@@ -15,6 +15,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer
+
+from .arguments import program, site_name
 from .likelihood import sites_given
 from .observation import observed
 from .sites import ability, look, prior_of
@@ -46,9 +49,7 @@ class Completion:
     """
 
     def __init__(self, model: Callable, *, site: str, draws: int = 1000) -> None:
-        if draws < 1:
-            raise ValueError(f"`draws` must be at least 1, got {draws}")
-        self.model, self.site, self.draws = model, site, draws
+        self.model, self.site, self.draws = program(model), site_name(site), integer(draws, "draws")
         self._draws: Tensor | None = None
 
     @torch.no_grad()

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer, number
+
+from .arguments import numbers
 from .grid import default_grid
 from .sites import ability
 
@@ -42,8 +45,12 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
     denoiser, context = ability(prior, "denoiser"), ability(prior, "context")
     if denoiser is None:
         raise ValueError(f"`prior` must have a denoiser, got {type(prior).__name__}")
-    if not 0 < time <= 1:
+    if not 0 < number(time, "time") <= 1:
         raise ValueError(f"`time` must lie in (0, 1], got {time}")
+    integer(draws, "draws")
+    integer(steps, "steps")
+    if numbers(picture, "picture").shape != prior.event_shape:
+        raise ValueError(f"`picture` must have shape {tuple(prior.event_shape)}, got {tuple(picture.shape)}")
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
         times = torch.cat([grid.new_tensor([time]), grid[grid < time - 1e-9]])

@@ -35,6 +35,7 @@ from pyrogen.core.turn import frozen
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
 from pyrogen.programs.site import is_site, site_of
 
+from .arguments import program, site_name
 from .likelihood import sites_given
 from .observation import check_data, filled
 from .sites import check_latent
@@ -72,7 +73,7 @@ def in_noise(model: Callable, *, site: str) -> Callable:
         >>> mcmc.get_samples()["x_noise"].shape
         torch.Size([5, 2])
     """
-    return _Filled()(poutine.reparam(model, config={site: _PushForward()}))
+    return _Filled()(poutine.reparam(program(model), config={site_name(site): _PushForward()}))
 
 
 class _Filled(Messenger):

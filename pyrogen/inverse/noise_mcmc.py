@@ -14,6 +14,9 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrogen.arguments import integer
+
+from .arguments import program, site_name
 from .noise import Given, check_model, constant, draws_of, in_noise, is_latent, traced
 
 _FEW = 20  # independent draws; below, quantiles and spreads mean little
@@ -117,11 +120,10 @@ class NoiseMCMC:
         draws: int = 1000,
         warmup: int = 500,
     ) -> None:
-        if draws < 4:
-            raise ValueError(f"`draws` must be at least 4, got {draws}")
-        if warmup < 0:
-            raise ValueError(f"`warmup` must not be negative, got {warmup}")
-        self.model, self.site = model, site
+        integer(draws, "draws", least=4)
+        integer(warmup, "warmup", least=0)
+        self.model, self.site = program(model), site_name(site)
+        program(kernel, "kernel")
         self.kernel, self.draws, self.warmup = kernel, draws, warmup
         self.mcmc: MCMC | None = None
 

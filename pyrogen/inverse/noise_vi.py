@@ -17,10 +17,12 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from pyrogen.arguments import integer, switch
 from pyrogen.core.training import fit
 from pyrogen.core.turn import MakeOptimizer
 from pyrogen.numerics.resampling import effective_sample_size, systematic
 
+from .arguments import program, site_name
 from .noise import check_model, constant, draws_of, in_noise
 
 _FEW = 20  # draws that carry the answer; below, quantiles and spreads mean little
@@ -119,9 +121,10 @@ class NoiseVI:
         resample: bool = True,
     ) -> None:
         for name, value in (("draws", draws), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        self.model, self.site, self.make_guide = model, site, guide
+            integer(value, name)
+        switch(resample, "resample")
+        self.model, self.site, self.make_guide = program(model), site_name(site), program(guide, "guide")
+        program(optimizer, "optimizer")
         self.draws, self.steps, self.optimizer, self.resample = draws, steps, optimizer, resample
         self.guide: nn.Module | None = None
 

@@ -17,6 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyrogen.arguments import integer, number, positive
+
+from .arguments import image_shape, numbers
+
 REC601 = (0.299, 0.587, 0.114)
 
 
@@ -52,6 +56,8 @@ class Mask(Linear):
     """
 
     def __init__(self, kept: Tensor) -> None:
+        if not isinstance(kept, Tensor):
+            raise TypeError(f"`kept` must be a tensor of booleans, got {type(kept).__name__}")
         if kept.dtype != torch.bool or not kept.any():
             raise ValueError(f"`kept` must be boolean and keep an entry, got {kept.dtype} with {int(kept.sum())} kept")
         super().__init__(tuple(kept.shape))
@@ -74,6 +80,7 @@ class Matrix(Linear):
     """
 
     def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> None:
+        numbers(matrix, "matrix")
         shape = (matrix.shape[-1],) if shape is None else tuple(shape)
         if matrix.dim() != 2 or matrix.shape[-1] != math.prod(shape):
             raise ValueError(f"`matrix` must have shape (measurements, {math.prod(shape)}), got {tuple(matrix.shape)}")
@@ -96,10 +103,11 @@ class Grey(Linear):
     """
 
     def __init__(self, shape: tuple[int, ...], weights: tuple[float, float, float] = REC601) -> None:
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"`shape` must be (3, height, width), got {tuple(shape)}")
+        image_shape(shape, channels=3)
+        if len(weights) != 3:
+            raise ValueError(f"`weights` must be three numbers, got {len(weights)}")
         super().__init__(shape)
-        self.weights = torch.tensor(weights).reshape(3, 1, 1)
+        self.weights = torch.tensor([number(weight, "weights") for weight in weights]).reshape(3, 1, 1)
 
     def __call__(self, x: Tensor) -> Tensor:
         return (self.weights.to(x) * x).sum(-3, keepdim=True)
@@ -118,6 +126,10 @@ class Separable(Linear):
     """
 
     def __init__(self, shape: tuple[int, ...], vertical: Tensor, horizontal: Tensor) -> None:
+        image_shape(shape)
+        for name, factor, size in (("vertical", vertical, shape[-2]), ("horizontal", horizontal, shape[-1])):
+            if numbers(factor, name).dim() != 2 or factor.shape[-1] != size:
+                raise ValueError(f"`{name}` must have shape (new size, {size}), got {tuple(factor.shape)}")
         super().__init__(shape)
         self.vertical, self.horizontal = vertical, horizontal
 
@@ -164,8 +176,8 @@ def gaussian_blur(shape: tuple[int, ...], width: float) -> Separable:
         shape: ``(channels, height, width)``.
         width: The standard deviation of the kernel, in pixels.
     """
-    if not width > 0:
-        raise ValueError(f"`width` must be positive, got {width}")
+    image_shape(shape)
+    positive(width, "width")
     rows = []
     for size in shape[-2:]:
         place = torch.arange(size, dtype=torch.double)
@@ -185,9 +197,11 @@ class Convolution(Linear):
     """
 
     def __init__(self, shape: tuple[int, ...], kernel: Tensor) -> None:
+        if not isinstance(kernel, Tensor):
+            raise TypeError(f"`kernel` must be a tensor, got {type(kernel).__name__}")
         if kernel.dim() != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
             raise ValueError(f"`kernel` must have two odd sizes, got {tuple(kernel.shape)}")
-        super().__init__(shape)
+        super().__init__(image_shape(shape))
         self.kernel = kernel
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -212,7 +226,7 @@ class PhaseRetrieval:
     """
 
     def __init__(self, oversampling: float = 2.0) -> None:
-        if oversampling < 1:
+        if number(oversampling, "oversampling") < 1:
             raise ValueError(f"`oversampling` must be at least 1, got {oversampling}")
         self.oversampling = oversampling
 
@@ -230,7 +244,8 @@ def _flat(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _check_factor(shape: tuple[int, ...], factor: int) -> None:
-    if factor < 1 or any(size % factor for size in shape[-2:]):
+    image_shape(shape)
+    if integer(factor, "factor") < 1 or any(size % factor for size in shape[-2:]):
         raise ValueError(f"`factor` must divide height and width {tuple(shape[-2:])}, got {factor}")
 
 

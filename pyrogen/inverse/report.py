@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyrogen.arguments import integer, number, positive
+
+from .arguments import numbers
+
 
 @dataclass(frozen=True)
 class Report:
@@ -53,7 +57,13 @@ def report(draws: Tensor, truth: Tensor | None = None, *, probability: float = 0
         probability: The probability of the central intervals.
         span: The largest less the smallest value that data have: one for [0, 1], two for [-1, 1].
     """
-    if not 0 < probability < 1:
+    numbers(draws, "draws")
+    positive(span, "span")
+    if draws.dim() < 3 or len(draws) < 2:
+        raise ValueError(f"`draws` must be at least two draws (draws, ..., height, width), got {tuple(draws.shape)}")
+    if truth is not None and numbers(truth, "truth").shape != draws.shape[1:]:
+        raise ValueError(f"`truth` must have shape {tuple(draws.shape[1:])}, got {tuple(truth.shape)}")
+    if not 0 < number(probability, "probability") < 1:
         raise ValueError(f"`probability` must lie in (0, 1), got {probability}")
     rest = (1 - probability) / 2
     low, high = torch.quantile(draws, torch.tensor([rest, 1 - rest], dtype=draws.dtype, device=draws.device), dim=0)
@@ -66,7 +76,14 @@ def report(draws: Tensor, truth: Tensor | None = None, *, probability: float = 0
 
 
 def psnr(image: Tensor, truth: Tensor, *, span: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in decibels."""
+    """Peak signal-to-noise ratio in decibels; infinite for equal images.
+
+    Args:
+        image: Of any shape.
+        truth: Of the same shape.
+        span: The largest less the smallest value that data have.
+    """
+    _check_pair(image, truth, span)
     error = (image - truth).square().mean().item()
     return math.inf if error == 0 else 10 * math.log10(span**2 / error)
 
@@ -84,7 +101,9 @@ def ssim(image: Tensor, truth: Tensor, *, span: float = 1.0, window: int = 7) ->
         Wang, Bovik, Sheikh and Simoncelli 2004, "Image quality assessment: from error visibility to structural
         similarity", https://doi.org/10.1109/TIP.2003.819861
     """
-    if min(image.shape[-2:]) < window:
+    _check_pair(image, truth, span)
+    integer(window, "window", least=2)
+    if image.dim() < 2 or min(image.shape[-2:]) < window:
         raise ValueError(f"`window` must fit into images of {tuple(image.shape[-2:])} pixels, got {window}")
     x, y = (value.reshape(-1, 1, *value.shape[-2:]).double() for value in (image, truth))
 
@@ -110,4 +129,13 @@ def predictive_p_values(replicated: Tensor, y: Tensor) -> Tensor:
         replicated: Measurements drawn given posterior draws, ``(draws, *shape)``.
         y: The observed measurements.
     """
+    numbers(replicated, "replicated")
+    if replicated.shape[1:] != numbers(y, "y").shape or not len(replicated):
+        raise ValueError(f"`replicated` must have shape (draws, *{tuple(y.shape)}), got {tuple(replicated.shape)}")
     return (replicated >= y).float().mean(0)
+
+
+def _check_pair(image: Tensor, truth: Tensor, span: float) -> None:
+    positive(span, "span")
+    if numbers(image, "image").shape != numbers(truth, "truth").shape or not image.numel():
+        raise ValueError(f"`image` must have the shape of `truth`, {tuple(truth.shape)}, got {tuple(image.shape)}")

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrogen import arguments
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.resampling import order, systematic, take
 
+from .arguments import grid as check_grid
+from .arguments import instance, program, site_name
 from .chain import Chain
 from .default_twist import default_twist
 from .diagnostics import Diagnostics, PriorEvidence, diagnostics_of, prior_evidence
@@ -94,11 +97,14 @@ class TwistedSMC:
         chunk: int = 4096,
     ) -> None:
         for name, value in (("particles", particles), ("steps", steps), ("sweeps", sweeps), ("chunk", chunk)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if not 0 <= threshold <= 1:
+            arguments.integer(value, name)
+        arguments.integer(warmup, "warmup", least=0)
+        if not 0 <= arguments.number(threshold, "threshold") <= 1:
             raise ValueError(f"`threshold` must lie in [0, 1], got {threshold}")
-        self.model, self.site = model, site
+        arguments.switch(resample, "resample")
+        instance(twist, Twist, "twist")
+        check_grid(grid)
+        self.model, self.site = program(model), site_name(site)
         self.particles, self.steps, self.grid = particles, steps, grid
         self.twist = twist
         self.threshold, self.resample, self.chunk = threshold, resample, chunk

@@ -21,6 +21,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer, positive
+
 from .chain import Level
 from .surrogate import Surrogate
 
@@ -119,9 +121,7 @@ class Isotropic(Twist):
     """  # noqa: D205
 
     def __init__(self, variance: float = 1.0) -> None:
-        if not variance > 0:
-            raise ValueError(f"`variance` must be positive, got {variance}")
-        self.variance = variance
+        self.variance = positive(variance, "variance")
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         surrogate, level = target.surrogate(denoised.mean), denoised.level
@@ -145,9 +145,7 @@ class FiniteParticle(Twist):
     """
 
     def __init__(self, draws: int = 16, *, variance: float = 1.0) -> None:
-        if draws < 1 or not variance > 0:
-            raise ValueError(f"`draws` and `variance` must be positive, got {draws} and {variance}")
-        self.draws, self.variance = draws, variance
+        self.draws, self.variance = integer(draws, "draws"), positive(variance, "variance")
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         level, mean = denoised.level, denoised.mean

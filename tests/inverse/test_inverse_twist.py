@@ -10,8 +10,9 @@ import torch
 from pyrogen.diffusion import Denoiser, Diffusion, LinearVP
 from pyrogen.inverse import TwistedSMC
 from pyrogen.inverse.chain import Chain
+from pyrogen.inverse.default_twist import default_twist
 from pyrogen.inverse.grid import data_norm, default_grid
-from pyrogen.inverse.twist import Isotropic, MomentMatched, default_twist
+from pyrogen.inverse.twist import Isotropic, MomentMatched
 
 SIZE, SCALE, NOISE = 16, 0.5, 0.1
 
@@ -71,6 +72,7 @@ class Measured:
 
     def __init__(self, operator):
         self.jacobian = operator.expand(1, 1, *operator.shape)
+        self.exact = True
 
     def surrogate(self, x):
         return self

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer, positive
+
 from ..chain import Level, Step
 from ..twist import Denoised, Target
 from .guidance import Guidance
@@ -40,9 +42,8 @@ class DAPS(Guidance):
     """
 
     def __init__(self, solver_steps: int = 5, *, variance: float = math.inf) -> None:
-        if solver_steps < 1 or not variance > 0:
-            raise ValueError(f"`solver_steps` and `variance` must be positive, got {solver_steps} and {variance}")
-        self.solver_steps, self.variance = solver_steps, variance
+        self.solver_steps = integer(solver_steps, "solver_steps")
+        self.variance = variance if variance == math.inf else positive(variance, "variance")
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
         here, there = step.levels[:2]

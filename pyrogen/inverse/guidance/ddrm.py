@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import number
 from pyrogen.numerics.linear import times
 
 from ..chain import Step
@@ -47,7 +48,7 @@ class DDRM(Guidance):
 
     def __init__(self, fresh: float = 0.85, strength: float = 1.0) -> None:
         for name, value in (("fresh", fresh), ("strength", strength)):
-            if not 0 <= value <= 1:
+            if not 0 <= number(value, name) <= 1:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {value}")
         self.fresh, self.strength = fresh, strength
 

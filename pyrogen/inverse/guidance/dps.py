@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pyrogen.arguments import positive
+
 from ..chain import Step
 from ..twist import Denoised, Target
 from .guidance import Guidance
@@ -29,9 +31,7 @@ class DPS(Guidance):
     """
 
     def __init__(self, strength: float = 0.1) -> None:
-        if not strength > 0:
-            raise ValueError(f"`strength` must be positive, got {strength}")
-        self.strength = strength
+        self.strength = positive(strength, "strength")
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
         residual, slopes = target.residual(denoised.mean)

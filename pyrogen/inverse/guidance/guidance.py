@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrogen import arguments
 from pyrogen.numerics.grids import Grid
 
+from ..arguments import grid as check_grid
+from ..arguments import program, site_name
 from ..chain import Chain, Level, Step
 from ..grid import default_grid
 from ..setting import Setting
@@ -80,9 +83,12 @@ class GuidedSampling:
         calibrate: bool = False,
     ) -> None:
         for name, value in (("draws", draws), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        self.model, self.site, self.guidance = model, site, guidance
+            arguments.integer(value, name)
+        arguments.switch(calibrate, "calibrate")
+        check_grid(grid)
+        if not isinstance(guidance, Guidance):
+            raise TypeError(f"`guidance` must be a Guidance, such as MomentMatching(), got {type(guidance).__name__}")
+        self.model, self.site, self.guidance = program(model), site_name(site), guidance
         self.draws, self.steps, self.grid, self.calibrate = draws, steps, grid, calibrate
         self._draws: Tensor | None = None
 

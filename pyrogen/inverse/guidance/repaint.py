@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer
 from pyrogen.numerics.linear import times
 
 from ..chain import Step
@@ -37,9 +38,7 @@ class RePaint(Guidance):
     """
 
     def __init__(self, rounds: int = 10) -> None:
-        if rounds < 1:
-            raise ValueError(f"`rounds` must be at least 1, got {rounds}")
-        self.rounds = rounds
+        self.rounds = integer(rounds, "rounds")
 
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
         surrogate = linear_gaussian(target, denoised, self)
