@@ -135,7 +135,8 @@ class _Tracker(Messenger):
 
     def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
         if msg["name"] == self.site:
-            return _origin(ability(msg["fn"], "context"))
+            # A module takes its context without marks, and puts them on the distribution.
+            return _origin(ability(msg["fn"], "context")) | (ability(msg["fn"], "provenance") or frozenset())
         return _origin(msg["fn"].log_prob(msg["value"])) - {msg["name"]}
 
     def _mark(self, msg: dict[str, Any]) -> None:
