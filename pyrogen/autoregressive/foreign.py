@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import integer
+from pyrogen.core.chunks import evaluating
 from pyrogen.networks.sequence import SequenceNetwork, State
+from pyrogen.numerics.autograd import is_functional
 
 from .conditionals import Categorical
 from .model import Autoregressive
@@ -41,7 +44,8 @@ def from_transformers(
 
     Raises:
         ValueError: the configuration names no start token and none is given, a token is out of range, ``length`` is
-            more than the model has places for, or ``source_length`` does not fit the kind of model.
+            more than the model has places for, ``source_length`` does not fit the kind of model, or the model is not
+            causal; when called: the source holds what is no token.
     """
     config = model.config
     has_encoder = bool(getattr(config, "is_encoder_decoder", False))
@@ -55,8 +59,13 @@ def from_transformers(
         if token is not None and not 0 <= token < config.vocab_size:
             raise ValueError(f"`{name}` must be a token from 0 to {config.vocab_size - 1}, got {token}")
     places = getattr(config, "max_position_embeddings", None)
-    if places is not None and length > places:
+    if places is not None and integer(length, "length") > places:
         raise ValueError(f"`length` must be at most the {places} places of the model, got {length}")
+    if not has_encoder and not _is_causal(model):
+        raise ValueError(
+            f"`model` must be causal: what {type(model).__name__} says of a token depends on those after it, so its "
+            "scores are no log-probabilities"
+        )
     return Autoregressive(
         ForeignTransformer(model, start),
         Categorical(config.vocab_size),
@@ -65,6 +74,18 @@ def from_transformers(
         end=end,
         padding=padding,
     )
+
+
+@torch.no_grad()
+def _is_causal(model: nn.Module) -> bool:
+    """Whether what a model says of a token depends on those before it alone."""
+    device = next(model.parameters()).device
+    tokens = torch.zeros(2, 3, dtype=torch.long, device=device)
+    tokens[1, 2] = model.config.vocab_size - 1
+    with evaluating(model):
+        first, second = model(input_ids=tokens).logits[:, :2]
+    rounding = 50 * torch.finfo(first.dtype).eps * first.abs().max()
+    return bool((first - second).abs().max() <= rounding)
 
 
 @dataclass
@@ -135,6 +156,11 @@ class ForeignTransformer(SequenceNetwork):
         if context is None:
             return None, None
         padding = self.model.config.pad_token_id
+        if torch.distributions.Distribution._validate_args and not is_functional((context,)):
+            count = self.model.get_encoder().get_input_embeddings().num_embeddings
+            bad = context[(context < 0) | (context >= count) | (context != context.long())]
+            if len(bad):
+                raise ValueError(f"`context` must hold tokens from 0 to {count - 1}, got {bad[0].item():g}")
         mask = torch.ones_like(context) if padding is None else (context != padding).long()
         return self.model.get_encoder()(input_ids=context.long(), attention_mask=mask)[0], mask
 

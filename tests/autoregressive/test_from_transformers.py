@@ -113,3 +113,23 @@ def test_errors(library):
     model.config.bos_token_id = None
     with pytest.raises(ValueError, match="`start` must be given"):
         from_transformers(model, 4)
+
+
+def test_a_model_that_sees_later_tokens_is_refused(library):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = library.BertConfig(vocab_size=VOCABULARY, bos_token_id=0, **sizes)
+    with pytest.raises(ValueError, match="`model` must be causal"):
+        from_transformers(library.BertForMaskedLM(config), LENGTH)
+    causal = library.BertConfig(vocab_size=VOCABULARY, bos_token_id=0, is_decoder=True, **sizes)
+    assert from_transformers(library.BertLMHeadModel(causal), LENGTH)().event_shape == (LENGTH,)
+
+
+def test_a_source_of_no_tokens_is_refused(library):
+    model = t5(library)
+    for bad in (VOCABULARY, -1):
+        with pytest.raises(ValueError, match="`context` must hold tokens from 0 to 4"):
+            model(torch.full((2, 6), bad)).sample()
+    with pytest.raises(ValueError, match="`context` must hold tokens"):
+        model(torch.full((2, 6), 0.5)).sample()
+    with pytest.raises(TypeError, match="`length` must be an int"):
+        from_transformers(gpt(library).network.model, 2.5, end=1)
