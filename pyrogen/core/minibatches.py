@@ -18,6 +18,7 @@ from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
 from pyrogen.programs.rows import independent_sites
 from pyrogen.programs.run import Record
+from pyrogen.programs.site import Plate
 
 from .batches import Batch, Batches, LoaderBatches
 
@@ -150,15 +151,23 @@ def _says_how_many(reading: Reading, data: Batches | LoaderBatches, rows: int | 
 
 
 def _complaint(reading: Reading, rows: int | None) -> str:
-    plate, outside = next(iter(reading.plates), None), reading.outside
-    if plate is not None and plate.size > plate.rows:
-        return (
-            f"`data` must have the {plate.size} rows that the plate {plate.name!r} stands for beside the latent sites "
-            f"{outside}, got {rows}"
-        )
-    name, count = "data" if plate is None else plate.name, rows or "N"
+    for plate in reading.plates:
+        if plate.size > plate.rows:
+            return (
+                f"`data` must have the {data_of(plate, plate.size, reading.rows)} rows that the plate {plate.name!r} "
+                f"stands for beside the latent sites {reading.outside}, got {rows}"
+            )
+    count = rows or "N"
+    ways = [f"pyro.plate({plate.name!r}, {_full(plate, reading, rows)}" for plate in reading.plates]
+    written = " and ".join(f"`{way}, subsample_size=...)`" for way in ways or [f"pyro.plate('data', {count}"])
     return (
-        f"`target` has latent sites outside the data plate, {outside}, whose posterior would be that of a minibatch: "
-        f"write `pyro.plate({name!r}, {count}, subsample_size=len(x))` in model and guide, or "
-        f"`pyrogen.Elbo(model, guide, size={count})`, or give all data at once by `batch_size={count}`"
+        f"`target` has latent sites outside the data plate, {reading.outside}, whose posterior would be that of a "
+        f"minibatch: write {written} in model and guide, or `pyrogen.Elbo(model, guide, size={count})`, or give all "
+        f"data at once by `batch_size={count}`"
     )
+
+
+def _full(plate: Plate, reading: Reading, rows: int | None) -> int | str:
+    """The full size to be written, as it would stand in the program."""
+    each = plate.size // data_of(plate, plate.size, reading.rows)
+    return rows * each if rows else "N" if each == 1 else f"{each} * N"

@@ -113,8 +113,9 @@ class Run:
         with _pyro_scope(validation=True), held(), scope, _errors_of(entries, self.everything):
             reading = self._programs(entries)
         self.heard.refuse_strangers(self.everything)
-        check_minibatches(reading, self.data, held_out=held_out, validated=self.validation is not None)
-        if self.validation and self.validation.metric is self.turns[0].objective:
+        validated = self.validation is not None and self.validation.metric is self.turns[0].objective
+        check_minibatches(reading, self.data, held_out=held_out, validated=validated)
+        if validated:
             self.validation.scope = partial(held_out_scope, reading)
             if isinstance(self.validation.data, Batches):
                 self.validation.data.batch_size = most_rows(reading, self.validation.data.batch_size)

@@ -71,7 +71,7 @@ def settled_data_plates(record: Record, rows: int, again: Callable[[], Record] |
         ValueError: several are, one inside the other.
     """
     found = candidates(record.sites, rows)
-    if again is None or rows == 1 or len(found) == 1 or not record.sites:
+    if again is None or rows == 1 or len(found) == 1 or not observed_plates(record.sites):
         return _side_by_side(record, found, rows)
     lengths = {plate.name: plate.rows for site in _sites_of(again) if site.observed for plate in site.plates}
     following = [
@@ -104,12 +104,12 @@ def _sites_of(again: Callable[[], Record]) -> list[Site]:
 
 def _sizes(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> set[int]:
     """Where the scale is not that of subsampling but ``poutine.scale``, it counts relative to what is outside."""
-    base = {1.0, *(float(site.scale) for site in sites if site.name in outside and _is_one(site.scale))}
-    inside = [site for site in sites if site.observed and _is_one(site.scale) and site.plate(plate.name)]
+    base = {1.0, *(float(site.scale) for site in sites if site.name in outside and _is_number(site.scale))}
+    inside = [site for site in sites if site.observed and _is_number(site.scale) and site.plate(plate.name)]
     return {plate.size, *(round(plate.rows * float(site.scale) / other) for site in inside for other in base if other)}
 
 
-def _is_one(scale: float | Tensor) -> bool:
+def _is_number(scale: float | Tensor) -> bool:
     return not isinstance(scale, Tensor) or scale.numel() == 1
 
 
