@@ -177,7 +177,7 @@ def _reason(name: str, local: tuple[str, ...], model: Program, guided: Guided | 
         return "the guide has no density of them"
     outside = [site for site in guide.values() if site.auxiliary and not plates <= _plates(site)]
     points = [site.name for site in inside if site.point]
-    if points and (outside or not any(site.auxiliary for site in inside)):
+    if len(points) > sum(site.auxiliary for site in inside):  # a point mass hands on what an auxiliary site has drawn
         return "the guide draws them together with others" if outside else "the guide has point masses for them"
     involved = (*inside, model.sites[name], *(model.sites[site] for site in local))
     bad = [site.name for site in involved if site.density not in ("exact", "estimate")]

@@ -350,6 +350,26 @@ def test_a_shared_latent_stays_and_the_local_one_goes():
     assert stored.attrs["draws_of_local_latents"] == 30
 
 
+def test_an_autoguide_of_global_and_local_latents():
+    """Given the mean, x is N(mean, 1.25): AutoNormal has auxiliary sites outside and inside the plate."""
+
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", COUNT):
+            z = pyro.sample("z", dist.Normal(mean, 1.0))
+            pyro.sample("x", dist.Normal(z, NOISE), obs=x)
+
+    x = torch.randn(COUNT)
+    guide = AutoNormal(model, init_loc_fn=init_to_value(values={"mean": torch.zeros(()), "z": 0.8 * x}), init_scale=0.4)
+    guide(x)
+    tree = to_arviz(guide, x, draws=20, local_draws=2000)
+    mean, stored = tree["posterior"]["mean"].values[0], tree["log_likelihood"]["x"]
+    exact = stats.norm(mean[:, None], 1.25**0.5).logpdf(x.numpy())
+    assert stored.attrs["likelihood"] == "marginal"
+    np.testing.assert_allclose(stored.values[0], exact, atol=0.3)
+    assert abs((stored.values[0] - exact).sum(1)).mean() < 3 * stored.attrs["monte_carlo_error"]
+
+
 def test_draws_of_local_latents_leave_the_likelihood_conditional_and_say_so():
     x = torch.randn(COUNT)
     with pytest.warns(UserWarning, match="conditional on z, local latents.*the draws are not from a guide"):
