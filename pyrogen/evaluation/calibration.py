@@ -33,7 +33,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrogen.arguments import integer
-from pyrogen.programs.site import is_site, site_of
+from pyrogen.programs.site import Plate, is_site, site_of
 
 from .arguments import require_generator, require_numbers, require_programs, require_tensor
 from .ranks import (
@@ -259,7 +259,7 @@ class _Evaluation:
         coordinates: Sequence[str],
         quantities: Mapping[str, Quantity],
         left_out: Mapping[str, str],
-        plate: str | None,
+        plate: Plate,
     ) -> None:
         self.model = model
         self.observed = observed
@@ -270,7 +270,7 @@ class _Evaluation:
 
     def __call__(self, latents: Values, data: Values) -> Values:
         rows = len(data[self.observed[0]])
-        values = {} if len(self.left_out) == 2 else self._log_probs(latents, data, rows)
+        values = {} if len(self.left_out) == 2 else self._log_probs({**latents, **data}, rows)
         for name in self.coordinates:
             values.update(_coordinates(name, latents[name]))
         for name, quantity in self.quantities.items():
@@ -283,9 +283,15 @@ class _Evaluation:
                 raise ValueError(f"quantity {name!r} must give one number a row, shape {(rows,)}, got {got}")
         return values
 
-    def _log_probs(self, latents: Values, data: Values, rows: int) -> Values:
-        given = {**latents, **data}
-        sites = sites_of(self.model, rows=rows, what="model", given=given, plate=self.plate, size=rows)
+    def _log_probs(self, given: Values, rows: int) -> Values:
+        at_once = self.plate.size if self.plate.size > self.plate.rows else rows  # a subsampled plate holds no more
+        blocks = [slice(start, start + at_once) for start in range(0, rows, at_once)]
+        parts = [self._part({name: value[block] for name, value in given.items()}) for block in blocks]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _part(self, given: Values) -> Values:
+        rows = len(given[self.observed[0]])
+        sites = sites_of(self.model, rows=rows, what="model", given=given, plate=self.plate.name, size=rows)
         likelihood = total(sites[name] for name in self.observed)[0]
         if "log_joint" in self.left_out:
             return {"log_likelihood": likelihood}
@@ -344,8 +350,12 @@ def _repeat(value: Tensor, draws: int) -> Tensor:
 
 def _simulated(model: Program, size: int, observed: Sequence[str]) -> tuple[Sites, Values]:
     """The sites of so many simulations, and the values of those data that the model computes and does not draw."""
-    with poutine.block():
-        nodes = poutine.trace(model).get_trace(size=size).nodes
+    try:
+        with poutine.block():
+            nodes = poutine.trace(model).get_trace(size=size).nodes
+    except Exception as error:
+        error.add_note(f"It was raised by `model`, called with `size={size}` for as many simulations.")
+        raise
     drawn = {name: site_of(node) for name, node in nodes.items() if is_site(node)}
     samples = {name: node["value"] for name, node in nodes.items() if node["type"] == "sample"}
     computed = {name: samples[name] for name in observed if name in samples and name not in drawn}

@@ -157,9 +157,9 @@ class DrawnSite:
         return self.site.distribution
 
     @property
-    def plate(self) -> str | None:
-        """The name of the data plate."""
-        return next((plate.name for plate in self.site.plates if plate.dim == self.dim), None)
+    def plate(self) -> Plate:
+        """The data plate."""
+        return next(plate for plate in self.site.plates if plate.dim == self.dim)
 
     @property
     def observed(self) -> bool:

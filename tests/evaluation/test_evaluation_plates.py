@@ -9,11 +9,13 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 from pyrogen.evaluation import (
+    Amortized,
     amortization_gap,
     collapse_report,
     importance_log_weights,
     importance_weighted_log_probs,
     pareto_k,
+    simulation_based_calibration,
 )
 from pyrogen.evaluation.sites import Alone, Pair, Repeated, Together
 from pyrogen.latent import Marginal
@@ -284,3 +286,29 @@ def test_a_feature_plate_as_long_as_the_data_is_not_the_data_plate(rows, batch_s
     x = torch.randn(rows, 3)
     found = importance_weighted_log_probs(model, guide, x, draws=5, batch_size=batch_size)
     torch.testing.assert_close(found, log_marginal(x).sum(1), atol=1e-4, rtol=0)
+
+
+def test_calibration_does_not_depend_on_the_plate():
+    def simulating(plate):
+        def model(x=None, size=None):
+            with plate(torch.zeros(size)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, NOISE), obs=x)
+
+        return model
+
+    results = []
+    for plate in (own, of_many):
+        torch.manual_seed(0)
+        posterior = Amortized(pair(plate)[1], "x")
+        results.append(
+            simulation_based_calibration(
+                simulating(plate), posterior, observed="x", simulations=200, draws=19, generator=torch.manual_seed(1)
+            )
+        )
+        assert results[-1].test().p_value > 0.01
+    assert set(results[0].ranks) == set(results[1].ranks) == {"log_likelihood", "log_joint", "z"}
+    with pytest.raises(ValueError, match="`model` must have all its sites in one data plate of 200 rows"):
+        simulation_based_calibration(
+            simulating(fixed), Amortized(pair(fixed)[1], "x"), observed="x", simulations=200, draws=19
+        )
