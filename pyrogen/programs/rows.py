@@ -51,13 +51,12 @@ def row_parameters(
         named: Numbers of rows that the programs were called with. A parameter whose entries are found by them belongs
             to the right rows in every minibatch, and is left out.
     """
+    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    if plate.rows == 1:  # of a single row nothing shows but that ``pyro.param`` has its dimension
+        return list(dict.fromkeys(record.parameters.get(plate.name, ())))
     lengths = {plate.rows, plate.size}
-    wanted = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.requires_grad and lengths & set(parameter.shape)
-    }
-    rows = _rows(record.sites, plate) if wanted and plate.dim is not None and plate.rows > 1 else None
+    wanted = {name: parameter for name, parameter in trained.items() if lengths & set(parameter.shape)}
+    rows = _rows(record.sites, plate) if wanted and plate.dim is not None else None
     if rows is None:
         return []
     checked = sorted({0, 1, plate.rows - 1})

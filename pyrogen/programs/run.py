@@ -58,18 +58,28 @@ class Record(Messenger):
     Attributes:
         sites: The sites in the order they ran; a guide's site and the model's of the same name are two entries.
         indices: The rows that each plate took, by the name of the plate.
+        parameters: The names of the parameters that ``pyro.param`` gave inside a plate, with an entry for each of its
+            rows, by the name of the plate.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sites: list[Site] = []
         self.indices: dict[str, Tensor] = {}
+        self.parameters: dict[str, list[str]] = {}
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if site_is_subsample(msg):
             self.indices[msg["name"]] = msg["value"]
         elif is_site(msg):
             self.sites.append(site_of(msg))
+
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        event_dim, shape = msg["kwargs"].get("event_dim"), msg["value"].shape
+        for frame in msg["cond_indep_stack"] if event_dim is not None else ():
+            place = event_dim - frame.dim if frame.vectorized else len(shape) + 1
+            if place <= len(shape) and shape[-place] == frame.size:
+                self.parameters.setdefault(frame.name, []).append(msg["name"])
 
 
 class Given(Messenger):

@@ -519,6 +519,35 @@ def test_a_model_with_an_entry_for_each_row_is_refused_on_minibatches():
         pg.fit(pg.Elbo(model, lambda x: None), X, steps=1, batch_size=60)
 
 
+@pytest.mark.parametrize("automatic", [AutoNormal, AutoDelta])
+def test_a_single_row_shows_its_entry_too(automatic):
+    guide = automatic(Local())
+    with pytest.raises(ValueError, match="holds an entry for each row of a minibatch"):
+        pg.fit(pg.Elbo(guide.model, guide), X, steps=1, batch_size=1)
+
+
+class Iterated(nn.Module):
+    """Rows in a plate that is iterated over."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(1, 1)
+
+    def forward(self, x):
+        for i in pyro.plate("data", len(x)):
+            z = pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+            pyro.sample(f"x{i}", dist.Normal(z, 1.0), obs=x[i])
+
+    def guide(self, x):
+        for i in pyro.plate("data", len(x)):
+            pyro.sample(f"z{i}", dist.Normal(self.network(x[i : i + 1])[0], 1.0))
+
+
+def test_a_plate_that_is_iterated_over_is_a_data_plate():
+    model = Iterated()
+    pg.fit([pg.Turn(pg.Elbo(model, model.guide), model)], X, steps=1, batch_size=4)
+
+
 def test_rows_named_by_number_keep_their_own_entries():
     """Each row of the data trains the entries of its own number: exact local posteriors, on minibatches."""
     size, y = 16, Y[:16]
