@@ -15,6 +15,7 @@ from torch.distributions import biject_to, constraints
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 from pyrogen.numerics.autograd import deepcopied, is_functional
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.values import require_expandable
 from pyrogen.programs.chain import refuse_chain
@@ -65,6 +66,9 @@ class Chain(TorchDistribution):
         self.context, self.ending, self.known, self.orders = context, ending, known, orders
         self._remake = remake
         super().__init__(torch.Size(batch_shape), torch.Size(layout.event_shape), validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self)
 
     @property
     def density(self) -> Density:

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.values import require_expandable
 
 from .chain import Chain
@@ -74,6 +75,9 @@ class OrderMixture(TorchDistribution):
         self.log_weights = log_weights
         first = self.components[0]
         super().__init__(first.batch_shape, first.event_shape, validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self)
 
     @property
     def support(self) -> constraints.Constraint:

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.statistics import ReadsData, Statistic, read_by
+from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule, check_schedule
 
 
@@ -126,6 +127,9 @@ class Parameterisation:
     """
 
     data_scale: float = 1.0
+
+    def __repr__(self) -> str:
+        return by_settings(self)
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r""":math:`(c_\text{skip}, c_\text{out}, c_\text{in})`, each of the shape of ``t``.

@@ -58,6 +58,7 @@ from pyrogen.core.randomness import fixed_noise
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import rearranged, spared
 from pyrogen.numerics.values import require_expandable, require_precision, require_value
 from pyrogen.programs.chain import refuse_chain
@@ -179,6 +180,9 @@ class DiffusionDistribution(TorchDistribution):
         self.module = module
         self.context = context
         super().__init__(torch.Size(batch_shape), torch.Size(module.event_shape), validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self)
 
     @property
     def denoiser(self) -> Denoiser:

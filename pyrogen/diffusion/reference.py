@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.arguments import integer, positive
+from pyrogen.numerics.representation import by_settings
 
 from .times import LogSNRTimes, Times
 
@@ -44,6 +45,9 @@ _LOG_2PI = math.log(2 * math.pi)
 
 class Reference:
     """Simple data with independent elements, and how events become the real numbers that are diffused; immutable."""
+
+    def __repr__(self) -> str:
+        return by_settings(self)
 
     def support(self, event_dim: int) -> constraints.Constraint:
         """Of one event."""

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import number, positive
+from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule
 
 
 class Times:
     """Turns uniform numbers into times; immutable."""
+
+    def __repr__(self) -> str:
+        return by_settings(self)
 
     def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         r"""Times, and their densities in :math:`\lambda`, both of the shape of ``uniform``."""

@@ -17,6 +17,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.supports import ends, innermost
 from pyrogen.numerics.values import require_expandable, require_value
 from pyrogen.programs.chain import refuse_chain
@@ -51,6 +52,9 @@ class UniformDequantized(TorchDistribution):
         self.base_dist = base
         self.levels = levels
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self, repr(self.base_dist))
 
     @property
     def support(self) -> constraints.Constraint:

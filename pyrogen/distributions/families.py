@@ -50,6 +50,9 @@ class Family:
     size: int
     make: Callable[[Tensor, int], TorchDistributionMixin]
 
+    def __repr__(self) -> str:
+        return f"Family(size={self.size}, make={self.make.__name__})"
+
     def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the numbers of one event."""
         return (self.size, *event_shape)

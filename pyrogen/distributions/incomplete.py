@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Independent, constraints
 
 from pyrogen.numerics.points import OrMissing, point_inside
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.values import require_expandable, require_value
 from pyrogen.programs.chain import refuse_chain
 
@@ -55,6 +56,9 @@ class Incomplete(TorchDistribution):
         self.missingness = missingness
         self.density = "exact" if missingness is None else "lower bound"
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self, repr(self.base_dist))
 
     @property
     def support(self) -> constraints.Constraint:

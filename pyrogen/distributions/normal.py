@@ -14,6 +14,7 @@ from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.values import checks, require_expandable, require_value
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -122,6 +123,9 @@ class StandardNormal(TorchDistribution):
     ) -> None:
         self.like = like
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self)
 
     @property
     def support(self) -> constraints.Constraint:

@@ -15,6 +15,7 @@ from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
 from pyrogen.numerics.points import point_inside
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.values import require_expandable, require_value
 
@@ -74,6 +75,9 @@ class MarginalDistribution(TorchDistribution):
         self.takes_missing = takes_missing
         self._remake = remake
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
+
+    def __repr__(self) -> str:
+        return by_shapes(self)
 
     @property
     def support(self) -> constraints.Constraint:

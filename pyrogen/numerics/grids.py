@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pyrogen.arguments import integer, positive
 
+from .representation import by_settings
 from .schedules import Schedule
 
 
@@ -58,6 +59,9 @@ class Grid:
         self.start, self.end, self.maximum, self.minimum = start, end, maximum, minimum
 
     @torch.no_grad()
+    def __repr__(self) -> str:
+        return by_settings(self)
+
     def __call__(self, schedule: Schedule) -> Tensor:
         """The times, falling from ``start`` to ``end``.
 

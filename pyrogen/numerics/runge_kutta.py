@@ -48,6 +48,9 @@ class RungeKutta:
     weights: tuple[float, ...]
     error: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        return f"RungeKutta({self.name!r})"
+
     def advance(
         self, field: Field, t: Tensor, h: Tensor, x: Tensor, inputs: tuple[Tensor, ...], with_rate: bool
     ) -> tuple[Tensor, Tensor | None]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
 from pyrogen.numerics.autograd import deepcopied, is_functional
+from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
 from pyrogen.numerics.values import require_expandable, require_numbers, require_value
@@ -77,6 +78,10 @@ class TransformedDistribution(dist.TransformedDistribution):
         torch.distributions.Distribution.__init__(self, shape[:cut], shape[cut:], validate_args=validate_args)
 
     has_rsample = False  # an attribute, since Pyro copies and sets it
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(part).removesuffix("()") for part in self.transforms)
+        return by_shapes(self, repr(self.base_dist), f"[{names}]")
 
     @property
     def density(self) -> str | None:

@@ -92,6 +92,9 @@ class Inverse(Transform):
         super().__init__(transform.event_dims[1], transform.batch_shape)
         self.transform = transform
 
+    def __repr__(self) -> str:
+        return f"Inverse of {repr(self.transform).removesuffix('()')}"
+
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.transform.inverse_and_log_det(x)
 

@@ -50,6 +50,7 @@ from torch import Tensor
 
 from pyrogen.arguments import integer, non_negative
 from pyrogen.numerics.grids import FlowGrid, Grid
+from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule
 
 from .sampler import Look, Sampler, Scales
@@ -69,6 +70,9 @@ class Prediction:
     """
 
     reach = math.inf
+
+    def __repr__(self) -> str:
+        return by_settings(self)
 
     def frame(self, alpha: Array, sigma: Array) -> tuple[Array, Array]:
         """The scale ``c`` and the position ``u`` at each time of the grid."""

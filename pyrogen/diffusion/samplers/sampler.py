@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule
 
 from ..denoiser import Denoiser
@@ -79,6 +80,9 @@ class Sampler:
             raise ValueError(f"`grid` must be a grid of times such as FlowGrid(20), got {grid!r}")
         self.grid = grid
         self._kept: tuple[Any, Any] = (None, None)
+
+    def __repr__(self) -> str:
+        return by_settings(self)
 
     def __call__(self, denoiser: Denoiser, noise: Tensor, context: Context = None) -> Tensor:
         r"""Data from noise.
