@@ -38,7 +38,7 @@ class Bounded(BijectionModule):
         low, high = end_of(low, -math.inf, "low"), end_of(high, math.inf, "high")
         made = Interval(low, high, margin=margin)
         self.register_buffer("ends", self._both(made.low, made.high))
-        self._read: tuple[tuple, bool, list[float] | None] | None = None
+        self._read: tuple[tuple, bool, list[float] | None] = ((), made.finite, None)
 
     def forward(self, context: Context = None) -> Interval:
         finite, numbers = self._numbers()
@@ -47,7 +47,9 @@ class Bounded(BijectionModule):
 
     def _numbers(self) -> tuple[bool, list[float] | None]:
         """Whether all ends are finite, and both of them if there are only two; read from the device once."""
-        if self._read is None or not (torch.compiler.is_compiling() or self._read[0] == self._key()):
+        if torch.compiler.is_compiling():
+            return self._read[1], None  # a graph holds no number that may change
+        if self._read[0] != self._key():
             numbers = self.ends.tolist() if self.ends.dim() == 1 else None
             self._read = self._key(), bool(self.ends.isfinite().all()), numbers
         return self._read[1:]

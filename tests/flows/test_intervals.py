@@ -210,3 +210,14 @@ def test_a_smaller_support_gives_no_mass_to_other_integers():
         scores = flows.Dequantized(flow, 4)().log_prob(torch.arange(4.0))
     assert (scores[:2] == -torch.inf).all()
     assert scores[2:].isfinite().all()
+
+
+@pytest.mark.parametrize("interval", [(0.0, 1.0), ([0.0, None], [1.0, 3.0])])
+def test_log_prob_compiles_in_one_graph(interval):
+    flow = perturbed(flows.affine_coupling((2,), interval=interval, layers=1, hidden=(4,)))
+    x = flow().sample((5,))
+    torch._dynamo.reset()
+    validation = torch.distributions.Distribution._validate_args
+    compiled = torch.compile(lambda x: flow().log_prob(x), fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(x), flow().log_prob(x.clone()), atol=1e-5)
+    torch.distributions.Distribution.set_default_validate_args(validation)
