@@ -25,12 +25,16 @@ class MovingBuffers:
         self.moving: list[Tensor] = []
         self.kept: list[Tensor] = []
 
+    @torch.no_grad()
     def find(self) -> None:
-        """Finds those that have changed since construction."""
+        """Finds those that have changed since construction, and puts back what they held: a look is no step."""
         for buffer in self.module.buffers():
             before = self.before.get(id(buffer))
-            if before is None or before.shape != buffer.shape or not torch.equal(before, buffer):
+            if before is None or before.shape != buffer.shape:
                 self.moving.append(buffer)
+            elif not torch.equal(before, buffer):
+                self.moving.append(buffer)
+                buffer.copy_(before)
         self.kept = [buffer.clone() for buffer in self.moving]
         self.before = {}
 

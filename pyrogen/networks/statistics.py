@@ -102,11 +102,11 @@ class Moments:
         """Takes rows ``(N, features)`` in."""
         if not len(rows):
             return
-        rows = rows.detach().to("cpu" if rows.device.type == "mps" else rows.device, torch.float64)  # no float64 there
-        part = Moments()
-        part.count, part._mean = len(rows), rows.mean(0)
-        part._square = (rows - part._mean).square().sum(0)
-        part._low, part._high = rows.amin(0), rows.amax(0)
+        rows = rows.detach().to("cpu" if rows.device.type == "mps" else rows.device)  # which has no float64
+        part, (low, high) = Moments(), torch.aminmax(rows, dim=0)
+        part.count, part._low, part._high = len(rows), low.double(), high.double()
+        variance, part._mean = torch.var_mean(rows.double(), 0, correction=0)
+        part._square = part.count * variance
         self.merge(part)
 
     def merge(self, other: Moments) -> None:

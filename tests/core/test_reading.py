@@ -190,3 +190,23 @@ class TestBadRows:
         context = torch.linspace(1.0, 5.0, 100)
         with pytest.raises(ValueError, match="in row 40 of `data`"):
             pg.fit(Below(), (torch.where(torch.arange(100) == 40, 4.9, 0.5), context), steps=1)
+
+
+class Counted(pg.DistributionModule):
+    """Counts its calls in training in a buffer, as batch normalisation does."""
+
+    def __init__(self):
+        super().__init__((2,))
+        self.loc = torch.nn.Parameter(torch.zeros(2))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, context=None):
+        if self.training:
+            self.calls += 1
+        return pg.core.module.pyro.distributions.Normal(self.loc, 1.0).to_event(1)
+
+
+def test_what_comes_before_the_steps_moves_no_buffer():
+    module = Counted()
+    pg.fit(module, sorted_data(), steps=3, validation=0.5)
+    assert module.calls == 3
