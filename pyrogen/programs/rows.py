@@ -51,27 +51,38 @@ def row_parameters(
         named: Numbers of rows that the programs were called with. A parameter whose entries are found by them belongs
             to the right rows in every minibatch, and is left out.
     """
-    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    if plate.rows == 1:  # of a single row nothing shows but that ``pyro.param`` has its dimension
-        return list(dict.fromkeys(record.parameters.get(plate.name, ())))
+    order = torch.arange(plate.rows)
+    taken = torch.as_tensor(record.indices.get(plate.name, order)).cpu()
+    numbers = [vector.cpu().long() for vector in named]
+    unnamed = [entries for entries in (order, taken) if not any(torch.equal(entries, known) for known in numbers)]
+    if plate.rows > 1:
+        return _by_gradient(record.sites, plate, parameters, unnamed)
+    # Of a single row nothing shows but that ``pyro.param`` has the dimension of the plate.
+    by_number = plate.size > 1 and all(entries is not taken for entries in unnamed)
+    return [] if by_number else list(dict.fromkeys(record.parameters.get(plate.name, ())))
+
+
+def _by_gradient(
+    sites: Sequence[Site], plate: Plate, parameters: Mapping[str, Tensor], places: Sequence[Tensor]
+) -> list[str]:
+    """The parameters of which every row depends on one entry, at one of these places for each row."""
     lengths = {plate.rows, plate.size}
-    wanted = {name: parameter for name, parameter in trained.items() if lengths & set(parameter.shape)}
-    rows = _rows(record.sites, plate) if wanted and plate.dim is not None else None
+    wanted = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.requires_grad and lengths & set(parameter.shape)
+    }
+    rows = _rows(sites, plate) if wanted and plate.dim is not None else None
     if rows is None:
         return []
     checked = sorted({0, 1, plate.rows - 1})
     found = [
         torch.autograd.grad(rows[row], list(wanted.values()), retain_graph=True, allow_unused=True) for row in checked
     ]
-    order = torch.arange(plate.rows)
-    taken = torch.as_tensor(record.indices.get(plate.name, order)).cpu()
-    known = [numbers.cpu().long() for numbers in named]
-    unnamed = [entries for entries in (order, taken) if not any(torch.equal(entries, numbers) for numbers in known)]
-    places = [entries[checked].tolist() for entries in unnamed]
     return [
         name
         for name, *gradients in zip(wanted, *found, strict=True)
-        if any(_belong(gradients, entries, lengths) for entries in places)
+        if any(_belong(gradients, entries[checked].tolist(), lengths) for entries in places)
     ]
 
 

@@ -78,7 +78,7 @@ class Record(Messenger):
         event_dim, shape = msg["kwargs"].get("event_dim"), msg["value"].shape
         for frame in msg["cond_indep_stack"] if event_dim is not None else ():
             place = event_dim - frame.dim if frame.vectorized else len(shape) + 1
-            if place <= len(shape) and shape[-place] == frame.size:
+            if place <= len(shape) and shape[-place] in (frame.size, frame.full_size):
                 self.parameters.setdefault(frame.name, []).append(msg["name"])
 
 

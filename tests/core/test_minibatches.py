@@ -548,7 +548,8 @@ def test_a_plate_that_is_iterated_over_is_a_data_plate():
     pg.fit([pg.Turn(pg.Elbo(model, model.guide), model)], X, steps=1, batch_size=4)
 
 
-def test_rows_named_by_number_keep_their_own_entries():
+@pytest.mark.parametrize(("batch_size", "steps"), [(4, 1000), (1, 2)])
+def test_rows_named_by_number_keep_their_own_entries(batch_size, steps):
     """Each row of the data trains the entries of its own number: exact local posteriors, on minibatches."""
     size, y = 16, Y[:16]
     model = Hierarchical(size)
@@ -556,14 +557,14 @@ def test_rows_named_by_number_keep_their_own_entries():
     pg.fit(
         pg.Elbo(model, guide),
         (y, torch.arange(size)),
-        steps=1000,
-        batch_size=4,
+        steps=steps,
+        batch_size=batch_size,
         seed=0,
         optimizer=partial(torch.optim.Adam, lr=0.03),
         ema=0.99,
     )
     center = y.sum() / 2 / (1 + size / 2)
-    assert torch.allclose(guide.locs.z.detach(), (y + center) / 2, atol=0.3)
+    assert steps < 1000 or torch.allclose(guide.locs.z.detach(), (y + center) / 2, atol=0.3)
 
 
 def test_rows_that_a_plate_draws_are_not_those_of_the_minibatch():
@@ -573,6 +574,7 @@ def test_rows_that_a_plate_draws_are_not_those_of_the_minibatch():
                 z = pyro.sample("z", dist.Normal(0.0, 1.0))
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    guide = AutoNormal(Drawn(), create_plates=lambda x: pyro.plate("data", N, subsample_size=len(x), dim=-1))
-    with pytest.raises(ValueError, match="holds an entry for each row"):
-        pg.fit(pg.Elbo(guide.model, guide), X, steps=1, batch_size=60)
+    for batch_size in (60, 1):
+        guide = AutoNormal(Drawn(), create_plates=lambda x: pyro.plate("data", N, subsample_size=len(x), dim=-1))
+        with pytest.raises(ValueError, match="holds an entry for each row"):
+            pg.fit(pg.Elbo(guide.model, guide), X, steps=1, batch_size=batch_size)
