@@ -14,7 +14,7 @@ from torch.distributions import biject_to, constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
-from pyrogen.numerics.autograd import deepcopied, is_functional
+from pyrogen.numerics.autograd import deepcopied, full, is_functional
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.values import require_expandable
@@ -278,7 +278,7 @@ class Chain(TorchDistribution):
         """The log-probability of each symbol given those before it, ``(N, L)``."""
         inside = self._inside(symbols)
         clean = torch.where(like(inside, self.layout.symbol_shape), symbols, self._filler(symbols))
-        terms = self.conditional(network(clean, context)).log_prob(clean)
+        terms = self.conditional(full(network(clean, context))).log_prob(clean)
         # A bad symbol spoils its own row only: NaN stays NaN, all else outside the support is impossible.
         number = whole(~symbols.isnan(), 2)
         terms = torch.where(inside, terms, torch.where(number, -torch.inf, torch.nan))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.networks.sequence import SequenceNetwork
+from pyrogen.numerics.autograd import full
 
 from .conditionals import Conditional
 from .given import Known, like
@@ -52,7 +53,7 @@ def generate(
         return
     output, state = network.read(known.symbols[:, :count], state) if count else network.step(None, state)
     for place in range(count, length):
-        distribution = conditional(output)
+        distribution = conditional(full(output))
         _require_possible(distribution, place, ended)
         symbol = distribution.sample()
         if known is not None:

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrogen.networks.statistics import Statistic, read_by
+from pyrogen.numerics.autograd import full
 from pyrogen.numerics.values import require_precision
 
 from .module import DistributionModule
@@ -87,7 +88,7 @@ class Parametric(DistributionModule):
                 f"`network` must give {expected} numbers a row for `event_shape` {self.event_shape}, "
                 f"got an output of shape {tuple(numbers.shape)} for {rows} rows"
             )
-        return numbers.reshape(*batch_shape, *shape)
+        return full(numbers.reshape(*batch_shape, *shape))  # a density of half precision is off by nats
 
     def _run(self, context: Context, batch_shape: torch.Size) -> Tensor:
         if self.context_shape is None:

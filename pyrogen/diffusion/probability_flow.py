@@ -97,6 +97,15 @@ class ProbabilityFlow(DistributionModule):
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.denoiser.read_data(context)
 
+    def noise(self, x: Tensor, context: Context = None) -> Tensor:
+        """The noise behind data, which sampling sends to them: of the shape of ``x``.
+
+        Args:
+            x: Events, ``(*batch, *event_shape)``.
+            context: What the flow depends on; its batch dimensions broadcast with those of ``x``.
+        """
+        return self(context).noise(x)
+
     def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The data, and as many draws of noise."""
         return x, torch.randn_like(x)

@@ -103,6 +103,15 @@ class ContinuousFlow(DistributionModule):
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return read_by(self.embedding, context)
 
+    def noise(self, x: Tensor, context: Context = None) -> Tensor:
+        """The noise behind data, which sampling sends to them: of the shape of ``x``.
+
+        Args:
+            x: Events, ``(*batch, *event_shape)``.
+            context: What the flow depends on; its batch dimensions broadcast with those of ``x``.
+        """
+        return self(context).noise(x)
+
     def objective(self) -> FlowMatching:
         """Flow matching; ``MaximumLikelihood(flow)`` trains too, at a hundred times the cost of a step."""
         return FlowMatching(self)

@@ -125,6 +125,15 @@ class Flow(DistributionModule):
         if self.base.context_shape is not None:
             yield from self.base.read_context(context)
 
+    def noise(self, x: Tensor, context: Context = None) -> Tensor:
+        """The noise behind data, which sampling sends to them: of the shape of ``x``.
+
+        Args:
+            x: Events, ``(*batch, *event_shape)``.
+            context: What the flow depends on; its batch dimensions broadcast with those of ``x``.
+        """
+        return self(context).noise(x)
+
 
 def _is_learned(part: nn.Module) -> bool:
     return all(statistic.learned for _, statistic in statistics_of(part))

@@ -22,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     maps.transformed_distribution,
     rows.batch_invariance,
     rows.bad_row,
+    rows.bad_element,
     rows.empty_batch,
     rows.vmap,
     gradients.value_gradient,

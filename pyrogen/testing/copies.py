@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -87,8 +87,12 @@ def device(subject: Subject) -> str:
 
 def is_importable(module: nn.Module) -> bool:
     """Whether pickle finds the classes of all parts by name: not those made in a function or a namespace of no file."""
-    kinds = {type(part) for part in module.modules()}
-    return all(getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind for kind in kinds)
+    return all(is_named({type(part) for part in module.modules()}))
+
+
+def is_named(kinds: Iterable[type]) -> Iterator[bool]:
+    """Of each class, whether pickle finds it by its name."""
+    return (getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind for kind in kinds)
 
 
 def _check_copying(subject: Subject, copying: Callable[[nn.Module], nn.Module], how: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyro
 import torch
@@ -40,25 +40,15 @@ def bad_row(subject: RowSubject) -> str:
     For distributions these are the parameters' gradients from the other rows, for bijections those in their values:
     keeping bad values out of the parameters' gradients is the business of the distribution made with a bijection.
     """
-    module, (value, context) = subject.doubled()
-    _require_value(subject, module)
-    if not value.is_floating_point():
-        raise NotApplicableError("events of integers hold no NaN")
-    good = torch.arange(subject.rows) != 1
-    of_parameters = isinstance(subject, DistributionSubject) and not is_closed_form(module(context))
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    with pyro.validation_enabled(False):
-        expected, gradients = _answer_and_gradients(subject, module, value, context, good, parameters, of_parameters)
-        for bad in (float("nan"), float("inf"), -float("inf")):
-            spoiled = _spoiled(value, bad)
-            answer, found = _answer_and_gradients(subject, module, spoiled, context, good, parameters, of_parameters)
-            require(agree(answer, expected, TOLERANCE), f"one row of {bad} changes the answers for the other rows")
-            kept = all(agree(g, e, 1e-6) for g, e in zip(found, gradients, strict=True))
-            whose = "the parameters' gradients from" if of_parameters else "the gradients in the values of"
-            require(kept, f"one row of {bad} changes {whose} the other rows")
-        _check_bad_context(subject, module, value, context, good, expected)
-    kind = "parameter gradients" if of_parameters else "gradients in the values"
-    return f"a row of NaN or infinities leaves the answers of the other rows and their {kind} alone"
+    return _check_bad(subject, _spoiled, "row")
+
+
+def bad_element(subject: RowSubject) -> str:
+    """A single NaN or infinity in a row changes neither the answers for the other rows nor their gradients.
+
+    What holds for a row that is bad as a whole need not hold for one that is bad in part; see :func:`bad_row`.
+    """
+    return _check_bad(subject, _spoiled_in_part, "element")
 
 
 def empty_batch(subject: RowSubject) -> str:
@@ -88,6 +78,28 @@ def vmap(subject: RowSubject) -> str:
         mapped = torch.func.vmap(lambda v, c: subject.evaluate(module, v, c), in_dims=dimensions)(value, context)
     require(agree(mapped, expected, 1e-8), f"vmap over the rows is off by {gap(mapped, expected):.1e}")
     return f"vmap over the rows agrees with the batch to {gap(mapped, expected):.1e}"
+
+
+def _check_bad(subject: RowSubject, spoil: Callable[[Tensor, float], Tensor], what: str) -> str:
+    module, (value, context) = subject.doubled()
+    _require_value(subject, module)
+    if not value.is_floating_point():
+        raise NotApplicableError("events of integers hold no NaN")
+    good = torch.arange(subject.rows) != 1
+    of_parameters = isinstance(subject, DistributionSubject) and not is_closed_form(module(context))
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    with pyro.validation_enabled(False):
+        expected, gradients = _answer_and_gradients(subject, module, value, context, good, parameters, of_parameters)
+        for bad in (float("nan"), float("inf"), -float("inf")):
+            spoiled = spoil(value, bad)
+            answer, found = _answer_and_gradients(subject, module, spoiled, context, good, parameters, of_parameters)
+            require(agree(answer, expected, TOLERANCE), f"one {what} of {bad} changes the answers for the other rows")
+            kept = all(agree(g, e, 1e-6) for g, e in zip(found, gradients, strict=True))
+            whose = "the parameters' gradients from" if of_parameters else "the gradients in the values of"
+            require(kept, f"one {what} of {bad} changes {whose} the other rows")
+        _check_bad_context(subject, module, value, context, good, expected, spoil, what)
+    kind = "parameter gradients" if of_parameters else "gradients in the values"
+    return f"a {what} of NaN or infinity leaves the answers of the other rows and their {kind} alone"
 
 
 def _require_value(subject: RowSubject, module: nn.Module) -> None:
@@ -129,17 +141,33 @@ def _answer_nothing(subject: RowSubject, module: nn.Module, value: Tensor, conte
 
 
 def _check_bad_context(
-    subject: RowSubject, module: nn.Module, value: Tensor, context: Context, good: Tensor, expected: Tensor
+    subject: RowSubject,
+    module: nn.Module,
+    value: Tensor,
+    context: Context,
+    good: Tensor,
+    expected: Tensor,
+    spoil: Callable[[Tensor, float], Tensor],
+    what: str,
 ) -> None:
     if floating(context):
-        spoiled = each(lambda tensor: _spoiled(tensor, float("nan")) if tensor.is_floating_point() else tensor, context)
+        spoiled = each(lambda tensor: spoil(tensor, float("nan")) if tensor.is_floating_point() else tensor, context)
         answer = subject.evaluate(module, value, spoiled)[good]
-        require(agree(answer, expected, TOLERANCE), "one row of NaN in the context changes the answers for other rows")
+        same = agree(answer, expected, TOLERANCE)
+        require(same, f"one {what} of NaN in the context changes the answers for other rows")
 
 
 def _spoiled(value: Tensor, bad: float) -> Tensor:
     value = value.clone()
     value[1] = bad
+    return value
+
+
+def _spoiled_in_part(value: Tensor, bad: float) -> Tensor:
+    value = value.clone()
+    row = value[1].clone().flatten()
+    row[-1] = bad
+    value[1] = row.reshape(value[1].shape)
     return value
 
 

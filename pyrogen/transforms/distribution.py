@@ -144,6 +144,11 @@ class TransformedDistribution(dist.TransformedDistribution):
         log_prob = _log_prob(self.base_dist, noise) - log_det
         return value, log_prob if rounded is None else torch.where(rounded, self._score(value), log_prob)
 
+    def noise(self, value: Tensor) -> Tensor:
+        """The noise that the transforms send to a value: sampling, the other way."""
+        require_value(self, value)
+        return self._transform._inverse(value)
+
     def _draw(self, noise: Tensor) -> Tensor:
         if self._transform.costly_log_det:  # most draws are never scored
             return self._kept_inside(self._transform(noise))[0]

@@ -60,3 +60,19 @@ def test_what_an_embedding_computed_is_shared_and_copied_without_its_graph():
     kept.log_prob(x).sum().backward()
     for twin in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
         assert torch.equal(twin.log_prob(x), kept.log_prob(x))
+
+
+@pytest.mark.parametrize(("name", "conditional"), NAMES)
+def test_the_noise_of_data_is_what_sampling_sends_to_them(name, conditional):
+    flow = made(name, conditional=conditional)
+    _, context = inputs(flow)
+    torch.manual_seed(1)
+    distribution = flow(context)
+    noise = distribution.base_dist.sample(() if distribution.batch_shape else (4,))
+    x = distribution._transform(noise)
+    assert torch.allclose(flow.noise(x, context), noise, atol=1e-4)
+
+
+def test_noise_names_a_wrong_shape():
+    with pytest.raises(ValueError, match="`value` must end in shape"):
+        made("affine_coupling", conditional=False).noise(torch.zeros(4, 3))

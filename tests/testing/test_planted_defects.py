@@ -12,6 +12,7 @@ from sound_modules import Bell, SoundBijection, SoundDistribution, SoundObjectiv
 from torch import nn
 from torch.distributions import Distribution, constraints, register_kl
 
+from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Elbo, MaximumLikelihood
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
@@ -199,6 +200,50 @@ class Asserting(Bell):
         if not value.isfinite().all():
             raise ValueError("bad values")
         return super().log_prob(value)
+
+
+class GuardsWholeRows(Bell):
+    def log_prob(self, value):
+        lost = (~value.isfinite()).all(-1)
+        scores = self.scores(torch.where(lost[..., None], 0.0, value)).sum(-1)
+        return torch.where(lost, torch.nan, scores)
+
+
+class KeepsWhatItComputed(DistributionModule):
+    def __init__(self):
+        super().__init__(event_shape=(2,))
+        self.raw = nn.Parameter(torch.zeros(2))
+
+    def forward(self, context=None):
+        return Bell(self.raw.exp(), self.raw)
+
+
+class CopiesAnother(Bell):
+    def __deepcopy__(self, memo):
+        return type(self)(self.loc.detach() + 1, self.log_scale.detach())
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return torch.mm(gradient, weight.T), torch.mm(x.T, gradient)
+
+
+class UncastBackward(SoundDistribution):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4))
+
+    def numbers(self, context):
+        return Product.apply(self.network(context).reshape(-1, 4).to(self.weight), self.weight).reshape(
+            *context.shape[:-1], 4
+        )
 
 
 class Reshaping(Bell):
@@ -653,6 +698,9 @@ DISTRIBUTION_DEFECTS = [
     ("batch_invariance", of(BatchNormalized)),
     ("bad_row", of(Unguarded)),
     ("bad_row", of(Asserting)),
+    ("bad_element", of(GuardsWholeRows)),
+    ("kept", of(CopiesAnother)),
+    ("autocast", UncastBackward),
     ("empty_batch", of(Reshaping)),
     ("vmap", of(DataDependentPath)),
     ("normalization", of(MissingConstant, 1)),
@@ -938,6 +986,11 @@ def _size(make):
 def test_distribution_defect_is_caught(name, make):
     report = check_distribution(make, event_shape=_size(make), context=CONTEXT, only=[name])
     assert [finding.name for finding in report.failures] == [name], str(report)
+
+
+def test_a_distribution_without_context_that_keeps_what_it_computed_is_caught():
+    report = check_distribution(KeepsWhatItComputed, event_shape=(2,), only=["kept"])
+    assert [finding.name for finding in report.failures] == ["kept"], str(report)
 
 
 @pytest.mark.parametrize(("name", "make"), BIJECTION_DEFECTS)
