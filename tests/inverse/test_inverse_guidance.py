@@ -67,6 +67,47 @@ def test_moment_matching_weighs_modes_wrongly_where_twisted_smc_does_not():
     assert abs((guided.get_samples()["x"][:, 0] > 0).float().mean() - right) > error
 
 
+def test_a_guidance_that_diverges_is_refused():
+    prior = gaussian(torch.zeros(2), torch.diag(torch.tensor([900.0, 1.0])))
+    operator, y = torch.eye(2), torch.tensor([30.0, 1.0])
+
+    def model(y):
+        pyro.sample("y", dist.Normal(operator @ pyro.sample("x", prior()), 0.1).to_event(1), obs=y)
+
+    def draws(guidance):
+        return inverse.GuidedSampling(model, site="x", guidance=guidance, draws=50, steps=50).run(y).get_samples()["x"]
+
+    for variance in (0.1, 1.0, 10.0):
+        with pytest.raises(ValueError, match="`guidance` must lead particles to data.*PiGDM diverged"):
+            draws(inverse.PiGDM(variance))
+    assert (draws(inverse.PiGDM(900.0)).mean(0) - y).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [inverse.MomentMatching(), inverse.PiGDM(1.0), inverse.DPS(0.3), inverse.DiffPIR(), inverse.DDRM(),
+     inverse.DAPS(1, variance=1.0), inverse.RePaint(10)],
+    ids=lambda guidance: type(guidance).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("noise", [1e-4, 0.1])
+def test_an_operator_without_full_rank_is_served_by_every_guidance(guidance, noise):
+    """The same number three times, and one that measures nothing: what is measured is found, the rest left alone."""
+    rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    prior = gaussian(torch.zeros(3), torch.eye(3))
+
+    def model(y):
+        pyro.sample("y", dist.Normal(rows @ pyro.sample("x", prior()), noise).to_event(1), obs=y)
+
+    torch.manual_seed(0)
+    sampling = inverse.GuidedSampling(model, site="x", guidance=guidance, draws=400, steps=60, calibrate=True)
+    draws = sampling.run(torch.tensor([1.5, 1.5, 1.5, 0.0])).get_samples()["x"]
+    assert draws.isfinite().all()
+    # DPS takes steps of one length, whatever the noise, and never settles.
+    assert abs(draws[:, 0].mean() - 1.5) < (0.6 if isinstance(guidance, inverse.DPS) else 0.1)
+    assert draws[:, 1:].mean(0).abs().max() < 0.3
+    assert draws[:, 1:].var(0).min() > 0.5
+
+
 def test_other_latent_sites_are_refused():
     def model(y):
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))

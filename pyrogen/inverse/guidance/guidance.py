@@ -94,7 +94,12 @@ class GuidedSampling:
 
     @torch.no_grad()
     def run(self, *args: Any, **kwargs: Any) -> GuidedSampling:
-        """Draws given the arguments of the model; gives itself."""
+        """Draws given the arguments of the model; gives itself.
+
+        Raises:
+            ValueError: the model has no such latent site, or others beside it; data are missing or impossible; or the
+                guidance diverged.
+        """
         setting = Setting(self.model, args, kwargs, self.site)
         if setting.others:
             raise ValueError(f"`model` must have no other latent sites for guided sampling, got {setting.others}")
@@ -107,6 +112,7 @@ class GuidedSampling:
         for place, level in enumerate(chain.levels[:-1]):
             denoised = self._look(target.denoise, x, level)
             x = self.guidance(target, denoised, chain.step(place))
+            self._check(x / chain.levels[place + 1].alpha, level, chain.levels[0])
         self._draws = setting.problems.whole(target.denoise(x, chain.levels[-1]))
         return self
 
@@ -115,6 +121,18 @@ class GuidedSampling:
         if self._draws is None:
             raise ValueError("`run(*args)` must come first")
         return {self.site: self._draws}
+
+    def _check(self, x: Tensor, level: Level, first: Level) -> None:
+        """Refuses particles, in units of the data, beyond the noise they started from, in which all data are hidden."""
+        size, start = x.square().mean((0, -1)).sqrt().max().item(), first.variance**0.5
+        chance = 6 / (x.shape[0] * x.shape[-1]) ** 0.5  # of the noise itself
+        if not size < (3 + chance) * start:
+            kind = type(self.guidance).__name__
+            raise ValueError(
+                f"`guidance` must lead particles to data, got size {size:.2g} at time {level.time:.2g} from "
+                f"noise of {start:.2g}: {kind} diverged; give it the variance of the data where it takes one, or less "
+                "strength, or take more `steps`"
+            )
 
     @staticmethod
     def _look(denoise: Callable[[Tensor, Level], Tensor], x: Tensor, level: Level) -> Denoised:
