@@ -153,3 +153,15 @@ def test_sizes_that_do_not_fit_are_named():
     groups = {"posterior": {"a": Variable(("k",), np.zeros(2)), "b": Variable(("k",), np.zeros(3))}}
     with pytest.raises(ValueError, match="dimension `k` of group 'posterior' must have one size, got 2 and, at `b`, 3"):
         to_tree(groups, {}, {})
+
+
+def test_the_announcement_of_arviz_stays_quiet(tmp_path):
+    """0.23 warns once a day of the 1.x line, on its first import, which is that of `to_arviz` or `pareto_k`."""
+    calls = ("pg.analysis.to_arviz({'a': torch.randn(40)})", "pg.evaluation.pareto_k_of(torch.randn(100, 2))")
+    for number, first in enumerate(calls):
+        code = f"import torch, pyrogen as pg; {first}; import arviz"
+        command = [sys.executable, "-W", "always::FutureWarning", "-c", code]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / str(number))}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert "undergoing a major refactor" not in done.stderr
