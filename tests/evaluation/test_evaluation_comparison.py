@@ -179,3 +179,17 @@ def test_a_comparison_of_one_fold_is_that_of_the_data():
     values = torch.tensor([1.0, 2.0, 4.0], dtype=torch.double)
     result = Comparison({"a": values}, {"a": "exact"}, "a", torch.zeros(3, dtype=torch.long))
     assert result.log_likelihood("a").standard_error == pytest.approx(float(values.std()) / sqrt(3))
+
+
+def test_the_luck_of_training_is_in_the_error(x):
+    """Half of the models are off by 1.5, by chance: their means over folds spread more than the data within."""
+
+    def fit_by_chance(module, data, *, seed):
+        module.mean.fill_(1.5 * (seed % 2))
+
+    result = compare({"truth": TRUTH, "lucky": Fitted}, x, folds=4, fit=fit_by_chance)
+    values = result.log_probs["lucky"] - result.log_probs["truth"]
+    means = torch.stack([values[result.fold == fold].mean() for fold in range(4)])
+    over_data, over_folds = float(values.std()) / sqrt(len(x)), float(means.std()) / 2
+    assert over_folds > 5 * over_data
+    assert result.difference("lucky", "truth").standard_error == pytest.approx(over_folds)
