@@ -55,9 +55,9 @@ def read_programs(
         plates = []
     parameters = {name: value for part in trained for name, value in part.named_parameters()}
     reading = reading_of(record, rows, batch, parameters, plates)
-    if not reading.outside or plates or rows > 1 or data.whole:
+    if not reading.outside or not _may_be_one_datum(reading, data):
         return reading
-    # A datum alone needs no plate: a guide that computes its latents from it shows that they are its own.
+    # A guide that computes latents from the minibatch shows that they are those of this datum.
     batch, inputs = _with_gradients(batch)
     return replace(reading, outside=independent_sites(_recorded(play, batch), reading.outside, inputs))
 
@@ -104,6 +104,12 @@ def without_last_row(batch: Batch, rows: int) -> Batch:
         return entry[:-1] if isinstance(entry, Tensor) and entry.dim() and len(entry) == rows else entry
 
     return tuple(map(shorten, batch))
+
+
+def _may_be_one_datum(reading: Reading, data: Batches | LoaderBatches) -> bool:
+    """Whether a minibatch may be one datum: a single row, which needs no plate, or a set that a user's loader gave."""
+    own = isinstance(data, LoaderBatches) and data.known_rows is None
+    return (own or (reading.rows == 1 and not reading.plates)) and not data.whole
 
 
 def _recorded(play: Callable[[Batch], None], batch: Batch) -> Record:

@@ -1,5 +1,7 @@
 r"""Objectives for variational autoencoders: bounds of the evidence, and gradients of them with less noise.
 
+For a Pyro pair that somebody wrote see :mod:`~pyrogen.latent.pair_objectives`.
+
 All are losses in nats per datum of a :class:`~pyrogen.latent.model.VAE` on a minibatch ``(x, context)``. They run the
 three parts directly, without Pyro's handlers, on the noise that Pyro would use. With :math:`K` draws
 :math:`z_k \sim q(z \mid x)` and weights :math:`w_k = p(x, z_k) / q(z_k \mid x)`:

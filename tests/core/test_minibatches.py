@@ -197,6 +197,33 @@ def test_a_datum_at_a_time_needs_no_plate_where_its_latents_are_computed_from_it
         pg.fit(pg.Elbo(model, model.guide), x, steps=2, batch_size=1)
 
 
+class Sets(nn.Module):
+    """A latent of each set of points, computed from the set."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(1, 2)
+
+    def forward(self, x):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("points", len(x)):
+            pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+    def guide(self, x):
+        loc, log_scale = self.network(x[:, None]).mean(0)
+        pyro.sample("level", dist.Normal(loc, log_scale.exp()))
+
+
+def test_sets_that_a_loader_gives_may_have_latents_of_their_own():
+    model = Sets()
+    turn = pg.Turn(pg.Elbo(model, model.guide), model)
+    pg.fit(turn, [torch.randn(5), torch.randn(7)], steps=2)
+    with pytest.raises(ValueError, match=r"outside the data plate, \['level'\]"):  # rows that fit shuffles are no sets
+        pg.fit(turn, torch.randn(40), steps=2, batch_size=8)
+    with pytest.raises(ValueError, match=r"outside the data plate, \['slope'\]"):
+        pg.fit(pg.Elbo(Regression(), Normal()), [(X[:5], Y[:5]), (X[5:], Y[5:])], steps=2)
+
+
 class Flat(nn.Module):
     """All pixels of a minibatch in one plate, beside a latent of all data or none."""
 
