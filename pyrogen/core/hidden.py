@@ -11,6 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrogen.numerics.points import point_inside
+from pyrogen.numerics.supports import element_of, shared
 
 
 class HiddenValues(Messenger):
@@ -29,6 +30,8 @@ class HiddenValues(Messenger):
 def without_hidden(distribution: TorchDistributionMixin, value: Tensor, mask: Tensor | bool | None = None) -> Tensor:
     """The value, with points of the support where a mask, or one inside the distribution, hides it.
 
+    Where no point of the support is known (counts of one total, a mixture of unequal supports) the value stays.
+
     Args:
         distribution: What the value is scored by.
         value: Events ``(*batch, *event)``.
@@ -37,8 +40,13 @@ def without_hidden(distribution: TorchDistributionMixin, value: Tensor, mask: Te
     shown = _shown(distribution, mask, distribution.event_dim)
     if shown is None:
         return value
-    shown = shown.to(value.device)
-    return torch.where(shown, value, point_inside(distribution.support, value))
+    try:
+        support = shared(distribution.support)
+        if support.is_discrete and element_of(support).event_dim:  # counts of one total, say: no point is known
+            return value
+        return torch.where(shown.to(value.device), value, point_inside(support, value))
+    except NotImplementedError:  # no support is declared, or it has no bijection
+        return value
 
 
 def _shown(distribution: TorchDistributionMixin, mask: Tensor | bool | None, event_dim: int) -> Tensor | None:
