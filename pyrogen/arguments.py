@@ -173,9 +173,26 @@ def some_sizes(values: Any, name: str) -> tuple[int, ...]:
     return sizes(values, name, fewest=1)
 
 
+def anything(value: Any, name: str) -> Any:
+    """No check: the function has its own."""
+    return value
+
+
 def any_integer(value: Any, name: str) -> int:
     """An integer, such as a seed."""
     return integer(value, name, least=-(2**63))
+
+
+def positive_share(value: Any, name: str) -> float:
+    """A number in (0, 1]."""
+    return positive(value, name, most=1)
+
+
+def whole_share(value: Any, name: str) -> float:
+    """A number in [0, 1]."""
+    if not 0 <= number(value, name) <= 1:
+        raise ValueError(f"`{name}` must be from 0 to 1, got {value}")
+    return value
 
 
 Check = Callable[[Any, str], Any]
@@ -183,15 +200,20 @@ Check = Callable[[Any, str], Any]
 MEANING: dict[str, Check] = {
     **dict.fromkeys(("layers", "units", "rank", "components", "draws", "orders", "modes", "size", "depth"), integer),
     **dict.fromkeys(("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places"), integer),
+    **dict.fromkeys(("steps", "every", "rows", "repeats", "count", "columns"), integer),
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
     **dict.fromkeys(("bins", "levels", "symbols", "codes", "dimensions"), several),
     "attention": count,
     **dict.fromkeys(("hidden", "channels"), some_sizes),
     **dict.fromkeys(("dropout", "context_dropout"), share),
     **dict.fromkeys(
-        ("log_scale_bound", "bound", "scale", "spread", "tolerance", "data_scale", "radius", "degrees"), positive
+        ("log_scale_bound", "bound", "scale", "spread", "tolerance", "data_scale", "radius", "degrees", "temperature"),
+        positive,
     ),
-    **dict.fromkeys(("commitment", "noise"), non_negative),
+    **dict.fromkeys(("commitment", "noise", "free_nats"), non_negative),
+    **dict.fromkeys(("mass", "rising"), positive_share),
+    "sleep": whole_share,
+    "alpha": number,
     **dict.fromkeys(("event_shape", "latent_shape", "image_shape"), shape),
     **dict.fromkeys(("mixing", "standardize", "fast_sampling", "cross", "rotary", "flags"), switch),
     "context_shape": context_shape,

@@ -19,6 +19,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
 from pyrogen.distributions.normal import DiagonalNormal
 
@@ -84,6 +85,7 @@ class Nucleus(Reweighted):
 
 
 @recipe
+@checked
 def tempered(model: Model, temperature: float) -> Model:
     """A model with each conditional to the power ``1 / temperature``, normalised: sharper below 1, flatter above.
 
@@ -104,6 +106,7 @@ def tempered(model: Model, temperature: float) -> Model:
 
 
 @recipe
+@checked
 def top_k(model: Model, count: int) -> Model:
     """A model that only takes the ``count`` likeliest symbols at each place; with one it is greedy.
 
@@ -118,6 +121,7 @@ def top_k(model: Model, count: int) -> Model:
 
 
 @recipe
+@checked
 def nucleus(model: Model, mass: float) -> Model:
     """A model that at each place takes the fewest symbols whose probabilities reach ``mass``.
 

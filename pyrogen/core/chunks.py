@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
 from pyrogen.numerics.values import require_numbers
 
 from .module import DistributionModule
 from .shapes import Context, Shape, batch_shape_of, context_batch_shape
 
 
+@checked
 def log_prob(module: DistributionModule, x: Tensor, context: Context = None, *, rows: int = 1024) -> Tensor:
     """The ``log_prob`` of any number of data, so many rows at a time.
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .progress import Progress
 
 
@@ -40,11 +42,15 @@ class PowerAverages:
         >>> averages.apply(0.15)
     """
 
+    @checked
     def __init__(self, module: nn.Module, *, every: int = 100, widths: tuple[float, ...] = (0.05, 0.1)) -> None:
         if every < 1:
             raise ValueError(f"`every` must be at least 1, got {every}")
-        if not widths:
-            raise ValueError("`widths` must name at least one average, got none")
+        if not isinstance(widths, tuple | list) or not widths:
+            raise ValueError(f"`widths` must name at least one average, got {widths!r}")
+        for width in widths:
+            if not isinstance(width, float) or not 0 < width < 0.28:
+                raise ValueError(f"`widths` must hold numbers in (0, 0.28), got {width!r}")
         self.parameters = list(module.parameters())
         self.every = every
         self.powers = [power_of(width) for width in widths]

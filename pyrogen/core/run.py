@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -491,6 +491,11 @@ def _errors_of(batch: Batch, module: nn.Module) -> Iterator[None]:
             raise ValueError(
                 f"`data` holds {' and '.join(dict.fromkeys(strange))}, the parameters are {dtype}, and the first "
                 f"minibatch cannot be evaluated: {error}"
+            ) from error
+        if len(batch) == 1 and isinstance(batch[0], Mapping):
+            raise ValueError(
+                f"`data` gives each minibatch as one dict, with the keys {list(batch[0])}, which is one argument; give "
+                f"tuples where the objective takes several: {error}"
             ) from error
         if isinstance(error, TypeError):
             raise TypeError(f"`data` gives {len(batch)} entries a minibatch, which do not fit: {error}") from error

@@ -15,7 +15,10 @@ from math import log1p
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import anything, checked
 
+
+@checked
 def mu_law(x: Tensor, levels: int = 256) -> Tensor:
     """Samples between -1 and 1 as integers ``0 … levels - 1``.
 
@@ -38,6 +41,7 @@ def mu_law(x: Tensor, levels: int = 256) -> Tensor:
     return ((bent + 1) / 2 * mu + 0.5).floor().long()
 
 
+@checked(codes=anything)
 def inverse_mu_law(codes: Tensor, levels: int = 256) -> Tensor:
     """Integers ``0 … levels - 1`` as samples between -1 and 1: what each level stands for.
 

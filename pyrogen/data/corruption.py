@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import checked, non_negative
 
+
+@checked(scale=non_negative)
 def add_noise(images: Tensor, scale: float, *, seed: int) -> Tensor:
     """Gaussian noise, kept within (0, 1).
 
@@ -22,6 +25,7 @@ def add_noise(images: Tensor, scale: float, *, seed: int) -> Tensor:
     return _clip(images + scale * noise.to(images))
 
 
+@checked
 def occlude(images: Tensor, size: int, *, seed: int, value: float = 0.5) -> Tensor:
     """A square of one grey value at a random place of each image.
 
@@ -55,6 +59,7 @@ def rotate(images: Tensor) -> Tensor:
     return images.rot90(1, (-2, -1))
 
 
+@checked
 def shuffle_pixels(images: Tensor, *, seed: int) -> Tensor:
     """The same pixels in another order, one order for all images and channels, of shape ``(..., height, width)``."""
     order = torch.randperm(images.shape[-2:].numel(), generator=torch.Generator().manual_seed(seed))

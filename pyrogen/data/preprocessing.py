@@ -18,7 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import checked, integer
 
+
+@checked
 def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
     """Integers as real numbers in (0, 1), with uniform noise; :func:`quantize` gives them back.
 
@@ -39,6 +42,7 @@ def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
     return (values + within_cell(noise, levels)) / levels
 
 
+@checked(levels=integer)
 def quantize(values: Tensor, levels: int) -> Tensor:
     """Real numbers in [0, 1] as integers from 0 to ``levels - 1``: undoes :func:`dequantize`."""
     return (values * levels).floor().clamp(0, levels - 1).long()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 
 class Annealing(nn.Module):
     r"""A weight that depends on how many gradient steps were taken.
@@ -55,6 +57,7 @@ class LinearAnnealing(Annealing):
         [0.0, 0.5, 1.0, 1.0]
     """
 
+    @checked
     def __init__(self, steps: int, *, start: float = 0.0, end: float = 1.0) -> None:
         super().__init__()
         _check(steps, start, end)
@@ -89,6 +92,7 @@ class CyclicAnnealing(Annealing):
         [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
     """
 
+    @checked
     def __init__(
         self, steps: int, *, cycles: int = 4, rising: float = 0.5, start: float = 0.0, end: float = 1.0
     ) -> None:

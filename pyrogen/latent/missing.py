@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import checked
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
@@ -157,6 +158,7 @@ class Imputation:
         return self.log_weights.exp().reshape(self.log_weights.shape + (1,) * extra)
 
 
+@checked
 def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imputation:
     r"""What stands in the gaps of events, by self-normalised importance sampling.
 

@@ -37,6 +37,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyrogen.arguments import checked
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
 from pyrogen.core.randomness import held, require_one_noise
@@ -89,6 +90,7 @@ class VAE(DistributionModule):
 
     density: Density = "lower bound"
 
+    @checked
     def __init__(
         self,
         prior: DistributionModule,

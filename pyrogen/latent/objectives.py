@@ -27,6 +27,7 @@ from pyro.distributions.util import is_identically_zero
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context
@@ -80,6 +81,7 @@ class Elbo(VAEObjective):
         https://arxiv.org/abs/1606.04934
     """
 
+    @checked
     def __init__(
         self,
         vae: VAE,
@@ -92,8 +94,8 @@ class Elbo(VAEObjective):
         super().__init__()
         if draws < 1:
             raise ValueError(f"`draws` must be at least 1, got {draws}")
-        if free_nats < 0 or (not isinstance(beta, nn.Module) and beta < 0):
-            raise ValueError(f"`beta` and `free_nats` must not be negative, got {beta} and {free_nats}")
+        if not isinstance(beta, nn.Module):
+            non_negative(beta, "beta")
         self.vae = vae
         self.draws = draws
         self.beta = beta
@@ -162,6 +164,7 @@ class StickingTheLanding(VAEObjective):
         inference", https://arxiv.org/abs/1703.09194
     """
 
+    @checked
     def __init__(self, vae: VAE, *, draws: int = 1) -> None:
         super().__init__()
         if draws < 1:
@@ -189,6 +192,7 @@ class ImportanceWeighted(VAEObjective):
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
     """
 
+    @checked
     def __init__(self, vae: VAE, *, draws: int) -> None:
         super().__init__()
         check_draws(vae, draws)
@@ -263,6 +267,7 @@ class Renyi(VAEObjective):
         Li and Turner 2016, "Rényi divergence variational inference", https://arxiv.org/abs/1602.02311
     """
 
+    @checked
     def __init__(self, vae: VAE, *, alpha: float, draws: int) -> None:
         super().__init__()
         if alpha == 1:

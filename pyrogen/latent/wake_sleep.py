@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
 from pyrogen.core.shapes import Context, batch_shape_of
 
 from .parts import check_draws, check_exact, check_separate
@@ -55,6 +56,7 @@ class ReweightedWakeSleep(nn.Module):
         https://doi.org/10.1126/science.7761831
     """
 
+    @checked
     def __init__(self, vae: VAE, *, draws: int, sleep: float = 0.0) -> None:
         super().__init__()
         check_draws(vae, draws)

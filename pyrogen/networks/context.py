@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 from .embedding import Members
 from .heads import Mixing
 from .statistics import ReadsData, Standardizer, Statistic, require_labels
@@ -57,6 +59,7 @@ class ContextEncoder(ReadsData, nn.Module):
         Ho and Salimans 2022, "Classifier-free diffusion guidance", https://arxiv.org/abs/2207.12598
     """
 
+    @checked
     def __init__(
         self,
         context_shape: ContextShape,

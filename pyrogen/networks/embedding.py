@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import anything, checked, context_shape
 
 from .statistics import ReadsData, Standardizer, Standardizers, Statistic, require_labels
 
@@ -54,6 +54,7 @@ class Flatten(ReadsData, nn.Module):
         ``(*batch, *shape)`` to ``(*batch, size)``; the batch dimensions of several tensors broadcast.
     """
 
+    @checked(shape=context_shape, standardize=anything)
     def __init__(
         self, shape: tuple[int, ...] | dict[str, tuple[int, ...]], *, standardize: Collection[str] | None = None
     ) -> None:

@@ -95,6 +95,7 @@ class Numbers(nn.Module):
         ``(*shape, *symbol)`` to ``(*shape, width)``.
     """
 
+    @checked
     def __init__(self, symbol_shape: tuple[int, ...], width: int) -> None:
         super().__init__()
         self.symbol_dim = len(symbol_shape)

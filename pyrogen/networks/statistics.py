@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, shape
+
 Shape = tuple[int, ...]
 
 
@@ -193,6 +195,7 @@ class Standardizer(Statistic, ReadsData, nn.Module):
         ``(*batch, *shape)`` to the same.
     """
 
+    @checked(shape=shape)
     def __init__(self, shape: Shape, *, name: str = "context") -> None:
         super().__init__()
         self.shape, self.name = tuple(shape), name

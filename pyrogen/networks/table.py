@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
+
 
 class Table(nn.Module):
     """Rows of columns of different kinds as vectors of numbers of order one.
@@ -24,6 +26,7 @@ class Table(nn.Module):
         ``(*batch, columns)`` to ``(*batch, size)``.
     """
 
+    @checked
     def __init__(
         self,
         columns: int,

@@ -168,6 +168,31 @@ def test_turns_say_what_is_wrong(arguments, message):
         pg.Turn(**{"objective": len, "parameters": Gaussian(), **arguments})
 
 
+def test_rows_that_are_dicts_are_named():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"x": torch.zeros(2), "context": torch.zeros(3)}
+
+    flow = pg.flows.affine_coupling((2,), (3,), layers=1, hidden=(4,))
+    with pytest.raises(ValueError, match=r"`data` gives each minibatch as one dict, with the keys \['x', 'context'\]"):
+        pg.fit(flow, Rows(), steps=1)
+
+
+def test_rows_with_dicts_in_them_train():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return torch.randn(2), {"a": torch.randn(3)}
+
+    flow = pg.flows.affine_coupling((2,), {"a": (3,)}, layers=1, hidden=(4,))
+    assert pg.fit(flow, Rows(), steps=2, batch_size=4, validation=0.5).reason == "steps"
+
+
 def test_repeats_are_whole():
     with pytest.raises(TypeError, match="`repeats` must be an int, got 2.5"):
         pg.Turn(len, Gaussian(), repeats=2.5)
