@@ -276,6 +276,8 @@ SMALL = {"hidden": (8,), "layers": 2, "channels": (8,), "width": 8, "depth": 1, 
 def _small(entry, needed, context_shape):
     """A module of a recipe, as small as its arguments allow; ``None`` if it takes no context and one is wanted."""
     parameters = inspect.signature(entry).parameters
+    if context_shape is not None and "context_shape" not in parameters:
+        return None
     sizes = {name: value for name, value in SMALL.items() if name in parameters and name not in needed}
     if entry is latent.convolutional_vae:
         sizes["hidden"] = 8

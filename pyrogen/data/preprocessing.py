@@ -21,7 +21,7 @@ from torch import Tensor
 from pyrogen.arguments import checked, integer
 
 
-@checked
+@checked(levels=integer)
 def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
     """Integers as real numbers in (0, 1), with uniform noise; :func:`quantize` gives them back.
 

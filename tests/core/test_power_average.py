@@ -62,7 +62,7 @@ def test_it_is_a_callback_that_resumes():
     [
         (lambda module: PowerAverages(module, every=0), "`every` must be"),
         (lambda module: PowerAverages(module, widths=()), "`widths` must name"),
-        (lambda module: PowerAverages(module, widths=(0.3,)), r"`width` must be in \(0, 0.28\)"),
+        (lambda module: PowerAverages(module, widths=(0.3,)), r"`widths` must hold numbers in \(0, 0.28\)"),
         (lambda module: PowerAverages(module).weights(0.1), "got none to average"),
     ],
 )

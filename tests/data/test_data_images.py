@@ -81,7 +81,7 @@ def test_squares_lie_anywhere():
 
 @pytest.mark.parametrize("size", [0, 9])
 def test_a_square_of_another_size_is_refused(size):
-    with pytest.raises(ValueError, match=f"`size` must be between 1 and 8 pixels, got {size}"):
+    with pytest.raises(ValueError, match="`size` must be"):
         occlude(images(), size, seed=0)
 
 

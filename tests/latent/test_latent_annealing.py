@@ -76,7 +76,7 @@ def test_contract():
         (lambda: LinearAnnealing(0), "`steps` must be at least 1"),
         (lambda: LinearAnnealing(3, start=-1.0), "must not be negative"),
         (lambda: CyclicAnnealing(3, cycles=0), "`cycles` must be at least 1"),
-        (lambda: CyclicAnnealing(3, rising=0.0), "`rising` must be above 0"),
+        (lambda: CyclicAnnealing(3, rising=0.0), "`rising` must be positive"),
     ],
 )
 def test_refusals(make, message):

@@ -93,8 +93,8 @@ def test_orders_of_a_masked_network_share_all_weights():
     ("settings", "message"),
     [
         ({"heads": 3}, "`width` must be a multiple of twice `heads`"),
-        ({"heads": 0}, "`heads` and `key_heads` must be at least 1, got 0 and 0"),
-        ({"heads": 4, "key_heads": 0}, "`heads` and `key_heads` must be at least 1, got 4 and 0"),
+        ({"heads": 0}, "`heads` must be at least 1, got 0"),
+        ({"heads": 4, "key_heads": 0}, "`key_heads` must be at least 1, got 0"),
         ({"heads": 4, "key_heads": 3}, "`key_heads` must divide `heads`"),
     ],
 )

@@ -165,7 +165,7 @@ def test_without_dropout_a_context_is_needed():
         (lambda: ContextEncoder({"a": ()}, 4, classes=5), "a dict for several"),
         (lambda: ContextEncoder({"a": ()}, 4, classes={"b": 5}), "must name entries"),
         (lambda: ContextEncoder((1, 2, 3, 4), 4), "at most three dimensions"),
-        (lambda: ContextEncoder((2,), 4, dropout=1.0), "`context_dropout`"),
+        (lambda: ContextEncoder((2,), 4, dropout=1.0), "`dropout`"),
         (lambda: UNet((3, 4)), "`event_shape` must be"),
         (lambda: UNet((1, 4, 4), (1, 8, 8)), "must have sides"),
         (lambda: UNet((1, 4, 4), channels=(6,)), "`heads` must divide"),
