@@ -99,7 +99,7 @@ def test_modes_are_scoped_and_restored():
 
 def test_modes_are_restored_after_a_failure():
     module = single().train()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="`context`"):
         log_prob(module, torch.randn(20, 2), torch.randn(20, 3, dtype=torch.float64), rows=3)
     assert module.training
     assert torch.is_grad_enabled()
