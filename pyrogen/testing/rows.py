@@ -99,7 +99,7 @@ def _check_bad(subject: RowSubject, spoil: Callable[[Tensor, float], Tensor], wh
             require(kept, f"one {what} of {bad} changes {whose} the other rows")
         _check_bad_context(subject, module, value, context, good, expected, spoil, what)
     kind = "parameter gradients" if of_parameters else "gradients in the values"
-    return f"a {what} of NaN or infinity leaves the answers of the other rows and their {kind} alone"
+    return f"one {what} of NaN or infinity leaves the answers of the other rows and their {kind} alone"
 
 
 def _require_value(subject: RowSubject, module: nn.Module) -> None:

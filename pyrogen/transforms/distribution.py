@@ -125,7 +125,8 @@ class TransformedDistribution(dist.TransformedDistribution):
             require_numbers(value, self.support, self._parameters())
         if self._memory is not None and self._memory.is_of(value, self._parameters):
             return self._memory.log_prob(self.base_dist)
-        return spared(partial(self._score, value), partial(self._score_rows, value), self._remake)
+        noisy = None if self.density == "exact" else value.device
+        return spared(partial(self._score, value), partial(self._score_rows, value), self._remake, noisy=noisy)
 
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         return self._draw(self.base_dist.rsample(torch.Size(sample_shape)))
