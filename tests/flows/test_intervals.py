@@ -7,12 +7,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch.distributions import biject_to
 
 import pyrogen as pg
 from pyrogen import flows
 from pyrogen.numerics.supports import ends
+from pyrogen.transforms import Interval, TransformedDistribution
 
 RECIPES = [
     flows.affine_coupling,
@@ -221,3 +222,23 @@ def test_log_prob_compiles_in_one_graph(interval):
     compiled = torch.compile(lambda x: flow().log_prob(x), fullgraph=True, backend="eager")
     assert torch.allclose(compiled(x), flow().log_prob(x.clone()), atol=1e-5)
     torch.distributions.Distribution.set_default_validate_args(validation)
+
+
+@pytest.mark.parametrize(
+    "guide_of", [AutoNormal, AutoMultivariateNormal, lambda m: flows.AutoFlow(m, flows.affine_coupling)]
+)
+def test_guides_of_rows_with_ends_of_their_own(guide_of):
+    low = torch.tensor([[0.0], [10.0], [-5.0]]).expand(3, 2)
+    high = torch.tensor([[1.0], [12.0], [math.inf]]).expand(3, 2)
+
+    def model():
+        noise = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        with pyro.plate("rows", 3):
+            x = pyro.sample("x", TransformedDistribution(noise, [Interval(low, high, event_dim=1)]))
+            pyro.sample("y", dist.Normal(x.sum(-1), 1.0), obs=torch.tensor([1.0, 22.0, -3.0]))
+
+    guide = guide_of(model)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    assert all(math.isfinite(svi.step()) for _ in range(5))
+    median = guide.median()["x"]
+    assert ((low < median) & (median < high)).all()
