@@ -322,7 +322,7 @@ ERRORS = {
     "a beam of none": (lambda m: beam_search(m(), 0), "`width` must be at least 1"),
     "temperature zero": (lambda m: pg.autoregressive.tempered(m, 0.0), "`temperature` must be positive"),
     "no symbols kept": (lambda m: pg.autoregressive.top_k(m, 0), "`count` must be at least 1"),
-    "no mass": (lambda m: pg.autoregressive.nucleus(m, 0.0), r"`mass` must be in \(0, 1\]"),
+    "no mass": (lambda m: pg.autoregressive.nucleus(m, 0.0), r"`mass` must be positive"),
     "a constraint of another shape": (lambda m: constrained(m, torch.ones(4).bool()), "`allowed` must be boolean"),
     "an impossible place": (
         lambda m: constrained(m, torch.arange(6).unsqueeze(1).expand(6, 5) != 2),
