@@ -91,6 +91,7 @@ def look(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> 
     observed = [name for name in sites if sites[name].observed]
     for name in observed:
         check_data(sites[name], support=validates and tracker.marks)
+        _check_plates(sites[name])
     ancestors = {name: _closure(name, tracker.links) for name in sites}
     if not any(site in ancestors[name] for name in observed):
         raise ValueError(f"`model` must observe a site that depends on {site!r}, got observed sites {observed}")
@@ -106,6 +107,16 @@ def look(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> 
         scored=scored,
         values={name: _plain(sites[name].value) for name in (*latent, site)} | tracker.indices,
     )
+
+
+def _check_plates(site: Site) -> None:
+    """Refuses a minibatch: its posterior is not that of the data."""
+    for plate in site.plates:
+        if plate.rows < plate.size:
+            raise ValueError(
+                f"`model` must observe all data, got a plate {plate.name!r} with {plate.rows} of {plate.size} rows around "
+                f"{site.name!r}; call it with all rows, without a subsample"
+            )
 
 
 class _Tracker(Messenger):

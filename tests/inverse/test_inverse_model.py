@@ -242,6 +242,16 @@ def test_data_that_the_model_cannot_give_are_refused(measure, y, words):
         TwistedSMC(model, site="x").run(y)
 
 
+def test_a_minibatch_is_refused():
+    def model(y):
+        x = pyro.sample("x", PRIOR())
+        with pyro.plate("data", 100, subsample_size=10) as rows:
+            pyro.sample("y", dist.Normal(x[0], 1.0), obs=y[rows])
+
+    with pytest.raises(ValueError, match="`model` must observe all data, got a plate 'data' with 10 of 100 rows"):
+        TwistedSMC(model, site="x").run(torch.zeros(100))
+
+
 @pytest.mark.parametrize("repeats", [1, 3])
 @pytest.mark.parametrize("noise", [1e-4, 1e-2])
 def test_an_operator_without_full_rank_and_little_noise(noise, repeats):
