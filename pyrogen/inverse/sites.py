@@ -114,8 +114,8 @@ def _check_plates(site: Site) -> None:
     for plate in site.plates:
         if plate.rows < plate.size:
             raise ValueError(
-                f"`model` must observe all data, got a plate {plate.name!r} with {plate.rows} of {plate.size} rows around "
-                f"{site.name!r}; call it with all rows, without a subsample"
+                f"`model` must observe all data, got a plate {plate.name!r} with {plate.rows} of {plate.size} rows "
+                f"around {site.name!r}; call it with all rows, without a subsample"
             )
 
 
