@@ -185,7 +185,7 @@ class LoaderBatches:
 
     def _refuse_what_runs_out(self) -> None:
         source = self.loader.dataset if isinstance(self.loader, DataLoader) else self.loader
-        if isinstance(source, Iterable) and iter(source) is iter(source):
+        if isinstance(source, Iterable) and iter(source) is iter(source) and not _begins_anew(source):
             raise ValueError(
                 f"`{self.name}` must be a loader that begins anew each epoch, got a {type(source).__name__}, which "
                 "runs out: iterating over it twice gives the same iterator"
@@ -200,6 +200,15 @@ class LoaderBatches:
 
 
 _END = object()
+
+
+def _begins_anew(source: Iterable) -> bool:
+    """Whether a source that is its own iterator starts again when it is iterated over again, on the same noise."""
+    firsts = []
+    for _ in range(2):
+        with Stream(0).flowing():
+            firsts.append(digest(next(iter(source), None)))
+    return firsts[0] == firsts[1]
 
 
 def digest(batch: Any) -> str:

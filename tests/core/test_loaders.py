@@ -203,6 +203,24 @@ def test_what_runs_out_is_refused(make):
         run(make, steps=2)
 
 
+class Rewinding(IterableDataset):
+    """Its own iterator, which starts again, in an order drawn anew."""
+
+    def __iter__(self):
+        self.left = torch.randperm(12).tolist()
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        return X[self.left.pop()]
+
+
+def test_what_starts_again_by_itself_trains():
+    _, _, seen = run(lambda: DataLoader(Rewinding(), batch_size=2), epochs=2)
+    assert sorted(value for batch in seen for value in batch) == sorted(X.flatten().tolist() * 2)
+
+
 def test_an_epoch_of_nothing_is_refused():
     class Dwindling:
         def __init__(self):
