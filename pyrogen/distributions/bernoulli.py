@@ -17,7 +17,9 @@ class Bits(Bernoulli):
     """A Bernoulli distribution of bits of any dtype: booleans and integers mean what they say."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(value if value.is_floating_point() else value.to(self.logits.dtype))
+        require_value(self, value)
+        energy, wrong = _energies(self.logits, value)
+        return -energy - torch.where(wrong > 0, torch.inf, wrong)
 
 
 class IndependentBernoulli(TorchDistribution):
@@ -76,17 +78,21 @@ class IndependentBernoulli(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
-        logits, value = self.logits, value if value.is_floating_point() else value.to(self.logits.dtype)
-        if value.shape != logits.shape:
-            logits, value = torch.broadcast_tensors(logits, value)
-        event = len(self.event_shape)
-        wrong = _summed((value * (value - 1)).abs(), event)  # zero for bits, NaN for NaN
-        energy = F.binary_cross_entropy_with_logits(logits, value.nan_to_num(0.0, 0.0, 0.0), reduction="none")
-        return -_summed(energy, event) - torch.where(wrong > 0, torch.inf, wrong)
+        energy, wrong = (_summed(part, len(self.event_shape)) for part in _energies(self.logits, value))
+        return -energy - torch.where(wrong > 0, torch.inf, wrong)
 
     def entropy(self) -> Tensor:
         energy = F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
         return energy.flatten(-len(self.event_shape)).sum(-1)
+
+
+def _energies(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the log-probability of each bit, and what is zero for bits, positive for other numbers and NaN for NaN."""
+    value = value if value.is_floating_point() else value.to(logits.dtype)
+    if value.shape != logits.shape:
+        logits, value = torch.broadcast_tensors(logits, value)
+    energy = F.binary_cross_entropy_with_logits(logits, value.nan_to_num(0.0, 0.0, 0.0), reduction="none")
+    return energy, (value * (value - 1)).abs()
 
 
 def _summed(value: Tensor, event_dim: int) -> Tensor:

@@ -200,8 +200,9 @@ class Likelihood:
             found |= {"shown": site.shown, "weight": site.weight}
             parts[name] = {key: self._rows(value, site) for key, value in found.items()}
             parts[name] |= {key: _repeated(parts[name], key) for key in ("shown", "weight")}
-            # What is not shown measures nothing: its slope is zero.
-            etas.append(torch.where(parts[name]["shown"].bool(), parts[name]["eta"], 0.0))
+            # What is not shown measures nothing, at whatever the unknown is.
+            parts[name]["eta"] = torch.where(parts[name]["shown"].bool(), parts[name]["eta"], 0.0)
+            etas.append(parts[name]["eta"])
         # Problems are independent, so the slope of the sum over problems is the slope of each.
         return torch.cat(etas, -1).sum(0), parts
 

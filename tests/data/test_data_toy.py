@@ -19,7 +19,8 @@ def test_contract(toy):
     assert first.isfinite().all()
     assert torch.equal(first, toy(100, seed=1))
     assert not torch.equal(first, toy(100, seed=2))
-    assert toy(0, seed=1).shape == (0, 2)
+    with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
+        toy(0, seed=1)
     assert torch.equal(torch.get_rng_state(), state), "global noise must not move"
 
 

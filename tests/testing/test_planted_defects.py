@@ -737,7 +737,6 @@ DISTRIBUTION_DEFECTS = [
     ("scoring_learns_nothing", ForgetsInitialization),
     ("scoring_learns_nothing", LearnsFromScoring),
     ("scoring_learns_nothing", LearnsUnseen),
-    ("statistics_of_all_rows", LearnsFromScoring),
     ("statistics_of_all_rows", LearnsFromTheFirstMinibatch),
     ("far_contexts", Overflows),
     ("no_stale_answers", StaleCache),
