@@ -89,7 +89,7 @@ def load(
     document, tensors = archive.read(path, KIND)
     try:
         module = _rebuilt(document, tensors, recipes) if into is None else into
-        fill(module, tensors, document["ties"])
+        fill(module, {**_ends(module, document), **tensors}, document["ties"])
         _set_modes(module, document)
         return module.to(device)
     except ValueError as error:
@@ -124,6 +124,13 @@ def _rebuilt(
     if document.get("structure") is not None:
         check_structure(document["structure"], module)
     return module
+
+
+def _ends(module: nn.Module, document: dict[str, Any]) -> dict[str, Tensor]:
+    """The ends of intervals, which files without a structure do not hold: there the recipe's arguments are all."""
+    if document.get("recipe") is None or document.get("structure") is not None:
+        return {}
+    return {name: tensor for name, tensor in module.named_buffers() if name.rpartition(".")[2] == "ends"}
 
 
 def _set_modes(module: nn.Module, document: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -56,3 +57,10 @@ def known_recipe(name: str) -> Callable[..., nn.Module] | None:
     package, function = KNOWN[name]
     # Importing pyrogen has imported its packages: there is nothing left to import.
     return vars(sys.modules[package])[function]
+
+
+def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe, with those that it has got since the file was written as they were then."""
+    if name.startswith("pyrogen.flows.") and arguments.get("interval") is not None and "margin" not in arguments:
+        return {**arguments, "margin": 0.05}
+    return arguments

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from .known_recipes import known_recipe
+from .known_recipes import as_written, known_recipe
 from .structure import Structure, differences, structure_of
 
 Build = TypeVar("Build", bound=Callable[..., nn.Module])
@@ -94,7 +94,8 @@ def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Modu
     """
     name = description["name"]
     build = _find(name, recipes)
-    arguments = {key: _decode(value, recipes) for key, value in description["arguments"].items()}
+    written = as_written(name, description["arguments"])
+    arguments = {key: _decode(value, recipes) for key, value in written.items()}
     bound = _bound(name, build, arguments)
     try:
         return build(*bound.args, **bound.kwargs)

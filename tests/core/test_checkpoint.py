@@ -833,3 +833,14 @@ def test_a_guide_not_yet_called_says_so(tmp_path):
     again = AutoNormal(model)
     again()
     pg.load(tmp_path / "guide", into=again)
+
+
+def test_intervals_of_files_without_a_margin_keep_the_one_they_had(tmp_path):
+    flow = pg.flows.affine_coupling((2,), layers=1, hidden=(4,), interval=(0.0, 1.0), margin=0.05)
+    pg.save(flow, tmp_path / "flow")
+    document, tensors = archive.read(tmp_path / "flow", "module")
+    del document["recipe"]["arguments"]["margin"], document["structure"]  # as they were written then
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("ends")}
+    archive.write(tmp_path / "flow", "module", document, tensors)
+    x = torch.tensor([[-0.01, 1.01]])
+    assert torch.equal(pg.load(tmp_path / "flow")().log_prob(x), flow().log_prob(x))
