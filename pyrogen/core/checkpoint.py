@@ -191,6 +191,7 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
                 f"does not fit the module: {name!r} must hold {tensor.dtype} or another precision of it, "
                 f"got {tensors[name].dtype}"
             )
+    _convert_unstored(module, own, tensors)
     with torch.no_grad():
         for name, tensor in lazy.items():
             tensor.materialize(tensors[name].shape)
@@ -200,6 +201,18 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) ->
             tensor.copy_(tensors[name])
     for statistic in absent:
         statistic.reset(learned=True)
+
+
+def _convert_unstored(module: nn.Module, own: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Gives buffers that no file holds (a base's zero) the precision that the stored tensors beside them come in."""
+    precisions: dict[torch.dtype, set[torch.dtype]] = {}
+    for name, tensor in own.items():
+        precisions.setdefault(tensor.dtype, set()).add(tensors[name].dtype)
+    stored = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    for buffer in module.buffers():
+        if id(buffer) not in stored and buffer.is_floating_point() and len(precisions.get(buffer.dtype, ())) == 1:
+            (precision,) = precisions[buffer.dtype]
+            buffer.data = buffer.data.to(precision)
 
 
 def _absent_statistics(module: nn.Module, tensors: dict[str, Tensor]) -> list[nn.Module]:

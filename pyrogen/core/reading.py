@@ -17,7 +17,7 @@ from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
 from .processes import FabricProcesses, OneProcess
 from .randomness import held
-from .shapes import Context, batch_shape_of
+from .shapes import Context, batch_shape_of, common_batch_shape, context_batch_shape
 
 if TYPE_CHECKING:
     from .module import DistributionModule
@@ -93,9 +93,9 @@ def refuse_outside_support(module: DistributionModule, x: Tensor, context: Conte
 
     Raises:
         RefusedDataError: an event does.
-        ValueError: events have another shape.
+        ValueError: events have another shape, or contexts another batch shape.
     """
-    batch_shape_of(x, module.event_shape, "x")
+    _require_one_context_each(module, x, context)
     if module.density is None:
         return
     try:
@@ -115,6 +115,17 @@ def refuse_outside_support(module: DistributionModule, x: Tensor, context: Conte
         raise RefusedDataError("`x` must hold no NaN", "NaN", wrong.tolist())
     got = f"{rows[0].item():g}" if rows[0].numel() == 1 else "an event outside of it"
     raise RefusedDataError(f"`x` must lie in the support {support}{advice(support, x)}", got, wrong.tolist())
+
+
+def _require_one_context_each(module: DistributionModule, x: Tensor, context: Context) -> None:
+    """Refuses contexts that would broadcast against events: each event would be scored under every context."""
+    rows = batch_shape_of(x, module.event_shape, "x")
+    contexts = context_batch_shape(context, module.context_shape)
+    if common_batch_shape({"x": rows, "context": contexts}) != rows:
+        raise ValueError(
+            f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "
+            f"got {tuple(contexts)}"
+        )
 
 
 def _support(module: DistributionModule, context: Context) -> constraints.Constraint:

@@ -118,6 +118,8 @@ def test_double_precision_comes_back(flow, path):
     loaded = pg.load(path)
     assert all(p.dtype == torch.float64 for p in loaded.parameters())
     assert same(weights(loaded), weights(flow))
+    assert all(b.dtype == torch.float64 for b in loaded.buffers() if b.is_floating_point())  # stored or not
+    assert loaded(torch.zeros(2, dtype=torch.float64)).sample().dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64])

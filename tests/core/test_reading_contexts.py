@@ -273,3 +273,12 @@ def test_a_posterior_learns_from_data_what_it_is_given():
     assert torch.allclose(x.mean, X.mean(0), atol=1e-6)
     assert torch.allclose(context.mean, VECTOR.mean(0))
     assert not posterior.bijections[-1].initialised  # of the latent nothing is known
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_contexts_that_broadcast_against_events_are_refused(name):
+    """A column of labels of shape (N, 1) would score each event under the contexts of all."""
+    make, x, context = MODELS[name]
+    column = {key: value[:, None] for key, value in context.items()} if isinstance(context, dict) else context[:, None]
+    with pytest.raises(ValueError, match=r"`context` must have the batch shape of `x`, \(150,\), .*got \(150, 1\)"):
+        pg.fit(make(), (x, column), steps=1)
