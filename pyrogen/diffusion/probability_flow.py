@@ -25,17 +25,19 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform
 
 from pyrogen.arguments import positive
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
+from pyrogen.distributions.assembled import Assembled
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.ode import Adaptive, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
@@ -91,7 +93,9 @@ class ProbabilityFlow(DistributionModule):
         # One number for each element: torch counts the scale of a single number once for a whole event.
         rescale = AffineTransform(0.0, (1 / alpha).expand(self.event_shape), event_dim=len(self.event_shape))
         remake = None if context is None else Remade(self, context)
-        noise = self._noise(context, batch)
+        tensors = {**dict(self.denoiser.named_parameters()), **dict(self.denoiser.named_buffers())}
+        make = partial(_noise_with, self, context, batch, tuple(tensors))
+        noise = Assembled(make, *tensors.values(), batch_shape=batch)
         return TransformedDistribution(noise, [flow, rescale], parameters=self._tensors, remake=remake)
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
@@ -145,3 +149,26 @@ class ProbabilityFlow(DistributionModule):
 
     def _all_tensors(self) -> Iterator[Tensor]:
         return chain(self.denoiser.parameters(), self.denoiser.buffers())
+
+
+class _Noise(nn.Module):
+    """The noise that a flow begins with, as a module, so that the tensors of its denoiser can be given."""
+
+    def __init__(self, flow: ProbabilityFlow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, context: Context, batch: torch.Size) -> dist.TorchDistribution:
+        return self.flow._noise(context, batch)
+
+
+def _noise_with(
+    flow: ProbabilityFlow, context: Context, batch: torch.Size, names: tuple[str, ...], *tensors: Tensor
+) -> dist.TorchDistribution:
+    """The noise that a flow begins with, of a denoiser that has such tensors."""
+    state = dict(zip(names, tensors, strict=True))
+    now = chain(flow.denoiser.named_parameters(), flow.denoiser.named_buffers())
+    if all(state[name] is tensor for name, tensor in now):
+        return flow._noise(context, batch)
+    state = {f"flow.denoiser.{name}": tensor for name, tensor in state.items()}
+    return torch.func.functional_call(_Noise(flow), state, (context, batch))

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from pyrogen.core.density import density_of
 from pyrogen.core.turn import frozen
+from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
 from pyrogen.programs.site import is_site, site_of
 
@@ -122,6 +123,8 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
     """A draw as a function of noise; its rightmost ``event_dim`` dimensions are one event."""
     while isinstance(prior, torch.distributions.Independent):
         prior = prior.base_dist
+    if isinstance(prior, Assembled):
+        return _draw(name, prior.assemble(), event_dim)
     if hasattr(prior, "joint"):
         latent, likelihood = prior.joint()
         z = _draw(f"{name}_latent", latent, latent.event_dim)
