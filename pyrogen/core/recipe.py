@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import nn
 
 from .known_recipes import as_written, known_recipe
@@ -44,7 +46,8 @@ def recipe(build: Build) -> Build:
     """Marks a function as a recipe: the module it returns can be rebuilt by name from a checkpoint.
 
     Arguments are numbers, strings, booleans, ``None``, tuples, lists and dicts of these, or modules built by recipes.
-    With any other argument the module still saves, and loads with ``into=``.
+    NumPy's numbers and the ``torch.Size`` of a tensor become Python's, as a file would give them back. With any other
+    argument the module still saves, and loads with ``into=``.
 
     Example:
         >>> @recipe
@@ -57,7 +60,7 @@ def recipe(build: Build) -> Build:
 
     @wraps(build)
     def built(*args: Any, **kwargs: Any) -> nn.Module:
-        bound = signature.bind(*args, **kwargs)
+        bound = signature.bind(*map(_plain, args), **_plain(kwargs))
         bound.apply_defaults()
         arguments, obstacle = _encoded(bound.arguments)  # first: a function may change what it is given
         module = build(*bound.args, **bound.kwargs)
@@ -153,6 +156,19 @@ def _few(entries: list[str]) -> str:
     return ", ".join(entries[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def _plain(value: Any) -> Any:
+    """A value with Python's own numbers and tuples, so that a module is built now as it will be from its file."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (tuple, torch.Size):
+        return tuple(map(_plain, value))
+    if type(value) is list:
+        return [*map(_plain, value)]
+    if type(value) is dict:
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    return value
+
+
 def _encoded(arguments: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """Arguments as JSON values, or which of them is none."""
     encode, encoded = _Encode(), {}
@@ -173,8 +189,6 @@ class _Encode:
     def __call__(self, value: Any) -> Any:
         if type(value) in _PLAIN:
             return value
-        if isinstance(value, float):  # numpy's
-            return float(value)
         if type(value) is tuple:
             return {"tuple": [*map(self, value)]}
         if type(value) is list:

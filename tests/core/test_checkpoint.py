@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -145,6 +146,18 @@ def test_arguments_of_all_kinds_come_back(path):
     assert loaded.options == options
     assert isinstance(loaded.options["tuple"], tuple)
     assert loaded.recipe.arguments == module.recipe.arguments
+
+
+def test_numbers_of_numpy_and_sizes_of_tensors_come_back(path):
+    x, label = torch.zeros(7, 3), np.array([0, 4, 2])
+    flow = pg.flows.affine_coupling(
+        x.shape[1:], classes=label.max() + 1, hidden=(np.int32(4),), layers=np.int64(1), dropout=np.float64(0.5)
+    )
+    pg.save(flow, path)
+    loaded = pg.load(path)
+    assert same(weights(loaded), weights(flow))
+    assert loaded.recipe == flow.recipe
+    assert type(flow.event_shape[0]) is int
 
 
 def test_recipes_nest(path):
