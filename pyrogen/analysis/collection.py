@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrogen.core.density import Density, weakest
 
-from .pointwise import Guided, Pointwise, local_latents, marginalised
+from .pointwise import Guided, Pointwise, element_latents, local_latents, marginalised
 from .program import Program, Runs, fitted
 from .sites import Site, is_imputed
 from .sources import Source
@@ -177,7 +177,8 @@ class _Collector:
             result.left_out[f"log_prob of {name}"] = "its distribution has no log_prob"
         observed = [name for name, site in result.sites.items() if site.kind == "observed" and name in runs.log_probs]
         for name in observed:
-            values, local = runs.log_probs[name], local_latents(result.sites, name)
+            values = runs.log_probs[name]
+            local = local_latents(result.sites, name) or element_latents(model, _first(runs.values), name)
             if local:
                 values, result.pointwise[name] = marginalised(name, local, model, guided, runs, self.wanted.local_draws)
             result.groups["log_likelihood"][name] = values

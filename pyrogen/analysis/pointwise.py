@@ -24,8 +24,11 @@ from math import hypot, log
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
+from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.evaluation.importance import pareto_k_of
 
 from .program import Program, Runs
@@ -105,6 +108,40 @@ def local_latents(sites: Mapping[str, Site], name: str) -> tuple[str, ...]:
     return tuple(site.name for site in latent if plates and plates <= _plates(site))
 
 
+def element_latents(model: Program, values: Tensors, name: str) -> tuple[str, ...]:
+    """The latent sites not in all those plates whose independent elements belong to single data all the same.
+
+    An event of as many elements as there are data is one. The gradients of two weighted sums over data show which datum
+    depends on an element: if it is a single one, their ratio is its weight.
+
+    Args:
+        model: The model.
+        values: Values of its latent sites, in one draw.
+        name: The observed site.
+    """
+    plates = _plates(model.sites[name])
+    candidates = [site.name for site in model.sites.values() if site.kind == "latent" and site.name in values]
+    candidates = [other for other in candidates if values[other].is_floating_point()]
+    if not plates or model.sites[name].value.numel() < 2:
+        return ()
+    with torch.enable_grad():
+        inputs = [values[other].detach().clone().requires_grad_() for other in candidates]
+        distributions, log_prob = model.scored({**values, **dict(zip(candidates, inputs, strict=True))}, name)
+        if not log_prob.requires_grad or log_prob.numel() < 2:
+            return ()
+        weights = 1 + torch.arange(log_prob.numel(), device=log_prob.device).to(log_prob) / log_prob.numel()
+        options = {"allow_unused": True, "materialize_grads": True}
+        plain = torch.autograd.grad(log_prob.sum(), inputs, retain_graph=True, **options)
+        weighted = torch.autograd.grad((log_prob.flatten() * weights).sum(), inputs, **options)
+    return tuple(
+        other
+        for other, one, two in zip(candidates, plain, weighted, strict=True)
+        if one.numel() >= log_prob.numel()
+        and _independent(distributions[other])
+        and _each_its_own(one.flatten().double(), two.flatten().double(), weights.double())
+    )
+
+
 def marginalised(
     name: str,
     local: tuple[str, ...],
@@ -164,6 +201,8 @@ def _is_latent(model: Program, name: str) -> bool:
 def _reason(name: str, local: tuple[str, ...], model: Program, guided: Guided | None) -> str:
     """Why the local latents cannot be integrated out; nothing where they can."""
     plates = _plates(model.sites[name])
+    if not all(plates <= _plates(model.sites[site]) for site in local):
+        return "they are not in all its plates"
     if None in model.sites[name].plates:
         return "a dimension of it is in no plate"
     others = [s.name for s in model.sites.values() if s.kind == "observed" and s.name != name and plates <= _plates(s)]
@@ -207,6 +246,22 @@ def _by_datum(log_prob: Tensor, site: Site, plates: tuple[str, ...]) -> Tensor:
     kept = [name for name in site.plates if name in plates]
     summed = log_prob.sum(others) if others else log_prob
     return summed.permute(0, *(1 + kept.index(name) for name in plates))
+
+
+def _independent(distribution: Any) -> bool:
+    """Whether the elements of a distribution are independent."""
+    while isinstance(distribution, (Independent, MaskedDistribution)):
+        distribution = distribution.base_dist
+    return isinstance(distribution, DiagonalNormal) or not distribution.event_shape
+
+
+def _each_its_own(plain: Tensor, weighted: Tensor, weights: Tensor) -> bool:
+    """Whether most data have an element that no other datum depends on."""
+    used = plain != 0
+    ratio = weighted[used] / plain[used]
+    place = (ratio[:, None] - weights).abs().argmin(1)
+    own = (ratio - weights[place]).abs() < 0.01 / len(weights)
+    return 2 * len(place[own].unique()) > len(weights)
 
 
 def _averaged(log_weights: Tensor, local: tuple[str, ...]) -> tuple[Tensor, Pointwise]:

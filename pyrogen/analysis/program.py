@@ -98,6 +98,12 @@ class Program:
         except Exception:  # a program may fail in any way on many draws at once; on one, it shows its own errors
             return self._one_by_one(given, draws, score)
 
+    def scored(self, given: Mapping[str, Tensor], name: str) -> tuple[dict[str, Any], Tensor]:
+        """The distributions of all sites in one run, and the log-probability of a site."""
+        with seeded(0):
+            trace = self._trace(given)
+        return {site: trace.nodes[site]["fn"] for site in self.sites}, _scores(trace).log_probs[name]
+
     def _trace(self, given: Mapping[str, Tensor], plate: AbstractContextManager | None = None) -> Trace:
         with _Given(given, self.rows, self.free), plate or nullcontext():  # given last, once the plate has broadcast
             return poutine.trace(self.function).get_trace(*self.args, **self.kwargs)

@@ -110,7 +110,8 @@ class PairObjective(ReadsData, nn.Module):
         """The data plates, each with its rows for one datum, from a run that leaves no trace.
 
         Raises:
-            ValueError: there is none, it stands for another number of data, or single rows have parameters.
+            ValueError: there is none, it stands for another number of data, its rows are scaled up already, or single
+                rows have parameters.
         """
         count = rows(batch)
         with held(), _evaluated(self), torch.enable_grad():
@@ -123,6 +124,10 @@ class PairObjective(ReadsData, nn.Module):
             said = data_of(plate, plate.size, count)
             if said not in (count, self.size):
                 raise ValueError(f"`size` must be the {said} data that the plate {plate.name!r} says, got {self.size}")
+        if count < self.size in reading.sizes and all(data_of(plate, plate.size, count) == count for plate in plates):
+            raise ValueError(
+                f"`size` must be None for a program that scales its rows up to as many itself, got {self.size}"
+            )
         if reading.owned and count < self.size:
             raise ValueError(
                 f"`size` must be None for a pair that holds an entry for each row of the batch, in {reading.owned}, "

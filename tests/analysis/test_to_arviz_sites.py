@@ -387,3 +387,38 @@ def test_a_guide_far_from_the_local_posterior_is_reported():
     x = torch.randn(COUNT)
     with pytest.warns(UserWarning, match="Pareto k-hat above 0.7: the guide is too far"):
         to_arviz(far, x, model=one_latent_each, draws=100)
+
+
+def _latents_as_an_event(x):
+    z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(z, NOISE), obs=x)
+
+
+def _latents_of_plates_of_one(x):
+    with pyro.plate("groups", len(x), dim=-2):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("members", 1):
+            pyro.sample("x", dist.Normal(z, NOISE), obs=x[:, None])
+
+
+@pytest.mark.parametrize(("model", "shape"), [(_latents_as_an_event, ()), (_latents_of_plates_of_one, (1,))])
+def test_latents_of_single_data_are_found_outside_the_plate_as_well(model, shape):
+    x = torch.randn(COUNT)
+    with pytest.warns(UserWarning, match="conditional on z.*they are not in all its plates"):
+        tree = to_arviz({"z": torch.randn(20, COUNT, *shape)}, x, model=model)
+    assert tree["log_likelihood"]["x"].attrs["likelihood"] == "conditional"
+
+
+def test_latents_of_several_data_leave_the_likelihood_unmarked():
+    x, inputs, labels = torch.randn(COUNT), torch.randn(COUNT, COUNT), torch.arange(COUNT) // 2
+
+    def model():
+        weights = pyro.sample("weights", dist.Normal(torch.zeros(COUNT), 1.0).to_event(1))
+        smooth = pyro.sample("smooth", dist.MultivariateNormal(torch.zeros(COUNT), 0.5 * torch.eye(COUNT) + 0.5))
+        levels = pyro.sample("levels", dist.Normal(torch.zeros(COUNT), 1.0).to_event(1))
+        with pyro.plate("data", COUNT):
+            pyro.sample("x", dist.Normal(inputs @ weights + smooth + levels[labels], NOISE), obs=x)
+
+    tree = to_arviz({name: torch.randn(20, COUNT) for name in ("weights", "smooth", "levels")}, model=model)
+    assert "likelihood" not in tree["log_likelihood"]["x"].attrs

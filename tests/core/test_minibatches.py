@@ -280,6 +280,11 @@ def test_rows_scaled_by_hand_stand_for_as_many():
         pg.fit(pg.Elbo(Scaled(), Normal()), (X[:200], Y[:200]), steps=2, batch_size=50)
 
 
+def test_rows_are_not_scaled_up_twice():
+    with pytest.raises(ValueError, match="`size` must be None for a program that scales its rows up"):
+        pg.fit(pg.Elbo(Scaled(), Normal(), size=N), (X, Y), steps=2, batch_size=60)
+
+
 def test_a_model_that_subsamples_its_minibatch_does_not_know_of_the_others():
     with pytest.raises(ValueError, match="stands for"):
         pg.fit(pg.Elbo(Subsampling(), Normal()), (X, Y), steps=1, batch_size=60)
