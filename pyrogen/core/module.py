@@ -34,7 +34,7 @@ from .batches import Data
 from .density import Density, require_normalized, stamped
 from .objective import MaximumLikelihood
 from .origin import is_tracked, tracked
-from .reading import learn_statistics, refuse_outside_support
+from .reading import learn_statistics, refuse_outside_support, require_one_context_each
 from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_shape_of, context_batch_shape
 
 
@@ -147,8 +147,10 @@ class DistributionModule(ReadsData, nn.Module):
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and their contexts, as :class:`~pyrogen.networks.statistics.ReadsData` says.
 
-        Those outside the support are refused. Subclasses add the statistics of events.
+        Those outside the support are refused, and contexts that broadcast against events. Subclasses add the statistics
+        of events.
         """
+        require_one_context_each(self, x, context)
         yield from self.read_context(context)
         refuse_outside_support(self, x, context)
 

@@ -88,14 +88,29 @@ def learn_statistics(module: DistributionModule, data: Data, batch_size: int) ->
                 part.training = training
 
 
+def require_one_context_each(module: DistributionModule, x: Tensor, context: Context) -> None:
+    """Refuses contexts that would broadcast against events: each event would be scored under every context.
+
+    Raises:
+        ValueError: the contexts have another batch shape than the events, or one of the two ends in a wrong shape.
+    """
+    rows = batch_shape_of(x, module.event_shape, "x")
+    contexts = context_batch_shape(context, module.context_shape)
+    if common_batch_shape({"x": rows, "context": contexts}) != rows:
+        raise ValueError(
+            f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "
+            f"got {tuple(contexts)}"
+        )
+
+
 def refuse_outside_support(module: DistributionModule, x: Tensor, context: Context) -> None:
     """Refuses events that hold NaN, lie outside the support of a module's distribution, or are of another dtype.
 
     Raises:
         RefusedDataError: an event does.
-        ValueError: events have another shape, or contexts another batch shape.
+        ValueError: events have another shape.
     """
-    _require_one_context_each(module, x, context)
+    batch_shape_of(x, module.event_shape, "x")
     if module.density is None:
         return
     try:
@@ -115,17 +130,6 @@ def refuse_outside_support(module: DistributionModule, x: Tensor, context: Conte
         raise RefusedDataError("`x` must hold no NaN", "NaN", wrong.tolist())
     got = f"{rows[0].item():g}" if rows[0].numel() == 1 else "an event outside of it"
     raise RefusedDataError(f"`x` must lie in the support {support}{advice(support, x)}", got, wrong.tolist())
-
-
-def _require_one_context_each(module: DistributionModule, x: Tensor, context: Context) -> None:
-    """Refuses contexts that would broadcast against events: each event would be scored under every context."""
-    rows = batch_shape_of(x, module.event_shape, "x")
-    contexts = context_batch_shape(context, module.context_shape)
-    if common_batch_shape({"x": rows, "context": contexts}) != rows:
-        raise ValueError(
-            f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "
-            f"got {tuple(contexts)}"
-        )
 
 
 def _support(module: DistributionModule, context: Context) -> constraints.Constraint:

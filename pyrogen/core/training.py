@@ -119,6 +119,8 @@ def fit(
     _check_functions(metric, callbacks)
     if lr is not None and optimizer is not None:
         raise ValueError("`lr` is of the default optimizer; with `optimizer` give it there, got both")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("`fit` must be called outside of torch.inference_mode, in which nothing has gradients")
     turns = as_turns(target)
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
@@ -138,6 +140,7 @@ def fit(
             held_out = len(validation)
         share = {"rank": processes.rank, "world": processes.world}
         stack.enter_context(seeded(seed))
+        stack.enter_context(torch.enable_grad())
         run = Run(
             turns,
             batches(data, batch_size, seed=order, **share),

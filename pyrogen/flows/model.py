@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule, check_part
-from pyrogen.core.reading import refuse_outside_support
+from pyrogen.core.reading import refuse_outside_support, require_one_context_each
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.embedding import Labels
@@ -97,6 +97,7 @@ class Flow(DistributionModule):
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and contexts; events go back through the bijections to where one learns from them."""
+        require_one_context_each(self, x, context)
         yield from self.read_context(context)
         shared = embedded(context, self.context_shape, self.embedding)
         if self._support_is_learned(shared):

@@ -393,3 +393,18 @@ def test_gradients_of_before_are_no_part_of_the_first_step():
         runs.append((weights(module), result.history.gradient_norms))
     assert same(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
+
+
+def test_a_missing_label_is_asked_for_as_the_module_takes_it():
+    with pytest.raises(ValueError, match=r"^`context` must end in shape \(\), got None"):
+        pg.fit(pg.flows.affine_coupling((2,), classes=3, layers=1, hidden=(4,)), X, steps=1)
+
+
+def test_inference_mode_is_refused_and_a_scope_without_gradients_is_none_for_training():
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"outside of torch\.inference_mode"):
+        pg.fit(Gaussian(), X, steps=1)
+    inside, outside = Gaussian(), Gaussian()
+    with torch.no_grad():
+        pg.fit(inside, X + 1, steps=3, seed=0)
+    pg.fit(outside, X + 1, steps=3, seed=0)
+    assert same(weights(inside), weights(outside))
