@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
-from pyrogen.programs.rows import independent_sites
+from pyrogen.programs.rows import independent_sites, loose_sites
 from pyrogen.programs.run import Record
 from pyrogen.programs.site import Plate
 
@@ -55,11 +55,15 @@ def read_programs(
         plates = []
     parameters = {name: value for part in trained for name, value in part.named_parameters()}
     reading = reading_of(record, rows, batch, parameters, plates)
-    if not reading.outside or not _may_be_one_datum(reading, data):
+    if not reading.outside or data.whole:
         return reading
-    # A guide that computes latents from the minibatch shows that they are those of this datum.
     batch, inputs = _with_gradients(batch)
-    return replace(reading, outside=independent_sites(_recorded(play, batch), reading.outside, inputs))
+    record = _recorded(play, batch)
+    loose = tuple(loose_sites(record.sites, plates, inputs)) if plates else ()
+    if not _may_be_one_datum(reading, data):
+        return replace(reading, loose=loose)
+    # A guide that computes latents from the minibatch shows that they are those of this datum.
+    return replace(reading, outside=independent_sites(record, reading.outside, inputs), loose=loose)
 
 
 def check_minibatches(
@@ -81,6 +85,13 @@ def check_minibatches(
         _check_owned(reading.owned, data, rows, validated)
     if reading.outside and not _says_how_many(reading, data, rows, held_out):
         raise ValueError(_complaint(reading, rows))
+    if reading.outside and reading.loose:
+        raise ValueError(
+            f"`target` observes {list(reading.loose)} outside the data plate {reading.plates[0].name!r}, where the "
+            "rows of a minibatch stand for themselves alone, beside the latent sites of all data "
+            f"{reading.outside}: put them in a plate that says how many they are; or give all data at once by "
+            f"`batch_size={rows or 'N'}`"
+        )
 
 
 def held_out_scope(reading: Reading) -> AbstractContextManager[Any]:

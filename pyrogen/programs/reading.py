@@ -26,6 +26,7 @@ class Reading:
             only to the rows that the programs were called with, unless these are named by number.
         sizes: The numbers of data that the programs may be said to stand for: the full size of the data plate, and the
             rows in it times their scale.
+        loose: The names of the observed sites outside the data plate that depend on the data, where one has looked.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class Reading:
     outside: list[str]
     owned: list[str]
     sizes: frozenset[int]
+    loose: tuple[str, ...] = ()
 
 
 def reading_of(

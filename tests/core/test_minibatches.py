@@ -280,6 +280,48 @@ def test_rows_scaled_by_hand_stand_for_as_many():
         pg.fit(pg.Elbo(Scaled(), Normal()), (X[:200], Y[:200]), steps=2, batch_size=50)
 
 
+class Loose(nn.Module):
+    """A model with a second outcome that stands for the rows of a minibatch alone."""
+
+    def __init__(self, way, full=True):
+        super().__init__()
+        self.way, self.full = way, full
+
+    def forward(self, x, y):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", N, subsample_size=len(x)) if self.full else pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+        if self.way == "plate":
+            with pyro.plate("again", len(x)):
+                pyro.sample("w", dist.Normal(slope, 1.0), obs=x)
+        elif self.way == "event":
+            pyro.sample("w", dist.Normal(slope, 1.0).expand([len(x)]).to_event(1), obs=x)
+        elif self.way == "factor":
+            pyro.factor("w", -(x - slope).square().sum())
+        elif self.way == "scaled factor":
+            with pyro.poutine.scale(scale=N / len(x)):
+                pyro.factor("w", -(x - slope).square().sum())
+        elif self.way == "deterministic":
+            pyro.deterministic("w", slope * x)
+        elif self.way == "one more":
+            pyro.sample("w", dist.Normal(slope, 1.0), obs=torch.zeros(()))
+
+
+@pytest.mark.parametrize("way", ["plate", "event", "factor"])
+def test_rows_outside_the_data_plate_are_seen(way):
+    with pytest.raises(ValueError, match="observes .'w'. outside the data plate 'data'"):
+        pg.fit(pg.Elbo(Loose(way), Normal()), (X, Y), steps=2, batch_size=60)
+    pg.fit(pg.Elbo(Loose(way), Normal()), (X, Y), steps=2, batch_size=N)
+    if way != "plate":
+        with pytest.raises(ValueError, match="observes .'w'. outside the data plate 'data'"):
+            pg.fit(pg.Elbo(Loose(way, full=False), Normal(), size=N), (X, Y), steps=2, batch_size=60)
+
+
+@pytest.mark.parametrize("way", ["scaled factor", "deterministic", "one more"])
+def test_what_is_observed_once_may_stand_outside_the_data_plate(way):
+    pg.fit(pg.Elbo(Loose(way), Normal()), (X, Y), steps=2, batch_size=60)
+
+
 def test_rows_are_not_scaled_up_twice():
     with pytest.raises(ValueError, match="`size` must be None for a program that scales its rows up"):
         pg.fit(pg.Elbo(Scaled(), Normal(), size=N), (X, Y), steps=2, batch_size=60)
