@@ -57,10 +57,14 @@ def read_programs(
     reading = reading_of(record, rows, batch, parameters, plates)
     if not reading.outside or data.whole:
         return reading
+    one = _may_be_one_datum(reading, data)
+    beside = [site for site in record.sites if site.observed and not any(site.plate(plate.name) for plate in plates)]
+    if not one and not (plates and beside):
+        return reading
     batch, inputs = _with_gradients(batch)
     record = _recorded(play, batch)
     loose = tuple(loose_sites(record.sites, plates, inputs)) if plates else ()
-    if not _may_be_one_datum(reading, data):
+    if not one:
         return replace(reading, loose=loose)
     # A guide that computes latents from the minibatch shows that they are those of this datum.
     return replace(reading, outside=independent_sites(record, reading.outside, inputs), loose=loose)
