@@ -96,7 +96,8 @@ def require_one_context_each(module: DistributionModule, x: Tensor, context: Con
     """
     rows = batch_shape_of(x, module.event_shape, "x")
     contexts = context_batch_shape(context, module.context_shape)
-    if common_batch_shape({"x": rows, "context": contexts}) != rows:
+    aligned = context is None or len(contexts) == len(rows)  # broadcasting begins on the right, rows are on the left
+    if not aligned or common_batch_shape({"x": rows, "context": contexts}) != rows:
         raise ValueError(
             f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "
             f"got {tuple(contexts)}"

@@ -282,3 +282,11 @@ def test_contexts_that_broadcast_against_events_are_refused(name):
     column = {key: value[:, None] for key, value in context.items()} if isinstance(context, dict) else context[:, None]
     with pytest.raises(ValueError, match=r"`context` must have the batch shape of `x`, \(150,\), .*got \(150, 1\)"):
         pg.fit(make(), (x, column), steps=1)
+
+
+def test_a_context_for_each_of_many_events_is_not_spread_along_their_other_dimension():
+    flow = pg.flows.affine_coupling((2,), (1,), **SMALL)
+    x = torch.randn(8, 8, 2)
+    with pytest.raises(ValueError, match=r"`context` must have the batch shape of `x`, \(8, 8\), .*got \(8,\)"):
+        pg.fit(flow, (x, torch.randn(8, 1)), steps=1)
+    pg.fit(flow, (x, torch.randn(8, 1, 1)), steps=1)
