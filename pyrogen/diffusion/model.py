@@ -268,7 +268,7 @@ class DiffusionDistribution(TorchDistribution):
     def _noise(self, value: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:
         draws = self.module.draws
         if self.module.noise_seed is None:
-            refuse_chain("a Diffusion", "use ProbabilityFlow of its denoiser, NoiseMCMC, TwistedSMC or TemperedSMC")
+            refuse_chain("a Diffusion", "use ProbabilityFlow of its denoiser, NoiseMCMC or TwistedSMC")
             return stratified(draws, batch, value), antithetic(draws, value.shape, value)
         with fixed_noise(self.module.noise_seed):
             uniform, noise = stratified(draws, (), value), antithetic(draws, self.event_shape, value)
