@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density
-from pyrogen.core.randomness import seeded
 from pyrogen.evaluation.importance import effective_sample_size
+from pyrogen.numerics.randomness import seeded
 
 from .collection import DRAWN_GROUPS, Collection, Wanted, collect, collect_batches
 from .names import Dims, Names

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from pyrogen.arguments import integer
-from pyrogen.core.progress import Fit, History
 from pyrogen.evaluation.comparison import Comparison
 from pyrogen.evaluation.ranks import EcdfNull
 from pyrogen.evaluation.result import Estimate, normal_quantile
+from pyrogen.training.progress import Fit, History
 
 from .arrays import numbers, real_numbers
 from .style import BLUE, COLOURS, GREY, INK, PALE, legend, legend_width, new_figure, tidy

@@ -22,8 +22,8 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrogen.core.randomness import seeded
 from pyrogen.core.shapes import Shape
+from pyrogen.numerics.randomness import seeded
 
 from .sites import Site, kind_of, rows_of, sites_of
 

@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import listed
-
-from .randomness import Stream
+from pyrogen.numerics.randomness import Stream
 
 Batch = tuple[Any, ...]
 Data = Tensor | tuple | Dataset | Iterable
@@ -386,3 +385,23 @@ def _leaves(batch: Batch, name: str) -> Iterator[Tensor]:
 
 def _kind(value: Any) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def rows(batch: tuple) -> int:
+    """How many data a batch holds: the length of its first tensor, one if it has none."""
+    for entry in batch:
+        tensor = next(iter(entry.values()), None) if isinstance(entry, Mapping) else entry
+        if isinstance(tensor, torch.Tensor) and tensor.dim():
+            return len(tensor)
+    return 1
+
+
+def without_last_row(batch: Batch, rows: int) -> Batch:
+    """A batch of one row fewer."""
+
+    def shorten(entry: Any) -> Any:
+        if isinstance(entry, Mapping):
+            return {key: shorten(value) for key, value in entry.items()}
+        return entry[:-1] if isinstance(entry, Tensor) and entry.dim() and len(entry) == rows else entry
+
+    return tuple(map(shorten, batch))

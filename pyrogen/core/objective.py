@@ -6,7 +6,7 @@ sum ``fit`` divides by the number of data: the full size of the data plate, or t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,14 @@ from torch.distributions import Distribution
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.numerics.randomness import held, set_torch_states, torch_states
 from pyrogen.programs.data_plate import DataCount, FullSize, data_of
 from pyrogen.programs.reading import reading_of, settled_data_plates
 from pyrogen.programs.run import Record
 
+from .batches import rows, without_last_row
 from .density import density_of, require_normalized
 from .hidden import HiddenValues
-from .minibatches import without_last_row
-from .randomness import held, set_torch_states, torch_states
 
 if TYPE_CHECKING:
     from .module import DistributionModule
@@ -206,15 +206,6 @@ class Elbo(PairObjective):
         except _NotReparameterized:
             return False
         return True
-
-
-def rows(batch: tuple) -> int:
-    """How many data a batch holds: the length of its first tensor, one if it has none."""
-    for entry in batch:
-        tensor = next(iter(entry.values()), None) if isinstance(entry, Mapping) else entry
-        if isinstance(tensor, torch.Tensor) and tensor.dim():
-            return len(tensor)
-    return 1
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributions import constraints, transforms
 
 from pyrogen.networks.statistics import Moments, ReadsData, RefusedDataError, Statistic
+from pyrogen.numerics.randomness import held
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
 from .processes import FabricProcesses, OneProcess
-from .randomness import held
 from .shapes import Context, batch_shape_of, common_batch_shape, context_batch_shape
 
 if TYPE_CHECKING:

@@ -54,10 +54,10 @@ from torch.distributions import constraints
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.randomness import fixed_noise
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.randomness import fixed_noise
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import rearranged, spared
 from pyrogen.numerics.values import require_expandable, require_precision, require_value

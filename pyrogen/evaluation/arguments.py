@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.core.objective import rows as count_rows
+from pyrogen.core.batches import rows as count_rows
 
 
 def require_tensor(values: object, name: str) -> None:

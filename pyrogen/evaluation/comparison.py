@@ -28,8 +28,8 @@ from torch.distributions import Distribution
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.progress import Fit
-from pyrogen.core.randomness import seeded
+from pyrogen.numerics.randomness import seeded
+from pyrogen.training.progress import Fit
 
 from .arguments import require_rows
 from .density import paired

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer
-from pyrogen.core.progress import Fit
-from pyrogen.core.randomness import seeded
+from pyrogen.numerics.randomness import seeded
+from pyrogen.training.progress import Fit
 
 from .importance import ParetoK, importance_log_weights, pareto_k_of
 from .result import Estimate

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, register_kl
 
 from pyrogen.core.module import BijectionModule
-from pyrogen.core.randomness import held
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.numerics.autograd import is_functional
+from pyrogen.numerics.randomness import held
 from pyrogen.numerics.supports import is_same
 from pyrogen.programs.run import run
 from pyrogen.transforms.compose import Compose

@@ -31,10 +31,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrogen.core.density import density_of
-from pyrogen.core.turn import frozen
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
 from pyrogen.programs.site import is_site, site_of
+from pyrogen.training.turn import frozen
 
 from .arguments import program, site_name
 from .likelihood import sites_given

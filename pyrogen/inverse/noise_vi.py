@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from pyrogen.arguments import integer, switch
-from pyrogen.core.training import fit
-from pyrogen.core.turn import MakeOptimizer
 from pyrogen.numerics.resampling import effective_sample_size, systematic
+from pyrogen.training.fit import fit
+from pyrogen.training.turn import MakeOptimizer
 
 from .arguments import program, site_name
 from .noise import check_model, constant, draws_of, in_noise

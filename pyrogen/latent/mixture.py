@@ -39,10 +39,10 @@ from torch.distributions import constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
-from pyrogen.core.randomness import held
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 
 from .marginal import MarginalDistribution

@@ -40,11 +40,11 @@ from torch.distributions import constraints
 from pyrogen.arguments import checked
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, data_plate
-from pyrogen.core.randomness import held, require_one_noise
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.points import point_inside
+from pyrogen.numerics.randomness import held, require_one_noise
 from pyrogen.programs.chain import refuse_chain
 
 from .marginal import Joint, MarginalDistribution

@@ -31,8 +31,8 @@ from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context
-from pyrogen.core.turn import frozen
 from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.training.turn import frozen
 
 from .annealing import Annealing
 from .parts import check_draws, check_exact, check_separate, given

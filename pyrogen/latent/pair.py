@@ -26,9 +26,9 @@ from torch.distributions import constraints
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Elbo
-from pyrogen.core.randomness import held
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
+from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 from pyrogen.programs.data_plate import FullSize
 

@@ -26,13 +26,14 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer, number
+from pyrogen.core.batches import rows
 from pyrogen.core.density import density_of, weakest
-from pyrogen.core.objective import PairObjective, rows
-from pyrogen.core.turn import frozen
+from pyrogen.core.objective import PairObjective
 from pyrogen.programs.data_plate import data_plate, observed_plates
 from pyrogen.programs.rows import global_sites
 from pyrogen.programs.run import Given, Record
 from pyrogen.programs.site import Plate, Site
+from pyrogen.training.turn import frozen
 
 DRAWS = "_pyrogen_draws"
 

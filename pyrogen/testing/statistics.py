@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.training import fit
+from pyrogen.training.fit import fit
 
 from .inputs import agree, each, floating, gap, take, tensors
 from .report import NotApplicableError, require

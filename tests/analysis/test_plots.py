@@ -19,8 +19,8 @@ from pyrogen.analysis import (
 )
 from pyrogen.analysis.images import mosaic
 from pyrogen.analysis.plots import _running_mean
-from pyrogen.core.progress import Fit, History
 from pyrogen.evaluation import EcdfNull
+from pyrogen.training.progress import Fit, History
 
 
 def images(*shape):

@@ -5,7 +5,7 @@ import pyro
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # for core_programs
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for small_programs
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from core_programs import Gaussian
+from small_programs import Gaussian
 from torch import nn
 
 import pyrogen as pg

@@ -3,7 +3,7 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from core_programs import Draws, Gaussian, decoder, encoder
+from small_programs import Draws, Gaussian, decoder, encoder
 from torch.distributions import AffineTransform, MixtureSameFamily, TransformedDistribution
 
 import pyrogen as pg

@@ -8,7 +8,6 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from core_programs import Gaussian, Guide, Implicit, Latent, Model, decoder, encoder, same, weights
 from pyro.infer import (
     SVI,
     Predictive,
@@ -21,6 +20,7 @@ from pyro.infer import (
 )
 from pyro.nn import PyroModule
 from pyro.poutine import trace
+from small_programs import Gaussian, Guide, Implicit, Latent, Model, decoder, encoder, same, weights
 from torch import nn
 
 import pyrogen as pg

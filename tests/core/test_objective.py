@@ -6,10 +6,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from core_programs import Gaussian, Implicit, Latent, decoder, encoder, pair
 from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from small_programs import Gaussian, Implicit, Latent, decoder, encoder, pair
 from torch import nn
 
 import pyrogen as pg

@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from core_programs import Gaussian, same, weights
+from small_programs import Gaussian, same, weights
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyrogen as pg
 from pyrogen.core.batches import LoaderBatches
-from pyrogen.core.feed import Feed
-from pyrogen.core.resume import Checkpoint
+from pyrogen.training.checkpoint import Checkpoint
+from pyrogen.training.feed import Feed
 
 X = torch.arange(24.0).reshape(12, 2)
 

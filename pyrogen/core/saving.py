@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.networks.statistics import statistics_of
+from pyrogen.numerics.randomness import held
 
 from . import archive
 from .allowance import Allowance, check_sizes
-from .randomness import held
 from .recipe import check_structure, describe, is_function, obstacle, rebuild
 from .structure import structure_of
 

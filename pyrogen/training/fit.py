@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer, positive, switch
+from pyrogen.core.batches import Data, batches, split
+from pyrogen.core.processes import FabricProcesses, OneProcess
+from pyrogen.numerics.randomness import seed_all, seeded
 
-from .batches import Data, batches, split
+from .checkpoint import Checkpoint
 from .compilation import compiled
 from .player import MakeSchedule
-from .processes import FabricProcesses, OneProcess
 from .progress import Fit, Progress
-from .randomness import seed_all, seeded
-from .resume import Checkpoint
 from .run import Run, as_before_on_failure
 from .turn import MakeOptimizer, Turn, adam, as_turns
 

@@ -6,13 +6,13 @@ import pickle
 import pyro
 import pytest
 import torch
-from core_programs import encoder, pair, weights
 from pyro.nn import PyroModule, PyroSample
+from small_programs import encoder, pair, weights
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.core.compilation import _largest
-from pyrogen.core.listener import Listener
+from pyrogen.training.compilation import _largest
+from pyrogen.training.listener import Listener
 
 # torch's own compiler warns about its own internals.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -4,8 +4,8 @@ import threading
 
 import pyro
 import torch
-from core_programs import Gaussian, same, weights
 from pyro.infer.util import is_validation_enabled
+from small_programs import Gaussian, same, weights
 
 import pyrogen as pg
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from core_programs import Gaussian, pair, same, weights
+from small_programs import Gaussian, pair, same, weights
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -6,14 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from core_programs import pair
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
+from small_programs import pair
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrogen as pg
-from pyrogen.core.listener import Listener
+from pyrogen.training.listener import Listener
 
 N = 240
 X = torch.ones(N)

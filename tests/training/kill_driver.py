@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from core_programs import pair, weights
+from small_programs import pair, weights
 
 import pyrogen as pg
 from pyrogen.core import archive
-from pyrogen.core.resume import Checkpoint
+from pyrogen.training.checkpoint import Checkpoint
 
 
 class Sum:

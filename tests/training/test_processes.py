@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
-from core_programs import Gaussian, encoder, pair, same, weights
+from small_programs import Gaussian, encoder, pair, same, weights
 from torch.utils.data import DataLoader
 
 import pyrogen as pg
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
         [sys.executable, Path(__file__).with_name("two_processes.py"), folder],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=300,
     )
     assert run.returncode == 0, run.stderr

@@ -16,15 +16,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from core_programs import Game, Gaussian, pair, same, weights
 from pyro.infer import Trace_ELBO
+from small_programs import Game, Gaussian, pair, same, weights
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import Dataset
 
 import pyrogen as pg
 from pyrogen.core import archive
-from pyrogen.core.resume import Checkpoint, flatten, unflatten
+from pyrogen.training.checkpoint import Checkpoint, flatten, unflatten
 
 Named = namedtuple("Named", ["field"])
 
@@ -474,7 +474,7 @@ def test_a_guide_that_is_not_reparameterised_resumes(make, tmp_path):
 
 
 def test_a_second_run_on_one_file_is_refused_and_the_first_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("pyrogen.core.lock._PATIENCE", 0.0)
+    monkeypatch.setattr("pyrogen.training.lock._PATIENCE", 0.0)
 
     def second(progress):
         with pytest.raises(ValueError, match="`checkpoint` must be a file that no other run is writing"):
@@ -487,12 +487,12 @@ def test_a_second_run_on_one_file_is_refused_and_the_first_goes_on(tmp_path, mon
 
 
 def test_another_process_is_refused_until_the_first_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr("pyrogen.core.lock._PATIENCE", 0.0)
+    monkeypatch.setattr("pyrogen.training.lock._PATIENCE", 0.0)
     path = tmp_path / "run"
     code = f"""
 import time
 from pathlib import Path
-from pyrogen.core.lock import locked
+from pyrogen.training.lock import locked
 with locked(Path({str(path)!r})):
     print("locked", flush=True)
     time.sleep(60)
@@ -537,7 +537,7 @@ def test_a_folder_that_cannot_be_written_in_is_named_before_any_training(tmp_pat
         raise PermissionError(13, "Permission denied")
 
     seen = []
-    monkeypatch.setattr("pyrogen.core.lock.os.open", refuse)
+    monkeypatch.setattr("pyrogen.training.lock.os.open", refuse)
     with pytest.raises(PermissionError, match="`checkpoint` cannot be written"):
         elbo(steps=3)[1](checkpoint=tmp_path / "run", callbacks=[seen.append])
     assert not seen

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import non_negative
+from pyrogen.core import archive
 
-from . import archive
 from .lock import HeldError, locked
 
 KIND = "training run"

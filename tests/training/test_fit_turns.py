@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from core_programs import Game, Gaussian, rmsprop, same, weights
+from small_programs import Game, Gaussian, rmsprop, same, weights
 from torch import nn
 
 import pyrogen as pg

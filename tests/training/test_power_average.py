@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.core.power_average import PowerAverages, power_of
-from pyrogen.core.progress import History, Progress
+from pyrogen.training.power_average import PowerAverages, power_of
+from pyrogen.training.progress import History, Progress
 
 
 def width_of(power):

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch, Minibatch
-from .objective import rows
+from pyrogen.core.batches import Batch, Minibatch, rows
+
 from .player import Player, per_datum
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from core_programs import Gaussian, Implicit, pair, same, weights
 from pyro.infer import RenyiELBO, Trace_ELBO
+from small_programs import Gaussian, Implicit, pair, same, weights
 from torch import nn
 from torch.utils.data import TensorDataset
 

@@ -14,24 +14,23 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, rows, to_device
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.processes import FabricProcesses, OneProcess
+from pyrogen.core.reading import read
+from pyrogen.core.saving import fill, named_tensors
 from pyrogen.networks.statistics import ReadsData
+from pyrogen.numerics.randomness import held, random_states, set_random_states
 from pyrogen.programs.reading import Reading
 
 from .average import Average
-from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
-from .checkpoint import fill, named_tensors
+from .checkpoint import Checkpoint, Interrupt, check_settings
 from .failure import MovingBuffers, explain, row_of
 from .feed import Feed
 from .listener import Listener
 from .minibatches import check_minibatches, held_out_scope, most_rows, read_programs
-from .module import DistributionModule
-from .objective import rows
 from .player import MakeSchedule, NonFiniteStep, Player, per_datum
-from .processes import FabricProcesses, OneProcess
 from .progress import Bar, Fit, History, Progress
-from .randomness import held, random_states, set_random_states
-from .reading import read
-from .resume import Checkpoint, Interrupt, check_settings
 from .turn import MakeOptimizer, Turn
 from .validation import Validation
 

@@ -15,8 +15,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from core_programs import Gaussian, encoder, same, weights
 from safetensors.torch import save_file
+from small_programs import Gaussian, encoder, same, weights
 from torch import nn
 
 import pyrogen as pg
@@ -660,7 +660,7 @@ EVIL = [
     "subprocess.run",
     "builtins.eval",
     "torch.load",
-    "pyrogen.core.checkpoint.save",
+    "pyrogen.core.saving.save",
     "pyrogen.core.archive.os.system",
     "pyrogen.core.archive.write",
     "pyrogen..os.system",

@@ -2,7 +2,7 @@
 
     python two_processes.py FOLDER
 
-Fabric starts the second process itself. ``tests/core/test_processes.py`` compares with one process.
+Fabric starts the second process itself. ``tests/training/test_processes.py`` compares with one process.
 """
 
 import sys
@@ -13,13 +13,13 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
-from core_programs import Game, Gaussian, Guide, Model, decoder, encoder, weights
 from pyro.infer.autoguide import AutoNormal
+from small_programs import Game, Gaussian, Guide, Model, decoder, encoder, weights
 from torch import nn
 
 import pyrogen as pg
 from pyrogen.core import archive
-from pyrogen.core.resume import Checkpoint
+from pyrogen.training.checkpoint import Checkpoint
 
 
 class Watched(Gaussian):

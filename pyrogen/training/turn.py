@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from pyrogen.arguments import integer
-
-from .module import DistributionModule
+from pyrogen.core.module import DistributionModule
 
 Objective = Callable[..., Tensor]
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]

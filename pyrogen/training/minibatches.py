@@ -14,13 +14,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyrogen.core.batches import Batch, Batches, LoaderBatches, without_last_row
 from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
 from pyrogen.programs.rows import independent_sites, loose_sites
 from pyrogen.programs.run import Record
 from pyrogen.programs.site import Plate
-
-from .batches import Batch, Batches, LoaderBatches
 
 
 def read_programs(
@@ -108,17 +107,6 @@ def held_out_scope(reading: Reading) -> AbstractContextManager[Any]:
 def most_rows(reading: Reading, rows: int) -> int:
     """How many rows a minibatch may have: a plate takes no more than it stands for."""
     return min([rows, *(data_of(plate, plate.size, reading.rows) for plate in reading.plates)])
-
-
-def without_last_row(batch: Batch, rows: int) -> Batch:
-    """A batch of one row fewer."""
-
-    def shorten(entry: Any) -> Any:
-        if isinstance(entry, Mapping):
-            return {key: shorten(value) for key, value in entry.items()}
-        return entry[:-1] if isinstance(entry, Tensor) and entry.dim() and len(entry) == rows else entry
-
-    return tuple(map(shorten, batch))
 
 
 def _may_be_one_datum(reading: Reading, data: Batches | LoaderBatches) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .batches import Batches, LoaderBatches, Minibatch, digest
+from pyrogen.core.batches import Batches, LoaderBatches, Minibatch, digest
 
 
 class Feed:

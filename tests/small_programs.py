@@ -1,4 +1,4 @@
-"""Small modules and Pyro programs that the tests of core share."""
+"""Small modules and Pyro programs that the tests of core and training share."""
 
 from functools import partial
 

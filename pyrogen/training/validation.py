@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch, Batches, LoaderBatches, Minibatch, to_device
-from .checkpoint import fill, named_tensors
-from .chunks import evaluating
+from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, rows, to_device
+from pyrogen.core.chunks import evaluating
+from pyrogen.core.processes import FabricProcesses, OneProcess
+from pyrogen.core.saving import fill, named_tensors
+from pyrogen.numerics.randomness import held, seeded
+
 from .failure import row_of
-from .objective import rows
 from .player import per_datum
-from .processes import FabricProcesses, OneProcess
-from .randomness import held, seeded
 from .turn import frozen
 
 

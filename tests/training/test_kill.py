@@ -18,7 +18,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_never_had_been(tmp_path):
         [sys.executable, driver, tmp_path, str(KILLS)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=300,
     )
     assert run.returncode == 0, run.stderr

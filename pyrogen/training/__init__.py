@@ -1,0 +1,1 @@
+"""Training: ``fit``, its turns and run, checkpoints, averages, processes."""
