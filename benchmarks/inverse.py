@@ -34,7 +34,7 @@ from pyrogen.inverse import (
     TwistedSMC,
 )
 from pyrogen.inverse.chain import Chain
-from pyrogen.inverse.grid import default_grid
+from pyrogen.numerics.grids import default_grid
 
 DRAWS, STEPS = 1000, 100
 

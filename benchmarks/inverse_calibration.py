@@ -39,7 +39,7 @@ from pyrogen.inverse import (
     TwistedSMC,
 )
 from pyrogen.inverse.chain import Chain, Level
-from pyrogen.inverse.grid import default_grid
+from pyrogen.numerics.grids import default_grid
 
 SIZE, NORM, NOISE, DRAWS = 64, 6.4, 0.1, 31
 Values = dict[str, Tensor]

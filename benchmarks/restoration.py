@@ -26,7 +26,7 @@ from torch.nn import functional
 
 import pyrogen as pg
 from pyrogen import inverse
-from pyrogen.inverse.grid import default_grid
+from pyrogen.numerics.grids import default_grid
 
 SHAPE, SIZE, NOISE = (3, 16, 16), 768, 0.05
 PEERS = ("azula PGDM", "azula DPS", "deepinv PiGDM", "deepinv DPS", "deepinv DiffPIR", "deepinv DDRM")
@@ -144,7 +144,7 @@ def compare(
             start = time.process_time()
             draws, diagnostics = run()
             seconds = time.process_time() - start
-            found = inverse.report(draws.nan_to_num(0.0), truth, span=2.0)
+            found = pg.evaluation.restoration_report(draws.nan_to_num(0.0), truth, span=2.0)
             scores.setdefault(method, []).append((found.psnr, found.ssim, found.coverage, seconds))
             runs += [] if diagnostics is None else [diagnostics]
     print(f"\n{name}: {task.operator(truths[0]).numel()} measured numbers, {len(truths)} images")

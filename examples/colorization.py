@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     draws = sampling.run(y).get_samples()["image"]  # (draws, scenes, 3, 16, 16)
 
     for number in range(len(truth)):
-        print(f"scene {number + 1}: {inverse.report(draws[:, number], truth[number], span=2.0)}")
+        print(f"scene {number + 1}: {pg.evaluation.restoration_report(draws[:, number], truth[number], span=2.0)}")
     figure = pg.analysis.posterior_images(truth, y, draws, shown=5, limits=(-1, 1))
     figure.savefig(options.output / "colorization.png", dpi=150)
 

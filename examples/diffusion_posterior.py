@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     for number, evidence in enumerate(posterior.log_evidence.tolist()):
         print(f"{number:<8}{evidence:<15.1f}{probability[number]:.3f}{'   (the truth)' * (number == label)}")
     ancestors = posterior.diagnostics().ancestors[label]
-    print(f"given the class: {inverse.report(draws[:, label], truth)}; from {ancestors} particles of the first level")
+    report = pg.evaluation.restoration_report(draws[:, label], truth)
+    print(f"given the class: {report}; from {ancestors} particles of the first level")
     print(f"all ten filters: {posterior.diagnostics()}")
     likely = probability.argsort(descending=True)[:3]
     names = [f"a {number}: {probability[number]:.0%}" for number in likely]

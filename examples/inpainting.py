@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     draws = posterior.get_samples()["image"]  # (particles, digits, 1, 8, 8)
 
     for number, evidence in enumerate(posterior.log_evidence.tolist()):
-        found = inverse.report(draws[:, number], truth[number], span=2.0)
+        found = pg.evaluation.restoration_report(draws[:, number], truth[number], span=2.0)
         print(f"digit {number + 1}: log evidence {evidence:.1f} nats; {found}")
     print(posterior.diagnostics())
     observation = torch.where(upper, seen.adjoint(y), torch.nan)

@@ -16,7 +16,6 @@ import pyro
 import torch
 
 import pyrogen as pg
-from pyrogen import inverse
 
 SHAPE, TIMES = (1, 8, 8), (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 STROKES = """
@@ -54,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         """Minus the root mean square distance to the nearest digit of the training set, in data units."""
         return -torch.cdist(x.flatten(1), train.flatten(1)).amin(1) / strokes.numel() ** 0.5
 
-    edits = torch.stack([inverse.edit(prior(), strokes, time, draws=3) for time in TIMES])
-    curve = inverse.trade_off(prior(), strokes, TIMES, realism, draws=128)
+    edits = torch.stack([pg.diffusion.edit(prior(), strokes, time, draws=3) for time in TIMES])
+    curve = pg.diffusion.trade_off(prior(), strokes, TIMES, realism, draws=128)
     print(f"{'time':<7}{'distance to the strokes':<26}realism")
     for point in curve:
         print(f"{point.time:<7}{point.distance:<26.3f}{point.realism:.3f}")

@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"blocks of {side}x{side} pixels, {y[0].numel()} numbers")
         bicubic = interpolate(y, scale_factor=side, mode="bicubic")
         for number, evidence in enumerate(posterior.log_evidence.tolist()):
-            found = inverse.report(draws[-1][:, number], truth[number], span=2.0)
-            rival = inverse.psnr(bicubic[number], truth[number], span=2.0)
+            found = pg.evaluation.restoration_report(draws[-1][:, number], truth[number], span=2.0)
+            rival = pg.evaluation.psnr(bicubic[number], truth[number], span=2.0)
             print(f"digit {number + 1}: log evidence {evidence:.1f} nats; bicubic PSNR {rival:.2f} dB; {found}")
         print(f"{posterior.diagnostics()}\n")
 

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
     ess = arviz.ess(data)
     print(f"scale: 90 % interval {low:.2f} to {high:.2f}; the truth is {NOISE}")
-    print(f"image: {inverse.report(draws['image'], truth, span=2.0)}")
+    print(f"image: {pg.evaluation.restoration_report(draws['image'], truth, span=2.0)}")
     print(
         f"effective sample size (ArviZ) of {options.sweeps} sweeps: scale {ess.scale.item():.0f}, pixels from "
         f"{ess.image.min().item():.0f}, median {ess.image.median().item():.0f}"

@@ -12,6 +12,7 @@ from . import (
     latent,
     networks,
     numerics,
+    operators,
     testing,
     transforms,
 )

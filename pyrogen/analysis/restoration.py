@@ -14,7 +14,7 @@ import torch
 from torch.distributions import Distribution
 
 from pyrogen.arguments import integer, number
-from pyrogen.inverse.editing import TradeOff
+from pyrogen.diffusion.editing import TradeOff
 
 from .arrays import pair_of_limits, real_numbers
 from .images import show
@@ -138,8 +138,8 @@ def edited_images(
 
     Args:
         picture: The strokes, one image.
-        edits: What :func:`~pyrogen.inverse.edit` made of them, ``(times, draws, channels, height, width)``.
-        curve: What :func:`~pyrogen.inverse.trade_off` found, at the same times.
+        edits: What :func:`~pyrogen.diffusion.edit` made of them, ``(times, draws, channels, height, width)``.
+        curve: What :func:`~pyrogen.diffusion.trade_off` found, at the same times.
         realism: Name and unit of the score of realism.
         real: The realism of data.
         limits: Values shown as black and white; those of the picture if not given.

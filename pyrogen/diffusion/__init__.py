@@ -6,6 +6,7 @@ from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlo
 
 from .analytic import GaussianMixtureDenoiser
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
+from .editing import TradeOff, edit, trade_off
 from .foreign import DiscreteVP, from_diffusers
 from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
 from .levels import LevelDenoiser
@@ -33,7 +34,10 @@ from .times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 
 __all__ = [
     "DiscreteVP",
+    "edit",
     "from_diffusers",
+    "trade_off",
+    "TradeOff",
     "Autoguidance",
     "ClassifierFree",
     "ClassifierGuidance",

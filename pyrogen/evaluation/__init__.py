@@ -7,6 +7,7 @@
 ``grid``         guide x objective x seed, in one table
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
 ``calibration``  simulation-based calibration; ``ranks``: its statistics
+``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores; ``separation``: AUROC
 
 Every figure is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
@@ -31,6 +32,7 @@ from .importance import (
 )
 from .outliers import density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
 from .ranks import Coverage, EcdfBand, EcdfNull, central_coverage, chi_square_test, highest_coverage
+from .restoration import RestorationReport, predictive_p_values, psnr, restoration_report, ssim
 from .result import Estimate, TestResult
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
 from .separation import Auroc, auroc
@@ -49,6 +51,7 @@ __all__ = [
     "GuideGrid",
     "LatentUse",
     "ParetoK",
+    "RestorationReport",
     "TestResult",
     "amortization_gap",
     "auroc",
@@ -76,8 +79,12 @@ __all__ = [
     "mmd_test",
     "pareto_k",
     "pareto_k_of",
+    "predictive_p_values",
+    "psnr",
+    "restoration_report",
     "simulation_based_calibration",
     "squared_mmd",
+    "ssim",
     "two_sided_p_value",
     "typicality",
     "typicality_test",

@@ -1,14 +1,6 @@
 """Inverse problems: posteriors under a generative prior and any Pyro likelihood."""
 
-from .averaged import Averaged
-from .completion import Completion
-from .diagnostics import Diagnostics
-from .editing import TradeOff, edit, trade_off
-from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
-from .noise import in_noise
-from .noise_mcmc import ChainDiagnostics, NoiseMCMC
-from .noise_vi import GuideDiagnostics, NoiseVI
-from .operators import (
+from pyrogen.operators import (
     Convolution,
     Grey,
     Linear,
@@ -20,7 +12,14 @@ from .operators import (
     box_downsampling,
     gaussian_blur,
 )
-from .report import Report, predictive_p_values, psnr, report, ssim
+
+from .averaged import Averaged
+from .completion import Completion
+from .diagnostics import Diagnostics
+from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
+from .noise import in_noise
+from .noise_mcmc import ChainDiagnostics, NoiseMCMC
+from .noise_vi import GuideDiagnostics, NoiseVI
 from .smc import TwistedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
 
@@ -31,19 +30,11 @@ __all__ = [
     "Mask",
     "Matrix",
     "PhaseRetrieval",
-    "Report",
     "Separable",
-    "TradeOff",
     "bicubic_downsampling",
     "box_downsampling",
-    "edit",
     "gaussian_blur",
     "in_noise",
-    "predictive_p_values",
-    "psnr",
-    "report",
-    "ssim",
-    "trade_off",
     "Averaged",
     "ChainDiagnostics",
     "Completion",

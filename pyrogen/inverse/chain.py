@@ -33,8 +33,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.numerics.schedules import Schedule
+
+_PILOT = 20  # steps that tell the norm of the data
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,12 @@ class Chain:
             if level is not self.levels[-1]:
                 x = self.step(place).draw(x, mean)
         return mean
+
+
+def data_norm(schedule: Schedule, denoise: Denoise, shape: tuple[int, int], like: Tensor) -> float:
+    """The norm of the data, root mean square, by a short run of the prior; arguments as for ``Chain.calibrate``."""
+    draws = Chain(schedule, default_grid(schedule, _PILOT)).calibrate(denoise, shape, like)
+    return draws.square().sum(-1).mean().sqrt().item()
 
 
 def _diagonal(denoise: Denoise, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import function, integer, site_name
 
-from .arguments import program, site_name
 from .likelihood import sites_given
 from .observation import observed
 from .sites import ability, look, prior_of
@@ -49,7 +48,8 @@ class Completion:
     """
 
     def __init__(self, model: Callable, *, site: str, draws: int = 1000) -> None:
-        self.model, self.site, self.draws = program(model), site_name(site), integer(draws, "draws")
+        self.model, self.site = function(model, "model"), site_name(site, "site")
+        self.draws = integer(draws, "draws")
         self._draws: Tensor | None = None
 
     @torch.no_grad()

@@ -30,13 +30,13 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrogen.arguments import function, site_name
 from pyrogen.core.density import density_of
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
 from pyrogen.programs.site import is_site, site_of
 from pyrogen.training.turn import frozen
 
-from .arguments import program, site_name
 from .likelihood import sites_given
 from .observation import check_data, filled
 from .sites import check_latent
@@ -74,7 +74,7 @@ def in_noise(model: Callable, *, site: str) -> Callable:
         >>> mcmc.get_samples()["x_noise"].shape
         torch.Size([5, 2])
     """
-    return _Filled()(poutine.reparam(program(model), config={site_name(site): _PushForward()}))
+    return _Filled()(poutine.reparam(function(model, "model"), config={site_name(site, "site"): _PushForward()}))
 
 
 class _Filled(Messenger):

@@ -14,9 +14,8 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import function, integer, site_name
 
-from .arguments import program, site_name
 from .noise import Given, check_model, constant, draws_of, in_noise, is_latent, traced
 
 _FEW = 20  # independent draws; below, quantiles and spreads mean little
@@ -122,8 +121,8 @@ class NoiseMCMC:
     ) -> None:
         integer(draws, "draws", least=4)
         integer(warmup, "warmup", least=0)
-        self.model, self.site = program(model), site_name(site)
-        program(kernel, "kernel")
+        self.model, self.site = function(model, "model"), site_name(site, "site")
+        function(kernel, "kernel")
         self.kernel, self.draws, self.warmup = kernel, draws, warmup
         self.mcmc: MCMC | None = None
 

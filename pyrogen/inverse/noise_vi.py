@@ -17,12 +17,11 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from pyrogen.arguments import integer, switch
+from pyrogen.arguments import function, integer, site_name, switch
 from pyrogen.numerics.resampling import effective_sample_size, systematic
 from pyrogen.training.fit import fit
 from pyrogen.training.turn import MakeOptimizer
 
-from .arguments import program, site_name
 from .noise import check_model, constant, draws_of, in_noise
 
 _FEW = 20  # draws that carry the answer; below, quantiles and spreads mean little
@@ -123,8 +122,9 @@ class NoiseVI:
         for name, value in (("draws", draws), ("steps", steps)):
             integer(value, name)
         switch(resample, "resample")
-        self.model, self.site, self.make_guide = program(model), site_name(site), program(guide, "guide")
-        program(optimizer, "optimizer")
+        self.model, self.site = function(model, "model"), site_name(site, "site")
+        self.make_guide = function(guide, "guide")
+        function(optimizer, "optimizer")
         self.draws, self.steps, self.optimizer, self.resample = draws, steps, optimizer, resample
         self.guide: nn.Module | None = None
 

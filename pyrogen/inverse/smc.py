@@ -17,17 +17,14 @@ import torch
 from torch import Tensor
 
 from pyrogen import arguments
-from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.numerics.resampling import order, systematic, take
 
-from .arguments import grid as check_grid
-from .arguments import instance, program, site_name
-from .chain import Chain
+from .chain import Chain, data_norm
 from .default_twist import default_twist
 from .diagnostics import Diagnostics, PriorEvidence, diagnostics_of, prior_evidence
 from .filter import Cloud, Filter
 from .gibbs import Sweeps, Swept
-from .grid import data_norm, default_grid
 from .likelihood import Likelihood
 from .setting import Setting
 from .twist import Twist
@@ -102,9 +99,9 @@ class TwistedSMC:
         if not 0 <= arguments.number(threshold, "threshold") <= 1:
             raise ValueError(f"`threshold` must lie in [0, 1], got {threshold}")
         arguments.switch(resample, "resample")
-        instance(twist, Twist, "twist")
-        check_grid(grid)
-        self.model, self.site = program(model), site_name(site)
+        arguments.instance(twist, Twist, "twist")
+        arguments.instance(grid, Grid, "grid")
+        self.model, self.site = arguments.function(model, "model"), arguments.site_name(site, "site")
         self.particles, self.steps, self.grid = particles, steps, grid
         self.twist = twist
         self.threshold, self.resample, self.chunk = threshold, resample, chunk

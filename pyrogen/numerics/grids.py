@@ -28,6 +28,9 @@ from pyrogen.arguments import integer, positive
 from .representation import by_settings
 from .schedules import Schedule
 
+_FIRST_NOISE = 5.0  # of the default grid, in norms of the data, over alpha
+_LAST_NOISE = 0.01  # in data units, over alpha
+
 
 class Grid:
     r"""Times at which a sampler looks.
@@ -183,3 +186,20 @@ class FlowGrid(Grid):
     def log_snr(self, position: Tensor) -> Tensor:
         flow_time = position ** (1 / self.power)
         return 2 * (torch.log1p(-flow_time) - flow_time.log())
+
+
+def default_grid(schedule: Schedule, steps: int, *, norm: float = math.inf) -> Grid:
+    """Uniform in the log-SNR, from a noise of five times the norm of the data to 0.01 data units.
+
+    Under more noise than that hardly a datum can be told from another, and a network's errors are all there is to
+    follow: they count times the variance of the noise. A schedule that does not reach so far is used whole.
+
+    Args:
+        schedule: The path from data to noise.
+        steps: How many steps.
+        norm: The norm of the data, root mean square; begins with the schedule if infinite.
+    """
+    ends = torch.tensor([max(_FIRST_NOISE * norm, 1.0), _LAST_NOISE], dtype=torch.float64)
+    with torch.no_grad():
+        first, last = schedule.time(-2 * ends.log()).tolist()
+    return LogSNRGrid(steps, start=min(1.0, first), end=min(max(last, 0.0), 0.5))

@@ -13,7 +13,6 @@ from pyrogen import inverse
 
 NAN, INF = math.nan, math.inf
 PRIOR = gaussian(torch.zeros(2), torch.eye(2))
-IMAGE = torch.rand(1, 8, 8)
 
 
 def model(y=None):
@@ -40,10 +39,6 @@ def guide(**options):
 
 def completion(**options):
     return inverse.Completion(**{"model": model, "site": "x", **options})
-
-
-def edit(picture=None, time=0.5, **options):
-    return inverse.edit(PRIOR(), torch.zeros(2) if picture is None else picture, time, **options)
 
 
 COUNTS = (0, -1, 2.5, "3", NAN, None, True)
@@ -79,38 +74,6 @@ TABLE = [
     (inverse.DAPS, "solver_steps", COUNTS),
     (inverse.DAPS, "variance", POSITIVE),
     (inverse.RePaint, "rounds", COUNTS),
-    (edit, "time", (0.0, -0.1, 1.5, NAN, "0.5")),
-    (edit, "draws", COUNTS),
-    (edit, "steps", COUNTS),
-    (edit, "picture", (torch.zeros(3), torch.full((2,), NAN), [0.0, 0.0])),
-    *((lambda f=f, **o: f(**{"image": IMAGE, "truth": IMAGE, **o}), name, values)
-      for f in (inverse.psnr, inverse.ssim)
-      for name, values in (
-          ("span", (0.0, -1.0, NAN, INF, "1")),
-          ("image", (torch.full((1, 8, 8), INF), torch.full((1, 8, 8), NAN), torch.rand(1, 9, 9), [1.0])),
-          ("truth", (torch.full((1, 8, 8), INF), None)),
-      )),
-    (lambda **o: inverse.ssim(IMAGE, IMAGE, **o), "window", (1, 0, 9, 2.5)),
-    (lambda **o: inverse.report(**o), "draws", (torch.rand(8), torch.rand(1, 8, 8), None)),
-    (lambda **o: inverse.report(torch.rand(5, 1, 8, 8), **o), "truth", (torch.rand(1, 9, 9),)),
-    (lambda **o: inverse.report(torch.rand(5, 1, 8, 8), **o), "probability", (0.0, 1.0, NAN, "0.9")),
-    (lambda **o: inverse.report(torch.rand(5, 1, 8, 8), **o), "span", (0.0, NAN)),
-    (lambda **o: inverse.predictive_p_values(**{"replicated": torch.rand(5, 3), "y": torch.rand(3), **o}), "replicated",
-     (torch.rand(5, 2), torch.rand(0, 3), torch.full((5, 3), NAN))),
-    (lambda **o: inverse.predictive_p_values(torch.rand(5, 3), **o), "y", (torch.full((3,), NAN), None)),
-    (inverse.Mask, "kept", (torch.ones(3), torch.zeros(3).bool(), [True])),
-    (inverse.Matrix, "matrix", (torch.ones(3), torch.full((2, 2), NAN), [[1.0]])),
-    (lambda **o: inverse.Grey(**{"shape": (3, 4, 4), **o}), "shape", ((1, 4, 4), (4, 4), (3, 0, 4))),
-    (lambda **o: inverse.Grey((3, 4, 4), **o), "weights", ((1.0, NAN, 0.0), (1.0,))),
-    *((lambda f=f, **o: f(**{"shape": (1, 4, 4), "factor": 2, **o}), name, values)
-      for f in (inverse.box_downsampling, inverse.bicubic_downsampling)
-      for name, values in (("shape", ((4, 4), (1, 4.0, 4))), ("factor", (0, 3, 2.0, NAN)))),
-    (lambda **o: inverse.gaussian_blur((1, 4, 4), **o), "width", POSITIVE),
-    (lambda **o: inverse.gaussian_blur(**{"width": 1.0, **o}), "shape", ((4,), (1, 4, -4))),
-    (lambda **o: inverse.Convolution((1, 4, 4), **o), "kernel", (torch.ones(2, 2), torch.ones(3), [[1.0]])),
-    (lambda **o: inverse.Separable(**{"shape": (1, 4, 4), "vertical": torch.eye(4), "horizontal": torch.eye(4), **o}),
-     "vertical", (torch.eye(3), torch.full((4, 4), NAN))),
-    (inverse.PhaseRetrieval, "oversampling", (0.5, NAN, "2")),
 ]  # fmt: skip
 CASES = [(entry, name, value) for entry, name, values in TABLE for value in values]
 

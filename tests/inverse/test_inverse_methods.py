@@ -12,7 +12,7 @@ from pyro import poutine
 from pyrogen import inverse
 from pyrogen.diffusion import LinearVP
 from pyrogen.inverse.chain import Chain
-from pyrogen.inverse.grid import default_grid
+from pyrogen.numerics.grids import default_grid
 
 CORRELATED = torch.tensor([[1.0, 0.6], [0.6, 1.5]])
 DRAWS = 8000

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 from pyrogen import arguments
-from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.grids import Grid, default_grid
 
-from ..arguments import grid as check_grid
-from ..arguments import program, site_name
 from ..chain import Chain, Level, Step
-from ..grid import default_grid
 from ..setting import Setting
 from ..surrogate import Surrogate
 from ..twist import Denoised, Target
@@ -85,10 +82,11 @@ class GuidedSampling:
         for name, value in (("draws", draws), ("steps", steps)):
             arguments.integer(value, name)
         arguments.switch(calibrate, "calibrate")
-        check_grid(grid)
+        arguments.instance(grid, Grid, "grid")
         if not isinstance(guidance, Guidance):
             raise TypeError(f"`guidance` must be a Guidance, such as MomentMatching(), got {type(guidance).__name__}")
-        self.model, self.site, self.guidance = program(model), site_name(site), guidance
+        self.model, self.site = arguments.function(model, "model"), arguments.site_name(site, "site")
+        self.guidance = guidance
         self.draws, self.steps, self.grid, self.calibrate = draws, steps, grid, calibrate
         self._draws: Tensor | None = None
 

@@ -1,4 +1,4 @@
-"""Reports: a posterior over images in numbers."""
+"""Restorations: a posterior over images in numbers, beside the truth where it is known."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyrogen.arguments import integer, number, positive
-
-from .arguments import numbers
+from pyrogen.arguments import finite, integer, number, positive
 
 
 @dataclass(frozen=True)
-class Report:
+class RestorationReport:
     """A posterior over images.
 
     Attributes:
@@ -48,7 +46,9 @@ class Report:
         )
 
 
-def report(draws: Tensor, truth: Tensor | None = None, *, probability: float = 0.9, span: float = 1.0) -> Report:
+def restoration_report(
+    draws: Tensor, truth: Tensor | None = None, *, probability: float = 0.9, span: float = 1.0
+) -> RestorationReport:
     """Mean, spread and intervals of posterior draws, and how they compare with the truth.
 
     Args:
@@ -57,11 +57,11 @@ def report(draws: Tensor, truth: Tensor | None = None, *, probability: float = 0
         probability: The probability of the central intervals.
         span: The largest less the smallest value that data have: one for [0, 1], two for [-1, 1].
     """
-    numbers(draws, "draws")
+    finite(draws, "draws")
     positive(span, "span")
     if draws.dim() < 3 or len(draws) < 2:
         raise ValueError(f"`draws` must be at least two draws (draws, ..., height, width), got {tuple(draws.shape)}")
-    if truth is not None and numbers(truth, "truth").shape != draws.shape[1:]:
+    if truth is not None and finite(truth, "truth").shape != draws.shape[1:]:
         raise ValueError(f"`truth` must have shape {tuple(draws.shape[1:])}, got {tuple(truth.shape)}")
     if not 0 < number(probability, "probability") < 1:
         raise ValueError(f"`probability` must lie in (0, 1), got {probability}")
@@ -69,10 +69,10 @@ def report(draws: Tensor, truth: Tensor | None = None, *, probability: float = 0
     low, high = torch.quantile(draws, torch.tensor([rest, 1 - rest], dtype=draws.dtype, device=draws.device), dim=0)
     mean, deviation = draws.mean(0), draws.std(0)
     if truth is None:
-        return Report(mean, deviation, low, high, probability)
+        return RestorationReport(mean, deviation, low, high, probability)
     covered = ((low <= truth) & (truth <= high)).float().mean().item()
     scores = psnr(mean, truth, span=span), ssim(mean, truth, span=span)
-    return Report(mean, deviation, low, high, probability, *scores, covered)
+    return RestorationReport(mean, deviation, low, high, probability, *scores, covered)
 
 
 def psnr(image: Tensor, truth: Tensor, *, span: float = 1.0) -> float:
@@ -129,13 +129,13 @@ def predictive_p_values(replicated: Tensor, y: Tensor) -> Tensor:
         replicated: Measurements drawn given posterior draws, ``(draws, *shape)``.
         y: The observed measurements.
     """
-    numbers(replicated, "replicated")
-    if replicated.shape[1:] != numbers(y, "y").shape or not len(replicated):
+    finite(replicated, "replicated")
+    if replicated.shape[1:] != finite(y, "y").shape or not len(replicated):
         raise ValueError(f"`replicated` must have shape (draws, *{tuple(y.shape)}), got {tuple(replicated.shape)}")
     return (replicated >= y).float().mean(0)
 
 
 def _check_pair(image: Tensor, truth: Tensor, span: float) -> None:
     positive(span, "span")
-    if numbers(image, "image").shape != numbers(truth, "truth").shape or not image.numel():
+    if finite(image, "image").shape != finite(truth, "truth").shape or not image.numel():
         raise ValueError(f"`image` must have the shape of `truth`, {tuple(truth.shape)}, got {tuple(image.shape)}")

@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer, number
-
-from .arguments import numbers
-from .grid import default_grid
-from .sites import ability
+from pyrogen.arguments import finite, integer, number
+from pyrogen.numerics.grids import default_grid
 
 
 def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int = 100) -> Tensor:
@@ -42,14 +39,14 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         Meng, He, Song, Song, Wu, Zhu and Ermon 2022, "SDEdit: guided image synthesis and editing with stochastic
         differential equations", https://arxiv.org/abs/2108.01073
     """
-    denoiser, context = ability(prior, "denoiser"), ability(prior, "context")
+    denoiser, context = getattr(prior, "denoiser", None), getattr(prior, "context", None)
     if denoiser is None:
         raise ValueError(f"`prior` must have a denoiser, got {type(prior).__name__}")
     if not 0 < number(time, "time") <= 1:
         raise ValueError(f"`time` must lie in (0, 1], got {time}")
     integer(draws, "draws")
     integer(steps, "steps")
-    if numbers(picture, "picture").shape != prior.event_shape:
+    if finite(picture, "picture").shape != prior.event_shape:
         raise ValueError(f"`picture` must have shape {tuple(prior.event_shape)}, got {tuple(picture.shape)}")
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)

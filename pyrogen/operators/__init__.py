@@ -1,0 +1,29 @@
+r"""Operators: what an instrument does to a signal, as plain functions of tensors.
+
+Every operator is an object called with images ``(*batch, channels, height, width)`` (or any shape it names), linear
+ones with an :meth:`~Linear.adjoint`,
+
+.. math:: \langle A x, y \rangle = \langle x, A^\top y \rangle ,
+
+and usable in any Pyro model: ``pyro.sample("y", dist.Normal(operator(x), 0.1).to_event(3), obs=y)``. Values keep their
+units: a grey value of data in [0, 1] is in [0, 1], a sum of four pixels is four times one. Lengths are in pixels.
+"""
+
+from .blur import Convolution, gaussian_blur
+from .linear import Linear
+from .matrix import Mask, Matrix
+from .phase import PhaseRetrieval
+from .sampling import Grey, Separable, bicubic_downsampling, box_downsampling
+
+__all__ = [
+    "Convolution",
+    "Grey",
+    "Linear",
+    "Mask",
+    "Matrix",
+    "PhaseRetrieval",
+    "Separable",
+    "bicubic_downsampling",
+    "box_downsampling",
+    "gaussian_blur",
+]

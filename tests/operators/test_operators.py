@@ -1,0 +1,100 @@
+"""Operators: dot products, units, and use in a Pyro model."""
+
+import math
+
+import pytest
+import torch
+
+from pyrogen import inverse, operators
+
+NAN, INF = math.nan, math.inf
+POSITIVE = (0.0, -1.0, NAN, "1", None)
+
+SHAPE = (3, 8, 12)
+LINEAR = {
+    "mask": lambda: operators.Mask(torch.rand(SHAPE) < 0.4),
+    "matrix": lambda: operators.Matrix(torch.randn(7, 3 * 8 * 12), SHAPE),
+    "grey": lambda: operators.Grey(SHAPE),
+    "box": lambda: operators.box_downsampling(SHAPE, 4),
+    "bicubic": lambda: operators.bicubic_downsampling(SHAPE, 2),
+    "blur": lambda: operators.gaussian_blur(SHAPE, 1.3),
+    "convolution": lambda: operators.Convolution(SHAPE, torch.randn(3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_adjoint_by_dot_products(name):
+    torch.manual_seed(0)
+    operator = LINEAR[name]()
+    for cast in (torch.float32, torch.float64):
+        if cast is torch.float64 and name == "matrix":
+            operator.matrix = operator.matrix.double()
+        x = torch.randn(5, *SHAPE, dtype=cast)
+        y = torch.randn_like(operator(x))
+        left, right = (operator(x) * y).sum(), (x * operator.adjoint(y)).sum()
+        tolerance = 1e-5 if cast is torch.float32 else 1e-12
+        assert abs(left - right) < tolerance * operator(x).norm() * y.norm()
+        assert operator.adjoint(y).shape == x.shape
+        torch.testing.assert_close(operator.adjoint(y), operators.Linear.adjoint(operator, y))
+
+
+@pytest.mark.parametrize("name", ["grey", "box", "bicubic", "blur"])
+def test_a_constant_image_keeps_its_value(name):
+    measured = LINEAR[name]()(torch.full(SHAPE, 0.7))
+    torch.testing.assert_close(measured, torch.full_like(measured, 0.7))
+
+
+def test_box_is_the_mean_of_blocks_and_bicubic_keeps_a_ramp():
+    x = torch.rand(SHAPE)
+    torch.testing.assert_close(
+        operators.box_downsampling(SHAPE, 4)(x), torch.nn.functional.avg_pool2d(x.unsqueeze(0), 4).squeeze(0)
+    )
+    ramp = torch.arange(32.0).expand(1, 32, 32)
+    small = operators.bicubic_downsampling((1, 32, 32), 2)(ramp)[0, 8]
+    torch.testing.assert_close(small[4:-4], torch.arange(16.0)[4:-4] * 2 + 0.5)
+
+
+def test_phase_retrieval_forgets_shift_and_sign():
+    operator, x = operators.PhaseRetrieval(2.0), torch.zeros(1, 8, 8)
+    x[0, 2:5, 1:4] = torch.rand(3, 3)
+    torch.testing.assert_close(operator(x), operator(-x.roll((2, 3), (-2, -1))), atol=1e-5, rtol=1e-4)
+    assert (operator(x).square().sum() - x.square().sum()).abs() < 1e-4
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="`kept` must be boolean"):
+        operators.Mask(torch.ones(3))
+    with pytest.raises(ValueError, match="`factor` must divide"):
+        operators.box_downsampling(SHAPE, 5)
+    with pytest.raises(ValueError, match="`kernel` must have two odd sizes"):
+        operators.Convolution(SHAPE, torch.ones(2, 3))
+    with pytest.raises(ValueError, match="`x` must end in shape"):
+        operators.Mask(torch.ones(SHAPE, dtype=torch.bool))(torch.ones(4))
+
+
+REFUSED = [
+    (operators.Mask, "kept", (torch.ones(3), torch.zeros(3).bool(), [True])),
+    (operators.Matrix, "matrix", (torch.ones(3), torch.full((2, 2), NAN), [[1.0]])),
+    (lambda **o: operators.Grey(**{"shape": (3, 4, 4), **o}), "shape", ((1, 4, 4), (4, 4), (3, 0, 4))),
+    (lambda **o: operators.Grey((3, 4, 4), **o), "weights", ((1.0, NAN, 0.0), (1.0,))),
+    *((lambda f=f, **o: f(**{"shape": (1, 4, 4), "factor": 2, **o}), name, values)
+      for f in (operators.box_downsampling, operators.bicubic_downsampling)
+      for name, values in (("shape", ((4, 4), (1, 4.0, 4))), ("factor", (0, 3, 2.0, NAN)))),
+    (lambda **o: operators.gaussian_blur((1, 4, 4), **o), "width", POSITIVE),
+    (lambda **o: operators.gaussian_blur(**{"width": 1.0, **o}), "shape", ((4,), (1, 4, -4))),
+    (lambda **o: operators.Convolution((1, 4, 4), **o), "kernel", (torch.ones(2, 2), torch.ones(3), [[1.0]])),
+    (lambda **o: operators.Separable(**{"shape": (1, 4, 4), "vertical": torch.eye(4), "horizontal": torch.eye(4), **o}),
+     "vertical", (torch.eye(3), torch.full((4, 4), NAN))),
+    (operators.PhaseRetrieval, "oversampling", (0.5, NAN, "2")),
+]  # fmt: skip
+CASES = [(entry, name, value) for entry, name, values in REFUSED for value in values]
+
+
+@pytest.mark.parametrize(("entry", "name", "value"), CASES, ids=lambda part: str(part)[:20])
+def test_a_bad_value_is_refused_by_the_name_of_its_argument(entry, name, value):
+    with pytest.raises((ValueError, TypeError), match=f"`{name}`"):
+        entry(**{name: value})
+
+
+def test_inverse_names_them_as_well():
+    assert all(getattr(inverse, name) is getattr(operators, name) for name in operators.__all__)
