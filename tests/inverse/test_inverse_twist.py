@@ -6,13 +6,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyrogen.inverse.grid import data_norm, default_grid
 
 from pyrogen.diffusion import Denoiser, Diffusion, LinearVP
 from pyrogen.inverse import TwistedSMC
-from pyrogen.inverse.chain import Chain
+from pyrogen.inverse.chain import Chain, data_norm
 from pyrogen.inverse.default_twist import default_twist
 from pyrogen.inverse.twist import Isotropic, MomentMatched
+from pyrogen.numerics.grids import default_grid
 
 SIZE, SCALE, NOISE = 16, 0.5, 0.1
 
