@@ -1,66 +1,64 @@
-"""The recipes of pyrogen's that a file may name, by the name in the file: where each is to be found today.
+"""What a file may name: pyrogen's recipes, and the names that recipes, arguments and tensors had in earlier editions.
 
-A name in a file is compared with these and never imported. Where a recipe moves, its old names stay here.
+A name in a file is compared with a table and never imported. A file names a recipe with the module that it was defined
+in; a recipe that moved within its package is found all the same.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import nn
 
-_AUTOREGRESSIVE = ("made", "transformer", "any_order")
-_FLOWS = (
-    "affine_coupling",
-    "spline_coupling",
-    "affine_autoregressive",
-    "spline_autoregressive",
-    "neural_autoregressive",
-    "block_neural_autoregressive",
-)
+EDITION = 2
+"""The edition of names that files are written in; a file that tells none is of the first."""
 
-KNOWN: dict[str, tuple[str, str]] = {
-    **{f"pyrogen.flows.recipes.{name}": ("pyrogen.flows", name) for name in _FLOWS},
-    **{f"pyrogen.flows.classic.{name}": ("pyrogen.flows", name) for name in ("planar", "radial", "sylvester")},
-    "pyrogen.flows.continuous.continuous": ("pyrogen.flows", "continuous"),
-    **{f"pyrogen.autoregressive.recipes.{name}": ("pyrogen.autoregressive", name) for name in _AUTOREGRESSIVE},
-    "pyrogen.autoregressive.image_recipes.pixel_cnn": ("pyrogen.autoregressive", "pixel_cnn"),
-    "pyrogen.autoregressive.wave_recipes.wavenet": ("pyrogen.autoregressive", "wavenet"),
-    **{
-        f"pyrogen.autoregressive.tempering.{name}": ("pyrogen.autoregressive", name)
-        for name in ("tempered", "top_k", "nucleus")
-    },
-    **{f"pyrogen.diffusion.recipes.{name}": ("pyrogen.diffusion", name) for name in ("mlp", "unet", "transformer")},
-    **{
-        f"pyrogen.latent.recipes.{name}": ("pyrogen.latent", name)
-        for name in ("vae", "binary_vae", "categorical_vae", "conditional_vae")
-    },
-    "pyrogen.latent.image_recipes.convolutional_vae": ("pyrogen.latent", "convolutional_vae"),
-    **{
-        f"pyrogen.latent.table_recipes.{name}": ("pyrogen.latent", name)
-        for name in ("tabular_vae", "missing_data_vae", "self_masking")
-    },
-    "pyrogen.latent.quantized_recipes.vq_vae": ("pyrogen.latent", "vq_vae"),
-    **{
-        f"pyrogen.latent.mixture_recipes.{name}": ("pyrogen.latent", name)
-        for name in ("mixture_vae", "semi_supervised_vae", "vamp_vae")
-    },
+RECIPES: dict[str, tuple[str, ...]] = {
+    "flows": (
+        *("affine_coupling", "spline_coupling", "affine_autoregressive", "spline_autoregressive"),
+        *("neural_autoregressive", "block_neural_autoregressive", "continuous", "planar", "radial", "sylvester"),
+    ),
+    "autoregressive": (
+        *("made", "transformer", "any_order", "pixel_cnn", "wavenet"),
+        *("tempered", "top_k", "nucleus"),
+    ),
+    "diffusion": ("mlp", "unet", "transformer"),
+    "latent": (
+        *("vae", "binary_vae", "categorical_vae", "conditional_vae", "convolutional_vae"),
+        *("tabular_vae", "missing_data_vae", "self_masking", "vq_vae"),
+        *("mixture_vae", "semi_supervised_vae", "vamp_vae"),
+    ),
 }
+"""The recipes of each package."""
+
+_TENSORS: tuple[tuple[str, str], ...] = ()
+"""Parts of tensor names of earlier editions, as regular expressions, and what stands in their place today."""
 
 
 def known_recipe(name: str) -> Callable[..., nn.Module] | None:
     """The recipe of pyrogen's that a file means by a name; ``None`` if it is none."""
-    if name not in KNOWN:
+    root, package, *modules, function = name.split(".") if name.count(".") > 2 else ("", "", "")
+    if root != "pyrogen" or len(modules) != 1 or function not in RECIPES.get(package, ()):
         return None
-    package, function = KNOWN[name]
     # Importing pyrogen has imported its packages: there is nothing left to import.
-    return vars(sys.modules[package])[function]
+    return vars(sys.modules[f"pyrogen.{package}"])[function]
 
 
 def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a recipe, with those that it has got since the file was written as they were then."""
+    """The arguments of a recipe by their names of today, and those it has got since as they were then."""
     if name.startswith("pyrogen.flows.") and arguments.get("interval") is not None and "margin" not in arguments:
         return {**arguments, "margin": 0.05}
     return arguments
+
+
+def tensor_names(stored: Collection[str], own: Collection[str]) -> dict[str, str]:
+    """For stored tensors that a module lacks, the names under which it has them today."""
+    found = {}
+    for name in stored:
+        if name not in own:
+            candidates = (re.sub(pattern, today, name) for pattern, today in _TENSORS)
+            found[name] = next((candidate for candidate in candidates if candidate in own), name)
+    return found

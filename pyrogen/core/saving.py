@@ -14,6 +14,7 @@ from pyrogen.numerics.randomness import held
 
 from . import archive
 from .allowance import Allowance, check_sizes
+from .known_recipes import EDITION, tensor_names
 from .recipe import check_structure, describe, is_function, obstacle, rebuild
 from .structure import structure_of
 
@@ -44,6 +45,7 @@ def save(module: nn.Module, path: str | os.PathLike) -> None:
         tensors, ties = named_tensors(module)
         recipe = describe(module)
         document = {
+            "edition": EDITION,
             "recipe": recipe,
             "structure": recipe and structure_of(module),
             "obstacle": obstacle(module),
@@ -121,7 +123,7 @@ def _rebuilt(
     check_sizes(document["recipe"], max(_SIZE, size))
     with held(), Allowance(_BYTES + _PER_BYTE * size, _CALLS + _PER_TENSOR * len(tensors)):
         module = rebuild(document["recipe"], recipes)
-    if document.get("structure") is not None:
+    if document.get("structure") is not None and document.get("edition") == EDITION:  # else classes had other names
         check_structure(document["structure"], module)
     return module
 
@@ -161,12 +163,15 @@ def named_tensors(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]) -> None:
-    """Copies stored tensors into a module, in their stored precision; lazy ones come to be in their stored shape.
+    """Copies stored tensors into a module, in their precision; lazy ones come to be in their stored shape.
 
     Raises:
         ValueError: names, shapes or ties differ.
     """
     own, own_ties = named_tensors(module)
+    today = tensor_names([*tensors, *ties], {*own, *own_ties})
+    tensors = {today.get(name, name): tensor for name, tensor in tensors.items()}
+    ties = {today.get(name, name): today.get(first, first) for name, first in ties.items()}
     absent = _absent_statistics(module, tensors)
     unstored = {id(buffer) for statistic in absent for buffer in statistic.buffers()}
     own = {name: tensor for name, tensor in own.items() if id(tensor) not in unstored}
