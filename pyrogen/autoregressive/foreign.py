@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer
-from pyrogen.core.chunks import evaluating
+from pyrogen.core.modes import evaluating
 from pyrogen.networks.sequence import SequenceNetwork, State
 from pyrogen.numerics.autograd import is_functional
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrogen.arguments import checked
 from pyrogen.numerics.values import require_numbers
 
+from .modes import evaluating
 from .module import DistributionModule
 from .shapes import Context, Shape, batch_shape_of, context_batch_shape
 
@@ -59,18 +59,6 @@ def _score(module: DistributionModule, x: Tensor, context: Context) -> Tensor:
     if module.density is not None:
         require_numbers(x, distribution.support, module.parameters(), "x")
     return distribution.log_prob(x)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """A scope in which a module is in evaluation mode; every part is put back into the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _indices(batch: torch.Size, rows: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:

@@ -7,7 +7,7 @@ sum ``fit`` divides by the number of data: the full size of the data plate, or t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +30,7 @@ from pyrogen.programs.run import Record
 from .batches import rows, without_last_row
 from .density import density_of, require_normalized
 from .hidden import HiddenValues
+from .modes import evaluating
 
 if TYPE_CHECKING:
     from .module import DistributionModule
@@ -114,7 +115,7 @@ class PairObjective(ReadsData, nn.Module):
                 rows have parameters.
         """
         count = rows(batch)
-        with held(), _evaluated(self), torch.enable_grad():
+        with held(), evaluating(self), torch.enable_grad():
             record = self._record(batch)
             plates = settled_data_plates(record, count, lambda: self._record(without_last_row(batch, count)))
             reading = reading_of(record, count, batch, dict(self.named_parameters()), plates)
@@ -206,18 +207,6 @@ class Elbo(PairObjective):
         except _NotReparameterized:
             return False
         return True
-
-
-@contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
-    """A scope in which a module is evaluated, so that no statistics of the batch move."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in module.modules():
-            part.training = modes.get(part, modes[module])
 
 
 class _Meaning(Messenger):

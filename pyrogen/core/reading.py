@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,81 +11,75 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transforms
 
-from pyrogen.networks.statistics import Moments, ReadsData, RefusedDataError, Statistic
+from pyrogen.networks.statistics import Moments, RefusedDataError, Statistic
 from pyrogen.numerics.randomness import held
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
-from .processes import FabricProcesses, OneProcess
+from .modes import evaluating
 from .shapes import Context, batch_shape_of, common_batch_shape, context_batch_shape
 
 if TYPE_CHECKING:
     from .module import DistributionModule
 
+Read = Callable[..., Iterable[tuple[Statistic, Tensor]]]
+
 _CHUNK = 2**22
 """Elements of tensors in memory that are read at once."""
 
 
-def read(
-    readers: Sequence[ReadsData],
+def moments_of(
+    reads: Sequence[Read],
     data: Batches | LoaderBatches,
-    processes: OneProcess | FabricProcesses,
     *,
     device: torch.device,
     name: str = "data",
     limit: int | None = None,
-    learn: bool = True,
-) -> None:
-    """Reads a data set: once for what is independent, and once more for each statistic that depends on another.
-
-    All processes end with the same statistics.
+) -> dict[Statistic, Moments]:
+    """Reads a data set once: the moments of the statistics to be learned that depend on no other one.
 
     Args:
-        readers: What reads it.
-        data: The data set.
-        processes: Where it runs; each reads its share.
+        reads: What reads each minibatch, each a :meth:`ReadsData.read_data
+            <pyrogen.networks.statistics.ReadsData.read_data>`.
+        data: The data set; of several processes, the share of this one.
         device: Where minibatches are put.
         name: What errors call the data set.
         limit: Largest number of minibatches to read, if there is one.
-        learn: Whether statistics are learned; else bad rows are refused and nothing else.
 
     Raises:
         ValueError: rows hold values that a reader cannot take.
     """
-    data = _in_chunks(data)
-    first: Batch | None = None
-    while True:
-        moments: dict[Statistic, Moments] = {}
-        with processes.together():
-            for number, minibatch in enumerate(islice(data.epoch(0), limit)):
-                entries = to_device(minibatch.entries, device)
-                first = entries if first is None else first
-                with _rows_of_the_data(minibatch, number, name):
-                    for statistic, rows in _unlearned(readers, entries, processes):
-                        seen = moments.setdefault(statistic, Moments())
-                        seen.add(rows if minibatch.weight else rows[:0])
-        if not learn or not moments:
-            return
-        _learn(moments, processes)
-        if not _unlearned(readers, first, processes):
-            return
+    moments: dict[Statistic, Moments] = {}
+    for number, minibatch in enumerate(islice(_in_chunks(data).epoch(0), limit)):
+        with _rows_of_the_data(minibatch, number, name):
+            for statistic, rows in unlearned(reads, to_device(minibatch.entries, device)).items():
+                moments.setdefault(statistic, Moments()).add(rows if minibatch.weight else rows[:0])
+    return moments
+
+
+def unlearned(reads: Sequence[Read], entries: Batch) -> dict[Statistic, Tensor]:
+    """The statistics that are still to be learned, with their rows of a minibatch."""
+    found: dict[Statistic, Tensor] = {}
+    for read in reads:
+        for statistic, rows in read(*entries):
+            if not statistic.learned:
+                found.setdefault(statistic, rows)
+    return found
 
 
 def learn_statistics(module: DistributionModule, data: Data, batch_size: int) -> None:
     """What :meth:`DistributionModule.learn_statistics` does."""
     found = batches(data, batch_size)
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    modes = [(part, part.training) for part in module.modules()]
-    with held(), torch.no_grad():
-        try:
-            module.eval()
-            entries = to_device(next(iter(found.epoch(0))).entries, device)
-            for statistic, _ in list(module.read_data(*entries)):
-                statistic.reset()
-            read([module], found, OneProcess(), device=device)
-        finally:
-            for part, training in modes:
-                part.training = training
+    with held(), torch.no_grad(), evaluating(module):
+        first = to_device(next(iter(found.epoch(0))).entries, device)
+        for statistic, _ in list(module.read_data(*first)):
+            statistic.reset()
+        remaining = True
+        while remaining:
+            for statistic, moments in moments_of([module.read_data], found, device=device).items():
+                statistic.learn(moments)
+            remaining = unlearned([module.read_data], first)
 
 
 def require_one_context_each(module: DistributionModule, x: Tensor, context: Context) -> None:
@@ -148,29 +142,6 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, (Tensor, transforms.Transform)) or (
         isinstance(value, (list, tuple)) and any(map(_holds_tensors, value))
     )
-
-
-def _unlearned(
-    readers: Iterable[ReadsData], entries: Batch, processes: OneProcess | FabricProcesses
-) -> list[tuple[Statistic, Tensor]]:
-    """The statistics that are still to be learned, each once, with their rows."""
-    found: dict[Statistic, Tensor] = {}
-    for reader in readers:
-        reads = processes.evaluated(lambda *batch, reader=reader: list(reader.read_data(*batch)))
-        for statistic, rows in reads(*entries):
-            if not statistic.learned:
-                found.setdefault(statistic, rows)
-    return list(found.items())
-
-
-def _learn(moments: dict[Statistic, Moments], processes: OneProcess | FabricProcesses) -> None:
-    with torch.no_grad():
-        shares = processes.gather([seen.cpu() for seen in moments.values()])
-        for place, statistic in enumerate(moments):
-            whole = Moments()
-            for share in shares:
-                whole.merge(share[place])
-            statistic.learn(whole)
 
 
 def _in_chunks(data: Batches | LoaderBatches) -> Batches | LoaderBatches:

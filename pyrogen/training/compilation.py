@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .listener import Listener
+from .statements import Listener
 from .turn import Turn
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import integer, positive, switch
 from pyrogen.core.batches import Data, batches, split
-from pyrogen.core.processes import FabricProcesses, OneProcess
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .checkpoint import Checkpoint
 from .compilation import compiled
 from .player import MakeSchedule
+from .processes import FabricProcesses, OneProcess
 from .progress import Fit, Progress
 from .run import Run, as_before_on_failure
 from .turn import MakeOptimizer, Turn, adam, as_turns

@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pyrogen.core.batches import Batch, Minibatch, rows
-from pyrogen.core.processes import FabricProcesses, OneProcess
 from pyrogen.programs.data_plate import DataCount
 
+from .processes import FabricProcesses, OneProcess
 from .turn import MakeOptimizer, Turn, adam, frozen, gradient_norm
 
 MakeSchedule = Callable[[Optimizer], Any]

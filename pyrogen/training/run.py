@@ -16,21 +16,21 @@ from torch.utils._pytree import tree_leaves
 
 from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, rows, to_device
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.processes import FabricProcesses, OneProcess
-from pyrogen.core.reading import read
 from pyrogen.core.saving import fill, named_tensors
 from pyrogen.networks.statistics import ReadsData
 from pyrogen.numerics.randomness import held, random_states, set_random_states
 from pyrogen.programs.reading import Reading
 
-from .average import Average
+from .averages import Average
 from .checkpoint import Checkpoint, Interrupt, check_settings
-from .failure import MovingBuffers, explain, row_of
 from .feed import Feed
-from .listener import Listener
-from .minibatches import check_minibatches, held_out_scope, most_rows, read_programs
+from .nonfinite import MovingBuffers, explain, row_of
 from .player import MakeSchedule, NonFiniteStep, Player, per_datum
+from .processes import FabricProcesses, OneProcess
 from .progress import Bar, Fit, History, Progress
+from .reading import learn, refuse_bad_rows
+from .statements import Listener
+from .subsampling import check_minibatches, held_out_scope, most_rows, read_programs
 from .turn import MakeOptimizer, Turn
 from .validation import Validation
 
@@ -91,12 +91,13 @@ class Run:
         self.everything.eval()
         readers = [part for turn in self.turns for part in _readers(turn.objective)]
         held_out = None if self.validation is None else self.validation.data
-        with _pyro_scope(validation=False), held(), torch.no_grad(), _errors_of(self._first(), self.everything):
+        first = self._first()
+        with _pyro_scope(validation=False), held(), torch.no_grad(), _errors_of(first, self.everything):
             share = {"processes": self.processes, "device": self.device}
             if readers:
-                read(readers, self.data, limit=self._minibatches_in_all(), **share)
+                learn(readers, self.data, first, limit=self._minibatches_in_all(), **share)
             if readers and held_out is not None and self.validation.metric is self.turns[0].objective:
-                read(readers, held_out, name="validation", learn=False, **share)
+                refuse_bad_rows(readers, held_out, name="validation", **share)
 
     def look(self, *, watch: bool = False, held_out: int = 0) -> None:
         """Runs every objective once on the first minibatch, validated: lazy modules come to be, mistakes show.

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, rows, to_device
-from pyrogen.core.chunks import evaluating
-from pyrogen.core.processes import FabricProcesses, OneProcess
+from pyrogen.core.modes import evaluating
 from pyrogen.core.saving import fill, named_tensors
 from pyrogen.numerics.randomness import held, seeded
 
-from .failure import row_of
+from .nonfinite import row_of
 from .player import per_datum
+from .processes import FabricProcesses, OneProcess
 from .turn import frozen
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.training.compilation import _largest
-from pyrogen.training.listener import Listener
+from pyrogen.training.statements import Listener
 
 # torch's own compiler warns about its own internals.
 pytestmark = pytest.mark.filterwarnings("ignore")

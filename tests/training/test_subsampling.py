@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrogen as pg
-from pyrogen.training.listener import Listener
+from pyrogen.training.statements import Listener
 
 N = 240
 X = torch.ones(N)
