@@ -58,7 +58,7 @@ class Model(nn.Module):
 
     def forward(self, x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", pg.distributions.StandardNormal((LATENT,), x))
+            z = pyro.sample("z", pg.distributions.UnitNormal((LATENT,), x))
             pyro.sample("x", self.likelihood(z), obs=x)
 
 

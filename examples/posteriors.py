@@ -37,7 +37,7 @@ class Line(nn.Module):
 
     def forward(self, y=None, size=None):
         with pyro.plate("data", size or len(y)):
-            line = pyro.sample("line", pg.distributions.StandardNormal((2,), self.design))
+            line = pyro.sample("line", pg.distributions.UnitNormal((2,), self.design))
             return pyro.sample("y", dist.Normal(line @ self.design, NOISE).to_event(1), obs=y)
 
     def posterior(self, y):

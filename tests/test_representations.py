@@ -39,7 +39,7 @@ def test_distributions_say_what_they_are(family):
 
 def test_a_flow_names_its_base_and_its_layers():
     text = repr(FAMILIES["interval"](None)())
-    assert text.startswith("TransformedDistribution(StandardNormal(batch_shape=(), event_shape=(2,)), [")
+    assert text.startswith("TransformedDistribution(UnitNormal(batch_shape=(), event_shape=(2,)), [")
     assert "Interval], batch_shape=(), event_shape=(2,))" in text
     assert "ODE" in repr(hutchinson()())
 

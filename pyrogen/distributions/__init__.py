@@ -8,7 +8,7 @@ from .dequantized import UniformDequantized
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
 from .incomplete import Incomplete, log_prob_by_element
 from .mixture import Mixture
-from .normal import DiagonalNormal, StandardNormal
+from .normal import DiagonalNormal, UnitNormal
 from .zero_inflated import ZeroInflated
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Incomplete",
     "PixelLogisticMixture",
     "QuantizedNormal",
-    "StandardNormal",
+    "UnitNormal",
     "UniformDequantized",
     "ZeroInflated",
     "families",

@@ -101,7 +101,7 @@ class DiagonalNormal(TorchDistribution):
         return _sum(self.log_scale, event) + 0.5 * (1 + _LOG_2PI) * math.prod(self.event_shape)
 
 
-class StandardNormal(TorchDistribution):
+class UnitNormal(TorchDistribution):
     r"""Noise, :math:`\mathcal{N}(0, I)`.
 
     Args:
@@ -143,9 +143,9 @@ class StandardNormal(TorchDistribution):
     def variance(self) -> Tensor:
         return self.like.new_ones(self.batch_shape + self.event_shape)
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> StandardNormal:
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> UnitNormal:
         shape = require_expandable(self, batch_shape)
-        expanded = StandardNormal(self.event_shape, self.like, shape, validate_args=False)
+        expanded = UnitNormal(self.event_shape, self.like, shape, validate_args=False)
         return _keep_flags(self, expanded)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
@@ -190,8 +190,8 @@ def _kl_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     return _sum(0.5 * (ratio + distance - 1) + p.log_scale - q.log_scale, len(q.event_shape))
 
 
-@register_kl(DiagonalNormal, StandardNormal)
-def _kl_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
+@register_kl(DiagonalNormal, UnitNormal)
+def _kl_standard(q: DiagonalNormal, p: UnitNormal) -> Tensor:
     _require_equal_events(q, p)
     square = torch.addcmul(q.variance, q.loc, q.loc)
     energy = _sum(torch.sub(square, q.log_scale, alpha=2), len(q.event_shape))

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from pyrogen.arguments import integer, non_negative, number
-from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
+from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 
 from .arguments import require_numbers, require_programs, require_rows
 from .result import Estimate
@@ -205,7 +205,7 @@ def _difference(first: Distribution, second: Distribution, value: Tensor) -> Ten
 
 def _elements(distribution: Distribution) -> Distribution | None:
     """The distribution of every element; ``None`` if they are not independent, or not known to be."""
-    if isinstance(distribution, DiagonalNormal | StandardNormal):
+    if isinstance(distribution, DiagonalNormal | UnitNormal):
         return Normal(distribution.mean, distribution.stddev, validate_args=False)
     if isinstance(distribution, Independent):
         return _elements(distribution.base_dist)

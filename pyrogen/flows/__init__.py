@@ -1,7 +1,9 @@
 """Normalizing flows: distributions with exact densities, made of bijections. See :mod:`pyrogen.flows.model`."""
 
+from pyrogen.core.normal import StandardNormal
+
 from .autoregressive import AutoregressiveLayer
-from .bases import Mixture, StandardNormal, StudentT
+from .bases import NormalMixture, StudentT
 from .block_neural import BlockNeuralLayer
 from .bounded import Bounded
 from .classic import PlanarLayer, RadialLayer, SylvesterLayer, planar, radial, sylvester
@@ -32,12 +34,12 @@ __all__ = [
     "Flow",
     "Foreign",
     "Mixing",
-    "Mixture",
     "PlanarLayer",
     "RadialLayer",
     "Reorder",
     "Rescale",
     "Rotation",
+    "NormalMixture",
     "StandardNormal",
     "Standardize",
     "StudentT",

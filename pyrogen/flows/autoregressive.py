@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.networks.masked import MaskedConditioner
-from pyrogen.transforms.autoregressive import Autoregressive
+from pyrogen.transforms.autoregressive import MaskedAutoregressive
 from pyrogen.transforms.elements import Element
 from pyrogen.transforms.transform import Transform
 
@@ -38,5 +38,5 @@ class AutoregressiveLayer(BijectionModule):
 
     def forward(self, context: Context = None) -> Transform:
         network = self.conditioner.weighted(context=context)
-        transform = Autoregressive(self.conditioner, network, self.element, self.event_shape)
+        transform = MaskedAutoregressive(self.conditioner, network, self.element, self.event_shape)
         return transform if self.sees_noise else transform.inv

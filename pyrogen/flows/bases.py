@@ -1,4 +1,4 @@
-"""Bases: where a flow's noise comes from."""
+"""Bases: where a flow's noise comes from, if not from the standard normal of :mod:`pyrogen.core.normal`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,9 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
-from pyrogen.distributions import mixture
-from pyrogen.distributions import normal as distributions
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.families import HIGHEST, LOWEST
-
-
-class StandardNormal(DistributionModule):
-    """Independent standard normal noise; follows the module's device and dtype.
-
-    Args:
-        event_shape: Shape of one event.
-    """
-
-    def __init__(self, event_shape: Shape) -> None:
-        super().__init__(event_shape)
-        self.register_buffer("zero", torch.zeros(()), persistent=False)
-
-    def forward(self, context: Context = None) -> distributions.StandardNormal:
-        return distributions.StandardNormal(self.event_shape, self.zero, validate_args=False)
+from pyrogen.distributions.mixture import Mixture
 
 
 class StudentT(DistributionModule):
@@ -56,7 +40,7 @@ class StudentT(DistributionModule):
         return Assembled(_student, self.log_excess)
 
 
-class Mixture(DistributionModule):
+class NormalMixture(DistributionModule):
     """A mixture of diagonal normals: for data in separate clusters. Its draws are not differentiable.
 
     Args:
@@ -87,7 +71,7 @@ def _student(log_excess: Tensor) -> dist.Independent:
     return dist.Independent(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
 
 
-def _mixture(logits: Tensor, loc: Tensor, log_scale: Tensor) -> mixture.Mixture:
+def _mixture(logits: Tensor, loc: Tensor, log_scale: Tensor) -> Mixture:
     normals = dist.Normal(loc, log_scale.clamp(LOWEST, HIGHEST).exp(), validate_args=False)
     component = dist.Independent(normals, loc.dim() - 1, validate_args=False)
-    return mixture.Mixture(dist.Categorical(logits=logits, validate_args=False), component, validate_args=False)
+    return Mixture(dist.Categorical(logits=logits, validate_args=False), component, validate_args=False)

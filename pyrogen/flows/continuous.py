@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.normal import StandardNormal
 from pyrogen.core.recipe import recipe
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_shape, context_batch_shape
@@ -34,7 +35,6 @@ from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.ode import ODE
 
-from .bases import StandardNormal
 from .building import _context
 from .linear import Standardize
 from .model import embedded

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule, check_part
+from pyrogen.core.normal import StandardNormal
 from pyrogen.core.reading import refuse_outside_support, require_one_context_each
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
@@ -41,8 +42,6 @@ from pyrogen.networks.statistics import Statistic, read_by, statistics_of
 from pyrogen.numerics.supports import is_real
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.transform import Transform, inverse_and_log_det
-
-from .bases import StandardNormal
 
 
 class Flow(DistributionModule):

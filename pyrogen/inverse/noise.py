@@ -33,7 +33,7 @@ from torch import Tensor
 from pyrogen.arguments import function, site_name
 from pyrogen.core.density import density_of
 from pyrogen.distributions.assembled import Assembled
-from pyrogen.distributions.normal import DiagonalNormal, StandardNormal
+from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.site import is_site, site_of
 from pyrogen.training.turn import frozen
 
@@ -135,16 +135,16 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
         for part in prior.transforms:
             value = part(value)
         return value
-    if isinstance(prior, Normal | DiagonalNormal | StandardNormal):
+    if isinstance(prior, Normal | DiagonalNormal | UnitNormal):
         return prior.mean + prior.stddev * pyro.sample(f"{name}_noise", _standard(prior, event_dim))
     _check(name, prior)
     return pyro.sample(f"{name}_noise", prior.to_event(event_dim - prior.event_dim))
 
 
-def _standard(normal: TorchDistribution, event_dim: int) -> StandardNormal:
+def _standard(normal: TorchDistribution, event_dim: int) -> UnitNormal:
     shape = normal.shape()
     cut = len(shape) - event_dim
-    return StandardNormal(shape[cut:], normal.mean, _own(shape[:cut]))
+    return UnitNormal(shape[cut:], normal.mean, _own(shape[:cut]))
 
 
 def _own(batch_shape: torch.Size) -> torch.Size:

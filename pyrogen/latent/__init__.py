@@ -1,5 +1,7 @@
 """Latent-variable models: variational autoencoders, marginals of model/guide pairs, and their objectives."""
 
+from pyrogen.core.normal import StandardNormal
+
 from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
 from .enumeration import EnumeratedElbo, EnumeratedPair
 from .image_recipes import convolutional_vae
@@ -17,7 +19,7 @@ from .pair_objectives import (
     StickingTheLandingPair,
     WeightedPair,
 )
-from .priors import Classes, ClassNormal, MixturePrior, StandardNormal, VampPrior
+from .priors import Classes, ClassNormal, MixturePrior, VampPrior
 from .quantized import VQVAE, Codebook, CodePrior, CodeTable, CodeUsage, QuantizedElbo
 from .quantized_recipes import vq_vae
 from .recipes import binary_vae, categorical_vae, conditional_vae, vae

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, integer
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
@@ -19,7 +20,6 @@ from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.statistics import Chained, ReadsData, Standardizer, Statistic, read_by
 
 from .model import VAE
-from .priors import StandardNormal
 
 
 @recipe

@@ -9,6 +9,7 @@ import torch
 
 from pyrogen.arguments import checked, integer
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
@@ -16,7 +17,7 @@ from pyrogen.distributions import families
 
 from .mixture import MixtureVAE
 from .model import VAE
-from .priors import Classes, ClassNormal, StandardNormal, VampPrior
+from .priors import Classes, ClassNormal, VampPrior
 from .recipes import Perceptron
 
 

@@ -80,7 +80,7 @@ class VAE(DistributionModule):
 
     Example:
         >>> import pyrogen as pg
-        >>> from pyrogen.latent.priors import StandardNormal
+        >>> from pyrogen.latent import StandardNormal
         >>> likelihood = pg.Parametric(nn.Linear(2, 8), pg.families.bernoulli, event_shape=8, context_shape=2)
         >>> posterior = pg.Parametric(nn.Linear(8, 4), pg.families.diagonal_normal, event_shape=2, context_shape=8)
         >>> module = VAE(StandardNormal((2,)), likelihood, posterior)

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Family, Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
@@ -20,7 +21,6 @@ from pyrogen.networks.table import Gaps, Table
 
 from .missing import IncompleteLikelihood
 from .model import VAE
-from .priors import StandardNormal
 from .recipes import Perceptron, entries
 
 

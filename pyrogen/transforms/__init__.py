@@ -1,6 +1,6 @@
 """Pyro transforms without learnable parts, and the distribution of a transformed variable."""
 
-from .autoregressive import Autoregressive
+from .autoregressive import MaskedAutoregressive
 from .block_neural import BlockNeural
 from .compose import Compose
 from .coupling import Coupling
@@ -17,7 +17,7 @@ from .vector import VectorTransform
 
 __all__ = [
     "Affine",
-    "Autoregressive",
+    "MaskedAutoregressive",
     "BlockNeural",
     "Cayley",
     "Compose",

@@ -36,7 +36,7 @@ _MANY = 32
 """From so many levels on, a few passes over all of them are tried before going level by level."""
 
 
-class Autoregressive(VectorTransform):
+class MaskedAutoregressive(VectorTransform):
     """An autoregressive transform of a (flattened) event of ``D`` elements.
 
     Args:

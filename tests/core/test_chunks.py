@@ -11,7 +11,7 @@ from pyrogen.core.chunks import log_prob
 
 class Noise(pg.DistributionModule):
     def forward(self, context=None):
-        return pg.distributions.StandardNormal(self.event_shape, torch.zeros(()))
+        return pg.distributions.UnitNormal(self.event_shape, torch.zeros(()))
 
 
 class Joined(nn.Module):

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrogen.distributions import StandardNormal, UniformDequantized
+from pyrogen.distributions import UniformDequantized, UnitNormal
 from pyrogen.transforms import Interval, TransformedDistribution
 
 
@@ -42,7 +42,7 @@ def test_the_bound_is_the_mean_over_the_cell():
 
 
 def test_empty_batches_and_wrong_integers():
-    base = TransformedDistribution(StandardNormal((3,), torch.zeros(())), [Interval(event_dim=1)])
+    base = TransformedDistribution(UnitNormal((3,), torch.zeros(())), [Interval(event_dim=1)])
     assert UniformDequantized(base, 4).log_prob(torch.zeros(0, 3)).shape == (0,)  # torch's own do not all take nothing
     with pyro.validation_enabled(), pytest.raises(ValueError, match="support"):
         UniformDequantized(uniform(3), 4).log_prob(torch.full((3,), 4.0))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import biject_to, kl_divergence
 
-from pyrogen.distributions import DiagonalNormal, StandardNormal
+from pyrogen.distributions import DiagonalNormal, UnitNormal
 
 SHAPES = [((), (3,)), ((5,), (3,)), ((2, 4), (3, 2)), ((5,), ()), ((0,), (3,)), ((0,), (2, 2))]
 
@@ -24,7 +24,7 @@ def pairs(batch, event, dtype=torch.float32):
     loc, log_scale = torch.randn(2, *batch, *event, dtype=dtype)
     yield DiagonalNormal(loc, log_scale, len(event)), dist.Normal(loc, log_scale.exp()).to_event(len(event))
     standard = dist.Normal(torch.zeros(*batch, *event, dtype=dtype), 1.0).to_event(len(event))
-    yield StandardNormal(event, loc, batch), standard
+    yield UnitNormal(event, loc, batch), standard
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -132,11 +132,11 @@ def test_every_divergence_is_torchs(event):
         return dist.Normal(torch.randn(5, *event), torch.rand(5, *event) + 0.5).to_event(count)
 
     def as_torch(own):
-        if isinstance(own, (DiagonalNormal, StandardNormal)):
+        if isinstance(own, (DiagonalNormal, UnitNormal)):
             own = dist.Normal(own.mean, own.stddev).to_event(count)
         return own
 
-    standard = StandardNormal(event, torch.zeros(()), (5,))
+    standard = UnitNormal(event, torch.zeros(()), (5,))
     pairs = [(diagonal(), diagonal()), (diagonal(), standard)]
     if event:  # without an event dimension there is no Independent to dispatch on
         pairs += [(diagonal(), independent()), (independent(), diagonal())]
@@ -177,11 +177,11 @@ def test_gradients_are_those_of_finite_differences():
 
 def test_divergences_broadcast_and_refuse_other_events():
     q = DiagonalNormal(torch.randn(3), torch.randn(3))
-    for p in (StandardNormal((3,), q.loc, (5,)), DiagonalNormal(torch.zeros(5, 3), torch.zeros(5, 3))):
+    for p in (UnitNormal((3,), q.loc, (5,)), DiagonalNormal(torch.zeros(5, 3), torch.zeros(5, 3))):
         expected = kl_divergence(dist.Normal(q.loc, q.stddev).to_event(1), dist.Normal(p.mean, p.stddev).to_event(1))
         assert kl_divergence(q, p).shape == (5,)
         assert torch.allclose(kl_divergence(q, p), expected)
     zeros = torch.zeros(5, 3)
-    for p in (StandardNormal((5, 3), q.loc), DiagonalNormal(zeros, zeros, 2), dist.Normal(zeros, 1.0).to_event(2)):
+    for p in (UnitNormal((5, 3), q.loc), DiagonalNormal(zeros, zeros, 2), dist.Normal(zeros, 1.0).to_event(2)):
         with pytest.raises(NotImplementedError):
             kl_divergence(q, p)

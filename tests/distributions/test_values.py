@@ -13,8 +13,8 @@ from pyrogen.distributions import (
     IndependentBernoulli,
     Mixture,
     PixelLogisticMixture,
-    StandardNormal,
     UniformDequantized,
+    UnitNormal,
     families,
 )
 from pyrogen.transforms import Interval, TransformedDistribution
@@ -32,7 +32,7 @@ def mixture():
 
 
 def interval():
-    return TransformedDistribution(StandardNormal((2,), torch.zeros(())), [Interval(event_dim=1)])
+    return TransformedDistribution(UnitNormal((2,), torch.zeros(())), [Interval(event_dim=1)])
 
 
 KINDS = ("diagonal_normal", "laplace", "student_t", "bernoulli", "beta", "gamma", "poisson", "negative_binomial",
@@ -46,7 +46,7 @@ MADE = {
     "discretized_logistic_mixture": of(families.discretized_logistic_mixture(4, 2)),
     "columns": lambda: families.columns([families.diagonal_normal, families.poisson])(NUMBERS[:3]),
     "diagonal": lambda: DiagonalNormal(torch.zeros(2), torch.zeros(2)),
-    "standard": lambda: StandardNormal((2,), torch.zeros(())),
+    "standard": lambda: UnitNormal((2,), torch.zeros(())),
     "bits": lambda: IndependentBernoulli(torch.zeros(2)),
     "mixture": mixture,
     "interval": interval,

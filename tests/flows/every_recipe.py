@@ -23,7 +23,9 @@ RECIPES = {
     "continuous": lambda *shapes: flows.continuous(*shapes, hidden=(8,)),
     "continuous_deep": lambda *shapes: flows.continuous(*shapes, hidden=(4, 4, 4)),
     "student": lambda *shapes: flows.affine_coupling(*shapes, base=flows.StudentT(shapes[0]), **SMALL),
-    "mixture": lambda *shapes: flows.affine_coupling(*shapes, base=flows.Mixture(shapes[0], components=3), **SMALL),
+    "mixture": lambda *shapes: flows.affine_coupling(
+        *shapes, base=flows.NormalMixture(shapes[0], components=3), **SMALL
+    ),
 }
 UNCONDITIONAL = {
     "planar": lambda shape: flows.planar(shape, layers=2),

@@ -7,8 +7,8 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.normal import StandardNormal
 from pyrogen.latent.model import VAE
-from pyrogen.latent.priors import StandardNormal
 
 SCALE = 0.7
 

@@ -206,7 +206,7 @@ def test_the_bound_rises_to_the_evidence(plates):
     assert found[2] == pytest.approx(exact, abs=0.02)
 
 
-class Noisy(pg.distributions.StandardNormal):
+class Noisy(pg.distributions.UnitNormal):
     density = "lower bound"
 
 
