@@ -101,7 +101,7 @@ def methods(task: Task, y: Tensor, prior: pg.DistributionModule, scale: float, o
         image = pyro.sample("image", prior())
         pyro.sample("y", dist.Normal(task.operator(image), NOISE).to_event(y.dim()), obs=y)
 
-    def smc() -> tuple[Tensor, inverse.Diagnostics]:
+    def smc() -> tuple[Tensor, inverse.ParticleDiagnostics]:
         found = inverse.TwistedSMC(model, site="image", particles=options.particles, steps=options.steps).run(y)
         return found.get_samples()["image"], found.diagnostics()
 

@@ -13,13 +13,14 @@ from pyrogen.operators import (
     gaussian_blur,
 )
 
+from .answer import Answer, Diagnostics, DrawDiagnostics
 from .averaged import Averaged
 from .completion import Completion
-from .diagnostics import Diagnostics
 from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
 from .noise import in_noise
 from .noise_mcmc import ChainDiagnostics, NoiseMCMC
 from .noise_vi import GuideDiagnostics, NoiseVI
+from .particle_diagnostics import ParticleDiagnostics
 from .smc import TwistedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
 
@@ -35,6 +36,7 @@ __all__ = [
     "box_downsampling",
     "gaussian_blur",
     "in_noise",
+    "Answer",
     "Averaged",
     "ChainDiagnostics",
     "Completion",
@@ -42,6 +44,7 @@ __all__ = [
     "DDRM",
     "DPS",
     "Diagnostics",
+    "DrawDiagnostics",
     "DiffPIR",
     "FiniteParticle",
     "GuideDiagnostics",
@@ -52,6 +55,7 @@ __all__ = [
     "MomentMatching",
     "NoiseMCMC",
     "NoiseVI",
+    "ParticleDiagnostics",
     "PiGDM",
     "RePaint",
     "Twist",

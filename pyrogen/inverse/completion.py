@@ -15,14 +15,15 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import function, integer, site_name
+from pyrogen.arguments import integer, site_name
 
+from .answer import Answer, DrawDiagnostics, Results
 from .likelihood import sites_given
 from .observation import observed
 from .sites import ability, look, prior_of
 
 
-class Completion:
+class Completion(Answer):
     """The exact posterior of a prior that can be given a part, in a model that measures a part of it without noise.
 
     The measurement is a point mass at some entries of the site, ``dist.Delta(x[kept], event_dim=1)``, or several. They
@@ -34,7 +35,8 @@ class Completion:
         draws: How many draws.
 
     Raises:
-        ValueError: ``draws`` is not positive.
+        ValueError: ``draws`` is not positive. When it runs: the model has other latent sites, the prior cannot be given
+            a part, or the measurements are not entries of the site, or contradict each other.
 
     Example:
         >>> import pyro, pyro.distributions as dist, pyrogen as pg
@@ -48,18 +50,11 @@ class Completion:
     """
 
     def __init__(self, model: Callable, *, site: str, draws: int = 1000) -> None:
-        self.model, self.site = function(model, "model"), site_name(site, "site")
-        self.draws = integer(draws, "draws")
-        self._draws: Tensor | None = None
+        super().__init__(model)
+        self.site, self.draws = site_name(site, "site"), integer(draws, "draws")
 
     @torch.no_grad()
-    def run(self, *args: Any, **kwargs: Any) -> Completion:
-        """Draws given the arguments of the model; gives itself.
-
-        Raises:
-            ValueError: the model has no such latent site, or others beside it; its prior cannot be given a part; or
-                the measurements are not entries of the site, or contradict each other.
-        """
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         prior, like = self._prior(args, kwargs)
         index, measured = self._measured(like, args, kwargs)
         values = torch.zeros_like(like).flatten().index_put((index,), measured)
@@ -67,21 +62,12 @@ class Completion:
             raise ValueError(f"`model` must not measure an entry of {self.site!r} twice with different values")
         mask = torch.zeros_like(values, dtype=torch.bool).index_fill(0, index, True)
         part = values.reshape(like.shape), mask.reshape(like.shape)
-        self._draws = ability(prior, "given")(*part).sample((self.draws,))
-        self._log_evidence = ability(prior, "part_log_prob")(*part)
-        return self
-
-    def get_samples(self) -> dict[str, Tensor]:
-        """The draws of the site, independent and equally weighted, ``(draws, *shape of the site)``."""
-        if self._draws is None:
-            raise ValueError("`run(*args)` must come first")
-        return {self.site: self._draws}
-
-    @property
-    def log_evidence(self) -> Tensor:
-        r"""The log-probability :math:`\log p(y)` of what is measured, in nats, one for each event of the site."""
-        self.get_samples()
-        return self._log_evidence
+        draws = ability(prior, "given")(*part).sample((self.draws,))
+        return Results(
+            {self.site: draws},
+            DrawDiagnostics(self.draws, law="the posterior"),
+            log_evidence=ability(prior, "part_log_prob")(*part),
+        )
 
     def _prior(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[dist.TorchDistribution, Tensor]:
         """The distribution at the site, and a value of it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.infer import MCMC, NUTS, config_enumerate, infer_discrete
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from pyrogen.arguments import function, integer, site_name
 
+from .answer import FEW, Answer, Diagnostics, Results
 from .noise import Given, check_model, constant, draws_of, in_noise, is_latent, traced
 
-_FEW = 20  # independent draws; below, quantiles and spreads mean little
 _APART = 1.1  # R-hat of chains that have not met
 
 
 @dataclass(frozen=True)
-class ChainDiagnostics:
+class ChainDiagnostics(Diagnostics):
     """How far a Markov chain got.
 
     Attributes:
@@ -33,6 +33,8 @@ class ChainDiagnostics:
         divergences: At how many draws the integrator failed.
         acceptance: The average acceptance probability.
     """
+
+    advice: ClassVar[str] = "run it longer, or use another method"
 
     draws: int
     effective_sample_size: dict[str, Tensor]
@@ -51,32 +53,39 @@ class ChainDiagnostics:
         return max(value.max().item() for value in self.r_hat.values())
 
     @property
-    def collapsed(self) -> bool:
-        """Whether the draws are worth fewer than 20 independent ones, or the halves of the chain disagree."""
-        return not (self.least >= min(_FEW, self.draws) and self.largest_r_hat < _APART)
+    def carried(self) -> Tensor:
+        return torch.tensor(self.least)
 
-    def attributes(self) -> dict[str, Any]:
-        """Single numbers, as files keep them."""
+    @property
+    def wanted(self) -> int:
+        return min(FEW, self.draws)
+
+    @property
+    def contradicted(self) -> Tensor:
+        """Whether the halves of the chain disagree."""
+        return torch.tensor(not self.largest_r_hat < _APART)
+
+    @property
+    def reason(self) -> str:
+        return "the chain has not converged"
+
+    def numbers(self) -> dict[str, Any]:
         return {
             "least_effective_sample_size": self.least,
             "largest_r_hat": self.largest_r_hat,
             "divergences": self.divergences,
             "acceptance_rate": self.acceptance,
-            "collapsed": int(self.collapsed),
         }
 
-    def __str__(self) -> str:
-        lines = [
+    def lines(self) -> list[str]:
+        return [
             f"{self.draws} draws worth {self.least:.0f} independent ones at least; R-hat at most "
             f"{self.largest_r_hat:.2f}",
             f"{self.divergences} divergences; acceptance {self.acceptance:.0%}",
         ]
-        if self.collapsed:
-            lines.append("COLLAPSED: the chain has not converged; run it longer, or use another method")
-        return "\n".join(lines)
 
 
-class NoiseMCMC:
+class NoiseMCMC(Answer):
     r"""The posterior of a prior that is a push-forward of noise, by a Markov chain over the noise.
 
     For flows, :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` and autoencoders at ``site``; see
@@ -110,6 +119,8 @@ class NoiseMCMC:
         torch.Size([20, 2])
     """
 
+    no_evidence = "a Markov chain does not estimate the evidence; NoiseVI does"
+
     def __init__(
         self,
         model: Callable,
@@ -121,60 +132,32 @@ class NoiseMCMC:
     ) -> None:
         integer(draws, "draws", least=4)
         integer(warmup, "warmup", least=0)
-        self.model, self.site = function(model, "model"), site_name(site, "site")
-        function(kernel, "kernel")
-        self.kernel, self.draws, self.warmup = kernel, draws, warmup
+        super().__init__(model)
+        self.site, self.kernel = site_name(site, "site"), function(kernel, "kernel")
+        self.draws, self.warmup = draws, warmup
         self.mcmc: MCMC | None = None
 
-    def run(self, *args: Any, **kwargs: Any) -> NoiseMCMC:
-        """Runs the chain given the arguments of the model; gives itself.
-
-        Raises:
-            ValueError: the model has no such latent site, or its prior has no noise to move in.
-        """
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         model = in_noise(self.model, site=self.site)
         check_model(self.model, args, kwargs, self.site)
         mcmc = MCMC(self.kernel(model), self.draws, warmup_steps=self.warmup, disable_progbar=not sys.stderr.isatty())
         with constant(model, args, kwargs):
             mcmc.run(*args, **kwargs)
-            self._draws = self._pushed(model, mcmc.get_samples(), args, kwargs)
+            draws = self._pushed(model, mcmc.get_samples(), args, kwargs)
         self.mcmc = mcmc
-        return self
-
-    def get_samples(self) -> dict[str, Tensor]:
-        """The draws by site, each of shape ``(draws, *shape of the site)``; those of the noise are in :attr:`mcmc`."""
-        self._finished()
-        return dict(self._draws)
-
-    @property
-    def sample_stats(self) -> dict[str, Tensor]:
-        """At which draws the integrator failed, for ``to_arviz``."""
+        found = mcmc.diagnostics()
+        failed = list(found["divergences"]["chain 0"])
         diverging = torch.zeros(self.draws, dtype=torch.bool)
-        diverging[list(self._finished()["divergences"]["chain 0"])] = True
-        return {"diverging": diverging}
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """The facts about the run that ``to_arviz`` keeps as attributes."""
-        return self.diagnostics().attributes()
-
-    def diagnostics(self) -> ChainDiagnostics:
-        """Effective sample sizes and R-hat in data space, divergences and acceptance."""
-        found = self._finished()
-        chains = {name: value.unsqueeze(0) for name, value in self._draws.items() if value.is_floating_point()}
-        return ChainDiagnostics(
+        diverging[failed] = True
+        chains = {name: value.unsqueeze(0) for name, value in draws.items() if value.is_floating_point()}
+        diagnostics = ChainDiagnostics(
             draws=self.draws,
             effective_sample_size={name: effective_sample_size(value) for name, value in chains.items()},
             r_hat={name: split_gelman_rubin(value) for name, value in chains.items()},
-            divergences=len(found["divergences"]["chain 0"]),
+            divergences=len(failed),
             acceptance=found["acceptance rate"]["chain 0"],
         )
-
-    def _finished(self) -> dict[str, Any]:
-        """What Pyro says of the chain."""
-        if self.mcmc is None:
-            raise ValueError("`run(*args)` must come first")
-        return self.mcmc.diagnostics()
+        return Results(draws, diagnostics, sample_stats={"diverging": diverging})
 
     @torch.no_grad()
     def _pushed(self, model: Callable, given: dict[str, Tensor], args: tuple, kwargs: dict) -> dict[str, Tensor]:

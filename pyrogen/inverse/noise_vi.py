@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -22,13 +22,12 @@ from pyrogen.numerics.resampling import effective_sample_size, systematic
 from pyrogen.training.fit import fit
 from pyrogen.training.turn import MakeOptimizer
 
+from .answer import FEW, Answer, Diagnostics, Results
 from .noise import check_model, constant, draws_of, in_noise
-
-_FEW = 20  # draws that carry the answer; below, quantiles and spreads mean little
 
 
 @dataclass(frozen=True)
-class GuideDiagnostics:
+class GuideDiagnostics(Diagnostics):
     """How well a guide fits.
 
     Attributes:
@@ -37,6 +36,8 @@ class GuideDiagnostics:
         elbo: The evidence lower bound of the fitted guide, in nats.
         log_evidence: The logarithm of the average weight, in nats.
     """
+
+    advice: ClassVar[str] = "use a richer one, or another method"
 
     draws: int
     effective_sample_size: float
@@ -49,30 +50,32 @@ class GuideDiagnostics:
         return self.log_evidence - self.elbo
 
     @property
-    def collapsed(self) -> bool:
-        """Whether fewer than 20 draws carry the answer."""
-        return not self.effective_sample_size >= min(_FEW, self.draws)
+    def carried(self) -> Tensor:
+        return torch.tensor(self.effective_sample_size)
 
-    def attributes(self) -> dict[str, Any]:
-        """Single numbers, as files keep them."""
+    @property
+    def wanted(self) -> int:
+        return min(FEW, self.draws)
+
+    @property
+    def reason(self) -> str:
+        return "the guide misses the posterior"
+
+    def numbers(self) -> dict[str, Any]:
         return {
             "effective_sample_size": self.effective_sample_size,
             "elbo": self.elbo,
             "log_evidence": self.log_evidence,
-            "collapsed": int(self.collapsed),
         }
 
-    def __str__(self) -> str:
-        lines = [
+    def lines(self) -> list[str]:
+        return [
             f"{self.draws} draws of the guide worth {self.effective_sample_size:.0f}",
             f"evidence lower bound {self.elbo:.2f} nats, evidence {self.log_evidence:.2f} nats",
         ]
-        if self.collapsed:
-            lines.append("COLLAPSED: the guide misses the posterior; use a richer one, or another method")
-        return "\n".join(lines)
 
 
-class NoiseVI:
+class NoiseVI(Answer):
     r"""The posterior of a prior that is a push-forward of noise, by a guide over the noise and importance weights.
 
     For the same priors as :class:`~pyrogen.inverse.noise_mcmc.NoiseMCMC`. The guide is fitted by the evidence lower
@@ -122,18 +125,13 @@ class NoiseVI:
         for name, value in (("draws", draws), ("steps", steps)):
             integer(value, name)
         switch(resample, "resample")
-        self.model, self.site = function(model, "model"), site_name(site, "site")
-        self.make_guide = function(guide, "guide")
-        function(optimizer, "optimizer")
-        self.draws, self.steps, self.optimizer, self.resample = draws, steps, optimizer, resample
+        super().__init__(model)
+        self.site, self.make_guide = site_name(site, "site"), function(guide, "guide")
+        self.optimizer = function(optimizer, "optimizer")
+        self.draws, self.steps, self.resample = draws, steps, resample
         self.guide: nn.Module | None = None
 
-    def run(self, *args: Any, **kwargs: Any) -> NoiseVI:
-        """Fits the guide and weighs its draws, given the arguments of the model; gives itself.
-
-        Raises:
-            ValueError: the model has no such latent site, or its prior has no noise to move in.
-        """
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         model = in_noise(self.model, site=self.site)
         check_model(self.model, args, kwargs, self.site)
         guide = self.make_guide(model)
@@ -142,56 +140,25 @@ class NoiseVI:
             fit(_Bound(model, guide, args, kwargs), (), steps=self.steps, optimizer=self.optimizer)
             with torch.no_grad():
                 weighted = Importance(model, guide, self.draws).run(*args, **kwargs)
-        self._keep(weighted)
         self.guide = guide
-        return self
+        return self._results_of(weighted)
 
-    def get_samples(self) -> dict[str, Tensor]:
-        """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`."""
-        self._finished()
-        return dict(self._draws)
-
-    @property
-    def log_weights(self) -> Tensor:
-        """The logarithms of the weights of the draws, ``(draws,)``: all zero after resampling."""
-        weights = self._finished()
-        return torch.zeros_like(weights) if self.resample else weights
-
-    @property
-    def log_evidence(self) -> Tensor:
-        r"""The estimate of :math:`\log p(y)` in nats, all latent sites integrated out. Its exponential is unbiased."""
-        weights = self._finished()
-        return weights.logsumexp(0) - math.log(len(weights))
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """The facts about the run that ``to_arviz`` keeps as attributes."""
-        return self.diagnostics().attributes()
-
-    def diagnostics(self) -> GuideDiagnostics:
-        """The effective sample size, the evidence, and the bound that the guide reaches."""
-        weights = self._finished()
-        return GuideDiagnostics(
+    def _results_of(self, weighted: Importance) -> Results:
+        draws, log_weights = draws_of(weighted.exec_traces, self.site), torch.stack(weighted.log_weights)
+        log_evidence = log_weights.logsumexp(0) - math.log(len(log_weights))
+        diagnostics = GuideDiagnostics(
             draws=self.draws,
-            effective_sample_size=effective_sample_size(weights).item(),
-            elbo=weights.mean().item(),
-            log_evidence=self.log_evidence.item(),
+            effective_sample_size=effective_sample_size(log_weights).item(),
+            elbo=log_weights.mean().item(),
+            log_evidence=log_evidence.item(),
         )
-
-    def _keep(self, weighted: Importance) -> None:
-        traces, self._weights = weighted.exec_traces, torch.stack(weighted.log_weights)
-        self._draws = draws_of(traces, self.site)
         if self.resample:
-            chosen = systematic(self._weights)
+            chosen = systematic(log_weights)
             # Copies of a draw lie side by side; in random order any part of the draws is as good as any other.
             chosen = chosen[torch.randperm(len(chosen))]
-            self._draws = {name: values[chosen] for name, values in self._draws.items()}
-
-    def _finished(self) -> Tensor:
-        """The logarithms of the weights of the guide's draws."""
-        if self.guide is None:
-            raise ValueError("`run(*args)` must come first")
-        return self._weights
+            draws = {name: values[chosen] for name, values in draws.items()}
+            log_weights = torch.zeros_like(log_weights)
+        return Results(draws, diagnostics, log_weights, log_evidence)
 
 
 class _Bound(nn.Module):

@@ -10,8 +10,8 @@ Other latent sites, an unknown noise scale or a label, are updated between filte
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,17 +20,18 @@ from pyrogen import arguments
 from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.numerics.resampling import order, systematic, take
 
+from .answer import Answer, Results
 from .chain import Chain, data_norm
 from .default_twist import default_twist
-from .diagnostics import Diagnostics, PriorEvidence, diagnostics_of, prior_evidence
 from .filter import Cloud, Filter
 from .gibbs import Sweeps, Swept
 from .likelihood import Likelihood
+from .particle_diagnostics import PriorEvidence, diagnostics_of, prior_evidence
 from .setting import Setting
 from .twist import Twist
 
 
-class TwistedSMC:
+class TwistedSMC(Answer):
     r"""The posterior of a diffusion prior under any Pyro likelihood, asymptotically exact in the number of particles.
 
     Without other latent sites one filter runs, and the draws are its particles. With others each sweep updates them and
@@ -78,6 +79,11 @@ class TwistedSMC:
         torch.Size([100, 2])
     """
 
+    no_evidence = (
+        "the evidence is that of a model without other latent sites; `diagnostics()` has the evidence given their "
+        "values, sweep by sweep"
+    )
+
     def __init__(
         self,
         model: Callable,
@@ -101,20 +107,14 @@ class TwistedSMC:
         arguments.switch(resample, "resample")
         arguments.instance(twist, Twist, "twist")
         arguments.instance(grid, Grid, "grid")
-        self.model, self.site = arguments.function(model, "model"), arguments.site_name(site, "site")
+        super().__init__(model)
+        self.site = arguments.site_name(site, "site")
         self.particles, self.steps, self.grid = particles, steps, grid
         self.twist = twist
         self.threshold, self.resample, self.chunk = threshold, resample, chunk
         self.sweeps, self.warmup = sweeps, warmup
-        self._result: _Result | None = None
 
-    def run(self, *args: Any, **kwargs: Any) -> TwistedSMC:
-        """Infers the site given the arguments of the model; gives itself.
-
-        Raises:
-            ValueError: the model has no such latent site, nothing that depends on it is observed, or its distribution
-                has no denoiser.
-        """
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         setting = Setting(self.model, args, kwargs, self.site)
         schedule, like = setting.denoiser.schedule, setting.values[self.site]
         posterior = setting.posterior(setting.values)
@@ -123,106 +123,52 @@ class TwistedSMC:
         pilot = chain.calibrate(*look)
         twist = self.twist or default_twist(posterior, pilot)
         filter_ = Filter(chain, twist, self.particles, self.threshold, self.chunk)
-        self._args, self._kwargs = args, kwargs
         if setting.others:
             swept = Sweeps(setting, filter_, self.sweeps, self.warmup)()
-            self._result = _from_sweeps(swept, setting, twist)
-        else:
-            draws = pilot + chain.errors[-1].sqrt() * torch.randn_like(pilot)
-            prior = prior_evidence(posterior.log_likelihood(draws))
-            cloud = filter_(posterior, like)
-            self._result = _from_cloud(cloud, setting, self.resample, twist, prior, posterior.likelihood)
-        return self
-
-    def get_samples(self) -> dict[str, Tensor]:
-        """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`."""
-        return dict(self._finished.draws)
-
-    @property
-    def log_weights(self) -> Tensor:
-        """The logarithms of the weights of the draws, ``(draws,)``: all zero after resampling.
-
-        Without resampling and with several problems they are ``(draws, *problems)``.
-        """
-        return self._finished.log_weights
-
-    @property
-    def log_evidence(self) -> Tensor:
-        r"""The estimate of :math:`\log p(y)` in nats, one for each independent problem.
-
-        Its exponential is unbiased.
-
-        Raises:
-            NotImplementedError: there are other latent sites. The estimates given their values are in
-                :meth:`diagnostics`.
-        """
-        if self._finished.log_evidence is None:
-            raise NotImplementedError(
-                "the evidence is that of a model without other latent sites; `diagnostics()` has the evidence given "
-                "their values, sweep by sweep"
-            )
-        return self._finished.log_evidence
+            self._cloud = _whole(swept.cloud, setting)
+            return _from_sweeps(swept, twist)
+        draws = pilot + chain.errors[-1].sqrt() * torch.randn_like(pilot)
+        prior = prior_evidence(posterior.log_likelihood(draws))
+        cloud = filter_(posterior, like)
+        self._cloud = _whole(cloud, setting)
+        return _from_cloud(cloud, setting, self.resample, twist, prior, posterior.likelihood)
 
     @property
     def cloud(self) -> tuple[Tensor, Tensor]:
         """The weighted particles of the last filter: values ``(particles, ...)``, log-weights ``(particles, ...)``."""
-        return self._finished.cloud
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """The facts about the run that ``to_arviz`` keeps as attributes."""
-        return self._finished.diagnostics.attributes()
-
-    def diagnostics(self) -> Diagnostics:
-        """Effective sample sizes, resampling, surviving ancestors, the twists used and what happened to other sites."""
-        return self._finished.diagnostics
-
-    @property
-    def _finished(self) -> _Result:
-        if self._result is None:
-            raise ValueError("`run(*args)` must come first")
-        return self._result
+        self.get_samples()
+        return self._cloud
 
 
-class _Result(NamedTuple):
-    """What a run leaves."""
-
-    draws: dict[str, Tensor]
-    log_weights: Tensor
-    log_evidence: Tensor | None
-    cloud: tuple[Tensor, Tensor]
-    diagnostics: Diagnostics
+def _whole(cloud: Cloud, setting: Setting) -> tuple[Tensor, Tensor]:
+    """Values of the site and their log-weights."""
+    problems = setting.problems
+    return problems.whole(cloud.values), cloud.log_weights.reshape(-1, *problems.shape)
 
 
 def _from_cloud(
     cloud: Cloud, setting: Setting, resample: bool, twist: Twist, prior: PriorEvidence, likelihood: Likelihood
-) -> _Result:
+) -> Results:
     problems = setting.problems
-    log_weights = cloud.log_weights.reshape(-1, *problems.shape)
     values = cloud.values
     if resample:
         along = order(values)
         values = take(values, take(along, systematic(take(cloud.log_weights, along))))
         # The copies lie along a curve; in random order any part of the draws is as good as any other.
         values = values[torch.randperm(len(values))]
-    return _Result(
+    return Results(
         draws={setting.site: problems.whole(values)},
-        log_weights=torch.zeros(len(values)) if resample else log_weights,
+        log_weights=torch.zeros(len(values)) if resample else cloud.log_weights.reshape(-1, *problems.shape),
         log_evidence=cloud.log_evidence.reshape(problems.shape),
-        cloud=(problems.whole(cloud.values), log_weights),
         diagnostics=diagnostics_of(cloud, likelihood, twist, prior=prior),
     )
 
 
-def _from_sweeps(swept: Swept, setting: Setting, twist: Twist) -> _Result:
-    problems, cloud = setting.problems, swept.cloud
-    count = len(swept.log_evidence)
-    return _Result(
+def _from_sweeps(swept: Swept, twist: Twist) -> Results:
+    return Results(
         draws=swept.draws,
-        log_weights=torch.zeros(count),
-        log_evidence=None,
-        cloud=(problems.whole(cloud.values), cloud.log_weights.reshape(-1, *problems.shape)),
+        log_weights=torch.zeros(len(swept.log_evidence)),
         diagnostics=diagnostics_of(
-            cloud, swept.likelihood, twist, log_evidence=swept.log_evidence, acceptance=swept.acceptance
+            swept.cloud, swept.likelihood, twist, log_evidence=swept.log_evidence, acceptance=swept.acceptance
         ),
     )

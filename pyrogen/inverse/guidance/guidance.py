@@ -7,7 +7,8 @@ file under the name of its paper, with the bias that we measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,15 +17,17 @@ from torch import Tensor
 from pyrogen import arguments
 from pyrogen.numerics.grids import Grid, default_grid
 
+from ..answer import Answer, DrawDiagnostics, Results
 from ..chain import Chain, Level, Step
 from ..setting import Setting
 from ..surrogate import Surrogate
 from ..twist import Denoised, Target
 
 
-class Guidance:
+class Guidance(ABC):
     """How particles step when something is measured. Subclasses define :meth:`__call__`."""
 
+    @abstractmethod
     def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
         """The particles at the next level, ``(P, N, D)``.
 
@@ -33,7 +36,6 @@ class Guidance:
             denoised: The particles and their denoised means.
             step: The step of the prior's chain.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `__call__(target, denoised, step)`")
 
 
 def linear_gaussian(target: Target, denoised: Denoised, guidance: Guidance) -> Surrogate:
@@ -51,7 +53,7 @@ def linear_gaussian(target: Target, denoised: Denoised, guidance: Guidance) -> S
     return surrogate
 
 
-class GuidedSampling:
+class GuidedSampling(Answer):
     """Approximate posterior draws under a diffusion prior, without weights or evidence.
 
     Args:
@@ -67,6 +69,8 @@ class GuidedSampling:
     Raises:
         ValueError: a number is out of range, or the model has other latent sites.
     """
+
+    no_evidence = "guided draws are never weighed, so that nothing estimates the evidence; TwistedSMC does"
 
     def __init__(
         self,
@@ -85,19 +89,12 @@ class GuidedSampling:
         arguments.instance(grid, Grid, "grid")
         if not isinstance(guidance, Guidance):
             raise TypeError(f"`guidance` must be a Guidance, such as MomentMatching(), got {type(guidance).__name__}")
-        self.model, self.site = arguments.function(model, "model"), arguments.site_name(site, "site")
-        self.guidance = guidance
+        super().__init__(model)
+        self.site, self.guidance = arguments.site_name(site, "site"), guidance
         self.draws, self.steps, self.grid, self.calibrate = draws, steps, grid, calibrate
-        self._draws: Tensor | None = None
 
     @torch.no_grad()
-    def run(self, *args: Any, **kwargs: Any) -> GuidedSampling:
-        """Draws given the arguments of the model; gives itself.
-
-        Raises:
-            ValueError: the model has no such latent site, or others beside it; data are missing or impossible; or the
-                guidance diverged.
-        """
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         setting = Setting(self.model, args, kwargs, self.site)
         if setting.others:
             raise ValueError(f"`model` must have no other latent sites for guided sampling, got {setting.others}")
@@ -111,25 +108,22 @@ class GuidedSampling:
             denoised = self._look(target.denoise, x, level)
             x = self.guidance(target, denoised, chain.step(place))
             self._check(x / chain.levels[place + 1].alpha, level, chain.levels[0])
-        self._draws = setting.problems.whole(target.denoise(x, chain.levels[-1]))
-        return self
+        draws = setting.problems.whole(target.denoise(x, chain.levels[-1]))
+        return Results({self.site: draws}, DrawDiagnostics(self.draws, law=f"an approximation, {self._kind}"))
 
-    def get_samples(self) -> dict[str, Tensor]:
-        """The draws, equally weighted and approximate."""
-        if self._draws is None:
-            raise ValueError("`run(*args)` must come first")
-        return {self.site: self._draws}
+    @property
+    def _kind(self) -> str:
+        return type(self.guidance).__name__
 
     def _check(self, x: Tensor, level: Level, first: Level) -> None:
         """Refuses particles, in units of the data, beyond the noise they started from, in which all data are hidden."""
         size, start = x.square().mean((0, -1)).sqrt().max().item(), first.variance**0.5
         chance = 6 / (x.shape[0] * x.shape[-1]) ** 0.5  # of the noise itself
         if not size < (3 + chance) * start:
-            kind = type(self.guidance).__name__
             raise ValueError(
                 f"`guidance` must lead particles to data, got size {size:.2g} at time {level.time:.2g} from "
-                f"noise of {start:.2g}: {kind} diverged; give it the variance of the data where it takes one, or less "
-                "strength, or take more `steps`"
+                f"noise of {start:.2g}: {self._kind} diverged; give it the variance of the data where it takes one, or "
+                "less strength, or take more `steps`"
             )
 
     @staticmethod

@@ -1,20 +1,20 @@
-"""Diagnostics: how much of the answer rests on how few particles."""
+"""Diagnostics of particle filters: how much of the answer rests on how few particles."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pyrogen.numerics.resampling import effective_sample_size
 
+from .answer import FEW, Diagnostics
 from .filter import Cloud
 from .likelihood import Likelihood
 
-_FEW = 20  # particles that carry the answer; below, quantiles and spreads mean little
 _BIAS = 0.1  # nats, of the steps
 _MARKOV = 6.0  # nats
 
@@ -43,7 +43,7 @@ class PriorEvidence:
         """
         own = (1 / self.effective_sample_size - 1 / self.draws).clamp_min(0)
         width = 4 * (own + error.square()).sqrt() + _BIAS
-        known = self.effective_sample_size >= _FEW / 2
+        known = self.effective_sample_size >= FEW / 2
         far = (self.value - log_evidence).abs() > width
         return (known & far) | (self.value - log_evidence > _MARKOV + 4 * error)
 
@@ -56,7 +56,7 @@ def prior_evidence(log_likelihood: Tensor) -> PriorEvidence:
 
 
 @dataclass(frozen=True)
-class Diagnostics:
+class ParticleDiagnostics(Diagnostics):
     """What happened in a run; with other latent sites, in the last filter of many.
 
     Then the sweeps are a Markov chain besides, whose effective sample size ArviZ knows.
@@ -75,6 +75,8 @@ class Diagnostics:
         prior: The evidence by draws of the prior, the pilot run, beside which that of the filter is held; ``None`` with
             other latent sites.
     """
+
+    advice: ClassVar[str] = "use more particles, or another method"
 
     particles: int
     effective_sample_size: Tensor
@@ -95,40 +97,35 @@ class Diagnostics:
         return ((1 / sizes - 1 / self.particles) * lost).nan_to_num(0.0, posinf=torch.inf).sum(0).clamp_min(0).sqrt()
 
     @property
-    def collapsed_problems(self) -> Tensor:
-        """For each problem, whether fewer than 20 particles carry its answer, at some step or by descent.
-
-        What is lost before a resampling stays lost; a cloud in which all weights are zero carries nothing. Nor is an
-        answer to be trusted whose evidence draws of the prior contradict: it missed an explanation of the data.
-        """
+    def carried(self) -> Tensor:
+        """What is lost before a resampling stays lost; a cloud in which all weights are zero carries nothing."""
         carried = torch.minimum(self.effective_sample_size.amin(0), self.ancestors)
-        few = (carried < min(_FEW, self.particles)) | ~self.log_evidence[-1].isfinite()
-        return few if self.prior is None else few | self.contradicted
+        return torch.where(self.log_evidence[-1].isfinite(), carried, 0.0)
+
+    @property
+    def wanted(self) -> int:
+        return min(FEW, self.particles)
 
     @property
     def contradicted(self) -> Tensor:
-        """For each problem, whether draws of the prior have another evidence than the filter, beyond both errors."""
+        """For each problem, whether draws of the prior have another evidence than the filter, beyond both errors.
+
+        Such an answer missed an explanation of the data.
+        """
         if self.prior is None:
             return torch.zeros_like(self.log_evidence[-1], dtype=torch.bool)
         return self.prior.contradicts(self.log_evidence[-1], self.standard_error)
 
-    @property
-    def collapsed(self) -> bool:
-        """Whether the answer of some problem has collapsed."""
-        return bool(self.collapsed_problems.any())
-
-    def attributes(self) -> dict[str, Any]:
-        """Single numbers and words, as files keep them."""
+    def numbers(self) -> dict[str, Any]:
         return {
             "particles": self.particles,
             "final_effective_sample_size": self.effective_sample_size[-1].min().item(),
             "least_effective_sample_size": self.effective_sample_size.min().item(),
             "surviving_ancestors": int(self.ancestors.min()),
             "twist": self.twist,
-            "collapsed": int(self.collapsed),
         }
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
         final, least = self.effective_sample_size[-1].min().item(), self.effective_sample_size.min().item()
         lines = [
             f"{self.particles} particles; effective sample size {final:.0f} at the end, {least:.0f} at least",
@@ -138,19 +135,13 @@ class Diagnostics:
         ]
         if not self.mapped:
             lines.append("the model runs particle by particle: it cannot be mapped over particles")
-        lines += [f"{name}: accepted {share:.0%}" for name, share in self.acceptance.items()]
-        if self.collapsed:
-            lines.append(f"COLLAPSED{self._where()}: {self._reason()}; use more particles, or another method")
-        return "\n".join(lines)
+        return lines + [f"{name}: accepted {share:.0%}" for name, share in self.acceptance.items()]
 
-    def _reason(self) -> str:
+    @property
+    def reason(self) -> str:
         if self.contradicted.any():
             return "draws of the prior contradict the evidence, so that explanations of the data are missing"
         return "too few particles carry the answer"
-
-    def _where(self) -> str:
-        bad = self.collapsed_problems
-        return f" in {int(bad.sum())} of {len(bad)} problems" if len(bad) > 1 else ""
 
 
 def diagnostics_of(
@@ -161,9 +152,9 @@ def diagnostics_of(
     log_evidence: Tensor | None = None,
     acceptance: dict[str, float] | None = None,
     prior: PriorEvidence | None = None,
-) -> Diagnostics:
+) -> ParticleDiagnostics:
     """The diagnostics of a filter, or of the last of many."""
-    return Diagnostics(
+    return ParticleDiagnostics(
         particles=len(cloud.values),
         effective_sample_size=cloud.effective,
         resampled=cloud.resampled,

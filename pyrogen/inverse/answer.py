@@ -1,0 +1,210 @@
+"""Answers: what every inference method of this package gives, and when not to trust it.
+
+A method is built of a Pyro model, runs with the arguments of that model, and then holds draws, perhaps with weights and
+the evidence, and diagnostics. A new method is a subclass of :class:`Answer` with one method, :meth:`~Answer.infer`.
+
+There is one rule for "do not trust this", in :class:`Diagnostics`: an answer has *collapsed* where fewer than 20
+independent draws carry some part of it, since quantiles and spreads then mean little, or where two estimates contradict
+each other that ought to agree.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from pyrogen.arguments import function
+
+FEW = 20
+"""Independent draws that must carry an answer."""
+
+
+class Diagnostics(ABC):
+    """How far an answer can be trusted.
+
+    Subclasses define what happened, as numbers, :meth:`numbers`, and in words, :meth:`lines`, and how many independent
+    draws the answer is worth, :attr:`carried`.
+    """
+
+    advice: ClassVar[str] = "run it longer, or use another method"
+
+    @property
+    @abstractmethod
+    def carried(self) -> Tensor:
+        """How many independent draws carry the answer of each problem, ``(problems,)``, or the answer as a whole."""
+
+    @abstractmethod
+    def numbers(self) -> dict[str, Any]:
+        """What happened, in single numbers and words."""
+
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """What happened, in sentences."""
+
+    @property
+    def wanted(self) -> int:
+        """How many independent draws must carry the answer: 20, or as many as there are draws."""
+        return FEW
+
+    @property
+    def contradicted(self) -> Tensor:
+        """For each problem, whether two estimates that ought to agree do not."""
+        return torch.zeros_like(self.carried, dtype=torch.bool)
+
+    @property
+    def collapsed_problems(self) -> Tensor:
+        """For each problem, or for the answer as a whole, whether it is not to be trusted."""
+        return ~(self.carried >= self.wanted) | self.contradicted
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the answer of some problem is not to be trusted."""
+        return bool(self.collapsed_problems.any())
+
+    @property
+    def reason(self) -> str:
+        """Why the answer has collapsed."""
+        return "too few draws carry the answer"
+
+    def attributes(self) -> dict[str, Any]:
+        """The same as :meth:`numbers`, and whether the answer has collapsed, as files keep them."""
+        return {**self.numbers(), "collapsed": int(self.collapsed)}
+
+    def __str__(self) -> str:
+        bad = self.collapsed_problems
+        where = f" in {int(bad.sum())} of {len(bad)} problems" if bad.dim() and len(bad) > 1 else ""
+        warning = [f"COLLAPSED{where}: {self.reason}; {self.advice}"] if self.collapsed else []
+        return "\n".join([*self.lines(), *warning])
+
+
+@dataclass(frozen=True)
+class DrawDiagnostics(Diagnostics):
+    """Of independent draws that nothing weighs.
+
+    Attributes:
+        draws: How many there are.
+        law: What they are draws of.
+    """
+
+    draws: int
+    law: str
+
+    @property
+    def carried(self) -> Tensor:
+        return torch.tensor(float(self.draws))
+
+    @property
+    def wanted(self) -> int:
+        return min(FEW, self.draws)
+
+    def numbers(self) -> dict[str, Any]:
+        return {"draws": self.draws, "law": self.law}
+
+    def lines(self) -> list[str]:
+        return [f"{self.draws} independent draws of {self.law}"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run leaves.
+
+    Attributes:
+        draws: By site, each of shape ``(draws, *shape of the site)``.
+        diagnostics: How far they can be trusted.
+        log_weights: The logarithms of their weights; ``None`` where the method has none.
+        log_evidence: The estimate of the log-evidence; ``None`` where there is none.
+        sample_stats: Statistics of the draws, each of shape ``(draws,)``.
+        chains: How many chains the draws are of, one after the other.
+    """
+
+    draws: dict[str, Tensor]
+    diagnostics: Diagnostics
+    log_weights: Tensor | None = None
+    log_evidence: Tensor | None = None
+    sample_stats: dict[str, Tensor] = field(default_factory=dict)
+    chains: int = 1
+
+
+class Answer(ABC):
+    """The posterior of a Pyro model, by a method that a subclass defines in :meth:`infer`.
+
+    Args:
+        model: The Pyro model.
+
+    Raises:
+        TypeError: ``model`` cannot be called.
+    """
+
+    no_evidence: ClassVar[str] = "this method does not estimate the evidence; TwistedSMC and NoiseVI do"
+
+    def __init__(self, model: Callable) -> None:
+        self.model = function(model, "model")
+        self._results: Results | None = None
+
+    @abstractmethod
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
+        """The posterior given the arguments of the model."""
+
+    def run(self, *args: Any, **kwargs: Any) -> Self:
+        """Infers the latent sites given the arguments of the model; gives itself.
+
+        Raises:
+            ValueError: the model has no such latent site, nothing that depends on it is observed, data are missing or
+                impossible, or the method does not serve such a model.
+        """
+        self._results = self.infer(args, kwargs)
+        return self
+
+    def get_samples(self) -> dict[str, Tensor]:
+        """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`."""
+        return dict(self._finished.draws)
+
+    @property
+    def log_weights(self) -> Tensor | None:
+        """The logarithms of the weights of the draws, ``(draws,)``; ``None`` where the method has none.
+
+        All are zero after resampling. Draws of several problems that were not resampled have a weight for each,
+        ``(draws, *problems)``.
+        """
+        return self._finished.log_weights
+
+    @property
+    def log_evidence(self) -> Tensor:
+        r"""The estimate of :math:`\log p(y)` in nats, one for each independent problem.
+
+        Raises:
+            NotImplementedError: there is none.
+        """
+        if self._finished.log_evidence is None:
+            raise NotImplementedError(self.no_evidence)
+        return self._finished.log_evidence
+
+    @property
+    def sample_stats(self) -> dict[str, Tensor]:
+        """Statistics of the draws, each of shape ``(draws,)``, for ``to_arviz``."""
+        return dict(self._finished.sample_stats)
+
+    @property
+    def chains(self) -> int:
+        """How many chains the draws are of, one after the other."""
+        return self._finished.chains
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The facts about the run that ``to_arviz`` keeps as attributes."""
+        return self.diagnostics().attributes()
+
+    def diagnostics(self) -> Diagnostics:
+        """How far the answer can be trusted."""
+        return self._finished.diagnostics
+
+    @property
+    def _finished(self) -> Results:
+        if self._results is None:
+            raise ValueError("`run(*args)` must come first")
+        return self._results
