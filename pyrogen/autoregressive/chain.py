@@ -8,16 +8,14 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
+from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.autograd import deepcopied, full, is_functional
-from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
-from pyrogen.numerics.values import require_expandable
 from pyrogen.programs.chain import refuse_chain
 
 from .conditionals import Conditional
@@ -27,7 +25,7 @@ from .layout import Layout
 from .prompts import aligned
 
 
-class Chain(TorchDistribution):
+class Chain(PyrogenDistribution):
     r"""A distribution as a product of conditionals, :math:`p(x) = \prod_i p(x_i \mid x_{<i})`.
 
     Made by :class:`~pyrogen.autoregressive.model.Autoregressive` and
@@ -45,8 +43,7 @@ class Chain(TorchDistribution):
         remake: Gives the same distribution for rows of its context in other places.
     """
 
-    arg_constraints = {}
-    has_rsample = False
+    has_given = True
 
     def __init__(
         self,
@@ -67,9 +64,6 @@ class Chain(TorchDistribution):
         self._remake = remake
         super().__init__(torch.Size(batch_shape), torch.Size(layout.event_shape), validate_args=validate_args)
 
-    def __repr__(self) -> str:
-        return by_shapes(self)
-
     @property
     def density(self) -> Density:
         """Exact; with random orders a lower bound of the even mixture over all orders."""
@@ -84,13 +78,8 @@ class Chain(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(self.symbol_support, len(self.event_shape))
 
-    @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("an autoregressive distribution has no closed-form mean; average draws instead")
-
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Chain:
-        shape = require_expandable(self, batch_shape)
-        return self._altered(shape, *self._spread((self.context, self.known), shape))
+    def _expanded(self, batch_shape: torch.Size) -> Chain:
+        return self._altered(batch_shape, *self._spread((self.context, self.known), batch_shape))
 
     def given(self, values: Tensor, mask: Tensor) -> Chain:
         """The distribution of the whole event given a part of it.

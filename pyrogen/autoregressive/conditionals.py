@@ -22,9 +22,9 @@ from torch.distributions import Independent, constraints
 from pyrogen.core.parametric import Family
 from pyrogen.core.shapes import Shape
 from pyrogen.distributions.bernoulli import Bits
+from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.families import bounded
 from pyrogen.distributions.independent import as_event
-from pyrogen.numerics.values import require_expandable
 
 
 class Conditional(Protocol):
@@ -158,7 +158,7 @@ class NormalMixture:
         return dist.MixtureSameFamily(weights, normals, validate_args=False)
 
 
-class Table(dist.TorchDistribution):
+class Table(PyrogenDistribution):
     """A distribution over a finite alphabet, ``0 … K - 1`` or given values, from logits; ``-inf`` excludes a symbol.
 
     Unlike torch's ``Categorical`` it normalises when it scores, in one operation, and samples without normalising.
@@ -169,7 +169,6 @@ class Table(dist.TorchDistribution):
         impossible: Where no symbol is possible at all, ``(*batch,)``.
     """
 
-    arg_constraints = {}
     has_enumerate_support = True
 
     def __init__(self, logits: Tensor, values: Tensor | None = None, impossible: Tensor | None = None) -> None:
@@ -188,8 +187,7 @@ class Table(dist.TorchDistribution):
         log_probs = self.logits.log_softmax(-1)
         return log_probs if self.impossible is None else log_probs.masked_fill(self.impossible.unsqueeze(-1), -math.inf)
 
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> Table:
-        batch_shape = require_expandable(self, batch_shape)
+    def _expanded(self, batch_shape: torch.Size) -> Table:
         impossible = None if self.impossible is None else self.impossible.expand(batch_shape)
         return Table(self.logits.expand(*batch_shape, self.logits.shape[-1]), self.values, impossible)
 

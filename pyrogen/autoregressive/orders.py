@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
+from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.representation import by_shapes
-from pyrogen.numerics.values import require_expandable
 
 from .chain import Chain
 from .conditionals import Conditional
@@ -53,7 +51,7 @@ class MixedOrders(DistributionModule):
         return MixedOrders([member.altered(conditional=conditional(member.conditional)) for member in self.members])
 
 
-class OrderMixture(TorchDistribution):
+class OrderMixture(PyrogenDistribution):
     """A mixture of chains over the same events.
 
     Args:
@@ -61,8 +59,7 @@ class OrderMixture(TorchDistribution):
         log_weights: The logarithms of their weights, ``(len(components), *batch)``; even if ``None``.
     """
 
-    arg_constraints = {}
-    has_rsample = False
+    has_given = True
 
     def __init__(
         self,
@@ -76,23 +73,13 @@ class OrderMixture(TorchDistribution):
         first = self.components[0]
         super().__init__(first.batch_shape, first.event_shape, validate_args=validate_args)
 
-    def __repr__(self) -> str:
-        return by_shapes(self)
-
     @property
     def support(self) -> constraints.Constraint:
         return self.components[0].support
 
-    @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("a mixture of orders has no closed-form mean; average draws instead")
-
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> OrderMixture:
-        shape = require_expandable(self, batch_shape)
-        weights = None if self.log_weights is None else self._weights(shape)
-        expanded = OrderMixture([part.expand(shape) for part in self.components], weights, validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> OrderMixture:
+        weights = None if self.log_weights is None else self._weights(batch_shape)
+        return OrderMixture([part.expand(batch_shape) for part in self.components], weights, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         scores = torch.stack([component.log_prob(value) for component in self.components])

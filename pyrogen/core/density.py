@@ -21,13 +21,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch.distributions import Distribution
-from torch.distributions.transforms import Transform
+from torch.distributions import Distribution, TransformedDistribution, transforms
 
-Density = Literal["exact", "estimate", "lower bound", "unnormalized"] | None
+from pyrogen.distributions.abilities import Density
+from pyrogen.transforms.compose import Compose
+from pyrogen.transforms.transform import Transform
 
 _ORDER: tuple[Density, ...] = ("exact", "estimate", "lower bound", "unnormalized", None)
 
@@ -114,16 +115,19 @@ def _blank(kind: type, density: Density) -> TorchDistributionMixin:
 
 
 def _densities(distribution: Distribution) -> Iterator[Density]:
-    yield getattr(distribution, "density", "exact")
+    yield getattr(distribution, "density", "exact")  # which a distribution that is none of ours may declare as well
     for name in ("base_dist", "_component_distribution", "component_distribution", "component0", "component1"):
         part = getattr(distribution, name, None)
         if isinstance(part, Distribution):
             yield from _densities(part)
-    for transform in getattr(distribution, "transforms", ()):
-        yield from _of_transform(transform)
+    if isinstance(distribution, TransformedDistribution):
+        for transform in distribution.transforms:
+            yield from _of_transform(transform)
 
 
-def _of_transform(transform: Transform) -> Iterator[Density]:
-    yield getattr(transform, "density", "exact")
-    for part in getattr(transform, "parts", ()):
-        yield from _of_transform(part)
+def _of_transform(transform: transforms.Transform) -> Iterator[Density]:
+    if isinstance(transform, Transform):
+        yield transform.density
+    if isinstance(transform, Compose | transforms.ComposeTransform):
+        for part in transform.parts:
+            yield from _of_transform(part)

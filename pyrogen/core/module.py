@@ -52,6 +52,10 @@ class DistributionModule(ReadsData, nn.Module):
     """
 
     density: Density = "exact"
+    takes_missing: bool = False
+    """Whether its distributions score events of which NaN marks missing entries."""
+    weighs_without_bias: bool = False
+    """Whether the exponential of a noisy ``log_prob`` has the right expectation, as importance weights need."""
 
     def __init__(self, event_shape: int | tuple[int, ...], context_shape: ContextShape = None) -> None:
         super().__init__()

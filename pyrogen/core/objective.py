@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyrogen.arguments import integer
+from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.randomness import held, set_torch_states, torch_states
 from pyrogen.programs.data_plate import DataCount, FullSize, data_of
@@ -252,7 +253,7 @@ class _Score(Messenger):
             msg["value"] = self.replay[msg["name"]]
             msg["done"] = True
         elif self.must_reparameterize and _draws_and_scores(msg):
-            msg["value"], self.scores[msg["name"]] = msg["fn"].rsample_and_log_prob()
+            msg["value"], self.scores[msg["name"]] = draw_and_score(msg["fn"])
             msg["done"] = True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
@@ -276,4 +277,4 @@ class _Score(Messenger):
 def _draws_and_scores(msg: dict[str, Any]) -> bool:
     """Whether a site is drawn here, from a distribution that draws and scores in one pass."""
     fresh = not (msg["is_observed"] or msg["done"] or msg["args"] or msg["kwargs"])
-    return fresh and getattr(msg["fn"], "has_rsample", False) and hasattr(msg["fn"], "rsample_and_log_prob")
+    return fresh and has_draw_and_score(msg["fn"])

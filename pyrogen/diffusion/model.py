@@ -47,7 +47,6 @@ from functools import partial
 from itertools import chain
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -56,11 +55,11 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.randomness import fixed_noise
-from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import rearranged, spared
-from pyrogen.numerics.values import require_expandable, require_precision, require_value
+from pyrogen.numerics.values import require_precision, require_value
 from pyrogen.programs.chain import refuse_chain
 
 from .denoiser import Denoiser
@@ -153,7 +152,7 @@ class Diffusion(DistributionModule):
         return VariationalBound(self)
 
 
-class DiffusionDistribution(TorchDistribution):
+class DiffusionDistribution(PyrogenDistribution):
     """The distribution of a :class:`Diffusion` for one context.
 
     A row that holds NaN has ``log_prob`` NaN, one that holds an infinity minus infinity (with validation off); neither
@@ -165,9 +164,8 @@ class DiffusionDistribution(TorchDistribution):
         batch_shape: That of the context, possibly expanded.
     """
 
-    arg_constraints = {}
-    has_rsample = False
     density = "lower bound"
+    has_denoiser = True
 
     def __init__(
         self,
@@ -181,9 +179,6 @@ class DiffusionDistribution(TorchDistribution):
         self.context = context
         super().__init__(torch.Size(batch_shape), torch.Size(module.event_shape), validate_args=validate_args)
 
-    def __repr__(self) -> str:
-        return by_shapes(self)
-
     @property
     def denoiser(self) -> Denoiser:
         """The denoiser, for whoever follows the diffusion step by step."""
@@ -193,19 +188,8 @@ class DiffusionDistribution(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return self.module.reference.support(len(self.event_shape))
 
-    @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("a diffusion has no closed-form mean; average draws instead")
-
-    @property
-    def variance(self) -> Tensor:
-        raise NotImplementedError("a diffusion has no closed-form variance; use that of draws instead")
-
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> DiffusionDistribution:
-        shape = require_expandable(self, batch_shape)
-        expanded = DiffusionDistribution(self.module, self.context, shape, validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> DiffusionDistribution:
+        return DiffusionDistribution(self.module, self.context, batch_shape, validate_args=False)
 
     @torch.no_grad()
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:

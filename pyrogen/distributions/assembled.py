@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
+
+from .distribution import PyrogenDistribution
 
 
-class Assembled(TorchDistribution):
+class Assembled(PyrogenDistribution):
     """A distribution of another library, made anew from the same tensors each time it is used.
 
     What is computed from the tensors has a graph of its own at each use. So it can be kept and used again and again,
@@ -24,11 +26,9 @@ class Assembled(TorchDistribution):
         batch_shape: Batch dimensions to which what is made is expanded; as made if ``None``.
     """
 
-    arg_constraints = {}
-
     def __init__(
         self,
-        make: Callable[..., TorchDistribution],
+        make: Callable[..., TorchDistributionMixin],
         *tensors: Tensor,
         batch_shape: Iterable[int] | None = None,
     ) -> None:
@@ -38,7 +38,7 @@ class Assembled(TorchDistribution):
         shape = made.batch_shape if batch_shape is None else torch.Size(batch_shape)
         super().__init__(shape, made.event_shape, validate_args=False)
 
-    def assemble(self) -> TorchDistribution:
+    def assemble(self) -> TorchDistributionMixin:
         """The distribution with its tensors as they are now."""
         made = self._make(*self._tensors)
         return made if made.batch_shape == self.batch_shape else made.expand(self.batch_shape)
@@ -55,10 +55,8 @@ class Assembled(TorchDistribution):
     def variance(self) -> Tensor:
         return self.assemble().variance
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Assembled:
-        expanded = Assembled(self._make, *self._tensors, batch_shape=require_expandable(self, batch_shape))
-        expanded.has_rsample = self.has_rsample
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> Assembled:
+        return Assembled(self._make, *self._tensors, batch_shape=batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)

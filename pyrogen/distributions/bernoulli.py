@@ -6,14 +6,17 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from pyro.distributions import Bernoulli, Independent, TorchDistribution
+from pyro.distributions import Bernoulli, Independent
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 
-from pyrogen.numerics.values import checks, require_expandable, require_value
+from pyrogen.numerics.values import checks, require_value
+
+from .abilities import Abilities
+from .distribution import PyrogenDistribution
 
 
-class Bits(Bernoulli):
+class Bits(Abilities, Bernoulli):
     """A Bernoulli distribution of bits of any dtype: booleans and integers mean what they say."""
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ class Bits(Bernoulli):
         return -energy - torch.where(wrong > 0, torch.inf, wrong)
 
 
-class IndependentBernoulli(TorchDistribution):
+class IndependentBernoulli(PyrogenDistribution):
     r"""Independent binary variables, :math:`\prod_i p_i^{x_i} (1 - p_i)^{1 - x_i}`.
 
     ``Bernoulli(logits=...).to_event(n)`` says the same with a second object and more operations a call.
@@ -66,11 +69,9 @@ class IndependentBernoulli(TorchDistribution):
     def variance(self) -> Tensor:
         return self.logits.sigmoid() * (-self.logits).sigmoid()
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> IndependentBernoulli:
-        logits = self.logits.expand(require_expandable(self, batch_shape) + self.event_shape)
-        expanded = IndependentBernoulli(logits, len(self.event_shape), validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> IndependentBernoulli:
+        logits = self.logits.expand(batch_shape + self.event_shape)
+        return IndependentBernoulli(logits, len(self.event_shape), validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
@@ -80,6 +81,9 @@ class IndependentBernoulli(TorchDistribution):
         require_value(self, value)
         energy, wrong = (_summed(part, len(self.event_shape)) for part in _energies(self.logits, value))
         return -energy - torch.where(wrong > 0, torch.inf, wrong)
+
+    def log_prob_by_element(self, value: Tensor) -> Tensor:
+        return self.base_dist.log_prob(value)
 
     def entropy(self) -> Tensor:
         energy = F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")

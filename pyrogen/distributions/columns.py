@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.points import EachColumn, score_inside
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
 
+from .distribution import PyrogenDistribution
 from .independent import unchecked
 
 
@@ -71,7 +71,7 @@ class Columns:
         return groups
 
 
-class ColumnsDistribution(TorchDistribution):
+class ColumnsDistribution(PyrogenDistribution):
     """Independent columns of different kinds as one row of floating-point numbers.
 
     A row that holds NaN has ``log_prob`` NaN; to leave columns out of the sum, take :meth:`log_prob_by_element`.
@@ -80,8 +80,6 @@ class ColumnsDistribution(TorchDistribution):
         groups: Places of columns, each with the distribution of these columns: of single elements, with the columns
             as the last batch dimension.
     """
-
-    arg_constraints = {}
 
     def __init__(
         self,
@@ -114,12 +112,9 @@ class ColumnsDistribution(TorchDistribution):
     def variance(self) -> Tensor:
         return self._in_order([part.variance for _, part in self.groups])
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ColumnsDistribution:
-        batch = require_expandable(self, batch_shape)
-        groups = [(places, part.expand(batch + part.batch_shape[-1:])) for places, part in self.groups]
-        expanded = ColumnsDistribution(groups, validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> ColumnsDistribution:
+        groups = [(places, part.expand(batch_shape + part.batch_shape[-1:])) for places, part in self.groups]
+        return ColumnsDistribution(groups, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
@@ -133,7 +128,7 @@ class ColumnsDistribution(TorchDistribution):
         return self.log_prob_by_element(value).sum(-1)
 
     def log_prob_by_element(self, value: Tensor) -> Tensor:
-        """The log-probability of each column, ``(*batch, columns)``; NaN where the value is, and nowhere else."""
+        """The log-probability of each column, NaN where the value is, and nowhere else."""
         scores = []
         for places, part in self.groups:
             column = value[..., places]

@@ -16,18 +16,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.points import score_inside
 from pyrogen.numerics.special import langevin, log_sinhc
-from pyrogen.numerics.values import checks, require_expandable, require_value
+from pyrogen.numerics.values import checks, require_value
+
+from .distribution import PyrogenDistribution
 
 _SMALL = 1e-2
 
 
-class ContinuousBernoulli(TorchDistribution):
+class ContinuousBernoulli(PyrogenDistribution):
     r"""Numbers in :math:`[0, 1]`, such as grey values, tilted towards one end.
 
     Args:
@@ -63,10 +64,8 @@ class ContinuousBernoulli(TorchDistribution):
         tail = (-far.abs()).exp()
         return torch.where(small, series, far.square().reciprocal() - tail / (1 - tail).square())
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ContinuousBernoulli:
-        expanded = ContinuousBernoulli(self.logits.expand(require_expandable(self, batch_shape)), validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> ContinuousBernoulli:
+        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))

@@ -13,17 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.supports import ends, innermost
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
 from pyrogen.programs.chain import refuse_chain
 
+from .distribution import PyrogenDistribution
 
-class UniformDequantized(TorchDistribution):
+
+class UniformDequantized(PyrogenDistribution):
     """Integers ``0 … levels - 1``, scored by a density over an interval with uniform noise.
 
     ``log_prob`` is a lower bound in expectation, with noise of its own for every row and call.
@@ -41,11 +43,9 @@ class UniformDequantized(TorchDistribution):
         https://arxiv.org/abs/1511.01844
     """
 
-    arg_constraints = {}
-    has_rsample = False
     density = "lower bound"
 
-    def __init__(self, base: TorchDistribution, levels: int, *, validate_args: bool | None = None) -> None:
+    def __init__(self, base: TorchDistributionMixin, levels: int, *, validate_args: bool | None = None) -> None:
         if levels < 1:
             raise ValueError(f"`levels` must be positive, got {levels}")
         _require_ends(base)
@@ -60,15 +60,9 @@ class UniformDequantized(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
 
-    @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("a dequantized distribution has no closed-form mean; average draws instead")
-
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> UniformDequantized:
-        base = self.base_dist.expand(require_expandable(self, batch_shape))
-        expanded = UniformDequantized(base, self.levels, validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> UniformDequantized:
+        base = self.base_dist.expand(batch_shape)
+        return UniformDequantized(base, self.levels, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
@@ -101,7 +95,7 @@ class UniformDequantized(TorchDistribution):
         return torch.as_tensor(low).to(like), torch.as_tensor(high).to(like)
 
 
-def _require_ends(base: TorchDistribution) -> None:
+def _require_ends(base: TorchDistributionMixin) -> None:
     found = ends(base.support)
     if found is None or not all(bool(torch.as_tensor(end).isfinite().all()) for end in found):
         raise ValueError(

@@ -23,14 +23,15 @@ from collections.abc import Iterable
 from typing import Self
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyrogen.numerics.points import score_inside
 from pyrogen.numerics.special import log_logistic_mass, log_normal_cdf, log_normal_mass
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
+
+from .distribution import PyrogenDistribution
 
 
 def scaled(value: Tensor, levels: int) -> Tensor:
@@ -43,7 +44,7 @@ def nearest_level(point: Tensor, levels: int) -> Tensor:
     return ((point + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1)
 
 
-class Levels(TorchDistribution):
+class Levels(PyrogenDistribution):
     """What distributions of one integer ``0 … levels - 1`` have in common; abstract.
 
     Moments are sums over all levels, of so many numbers for each element.
@@ -57,8 +58,6 @@ class Levels(TorchDistribution):
         ValueError: there are fewer than two levels.
     """
 
-    arg_constraints = {}
-    has_rsample = False
     has_enumerate_support = True
 
     def __init__(
@@ -95,12 +94,10 @@ class Levels(TorchDistribution):
     def variance(self) -> Tensor:
         return (self._probabilities() * (self._all_levels() - self.mean).square()).sum(0)
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Self:
-        batch, rank = require_expandable(self, batch_shape), len(self.batch_shape)
-        parameters = (parameter.expand(batch + parameter.shape[rank:]) for parameter in self._parameters)
-        expanded = type(self)(*parameters, self.levels, validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> Self:
+        rank = len(self.batch_shape)
+        parameters = (parameter.expand(batch_shape + parameter.shape[rank:]) for parameter in self._parameters)
+        return type(self)(*parameters, self.levels, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
@@ -207,7 +204,7 @@ class DiscretizedLogisticMixture(Levels):
         return loc + log_scale.exp() * _logistic_noise(loc, shape)
 
 
-class PixelLogisticMixture(TorchDistribution):
+class PixelLogisticMixture(PyrogenDistribution):
     r"""Pixels of several channels under a mixture of logistics in which later channels follow earlier ones.
 
     A pixel's channels share one mixture component. Given it, channel :math:`c` is a discretised logistic whose
@@ -230,9 +227,6 @@ class PixelLogisticMixture(TorchDistribution):
     References:
         Salimans, Karpathy, Chen and Kingma 2017, section 2.2, https://arxiv.org/abs/1701.05517
     """
-
-    arg_constraints = {}
-    has_rsample = False
 
     def __init__(
         self,
@@ -269,23 +263,13 @@ class PixelLogisticMixture(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
 
-    @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("channels clipped to their levels have no closed-form mean; average draws instead")
-
-    @property
-    def variance(self) -> Tensor:
-        raise NotImplementedError("channels clipped to their levels have no closed-form variance; use that of draws")
-
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> PixelLogisticMixture:
-        batch, rank = require_expandable(self, batch_shape), len(self.batch_shape)
+    def _expanded(self, batch_shape: torch.Size) -> PixelLogisticMixture:
+        rank = len(self.batch_shape)
         parameters = (
-            parameter.expand(batch + parameter.shape[rank:])
+            parameter.expand(batch_shape + parameter.shape[rank:])
             for parameter in (self.logits, self.loc, self.log_scale, self.coefficients)
         )
-        expanded = PixelLogisticMixture(*parameters, self.levels, len(self.event_shape), validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+        return PixelLogisticMixture(*parameters, self.levels, len(self.event_shape), validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         dim = -len(self.event_shape)

@@ -6,21 +6,20 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from pyro.distributions import Normal, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import Independent, constraints
+from torch.distributions import constraints
 
 from pyrogen.numerics.points import OrMissing, point_inside
 from pyrogen.numerics.representation import by_shapes
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
 from pyrogen.programs.chain import refuse_chain
 
-from .bernoulli import IndependentBernoulli
-from .normal import DiagonalNormal
+from .abilities import log_prob_by_element
+from .distribution import PyrogenDistribution
 
 
-class Incomplete(TorchDistribution):
+class Incomplete(PyrogenDistribution):
     r"""A distribution of events as they are recorded, with NaN where an entry is missing.
 
     An event :math:`x` falls into what is observed and what is missing; :math:`s` says which, one where observed. If why
@@ -41,9 +40,6 @@ class Incomplete(TorchDistribution):
         NotImplementedError: it is unknown how to score the elements of ``base`` one by one (when scored); a gradient is
             wanted of missing entries whose draws have none.
     """
-
-    arg_constraints = {}
-    has_rsample = False
 
     def __init__(
         self,
@@ -72,11 +68,9 @@ class Incomplete(TorchDistribution):
     def variance(self) -> Tensor:
         return self.base_dist.variance
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Incomplete:
-        base = self.base_dist.expand(require_expandable(self, batch_shape))
-        expanded = Incomplete(base, self.missingness, validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> Incomplete:
+        base = self.base_dist.expand(batch_shape)
+        return Incomplete(base, self.missingness, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
@@ -122,23 +116,3 @@ class Incomplete(TorchDistribution):
         scores = log_prob_by_element(self.base_dist, known)
         observed = torch.where(missing, 0.0, scores)
         return observed.flatten(-len(self.event_shape)).sum(-1) if self.event_shape else observed
-
-
-def log_prob_by_element(distribution: TorchDistributionMixin, value: Tensor) -> Tensor:
-    """The log-probability of each element of an event on its own, ``(*batch, *event)``.
-
-    Raises:
-        NotImplementedError: the elements are not known to be independent.
-    """
-    if hasattr(distribution, "log_prob_by_element"):
-        return distribution.log_prob_by_element(value)
-    if isinstance(distribution, DiagonalNormal):
-        return Normal(distribution.loc, distribution.stddev, validate_args=False).log_prob(value)
-    if isinstance(distribution, Independent | IndependentBernoulli):
-        return log_prob_by_element(distribution.base_dist, value)
-    if not distribution.event_shape:
-        return distribution.log_prob(value)
-    raise NotImplementedError(
-        f"the elements of an event of {type(distribution).__name__} are not known to be independent; use a family of "
-        "single elements, such as those of `pyrogen.families`, or `families.columns`"
-    )

@@ -10,8 +10,10 @@ from torch.distributions import Distribution
 from pyrogen.numerics.points import score_events_inside
 from pyrogen.numerics.values import require_value
 
+from .abilities import Abilities
 
-class Independent(dist.Independent):
+
+class Independent(Abilities, dist.Independent):
     """Pyro's ``Independent``, which also scores batches without a row, and refuses values that only broadcast.
 
     An event that holds NaN has the ``log_prob`` NaN, one with an element outside the support minus infinity, and

@@ -13,8 +13,10 @@ from pyrogen.numerics.points import AnyOf
 from pyrogen.numerics.supports import is_real, varies
 from pyrogen.numerics.values import require_expandable, require_value
 
+from .abilities import Abilities
 
-class Mixture(dist.MixtureSameFamily):
+
+class Mixture(Abilities, dist.MixtureSameFamily):
     """Pyro's ``MixtureSameFamily``, in fewer operations, which can also be asked for no draws at all.
 
     Args:

@@ -14,13 +14,15 @@ from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 
-from pyrogen.numerics.representation import by_shapes
-from pyrogen.numerics.values import checks, require_expandable, require_value
+from pyrogen.numerics.values import checks, require_value
+
+from .abilities import Map
+from .distribution import PyrogenDistribution
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class DiagonalNormal(TorchDistribution):
+class DiagonalNormal(PyrogenDistribution):
     r"""Independent normals, :math:`\prod_i \mathcal{N}(x_i; \mu_i, e^{2 s_i})`.
 
     Args:
@@ -30,7 +32,7 @@ class DiagonalNormal(TorchDistribution):
     """
 
     arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
-    has_rsample = True
+    has_rsample = has_rsample_and_log_prob = has_push_forward = True
 
     def __init__(
         self, loc: Tensor, log_scale: Tensor, event_dim: int = 1, *, validate_args: bool | None = None
@@ -64,21 +66,25 @@ class DiagonalNormal(TorchDistribution):
     def variance(self) -> Tensor:
         return (2 * self.log_scale).exp()
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> DiagonalNormal:
-        shape = require_expandable(self, batch_shape) + self.event_shape
-        expanded = DiagonalNormal(
+    def _expanded(self, batch_shape: torch.Size) -> DiagonalNormal:
+        shape = batch_shape + self.event_shape
+        return DiagonalNormal(
             self.loc.expand(shape), self.log_scale.expand(shape), len(self.event_shape), validate_args=False
         )
-        return _keep_flags(self, expanded)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         return self._at(self._noise(sample_shape))
 
     def rsample_and_log_prob(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
-        """A differentiable draw and its ``log_prob``, from the noise behind it."""
         noise = self._noise(sample_shape)
         energy = _sum(torch.add(self.log_scale, noise.square(), alpha=0.5), len(self.event_shape))
         return self._at(noise), -0.5 * _LOG_2PI * math.prod(self.event_shape) - energy
+
+    def push_forward(self) -> tuple[UnitNormal, Map]:
+        return UnitNormal(self.event_shape, self.loc, self.batch_shape), self._at
+
+    def log_prob_by_element(self, value: Tensor) -> Tensor:
+        return Normal(self.loc, self.stddev, validate_args=False).log_prob(value)
 
     def _noise(self, sample_shape: Iterable[int]) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -101,7 +107,7 @@ class DiagonalNormal(TorchDistribution):
         return _sum(self.log_scale, event) + 0.5 * (1 + _LOG_2PI) * math.prod(self.event_shape)
 
 
-class UnitNormal(TorchDistribution):
+class UnitNormal(PyrogenDistribution):
     r"""Noise, :math:`\mathcal{N}(0, I)`.
 
     Args:
@@ -124,9 +130,6 @@ class UnitNormal(TorchDistribution):
         self.like = like
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
-    def __repr__(self) -> str:
-        return by_shapes(self)
-
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, len(self.event_shape))
@@ -143,10 +146,8 @@ class UnitNormal(TorchDistribution):
     def variance(self) -> Tensor:
         return self.like.new_ones(self.batch_shape + self.event_shape)
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> UnitNormal:
-        shape = require_expandable(self, batch_shape)
-        expanded = UnitNormal(self.event_shape, self.like, shape, validate_args=False)
-        return _keep_flags(self, expanded)
+    def _expanded(self, batch_shape: torch.Size) -> UnitNormal:
+        return UnitNormal(self.event_shape, self.like, batch_shape, validate_args=False)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -161,12 +162,6 @@ class UnitNormal(TorchDistribution):
     def entropy(self) -> Tensor:
         entropy = 0.5 * (1 + _LOG_2PI) * math.prod(self.event_shape)
         return self.like.new_full(self.batch_shape, entropy)
-
-
-def _keep_flags(own: TorchDistribution, expanded: TorchDistribution) -> TorchDistribution:
-    expanded.has_rsample = own.has_rsample
-    expanded._validate_args = own._validate_args
-    return expanded
 
 
 def _sum(value: Tensor, event_dim: int) -> Tensor:

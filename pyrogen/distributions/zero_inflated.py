@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyrogen.numerics.points import score_inside
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
 
+from .distribution import PyrogenDistribution
 from .independent import unchecked
 
 
-class ZeroInflated(TorchDistribution):
+class ZeroInflated(PyrogenDistribution):
     r"""Zero with probability :math:`\pi`, else a draw of a distribution of counts.
 
     .. math:: P(x) = \pi [x = 0] + (1 - \pi) P_0(x), \qquad \pi = \sigma(g)
@@ -36,9 +36,6 @@ class ZeroInflated(TorchDistribution):
         >>> ZeroInflated(Poisson(torch.tensor(2.0)), torch.tensor(0.0)).mean
         tensor(1.)
     """
-
-    arg_constraints = {}
-    has_rsample = False
 
     def __init__(self, base: TorchDistributionMixin, gate_logits: Tensor, *, validate_args: bool | None = None) -> None:
         if base.event_shape:
@@ -61,12 +58,9 @@ class ZeroInflated(TorchDistribution):
         gate = torch.sigmoid(self.gate_logits)
         return (1 - gate) * (self.base_dist.variance + gate * self.base_dist.mean.square())
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> ZeroInflated:
-        batch_shape = require_expandable(self, batch_shape)
+    def _expanded(self, batch_shape: torch.Size) -> ZeroInflated:
         base = self.base_dist.expand(batch_shape)
-        expanded = ZeroInflated(base, self.gate_logits.expand(batch_shape), validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+        return ZeroInflated(base, self.gate_logits.expand(batch_shape), validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():

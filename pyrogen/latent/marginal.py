@@ -8,16 +8,15 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.core.shapes import batch_shape_of
+from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.points import point_inside
-from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
 
 Joint = tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]
 
@@ -35,7 +34,7 @@ class Program(Protocol):
         """Of one event."""
 
 
-class MarginalDistribution(TorchDistribution):
+class MarginalDistribution(PyrogenDistribution):
     r"""The marginal :math:`p(x) = \int p(x, z) \, dz` of a model with a guide.
 
     ``sample`` is ancestral. ``log_prob`` is the logarithm of an average of importance weights with fresh noise for
@@ -57,8 +56,6 @@ class MarginalDistribution(TorchDistribution):
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
     """
 
-    arg_constraints = {}
-    has_rsample = False
     density = "lower bound"
 
     def __init__(
@@ -76,28 +73,16 @@ class MarginalDistribution(TorchDistribution):
         self._remake = remake
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
-    def __repr__(self) -> str:
-        return by_shapes(self)
-
     @property
     def support(self) -> constraints.Constraint:
         return self.program.support()
 
     @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("a marginal has no closed-form mean; average draws instead")
-
-    @property
-    def variance(self) -> Tensor:
-        raise NotImplementedError("a marginal has no closed-form variance; use that of draws instead")
+    def has_joint(self) -> bool:
+        return hasattr(self.program, "joint")
 
     def joint(self) -> Joint:
-        """The distribution of the latent, of this batch shape, and that of the event given a latent.
-
-        Raises:
-            NotImplementedError: the model is not one latent and one likelihood.
-        """
-        if not hasattr(self.program, "joint"):
+        if not self.has_joint:
             raise NotImplementedError(
                 "the joint is that of a VAE; a marginal of another model does not split into one latent and one "
                 "likelihood: sample the sites of that model in your own"
@@ -105,18 +90,15 @@ class MarginalDistribution(TorchDistribution):
         prior, likelihood = self.program.joint()
         return prior.expand(self.batch_shape), likelihood
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> MarginalDistribution:
-        shape = require_expandable(self, batch_shape)
-        expanded = MarginalDistribution(
+    def _expanded(self, batch_shape: torch.Size) -> MarginalDistribution:
+        return MarginalDistribution(
             self.program,
-            shape,
+            batch_shape,
             self.event_shape,
             takes_missing=self.takes_missing,
             remake=self._remake,
             validate_args=False,
         )
-        expanded._validate_args = self._validate_args
-        return expanded
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():

@@ -62,10 +62,7 @@ class IncompleteLikelihood(DistributionModule):
     """
 
     takes_missing = True
-    """That NaN in an event is no fault."""
-
     weighs_without_bias = True
-    """That the exponential of ``log_prob``, if noisy, has the right expectation, as importance weights need."""
 
     def __init__(self, likelihood: DistributionModule, missingness: DistributionModule | None = None) -> None:
         super().__init__(likelihood.event_shape, likelihood.context_shape)

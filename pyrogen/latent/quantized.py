@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -34,9 +33,10 @@ from pyrogen.core.density import Density, density_of
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.independent import as_event
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.values import require_expandable, require_value
+from pyrogen.numerics.values import require_value
 
 from .model import VAE
 from .objectives import VAEObjective
@@ -112,7 +112,7 @@ class Codebook(nn.Module):
         self.vectors.copy_(self.sums / self.counts[:, None])
 
 
-class Quantized(TorchDistribution):
+class Quantized(PyrogenDistribution):
     """The point mass at the vectors of a codebook nearest to those of an encoder.
 
     Draws are the codebook's vectors; their gradient is the encoder's, as if nothing had been replaced.
@@ -123,7 +123,6 @@ class Quantized(TorchDistribution):
         event_dim: How many rightmost dimensions make one event.
     """
 
-    arg_constraints = {}
     has_rsample = True
 
     def __init__(
@@ -152,11 +151,9 @@ class Quantized(TorchDistribution):
     def variance(self) -> Tensor:
         return torch.zeros_like(self.numbers)
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Quantized:
-        numbers = self.numbers.expand(require_expandable(self, batch_shape) + self.event_shape)
-        expanded = Quantized(self.codebook, numbers, len(self.event_shape), validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> Quantized:
+        numbers = self.numbers.expand(batch_shape + self.event_shape)
+        return Quantized(self.codebook, numbers, len(self.event_shape), validate_args=False)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         return self.mean.expand(self._extended_shape(torch.Size(sample_shape)))
@@ -196,16 +193,13 @@ class CodePrior(DistributionModule):
         return self.codes.read_context(context)
 
 
-class Embedded(TorchDistribution):
+class Embedded(PyrogenDistribution):
     """A distribution over codes, as one over their vectors.
 
     Args:
         codes: The distribution over integers, with events ``(*positions)``.
         codebook: Whose vectors they are.
     """
-
-    arg_constraints = {}
-    has_rsample = False
 
     def __init__(self, codes: TorchDistributionMixin, codebook: Codebook, *, validate_args: bool | None = None) -> None:
         self.codes, self.codebook = codes, codebook
@@ -221,12 +215,8 @@ class Embedded(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, len(self.event_shape))
 
-    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Embedded:
-        expanded = Embedded(
-            self.codes.expand(require_expandable(self, batch_shape)), self.codebook, validate_args=False
-        )
-        expanded._validate_args = self._validate_args
-        return expanded
+    def _expanded(self, batch_shape: torch.Size) -> Embedded:
+        return Embedded(self.codes.expand(batch_shape), self.codebook, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         return self.codebook.embed(self.codes.sample(torch.Size(sample_shape)), -len(self.event_shape))

@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context
+from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 
 from .gradients import ESTIMATE_TOLERANCE
 from .inputs import agree, each, gap, take
@@ -52,11 +53,11 @@ def rsample_and_log_prob(subject: DistributionSubject) -> str:
     """``rsample_and_log_prob``, where present, agrees with ``log_prob`` in value and gradient."""
     module, (_, context) = subject.doubled()
     distribution = module(context)
-    if not hasattr(distribution, "rsample_and_log_prob"):
+    if not has_draw_and_score(distribution):
         raise NotApplicableError("the distribution has no rsample_and_log_prob")
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     torch.manual_seed(1)
-    value, score = distribution.rsample_and_log_prob(torch.Size((3,)))
+    value, score = draw_and_score(distribution, (3,))
     require(value.shape == distribution.shape((3,)), f"the draw has shape {tuple(value.shape)}")
     expected = module(context).log_prob(value)
     require(score.shape == expected.shape, f"its log_prob has shape {tuple(score.shape)}, not {tuple(expected.shape)}")

@@ -36,7 +36,9 @@ class Compose(Transform):
         batch_shape = torch.broadcast_shapes(*batch_shapes) if batch_shapes else torch.Size()
         self._dims = [event_dims(part) for part in self.parts]
         super().__init__(_domain_event_dim(self._dims, event_dim), batch_shape)
-        self.costly_log_det = any(getattr(part, "costly_log_det", False) for part in self.parts)
+        own = [part for part in self.parts if isinstance(part, Transform)]
+        self.costly_log_det = any(part.costly_log_det for part in own)
+        self.density = next((part.density for part in own if part.density != "exact"), "exact")
 
     @in_full_precision
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:

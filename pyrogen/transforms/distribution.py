@@ -20,6 +20,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDis
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
+from pyrogen.distributions.abilities import Abilities, Density, Map
 from pyrogen.numerics.autograd import deepcopied, is_functional
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
@@ -31,7 +32,7 @@ from .support import image
 from .transform import event_dims
 
 
-class TransformedDistribution(dist.TransformedDistribution):
+class TransformedDistribution(Abilities, dist.TransformedDistribution):
     """A base distribution sent through bijections, in one pass and without stale values.
 
     It is Pyro's ``TransformedDistribution`` in every respect (``TransformReparam`` and ``NeuTraReparam`` work), but
@@ -84,9 +85,15 @@ class TransformedDistribution(dist.TransformedDistribution):
         return by_shapes(self, repr(self.base_dist), f"[{names}]")
 
     @property
-    def density(self) -> str | None:
+    def density(self) -> Density:
         """What the transforms make of an exact base: ``"exact"``, unless one of them says otherwise."""
-        return next((own for part in self.transforms if (own := getattr(part, "density", "exact")) != "exact"), "exact")
+        return self._transform.density
+
+    has_push_forward = True
+
+    @property
+    def has_rsample_and_log_prob(self) -> bool:
+        return self.has_rsample
 
     @property
     def support(self) -> constraints.Constraint:
@@ -136,7 +143,6 @@ class TransformedDistribution(dist.TransformedDistribution):
             return self._draw(self.base_dist.sample(torch.Size(sample_shape)))
 
     def rsample_and_log_prob(self, sample_shape: Sequence[int] = torch.Size()) -> tuple[Tensor, Tensor]:
-        """A differentiable draw and its ``log_prob``, in one pass."""
         if not self.has_rsample:
             raise NotImplementedError("the base cannot be sampled differentiably; use `sample` and `log_prob`")
         noise = self.base_dist.rsample(torch.Size(sample_shape))
@@ -144,6 +150,9 @@ class TransformedDistribution(dist.TransformedDistribution):
         value, rounded = self._kept_inside(value)
         log_prob = _log_prob(self.base_dist, noise) - log_det
         return value, log_prob if rounded is None else torch.where(rounded, self._score(value), log_prob)
+
+    def push_forward(self) -> tuple[TorchDistributionMixin, Map]:
+        return self.base_dist, self._transform
 
     def noise(self, value: Tensor) -> Tensor:
         """The noise that the transforms send to a value: sampling, the other way."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transforms
 
+from pyrogen.distributions.abilities import Density
+
 
 class Transform(transforms.Transform):
     """A bijection of real events of ``event_dim`` dimensions, in one pass for value and log-determinant.
@@ -26,6 +28,8 @@ class Transform(transforms.Transform):
 
     bijective = True
     event_dim: int = 0  # an attribute, where torch has a property
+    density: Density = "exact"
+    """What it makes of an exact density."""
     costly_log_det: bool = False
     """Whether the value alone is much cheaper than value and log-determinant."""
     monotone: bool = False
@@ -102,9 +106,8 @@ class Inverse(Transform):
         return self.transform.forward_and_log_det(y)
 
     @property
-    def density(self) -> str | None:
-        """What it makes of an exact density: what the transform makes of it."""
-        return getattr(self.transform, "density", "exact")
+    def density(self) -> Density:
+        return self.transform.density
 
     @property
     def event_dims(self) -> tuple[int, int]:
