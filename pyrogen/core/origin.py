@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution, TorchDistributionMixin
 from pyro.infer.inspect import TrackProvenance
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
+from torch.distributions import Independent
 
 
 def is_tracked(context: Any) -> bool:
@@ -31,6 +32,15 @@ def tracked(distribution: TorchDistributionMixin, provenance: frozenset) -> Torc
         twin.__class__ = _tracked_class(type(twin))
     twin.provenance = provenance
     return twin
+
+
+def provenance_of(distribution: TorchDistributionMixin) -> frozenset:
+    """Where the context of a distribution, wrapped by Pyro or not, comes from; empty where that is not tracked."""
+    while not isinstance(distribution, _Tracked):
+        if not isinstance(distribution, Independent | MaskedDistribution | ExpandedDistribution):
+            return frozenset()
+        distribution = distribution.base_dist
+    return distribution.provenance
 
 
 class _Tracked:

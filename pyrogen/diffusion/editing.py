@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import finite, integer, number
+from pyrogen.distributions.abilities import Abilities
 from pyrogen.numerics.grids import default_grid
 
 
@@ -39,9 +40,9 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         Meng, He, Song, Song, Wu, Zhu and Ermon 2022, "SDEdit: guided image synthesis and editing with stochastic
         differential equations", https://arxiv.org/abs/2108.01073
     """
-    denoiser, context = getattr(prior, "denoiser", None), getattr(prior, "context", None)
-    if denoiser is None:
+    if not isinstance(prior, Abilities) or not prior.has_denoiser:
         raise ValueError(f"`prior` must have a denoiser, got {type(prior).__name__}")
+    denoiser, context = prior.denoiser, prior.context
     if not 0 < number(time, "time") <= 1:
         raise ValueError(f"`time` must lie in (0, 1], got {time}")
     integer(draws, "draws")

@@ -33,6 +33,9 @@ class Abilities:
     density: Density = "exact"
     """What ``log_prob`` means."""
 
+    context: Any = None
+    """The context that it was made with, where that is kept; ``None`` else."""
+
     takes_missing: bool = False
     """Whether NaN in an event marks a missing entry, whose value is integrated out; else its ``log_prob`` is NaN."""
 
@@ -43,7 +46,7 @@ class Abilities:
     """Whether ``joint`` is implemented."""
 
     has_denoiser: bool = False
-    """Whether there is a ``denoiser``, with the ``context`` that it takes."""
+    """Whether there is a ``denoiser``; it takes the ``context``."""
 
     has_push_forward: bool = False
     """Whether ``push_forward`` is implemented."""
@@ -93,7 +96,11 @@ class Abilities:
         return self._lacks("log_prob_by_element", _ELEMENTS)
 
     def _lacks(self, ability: str, who_has: str) -> NoReturn:
-        raise NotImplementedError(f"{type(self).__name__} has no `{ability}`: {who_has}")
+        raise NotImplementedError(_lacking(self, ability, who_has))
+
+
+def _lacking(distribution: Any, ability: str, who_has: str) -> str:
+    return f"{type(distribution).__name__} has no `{ability}`: {who_has}"
 
 
 _ELEMENTS = (
@@ -119,7 +126,7 @@ class _Foreign(Abilities):
         self.distribution = distribution
 
     def _lacks(self, ability: str, who_has: str) -> NoReturn:
-        raise NotImplementedError(f"{type(self.distribution).__name__} has no `{ability}`: {who_has}")
+        raise NotImplementedError(_lacking(self.distribution, ability, who_has))
 
 
 def has_draw_and_score(distribution: TorchDistributionMixin) -> bool:
@@ -153,9 +160,11 @@ def log_prob_by_element(distribution: TorchDistributionMixin, value: Tensor) -> 
     """
     if isinstance(distribution, Independent):
         return log_prob_by_element(distribution.base_dist, value)
-    if not isinstance(distribution, Abilities) and not distribution.event_shape:
+    if isinstance(distribution, Abilities):
+        return distribution.log_prob_by_element(value)
+    if not distribution.event_shape:
         return distribution.log_prob(value)
-    return abilities_of(distribution).log_prob_by_element(value)
+    raise NotImplementedError(_lacking(distribution, "log_prob_by_element", _ELEMENTS))
 
 
 def push_forward(distribution: TorchDistributionMixin) -> tuple[TorchDistributionMixin, Map] | None:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import integer, site_name
+from pyrogen.distributions.abilities import abilities_of
 
 from .answer import Answer, DrawDiagnostics, Results
 from .likelihood import sites_given
 from .observation import observed
-from .sites import ability, look, prior_of
+from .sites import look, prior_of
 
 
 class Completion(Answer):
@@ -62,11 +63,11 @@ class Completion(Answer):
             raise ValueError(f"`model` must not measure an entry of {self.site!r} twice with different values")
         mask = torch.zeros_like(values, dtype=torch.bool).index_fill(0, index, True)
         part = values.reshape(like.shape), mask.reshape(like.shape)
-        draws = ability(prior, "given")(*part).sample((self.draws,))
+        draws = abilities_of(prior).given(*part).sample((self.draws,))
         return Results(
             {self.site: draws},
             DrawDiagnostics(self.draws, law="the posterior"),
-            log_evidence=ability(prior, "part_log_prob")(*part),
+            log_evidence=abilities_of(prior).part_log_prob(*part),
         )
 
     def _prior(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[dist.TorchDistribution, Tensor]:
@@ -78,7 +79,7 @@ class Completion(Answer):
                 f"`model` must have no other latent site than {self.site!r} on which data depend, got {others}"
             )
         prior = prior_of(self.model, args, kwargs, self.site, layout.values)
-        if ability(prior, "given") is None:
+        if not abilities_of(prior).has_given:
             raise ValueError(
                 f"`site` must have a distribution with `given(values, mask)`, such as an autoregressive model; "
                 f"{self.site!r} is {type(prior).__name__}"

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from pyrogen.arguments import function, site_name
 from pyrogen.core.density import density_of
+from pyrogen.distributions.abilities import Abilities
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.site import is_site, site_of
@@ -125,7 +126,7 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
         prior = prior.base_dist
     if isinstance(prior, Assembled):
         return _draw(name, prior.assemble(), event_dim)
-    if hasattr(prior, "joint"):
+    if isinstance(prior, Abilities) and prior.has_joint:
         latent, likelihood = prior.joint()
         z = _draw(f"{name}_latent", latent, latent.event_dim)
         return _draw(name, likelihood(pyro.deterministic(f"{name}_latent", z, latent.event_dim)), event_dim)

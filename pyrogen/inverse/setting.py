@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrogen.distributions.abilities import abilities_of
 from pyrogen.programs.site import Site
 
 from .chain import Level
 from .filter import Posterior
 from .likelihood import Likelihood, sites_given
 from .problems import Problems
-from .sites import ability, look, prior_of
+from .sites import look, prior_of
 
 
 class Setting:
@@ -38,12 +39,12 @@ class Setting:
         self.values: dict[str, Tensor] = layout.values
         with torch.no_grad():
             prior = prior_of(model, args, kwargs, site, self.values)
-        self.denoiser = ability(prior, "denoiser")
-        if self.denoiser is None:
+        if not abilities_of(prior).has_denoiser:
             raise ValueError(
                 f"`site` must have a distribution with a denoiser, such as Diffusion; {site!r} is "
                 f"{type(prior).__name__}. Under other priors use NUTS or SVI."
             )
+        self.denoiser = abilities_of(prior).denoiser
         if getattr(prior.support, "is_discrete", False):
             raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {site!r}")
 
@@ -56,7 +57,8 @@ class Setting:
         """The posterior of the site, to be filtered, given values of the other sites."""
         others = {name: value for name, value in values.items() if name != self.site}
         prior = prior_of(self.model, self.args, self.kwargs, self.site, {**others, self.site: values[self.site]})
-        denoiser, context = ability(prior, "denoiser"), ability(prior, "context")
+        diffusion = abilities_of(prior)
+        denoiser, context = diffusion.denoiser, diffusion.context
         problems = self.problems
 
         def denoise(x: Tensor, level: Level) -> Tensor:

@@ -25,6 +25,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrogen.core.origin import provenance_of
+from pyrogen.distributions.abilities import abilities_of
 from pyrogen.programs.site import Site, is_site, site_of
 
 from .likelihood import sites_given
@@ -51,15 +53,6 @@ class Layout:
     downstream: tuple[str, ...]
     scored: tuple[str, ...]
     values: dict[str, Tensor]
-
-
-def ability(distribution: Any, name: str) -> Any:
-    """An attribute of a distribution or of what it wraps; ``None`` if none has it."""
-    while distribution is not None:
-        if hasattr(distribution, name):
-            return getattr(distribution, name)
-        distribution = getattr(distribution, "base_dist", None)
-    return None
 
 
 def prior_of(
@@ -147,7 +140,7 @@ class _Tracker(Messenger):
     def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
         if msg["name"] == self.site:
             # A module takes its context without marks, and puts them on the distribution.
-            return _origin(ability(msg["fn"], "context")) | (ability(msg["fn"], "provenance") or frozenset())
+            return _origin(abilities_of(msg["fn"]).context) | provenance_of(msg["fn"])
         return _origin(msg["fn"].log_prob(msg["value"])) - {msg["name"]}
 
     def _mark(self, msg: dict[str, Any]) -> None:
@@ -187,12 +180,13 @@ def _tracked(tracker: _Tracker, model: Callable, args: tuple, kwargs: Mapping[st
 
 def _typical(prior: TorchDistribution) -> Tensor:
     """A value of the prior: its denoised mean at the largest noise, else a draw."""
-    denoiser = ability(prior, "denoiser")
-    if denoiser is None:
+    diffusion = abilities_of(prior)
+    if not diffusion.has_denoiser:
         return prior.sample()
+    denoiser = diffusion.denoiser
     parameter = next(iter([*denoiser.parameters(), *denoiser.buffers()]), torch.zeros(()))
     noise = torch.zeros(prior.shape(), dtype=parameter.dtype if parameter.is_floating_point() else None)
-    context = _plain(ability(prior, "context"))
+    context = _plain(diffusion.context)
     return denoiser(noise.to(parameter.device), torch.ones((), dtype=noise.dtype), context).detach()
 
 

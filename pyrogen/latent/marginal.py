@@ -57,6 +57,7 @@ class MarginalDistribution(PyrogenDistribution):
     """
 
     density = "lower bound"
+    has_joint = True
 
     def __init__(
         self,
@@ -77,12 +78,8 @@ class MarginalDistribution(PyrogenDistribution):
     def support(self) -> constraints.Constraint:
         return self.program.support()
 
-    @property
-    def has_joint(self) -> bool:
-        return hasattr(self.program, "joint")
-
     def joint(self) -> Joint:
-        if not self.has_joint:
+        if not hasattr(self.program, "joint"):
             raise NotImplementedError(
                 "the joint is that of a VAE; a marginal of another model does not split into one latent and one "
                 "likelihood: sample the sites of that model in your own"

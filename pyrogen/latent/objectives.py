@@ -31,6 +31,7 @@ from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context
+from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.training.turn import frozen
 
@@ -292,7 +293,7 @@ def _log_weights(vae: VAE, x: Tensor, context: Context, draws: int) -> Tensor:
     """The logarithms of importance weights, ``(draws, *batch)``."""
     posterior = vae.posterior_at(x, context)
     _require_reparameterized(posterior)
-    z, log_posterior = _draws_and_log_prob(posterior, torch.Size((draws,)))
+    z, log_posterior = draw_and_score(posterior, torch.Size((draws,)))
     return vae.likelihood_at(z, context).log_prob(x) + (vae.prior_at(context).log_prob(z) - log_posterior)
 
 
@@ -324,19 +325,12 @@ def _scored_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple
     """Differentiable draws and their log-probabilities; ``None`` if the gradient has a score-function part."""
     if not posterior.has_rsample:
         return None
-    if hasattr(posterior, "rsample_and_log_prob"):
-        return posterior.rsample_and_log_prob(shape)
+    if has_draw_and_score(posterior):
+        return draw_and_score(posterior, shape)
     z = posterior.rsample(shape)
     # Rejection samplers say has_rsample, and still have a score-function part.
     parts = posterior.score_parts(z)
     return (z, parts.log_prob) if is_identically_zero(parts.score_function) else None
-
-
-def _draws_and_log_prob(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    if hasattr(posterior, "rsample_and_log_prob"):
-        return posterior.rsample_and_log_prob(shape)
-    z = posterior.rsample(shape)
-    return z, posterior.log_prob(z)
 
 
 def _require_reparameterized(posterior: TorchDistributionMixin) -> None:
