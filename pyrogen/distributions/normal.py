@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable
 
 import torch
-from pyro.distributions import Independent, Normal, TorchDistribution
+from pyro.distributions import Independent, Normal
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 
@@ -205,6 +206,6 @@ def _kl_to_diagonal(q: Independent, p: DiagonalNormal) -> Tensor:
     return kl_divergence(q, Independent(Normal(p.loc, p.stddev), len(p.event_shape)))
 
 
-def _require_equal_events(q: TorchDistribution, p: TorchDistribution) -> None:
+def _require_equal_events(q: TorchDistributionMixin, p: TorchDistributionMixin) -> None:
     if q.event_shape != p.event_shape:  # Pyro falls back to a sampled divergence on this error and on no other
         raise NotImplementedError(f"events must have one shape, got {tuple(q.event_shape)} and {tuple(p.event_shape)}")
