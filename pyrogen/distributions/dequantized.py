@@ -1,6 +1,6 @@
 r"""Integers under a density over real numbers.
 
-With :math:`K` levels, the integer :math:`v` stands for the cell :math:`[v / K, (v + 1) / K)`. The first and the last
+With :math:`K` symbols, the integer :math:`v` stands for the cell :math:`[v / K, (v + 1) / K)`. The first and the last
 cell reach to the ends of the density's support, wherever these are, so that the cells share out all of its mass. Then
 an integer vector has the probability :math:`P(v) = \int_{C(v)} p(x) \, dx` of its cell, of volume :math:`|C(v)|`. One
 draw of uniform noise in the cell bounds its logarithm from below in expectation,
@@ -26,16 +26,16 @@ from .distribution import PyrogenDistribution
 
 
 class UniformDequantized(PyrogenDistribution):
-    """Integers ``0 … levels - 1``, scored by a density over an interval with uniform noise.
+    """Integers ``0 … symbols - 1``, scored by a density over an interval with uniform noise.
 
     ``log_prob`` is a lower bound in expectation, with noise of its own for every row and call.
 
     Args:
         base: The distribution over real numbers, of a support with two ends.
-        levels: How many integers :math:`K` there are.
+        symbols: How many integers :math:`K` there are.
 
     Raises:
-        ValueError: ``levels`` is not positive, or ``base`` has no support with two ends: cells without an end have no
+        ValueError: ``symbols`` is not positive, or ``base`` has no support with two ends: cells without an end have no
             uniform noise.
 
     References:
@@ -45,12 +45,12 @@ class UniformDequantized(PyrogenDistribution):
 
     density = "lower bound"
 
-    def __init__(self, base: TorchDistributionMixin, levels: int, *, validate_args: bool | None = None) -> None:
-        if levels < 1:
-            raise ValueError(f"`levels` must be positive, got {levels}")
+    def __init__(self, base: TorchDistributionMixin, symbols: int, *, validate_args: bool | None = None) -> None:
+        if symbols < 1:
+            raise ValueError(f"`symbols` must be positive, got {symbols}")
         _require_ends(base)
         self.base_dist = base
-        self.levels = levels
+        self.symbols = symbols
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
 
     def __repr__(self) -> str:
@@ -58,16 +58,16 @@ class UniformDequantized(PyrogenDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
+        return constraints.independent(constraints.integer_interval(0, self.symbols - 1), len(self.event_shape))
 
     def _expanded(self, batch_shape: torch.Size) -> UniformDequantized:
         base = self.base_dist.expand(batch_shape)
-        return UniformDequantized(base, self.levels, validate_args=False)
+        return UniformDequantized(base, self.symbols, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
             draw = self.base_dist.sample(torch.Size(sample_shape))
-        return (draw * self.levels).floor().clamp(0, self.levels - 1)
+        return (draw * self.symbols).floor().clamp(0, self.symbols - 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
@@ -78,7 +78,7 @@ class UniformDequantized(PyrogenDistribution):
         # Rounding must take no noise out of its cell, nor out of the support: a density is zero beyond.
         noise = low + (high - low) * torch.rand_like(low)
         noise = noise.clamp(torch.nextafter(low, high), torch.nextafter(high, low))
-        possible = constraints.integer_interval(0, self.levels - 1).check(value)
+        possible = constraints.integer_interval(0, self.symbols - 1).check(value)
         log_volume = torch.where(possible, (high - low).clamp(min=0.0), 0.0).log()
         event_dim = len(self.event_shape)
         log_volume = log_volume.flatten(-event_dim).sum(-1) if event_dim else log_volume
@@ -87,8 +87,8 @@ class UniformDequantized(PyrogenDistribution):
     def _cells(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The ends of each integer's cell."""
         low, high = self._ends(value)
-        below, above = torch.maximum(value / self.levels, low), torch.minimum((value + 1) / self.levels, high)
-        return torch.where(value == 0, low, below), torch.where(value == self.levels - 1, high, above)
+        below, above = torch.maximum(value / self.symbols, low), torch.minimum((value + 1) / self.symbols, high)
+        return torch.where(value == 0, low, below), torch.where(value == self.symbols - 1, high, above)
 
     def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         low, high = ends(self.base_dist.support)

@@ -1,6 +1,6 @@
 r"""Distributions of pixels and other levels: integers :math:`0 \ldots K - 1`, the mass of bins under a real density.
 
-Values are **integers stored as floating-point numbers**, ``0., 1., …, levels - 1`` (eight-bit images as they come, cast
+Values are **integers stored as floating-point numbers**, ``0., …, symbols - 1`` (eight-bit images as they come, cast
 to float, not scaled). Locations and scales live on another axis, on which the levels are evenly spaced over
 :math:`[-1, 1]`: level :math:`v` stands for :math:`2v / (K - 1) - 1`. Bins are half a step wide on each side; the first
 and the last are open, so that the levels' probabilities sum to one.
@@ -34,23 +34,23 @@ from pyrogen.numerics.values import require_value
 from .distribution import PyrogenDistribution
 
 
-def scaled(value: Tensor, levels: int) -> Tensor:
-    """Levels ``0 … levels - 1`` on the axis of locations, from -1 to 1."""
-    return value * (2 / (levels - 1)) - 1
+def scaled(value: Tensor, symbols: int) -> Tensor:
+    """Levels ``0 … symbols - 1`` on the axis of locations, from -1 to 1."""
+    return value * (2 / (symbols - 1)) - 1
 
 
-def nearest_level(point: Tensor, levels: int) -> Tensor:
+def nearest_level(point: Tensor, symbols: int) -> Tensor:
     """The level into whose bin a point of the axis of locations falls."""
-    return ((point + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1)
+    return ((point + 1) * ((symbols - 1) / 2)).round().clamp(0, symbols - 1)
 
 
 class Levels(PyrogenDistribution):
-    """What distributions of one integer ``0 … levels - 1`` have in common; abstract.
+    """What distributions of one integer ``0 … symbols - 1`` have in common; abstract.
 
-    Moments are sums over all levels, of so many numbers for each element.
+    Moments are sums over all symbols, of so many numbers for each element.
 
     Args:
-        levels: How many integers :math:`K` there are.
+        symbols: How many integers :math:`K` there are.
         parameters: The tensors that :meth:`expand` expands, each of shape ``(*batch, *rest)``.
         batch_shape: Their batch dimensions.
 
@@ -62,15 +62,15 @@ class Levels(PyrogenDistribution):
 
     def __init__(
         self,
-        levels: int,
+        symbols: int,
         parameters: tuple[Tensor, ...],
         batch_shape: Iterable[int],
         *,
         validate_args: bool | None = None,
     ) -> None:
-        if levels < 2:
-            raise ValueError(f"`levels` must be at least 2, got {levels}")
-        self.levels = levels
+        if symbols < 2:
+            raise ValueError(f"`symbols` must be at least 2, got {symbols}")
+        self.symbols = symbols
         self._parameters = parameters
         super().__init__(torch.Size(batch_shape), validate_args=validate_args)
 
@@ -84,7 +84,7 @@ class Levels(PyrogenDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.integer_interval(0, self.levels - 1)
+        return constraints.integer_interval(0, self.symbols - 1)
 
     @property
     def mean(self) -> Tensor:
@@ -97,11 +97,11 @@ class Levels(PyrogenDistribution):
     def _expanded(self, batch_shape: torch.Size) -> Self:
         rank = len(self.batch_shape)
         parameters = (parameter.expand(batch_shape + parameter.shape[rank:]) for parameter in self._parameters)
-        return type(self)(*parameters, self.levels, validate_args=False)
+        return type(self)(*parameters, self.symbols, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
-            return nearest_level(self._points(self._extended_shape(torch.Size(sample_shape))), self.levels)
+            return nearest_level(self._points(self._extended_shape(torch.Size(sample_shape))), self.symbols)
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
@@ -109,11 +109,11 @@ class Levels(PyrogenDistribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values = self._all_levels()
-        return values.expand(self.levels, *self.batch_shape) if expand else values
+        return values.expand(self.symbols, *self.batch_shape) if expand else values
 
     def _all_levels(self) -> Tensor:
         like = self._parameters[0]
-        values = torch.arange(self.levels, dtype=like.dtype, device=like.device)
+        values = torch.arange(self.symbols, dtype=like.dtype, device=like.device)
         return values.reshape(-1, *(1,) * len(self.batch_shape))
 
     def _probabilities(self) -> Tensor:
@@ -126,20 +126,20 @@ class DiscretizedLogistic(Levels):
     Args:
         loc: Location :math:`\mu`, -1 at level 0 and 1 at the last; of shape ``batch``.
         log_scale: Logarithm of the scale, on the same axis; it broadcasts with ``loc``.
-        levels: How many integers :math:`K` there are.
+        symbols: How many integers :math:`K` there are.
 
     Example:
-        >>> pixel = DiscretizedLogistic(torch.zeros(3), torch.full((3,), -2.0), levels=256)
+        >>> pixel = DiscretizedLogistic(torch.zeros(3), torch.full((3,), -2.0), symbols=256)
         >>> pixel.log_prob(torch.tensor([0.0, 127.0, 255.0])).exp()
         tensor([0.0006, 0.0145, 0.0006])
     """
 
-    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int, *, validate_args: bool | None = None) -> None:
+    def __init__(self, loc: Tensor, log_scale: Tensor, symbols: int, *, validate_args: bool | None = None) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
-        super().__init__(levels, (self.loc, self.log_scale), self.loc.shape, validate_args=validate_args)
+        super().__init__(symbols, (self.loc, self.log_scale), self.loc.shape, validate_args=validate_args)
 
     def _score(self, value: Tensor) -> Tensor:
-        return _logistic_score(value, self.loc, self.log_scale, self.levels)
+        return _logistic_score(value, self.loc, self.log_scale, self.symbols)
 
     def _points(self, shape: torch.Size) -> Tensor:
         return self.loc + self.log_scale.exp() * _logistic_noise(self.loc, shape)
@@ -151,22 +151,22 @@ class QuantizedNormal(Levels):
     Args:
         loc: Mean :math:`\mu` of the normal, -1 at level 0 and 1 at the last; of shape ``batch``.
         log_scale: Logarithm of its standard deviation, on the same axis; it broadcasts with ``loc``.
-        levels: How many integers :math:`K` there are.
+        symbols: How many integers :math:`K` there are.
 
     Example:
-        >>> QuantizedNormal(torch.zeros(()), torch.tensor(-1.0), levels=5).mean
+        >>> QuantizedNormal(torch.zeros(()), torch.tensor(-1.0), symbols=5).mean
         tensor(2.)
     """
 
-    def __init__(self, loc: Tensor, log_scale: Tensor, levels: int, *, validate_args: bool | None = None) -> None:
+    def __init__(self, loc: Tensor, log_scale: Tensor, symbols: int, *, validate_args: bool | None = None) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
-        super().__init__(levels, (self.loc, self.log_scale), self.loc.shape, validate_args=validate_args)
+        super().__init__(symbols, (self.loc, self.log_scale), self.loc.shape, validate_args=validate_args)
 
     def _score(self, value: Tensor) -> Tensor:
-        lower, upper = _ends(value, self.loc, self.log_scale, self.levels)
+        lower, upper = _ends(value, self.loc, self.log_scale, self.symbols)
         below, above = log_normal_cdf(upper), log_normal_cdf(-lower)
         inside = log_normal_mass(lower, upper)
-        return torch.where(value <= 0, below, torch.where(value >= self.levels - 1, above, inside))
+        return torch.where(value <= 0, below, torch.where(value >= self.symbols - 1, above, inside))
 
     def _points(self, shape: torch.Size) -> Tensor:
         return self.loc + self.log_scale.exp() * torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
@@ -179,23 +179,23 @@ class DiscretizedLogisticMixture(Levels):
         logits: Unnormalised log-weights of the :math:`M` components, of shape ``(*batch, M)``.
         loc: Their locations, -1 at level 0 and 1 at the last; ``(*batch, M)``.
         log_scale: Logarithms of their scales, on the same axis; ``(*batch, M)``.
-        levels: How many integers :math:`K` there are.
+        symbols: How many integers :math:`K` there are.
 
     Example:
         >>> parameters = torch.randn(3, 7, 5)
-        >>> DiscretizedLogisticMixture(*parameters, levels=256).sample().shape
+        >>> DiscretizedLogisticMixture(*parameters, symbols=256).sample().shape
         torch.Size([7])
     """
 
     def __init__(
-        self, logits: Tensor, loc: Tensor, log_scale: Tensor, levels: int, *, validate_args: bool | None = None
+        self, logits: Tensor, loc: Tensor, log_scale: Tensor, symbols: int, *, validate_args: bool | None = None
     ) -> None:
         self.logits, self.loc, self.log_scale = torch.broadcast_tensors(logits, loc, log_scale)
         parameters = self.logits, self.loc, self.log_scale
-        super().__init__(levels, parameters, self.loc.shape[:-1], validate_args=validate_args)
+        super().__init__(symbols, parameters, self.loc.shape[:-1], validate_args=validate_args)
 
     def _score(self, value: Tensor) -> Tensor:
-        components = _logistic_score(value.unsqueeze(-1), self.loc, self.log_scale, self.levels)
+        components = _logistic_score(value.unsqueeze(-1), self.loc, self.log_scale, self.symbols)
         return (self.logits.log_softmax(-1) + components).logsumexp(-1)
 
     def _points(self, shape: torch.Size) -> Tensor:
@@ -218,11 +218,11 @@ class PixelLogisticMixture(PyrogenDistribution):
         log_scale: Logarithms of the scales, like ``loc``.
         coefficients: :math:`r`, in the order :math:`r_{10}, r_{20}, r_{21}, \ldots`;
             ``(*batch, M, channels * (channels - 1) / 2, *positions)``.
-        levels: How many values a channel has.
+        symbols: How many values a channel has.
         event_dim: How many dimensions an event has, one more than there are dimensions of positions.
 
     Raises:
-        ValueError: there are fewer than two levels, or shapes do not fit.
+        ValueError: there are fewer than two symbols, or shapes do not fit.
 
     References:
         Salimans, Karpathy, Chen and Kingma 2017, section 2.2, https://arxiv.org/abs/1701.05517
@@ -234,13 +234,13 @@ class PixelLogisticMixture(PyrogenDistribution):
         loc: Tensor,
         log_scale: Tensor,
         coefficients: Tensor,
-        levels: int,
+        symbols: int,
         event_dim: int = 1,
         *,
         validate_args: bool | None = None,
     ) -> None:
-        if levels < 2:
-            raise ValueError(f"`levels` must be at least 2, got {levels}")
+        if symbols < 2:
+            raise ValueError(f"`symbols` must be at least 2, got {symbols}")
         cut = loc.dim() - event_dim - 1
         if cut < 0 or log_scale.shape != loc.shape:
             raise ValueError(
@@ -256,12 +256,12 @@ class PixelLogisticMixture(PyrogenDistribution):
             if parameter.shape != expected:
                 raise ValueError(f"`{name}` must have shape {expected}, got {tuple(parameter.shape)}")
         self.logits, self.loc, self.log_scale, self.coefficients = logits, loc, log_scale, coefficients
-        self.levels = levels
+        self.symbols = symbols
         super().__init__(batch, torch.Size((channels, *positions)), validate_args=validate_args)
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
+        return constraints.independent(constraints.integer_interval(0, self.symbols - 1), len(self.event_shape))
 
     def _expanded(self, batch_shape: torch.Size) -> PixelLogisticMixture:
         rank = len(self.batch_shape)
@@ -269,7 +269,7 @@ class PixelLogisticMixture(PyrogenDistribution):
             parameter.expand(batch_shape + parameter.shape[rank:])
             for parameter in (self.logits, self.loc, self.log_scale, self.coefficients)
         )
-        return PixelLogisticMixture(*parameters, self.levels, len(self.event_shape), validate_args=False)
+        return PixelLogisticMixture(*parameters, self.symbols, len(self.event_shape), validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         dim = -len(self.event_shape)
@@ -283,12 +283,12 @@ class PixelLogisticMixture(PyrogenDistribution):
 
             loc, log_scale, coefficients = map(of_chosen, (whole.loc, whole.log_scale, whole.coefficients))
             points = loc + log_scale.exp() * _logistic_noise(loc, loc.shape)
-            levels: list[Tensor] = []
+            found: list[Tensor] = []
             for channel, point in enumerate(points.unbind(dim)):
-                for before, level in enumerate(levels):
-                    point = point + coefficients.select(dim, _pair(channel, before)) * scaled(level, self.levels)
-                levels.append(nearest_level(point, self.levels))
-            return torch.stack(levels, dim)
+                for before, level in enumerate(found):
+                    point = point + coefficients.select(dim, _pair(channel, before)) * scaled(level, self.symbols)
+                found.append(nearest_level(point, self.symbols))
+            return torch.stack(found, dim)
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
@@ -296,7 +296,7 @@ class PixelLogisticMixture(PyrogenDistribution):
         value = value.to(self.loc.dtype)
         inside = self.support.base_constraint.check(value)
         channels = torch.where(inside, value, 0.0).unsqueeze(dim - 1)  # (*batch, 1, channels, *positions)
-        parts = _logistic_score(channels, self._locations(channels), self.log_scale, self.levels).sum(dim)
+        parts = _logistic_score(channels, self._locations(channels), self.log_scale, self.symbols).sum(dim)
         pixels = (self.logits.log_softmax(dim) + parts).logsumexp(dim)
         whole = pixels.flatten(dim + 1).sum(-1) if dim < -1 else pixels
         spoiled = torch.where(inside, 0.0, torch.where(value.isnan(), torch.nan, torch.inf)).flatten(dim).sum(-1)
@@ -305,7 +305,7 @@ class PixelLogisticMixture(PyrogenDistribution):
     def _locations(self, channels: Tensor) -> Tensor:
         """Locations of all channels given the values of those before, ``(*batch, M, channels, *positions)``."""
         dim = -len(self.event_shape)
-        points = scaled(channels, self.levels).unbind(dim)
+        points = scaled(channels, self.symbols).unbind(dim)
         locations = []
         for channel, location in enumerate(self.loc.unbind(dim)):
             for before in range(channel):
@@ -314,17 +314,17 @@ class PixelLogisticMixture(PyrogenDistribution):
         return torch.stack(torch.broadcast_tensors(*locations), dim)
 
 
-def _ends(value: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+def _ends(value: Tensor, loc: Tensor, log_scale: Tensor, symbols: int) -> tuple[Tensor, Tensor]:
     """The standardised ends of a value's bin."""
     precision = (-log_scale).exp()
-    centre, half = (scaled(value, levels) - loc) * precision, precision / (levels - 1)
+    centre, half = (scaled(value, symbols) - loc) * precision, precision / (symbols - 1)
     return centre - half, centre + half
 
 
-def _logistic_score(value: Tensor, loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
-    lower, upper = _ends(value, loc, log_scale, levels)
+def _logistic_score(value: Tensor, loc: Tensor, log_scale: Tensor, symbols: int) -> Tensor:
+    lower, upper = _ends(value, loc, log_scale, symbols)
     inside = log_logistic_mass(lower, upper)
-    return torch.where(value <= 0, logsigmoid(upper), torch.where(value >= levels - 1, logsigmoid(-lower), inside))
+    return torch.where(value <= 0, logsigmoid(upper), torch.where(value >= symbols - 1, logsigmoid(-lower), inside))
 
 
 def _logistic_noise(like: Tensor, shape: torch.Size) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked, several
+from pyrogen.arguments import checked
 from pyrogen.numerics.values import checks
 
 from .bernoulli import Bits, IndependentBernoulli
@@ -97,11 +97,11 @@ class PixelFamily:
     """How a network's output becomes mixtures of logistics over pixels of several channels.
 
     Args:
-        levels: How many values a channel has, ``0 … levels - 1``.
+        symbols: How many values a channel has, ``0 … symbols - 1``.
         components: How many components :math:`M` a pixel's mixture has.
     """
 
-    levels: int
+    symbols: int
     components: int
 
     def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -125,7 +125,7 @@ class PixelFamily:
             loc.unflatten(dim, (self.components, channels)),
             bounded(log_scale).unflatten(dim, (self.components, channels)),
             torch.tanh(coefficients).unflatten(dim, (self.components, channels * (channels - 1) // 2)),
-            self.levels,
+            self.symbols,
             event_dim,
         )
 
@@ -213,19 +213,19 @@ def _continuous_bernoulli(numbers: Tensor, event_dim: int) -> TorchDistributionM
     return as_event(ContinuousBernoulli(numbers.squeeze(-event_dim - 1)), event_dim)
 
 
-def _discretized_logistic(numbers: Tensor, event_dim: int, levels: int) -> TorchDistributionMixin:
+def _discretized_logistic(numbers: Tensor, event_dim: int, symbols: int) -> TorchDistributionMixin:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return as_event(DiscretizedLogistic(loc, bounded(log_scale), levels), event_dim)
+    return as_event(DiscretizedLogistic(loc, bounded(log_scale), symbols), event_dim)
 
 
-def _quantized_normal(numbers: Tensor, event_dim: int, levels: int) -> TorchDistributionMixin:
+def _quantized_normal(numbers: Tensor, event_dim: int, symbols: int) -> TorchDistributionMixin:
     loc, log_scale = numbers.unbind(-event_dim - 1)
-    return as_event(QuantizedNormal(loc, bounded(log_scale), levels), event_dim)
+    return as_event(QuantizedNormal(loc, bounded(log_scale), symbols), event_dim)
 
 
-def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, levels: int) -> TorchDistributionMixin:
+def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, symbols: int) -> TorchDistributionMixin:
     logits, loc, log_scale = numbers.movedim(-event_dim - 1, -1).chunk(3, -1)
-    return as_event(DiscretizedLogisticMixture(logits, loc, bounded(log_scale), levels), event_dim)
+    return as_event(DiscretizedLogisticMixture(logits, loc, bounded(log_scale), symbols), event_dim)
 
 
 diagonal_normal = Family(2, _diagonal_normal)
@@ -276,70 +276,62 @@ def normal(scale: float) -> Family:
     Raises:
         ValueError: ``scale`` is not positive.
     """
-    if not scale > 0:
-        raise ValueError(f"`scale` must be positive, got {scale}")
     return Family(1, partial(_normal_with_scale, scale=scale))
 
 
-@checked(classes=several)
-def categorical(classes: int) -> Family:
-    """Independent categorical variables over ``classes`` values: one logit for each.
+@checked
+def categorical(symbols: int) -> Family:
+    """Independent categorical variables over so many values: one logit for each.
 
     Raises:
-        ValueError: there are fewer than two classes.
+        ValueError: there are fewer than two symbols.
     """
-    if classes < 2:
-        raise ValueError(f"`classes` must be at least 2, got {classes}")
-    return Family(classes, _categorical)
+    return Family(symbols, _categorical)
 
 
 @checked
-def discretized_logistic(levels: int) -> Family:
-    """Independent integers ``0 … levels - 1`` (as floats): locations on an axis from -1 to 1, then log-scales.
+def discretized_logistic(symbols: int) -> Family:
+    """Independent integers ``0 … symbols - 1`` (as floats): locations on an axis from -1 to 1, then log-scales.
 
     Raises:
-        ValueError: there are fewer than two levels.
+        ValueError: there are fewer than two symbols.
     """
-    return Family(2, partial(_discretized_logistic, levels=_at_least_two(levels)))
+    return Family(2, partial(_discretized_logistic, symbols=symbols))
 
 
 @checked
-def quantized_normal(levels: int) -> Family:
-    """Independent integers ``0 … levels - 1`` (as floats): means on an axis from -1 to 1, then log-scales.
+def quantized_normal(symbols: int) -> Family:
+    """Independent integers ``0 … symbols - 1`` (as floats): means on an axis from -1 to 1, then log-scales.
 
     Raises:
-        ValueError: there are fewer than two levels.
+        ValueError: there are fewer than two symbols.
     """
-    return Family(2, partial(_quantized_normal, levels=_at_least_two(levels)))
+    return Family(2, partial(_quantized_normal, symbols=symbols))
 
 
 @checked
-def discretized_logistic_mixture(levels: int, components: int = 10) -> Family:
-    """Independent integers ``0 … levels - 1`` (as floats), each under a mixture of logistics.
+def discretized_logistic_mixture(symbols: int, components: int = 10) -> Family:
+    """Independent integers ``0 … symbols - 1`` (as floats), each under a mixture of logistics.
 
     For each element the components' logits, then their locations on an axis from -1 to 1, then their log-scales.
 
     Raises:
-        ValueError: there are fewer than two levels or no component.
+        ValueError: there are fewer than two symbols or no component.
     """
-    if components < 1:
-        raise ValueError(f"`components` must be at least 1, got {components}")
-    return Family(3 * components, partial(_discretized_logistic_mixture, levels=_at_least_two(levels)))
+    return Family(3 * components, partial(_discretized_logistic_mixture, symbols=symbols))
 
 
 @checked
-def pixel_logistic_mixture(levels: int, components: int = 10) -> PixelFamily:
+def pixel_logistic_mixture(symbols: int, components: int = 10) -> PixelFamily:
     """Pixels of several channels under mixtures of logistics in which later channels follow earlier ones.
 
-    For events ``(channels, *positions)`` of integers ``0 … levels - 1`` (as floats); the numbers have the same
+    For events ``(channels, *positions)`` of integers ``0 … symbols - 1`` (as floats); the numbers have the same
     positions, as those of a convolutional network, and ten channels a component where a pixel has three.
 
     Raises:
-        ValueError: there are fewer than two levels or no component.
+        ValueError: there are fewer than two symbols or no component.
     """
-    if components < 1:
-        raise ValueError(f"`components` must be at least 1, got {components}")
-    return PixelFamily(_at_least_two(levels), components)
+    return PixelFamily(symbols, components)
 
 
 def columns(kinds: Iterable[ElementFamily]) -> Columns:
@@ -353,9 +345,3 @@ def columns(kinds: Iterable[ElementFamily]) -> Columns:
         torch.Size([5, 4])
     """
     return Columns(tuple(kinds))
-
-
-def _at_least_two(levels: int) -> int:
-    if levels < 2:
-        raise ValueError(f"`levels` must be at least 2, got {levels}")
-    return levels

@@ -46,5 +46,5 @@ def test_empty_batches_and_wrong_integers():
     assert UniformDequantized(base, 4).log_prob(torch.zeros(0, 3)).shape == (0,)  # torch's own do not all take nothing
     with pyro.validation_enabled(), pytest.raises(ValueError, match="support"):
         UniformDequantized(uniform(3), 4).log_prob(torch.full((3,), 4.0))
-    with pytest.raises(ValueError, match="`levels` must be positive"):
+    with pytest.raises(ValueError, match="`symbols` must be positive"):
         UniformDequantized(uniform(3), 0)

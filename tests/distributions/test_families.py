@@ -155,7 +155,7 @@ def test_bad_arguments_are_named():
         families.normal(0)
     with pytest.raises(ValueError, match="`scale` must be finite, got nan"):
         families.normal(float("nan"))
-    with pytest.raises(ValueError, match="`classes` must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="`symbols` must be at least 2, got 1"):
         families.categorical(1)
 
 

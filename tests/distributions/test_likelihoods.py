@@ -272,9 +272,9 @@ def test_extreme_numbers_keep_the_parameters_gradients_finite(name):
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="`levels` must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="`symbols` must be at least 2, got 1"):
         families.discretized_logistic(1)
-    with pytest.raises(ValueError, match="`levels` must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="`symbols` must be at least 2, got 1"):
         QuantizedNormal(torch.zeros(3), torch.zeros(3), 1)
     with pytest.raises(ValueError, match="`components` must be at least 1, got 0"):
         families.discretized_logistic_mixture(4, 0)

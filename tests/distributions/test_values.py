@@ -53,7 +53,7 @@ MADE = {
     "dequantized": lambda: UniformDequantized(interval(), 4),
     "incomplete": lambda: Incomplete(DiagonalNormal(torch.zeros(2), torch.zeros(2))),
     "pixel": lambda: PixelLogisticMixture(
-        torch.zeros(2), torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 1), levels=4
+        torch.zeros(2), torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, 1), symbols=4
     ),
 }
 NOISY = {"dequantized"}
