@@ -93,8 +93,8 @@ def by_running_fit(x, batch, target, *, compile):
 def compare_compiled(recipe, x, batch, draws, rounds, steps):
     """Each objective eager and compiled, in turns."""
     makes = {
-        "Elbo": latent.Elbo,
-        "Elbo, analytic": partial(latent.Elbo, analytic_kl=True),
+        "Elbo": latent.BetaElbo,
+        "Elbo, analytic": partial(latent.BetaElbo, analytic_kl=True),
         "StickingTheLanding": latent.StickingTheLanding,
         "ImportanceWeighted": partial(latent.ImportanceWeighted, draws=draws),
         "DoublyReparameterized": partial(latent.DoublyReparameterized, draws=draws),
@@ -149,7 +149,7 @@ def main() -> None:
             "by hand, fused Adam": by_hand(x, batch, hand(), fused),
             "fit, the same objective": by_fit(x, batch, hand()),
             "fit, Elbo": by_fit(x, batch, recipe()),
-            "fit, Elbo, analytic": by_fit(x, batch, latent.Elbo(recipe(), analytic_kl=True)),
+            "fit, Elbo, analytic": by_fit(x, batch, latent.BetaElbo(recipe(), analytic_kl=True)),
             "fit, StickingTheLanding": by_fit(x, batch, latent.StickingTheLanding(recipe())),
         }
         compare(name, loops, arguments.rounds, steps)

@@ -69,12 +69,12 @@ def ours(x, draws):
         return flows.affine_autoregressive((LATENT,), (PIXELS,), layers=2, hidden=(HIDDEN,), fast_sampling=True)
 
     return {
-        "VAE": lambda: latent.Elbo(assembled(*networks()), analytic_kl=True),
+        "VAE": lambda: latent.BetaElbo(assembled(*networks()), analytic_kl=True),
         "IWAE": lambda: latent.ImportanceWeighted(assembled(*networks()), draws=draws),
         "DReG": lambda: latent.DoublyReparameterized(assembled(*networks()), draws=draws),
-        "VAE, VampPrior": lambda: latent.Elbo(assembled(*networks(), prior=vamp)),
-        "VAE, flow prior": lambda: latent.Elbo(assembled(*networks(), prior=flow_prior)),
-        "VAE, flow posterior": lambda: latent.Elbo(assembled(*networks(), posterior=flow_posterior())),
+        "VAE, VampPrior": lambda: latent.BetaElbo(assembled(*networks(), prior=vamp)),
+        "VAE, flow prior": lambda: latent.BetaElbo(assembled(*networks(), prior=flow_prior)),
+        "VAE, flow posterior": lambda: latent.BetaElbo(assembled(*networks(), posterior=flow_posterior())),
     }
 
 

@@ -184,7 +184,7 @@ ENTRIES = {
     data.add_noise: {"images": torch.zeros(2, 1, 4, 4), "scale": 1.0, "seed": 0},
     data.occlude: {"images": torch.zeros(2, 1, 4, 4), "size": 2, "seed": 0},
     data.shuffle_pixels: {"images": torch.zeros(2, 1, 4, 4), "seed": 0},
-    latent.Elbo: {"vae": VAE},
+    latent.BetaElbo: {"vae": VAE},
     latent.ImportanceWeighted: {"vae": VAE, "draws": 2},
     latent.Renyi: {"vae": VAE, "alpha": 0.5, "draws": 2},
     latent.StickingTheLanding: {"vae": VAE},

@@ -6,11 +6,16 @@ from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
 from .enumeration import EnumeratedElbo, EnumeratedPair
 from .image_recipes import convolutional_vae
 from .missing import Imputation, IncompleteLikelihood, impute
-from .mixture import MixtureVAE
-from .mixture_objectives import MixtureElbo, SemiSupervisedElbo
+from .mixture import MixtureElbo, MixtureVAE, SemiSupervisedElbo
 from .mixture_recipes import mixture_vae, semi_supervised_vae, vamp_vae
-from .model import VAE
-from .objectives import DoublyReparameterized, Elbo, ImportanceWeighted, Renyi, StickingTheLanding
+from .model import VAE, BetaElbo
+from .objectives import (
+    DoublyReparameterized,
+    ImportanceWeighted,
+    Renyi,
+    ReweightedWakeSleep,
+    StickingTheLanding,
+)
 from .pair import Marginal
 from .pair_objectives import (
     DoublyReparameterizedPair,
@@ -24,12 +29,12 @@ from .quantized import VQVAE, Codebook, CodePrior, CodeTable, CodeUsage, Quantiz
 from .quantized_recipes import vq_vae
 from .recipes import binary_vae, categorical_vae, conditional_vae, vae
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
-from .wake_sleep import ReweightedWakeSleep
 
 __all__ = [
     "VAE",
     "VQVAE",
     "Annealing",
+    "BetaElbo",
     "ClassNormal",
     "Classes",
     "CodePrior",
@@ -39,7 +44,6 @@ __all__ = [
     "CyclicAnnealing",
     "DoublyReparameterized",
     "DoublyReparameterizedPair",
-    "Elbo",
     "EnumeratedElbo",
     "EnumeratedPair",
     "ImportanceWeighted",

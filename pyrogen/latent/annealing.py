@@ -7,17 +7,19 @@ goes on where it was.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, non_negative
 
 
-class Annealing(nn.Module):
+class Annealing(nn.Module, ABC):
     r"""A weight that depends on how many gradient steps were taken.
 
-    Called, it gives the weight of the present step and, in training mode and with gradients on, counts it; the first
-    look that ``fit`` takes at the data counts as one. Subclasses define :meth:`weight`.
+    Called, it gives the weight of the present step and, in training mode and with gradients on, counts it; the dry
+    run of ``fit`` counts as one. Subclasses define :meth:`weight`.
     """
 
     step: Tensor
@@ -32,9 +34,9 @@ class Annealing(nn.Module):
             self.step.add_(1)
         return weight
 
+    @abstractmethod
     def weight(self, step: Tensor) -> Tensor:
         """The weight of a step, counted from zero."""
-        raise NotImplementedError(f"{type(self).__name__} must define `weight(step)`")
 
 
 class LinearAnnealing(Annealing):
@@ -57,10 +59,9 @@ class LinearAnnealing(Annealing):
         [0.0, 0.5, 1.0, 1.0]
     """
 
-    @checked
+    @checked(start=non_negative, end=non_negative)
     def __init__(self, steps: int, *, start: float = 0.0, end: float = 1.0) -> None:
         super().__init__()
-        _check(steps, start, end)
         self.steps = steps
         self.start = start
         self.end = end
@@ -92,16 +93,11 @@ class CyclicAnnealing(Annealing):
         [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
     """
 
-    @checked
+    @checked(start=non_negative, end=non_negative)
     def __init__(
         self, steps: int, *, cycles: int = 4, rising: float = 0.5, start: float = 0.0, end: float = 1.0
     ) -> None:
         super().__init__()
-        _check(steps, start, end)
-        if cycles < 1:
-            raise ValueError(f"`cycles` must be at least 1, got {cycles}")
-        if not 0 < rising <= 1:
-            raise ValueError(f"`rising` must be above 0 and at most 1, got {rising}")
         self.steps = steps
         self.cycles = cycles
         self.rising = rising
@@ -112,10 +108,3 @@ class CyclicAnnealing(Annealing):
         risen = (step % self.steps / (self.rising * self.steps)).clamp(max=1)
         risen = torch.where(step < self.cycles * self.steps, risen, 1.0)
         return self.start + (self.end - self.start) * risen
-
-
-def _check(steps: int, start: float, end: float) -> None:
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, got {steps}")
-    if start < 0 or end < 0:
-        raise ValueError(f"`start` and `end` must not be negative, got {start} and {end}")

@@ -11,20 +11,20 @@ latents have the name of training badly.
 from __future__ import annotations
 
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
+from torch.distributions import Independent
 
+from pyrogen.arguments import integer
 from pyrogen.core.objective import PairObjective
 from pyrogen.core.shapes import Context
+from pyrogen.distributions.bernoulli import IndependentBernoulli
 
-from .objectives import VAEObjective
-
-if TYPE_CHECKING:
-    from .model import VAE
+from .model import VAEObjective
 
 LIMIT = 2**16
 
@@ -42,10 +42,6 @@ class EnumeratedElbo(VAEObjective):
         NotImplementedError: the latents cannot be enumerated (when called).
         ValueError: there are more than 65,536 of their values (when called).
     """
-
-    def __init__(self, vae: VAE) -> None:
-        super().__init__()
-        self.vae = vae
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         posterior = self.vae.posterior_at(x, context)
@@ -77,9 +73,7 @@ class EnumeratedPair(PairObjective):
 
     def __init__(self, model: nn.Module, guide: nn.Module, *, plates: int = 1, size: int | None = None) -> None:
         super().__init__(model, guide, size=size)
-        if plates < 0:
-            raise ValueError(f"`plates` must not be negative, got {plates}")
-        self.plates = plates
+        self.plates = integer(plates, "plates", least=0)
 
     def total(self, *batch: Any) -> Tensor:
         elbo = TraceEnum_ELBO(max_plate_nesting=self.plates)
@@ -93,10 +87,11 @@ def support_of(distribution: TorchDistributionMixin) -> Tensor:
         NotImplementedError: it is not discrete, or not finite.
         ValueError: it has more than 65,536 values.
     """
-    elements = getattr(distribution, "base_dist", distribution)
+    wraps = isinstance(distribution, Independent | IndependentBernoulli)
+    elements = distribution.base_dist if wraps else distribution
     event = distribution.event_shape[: len(distribution.event_shape) - len(elements.event_shape)]
     if not elements.has_enumerate_support:
-        raise NotImplementedError(f"{type(elements).__name__} has no finite support to enumerate; use `Elbo`")
+        raise NotImplementedError(f"{type(elements).__name__} has no finite support to enumerate; use `BetaElbo`")
     values = elements.enumerate_support(expand=False)
     if not event:
         return values

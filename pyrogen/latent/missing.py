@@ -32,15 +32,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, whole_share
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.networks.statistics import Statistic
 
-from .model import VAE
-from .parts import given
+from .model import VAE, given
 
 
 class IncompleteLikelihood(DistributionModule):
@@ -125,8 +124,7 @@ class Imputation:
         Raises:
             ValueError: ``level`` is not between 0 and 1.
         """
-        if not 0 <= level <= 1:
-            raise ValueError(f"`level` must be between 0 and 1, got {level}")
+        whole_share(level, "level")
         values, order = self.values.sort(0)
         below = self._weights.expand_as(self.values).gather(0, order).cumsum(0)
         place = (below < level * below[-1:]).sum(0, keepdim=True).clamp(max=len(values) - 1)
@@ -138,8 +136,7 @@ class Imputation:
         Raises:
             ValueError: ``coverage`` is not between 0 and 1.
         """
-        if not 0 <= coverage <= 1:
-            raise ValueError(f"`coverage` must be between 0 and 1, got {coverage}")
+        whole_share(coverage, "coverage")
         return self.quantile((1 - coverage) / 2), self.quantile((1 + coverage) / 2)
 
     def sample(self, draws: int) -> Tensor:
@@ -181,8 +178,6 @@ def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imput
     """
     if not isinstance(vae.likelihood, IncompleteLikelihood):
         raise ValueError(f"`vae` must have an IncompleteLikelihood, got {type(vae.likelihood).__name__}")
-    if draws < 1:
-        raise ValueError(f"`draws` must be at least 1, got {draws}")
     with torch.no_grad():
         posterior = vae.posterior_at(x, context)
         z = posterior.sample((draws,))

@@ -28,30 +28,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyrogen.core.density import Density
-from pyrogen.core.module import DistributionModule, data_plate
-from pyrogen.core.remade import Remade
-from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.arguments import checked, non_negative
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context, batch_shape_of
+from pyrogen.networks.statistics import ReadsData, Statistic, require_labels
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 
-from .marginal import MarginalDistribution
-from .mixture_objectives import MixtureElbo
-from .model import VAE
-from .parts import check_draws, given, merged_context_shape, read_part
+from .marginal import LatentVariableModel
+from .model import VAE, given, read_part
+from .parts import check_draws, merged_context_shape
+
+UNKNOWN = -1
+"""The label of data without one."""
 
 
-class MixtureVAE(DistributionModule):
+class MixtureVAE(LatentVariableModel):
     r"""A variational autoencoder with a class: a prior of classes, a component, and a classifier.
 
     Called, it is its marginal :math:`p(x \mid c)`, a lower bound in which the class is summed over. Its Pyro
@@ -82,8 +82,7 @@ class MixtureVAE(DistributionModule):
         torch.Size([5, 3])
     """
 
-    density: Density = "lower bound"
-
+    @checked
     def __init__(
         self, prior: DistributionModule, component: VAE, classifier: DistributionModule, *, draws: int = 100
     ) -> None:
@@ -92,16 +91,11 @@ class MixtureVAE(DistributionModule):
             ("prior", prior, None), ("component", component, "class"), ("classifier", classifier, "x")
         )
         super().__init__(component.event_shape, shape)
-        check_draws(component, draws)
+        check_draws(component.parts, draws)
         self.prior = prior
         self.component = component
         self.classifier = classifier
         self.draws = draws
-
-    def forward(self, context: Context = None) -> MarginalDistribution:
-        batch = context_batch_shape(context, self.context_shape)
-        remake = None if context is None else Remade(self, context)
-        return MarginalDistribution(_Program(self, context), batch, self.event_shape, remake=remake)
 
     def prior_at(self, context: Context = None) -> dist.Categorical:
         """The prior of classes :math:`p(y | c)`."""
@@ -116,7 +110,7 @@ class MixtureVAE(DistributionModule):
 
         Consistent as draws become many, whatever the classifier says.
         """
-        log_weights = self.log_weights(x, context).logsumexp(0)
+        log_weights = self.class_log_weights(x, context).logsumexp(0)
         return dist.Categorical(logits=log_weights.movedim(0, -1))
 
     def given_class(self, label: Tensor, context: Context = None) -> Context:
@@ -132,7 +126,7 @@ class MixtureVAE(DistributionModule):
         batch = len(batch_shape_of(x, self.event_shape, "x"))
         return torch.arange(count, device=x.device).reshape(count, *[1] * batch)
 
-    def log_weights(self, x: Tensor, context: Context = None, draws: int | None = None) -> Tensor:
+    def class_log_weights(self, x: Tensor, context: Context = None, draws: int | None = None) -> Tensor:
         """The logarithms of importance weights of data and every class, ``(draws, classes, *batch)``."""
         labels = self.labels(x, context)
         inner = self.given_class(labels, context)
@@ -152,82 +146,114 @@ class MixtureVAE(DistributionModule):
         yield from read_part(self.component, context, "class")
         yield from read_part(self.classifier, context, "x")
 
-    @property
-    def model(self) -> nn.Module:
-        """The Pyro model: sites ``"class"``, ``"z"`` and ``"x"`` in a plate ``"data"``; called like a VAE's."""
-        return MixtureModel(self)
+    def draw(self, shape: torch.Size, context: Context = None) -> Tensor:
+        inner = self.given_class(self.prior_at(context).expand(shape).sample(), context)
+        z = self.component.prior_at(inner).expand(shape).sample()
+        return self.component.likelihood_at(z, inner).sample()
 
-    @property
-    def guide(self) -> nn.Module:
-        """The Pyro guide, called like :attr:`model`: the sites ``"class"`` and ``"z"``, or none without ``x``."""
-        return MixtureGuide(self)
-
-    def objective(self) -> nn.Module:
-        """The default objective, which ``fit`` uses: the evidence lower bound, the class summed over."""
-        return MixtureElbo(self)
-
-
-class MixtureModel(ReadsData, nn.Module):
-    """The Pyro model of a :class:`MixtureVAE`."""
-
-    def __init__(self, module: MixtureVAE) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor:
-        component = self.module.component
-        with data_plate(self.module, x, context, size):
-            label = pyro.sample("class", self.module.prior_at(context))
-            inner = self.module.given_class(label, context)
-            z = pyro.sample("z", component.prior_at(inner))
-            return pyro.sample("x", component.likelihood_at(z, inner), obs=x)
-
-    def read_data(self, x: Tensor, context: Context = None, *rest: Any) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.module.read_data(x, context)
-
-
-class MixtureGuide(nn.Module):
-    """The Pyro guide of a :class:`MixtureVAE`."""
-
-    def __init__(self, module: MixtureVAE) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor | None:
-        if x is None:
-            return None
-        with data_plate(self.module, x, context, size):
-            label = pyro.sample("class", self.module.classify(x, context))
-            return pyro.sample("z", self.module.component.posterior_at(x, self.module.given_class(label, context)))
-
-
-@dataclass(frozen=True)
-class _Program:
-    """A mixture with its context in place, as its marginal needs it."""
-
-    module: MixtureVAE
-    context: Context
-
-    def draw(self, shape: torch.Size) -> Tensor:
-        label = self.module.prior_at(self.context).expand(shape).sample()
-        inner = self.module.given_class(label, self.context)
-        z = self.module.component.prior_at(inner).expand(shape).sample()
-        return self.module.component.likelihood_at(z, inner).sample()
-
-    def log_weights(self, x: Tensor) -> Tensor:
-        log_weights = self.module.log_weights(x, self.context)  # (draws, classes, *batch)
-        log_class = self.module.classify(x, self.context).logits.movedim(-1, 0)
+    def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
+        log_weights = self.class_log_weights(x, context)  # (draws, classes, *batch)
+        log_class = self.classify(x, context).logits.movedim(-1, 0)
         log_terms = log_weights[0] - log_class
         if len(log_weights) > 1:
             log_terms = torch.logaddexp(log_terms, log_weights[1:].logsumexp((0, 1)))
         bound = (log_class.exp() * log_terms).sum(0) - math.log(len(log_weights))
         return bound.unsqueeze(0)  # the one weight whose logarithm is the bound
 
-    def support(self) -> constraints.Constraint:
+    def support_at(self, context: Context = None) -> constraints.Constraint:
         with held(), torch.no_grad():
-            inner = self.module.given_class(self.module.prior_at(self.context).sample(), self.context)
-            z = self.module.component.prior_at(inner).sample()
-            return self.module.component.likelihood_at(z, inner).support
+            inner = self.given_class(self.prior_at(context).sample(), context)
+            return self.component.likelihood_at(self.component.prior_at(inner).sample(), inner).support
+
+    def sample_model(self, x: Tensor | None, context: Context = None) -> Tensor:
+        inner = self.given_class(pyro.sample("class", self.prior_at(context)), context)
+        z = pyro.sample("z", self.component.prior_at(inner))
+        return pyro.sample("x", self.component.likelihood_at(z, inner), obs=x)
+
+    def sample_guide(self, x: Tensor, context: Context = None) -> Tensor:
+        label = pyro.sample("class", self.classify(x, context))
+        return pyro.sample("z", self.component.posterior_at(x, self.given_class(label, context)))
+
+    def objective(self) -> nn.Module:
+        """The default objective, which ``fit`` uses: the evidence lower bound, the class summed over."""
+        return MixtureElbo(self)
+
+
+class MixtureElbo(ReadsData, nn.Module):
+    r"""Minus the evidence lower bound of a model with a class, which is summed over.
+
+    .. math:: -\sum_y q(y \mid x) \left[ \mathcal{L}(x, y) - \log q(y \mid x) \right]
+
+    Equal, on the same noise, to Pyro's ``TraceEnum_ELBO`` on the model and guide divided by the number of rows.
+
+    Args:
+        module: The model.
+        draws: How many draws of the latent to average over, for every class.
+
+    Raises:
+        ValueError: ``draws`` is not positive.
+    """
+
+    @checked
+    def __init__(self, module: MixtureVAE, *, draws: int = 1) -> None:
+        super().__init__()
+        self.module = module
+        self.draws = draws
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        bounds = self.module.class_log_weights(x, context, self.draws).mean(0)  # (classes, *batch)
+        log_class = self.module.classify(x, context).logits.movedim(-1, 0)
+        return (log_class.exp() * (log_class - bounds)).sum(0).mean()
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
+
+
+class SemiSupervisedElbo(ReadsData, nn.Module):
+    r"""Minus the bound of data of which some are labelled, and the classifier's error on those.
+
+    .. math::
+        \frac1N \Bigl( -\sum_{\text{labelled}} \bigl[ \mathcal{L}(x, y) + \alpha \log q(y \mid x) \bigr]
+        -\sum_{\text{unlabelled}} \sum_y q(y \mid x) \left[ \mathcal{L}(x, y) - \log q(y \mid x) \right] \Bigr)
+
+    Called with ``(x, label)`` or ``(x, label, context)``, where the label is -1 for data without one; a minibatch may
+    hold both kinds. The bound of labelled data says nothing to the classifier, hence the term with :math:`\alpha`.
+
+    Args:
+        module: The model.
+        weight: :math:`\alpha`, for each labelled datum. Kingma et al. take a tenth of the number of all data over the
+            number of those labelled, so that few labels count as much as many.
+        draws: How many draws of the latent to average over, for every class.
+
+    Raises:
+        ValueError: ``weight`` is negative, or ``draws`` is not positive.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling 2014, "Semi-supervised learning with deep generative models", eqs. 6 to 9,
+        https://arxiv.org/abs/1406.5298
+    """
+
+    @checked(weight=non_negative)
+    def __init__(self, module: MixtureVAE, *, weight: float = 1.0, draws: int = 1) -> None:
+        super().__init__()
+        self.module = module
+        self.weight = weight
+        self.draws = draws
+
+    def forward(self, x: Tensor, label: Tensor, context: Context = None) -> Tensor:
+        bounds = self.module.class_log_weights(x, context, self.draws).mean(0)  # (classes, *batch)
+        log_class = self.module.classify(x, context).logits.movedim(-1, 0)
+        if torch.distributions.Distribution._validate_args:
+            require_labels(label, len(log_class), "label", lowest=UNKNOWN)
+        unknown = label == UNKNOWN
+        chosen = F.one_hot(label.clamp(min=0), len(log_class)).movedim(-1, 0).bool()
+        unlabelled = (log_class.exp() * (log_class - bounds)).sum(0)
+        labelled = -torch.where(chosen, bounds + self.weight * log_class, 0.0).sum(0)
+        return torch.where(unknown, unlabelled, labelled).mean()
+
+    def read_data(self, x: Tensor, label: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        require_labels(label, self.module.prior_at(context).logits.shape[-1], "label", lowest=UNKNOWN)
+        return self.module.read_data(x, context)
 
 
 def _check(prior: DistributionModule, component: VAE, classifier: DistributionModule) -> None:

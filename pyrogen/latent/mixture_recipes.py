@@ -89,7 +89,7 @@ def semi_supervised_vae(
 
     .. math:: y \sim p(y), \quad z \sim \mathcal{N}(0, I), \quad x \sim p(x \mid z, y)
 
-    Train it by :class:`~pyrogen.latent.mixture_objectives.SemiSupervisedElbo` on data with labels, -1 for those without
+    Train it by :class:`~pyrogen.latent.mixture.SemiSupervisedElbo` on data with labels, -1 for those without
     one; ``classify(x)`` then gives the classes.
 
     Args:

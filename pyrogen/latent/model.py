@@ -27,32 +27,30 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import is_identically_zero
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import constraints, kl_divergence
 
-from pyrogen.arguments import checked
-from pyrogen.core.density import Density
-from pyrogen.core.module import DistributionModule, data_plate
-from pyrogen.core.remade import Remade
-from pyrogen.core.shapes import Context, Shape, context_batch_shape, flatten_batch
+from pyrogen.arguments import checked, non_negative
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context, Shape, flatten_batch
+from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.randomness import held, require_one_noise
 from pyrogen.programs.chain import refuse_chain
 
-from .marginal import Joint, MarginalDistribution
-from .objectives import Elbo
-from .parts import check_densities, check_draws, check_shapes, common_context_shape, context_rows, given, read_part
+from .annealing import Annealing
+from .marginal import Joint, LatentVariableModel
+from .parts import Parts, check_densities, check_draws, check_shapes, context_rows, merged_context_shape
 
 
-class VAE(DistributionModule):
+class VAE(LatentVariableModel):
     r"""A variational autoencoder: a prior, a likelihood and a posterior of any family.
 
     Called, it is its marginal :math:`p(x \mid c)`: draws are ancestral, ``log_prob`` is an importance-weighted lower
@@ -88,7 +86,7 @@ class VAE(DistributionModule):
         torch.Size([5])
     """
 
-    density: Density = "lower bound"
+    has_joint = True
 
     @checked
     def __init__(
@@ -102,26 +100,31 @@ class VAE(DistributionModule):
     ) -> None:
         check_shapes(prior, likelihood, posterior)
         check_densities(prior, likelihood, posterior)
-        super().__init__(likelihood.event_shape, common_context_shape(prior, likelihood, posterior))
+        context_shape = merged_context_shape(
+            ("prior", prior, None), ("likelihood", likelihood, "z"), ("posterior", posterior, "x")
+        )
+        super().__init__(likelihood.event_shape, context_shape)
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
-        check_draws(self, draws)
+        check_draws(self.parts, draws)
         self.draws = draws
         self.noise_seed = noise_seed
+
+    @property
+    def parts(self) -> Parts:
+        """Prior, likelihood and posterior, by these names."""
+        return {"prior": self.prior, "likelihood": self.likelihood, "posterior": self.posterior}
 
     @property
     def latent_shape(self) -> Shape:
         """Shape of one latent."""
         return self.prior.event_shape
 
-    def forward(self, context: Context = None) -> MarginalDistribution:
-        batch = context_batch_shape(context, self.context_shape)
-        takes_missing = getattr(self.likelihood, "takes_missing", False)
-        remake = None if context is None else Remade(self, context)
-        return MarginalDistribution(
-            _Program(self, context), batch, self.event_shape, takes_missing=takes_missing, remake=remake
-        )
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN in an event marks what is missing: where the likelihood takes it so."""
+        return self.likelihood.takes_missing
 
     def prior_at(self, context: Context = None) -> TorchDistributionMixin:
         """The prior :math:`p(z | c)`."""
@@ -144,99 +147,190 @@ class VAE(DistributionModule):
         yield from read_part(self.likelihood, context, "z")
         yield from read_part(self.posterior, context, "x")
 
-    @property
-    def model(self) -> nn.Module:
-        """The Pyro model: sites ``"z"`` and ``"x"`` in a plate ``"data"``.
+    def draw(self, shape: torch.Size, context: Context = None) -> Tensor:
+        z = self.prior_at(context).expand(shape).sample()
+        return self.likelihood_at(z, context).sample()
 
-        Called as ``model(x=None, context=None, size=None)``, where ``size`` is the number of data the minibatch stands
-        for. Without ``x``, ``size`` data are drawn, one for each context, or one without a plate.
-        """
-        return VAEModel(self)
+    def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
+        posterior = self.posterior_at(x, context)
+        if self.noise_seed is None:
+            refuse_chain("a VAE", "sample its latent at a site of its own, from `prior_at` and `likelihood_at`")
+            z = posterior(torch.Size((self.draws,)))
+        else:
+            z = self._frozen_draws(x, context)
+        log_joint = self.likelihood_at(z, context).log_prob(x) + self.prior_at(context).log_prob(z)
+        return log_joint - posterior.log_prob(z)
 
-    @property
-    def guide(self) -> nn.Module:
-        """The Pyro guide, called like :attr:`model`: the site ``"z"``, or none without ``x``."""
-        return VAEGuide(self)
+    def support_at(self, context: Context = None) -> constraints.Constraint:
+        with torch.no_grad():
+            like = next(self.parameters(), torch.empty(()))
+            return self.likelihood_at(_latent_inside(self.prior_at(context), like), context).support
+
+    def joint_at(self, context: Context = None) -> Joint:
+        return self.prior_at(context), lambda z: self.likelihood_at(z, context)
+
+    def sample_model(self, x: Tensor | None, context: Context = None) -> Tensor:
+        z = pyro.sample("z", self.prior_at(context))
+        return pyro.sample("x", self.likelihood_at(z, context), obs=x)
+
+    def sample_guide(self, x: Tensor, context: Context = None) -> Tensor:
+        return pyro.sample("z", self.posterior_at(x, context))
 
     def objective(self) -> nn.Module:
         """The default objective, which ``fit`` uses: the evidence lower bound."""
-        return Elbo(self)
+        return BetaElbo(self)
 
-
-class VAEModel(ReadsData, nn.Module):
-    """The Pyro model of a :class:`VAE`."""
-
-    def __init__(self, module: VAE) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor:
-        with data_plate(self.module, x, context, size):
-            z = pyro.sample("z", self.module.prior_at(context))
-            return pyro.sample("x", self.module.likelihood_at(z, context), obs=x)
-
-    def read_data(self, x: Tensor, context: Context = None, *rest: Any) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.module.read_data(x, context)
-
-
-class VAEGuide(nn.Module):
-    """The Pyro guide of a :class:`VAE`."""
-
-    def __init__(self, module: VAE) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Tensor | None:
-        if x is None:
-            return None
-        with data_plate(self.module, x, context, size):
-            return pyro.sample("z", self.module.posterior_at(x, context))
-
-
-@dataclass(frozen=True)
-class _Program:
-    """A VAE with its context in place, as its marginal needs it."""
-
-    module: VAE
-    context: Context
-
-    def draw(self, shape: torch.Size) -> Tensor:
-        z = self.module.prior_at(self.context).expand(shape).sample()
-        return self.module.likelihood_at(z, self.context).sample()
-
-    def log_weights(self, x: Tensor) -> Tensor:
-        posterior = self.module.posterior_at(x, self.context)
-        if self.module.noise_seed is None:
-            refuse_chain("a VAE", "sample its latent at a site of its own, from `prior_at` and `likelihood_at`")
-            z = posterior(torch.Size((self.module.draws,)))
-        else:
-            z = self._frozen_draws(x)
-        log_joint = self.module.likelihood_at(z, self.context).log_prob(x)
-        return log_joint + self.module.prior_at(self.context).log_prob(z) - posterior.log_prob(z)
-
-    def support(self) -> constraints.Constraint:
-        with torch.no_grad():
-            like = next(self.module.parameters(), torch.empty(()))
-            z = _latent_inside(self.module.prior_at(self.context), like)
-            return self.module.likelihood_at(z, self.context).support
-
-    def joint(self) -> Joint:
-        return self.module.prior_at(self.context), lambda z: self.module.likelihood_at(z, self.context)
-
-    def _frozen_draws(self, x: Tensor) -> Tensor:
+    def _frozen_draws(self, x: Tensor, context: Context) -> Tensor:
         """Draws from the same noise for each row, whatever rows there are beside it."""
-        shape, batch = self.module.event_shape, x.shape[: x.dim() - len(self.module.event_shape)]
-        contexts = context_rows(self.context, self.module.context_shape, batch)
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        contexts = context_rows(context, self.context_shape, batch)
         draws = []
         require_one_noise()
         with held():
-            for row, value in enumerate(flatten_batch(x, shape)):
-                torch.manual_seed(self.module.noise_seed)
-                context = {key: c[row] for key, c in contexts.items()} if isinstance(contexts, dict) else contexts
-                context = context[row] if isinstance(context, Tensor) else context
-                draws.append(self.module.posterior_at(value, context)((self.module.draws,)))
-        latent = (self.module.draws, *batch, *self.module.latent_shape)
+            for row, value in enumerate(flatten_batch(x, self.event_shape)):
+                torch.manual_seed(self.noise_seed)
+                own = {key: c[row] for key, c in contexts.items()} if isinstance(contexts, dict) else contexts
+                own = own[row] if isinstance(own, Tensor) else own
+                draws.append(self.posterior_at(value, own)((self.draws,)))
+        latent = (self.draws, *batch, *self.latent_shape)
         return torch.stack(draws, 1).reshape(latent) if draws else x.new_zeros(latent)
+
+
+class VAEObjective(ReadsData, nn.Module):
+    """An objective of a VAE, which reads the data set before training as the VAE does.
+
+    Args:
+        vae: The VAE.
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.vae.read_data(x, context)
+
+
+class BetaElbo(VAEObjective):
+    r"""Minus the evidence lower bound: distortion plus rate.
+
+    .. math::
+        -\mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] + \beta \max(\lambda, \operatorname{KL}(q(z \mid x) \,\|\, p(z)))
+
+    Equal, on the same noise, to Pyro's ``Trace_ELBO`` on the model and guide of the VAE divided by the number of rows,
+    and with ``analytic_kl`` to ``TraceMeanField_ELBO``. A posterior that is not reparameterised is trained by the score
+    function, as Pyro does, without a baseline.
+
+    Args:
+        vae: The VAE.
+        draws: How many draws of the posterior to average over.
+        beta: Weight of the rate; other than one it is a bound no longer, but a trade of distortion for rate. A module
+            that gives it when called, such as :class:`~pyrogen.latent.annealing.LinearAnnealing`, changes it from step
+            to step.
+        free_nats: The rate, averaged over the minibatch, costs at least so much: below, nothing pushes the posterior
+            towards the prior.
+        analytic_kl: Whether the rate is the closed form registered with torch, instead of an average over the draws.
+
+    Raises:
+        ValueError: ``draws`` is not positive, or ``beta`` or ``free_nats`` is negative.
+
+    References:
+        Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
+        Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework",
+        https://openreview.net/forum?id=Sy2fzU9gl
+        Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow" (free bits),
+        https://arxiv.org/abs/1606.04934
+    """
+
+    @checked
+    def __init__(
+        self,
+        vae: VAE,
+        *,
+        draws: int = 1,
+        beta: float | Annealing = 1.0,
+        free_nats: float = 0.0,
+        analytic_kl: bool = False,
+    ) -> None:
+        super().__init__(vae)
+        if not isinstance(beta, nn.Module):
+            non_negative(beta, "beta")
+        self.draws = draws
+        self.beta = beta
+        self.free_nats = free_nats
+        self.analytic_kl = analytic_kl
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        posterior, prior = self.vae.posterior_at(x, context), self.vae.prior_at(context)
+        beta = self.beta() if isinstance(self.beta, nn.Module) else self.beta
+        shape = sample_shape(self.draws)
+        if self.analytic_kl and posterior.has_rsample:
+            z, rate = posterior.rsample(shape), _closed_form(posterior, prior)
+            return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
+        drawn = _scored_draws(posterior, shape)
+        if drawn is None:
+            return self._loss_by_score(x, context, posterior, prior, beta)
+        z, log_posterior = drawn
+        return self._loss(self.vae.likelihood_at(z, context).log_prob(x), log_posterior - prior.log_prob(z), beta)
+
+    def _loss(self, log_likelihood: Tensor, rate: Tensor, beta: Tensor | float) -> Tensor:
+        if isinstance(beta, float) and beta == 1 and not self.free_nats:
+            return (rate - log_likelihood).mean()
+        rate = rate.mean()
+        if self.free_nats:
+            rate = rate.clamp(min=self.free_nats)
+        return beta * rate - log_likelihood.mean()
+
+    def _loss_by_score(
+        self,
+        x: Tensor,
+        context: Context,
+        posterior: TorchDistributionMixin,
+        prior: TorchDistributionMixin,
+        beta: Tensor | float,
+    ) -> Tensor:
+        """The loss of a posterior that is not, or not wholly, reparameterised."""
+        z = posterior(sample_shape(self.draws))
+        parts = posterior.score_parts(z)
+        log_likelihood, log_prior = self.vae.likelihood_at(z, context).log_prob(x), prior.log_prob(z)
+        if self.analytic_kl:
+            rate = _closed_form(posterior, prior)
+            return self._loss(log_likelihood, rate, beta) + _score(-log_likelihood, parts.score_function)
+        rate, pathwise = parts.log_prob - log_prior, parts.entropy_term - log_prior
+        weight = beta * (rate.mean() >= self.free_nats)
+        score = _score(weight * rate - log_likelihood, parts.score_function)
+        return self._loss(log_likelihood, rate.detach() + pathwise - pathwise.detach(), beta) + score
+
+
+def given(part: DistributionModule, context: Context, **own: Tensor) -> Context:
+    """What a part is given: its main entry (its own, or the context), or all those it names."""
+    shape = part.context_shape
+    if shape is None:
+        return None
+    if not isinstance(shape, dict) and own:
+        (main,) = own.values()
+        return main
+    entries = {**(context if isinstance(context, Mapping) else {"context": context}), **own}
+    return {key: entries[key] for key in shape} if isinstance(shape, dict) else entries["context"]
+
+
+def read_part(
+    part: DistributionModule, context: Context, own: str | None = None, value: Tensor | None = None
+) -> Iterator[tuple[Statistic, Tensor]]:
+    """Reads what a part is given, before training, as far as it is known.
+
+    Args:
+        part: The part.
+        context: The context of the whole.
+        own: The name of the part's main entry, if that is not the context.
+        value: That entry; ``None`` for a latent, which is unknown.
+    """
+    shape = part.context_shape
+    entries = dict(context) if isinstance(context, Mapping) else {"context": context}
+    entries |= {} if own is None else {own: value}
+    if isinstance(shape, dict):
+        return part.read_context({key: entry for key in shape if (entry := entries.get(key)) is not None})
+    return part.read_context(None if shape is None else entries["context" if own is None else own])
 
 
 def _latent_inside(prior: TorchDistributionMixin, like: Tensor) -> Tensor:
@@ -248,3 +342,36 @@ def _latent_inside(prior: TorchDistributionMixin, like: Tensor) -> Tensor:
             pass
     with held():
         return prior.sample()
+
+
+def sample_shape(draws: int) -> torch.Size:
+    """That of so many draws, without a dimension for a single one."""
+    return torch.Size() if draws == 1 else torch.Size((draws,))
+
+
+def _scored_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple[Tensor, Tensor] | None:
+    """Differentiable draws and their log-probabilities; ``None`` if the gradient has a score-function part."""
+    if not posterior.has_rsample:
+        return None
+    if has_draw_and_score(posterior):
+        return draw_and_score(posterior, shape)
+    z = posterior.rsample(shape)
+    # Rejection samplers say has_rsample, and still have a score-function part.
+    parts = posterior.score_parts(z)
+    return (z, parts.log_prob) if is_identically_zero(parts.score_function) else None
+
+
+def _closed_form(posterior: TorchDistributionMixin, prior: TorchDistributionMixin) -> Tensor:
+    try:
+        return kl_divergence(posterior, prior)
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"torch knows no closed form for the divergence of {type(posterior).__name__} from {type(prior).__name__}; "
+            "use `analytic_kl=False`"
+        ) from error
+
+
+def _score(cost: Tensor, score: Tensor) -> Tensor:
+    """Zero, with the gradient of the score-function estimate."""
+    surrogate = (cost.detach() * score).mean()
+    return surrogate - surrogate.detach()

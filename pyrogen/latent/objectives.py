@@ -1,156 +1,48 @@
 r"""Objectives for variational autoencoders: bounds of the evidence, and gradients of them with less noise.
 
-For a Pyro pair that somebody wrote see :mod:`~pyrogen.latent.pair_objectives`.
+For a Pyro pair that somebody wrote see :mod:`~pyrogen.latent.pair_objectives`; the bounds of both are in
+:mod:`~pyrogen.latent.bounds`.
 
 All are losses in nats per datum of a :class:`~pyrogen.latent.model.VAE` on a minibatch ``(x, context)``. They run the
 three parts directly, without Pyro's handlers, on the noise that Pyro would use. With :math:`K` draws
 :math:`z_k \sim q(z \mid x)` and weights :math:`w_k = p(x, z_k) / q(z_k \mid x)`:
 
-=================================  ====================================================================================
-:class:`Elbo`                      :math:`\frac1K \sum_k \log w_k`
-:class:`StickingTheLanding`        the same bound; its gradient is without noise where the posterior is the true one
-:class:`ImportanceWeighted`        :math:`\log \frac1K \sum_k w_k`, tighter
-:class:`DoublyReparameterized`     the same bound; its gradient in the posterior does not vanish with many draws
-:class:`Renyi`                     :math:`\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}`
-=================================  ====================================================================================
+=========================================  ============================================================================
+:class:`~pyrogen.latent.model.BetaElbo`    :math:`\frac1K \sum_k \log w_k`, the default
+:class:`StickingTheLanding`                the same bound; its gradient is without noise at the true posterior
+:class:`ImportanceWeighted`                :math:`\log \frac1K \sum_k w_k`, tighter
+:class:`DoublyReparameterized`             the same bound; its gradient in the posterior does not vanish with many draws
+:class:`Renyi`                             :math:`\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}`
+:class:`ReweightedWakeSleep`               no gradient through draws, also of discrete latents
+=========================================  ============================================================================
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.distributions.util import is_identically_zero
-from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch import Tensor
 
-from pyrogen.arguments import checked, non_negative
+from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
-from pyrogen.core.shapes import Context
-from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.core.shapes import Context, batch_shape_of
+from pyrogen.distributions.abilities import draw_and_score
 from pyrogen.training.turn import frozen
 
-from .annealing import Annealing
-from .parts import check_draws, check_exact, check_separate, given
-
-if TYPE_CHECKING:
-    from .model import VAE
-
-
-class VAEObjective(ReadsData, nn.Module):
-    """An objective of a VAE, which reads the data set before training as the VAE does."""
-
-    vae: VAE
-
-    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.vae.read_data(x, context)
-
-
-class Elbo(VAEObjective):
-    r"""Minus the evidence lower bound: distortion plus rate.
-
-    .. math::
-        -\mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] + \beta \max(\lambda, \operatorname{KL}(q(z \mid x) \,\|\, p(z)))
-
-    Equal, on the same noise, to Pyro's ``Trace_ELBO`` on the model and guide of the VAE divided by the number of rows,
-    and with ``analytic_kl`` to ``TraceMeanField_ELBO``. A posterior that is not reparameterised is trained by the score
-    function, as Pyro does, without a baseline.
-
-    Args:
-        vae: The VAE.
-        draws: How many draws of the posterior to average over.
-        beta: Weight of the rate; other than one it is a bound no longer, but a trade of distortion for rate. A module
-            that gives it when called, such as :class:`~pyrogen.latent.annealing.LinearAnnealing`, changes it from step
-            to step.
-        free_nats: The rate, averaged over the minibatch, costs at least so much: below, nothing pushes the posterior
-            towards the prior.
-        analytic_kl: Whether the rate is the closed form registered with torch, instead of an average over the draws.
-
-    Raises:
-        ValueError: ``draws`` is not positive, or ``beta`` or ``free_nats`` is negative.
-
-    References:
-        Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
-        Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework",
-        https://openreview.net/forum?id=Sy2fzU9gl
-        Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow" (free bits),
-        https://arxiv.org/abs/1606.04934
-    """
-
-    @checked
-    def __init__(
-        self,
-        vae: VAE,
-        *,
-        draws: int = 1,
-        beta: float | Annealing = 1.0,
-        free_nats: float = 0.0,
-        analytic_kl: bool = False,
-    ) -> None:
-        super().__init__()
-        if draws < 1:
-            raise ValueError(f"`draws` must be at least 1, got {draws}")
-        if not isinstance(beta, nn.Module):
-            non_negative(beta, "beta")
-        self.vae = vae
-        self.draws = draws
-        self.beta = beta
-        self.free_nats = free_nats
-        self.analytic_kl = analytic_kl
-
-    def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        posterior, prior = self.vae.posterior_at(x, context), self.vae.prior_at(context)
-        beta = self.beta() if isinstance(self.beta, nn.Module) else self.beta
-        shape = _sample_shape(self.draws)
-        if self.analytic_kl and posterior.has_rsample:
-            z, rate = posterior.rsample(shape), _closed_form(posterior, prior)
-            return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
-        drawn = _scored_draws(posterior, shape)
-        if drawn is None:
-            return self._loss_by_score(x, context, posterior, prior, beta)
-        z, log_posterior = drawn
-        return self._loss(self.vae.likelihood_at(z, context).log_prob(x), log_posterior - prior.log_prob(z), beta)
-
-    def _loss(self, log_likelihood: Tensor, rate: Tensor, beta: Tensor | float) -> Tensor:
-        if isinstance(beta, float) and beta == 1 and not self.free_nats:
-            return (rate - log_likelihood).mean()
-        rate = rate.mean()
-        if self.free_nats:
-            rate = rate.clamp(min=self.free_nats)
-        return beta * rate - log_likelihood.mean()
-
-    def _loss_by_score(
-        self,
-        x: Tensor,
-        context: Context,
-        posterior: TorchDistributionMixin,
-        prior: TorchDistributionMixin,
-        beta: Tensor | float,
-    ) -> Tensor:
-        """The loss of a posterior that is not, or not wholly, reparameterised."""
-        z = posterior(_sample_shape(self.draws))
-        parts = posterior.score_parts(z)
-        log_likelihood, log_prior = self.vae.likelihood_at(z, context).log_prob(x), prior.log_prob(z)
-        if self.analytic_kl:
-            rate = _closed_form(posterior, prior)
-            return self._loss(log_likelihood, rate, beta) + _score(-log_likelihood, parts.score_function)
-        rate, pathwise = parts.log_prob - log_prior, parts.entropy_term - log_prior
-        weight = beta * (rate.mean() >= self.free_nats)
-        score = _score(weight * rate - log_likelihood, parts.score_function)
-        return self._loss(log_likelihood, rate.detach() + pathwise - pathwise.detach(), beta) + score
+from .bounds import doubly_reparameterized, importance_weighted, renyi, weigh_gradients
+from .model import VAE, VAEObjective, given, sample_shape
+from .parts import check_draws, check_exact, check_separate
 
 
 class StickingTheLanding(VAEObjective):
     r"""Minus the evidence lower bound, by the path derivative alone.
 
     The gradient of :math:`\log q_\phi(z \mid x)` in :math:`\phi` at fixed :math:`z` has expectation zero and is left
-    out. The bound and the expected gradient are those of :class:`Elbo`; at the true posterior every draw's gradient in
-    :math:`\phi` is zero. A posterior other than :class:`~pyrogen.core.parametric.Parametric` runs twice.
+    out. The expected gradient stays as it was; at the true posterior every draw's gradient in :math:`\phi` is zero. A
+    posterior other than :class:`~pyrogen.core.parametric.Parametric` runs twice.
 
     Args:
         vae: The VAE; its posterior must be reparameterised.
@@ -167,14 +59,11 @@ class StickingTheLanding(VAEObjective):
 
     @checked
     def __init__(self, vae: VAE, *, draws: int = 1) -> None:
-        super().__init__()
-        if draws < 1:
-            raise ValueError(f"`draws` must be at least 1, got {draws}")
-        self.vae = vae
+        super().__init__(vae)
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        z, log_weights = _log_weights_by_path(self.vae, x, context, _sample_shape(self.draws))
+        z, log_weights = _log_weights_by_path(self.vae, x, context, sample_shape(self.draws))
         return -log_weights.mean()
 
 
@@ -195,14 +84,12 @@ class ImportanceWeighted(VAEObjective):
 
     @checked
     def __init__(self, vae: VAE, *, draws: int) -> None:
-        super().__init__()
-        check_draws(vae, draws)
-        self.vae = vae
+        super().__init__(vae)
+        check_draws(vae.parts, draws)
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        log_weights = _log_weights(self.vae, x, context, self.draws)
-        return math.log(self.draws) - log_weights.logsumexp(0).mean()
+        return -importance_weighted(_log_weights(self.vae, x, context, self.draws)).mean()
 
 
 class DoublyReparameterized(VAEObjective):
@@ -230,22 +117,18 @@ class DoublyReparameterized(VAEObjective):
         https://arxiv.org/abs/1810.04152
     """
 
+    @checked
     def __init__(self, vae: VAE, *, draws: int) -> None:
-        super().__init__()
-        check_draws(vae, draws)
-        check_separate(vae)
-        self.vae = vae
+        super().__init__(vae)
+        check_draws(vae.parts, draws)
+        check_separate(vae.parts)
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         z, log_weights = _log_weights_by_path(self.vae, x, context, torch.Size((self.draws,)))
         weights = log_weights.detach().softmax(0)
-        if z.requires_grad:
-            latent = z.dim() - weights.dim()
-            z.register_hook(lambda gradient: gradient * weights.reshape(weights.shape + (1,) * latent))
-        loss = -(weights * log_weights).sum(0).mean()
-        value = math.log(self.draws) - log_weights.detach().logsumexp(0).mean()
-        return value + loss - loss.detach()
+        weigh_gradients(z, weights.reshape(weights.shape + (1,) * (z.dim() - weights.dim())))
+        return -doubly_reparameterized(log_weights).mean()
 
 
 class Renyi(VAEObjective):
@@ -270,30 +153,91 @@ class Renyi(VAEObjective):
 
     @checked
     def __init__(self, vae: VAE, *, alpha: float, draws: int) -> None:
-        super().__init__()
+        super().__init__(vae)
         if alpha == 1:
-            raise ValueError("`alpha` must not be 1, where the bound is that of `Elbo`, got 1")
-        check_draws(vae, draws)
-        check_exact(vae, "`vae` must have no")
-        self.vae = vae
+            raise ValueError("`alpha` must not be 1, where the bound is that of `BetaElbo`, got 1")
+        check_draws(vae.parts, draws)
+        check_exact(vae.parts, "`vae` must have no")
         self.alpha = alpha
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        power = 1 - self.alpha
-        log_weights = power * _log_weights(self.vae, x, context, self.draws)
-        return (math.log(self.draws) - log_weights.logsumexp(0).mean()) / power
+        return -renyi(_log_weights(self.vae, x, context, self.draws), self.alpha).mean()
 
 
-def _sample_shape(draws: int) -> torch.Size:
-    return torch.Size() if draws == 1 else torch.Size((draws,))
+class ReweightedWakeSleep(VAEObjective):
+    r"""Minus the importance-weighted bound, with the gradients of reweighted wake-sleep.
+
+    The other objectives move the posterior to make the bound tight, which differentiates through its draws, or, for
+    discrete latents, multiplies by noisy scores. Wake-sleep fits it by maximum likelihood instead: to the latents of
+    data, weighed by importance (*wake*), or to latents that the model drew along with data of its own (*sleep*).
+
+    With draws :math:`z_k \sim q(z \mid x)`, which carry no gradient, and normalised weights :math:`\tilde w_k` of
+    :math:`w_k = p(x, z_k) / q(z_k \mid x)`, prior and likelihood (:math:`\theta`) and posterior (:math:`\phi`) follow
+
+    .. math::
+        \sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k), \qquad
+        (1 - s) \sum_k \tilde w_k \nabla_\phi \log q_\phi(z_k \mid x)
+        + s \, \nabla_\phi \log q_\phi(z' \mid x'), \quad z', x' \sim p_\theta(x, z) .
+
+    The gradient in :math:`\theta` is that of :class:`ImportanceWeighted`. The first of the
+    two in :math:`\phi`, *wake*, estimates that of :math:`\operatorname{KL}(p(z \mid x) \,\|\, q(z \mid x))` with a bias
+    that goes as :math:`1 / K`; the second, *sleep*, has no bias, but learns where the model has its mass, not the data.
+    Posteriors need not be reparameterised and latents may be discrete.
+
+    Args:
+        vae: The VAE, of parts with exact densities; the posterior shares no parameter with the others.
+        draws: :math:`K`.
+        sleep: :math:`s`, the share of the model's own draws in what the posterior learns from. With 1 there is no
+            reweighting but that of :math:`\theta`; with one draw besides, it is the wake-sleep algorithm.
+
+    Raises:
+        ValueError: ``draws`` is not positive, ``sleep`` is not from 0 to 1, a part has a density that is not exact, or
+            the posterior shares parameters with another part.
+
+    References:
+        Bornschein and Bengio 2015, "Reweighted wake-sleep", https://arxiv.org/abs/1406.2751
+        Le et al. 2019, "Revisiting reweighted wake-sleep for models with stochastic control flow",
+        https://arxiv.org/abs/1805.10469
+        Hinton, Dayan, Frey and Neal 1995, "The wake-sleep algorithm for unsupervised neural networks",
+        https://doi.org/10.1126/science.7761831
+    """
+
+    @checked
+    def __init__(self, vae: VAE, *, draws: int, sleep: float = 0.0) -> None:
+        super().__init__(vae)
+        check_draws(vae.parts, draws)
+        check_exact(vae.parts, "`vae` must have no")
+        check_separate(vae.parts)
+        self.draws = draws
+        self.sleep = sleep
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        posterior = self.vae.posterior_at(x, context)
+        with torch.no_grad():
+            z = posterior.sample(torch.Size((self.draws,)))
+        log_joint = self.vae.likelihood_at(z, context).log_prob(x) + self.vae.prior_at(context).log_prob(z)
+        log_posterior = posterior.log_prob(z)
+        log_weights = (log_joint - log_posterior).detach()
+        weights = log_weights.softmax(0)
+        surrogate = -(weights * (log_joint + (1 - self.sleep) * log_posterior)).sum(0).mean()
+        if self.sleep:
+            surrogate = surrogate - self.sleep * self._log_posterior_of_draws(x, context).mean()
+        return surrogate - surrogate.detach() - importance_weighted(log_weights).mean()
+
+    def _log_posterior_of_draws(self, x: Tensor, context: Context) -> Tensor:
+        """The posterior's log-density of latents and data that the model drew, as many as there are rows."""
+        with torch.no_grad():
+            z = self.vae.prior_at(context).expand(batch_shape_of(x, self.vae.event_shape, "x")).sample()
+            drawn = self.vae.likelihood_at(z, context).sample()
+        return self.vae.posterior_at(drawn, context).log_prob(z)
 
 
 def _log_weights(vae: VAE, x: Tensor, context: Context, draws: int) -> Tensor:
     """The logarithms of importance weights, ``(draws, *batch)``."""
     posterior = vae.posterior_at(x, context)
     _require_reparameterized(posterior)
-    z, log_posterior = draw_and_score(posterior, torch.Size((draws,)))
+    z, log_posterior = draw_and_score(posterior, (draws,))
     return vae.likelihood_at(z, context).log_prob(x) + (vae.prior_at(context).log_prob(z) - log_posterior)
 
 
@@ -321,34 +265,8 @@ def _fixed(module: DistributionModule, context: Context) -> tuple[TorchDistribut
     return module(context), score
 
 
-def _scored_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple[Tensor, Tensor] | None:
-    """Differentiable draws and their log-probabilities; ``None`` if the gradient has a score-function part."""
-    if not posterior.has_rsample:
-        return None
-    if has_draw_and_score(posterior):
-        return draw_and_score(posterior, shape)
-    z = posterior.rsample(shape)
-    # Rejection samplers say has_rsample, and still have a score-function part.
-    parts = posterior.score_parts(z)
-    return (z, parts.log_prob) if is_identically_zero(parts.score_function) else None
-
-
 def _require_reparameterized(posterior: TorchDistributionMixin) -> None:
     if not posterior.has_rsample:
-        raise NotImplementedError("the posterior's draws are not differentiable, as this objective needs; use `Elbo`")
-
-
-def _closed_form(posterior: TorchDistributionMixin, prior: TorchDistributionMixin) -> Tensor:
-    try:
-        return kl_divergence(posterior, prior)
-    except NotImplementedError as error:
         raise NotImplementedError(
-            f"torch knows no closed form for the divergence of {type(posterior).__name__} from {type(prior).__name__}; "
-            "use `analytic_kl=False`"
-        ) from error
-
-
-def _score(cost: Tensor, score: Tensor) -> Tensor:
-    """Zero, with the gradient of the score-function estimate."""
-    surrogate = (cost.detach() * score).mean()
-    return surrogate - surrogate.detach()
+            "the posterior's draws are not differentiable, as this objective needs; use `BetaElbo`"
+        )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -23,20 +22,18 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyrogen.core.density import Density
-from pyrogen.core.module import DistributionModule
+from pyrogen.arguments import checked
 from pyrogen.core.objective import Elbo
-from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 from pyrogen.programs.data_plate import FullSize
 
-from .marginal import MarginalDistribution
+from .marginal import LatentVariableModel
 from .parts import context_rows
 
 
-class Marginal(DistributionModule):
+class Marginal(LatentVariableModel):
     r"""A Pyro model and its guide as the distribution of what the model observes.
 
     Draws are ancestral; ``log_prob`` is the importance-weighted bound with the guide as proposal, see
@@ -67,8 +64,7 @@ class Marginal(DistributionModule):
         torch.Size([5])
     """
 
-    density: Density = "lower bound"
-
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -84,17 +80,10 @@ class Marginal(DistributionModule):
         for name, part in (("model", model), ("guide", guide)):
             if not isinstance(part, nn.Module):
                 raise ValueError(f"`{name}` must be an nn.Module, which owns its parameters, got {type(part).__name__}")
-        if draws < 1:
-            raise ValueError(f"`draws` must be at least 1, got {draws}")
         self.pair = nn.ModuleDict({"model": model, "guide": guide})
         self.site = site
         self.plate = plate
         self.draws = draws
-
-    def forward(self, context: Context = None) -> MarginalDistribution:
-        batch = context_batch_shape(context, self.context_shape)
-        remake = None if context is None else Remade(self, context)
-        return MarginalDistribution(_Program(self, context), batch, self.event_shape, remake=remake)
 
     @property
     def model(self) -> nn.Module:
@@ -110,6 +99,78 @@ class Marginal(DistributionModule):
         """The default objective, which ``fit`` uses: the evidence lower bound of model and guide."""
         return Elbo(self.model, self.guide)
 
+    def draw(self, shape: torch.Size, context: Context = None) -> Tensor:
+        if not shape.numel():
+            return _placeholder(self, shape).zero_()
+        value = self._draw(shape, context)["value"]
+        if value.is_floating_point() and value.isnan().any():
+            raise ValueError("`model` must use its data only to observe them; its draws depend on them, and are NaN")
+        return value.reshape(shape + self.event_shape)
+
+    def support_at(self, context: Context = None) -> constraints.Constraint:
+        with held(), torch.no_grad():
+            return self._draw(context_batch_shape(context, self.context_shape), context)["fn"].support
+
+    def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        wide = torch.Size((self.draws, *batch))
+        if not wide.numel():
+            return x.flatten(len(batch)).sum(-1).expand(wide)  # of no rows, and still with a gradient
+        refuse_chain("a Marginal", "run the chain over the sites of its model")
+        arguments = self._rows(x.expand(wide + self.event_shape), context, wide)
+        with _isolated(), _DataPlate(self.plate, wide.numel()):
+            guide = poutine.trace(self.pair["guide"]).get_trace(*arguments)
+            model = poutine.trace(poutine.replay(self.pair["model"], trace=guide)).get_trace(*arguments)
+        observed = {name for name, node in _sites(model).items() if node["is_observed"]}
+        if observed != {self.site}:
+            raise ValueError(f"`model` must observe the site {self.site!r} alone, got {sorted(observed)}")
+        unmatched = set(_sites(guide)) ^ (set(_sites(model)) - observed)
+        if unmatched:
+            raise ValueError(f"`guide` must have the latent sites of `model`, got {sorted(unmatched)} in one only")
+        rows = wide.numel()
+        log_joint = sum(self._score(name, node, rows) for name, node in _sites(model).items())
+        return (log_joint - sum(self._score(name, node, rows) for name, node in _sites(guide).items())).reshape(wide)
+
+    def sample_model(self, x: Tensor, context: Context = None) -> Any:
+        return self.pair["model"](*_arguments(x, context))
+
+    def sample_guide(self, x: Tensor, context: Context = None) -> Any:
+        return self.pair["guide"](*_arguments(x, context))
+
+    def _rows(self, x: Tensor, context: Context, batch: torch.Size) -> tuple:
+        context = context_rows(context, self.context_shape, batch)
+        return _arguments(flatten_batch(x, self.event_shape), context)
+
+    def _draw(self, shape: torch.Size, context: Context) -> dict[str, Any]:
+        """The observed site of a run in which nothing is observed."""
+        with _isolated(), _DataPlate(self.plate, shape.numel()):
+            arguments = self._rows(_placeholder(self, shape), context, shape)
+            trace = poutine.trace(poutine.uncondition(self.pair["model"])).get_trace(*arguments)
+        for name, node in _sites(trace).items():
+            self._dimension(name, node, shape.numel())
+        if self.site not in trace.nodes:
+            raise ValueError(f"`site` must be one of the model's, {sorted(_sites(trace))}, got {self.site!r}")
+        return trace.nodes[self.site]
+
+    def _score(self, name: str, node: dict[str, Any], rows: int) -> Tensor:
+        """The log-probability of a site, ``(rows,)``."""
+        dimension = self._dimension(name, node, rows)
+        # A subsampled plate scales its sites up to all data, and has no say in the marginal of one.
+        of_plates = prod((frame.full_size or frame.size) / frame.size for frame in node["cond_indep_stack"])
+        if (torch.as_tensor(node["scale"] / of_plates - 1).abs() > 1e-6).any():
+            raise ValueError(f"the site {name!r} must not be scaled inside importance weights, got {node['scale']}")
+        log_prob = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        return log_prob.movedim(dimension, 0).reshape(rows, -1).sum(-1)
+
+    def _dimension(self, name: str, node: dict[str, Any], rows: int) -> int:
+        for frame in node["cond_indep_stack"]:
+            if frame.name == self.plate and frame.vectorized and frame.size == rows:
+                return frame.dim
+        raise ValueError(
+            f"the site {name!r} must be inside the plate {self.plate!r}, as long as the data ({rows} rows): "
+            "outside, it belongs to no datum"
+        )
+
 
 class PairModel(nn.Module):
     """The model of a :class:`Marginal`, with or without data."""
@@ -122,7 +183,7 @@ class PairModel(nn.Module):
         module = self.module
         if x is not None:
             with _scaled(x, module, size):
-                return module.pair["model"](*_arguments(x, context))
+                return module.sample_model(x, context)
         batch = context_batch_shape(context, module.context_shape) or torch.Size((1 if size is None else size,))
         return poutine.uncondition(module.pair["model"])(*_arguments(_placeholder(module, batch), context))
 
@@ -138,81 +199,7 @@ class PairGuide(nn.Module):
         if x is None:
             return None
         with _scaled(x, self.module, size):
-            return self.module.pair["guide"](*_arguments(x, context))
-
-
-@dataclass(frozen=True)
-class _Program:
-    """A model and guide with their context in place, as their marginal needs them."""
-
-    module: Marginal
-    context: Context
-
-    def draw(self, shape: torch.Size) -> Tensor:
-        if not shape.numel():
-            return _placeholder(self.module, shape).zero_()
-        value = self._draw(shape)["value"]
-        if value.is_floating_point() and value.isnan().any():
-            raise ValueError("`model` must use its data only to observe them; its draws depend on them, and are NaN")
-        return value.reshape(shape + self.module.event_shape)
-
-    def support(self) -> constraints.Constraint:
-        with held(), torch.no_grad():
-            return self._draw(context_batch_shape(self.context, self.module.context_shape))["fn"].support
-
-    def log_weights(self, x: Tensor) -> Tensor:
-        module, batch = self.module, x.shape[: x.dim() - len(self.module.event_shape)]
-        wide = torch.Size((module.draws, *batch))
-        if not wide.numel():
-            return x.flatten(len(batch)).sum(-1).expand(wide)  # of no rows, and still with a gradient
-        refuse_chain("a Marginal", "run the chain over the sites of its model")
-        arguments = self._rows(x.expand(wide + module.event_shape), wide)
-        with _isolated(), _DataPlate(module.plate, wide.numel()):
-            guide = poutine.trace(module.pair["guide"]).get_trace(*arguments)
-            model = poutine.trace(poutine.replay(module.pair["model"], trace=guide)).get_trace(*arguments)
-        observed = {name for name, node in _sites(model).items() if node["is_observed"]}
-        if observed != {module.site}:
-            raise ValueError(f"`model` must observe the site {module.site!r} alone, got {sorted(observed)}")
-        unmatched = set(_sites(guide)) ^ (set(_sites(model)) - observed)
-        if unmatched:
-            raise ValueError(f"`guide` must have the latent sites of `model`, got {sorted(unmatched)} in one only")
-        rows = wide.numel()
-        log_joint = sum(self._score(name, node, rows) for name, node in _sites(model).items())
-        return (log_joint - sum(self._score(name, node, rows) for name, node in _sites(guide).items())).reshape(wide)
-
-    def _rows(self, x: Tensor, batch: torch.Size) -> tuple:
-        context = context_rows(self.context, self.module.context_shape, batch)
-        return _arguments(flatten_batch(x, self.module.event_shape), context)
-
-    def _draw(self, shape: torch.Size) -> dict[str, Any]:
-        """The observed site of a run in which nothing is observed."""
-        with _isolated(), _DataPlate(self.module.plate, shape.numel()):
-            arguments = self._rows(_placeholder(self.module, shape), shape)
-            trace = poutine.trace(poutine.uncondition(self.module.pair["model"])).get_trace(*arguments)
-        for name, node in _sites(trace).items():
-            self._dimension(name, node, shape.numel())
-        if self.module.site not in trace.nodes:
-            raise ValueError(f"`site` must be one of the model's, {sorted(_sites(trace))}, got {self.module.site!r}")
-        return trace.nodes[self.module.site]
-
-    def _score(self, name: str, node: dict[str, Any], rows: int) -> Tensor:
-        """The log-probability of a site, ``(rows,)``."""
-        dimension = self._dimension(name, node, rows)
-        # A subsampled plate scales its sites up to all data, and has no say in the marginal of one.
-        of_plates = prod((frame.full_size or frame.size) / frame.size for frame in node["cond_indep_stack"])
-        if (torch.as_tensor(node["scale"] / of_plates - 1).abs() > 1e-6).any():
-            raise ValueError(f"the site {name!r} must not be scaled inside importance weights, got {node['scale']}")
-        log_prob = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
-        return log_prob.movedim(dimension, 0).reshape(rows, -1).sum(-1)
-
-    def _dimension(self, name: str, node: dict[str, Any], rows: int) -> int:
-        for frame in node["cond_indep_stack"]:
-            if frame.name == self.module.plate and frame.vectorized and frame.size == rows:
-                return frame.dim
-        raise ValueError(
-            f"the site {name!r} must be inside the plate {self.module.plate!r}, as long as the data ({rows} rows): "
-            "outside, it belongs to no datum"
-        )
+            return self.module.sample_guide(x, context)
 
 
 class _DataPlate(Messenger):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
+from pyrogen.arguments import integer
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.shapes import Context, ContextShape, Shape, flatten_batch
-from pyrogen.networks.statistics import Statistic
+
+Parts = Mapping[str, DistributionModule]
+"""Prior, likelihood and posterior, by these names."""
 
 
 def check_shapes(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
@@ -55,53 +57,39 @@ def check_densities(prior: DistributionModule, likelihood: DistributionModule, p
             raise ValueError(f"`{name}` must have a normalised log_prob or a bound of it, got density {part.density!r}")
 
 
-def check_draws(module: DistributionModule, draws: int, name: str = "draws") -> None:
+def check_draws(parts: Parts, draws: int) -> None:
     """Sees that so many importance weights may be averaged.
 
     Raises:
         ValueError: there is no draw, or there are several and the ``log_prob`` of a part may be noisy.
     """
-    if draws < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {draws}")
-    if draws > 1:
-        check_exact(module, f"`{name}` must be 1 for a")
+    if integer(draws, "draws") > 1:
+        check_exact(parts, "`draws` must be 1 for a")
 
 
-def check_exact(module: DistributionModule, demand: str) -> None:
+def check_exact(parts: Parts, demand: str) -> None:
     """Sees that importance weights are not noisy: the exponential of noise is biased upwards.
 
     Raises:
         ValueError: a part of the VAE has a density that is not exact.
     """
-    for name in ("prior", "likelihood", "posterior"):
-        part = getattr(module, name)
-        density = part.density
-        if density != "exact" and not getattr(part, "weighs_without_bias", False):
+    for name, part in parts.items():
+        if part.density != "exact" and not part.weighs_without_bias:
             raise ValueError(
-                f"{demand} {name} of density {density!r}: a noisy log_prob inside averaged importance weights is "
+                f"{demand} {name} of density {part.density!r}: a noisy log_prob inside averaged importance weights is "
                 "biased, and what they give is no bound"
             )
 
 
-def check_separate(module: DistributionModule) -> None:
+def check_separate(parts: Parts) -> None:
     """Sees that posterior and model can be given gradients of different losses.
 
     Raises:
         ValueError: the posterior shares parameters with another part of the VAE.
     """
-    own = set(map(id, module.posterior.parameters()))
-    if own & {id(parameter) for part in (module.prior, module.likelihood) for parameter in part.parameters()}:
+    own = set(map(id, parts["posterior"].parameters()))
+    if own & {id(parameter) for name in ("prior", "likelihood") for parameter in parts[name].parameters()}:
         raise ValueError("`vae` must have a posterior that shares no parameter with its other parts")
-
-
-def common_context_shape(*parts: DistributionModule) -> ContextShape:
-    """The context that prior, likelihood and posterior ask for between them.
-
-    Raises:
-        ValueError: they ask for one entry in two shapes.
-    """
-    prior, likelihood, posterior = parts
-    return merged_context_shape(("prior", prior, None), ("likelihood", likelihood, "z"), ("posterior", posterior, "x"))
 
 
 def merged_context_shape(*parts: tuple[str, DistributionModule, str | None]) -> ContextShape:
@@ -127,37 +115,6 @@ def _entries(part: DistributionModule, own: str | None) -> dict[str, Shape]:
     if isinstance(shape, dict):
         return {key: value for key, value in shape.items() if key != own}
     return {} if own is not None or shape is None else {"context": shape}
-
-
-def given(part: DistributionModule, context: Context, **own: Tensor) -> Context:
-    """What a part is given: its main entry (its own, or the context), or all those it names."""
-    shape = part.context_shape
-    if shape is None:
-        return None
-    if not isinstance(shape, dict) and own:
-        (main,) = own.values()
-        return main
-    entries = {**(context if isinstance(context, Mapping) else {"context": context}), **own}
-    return {key: entries[key] for key in shape} if isinstance(shape, dict) else entries["context"]
-
-
-def read_part(
-    part: DistributionModule, context: Context, own: str | None = None, value: Tensor | None = None
-) -> Iterator[tuple[Statistic, Tensor]]:
-    """Reads what a part is given, before training, as far as it is known.
-
-    Args:
-        part: The part.
-        context: The context of the whole.
-        own: The name of the part's main entry, if that is not the context.
-        value: That entry; ``None`` for a latent, which is unknown.
-    """
-    shape = part.context_shape
-    entries = dict(context) if isinstance(context, Mapping) else {"context": context}
-    entries |= {} if own is None else {own: value}
-    if isinstance(shape, dict):
-        return part.read_context({key: entry for key in shape if (entry := entries.get(key)) is not None})
-    return part.read_context(None if shape is None else entries["context" if own is None else own])
 
 
 def context_rows(context: Context, shape: ContextShape, batch: torch.Size) -> Context:

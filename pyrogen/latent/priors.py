@@ -44,8 +44,6 @@ class MixturePrior(DistributionModule):
     @checked
     def __init__(self, event_shape: Shape, *, components: int, spread: float = 1.0) -> None:
         super().__init__(event_shape)
-        if components < 1:
-            raise ValueError(f"`components` must be at least 1, got {components}")
         self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(spread * torch.randn(components, *self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(components, *self.event_shape))
@@ -72,8 +70,6 @@ class Classes(DistributionModule):
     @checked(classes=several)
     def __init__(self, classes: int) -> None:
         super().__init__(())
-        if classes < 2:
-            raise ValueError(f"`classes` must be at least 2, got {classes}")
         self.logits = nn.Parameter(torch.zeros(classes))
 
     def forward(self, context: Context = None) -> dist.Categorical:

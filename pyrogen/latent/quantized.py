@@ -28,9 +28,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, share
 from pyrogen.core.density import Density, density_of
-from pyrogen.core.module import DistributionModule
+from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.distribution import PyrogenDistribution
@@ -38,8 +38,7 @@ from pyrogen.distributions.independent import as_event
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.values import require_value
 
-from .model import VAE
-from .objectives import VAEObjective
+from .model import VAE, VAEObjective
 
 
 class Codebook(nn.Module):
@@ -59,13 +58,9 @@ class Codebook(nn.Module):
         Events are ``(width, *positions)``, codes ``(*positions)``.
     """
 
-    @checked
+    @checked(decay=share)
     def __init__(self, codes: int, width: int, *, decay: float = 0.99) -> None:
         super().__init__()
-        if codes < 2:
-            raise ValueError(f"`codes` must be at least 2, got {codes}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be at least 0 and less than 1, got {decay}")
         self.decay = decay
         self.register_buffer("vectors", torch.randn(codes, width))
         self.register_buffer("counts", torch.zeros(codes))
@@ -176,8 +171,7 @@ class CodePrior(DistributionModule):
     """
 
     def __init__(self, codes: DistributionModule, codebook: Codebook) -> None:
-        if not isinstance(codes, DistributionModule):
-            raise ValueError(f"`prior` must be a DistributionModule over codes, got {type(codes).__name__}")
+        check_part(codes, "prior")
         super().__init__((codebook.vectors.shape[1], *codes.event_shape), codes.context_shape)
         self.codes, self.codebook = codes, codebook
 
@@ -265,6 +259,7 @@ class VQVAE(VAE):
         ValueError: the posterior's family is no codebook, ``commitment`` is negative, or shapes do not fit.
     """
 
+    @checked
     def __init__(
         self,
         prior: DistributionModule,
@@ -273,11 +268,9 @@ class VQVAE(VAE):
         *,
         commitment: float = 0.25,
     ) -> None:
-        codebook = getattr(posterior, "family", None)
+        codebook = posterior.family if isinstance(posterior, Parametric) else posterior
         if not isinstance(codebook, Codebook):
             raise ValueError(f"`posterior` must have a Codebook as its family, got {type(codebook).__name__}")
-        if commitment < 0:
-            raise ValueError(f"`commitment` must not be negative, got {commitment}")
         super().__init__(CodePrior(prior, codebook), likelihood, posterior, draws=1)
         self.commitment = commitment
 
@@ -311,8 +304,7 @@ class QuantizedElbo(VAEObjective):
     """
 
     def __init__(self, vae: VQVAE, *, commitment: float = 0.25) -> None:
-        super().__init__()
-        self.vae = vae
+        super().__init__(vae)
         self.commitment = commitment
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from linear_gaussian import exact_elbo, flat_gradient, linear_vae
 
 import pyrogen as pg
-from pyrogen.latent import CyclicAnnealing, Elbo, LinearAnnealing
+from pyrogen.latent import BetaElbo, CyclicAnnealing, LinearAnnealing
 from pyrogen.testing import check_objective
 
 
@@ -33,7 +33,7 @@ def test_each_step_has_its_own_gradient():
     parameters = list(vae.parameters())
     rate = torch.distributions.kl_divergence(vae.posterior(x), vae.prior()).mean()
     distortion = -exact_elbo(vae, x).mean() - rate
-    objective = Elbo(vae, beta=LinearAnnealing(2), analytic_kl=True, draws=20_000)
+    objective = BetaElbo(vae, beta=LinearAnnealing(2), analytic_kl=True, draws=20_000)
     for beta in (0.0, 0.5, 1.0, 1.0):
         expected = flat_gradient(distortion + beta * rate, parameters)
         found = flat_gradient(objective(x), parameters)
@@ -45,12 +45,12 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path):
 
     def weights(*lengths, name):
         torch.manual_seed(1)
-        objective = Elbo(linear_vae(), beta=LinearAnnealing(20))
+        objective = BetaElbo(linear_vae(), beta=LinearAnnealing(20))
         for steps in lengths:
             pg.fit(objective, x, steps=steps, batch_size=16, seed=0, checkpoint=tmp_path / name)
             if steps != lengths[-1]:  # a process that knows nothing but the checkpoint
                 torch.manual_seed(2)
-                objective = Elbo(linear_vae(), beta=LinearAnnealing(20))
+                objective = BetaElbo(linear_vae(), beta=LinearAnnealing(20))
         return objective.beta.step.item(), torch.cat([p.detach().flatten() for p in objective.vae.parameters()])
 
     step, whole = weights(10, name="whole")
@@ -60,14 +60,14 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path):
 
 
 def test_validation_does_not_count():
-    objective, seen = Elbo(linear_vae(), beta=CyclicAnnealing(4)), []
+    objective, seen = BetaElbo(linear_vae(), beta=CyclicAnnealing(4)), []
     x, callback = torch.randn(64, 3), lambda progress: seen.append(objective.beta.step.item())
     pg.fit(objective, x, steps=7, batch_size=16, validation=0.25, seed=0, callbacks=[callback])
     assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_contract():
-    check_objective(lambda: Elbo(linear_vae(), beta=LinearAnnealing(5)), torch.randn(16, 3)).raise_if_failed()
+    check_objective(lambda: BetaElbo(linear_vae(), beta=LinearAnnealing(5)), torch.randn(16, 3)).raise_if_failed()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.latent import VAE, Elbo, StandardNormal
+from pyrogen.latent import VAE, BetaElbo, StandardNormal
 
 
 def test_log_prob_converges_from_below_as_predicted():
@@ -53,7 +53,7 @@ def test_training_reaches_the_maximum_likelihood():
     logarithms = eigenvalues[:latents].log().sum() + (features - latents) * noise.log()
     best = -0.5 * (features * torch.tensor(2 * torch.pi).log() + logarithms + features)  # Tipping and Bishop 1999
     vae = linear_vae(features, latents, learned_scale=True)
-    objective = Elbo(vae, analytic_kl=True, draws=8)
+    objective = BetaElbo(vae, analytic_kl=True, draws=8)
     schedule = lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)  # noqa: E731
     optimizer = lambda parameters: torch.optim.Adam(parameters, 0.1, fused=True)  # noqa: E731
     pg.fit(objective, x, steps=1500, batch_size=rows, optimizer=optimizer, schedule=schedule, seed=0)
@@ -105,7 +105,7 @@ def test_contexts_go_where_they_are_asked_for(name):
     assert x.shape == (5, 3)
     assert vae(context).log_prob(x).shape == (5,)
     pyro.set_rng_seed(1)
-    ours = Elbo(vae)(x, context)
+    ours = BetaElbo(vae)(x, context)
     pyro.set_rng_seed(1)
     theirs = pyro.infer.Trace_ELBO()(vae.model, vae.guide)(x, context)
     torch.testing.assert_close(ours, theirs / 5)

@@ -13,8 +13,8 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.latent import (
     VAE,
+    BetaElbo,
     DoublyReparameterized,
-    Elbo,
     ImportanceWeighted,
     Renyi,
     StandardNormal,
@@ -49,7 +49,7 @@ def x():
 
 @pytest.mark.parametrize(
     ("objective", "elbo"),
-    [(Elbo, Trace_ELBO), (lambda vae: Elbo(vae, analytic_kl=True), TraceMeanField_ELBO)],
+    [(BetaElbo, Trace_ELBO), (lambda vae: BetaElbo(vae, analytic_kl=True), TraceMeanField_ELBO)],
     ids=["Trace_ELBO", "TraceMeanField_ELBO"],
 )
 def test_is_pyros_bound_on_the_same_noise(vae, x, objective, elbo):
@@ -64,7 +64,7 @@ def test_is_pyros_bound_on_the_same_noise(vae, x, objective, elbo):
 
 def test_several_draws_are_pyros_particles(vae, x):
     pyro.set_rng_seed(2)
-    ours = Elbo(vae, draws=4)(x)
+    ours = BetaElbo(vae, draws=4)(x)
     pyro.set_rng_seed(2)
     particles = Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=1)
     torch.testing.assert_close(ours, particles(vae.model, vae.guide)(x) / len(x))
@@ -82,14 +82,21 @@ def test_renyi_is_pyros_for_one_datum(vae, x, alpha):
 @pytest.mark.parametrize(
     "make",
     [
-        Elbo,
-        lambda vae: Elbo(vae, draws=3),
-        lambda vae: Elbo(vae, analytic_kl=True),
+        BetaElbo,
+        lambda vae: BetaElbo(vae, draws=3),
+        lambda vae: BetaElbo(vae, analytic_kl=True),
         StickingTheLanding,
         lambda vae: ImportanceWeighted(vae, draws=1),
         lambda vae: DoublyReparameterized(vae, draws=1),
     ],
-    ids=["Elbo", "Elbo of draws", "analytic", "StickingTheLanding", "ImportanceWeighted 1", "DoublyReparameterized 1"],
+    ids=[
+        "BetaElbo",
+        "BetaElbo of draws",
+        "analytic",
+        "StickingTheLanding",
+        "ImportanceWeighted 1",
+        "DoublyReparameterized 1",
+    ],
 )
 def test_gradient_of_the_elbo(vae, x, make):
     parameters = list(vae.parameters())
@@ -106,7 +113,7 @@ def test_gradient_by_the_score_function(x, settings):
     if "beta" in settings:
         rate = torch.distributions.kl_divergence(plain.posterior(x), plain.prior()).mean()
         expected = expected + 4.0 * flat_gradient(rate, parameters)
-    assert_expected(Elbo(vae, **settings), parameters, x, expected, repeats=1500)
+    assert_expected(BetaElbo(vae, **settings), parameters, x, expected, repeats=1500)
 
 
 @pytest.mark.parametrize(("beta", "free_nats", "pushed"), [(0.3, 0.0, 0.3), (1.0, 1e3, 0.0), (2.0, 1e-3, 2.0)])
@@ -115,7 +122,7 @@ def test_beta_and_free_nats(vae, x, beta, free_nats, pushed):
     rate = torch.distributions.kl_divergence(vae.posterior(x), vae.prior()).mean()
     distortion = -exact_elbo(vae, x).mean() - rate
     for analytic in (False, True):
-        objective = Elbo(vae, beta=beta, free_nats=free_nats, analytic_kl=analytic, draws=50)
+        objective = BetaElbo(vae, beta=beta, free_nats=free_nats, analytic_kl=analytic, draws=50)
         assert_expected(objective, parameters, x, flat_gradient(distortion + pushed * rate, parameters), 100)
     values = torch.stack([objective(x).detach() for _ in range(100)])
     expected = distortion + beta * rate.clamp(min=free_nats)
@@ -175,7 +182,7 @@ def test_at_the_true_posterior_some_gradients_have_no_noise(x):
     for objective in (StickingTheLanding(vae), DoublyReparameterized(vae, draws=3)):
         assert flat_gradient(objective(x), parameters).abs().max() < 1e-9
         torch.testing.assert_close(objective(x), -exact_log_prob(vae, x).mean())
-    assert flat_gradient(Elbo(vae)(x), parameters).abs().max() > 1e-3
+    assert flat_gradient(BetaElbo(vae)(x), parameters).abs().max() > 1e-3
 
 
 def test_doubly_reparameterized_keeps_its_signal(x):
@@ -206,12 +213,12 @@ def test_refusals(vae):
     with pytest.raises(ValueError, match="`alpha` must not be 1"):
         Renyi(vae, alpha=1.0, draws=2)
     with pytest.raises(ValueError, match="`draws` must be at least 1"):
-        Elbo(vae, draws=0)
+        BetaElbo(vae, draws=0)
     shared = nn.Linear(2, 4)
     posterior = pg.Parametric(shared, pg.families.diagonal_normal, event_shape=2, context_shape=2)
     likelihood = pg.Parametric(shared, pg.families.diagonal_normal, event_shape=2, context_shape=2)
     with pytest.raises(ValueError, match="shares no parameter"):
         DoublyReparameterized(VAE(StandardNormal((2,)), likelihood, posterior), draws=2)
     score = VAE(vae.prior, vae.likelihood, ScorePosterior(vae.posterior))
-    with pytest.raises(NotImplementedError, match="use `Elbo`"):
+    with pytest.raises(NotImplementedError, match="use `BetaElbo`"):
         ImportanceWeighted(score, draws=2)(torch.zeros(2, 3, dtype=torch.float64))

@@ -10,7 +10,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 import pyrogen as pg
 from pyrogen import latent
-from pyrogen.latent import VAE, DoublyReparameterized, Elbo, MixturePrior, VampPrior, vamp_vae
+from pyrogen.latent import VAE, BetaElbo, DoublyReparameterized, MixturePrior, VampPrior, vamp_vae
 from pyrogen.testing import check_distribution
 
 
@@ -63,9 +63,9 @@ def test_gradient_goes_through_prior_and_posterior():
     shared = list(module.posterior.parameters())
     untied = VAE(copy.deepcopy(module.prior), module.likelihood, module.posterior, draws=5)
     torch.manual_seed(1)
-    found = flat_gradient(Elbo(module)(x), shared)
+    found = flat_gradient(BetaElbo(module)(x), shared)
     torch.manual_seed(1)
-    loss = Elbo(untied)(x)
+    loss = BetaElbo(untied)(x)
     expected = flat_gradient(loss, shared) + flat_gradient(loss, list(untied.prior.posterior.parameters()))
     torch.testing.assert_close(found, expected)
     with pytest.raises(ValueError, match="shares no parameter"):

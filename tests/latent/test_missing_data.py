@@ -84,7 +84,7 @@ def test_the_bound_is_that_of_what_is_observed():
     exact = exact_log_prob(vae, x)
     assert torch.allclose(vae().log_prob(x), exact, atol=1e-6)  # exact with the exact posterior, for any draw
     assert torch.allclose(latent.ImportanceWeighted(vae, draws=3)(x), -exact.mean(), atol=1e-6)
-    assert torch.allclose(latent.Elbo(vae)(x), -exact.mean(), atol=1e-6)
+    assert torch.allclose(latent.BetaElbo(vae)(x), -exact.mean(), atol=1e-6)
 
 
 def test_the_bound_grows_towards_the_log_likelihood_of_what_is_observed():
@@ -293,7 +293,7 @@ def test_pyro_trains_it_on_rows_with_gaps():
     svi = SVI(module.model, module.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     assert math.isfinite(svi.step(x))
     pyro.set_rng_seed(10)
-    ours = latent.Elbo(module)(x)
+    ours = latent.BetaElbo(module)(x)
     pyro.set_rng_seed(10)
     theirs = Trace_ELBO()(module.model, module.guide)(x) / len(x)
     assert torch.allclose(ours, theirs)
