@@ -25,10 +25,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{'':<44}{'plain ms':>10}{'cached ms':>11}{'ratio':>8}")
-    waves = wavenet((600,), levels=256, width=32, layers=10, cycles=3, skip=256)
+    waves = wavenet((600,), symbols=256, width=32, layers=10, cycles=3, skip=256)
     field = waves.network.receptive_field
     compare(f"WaveNet, receptive field {field}, batch 1", waves, options.rounds, rows=1, length=field)
-    pixels = pixel_cnn((28, 28), levels=2, width=64, depth=7)
+    pixels = pixel_cnn((28, 28), symbols=2, width=64, depth=7)
     for rows in (1, 16):
         compare(f"gated PixelCNN, 28 x 28, batch {rows}", pixels, options.rounds, rows=rows, length=784)
 

@@ -71,7 +71,7 @@ MODELS = {
     "unet": unet,
     "made": partial(autoregressive, partial(pg.autoregressive.made, symbols=LEVELS, hidden=(512,), dropout=0.4)),
     "pixel_cnn": partial(
-        autoregressive, partial(pg.autoregressive.pixel_cnn, levels=LEVELS, width=48, depth=4, dropout=0.3)
+        autoregressive, partial(pg.autoregressive.pixel_cnn, symbols=LEVELS, width=48, depth=4, dropout=0.3)
     ),
     "transformer": partial(autoregressive, partial(pg.autoregressive.transformer, symbols=LEVELS, **ATTENTION)),
     "any_order": partial(autoregressive, partial(pg.autoregressive.any_order, symbols=LEVELS, **ATTENTION)),

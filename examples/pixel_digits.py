@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     x, y = (part[: 30 * options.steps] for part in test)  # all of them, unless this is a trial
 
     print("\n1. Fit P(image | class), one pixel after the other; the log-probability of the integers is exact")
-    model = pg.autoregressive.pixel_cnn(SHAPE, levels=levels, classes=CLASSES, width=48, depth=4, dropout=0.3)
+    model = pg.autoregressive.pixel_cnn(SHAPE, symbols=levels, classes=CLASSES, width=48, depth=4, dropout=0.3)
     fit = train_by(options, model, train, held_out)
     print(f"   {fit.history.seconds:.0f} s, best at step {fit.best_step}")
     report("   class known", pg.log_prob(model, x, y))
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     report("   the lower half given the upper", halves.log_prob(x[:8]), dimensions=32)
 
     print("\n3. A PixelCNN as the decoder of a VAE: it needs the latents less, and says so")
-    decoder = pg.autoregressive.pixel_cnn(SHAPE, (8,), levels=levels, width=32, depth=2, dropout=0.3)
+    decoder = pg.autoregressive.pixel_cnn(SHAPE, (8,), symbols=levels, width=32, depth=2, dropout=0.3)
     plain = pg.latent.convolutional_vae(SHAPE, latent_shape=(8,), levels=levels)
     pixels = pg.latent.VAE(pg.latent.StandardNormal((8,)), decoder, deepcopy(plain.posterior))
     for name, vae in {"independent pixels": plain, "PixelCNN": pixels}.items():

@@ -171,7 +171,7 @@ ENTRIES = {
     networks.UNet: {"event_shape": (1, 8, 8)},
     networks.DiffusionTransformer: {"event_shape": (1, 8, 8)},
     networks.CausalStack: {"width": 8, "places": 4, "heads": 2},
-    networks.Tokens: {"classes": 3, "width": 4},
+    networks.Tokens: {"symbols": 3, "width": 4},
     networks.Labels: {"classes": 3},
     data.checkerboard: {"size": 4, "seed": 0},
     data.two_moons: {"size": 4, "seed": 0},

@@ -5,15 +5,13 @@ from .chain import Chain
 from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily, Table
 from .constraints import constrained
 from .foreign import from_transformers
-from .image_recipes import pixel_cnn
 from .layout import Layout
 from .model import AnyOrder, Autoregressive
 from .objectives import ObservedLikelihood
 from .orders import MixedOrders, OrderMixture
 from .prompts import aligned
-from .recipes import any_order, made, transformer
+from .recipes import any_order, made, pixel_cnn, transformer, wavenet
 from .tempering import nucleus, tempered, top_k
-from .wave_recipes import wavenet
 
 __all__ = [
     "AnyOrder",

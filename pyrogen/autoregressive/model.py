@@ -31,7 +31,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,8 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Family
 from pyrogen.core.remade import Remade
-from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
 from pyrogen.networks.attention import AnyOrderTransformer
-from pyrogen.networks.embedding import Labels
 from pyrogen.networks.sequence import SequenceNetwork
 from pyrogen.networks.statistics import Statistic, read_by
 
@@ -103,14 +102,12 @@ class Autoregressive(DistributionModule):
             self.conditional = Without(self.conditional, padding)
 
     def forward(self, context: Context = None) -> Chain:
-        embedded = embed(self, context)
-        batch = context_batch_shape(context, self.context_shape)
         return Chain(
             self.network,
             self.conditional,
             self.layout,
-            batch_shape=batch,
-            context=embedded,
+            batch_shape=context_batch_shape(context, self.context_shape),
+            context=embedded(context, self.context_shape, self.embedding),
             ending=self.ending,
             remake=None if context is None else Remade(self, context),
         )
@@ -178,14 +175,12 @@ class AnyOrder(DistributionModule):
         self.conditional = _conditional(conditional, self.layout)
 
     def forward(self, context: Context = None) -> Chain:
-        embedded = embed(self, context)
-        batch = context_batch_shape(context, self.context_shape)
         return Chain(
             self.network,
             self.conditional,
             self.layout,
-            batch_shape=batch,
-            context=embedded,
+            batch_shape=context_batch_shape(context, self.context_shape),
+            context=embedded(context, self.context_shape, self.embedding),
             orders=self.orders,
             remake=None if context is None else Remade(self, context),
         )
@@ -222,28 +217,6 @@ class AnyOrder(DistributionModule):
             embedding=self.embedding,
             orders=self.orders,
         )
-
-
-def embed(module: DistributionModule, context: Context) -> Context:
-    """What a module's network gets: the context through ``module.embedding``, batch dimensions as they were."""
-    if context is None:
-        return None
-    batch = context_batch_shape(context, module.context_shape)
-    if isinstance(context, Mapping):
-        context = {key: context[key].expand(batch + shape) for key, shape in module.context_shape.items()}
-    if module.embedding is None:
-        return context
-    if torch.distributions.Distribution._validate_args:
-        for part in module.embedding.modules():
-            if isinstance(part, Labels):
-                part.check(context)
-    rows = (
-        {key: flatten_batch(context[key], shape) for key, shape in module.context_shape.items()}
-        if isinstance(context, Mapping)
-        else flatten_batch(context, module.context_shape)
-    )
-    embedded: Tensor = module.embedding(rows)
-    return embedded.reshape(*batch, *embedded.shape[1:])
 
 
 def _require_symbols(conditional: Conditional, **special: int | None) -> None:

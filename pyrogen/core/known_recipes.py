@@ -34,7 +34,13 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """The recipes of each package."""
 
-_TENSORS: tuple[tuple[str, str], ...] = ()
+_TENSORS: tuple[tuple[str, str], ...] = (
+    (r"\bcontext\.entries\.(entry_\w*)\.(?:entry\.)?(?:embedding\.)?standardize\.", r"context.standardizers.\1."),
+    (r"\bcontext\.entries\.", "context.parts."),
+    (r"\bembedding\.0\.standardizers\.", "embedding.standardizers."),
+    (r"\bembedding\.(?:standardize\.)?(mean|scale|initialised)$", r"embedding.standardizers.entry_.\1"),
+    (r"\bembedding\.(?:1\.)?(weight|bias)$", r"embedding.linear.\1"),
+)
 """Parts of tensor names of earlier editions, as regular expressions, and what stands in their place today."""
 
 
@@ -51,6 +57,8 @@ def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe by their names of today, and those it has got since as they were then."""
     if name.startswith("pyrogen.flows.") and arguments.get("interval") is not None and "margin" not in arguments:
         return {**arguments, "margin": 0.05}
+    if name.startswith("pyrogen.autoregressive.") and "levels" in arguments:
+        return {"symbols" if key == "levels" else key: value for key, value in arguments.items()}
     return arguments
 
 

@@ -8,15 +8,16 @@ it shows whether the module was edited since, and whether the recipe still build
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from .argument_texts import completed
 from .known_recipes import as_written, known_recipe
 from .structure import Structure, differences, structure_of
 
@@ -42,12 +43,17 @@ class Recipe:
     obstacle: str = ""
 
 
-def recipe(build: Build) -> Build:
+def recipe(build: Build | None = None, /, *, texts: Mapping[str, str] | None = None) -> Any:
     """Marks a function as a recipe: the module it returns can be rebuilt by name from a checkpoint.
 
     Arguments are numbers, strings, booleans, ``None``, tuples, lists and dicts of these, or modules built by recipes.
     NumPy's numbers and the ``torch.Size`` of a tensor become Python's, as a file would give them back. With any other
     argument the module still saves, and loads with ``into=``.
+
+    Args:
+        build: The function.
+        texts: If given, the docstring is completed: arguments that it does not describe are described by these texts
+            and by :data:`~pyrogen.core.argument_texts.ARGUMENTS`.
 
     Example:
         >>> @recipe
@@ -56,6 +62,8 @@ def recipe(build: Build) -> Build:
         >>> linear(2).recipe.arguments
         {'inputs': 2, 'outputs': 3}
     """
+    if build is None:
+        return partial(recipe, texts=texts)
     signature = inspect.signature(build)
 
     @wraps(build)
@@ -70,6 +78,8 @@ def recipe(build: Build) -> Build:
         return module
 
     built.is_recipe = True
+    if texts is not None and build.__doc__:  # there is none under `python -OO`
+        built.__doc__ = completed(build.__doc__, signature.parameters, texts)
     return built
 
 

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen import arguments
-
-Shape = tuple[int, ...]
-Context = Tensor | Mapping[str, Tensor] | None
-ContextShape = Shape | dict[str, Shape] | None
+from pyrogen.networks.context import Context, ContextShape, Shape, context_rows
 
 
 def as_shape(shape: int | Iterable[int], name: str) -> Shape:
@@ -91,3 +88,14 @@ def expand_context(context: Context, context_shape: ContextShape, batch: torch.S
 def flatten_batch(value: Tensor, event_shape: Shape) -> Tensor:
     """``(*batch, *event)`` as ``(N, *event)``."""
     return value.reshape(prod(value.shape[: value.dim() - len(event_shape)]), *event_shape)
+
+
+def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:
+    """The features that an embedding makes of a context, batch dimensions as they were; without one the context."""
+    if context is None:
+        return None
+    batch = context_batch_shape(context, context_shape)
+    if embedding is None:
+        return expand_context(context, context_shape, batch)
+    features = embedding(context_rows(context, context_shape, batch))
+    return features.reshape(*batch, *features.shape[1:])

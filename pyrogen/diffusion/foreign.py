@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
-from pyrogen.networks.context import as_rows, checked
+from pyrogen.networks.conditions import flat_inputs
+from pyrogen.networks.context import integer_labels
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Data, NetworkDenoiser, Noise, Velocity
@@ -164,7 +165,7 @@ class DiffusersNetwork(nn.Module):
         self.event_shape, self.context_shape = event_shape, context_shape
         self.classes: int | None = getattr(model.config, "num_class_embeds", None) if context_shape == () else None
         if null is not None and self.classes:
-            checked(null, self.classes, "null")
+            integer_labels(null, self.classes, "null")
         self.register_buffer("null", null, persistent=False)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
@@ -172,17 +173,17 @@ class DiffusersNetwork(nn.Module):
             if self.null is None:
                 raise ValueError("`context` must be given: no `null` stands for its absence")
             context = self.null
-        rows = as_rows(x, level, context, self.event_shape, self.context_shape)
-        step = self.schedule.timestep(-8 * rows.level)
-        output = self.model(rows.x, step, **self._named(rows.context)).sample
-        return rows.restore(output[:, : self.event_shape[0]])  # what follows are learned variances
+        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
+        step = self.schedule.timestep(-8 * inputs.level)
+        output = self.model(inputs.x, step, **self._named(inputs.context)).sample
+        return inputs.restore(output[:, : self.event_shape[0]])  # what follows are learned variances
 
     def _named(self, context: Context) -> dict[str, Tensor]:
         if context is None:
             return {}
         if self.context_shape:
             return {"encoder_hidden_states": context}
-        return {"class_labels": checked(context, self.classes) if self.classes else context}
+        return {"class_labels": integer_labels(context, self.classes) if self.classes else context}
 
 
 def _event_shape(config: Any) -> Shape:

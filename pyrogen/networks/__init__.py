@@ -1,7 +1,7 @@
 """Networks: plain modules that know nothing of probability."""
 
 from .attention import AnyOrderTransformer, CausalStack, CausalTransformer
-from .context import ContextEncoder
+from .conditions import ContextEncoder
 from .convolution import ImageDecoder, ImageEncoder
 from .embedding import Flatten, Labels
 from .masked import MaskedConditioner

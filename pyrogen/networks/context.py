@@ -1,327 +1,321 @@
-"""Contexts of all kinds as what a network of noisy data takes: a vector, a sequence and an image."""
+"""One path for contexts: from what a model is conditioned on to the features that its networks take.
+
+A context is one tensor or several in a dict. Entries named by ``classes`` hold integer labels, which are checked; all
+others are numbers, which are standardised by moments of the data set (:mod:`pyrogen.networks.statistics`). A module of
+the user's, the ``embedding``, may then turn all entries into features, which stand in their place: a vector, a sequence
+or an image, by their shape. The classes of this module differ in what they make of that: one vector
+(:class:`VectorContext`), a sequence of vectors (:class:`SequenceContext`), a vector for each place of a signal or an
+image (:class:`PlaceContext`); :class:`~pyrogen.networks.conditions.ContextEncoder` keeps each kind apart.
+
+All are called with one batch dimension in front, ``(N, *context_shape)``; :func:`context_rows` makes such rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from math import gcd, prod
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked
+from pyrogen import arguments
 
-from .embedding import Members
-from .heads import Mixing
-from .statistics import ReadsData, Standardizer, Statistic, require_labels
+from .statistics import ReadsData, Standardizers, Statistic, read_by, require_labels
 
 Shape = tuple[int, ...]
 ContextShape = Shape | dict[str, Shape] | None
 Context = Tensor | Mapping[str, Tensor] | None
-Classes = int | dict[str, int] | None
+Classes = int | Mapping[str, int] | None
 
 
-class Conditions(NamedTuple):
-    """What became of a context of N rows, by the way it enters a network."""
-
-    vector: Tensor | None
-    """``(N, width)``: modulates every layer."""
-
-    sequence: Tensor | None
-    """``(N, length, width)``: attended to."""
-
-    image: Tensor | None
-    """``(N, channels, height, width)``: stands beside the input as more channels."""
-
-
-class ContextEncoder(ReadsData, nn.Module):
-    """Labels, vectors, sequences and images, one or several in a dict, as :class:`Conditions`.
-
-    What an entry is follows from its shape: ``()`` and ``(n,)`` are numbers, ``(length, features)`` a sequence,
-    ``(channels, height, width)`` an image. Entries named by ``classes`` hold integers: of shape ``()`` a label, of
-    shape ``(length,)`` a sequence of symbols, a caption, say. The members of a sequence look at each other before
-    anything looks at them. Several entries of one kind add up (sequences and images are put side by side). All but
-    integers are standardised by moments of the data set.
+class ContextEmbedding(ReadsData, nn.Module):
+    """A context made ready for a network; subclasses say what becomes of its entries.
 
     Args:
-        context_shape: ``None``, the shape of one context, or a dict of them.
-        width: Size of vectors and of the members of sequences.
-        classes: How many values integers take: a number for a single context, a dict for several.
-        flat: Whether sequences and images, too, become vectors.
-        dropout: Share of the rows whose context is replaced in training by one learned for "no context", which also
-            answers ``None``. At zero there is none and a missing context raises.
+        context_shape: ``None``, the shape of one context, or a dict of them. With ``classes`` alone it is ``()``.
+        classes: How many labels there are: a number for a single context, a dict for some of several.
+        embedding: Any module from contexts to features, ``(N, *features)``. It gets numbers standardised and labels as
+            integers: a tensor, or a dict of tensors.
+        standardize: Which entries of a dict are standardised; all that are no labels if ``None``.
+
+    Attributes:
+        context_shape: Shape of the context, a dict of shapes, or ``None``.
+        labels: How many labels there are, by the names of entries; a single context has the name ``""``.
+        shapes: Shapes of the entries that :meth:`entries` gives.
 
     Raises:
-        ValueError: an entry has a shape that is none of those named, ``classes`` names no entry, or ``dropout`` is not
-            in [0, 1).
-
-    References:
-        Ho and Salimans 2022, "Classifier-free diffusion guidance", https://arxiv.org/abs/2207.12598
+        TypeError: ``embedding`` is no module.
+        ValueError: ``classes`` or ``embedding`` does not fit the context.
     """
 
-    @checked
+    def __init__(
+        self,
+        context_shape: ContextShape,
+        *,
+        classes: Classes = None,
+        embedding: nn.Module | None = None,
+        standardize: Collection[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.context_shape, self.labels = described(context_shape, classes)
+        self.shapes = by_name(self.context_shape)
+        chosen = self.shapes if standardize is None else standardize
+        numbers = {key: shape for key, shape in self.shapes.items() if key in chosen and key not in self.labels}
+        self.standardizers = Standardizers(numbers)
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+        self.embedding = embedding
+        if embedding is not None:
+            self.shapes = {"": _features_shape(embedding, self.context_shape, self.labels)}
+
+    @property
+    def single(self) -> Shape | None:
+        """Shape of the one entry, where there is one without a name."""
+        return self.shapes.get("")
+
+    def entries(self, context: Context) -> dict[str, Tensor]:
+        """The entries of a context by name, labels as long integers and numbers standardised; or all as features.
+
+        Raises:
+            ValueError: a label is out of range, where torch validates the arguments of distributions.
+        """
+        parts = self.standardizers(by_name(context))
+        for key, value in parts.items():
+            known = self.labels.get(key)
+            parts[key] = value.to(self.zero.dtype) if known is None else integer_labels(value, known, _shown(key))
+        if self.embedding is None:
+            return parts
+        return {"": self.embedding(parts if isinstance(self.context_shape, dict) else parts[""])}
+
+    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        parts = {key: value for key, value in by_name(context).items() if value is not None}
+        for key, classes in self.labels.items():
+            if key in parts:
+                require_labels(parts[key], classes, _shown(key))
+        found = list(self.standardizers.read_data(parts))
+        yield from found
+        ready = all(statistic.learned for statistic, _ in found) and len(parts) == len(by_name(self.context_shape))
+        if isinstance(self.embedding, ReadsData) and ready:
+            parts = self.standardizers(parts)
+            yield from read_by(self.embedding, parts if isinstance(self.context_shape, dict) else parts[""])
+
+
+class VectorContext(ContextEmbedding):
+    """A context as one vector: labels one-hot, numbers standardised, all flattened and put side by side.
+
+    Args:
+        context_shape: As for :class:`ContextEmbedding`.
+        classes: As for :class:`ContextEmbedding`; labels have the shape ``()``.
+        embedding: As for :class:`ContextEmbedding`; its features are flattened.
+        standardize: As for :class:`ContextEmbedding`.
+
+    Shape:
+        ``(N, *context_shape)`` to ``(N, size)``.
+
+    Example:
+        >>> context = VectorContext({"a": (2,), "b": ()}, classes={"b": 3})
+        >>> context({"a": torch.zeros(1, 2), "b": torch.tensor([2])})
+        tensor([[0., 0., 0., 0., 1.]])
+    """
+
+    def __init__(
+        self,
+        context_shape: ContextShape,
+        *,
+        classes: Classes = None,
+        embedding: nn.Module | None = None,
+        standardize: Collection[str] | None = None,
+    ) -> None:
+        super().__init__(context_shape, classes=classes, embedding=embedding, standardize=standardize)
+        _require_scalar_labels(self.context_shape, self.labels)
+
+    @property
+    def size(self) -> int:
+        """How long the vector is; 0 without a context."""
+        return sum(self._width(key) or prod(shape) for key, shape in self.shapes.items())
+
+    def forward(self, context: Context) -> Tensor:
+        return self.vector(self.entries(context))
+
+    def vector(self, entries: Mapping[str, Tensor]) -> Tensor:
+        """Entries made ready, as one vector."""
+        flat = [self._flat(key, entries[key]) for key in self.shapes]
+        return flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+
+    def _width(self, key: str) -> int | None:
+        """How long a one-hot vector is, if an entry becomes one."""
+        return None if self.embedding is not None else self.labels.get(key)
+
+    def _flat(self, key: str, entry: Tensor) -> Tensor:
+        if (classes := self._width(key)) is not None:
+            return (entry.unsqueeze(-1) == torch.arange(classes, device=entry.device)).to(self.zero.dtype)
+        return entry.reshape(len(entry), prod(self.shapes[key]))
+
+
+class SequenceContext(VectorContext):
+    """A context as a sequence of vectors, which a transformer attends to or takes before its own.
+
+    A single entry ``(length, features)`` is a sequence already; anything else becomes one vector.
+
+    Args:
+        context_shape: As for :class:`ContextEmbedding`.
+        width: Size of the vectors.
+        classes: As for :class:`VectorContext`.
+        embedding: As for :class:`ContextEmbedding`.
+
+    Shape:
+        ``(N, *context_shape)`` to ``(N, length, width)``.
+    """
+
     def __init__(
         self,
         context_shape: ContextShape,
         width: int,
         *,
         classes: Classes = None,
-        flat: bool = False,
-        dropout: float = 0.0,
+        embedding: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`context_dropout` must be in [0, 1), got {dropout}")
-        shapes, counts = _by_name(context_shape, classes)
-        self.context_shape = context_shape
-        self.dropout = dropout
-        self.entries = nn.ModuleDict(
-            {f"entry_{key}": _encoder(key, shape, counts.get(key), width, flat) for key, shape in shapes.items()}
-        )
-        nulls = {name: nn.Parameter(entry.null()) for name, entry in self.entries.items()} if dropout else {}
-        self.nulls = nn.ParameterDict(nulls)
+        super().__init__(context_shape, classes=classes, embedding=embedding)
+        self.is_sequence = self.single is not None and len(self.single) == 2
+        self.linear = nn.Linear(self.single[1] if self.is_sequence else self.size, width) if self.shapes else None
 
     @property
-    def image_channels(self) -> int:
-        """How many channels the image has."""
-        return sum(entry.channels for entry in self.entries.values() if entry.kind == "image")
+    def length(self) -> int:
+        """How many vectors there are; 0 without a context."""
+        return self.single[0] if self.is_sequence else min(len(self.shapes), 1)
 
-    @property
-    def has_sequence(self) -> bool:
-        """Whether there is something to attend to."""
-        return any(entry.kind == "sequence" for entry in self.entries.values())
-
-    def forward(self, context: Context, rows: int, like: Tensor) -> Conditions:
-        """The conditions of ``rows`` rows, in the dtype and on the device of ``like``.
-
-        Raises:
-            ValueError: there is no context where one is needed.
-        """
-        if not self.entries:
-            return Conditions(None, None, None)
-        found = self._null(rows) if context is None else self._encoded(context, rows, like)
-        vector = [value for kind, value in found if kind == "vector"]
-        sequence = [value for kind, value in found if kind == "sequence"]
-        image = [value for kind, value in found if kind == "image"]
-        return Conditions(
-            sum(vector[1:], vector[0]) if vector else None,
-            torch.cat(sequence, 1) if sequence else None,
-            torch.cat(image, 1) if image else None,
-        )
-
-    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        parts = context if isinstance(context, Mapping) else {"": context}
-        for name, entry in self.entries.items():
-            if (value := parts.get(name.removeprefix("entry_"))) is not None:
-                yield from entry.read_data(value)
-
-    def _encoded(self, context: Context, rows: int, like: Tensor) -> list[tuple[str, Tensor]]:
-        parts = context if isinstance(self.context_shape, dict) else {"": context}
-        dropped = torch.rand(rows, device=like.device) < self.dropout if self.training and self.dropout else None
-        found = []
-        for name, entry in self.entries.items():
-            value = entry(parts[name.removeprefix("entry_")], like)
-            if dropped is not None:
-                value = torch.where(dropped.view(-1, *(1,) * (value.dim() - 1)), self.nulls[name], value)
-            found.append((entry.kind, value))
-        return found
-
-    def _null(self, rows: int) -> list[tuple[str, Tensor]]:
-        if not self.dropout:
-            raise ValueError("`context` must be given: without `context_dropout` no answer for None was learned")
-        return [
-            (entry.kind, self.nulls[name].expand(rows, *entry.output_shape)) for name, entry in self.entries.items()
-        ]
+    def forward(self, context: Context) -> Tensor:
+        entries = self.entries(context)
+        return self.linear(entries[""] if self.is_sequence else self.vector(entries).unsqueeze(1))
 
 
-class Rows(NamedTuple):
-    """The inputs of a network with one batch dimension, and the batch shape they came with."""
+class PlaceContext(VectorContext):
+    """A context as a vector for each place of a signal or of an image, or one vector for all places alike.
 
-    x: Tensor
-    level: Tensor
-    context: Context
-    batch_shape: torch.Size
+    A single entry ``(channels, rows, columns)`` with an image's sides goes through two convolutions, one ``(length,
+    features)`` with a signal's length stays as it is. A label becomes one-hot; anything else one vector for all.
 
-    def restore(self, output: Tensor) -> Tensor:
-        """``(N, *shape)`` with the batch shape of the inputs."""
-        return output.reshape((*self.batch_shape, *output.shape[1:]))
+    Args:
+        context_shape: As for :class:`ContextEmbedding`.
+        places: ``(length,)`` of a signal, or ``(rows, columns)`` of an image.
+        width: Size of the vectors.
+        classes: As for :class:`VectorContext`.
+        embedding: As for :class:`ContextEmbedding`.
 
-
-def as_rows(x: Tensor, level: Tensor, context: Context, event_shape: Shape, context_shape: ContextShape) -> Rows:
-    """Broadcasts and flattens the batch dimensions of data, noise levels and contexts.
-
-    Raises:
-        ValueError: ``x`` does not end in ``event_shape``.
+    Shape:
+        ``(N, *context_shape)`` to ``(N, places, features)`` or ``(N, features)``.
     """
-    batch_dim = x.dim() - len(event_shape)
-    if batch_dim < 0 or x.shape[batch_dim:] != torch.Size(event_shape):
-        raise ValueError(f"`x` must end in shape {tuple(event_shape)}, got {tuple(x.shape)}")
-    level = torch.as_tensor(level, dtype=x.dtype, device=x.device)
-    parts = {} if context is None else dict(context) if isinstance(context, Mapping) else {"": context}
-    shapes = context_shape if isinstance(context_shape, dict) else {"": context_shape}
-    fronts = [part.shape[: part.dim() - len(shapes[key])] for key, part in parts.items()]
-    batch = torch.broadcast_shapes(x.shape[:batch_dim], level.shape, *fronts)
-    size = prod(batch)
-    flat = {key: part.expand((*batch, *shapes[key])).reshape((size, *shapes[key])) for key, part in parts.items()}
-    return Rows(
-        x.expand((*batch, *event_shape)).reshape((size, *event_shape)),
-        level.expand(batch).reshape(size),
-        None if context is None else flat if isinstance(context, Mapping) else flat[""],
-        batch,
-    )
+
+    def __init__(
+        self,
+        context_shape: ContextShape,
+        places: Shape,
+        width: int,
+        *,
+        classes: Classes = None,
+        embedding: nn.Module | None = None,
+    ) -> None:
+        super().__init__(context_shape, classes=classes, embedding=embedding)
+        own = self.single or ()
+        self.convolutions = self.linear = None
+        self.is_signal = len(own) == 2 and own[:1] == places
+        if len(own) == 3 and own[1:] == places:
+            self.convolutions = nn.Sequential(
+                nn.Conv2d(own[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+            )
+        elif self.shapes and not self.is_signal and self._width("") is None:
+            self.linear = nn.Linear(self.size, width)
+        self.features = own[1] if self.is_signal else width if self.convolutions or self.linear else self.size
+
+    def forward(self, context: Context) -> Tensor:
+        entries = self.entries(context)
+        if self.is_signal:
+            return entries[""]
+        if self.convolutions is not None:
+            return self.convolutions(entries[""]).flatten(2).transpose(1, 2)
+        vector = self.vector(entries)
+        return vector if self.linear is None else self.linear(vector).relu()
 
 
-class _Entry(ReadsData, nn.Module):
-    """One entry of a context: how it is encoded, and what stands in its place when it is dropped."""
-
-    def __init__(self, kind: str, output_shape: Shape) -> None:
-        super().__init__()
-        self.kind = kind
-        self.output_shape = output_shape
-
-    @property
-    def channels(self) -> int:
-        return self.output_shape[0]
-
-    def null(self) -> Tensor:
-        size = self.output_shape[-1:] if self.kind != "image" else (self.channels, 1, 1)
-        return torch.zeros(size)
-
-
-class _Numbers(_Entry):
-    """Numbers of any shape as a vector."""
-
-    def __init__(self, shape: Shape, width: int, name: str) -> None:
-        super().__init__("vector", (width,))
-        self.standardize = Standardizer(shape, name=name)
-        self.layer = nn.Linear(prod(shape), width)
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.layer(self.standardize(value.to(like)).reshape(len(value), self.layer.in_features))
-
-    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.standardize.read_data(value)
-
-
-class _Label(_Entry):
-    def __init__(self, classes: int, width: int, name: str) -> None:
-        super().__init__("vector", (width,))
-        self.name = name
-        self.table = nn.Embedding(classes, width)
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.table(checked(value, self.table.num_embeddings, self.name))
-
-    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        require_labels(value, self.table.num_embeddings, self.name)
-        return iter(())
-
-
-class _Sequence(_Entry):
-    """Vectors or symbols, each with a learned place, that have looked at each other: a word alone says little."""
-
-    def __init__(self, embedding: nn.Module, length: int, width: int) -> None:
-        super().__init__("sequence", (length, width))
-        self.embedding = embedding
-        self.places = nn.Parameter(torch.randn(length, width))  # as large as the words: order counts from the start
-        heads = gcd(width, 4)
-        self.layers = nn.Sequential(Mixing(width, heads), Mixing(width, heads), nn.LayerNorm(width))
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.layers(self.embedding(value, like) + self.places)
-
-    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.embedding.read_data(value)
-
-
-class _Members(Members):
-    """Vectors as vectors of another width."""
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return super().forward(value.to(like))
-
-
-class _Symbols(ReadsData, nn.Embedding):
-    """Integers as vectors."""
-
-    def __init__(self, classes: int, width: int, name: str) -> None:
-        super().__init__(classes, width)
-        self.name = name
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return super().forward(checked(value, self.num_embeddings, self.name))
-
-    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        require_labels(value, self.num_embeddings, self.name)
-        return iter(())
-
-
-class _Flat(_Entry):
-    """An entry of another kind, flattened to a vector."""
-
-    def __init__(self, entry: _Entry, width: int) -> None:
-        super().__init__("vector", (width,))
-        self.entry = entry
-        self.layer = nn.Linear(prod(entry.output_shape), width)
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.layer(self.entry(value, like).flatten(1))
-
-    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.entry.read_data(value)
-
-
-class _Image(_Entry):
-    def __init__(self, shape: Shape, name: str) -> None:
-        super().__init__("image", shape)
-        self.standardize = Standardizer(shape, name=name)
-
-    def forward(self, value: Tensor, like: Tensor) -> Tensor:
-        return self.standardize(value.to(like))
-
-    def read_data(self, value: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.standardize.read_data(value)
-
-
-def checked(labels: Tensor, classes: int, name: str = "context") -> Tensor:
-    """The labels as long integers; those out of range raise where torch validates distributions.
+def described(context_shape: ContextShape, classes: Classes) -> tuple[ContextShape, dict[str, int]]:
+    """The shape of a context, and how many labels its entries have by name.
 
     Raises:
-        ValueError: a label is out of range.
+        ValueError: ``classes`` does not fit the context.
+    """
+    context_shape = arguments.context_shape(context_shape, "context_shape")
+    if classes is None:
+        return context_shape, {}
+    arguments.labels(classes, "classes")
+    context_shape = () if context_shape is None else context_shape
+    if isinstance(context_shape, dict) != isinstance(classes, Mapping):
+        raise ValueError(f"`classes` must be a number for one context and a dict for several, got {classes}")
+    labels = by_name(classes)
+    if not set(labels) <= set(by_name(context_shape)):
+        raise ValueError(f"`classes` must name entries of the context among {sorted(context_shape)}, got {[*labels]}")
+    return context_shape, labels
+
+
+def integer_labels(labels: Tensor, classes: int, name: str = "context") -> Tensor:
+    """The labels as long integers.
+
+    Raises:
+        ValueError: one is out of range, where torch validates the arguments of distributions.
     """
     if torch.distributions.Distribution._validate_args:
         require_labels(labels, classes, name)
     return labels.long()
 
 
-def _by_name(context_shape: ContextShape, classes: Classes) -> tuple[dict[str, Shape], dict[str, int]]:
+def by_name(entries: Any) -> dict[str, Any]:
+    """The entries of a dict; what stands alone has the name ``""``, and ``None`` has no entries."""
+    return {} if entries is None else dict(entries) if isinstance(entries, Mapping) else {"": entries}
+
+
+def context_rows(context: Context, context_shape: ContextShape, batch_shape: Shape) -> Context:
+    """A context with one batch dimension in front, its own expanded to ``batch_shape``; ``None`` stays."""
+    shapes, size = by_name(context_shape), prod(batch_shape)
+    rows = {
+        key: value.expand((*batch_shape, *shapes[key])).reshape((size, *shapes[key]))
+        for key, value in by_name(context).items()
+    }
+    return rows if isinstance(context, Mapping) else rows.get("")
+
+
+def _require_scalar_labels(context_shape: ContextShape, labels: Mapping[str, int]) -> None:
+    for key, shape in by_name(context_shape).items():
+        if key in labels and shape != ():
+            demand = f"be () for the labels {key!r}" if key else "be None where `classes` is given"
+            raise ValueError(f"`context_shape` must {demand}, got {shape}")
+
+
+def _features_shape(embedding: nn.Module, context_shape: ContextShape, labels: Mapping[str, int]) -> Shape:
+    """The shape of what an embedding makes of one context, found by calling it; it stays as it is."""
+    if not isinstance(embedding, nn.Module):
+        raise TypeError(f"`embedding` must be an nn.Module, got {type(embedding).__name__}")
     if context_shape is None:
-        if classes is not None:
-            raise ValueError("`context_shape` must be given with `classes`: () for a label, got None")
-        return {}, {}
-    single = not isinstance(context_shape, dict)
-    shapes = {"": tuple(context_shape)} if single else {key: tuple(shape) for key, shape in context_shape.items()}
-    if classes is None:
-        return shapes, {}
-    if single != isinstance(classes, int):
-        raise ValueError(f"`classes` must be a number for one context and a dict for several, got {classes}")
-    counts = {"": classes} if single else dict(classes)
-    if not set(counts) <= set(shapes):
-        raise ValueError(f"`classes` must name entries of the context among {sorted(shapes)}, got {sorted(counts)}")
-    return shapes, counts
+        raise ValueError("`embedding` needs a context, got neither `context_shape` nor `classes`")
+    like = next(embedding.parameters(), torch.zeros(()))
+    rows = {
+        key: torch.zeros(2, *shape, dtype=torch.long if key in labels else like.dtype, device=like.device)
+        for key, shape in by_name(context_shape).items()
+    }
+    training = [part for part in embedding.modules() if part.training]
+    try:
+        with torch.no_grad():
+            features = embedding.eval()(rows if isinstance(context_shape, dict) else rows[""])
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"`embedding` must take contexts (N, *shape) of shape {context_shape}, got an error: {error}"
+        ) from error
+    finally:
+        for part in training:
+            part.training = True
+    if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != 2:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"`embedding` must give features (N, ...) for N contexts, got {got} for 2")
+    return tuple(features.shape[1:])
 
 
-def _encoder(key: str, shape: Shape, classes: int | None, width: int, flat: bool) -> _Entry:
-    name = f"context[{key!r}]" if key else "context"
-    if classes is not None:
-        if len(shape) > 1:
-            raise ValueError(f"`context_shape` must be () or (length,) for integers, got {shape} {key}".rstrip())
-        entry = _Sequence(_Symbols(classes, width, name), shape[0], width) if shape else _Label(classes, width, name)
-    elif len(shape) < 2 or flat:
-        return _Numbers(shape, width, name)
-    elif len(shape) > 3:
-        raise ValueError(f"`context_shape` must have at most three dimensions, got {shape}")
-    else:
-        sequence = len(shape) == 2
-        entry = _Sequence(_Members(shape, width, name=name), shape[0], width) if sequence else _Image(shape, name)
-    return _Flat(entry, width) if flat and entry.kind != "vector" else entry
+def _shown(key: str) -> str:
+    return f"context[{key!r}]" if key else "context"

@@ -44,8 +44,8 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
 
-class Mixing(nn.Module):
-    """A transformer's block: every member of a sequence looks at all, then a perceptron, each of a normalised copy.
+class SelfAttentionBlock(nn.Module):
+    """A transformer's block: self-attention, then a perceptron, each of a normalised copy and beside the identity.
 
     Args:
         width: Size of the vectors.

@@ -46,7 +46,7 @@ class MaskedSequence(SequenceNetwork):
     Args:
         length: How many places there are.
         features: How many numbers each output has.
-        classes: How many symbols there are (each goes in as a one-hot vector), or ``None`` for real numbers.
+        symbols: How many symbols there are (each goes in as a one-hot vector), or ``None`` for real numbers.
         order: Which place comes first, second, ...; symbols and outputs are in this order. As they are if ``None``.
         hidden: Sizes of the hidden layers, at least one.
         context: Size of the context vector, zero for none.
@@ -66,7 +66,7 @@ class MaskedSequence(SequenceNetwork):
         length: int,
         features: int,
         *,
-        classes: int | None = None,
+        symbols: int | None = None,
         order: Sequence[int] | None = None,
         hidden: Sequence[int] = (256, 256),
         context: int = 0,
@@ -75,8 +75,8 @@ class MaskedSequence(SequenceNetwork):
         super().__init__()
         if not hidden:
             raise ValueError("`hidden` must name at least one layer, got none")
-        self.length, self.features, self.classes = length, features, classes
-        self.first = nn.Linear(length * (classes or 1), hidden[0])
+        self.length, self.features, self.symbols = length, features, symbols
+        self.first = nn.Linear(length * (symbols or 1), hidden[0])
         self.middle = nn.ModuleList(nn.Linear(before, after) for before, after in zip(hidden, hidden[1:], strict=False))
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
         self.weight = nn.Parameter(torch.zeros(length, features, hidden[-1]))
@@ -93,7 +93,7 @@ class MaskedSequence(SequenceNetwork):
         twin = MaskedSequence(
             self.length,
             self.features,
-            classes=self.classes,
+            symbols=self.symbols,
             order=order,
             hidden=hidden,
             context=0 if context is None else context.in_features,
@@ -140,7 +140,7 @@ class MaskedSequence(SequenceNetwork):
         """Adds what a symbol says to the sums of the units that may see it."""
         start = self._range(0, place)[1]
         weight = state.weights.first[place, :, start:]
-        if self.classes is None:
+        if self.symbols is None:
             state.sums[:, start:] += symbol.unsqueeze(-1).to(weight.dtype) * weight
         else:
             state.sums[:, start:] += weight[symbol.long()]
@@ -161,16 +161,16 @@ class MaskedSequence(SequenceNetwork):
 
     def _inputs(self, symbols: Tensor) -> Tensor:
         dtype = self.weight.dtype
-        if self.classes is None:
+        if self.symbols is None:
             return symbols.unsqueeze(-1).to(dtype)
-        return (symbols.unsqueeze(-1) == torch.arange(self.classes, device=symbols.device)).to(dtype)
+        return (symbols.unsqueeze(-1) == torch.arange(self.symbols, device=symbols.device)).to(dtype)
 
     def _order(self, order: Sequence[int]) -> None:
         order = torch.tensor(list(order))
         rank = order.argsort()
         degrees = [torch.tensor(each) for each in self.degrees]
         first, last = degrees[0], degrees[-1]
-        inputs = rank.repeat_interleave(self.classes or 1)
+        inputs = rank.repeat_interleave(self.symbols or 1)
         masks = {
             "first_mask": first.unsqueeze(1) > inputs,
             "last_mask": last <= rank.unsqueeze(1),

@@ -18,7 +18,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,6 @@ from pyrogen.arguments import checked, integer
 
 from .attention import attend
 from .sequence import Numbers, SequenceNetwork, State
-from .statistics import ReadsData, Standardizer, Statistic
 from .wavenet import gated
 
 
@@ -278,47 +276,22 @@ class PixelCNN(SequenceNetwork):
 
 
 class Intensities(nn.Module):
-    """Pixels of few or many levels as vectors: scaled to lie between -1 and 1, then a linear map.
+    """Quantised values, few or many, as vectors: scaled to lie between -1 and 1, then a linear map.
 
     Args:
         symbol_shape: ``()`` for grey pixels, ``(channels,)`` for others.
-        levels: How many levels a channel has, counted from zero.
+        symbols: How many values a channel can take, counted from zero.
         width: Size of the vectors.
 
     Shape:
         ``(*shape, *symbol)`` to ``(*shape, width)``.
     """
 
-    def __init__(self, symbol_shape: tuple[int, ...], levels: int, width: int) -> None:
+    def __init__(self, symbol_shape: tuple[int, ...], symbols: int, width: int) -> None:
         super().__init__()
-        self.levels = levels
+        self.symbols = symbols
         self.numbers = Numbers(symbol_shape, width)
 
-    def forward(self, symbols: Tensor) -> Tensor:
-        symbols = symbols.to(self.numbers.linear.weight.dtype)
-        return self.numbers(symbols * (2 / (self.levels - 1)) - 1)
-
-
-class ImageContext(ReadsData, nn.Module):
-    """An image of any channels as one vector a pixel: standardised, then two convolutions.
-
-    Args:
-        shape: ``(channels, rows, columns)`` of the image.
-        width: Size of the vectors.
-
-    Shape:
-        ``(N, channels, rows, columns)`` to ``(N, rows * columns, width)``.
-    """
-
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
-        super().__init__()
-        self.standardize = Standardizer(shape)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(shape[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.convolutions(self.standardize(image)).flatten(2).transpose(1, 2)
-
-    def read_data(self, image: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.standardize.read_data(image)
+    def forward(self, values: Tensor) -> Tensor:
+        values = values.to(self.numbers.linear.weight.dtype)
+        return self.numbers(values * (2 / (self.symbols - 1)) - 1)

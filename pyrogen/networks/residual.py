@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
+from .conditions import ContextEncoder, flat_inputs
+from .context import Classes, Context, ContextShape, Shape
 from .statistics import ReadsData, Statistic
 from .time import Fourier, Modulation, zeroed
 
@@ -21,11 +22,12 @@ class ResidualMLP(ReadsData, nn.Module):
 
     Args:
         event_shape: Shape of one event.
-        context_shape: As for :class:`~pyrogen.networks.context.ContextEncoder`; sequences and images are flattened.
+        context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; sequences and images are flattened.
         numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
         width: Size of the hidden vectors.
         depth: How many blocks.
         classes: How many values integer contexts take.
+        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
         context_dropout: Share of the rows that lose their context in training.
         dropout: Share of the hidden units dropped in training.
 
@@ -48,6 +50,7 @@ class ResidualMLP(ReadsData, nn.Module):
         width: int = 128,
         depth: int = 3,
         classes: Classes = None,
+        embedding: nn.Module | None = None,
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
@@ -56,7 +59,9 @@ class ResidualMLP(ReadsData, nn.Module):
         self.context_shape = context_shape
         self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
         self.level = Fourier(width)
-        self.context = ContextEncoder(context_shape, width, classes=classes, flat=True, dropout=context_dropout)
+        self.context = ContextEncoder(
+            context_shape, width, classes=classes, flat=True, embedding=embedding, dropout=context_dropout
+        )
         self.first = nn.Linear(prod(self.event_shape), width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -66,16 +71,16 @@ class ResidualMLP(ReadsData, nn.Module):
         return self.context.read_data(context)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        rows = as_rows(x, level, context, self.event_shape, self.context_shape)
-        given = self.context(rows.context, len(rows.x), rows.x)
-        condition = self.level(rows.level)
+        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
+        given = self.context(inputs.context, len(inputs.x))
+        condition = self.level(inputs.level)
         if given.vector is not None:
             condition = condition + given.vector
-        h = self.first(rows.x.reshape(len(rows.x), self.first.in_features))
+        h = self.first(inputs.x.reshape(len(inputs.x), self.first.in_features))
         for block in self.blocks:
             h = block(h, condition)
         output = self.last(nn.functional.silu(self.norm(h)))
-        return rows.restore(output.reshape((len(output), *self.output_shape)))
+        return inputs.restore(output.reshape((len(output), *self.output_shape)))
 
 
 class _Block(nn.Module):

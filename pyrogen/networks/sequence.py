@@ -68,7 +68,7 @@ class Tokens(nn.Module):
     """Symbols out of a finite alphabet as learned vectors.
 
     Args:
-        classes: How many symbols there are, counted from zero.
+        symbols: How many symbols there are, counted from zero.
         width: Size of the vectors.
 
     Shape:
@@ -76,9 +76,9 @@ class Tokens(nn.Module):
     """
 
     @checked
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, symbols: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(classes, width))
+        self.weight = nn.Parameter(torch.randn(symbols, width))
 
     def forward(self, symbols: Tensor) -> Tensor:
         return nn.functional.embedding(symbols.long(), self.weight)

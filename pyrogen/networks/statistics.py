@@ -247,16 +247,16 @@ class Standardizers(ReadsData, nn.ModuleDict):
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         names = {key: f"context[{key!r}]" if key else "context" for key in shapes}
-        super().__init__({_key(key): Standardizer(shape, name=names[key]) for key, shape in shapes.items()})
+        super().__init__({entry_key(key): Standardizer(shape, name=names[key]) for key, shape in shapes.items()})
 
     def forward(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All entries, those that have a standardiser standardised."""
-        return {key: self[_key(key)](value) if _key(key) in self else value for key, value in entries.items()}
+        return {key: self[entry_key(key)](value) if entry_key(key) in self else value for key, value in entries.items()}
 
     def read_data(self, entries: Mapping[str, Tensor]) -> Iterator[tuple[Statistic, Tensor]]:
         for key, value in entries.items():
-            if _key(key) in self:
-                yield from self[_key(key)].read_data(value)
+            if entry_key(key) in self:
+                yield from self[entry_key(key)].read_data(value)
 
 
 class Chained(ReadsData, nn.Sequential):
@@ -266,7 +266,8 @@ class Chained(ReadsData, nn.Sequential):
         return read_by(self[0], context)
 
 
-def _key(name: str) -> str:
+def entry_key(name: str) -> str:
+    """The name of a part that belongs to an entry of a context."""
     return f"entry_{name}".replace(".", "_")  # torch takes no dots
 
 

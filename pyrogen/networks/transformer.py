@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .context import Classes, Context, ContextEncoder, ContextShape, Shape, as_rows
+from .conditions import ContextEncoder, flat_inputs
+from .context import Classes, Context, ContextShape, Shape
 from .heads import Attention
 from .statistics import ReadsData, Statistic
 from .time import Fourier, Modulation, modulated, zeroed
@@ -26,7 +27,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
 
     Args:
         event_shape: ``(channels, height, width)``, ``(length, features)`` or ``(size,)``.
-        context_shape: As for :class:`~pyrogen.networks.context.ContextEncoder`; images need an event that is an image.
+        context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images need images as events.
         numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
         patch: Side of the patches of an image; images are padded to a multiple of it.
         width: Size of the hidden vectors.
@@ -34,6 +35,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
         heads: Of the attention; divides ``width``.
         ratio: How much wider the perceptrons are.
         classes: How many values integer contexts take.
+        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
         context_dropout: Share of the rows that lose their context in training.
         dropout: Share of the hidden units dropped in training.
 
@@ -65,6 +67,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
         heads: int = 4,
         ratio: int = 4,
         classes: Classes = None,
+        embedding: nn.Module | None = None,
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
@@ -74,7 +77,9 @@ class DiffusionTransformer(ReadsData, nn.Module):
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
         self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
         self.level = Fourier(width)
-        self.context = ContextEncoder(context_shape, width, classes=classes, dropout=context_dropout)
+        self.context = ContextEncoder(
+            context_shape, width, classes=classes, embedding=embedding, dropout=context_dropout
+        )
         self._check_images()
         self.patch = patch
         length, features = self._tokens()
@@ -90,16 +95,16 @@ class DiffusionTransformer(ReadsData, nn.Module):
         return self.context.read_data(context)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        rows = as_rows(x, level, context, self.event_shape, self.context_shape)
-        given = self.context(rows.context, len(rows.x), rows.x)
-        condition = self.level(rows.level)
+        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
+        given = self.context(inputs.context, len(inputs.x))
+        condition = self.level(inputs.level)
         if given.vector is not None:
             condition = condition + given.vector
-        h = self.first(self._cut(beside(rows.x, given))) + self.places
+        h = self.first(self._cut(beside(inputs.x, given))) + self.places
         for block in self.blocks:
             h = block(h, condition, given.sequence)
         scale, shift = self.modulation(condition)
-        return rows.restore(self._joined(self.last(modulated(self.norm(h), scale, shift))))
+        return inputs.restore(self._joined(self.last(modulated(self.norm(h), scale, shift))))
 
     def _check_images(self) -> None:
         if self.context.image_channels and len(self.event_shape) != 3:

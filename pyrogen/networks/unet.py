@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .context import Classes, Conditions, Context, ContextEncoder, ContextShape, Shape, as_rows
+from .conditions import Conditions, ContextEncoder, flat_inputs
+from .context import Classes, Context, ContextShape, Shape
 from .heads import Attention
 from .statistics import ReadsData, Statistic
 from .time import AdaptiveGroupNorm, Fourier, group_norm, zeroed
@@ -24,7 +25,7 @@ class UNet(ReadsData, nn.Module):
 
     Args:
         event_shape: ``(channels, height, width)``.
-        context_shape: As for :class:`~pyrogen.networks.context.ContextEncoder`; images must have the event's sides.
+        context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images must have the event's sides.
         numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
         channels: Of the hidden layers, one entry for each resolution from fine to coarse; each halves the sides.
         depth: Residual blocks at each resolution, on the way down and, with one more, on the way up.
@@ -32,6 +33,7 @@ class UNet(ReadsData, nn.Module):
         heads: Of the attention; divides the channels.
         width: Size of the condition (noise level and context).
         classes: How many values integer contexts take.
+        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
         context_dropout: Share of the rows that lose their context in training.
         dropout: Share of the hidden units dropped in training.
 
@@ -65,6 +67,7 @@ class UNet(ReadsData, nn.Module):
         heads: int = 4,
         width: int = 128,
         classes: Classes = None,
+        embedding: nn.Module | None = None,
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
@@ -73,7 +76,9 @@ class UNet(ReadsData, nn.Module):
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
         self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
         self.level = Fourier(width)
-        self.context = ContextEncoder(context_shape, width, classes=classes, dropout=context_dropout)
+        self.context = ContextEncoder(
+            context_shape, width, classes=classes, embedding=embedding, dropout=context_dropout
+        )
         check_sides(self.context, self.event_shape)
         attended = width if self.context.has_sequence else None
         looks = [place >= len(channels) - attention for place in range(len(channels))]
@@ -107,13 +112,13 @@ class UNet(ReadsData, nn.Module):
         return self.context.read_data(context)
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        rows = as_rows(x, level, context, self.event_shape, self.context_shape)
-        given = self.context(rows.context, len(rows.x), rows.x)
-        condition = self.level(rows.level)
+        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
+        given = self.context(inputs.context, len(inputs.x))
+        condition = self.level(inputs.level)
         if given.vector is not None:
             condition = condition + given.vector
-        places = self.places.expand(len(rows.x), -1, -1, -1)
-        h = self.first(torch.cat([beside(rows.x, given), places], 1))
+        places = self.places.expand(len(inputs.x), -1, -1, -1)
+        h = self.first(torch.cat([beside(inputs.x, given), places], 1))
         kept = [h]
         for layer in self.down:
             h = layer(h) if isinstance(layer, _Halve) else layer(h, condition, given.sequence)
@@ -125,7 +130,7 @@ class UNet(ReadsData, nn.Module):
                 h = _enlarged(h, old.shape[-2:])
             h = layer(torch.cat([h, old], 1), condition, given.sequence)
         output = self.last(nn.functional.silu(self.norm(h)))
-        return rows.restore(output.reshape(len(output), *self.output_shape))
+        return inputs.restore(output.reshape(len(output), *self.output_shape))
 
 
 class _Block(nn.Module):
@@ -195,6 +200,6 @@ def check_image(event_shape: Shape) -> None:
 
 def check_sides(context: ContextEncoder, event_shape: Shape) -> None:
     """Raises a ValueError if a context image has other sides than the events."""
-    for entry in context.entries.values():
-        if entry.kind == "image" and entry.output_shape[1:] != event_shape[1:]:
-            raise ValueError(f"`context_shape` of images must have sides {event_shape[1:]}, got {entry.output_shape}")
+    for shape in context.images:
+        if shape[1:] != event_shape[1:]:
+            raise ValueError(f"`context_shape` of images must have sides {event_shape[1:]}, got {shape}")

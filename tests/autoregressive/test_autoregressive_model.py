@@ -141,8 +141,8 @@ def test_two_constraints_both_hold():
         partial(transformer, (4,), symbols=3, **SMALL),
         partial(any_order, (4,), symbols=3, **SMALL),
         partial(made, (4,), symbols=3, hidden=(32,)),
-        partial(wavenet, (4,), levels=3, width=8, layers=2),
-        partial(pixel_cnn, (2, 2), levels=3, width=8, depth=3),
+        partial(wavenet, (4,), symbols=3, width=8, layers=2),
+        partial(pixel_cnn, (2, 2), symbols=3, width=8, depth=3),
     ],
     ids=lambda make: make.func.__name__,
 )

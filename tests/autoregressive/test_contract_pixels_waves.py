@@ -8,32 +8,32 @@ from pyrogen.testing import check_distribution
 
 SMALL = {"width": 8, "depth": 2}
 CASES = {
-    "pixels, binary": (lambda: pixel_cnn((2, 2), levels=2, **SMALL), (2, 2), None),
+    "pixels, binary": (lambda: pixel_cnn((2, 2), symbols=2, **SMALL), (2, 2), None),
     "pixels, classes, attention": (
-        lambda: pixel_cnn((1, 2, 2), levels=3, classes=4, attention=1, heads=2, **SMALL),
+        lambda: pixel_cnn((1, 2, 2), symbols=3, classes=4, attention=1, heads=2, **SMALL),
         (1, 2, 2),
         torch.arange(4),
     ),
     "pixels, three channels": (
-        lambda: pixel_cnn((3, 2, 2), (2,), levels=4, components=2, **SMALL),
+        lambda: pixel_cnn((3, 2, 2), (2,), symbols=4, components=2, **SMALL),
         (3, 2, 2),
         torch.randn(4, 2),
     ),
-    "waves": (lambda: wavenet((4,), levels=3, width=8, layers=2, skip=8), (4,), None),
+    "waves": (lambda: wavenet((4,), symbols=3, width=8, layers=2, skip=8), (4,), None),
     "waves, local context": (
-        lambda: wavenet((3,), (3, 2), levels=4, components=2, width=8, layers=2, skip=8),
+        lambda: wavenet((3,), (3, 2), symbols=4, components=2, width=8, layers=2, skip=8),
         (3,),
         torch.randn(4, 3, 2),
     ),
 }
 SLOW = {
     "pixels, image context": (
-        lambda: pixel_cnn((2, 3), (1, 2, 3), levels=4, components=2, **SMALL),
+        lambda: pixel_cnn((2, 3), (1, 2, 3), symbols=4, components=2, **SMALL),
         (2, 3),
         torch.randn(4, 1, 2, 3),
     ),
     "waves, classes": (
-        lambda: wavenet((4,), levels=2, classes=4, width=8, layers=2, cycles=2, kernel=3, skip=8),
+        lambda: wavenet((4,), symbols=2, classes=4, width=8, layers=2, cycles=2, kernel=3, skip=8),
         (4,),
         torch.arange(4),
     ),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from sequence_checks import check_steps
 
-from pyrogen.networks.pixels import ImageContext, Intensities, PixelCNN
+from pyrogen.networks.context import PlaceContext
+from pyrogen.networks.pixels import Intensities, PixelCNN
 from pyrogen.networks.sequence import Tokens
 from pyrogen.networks.wavenet import WaveNet
 
@@ -89,4 +90,4 @@ def test_pixels_and_images_as_vectors():
     assert grey(torch.zeros(2, 7)).shape == (2, 7, WIDTH)
     assert colour(torch.zeros(2, 7, 3)).shape == (2, 7, WIDTH)
     torch.testing.assert_close(grey(torch.full((1,), 127.5)), grey.numbers.linear.bias[None])
-    assert ImageContext((2, 3, 5), WIDTH)(torch.zeros(4, 2, 3, 5)).shape == (4, 15, WIDTH)
+    assert PlaceContext((2, 3, 5), (3, 5), WIDTH)(torch.zeros(4, 2, 3, 5)).shape == (4, 15, WIDTH)

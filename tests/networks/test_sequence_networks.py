@@ -45,7 +45,7 @@ def test_any_order_transformer(kind):
 @pytest.mark.parametrize("context", [0, 4])
 def test_masked_sequence(classes, hidden, context):
     order = torch.randperm(LENGTH).tolist()
-    network = MaskedSequence(LENGTH, 5, classes=classes, order=order, hidden=hidden, context=context)
+    network = MaskedSequence(LENGTH, 5, symbols=classes, order=order, hidden=hidden, context=context)
     symbols = torch.randn(3, LENGTH) if classes is None else torch.randint(SYMBOLS, (3, LENGTH))
     check_steps(network, symbols, torch.randn(3, context) if context else None)
 
@@ -79,7 +79,7 @@ def test_attend_agrees_with_torch(key_heads):
 
 
 def test_orders_of_a_masked_network_share_all_weights():
-    network = MaskedSequence(LENGTH, SYMBOLS, classes=SYMBOLS, hidden=(32, 32))
+    network = MaskedSequence(LENGTH, SYMBOLS, symbols=SYMBOLS, hidden=(32, 32))
     twins = [network.reordered([*range(first, LENGTH), *range(first)]) for first in range(1, LENGTH)]
     for twin in twins:
         assert {id(p) for p in network.parameters()} == {id(p) for p in twin.parameters()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrogen.networks.context import ContextEncoder
+from pyrogen.networks.conditions import ContextEncoder
 from pyrogen.networks.residual import ResidualMLP
 from pyrogen.networks.transformer import DiffusionTransformer
 from pyrogen.networks.unet import UNet
@@ -122,12 +122,11 @@ def test_every_member_of_a_sequence_knows_of_all_others_and_their_order(kind):
     torch.manual_seed(0)
     shape, classes, context = CONTEXTS[kind]
     encoder = awake(ContextEncoder(shape, 16, classes=classes))
-    like = torch.zeros(1).double()
-    here = encoder(context, 3, like).sequence
+    here = encoder(context, 3).sequence
     changed = context.clone()
     changed[:, -1] = context[:, 0]
-    assert ((encoder(changed, 3, like).sequence - here).abs().amax(-1) > 1e-3).all()
-    exchanged = encoder(context.flip(1), 3, like).sequence.flip(1)  # equal, if places did not count
+    assert ((encoder(changed, 3).sequence - here).abs().amax(-1) > 1e-3).all()
+    exchanged = encoder(context.flip(1), 3).sequence.flip(1)  # equal, if places did not count
     assert ((exchanged - here).abs().amax((1, 2)) > 0.1).all()
 
 
@@ -141,7 +140,7 @@ def test_captions_bind_adjectives_to_nouns():
     before = order[0] ^ order[1]
     optimizer = torch.optim.Adam([*encoder.parameters(), *last.parameters()], 1e-2)
     for _ in range(60):
-        logits = last(encoder(captions, 512, torch.zeros(1)).sequence.mean(1))
+        logits = last(encoder(captions, 512).sequence.mean(1))
         loss = torch.nn.functional.cross_entropy(logits, before)
         optimizer.zero_grad()
         loss.backward()

@@ -1,0 +1,144 @@
+"""Contexts become vectors, sequences or vectors for each place, by one path with one set of checks."""
+
+import pytest
+import torch
+from torch import nn
+
+import pyrogen as pg
+from pyrogen.networks.conditions import ContextEncoder
+from pyrogen.networks.context import PlaceContext, SequenceContext, VectorContext, context_rows
+
+SEVERAL = {"a": (2,), "b": (), "c": (2, 2)}
+ROWS = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([1]), "c": torch.arange(4.0).reshape(1, 2, 2)}
+
+
+class Sum(nn.Module):
+    """Features of several entries; counts its calls in training."""
+
+    def __init__(self, features=3):
+        super().__init__()
+        self.linear, self.dropout, self.calls = nn.Linear(2, features), nn.Dropout(0.5), 0
+
+    def forward(self, context):
+        self.calls += self.training
+        return self.linear(context["a"] + context["b"].unsqueeze(-1).to(context["a"]))
+
+
+def learned(network, context):
+    for statistic, rows in list(network.read_data(context)):
+        moments = pg.networks.statistics.Moments()
+        moments.add(rows)
+        statistic.learn(moments)
+
+
+def test_vectors_put_entries_side_by_side():
+    context = VectorContext(SEVERAL, classes={"b": 3})
+    assert context.size == 2 + 3 + 4
+    assert context(ROWS).tolist() == [[1.0, 2.0, 0.0, 1.0, 0.0, 0.0, 1.0, 2.0, 3.0]]
+
+
+def test_numbers_are_standardised_and_missing_entries_are_passed_over():
+    context = VectorContext(SEVERAL, classes={"b": 3})
+    learned(context, {"a": torch.tensor([[0.0, 0.0], [2.0, 4.0]]), "b": torch.tensor([0, 1])})
+    assert context(ROWS)[0, :2].tolist() == [0.0, 0.0]
+    assert not context.standardizers["entry_c"].learned
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: VectorContext((3,), classes=2), "`context_shape` must be None where `classes` is given"),
+        (lambda: VectorContext({"a": (3,)}, classes={"a": 2}), r"must be \(\) for the labels 'a'"),
+        (lambda: VectorContext({"a": ()}, classes=2), "a dict for several"),
+        (lambda: VectorContext({"a": ()}, classes={"b": 2}), "must name entries"),
+        (lambda: VectorContext(None, embedding=nn.Linear(2, 3)), "`embedding` needs a context"),
+        (lambda: VectorContext((3,), embedding=nn.Linear(2, 3)), r"`embedding` must take contexts .* shape \(3,\)"),
+        (lambda: VectorContext((2,), embedding=nn.Flatten(0)), r"`embedding` must give features .* got \(4,\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+    with pytest.raises(TypeError, match="`embedding` must be an nn.Module, got function"):
+        VectorContext((2,), embedding=lambda x: x)
+
+
+def test_labels_out_of_range_are_refused():
+    context = VectorContext((), classes=3)
+    with pytest.raises(ValueError, match="integer labels from 0 to 2, got 3 in row 1"):
+        context(torch.tensor([0, 3]))
+
+
+def test_features_of_an_embedding_stand_in_the_place_of_the_context():
+    embedding = Sum()
+    context = VectorContext({"a": (2,), "b": ()}, classes={"b": 3}, embedding=embedding)
+    assert context.size == 3
+    assert embedding.training
+    assert embedding.dropout.training
+    assert embedding.calls == 0
+    rows = {"a": torch.randn(5, 2), "b": torch.arange(5) % 3}
+    learned(context, rows)
+    expected = embedding({"a": context.standardizers["entry_a"](rows["a"]), "b": rows["b"]})
+    torch.testing.assert_close(context(rows), expected)
+
+
+def test_an_embedding_reads_the_data_that_reach_it():
+    inner = pg.networks.Chained(pg.networks.Standardizer((2,)), nn.Linear(2, 2))
+    context = VectorContext((2,), embedding=inner)
+    learned(context, 5 + torch.randn(100, 2))
+    assert not inner[0].learned  # its rows depend on what is learned before it
+    learned(context, 5 + torch.randn(100, 2))
+    assert inner[0].learned
+    assert inner[0].mean.abs().max() < 0.5
+
+
+def test_the_shape_of_features_says_how_they_enter():
+    words = nn.Linear(4, 6)
+    assert SequenceContext((3, 4), 8, embedding=words)(torch.zeros(2, 3, 4)).shape == (2, 3, 8)
+    assert SequenceContext((4,), 8, embedding=words)(torch.zeros(2, 4)).shape == (2, 1, 8)
+    assert PlaceContext((5, 4), (5,), 8, embedding=words)(torch.zeros(2, 5, 4)).shape == (2, 5, 6)
+    image = nn.Unflatten(1, (1, 3, 3))
+    assert PlaceContext((9,), (3, 3), 8, embedding=image)(torch.zeros(2, 9)).shape == (2, 9, 8)
+    kinds = ContextEncoder({"words": (3, 4)}, 8, embedding=_Only("words", nn.Linear(4, 5)))
+    assert kinds({"words": torch.zeros(2, 3, 4)}, 2).sequence.shape == (2, 3, 8)
+
+
+class _Only(nn.Module):
+    def __init__(self, name, network):
+        super().__init__()
+        self.name, self.network = name, network
+
+    def forward(self, context):
+        return self.network(context[self.name])
+
+
+def test_rows_of_several_broadcast():
+    shapes = {"a": (2,), "b": ()}
+    rows = context_rows({"a": torch.zeros(3, 1, 2), "b": torch.arange(4)}, shapes, (3, 4))
+    assert rows["a"].shape == (12, 2)
+    assert rows["b"].tolist() == [0, 1, 2, 3] * 3
+    assert context_rows(None, None, ()) is None
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **c: pg.autoregressive.made((3,), hidden=(8,), components=2, **c),
+        lambda **c: pg.autoregressive.transformer((3,), symbols=4, width=8, depth=1, heads=2, **c),
+        lambda **c: pg.autoregressive.any_order((3,), symbols=4, width=8, depth=1, heads=2, **c),
+        lambda **c: pg.autoregressive.pixel_cnn((2, 2), symbols=4, width=8, depth=1, **c),
+        lambda **c: pg.autoregressive.wavenet((3,), symbols=4, width=8, layers=2, **c),
+    ],
+)
+def test_recipes_take_embeddings_and_labels_among_several(build):
+    torch.manual_seed(0)
+    embedding = Sum()
+    module = build(context_shape={"a": (2,), "b": ()}, classes={"b": 3}, embedding=embedding)
+    context = {"a": torch.randn(5, 1, 2), "b": torch.arange(3)}
+    x = module(context).sample()
+    assert x.shape[:2] == (5, 3)
+    pg.fit(module, (x.flatten(0, 1), {"a": torch.randn(15, 2), "b": torch.arange(15) % 3}), steps=2, batch_size=15)
+    module(context).log_prob(x).sum().backward()
+    assert embedding.linear.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="integer labels"):
+        module({**context, "b": torch.tensor([3])})
