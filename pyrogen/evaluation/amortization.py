@@ -32,12 +32,14 @@ from torch.distributions import biject_to
 from torch.distributions.utils import _sum_rightmost
 
 from pyrogen.arguments import integer, positive
+from pyrogen.programs.layouts import DrawLayout, DrawnSite, OneDraw, Sites, values_of
+from pyrogen.programs.run import Program
 
 from .arguments import require_programs, require_rows
 from .importance import importance_log_weights
+from .pairs import Pair, pairs, total
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import Alone, DrawnSite, Layout, Pair, Program, Sites, pairs, total, values_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +129,7 @@ def amortization_gap(
 Refinement = dict[str, tuple[Tensor, Tensor]]
 
 
-def _refined(pair: Pair, layouts: list[Layout], steps: int, learning_rate: float) -> Refinement:
+def _refined(pair: Pair, layouts: list[DrawLayout], steps: int, learning_rate: float) -> Refinement:
     """Location and log-scale for every latent element of every row."""
     refinement = _identity(pair)
     parameters = [parameter for both in refinement.values() for parameter in both]
@@ -144,7 +146,7 @@ def _refined(pair: Pair, layouts: list[Layout], steps: int, learning_rate: float
     return refinement
 
 
-def _bounds(pair: Pair, layouts: list[Layout], refinement: Refinement) -> tuple[Tensor, Tensor, Tensor]:
+def _bounds(pair: Pair, layouts: list[DrawLayout], refinement: Refinement) -> tuple[Tensor, Tensor, Tensor]:
     """Amortized, refined and importance-weighted, each ``(rows,)``."""
     both = [_log_weights(pair, layout, refinement) for layout in layouts]
     amortized, refined = (torch.cat(parts) for parts in zip(*both, strict=True))
@@ -152,12 +154,12 @@ def _bounds(pair: Pair, layouts: list[Layout], refinement: Refinement) -> tuple[
 
 
 def _identity(pair: Pair) -> Refinement:
-    drawn = _latents(pair, Alone())
+    drawn = _latents(pair, OneDraw())
     values = {name: biject_to(site.distribution.support).inv(site.value) for name, site in drawn.items()}
     return {name: (_zeros(value), _zeros(value)) for name, value in values.items()}
 
 
-def _log_weights(pair: Pair, layout: Layout, refinement: Refinement) -> tuple[Tensor, Tensor]:
+def _log_weights(pair: Pair, layout: DrawLayout, refinement: Refinement) -> tuple[Tensor, Tensor]:
     """Those of the guide as it is, and refined, from the same draws: each ``(draws, rows)``."""
     with torch.no_grad():
         drawn = _latents(pair, layout)
@@ -168,7 +170,7 @@ def _log_weights(pair: Pair, layout: Layout, refinement: Refinement) -> tuple[Te
     return amortized, log_joint - log_q + sum(log_det for _, log_det in moved.values())
 
 
-def _latents(pair: Pair, layout: Layout) -> Sites:
+def _latents(pair: Pair, layout: DrawLayout) -> Sites:
     drawn = pair.guided(layout)
     for site in drawn.values():
         if site.auxiliary or site.distribution.support.is_discrete:
@@ -195,6 +197,6 @@ def _moved(site: DrawnSite, location: Tensor, log_scale: Tensor) -> tuple[Tensor
         + transform.log_abs_det_jacobian(after, value)
         - transform.log_abs_det_jacobian(before, site.value)
     )
-    log_det = scale_and_mask(_sum_rightmost(log_det, events - dims), mask=site.site.mask)
+    log_det = scale_and_mask(_sum_rightmost(log_det, events - dims), mask=site.mask)
     split = site.split(log_det)
     return value, split.reshape(*split.shape[:2], -1).sum(-1)

@@ -28,14 +28,17 @@ from itertools import product
 from types import MappingProxyType
 
 import torch
-from pyro import poutine
 from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrogen.arguments import integer
-from pyrogen.programs.site import Plate, is_site, site_of
+from pyrogen.core.density import density_of
+from pyrogen.programs.layouts import DrawnSite, OneDraw, Sites, placed, values_of
+from pyrogen.programs.run import Program, run
+from pyrogen.programs.site import Plate
 
 from .arguments import require_generator, require_numbers, require_programs, require_tensor
+from .pairs import measured, sites_of, total
 from .ranks import (
     Coverage,
     EcdfBand,
@@ -47,7 +50,6 @@ from .ranks import (
 )
 from .result import TestResult
 from .scoring import as_evaluated
-from .sites import Alone, DrawnSite, Program, Sites, measured, placed, sites_of, total, values_of
 
 Values = dict[str, Tensor]
 Posterior = Callable[[Values, int], Values]
@@ -228,7 +230,7 @@ def simulation_based_calibration(
         chosen = tuple(latents) if coordinates is None else _names(coordinates, "coordinates")
         if not set(chosen) <= set(latents):
             raise ValueError(f"`coordinates` must name latent sites {list(latents)}, got {list(chosen)}")
-        plate = next(iter(sites.values())).plate
+        plate = next(iter(sites.values())).data_plate
         evaluate = _Evaluation(model, observed, chosen, quantities, left_out, plate)
         ranks: dict[str, list[Tensor]] = {}
         for block in torch.arange(simulations).split(max(1, batch_size // draws)):
@@ -351,18 +353,16 @@ def _repeat(value: Tensor, draws: int) -> Tensor:
 def _simulated(model: Program, size: int, observed: Sequence[str]) -> tuple[Sites, Values]:
     """The sites of so many simulations, and the values of those data that the model computes and does not draw."""
     try:
-        with poutine.block():
-            nodes = poutine.trace(model).get_trace(size=size).nodes
+        found = run(model, kwargs={"size": size})
     except Exception as error:
         error.add_note(f"It was raised by `model`, called with `size={size}` for as many simulations.")
         raise
-    drawn = {name: site_of(node) for name, node in nodes.items() if is_site(node)}
-    samples = {name: node["value"] for name, node in nodes.items() if node["type"] == "sample"}
-    computed = {name: samples[name] for name in observed if name in samples and name not in drawn}
+    statements = found.statements
+    computed = {name: statements[name].value for name in observed if name in statements and statements[name].computed}
     for name, value in computed.items():
         if not value.dim() or len(value) != size:
             raise ValueError(f"site {name!r} must have the {size} simulations as rows, got shape {tuple(value.shape)}")
-    return placed(drawn, Alone(), size, "model"), computed
+    return placed(found.sites, OneDraw(), size, "model"), computed
 
 
 def _left_out(sites: Sites, computed: Values, observed: Sequence[str]) -> dict[str, str]:
@@ -380,7 +380,7 @@ def _silence(site: DrawnSite) -> str:
     if isinstance(site.distribution, Delta):
         return "is a point mass"
     try:
-        silent = site.density is None or site.log_prob() is None
+        silent = density_of(site.distribution) is None or site.log_probs() is None
     except NotImplementedError:
         silent = True
     return "has no log_prob" if silent else ""

@@ -27,12 +27,15 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from pyrogen.arguments import integer, non_negative, number
+from pyrogen.core.density import density_of
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
+from pyrogen.programs.layouts import DrawnSite, Sites
+from pyrogen.programs.run import Program
 
 from .arguments import require_numbers, require_programs, require_rows
+from .pairs import check_names, measured
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import DrawnSite, Program, Sites, check_names, measured
 
 
 @dataclass(frozen=True, repr=False)
@@ -170,9 +173,10 @@ def _ratios_and_values(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
 
 
 def _check_density(site: DrawnSite, what: str) -> None:
-    if site.density not in ("exact", "estimate"):
+    density = density_of(site.distribution)
+    if density not in ("exact", "estimate"):
         raise NotImplementedError(
-            f"site {site.name!r} of `{what}` has density {site.density!r}: a divergence needs normalised log_probs of "
+            f"site {site.name!r} of `{what}` has density {density!r}: a divergence needs normalised log_probs of "
             "posterior and prior"
         )
 

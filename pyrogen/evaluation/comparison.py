@@ -29,13 +29,13 @@ from pyrogen.arguments import integer
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.numerics.randomness import seeded
+from pyrogen.programs.layouts import select_rows
 from pyrogen.training.progress import Fit
 
 from .arguments import require_rows
 from .density import paired
 from .result import Estimate
 from .scoring import Model, Scores, require_model, require_normalized, score
-from .sites import select_rows
 from .tables import table
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import integer
 from pyrogen.numerics.randomness import seeded
+from pyrogen.programs.run import Program
 from pyrogen.training.progress import Fit
 
 from .importance import ParetoK, importance_log_weights, pareto_k_of
 from .result import Estimate
-from .sites import Program
 from .tables import table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ MakeObjective = Callable[[Program, Program], nn.Module]
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
+class GuideRun:
     """One cell of the grid for one seed.
 
     Args:
@@ -75,7 +75,7 @@ class Run:
 
     def __repr__(self) -> str:
         bound = Estimate.of_mean(self.bound, density="lower bound")
-        return f"<Run of {self.guide!r} by {self.objective!r}, seed {self.seed}: {bound}; {self.pareto_k}>"
+        return f"<GuideRun of {self.guide!r} by {self.objective!r}, seed {self.seed}: {bound}; {self.pareto_k}>"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class GuideGrid:
         failures: The others.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[GuideRun, ...]
     failures: tuple[Failure, ...] = ()
 
     def cells(self) -> Iterator[Cell]:
@@ -182,7 +182,7 @@ class GuideGrid:
         ]
         return DataFrame(rows)
 
-    def _of(self, guide: str, objective: str) -> list[Run]:
+    def _of(self, guide: str, objective: str) -> list[GuideRun]:
         runs = [run for run in self.runs if (run.guide, run.objective) == (guide, objective)]
         if not runs:
             known = sorted({(run.guide, run.objective) for run in self.runs})
@@ -265,14 +265,14 @@ def grid(
         if strange:
             raise TypeError(f"`{name}` must hold functions, got {type(makers[strange[0]]).__name__} for {strange[0]!r}")
 
-    def run(pair: str, objective: str, seed: int) -> Run:
+    def run(pair: str, objective: str, seed: int) -> GuideRun:
         with seeded(seed), pyro.get_param_store().scope():  # guides of one class have equal parameter names
             programs = pairs[pair]()
             start = perf_counter()
             fit(_objective(objectives[objective], programs), data, seed=seed)
             seconds = perf_counter() - start
             log_weights = importance_log_weights(*programs, *held_out, draws=draws, whole=whole)
-        return Run(pair, objective, seed, log_weights, pareto_k_of(log_weights), seconds, programs)
+        return GuideRun(pair, objective, seed, log_weights, pareto_k_of(log_weights), seconds, programs)
 
     cells = [(pair, objective) for pair in pairs for objective in objectives]
     for pair, objective in cells:
@@ -327,7 +327,7 @@ def _objective(make: MakeObjective, programs: tuple[Program, Program]) -> nn.Mod
     return deepcopy(make)(*programs)  # Pyro's ELBOs remember their first model's plates
 
 
-def _cell(guide: str, objective: str, runs: list[Run], failed: int) -> Cell:
+def _cell(guide: str, objective: str, runs: list[GuideRun], failed: int) -> Cell:
     def over_seeds(values: list, unit: str = "nats", density: Any = "lower bound") -> Estimate:
         return Estimate.of_mean(_over_seeds(values), unit=unit, density=density)
 

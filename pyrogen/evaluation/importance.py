@@ -33,11 +33,14 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import integer
+from pyrogen.core.density import density_of
+from pyrogen.programs.layouts import DrawnSite, Sites
+from pyrogen.programs.run import Program
 
 from .arguments import require_numbers, require_programs
+from .pairs import check_names, measured, total
 from .result import Estimate
 from .scoring import as_evaluated
-from .sites import DrawnSite, Program, Sites, check_names, measured, total
 
 
 def importance_log_weights(
@@ -237,7 +240,7 @@ def _log_weights(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
     log_weights = total(scored.values()) - total(drawn.values())
     bad = log_weights.isnan() | log_weights.isposinf()
     if bad.any():
-        guilty = [site.name for site in (*scored.values(), *drawn.values()) if not site.log_prob().isfinite().all()]
+        guilty = [site.name for site in (*scored.values(), *drawn.values()) if not site.log_probs().isfinite().all()]
         raise ValueError(
             f"`model` and `guide` must give weights below infinity, got {int(bad.sum())} of {bad.numel()} that are NaN "
             f"or infinite, from the log_prob of {guilty}; does `batch` hold NaN or infinity?"
@@ -255,13 +258,13 @@ def _check_pair(drawn: Sites, scored: Sites) -> None:
 
 
 def _check_density(site: DrawnSite) -> None:
-    density = site.density
+    density = density_of(site.distribution)
     if density not in ("exact", "estimate"):
         raise NotImplementedError(
             f"site {site.name!r} has density {density!r}: importance weights exponentiate its log_prob, which must be "
             "exact; use an exact prior, likelihood and posterior"
         )
-    if density == "estimate" and not torch.equal(site.log_prob(), site.log_prob()):
+    if density == "estimate" and not torch.equal(site.log_probs(), site.log_probs()):
         raise NotImplementedError(
             f"the log_prob of site {site.name!r} is noisy (two calls on one value differ), and importance weights "
             "exponentiate the noise; use an exact trace, or freeze its noise"

@@ -1,12 +1,12 @@
 r"""Kernels: how alike two points are, as a function of their Euclidean distance :math:`r`.
 
-============================  ==============================  ===========================================
-:class:`Gaussian`             :math:`\exp(-r^2 / 2 h^2)`      smooth; blind to detail finer than h
-:class:`Laplace`              :math:`\exp(-r / h)`            rough: sees sharper differences
-:class:`InverseMultiquadric`  :math:`(1 + r^2 / h^2)^{-1/2}`  long tails: far points still count
-:class:`Distance`             :math:`-r`                      the energy distance; no bandwidth to choose
-:class:`Sum`                  a sum of kernels                several scales at once
-============================  ==============================  ===========================================
+==================================  ==============================  ===========================================
+:class:`GaussianKernel`             :math:`\exp(-r^2 / 2 h^2)`      smooth; blind to detail finer than h
+:class:`LaplaceKernel`              :math:`\exp(-r / h)`            rough: sees sharper differences
+:class:`InverseMultiquadricKernel`  :math:`(1 + r^2 / h^2)^{-1/2}`  long tails: far points still count
+:class:`DistanceKernel`             :math:`-r`                      the energy distance; no bandwidth to choose
+:class:`KernelSum`                  a sum of kernels                several scales at once
+==================================  ==============================  ===========================================
 
 All but the last two have a bandwidth :math:`h` in data units. Without one it is ``multiple`` times the median distance
 between points of the pooled sample (Gretton et al. 2012, "A kernel two-sample test",
@@ -70,7 +70,7 @@ class _WithBandwidth(Kernel):
 
 
 @dataclass(frozen=True)
-class Gaussian(_WithBandwidth):
+class GaussianKernel(_WithBandwidth):
     r"""The kernel :math:`\exp(-r^2 / 2 h^2)`.
 
     Args:
@@ -83,7 +83,7 @@ class Gaussian(_WithBandwidth):
 
 
 @dataclass(frozen=True)
-class Laplace(_WithBandwidth):
+class LaplaceKernel(_WithBandwidth):
     r"""The kernel :math:`\exp(-r / h)`.
 
     Args:
@@ -96,7 +96,7 @@ class Laplace(_WithBandwidth):
 
 
 @dataclass(frozen=True)
-class InverseMultiquadric(_WithBandwidth):
+class InverseMultiquadricKernel(_WithBandwidth):
     r"""The kernel :math:`(1 + r^2 / h^2)^{-1/2}`.
 
     Args:
@@ -109,7 +109,7 @@ class InverseMultiquadric(_WithBandwidth):
 
 
 @dataclass(frozen=True)
-class Distance(Kernel):
+class DistanceKernel(Kernel):
     r"""The kernel :math:`-r`: its squared MMD is the energy distance.
 
     References:
@@ -122,7 +122,7 @@ class Distance(Kernel):
 
 
 @dataclass(frozen=True)
-class Sum(Kernel):
+class KernelSum(Kernel):
     """The sum of kernels.
 
     Args:
@@ -145,7 +145,7 @@ class Sum(Kernel):
         return sum(kernel(distance) for kernel in self.kernels)
 
     def fitted(self, median: float) -> Kernel:
-        return Sum(tuple(kernel.fitted(median) for kernel in self.kernels))
+        return KernelSum(tuple(kernel.fitted(median) for kernel in self.kernels))
 
     @property
     def needs_median(self) -> bool:
@@ -153,10 +153,10 @@ class Sum(Kernel):
 
 
 def multiscale(
-    kernel: type[Gaussian] | type[Laplace] | type[InverseMultiquadric] = Gaussian,
+    kernel: type[GaussianKernel] | type[LaplaceKernel] | type[InverseMultiquadricKernel] = GaussianKernel,
     *,
     multiples: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0),
-) -> Sum:
+) -> KernelSum:
     """One kernel at several multiples of the median distance, summed.
 
     Args:
@@ -168,4 +168,4 @@ def multiscale(
     """
     if not len(multiples):
         raise ValueError("`multiples` must hold at least one number, got none")
-    return Sum(tuple(kernel(multiple=multiple) for multiple in multiples))
+    return KernelSum(tuple(kernel(multiple=multiple) for multiple in multiples))

@@ -27,7 +27,7 @@ from pyrogen.arguments import integer
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
 from .arguments import require_generator, require_numbers
-from .kernels import Distance, Gaussian, Kernel
+from .kernels import DistanceKernel, GaussianKernel, Kernel
 from .result import TestResult, permutation_p_value
 
 
@@ -50,7 +50,7 @@ def squared_mmd(
         ValueError: there are fewer than two draws, the events differ in shape, or a draw is not finite.
     """
     pooled, labels = _pool(x, y)
-    return float(_estimates(pooled, labels, _fitted(kernel or Gaussian(), pooled, generator))[0])
+    return float(_estimates(pooled, labels, _fitted(kernel or GaussianKernel(), pooled, generator))[0])
 
 
 def mmd_test(
@@ -78,7 +78,7 @@ def mmd_test(
         ValueError: there are fewer than two draws, the events differ in shape, or a draw is not finite.
     """
     pooled, labels = _pool(x, y)
-    kernel = _fitted(kernel or Gaussian(), pooled, generator)
+    kernel = _fitted(kernel or GaussianKernel(), pooled, generator)
     shuffled = permuted(labels[:, 0], permutations, generator)
     estimates = _estimates(pooled, torch.cat([labels, shuffled], 1), kernel)
     statistic, null = float(estimates[0]), estimates[1:]
@@ -97,7 +97,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: as for :func:`squared_mmd`.
     """
-    return squared_mmd(x, y, kernel=Distance())
+    return squared_mmd(x, y, kernel=DistanceKernel())
 
 
 def energy_test(
@@ -114,7 +114,7 @@ def energy_test(
     Raises:
         ValueError: as for :func:`mmd_test`.
     """
-    result = mmd_test(x, y, kernel=Distance(), permutations=permutations, generator=generator)
+    result = mmd_test(x, y, kernel=DistanceKernel(), permutations=permutations, generator=generator)
     return TestResult(result.statistic, result.p_value, "energy distance", result.null)
 
 

@@ -1,26 +1,34 @@
 """Reading and running Pyro programs: their sites, runs with given values, and the data plate."""
 
 from .chain import refuse_chain, refuse_noise
-from .data_plate import DataCount, FullSize, candidates, data_plate
+from .data_plate import DataCount, DataRows, FullSize, candidates, data_plate
+from .layouts import DrawLayout, DrawnSite, DrawsTogether, OneDraw, RowsRepeated
 from .reading import Reading, reading_of, settled_data_plates
 from .rows import drawn_together, global_sites, row_parameters
-from .run import Given, Record, Run, run
+from .run import Given, ProgramRun, Record, isolated, run
 from .site import Plate, Site, is_site
 
 __all__ = [
     "DataCount",
+    "DataRows",
+    "DrawLayout",
+    "DrawnSite",
+    "DrawsTogether",
     "FullSize",
     "Given",
+    "OneDraw",
     "Plate",
+    "ProgramRun",
     "Reading",
     "Record",
-    "Run",
+    "RowsRepeated",
     "Site",
     "candidates",
     "data_plate",
     "drawn_together",
     "global_sites",
     "is_site",
+    "isolated",
     "reading_of",
     "refuse_chain",
     "refuse_noise",

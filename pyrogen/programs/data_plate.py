@@ -23,8 +23,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 
 from .site import Plate, Site, plate_of
 
@@ -119,3 +121,32 @@ class FullSize(Messenger):
                 msg["cond_indep_stack"] = tuple(
                     other._replace(full_size=size) if other is frame else other for other in msg["cond_indep_stack"]
                 )
+
+
+class DataRows(Messenger):
+    """Lets the data plate have the rows at hand, also where they are more than it stands for.
+
+    Args:
+        plate: The name of the data plate.
+        rows: How many rows the program is called with.
+
+    Raises:
+        ValueError: when the program runs: the plate has another fixed size.
+    """
+
+    def __init__(self, plate: str, rows: int) -> None:
+        super().__init__()
+        self.plate = plate
+        self.rows = rows
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] != self.plate or not site_is_subsample(msg) or msg["value"] is not None:
+            return
+        full_size, taken = msg["fn"].size, msg["fn"].subsample_size
+        if taken is not None:
+            msg["value"], msg["done"] = torch.arange(taken) % full_size, True
+        elif full_size != self.rows:
+            raise ValueError(
+                f"`plate` {self.plate!r} must take the rows that the program is called with, {self.rows} here (data "
+                f"times draws), got the fixed size {full_size}: write `pyro.plate({self.plate!r}, len(x))`"
+            )

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .site import Site, is_site, site_of
+from .site import Site, is_site, is_statement, site_of
 
 Program = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class ProgramRun:
     """What a run of a program left.
 
     Attributes:
-        sites: Its sites by name, in the order of the program.
+        statements: Its sites and computed statements by name, in the order of the program.
         indices: The rows that each plate took, by the name of the plate.
         result: What the program returned.
     """
 
-    sites: dict[str, Site]
+    statements: dict[str, Site]
     indices: dict[str, Tensor]
     result: Any
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Its sites by name, in the order of the program."""
+        return {name: site for name, site in self.statements.items() if not site.computed}
 
 
 def run(
@@ -37,8 +45,10 @@ def run(
     kwargs: Mapping[str, Any] | None = None,
     *,
     given: Mapping[str, Tensor] | None = None,
-) -> Run:
-    """Runs a program once, unseen by handlers around it.
+    free: bool = False,
+    validate: bool = True,
+) -> ProgramRun:
+    """Runs a program once, apart from the handlers and plates around it.
 
     Args:
         program: A Pyro model or guide.
@@ -46,17 +56,21 @@ def run(
         kwargs: Its keyword arguments.
         given: Values of latent sites, by name. Names that the program lacks are ignored, as Pyro does. The name of a
             plate gives the rows that a subsampled plate takes.
+        free: Whether observed sites are drawn as if they were not observed.
+        validate: Whether arguments of distributions are checked where Pyro is told to; never if ``False``.
     """
-    with poutine.block(), Record() as record, Given(given or {}):
+    validation = nullcontext() if validate else pyro.validation_enabled(False)
+    with validation, isolated(), Record() as record, Given(given or {}, free=free):
         result = program(*args, **(kwargs or {}))
-    return Run({site.name: site for site in record.sites}, record.indices, result)
+    return ProgramRun({site.name: site for site in record.statements}, record.indices, result)
 
 
 class Record(Messenger):
     """Records the sites of whatever programs run in its scope.
 
     Attributes:
-        sites: The sites in the order they ran; a guide's site and the model's of the same name are two entries.
+        statements: Sites and computed statements in the order they ran; a guide's site and the model's of the same name
+            are two entries.
         indices: The rows that each plate took, by the name of the plate.
         parameters: The names of the parameters that ``pyro.param`` gave inside a plate, with an entry for each of its
             rows, by the name of the plate.
@@ -64,15 +78,20 @@ class Record(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: list[Site] = []
+        self.statements: list[Site] = []
         self.indices: dict[str, Tensor] = {}
         self.parameters: dict[str, list[str]] = {}
 
+    @property
+    def sites(self) -> list[Site]:
+        """The sites in the order they ran."""
+        return [site for site in self.statements if not site.computed]
+
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if site_is_subsample(msg):
+        if is_statement(msg):
+            self.statements.append(site_of(msg))
+        elif site_is_subsample(msg):
             self.indices[msg["name"]] = msg["value"]
-        elif is_site(msg):
-            self.sites.append(site_of(msg))
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         event_dim, shape = msg["kwargs"].get("event_dim"), msg["value"].shape
@@ -87,12 +106,28 @@ class Given(Messenger):
 
     Args:
         values: The values. Names that a program lacks are ignored.
+        free: Whether observed sites become latent first. ``poutine.uncondition`` would free computed statements as
+            well, and in a plate their drawn value has another shape.
     """
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, values: Mapping[str, Tensor], *, free: bool = False) -> None:
         super().__init__()
         self.values = values
+        self.free = free
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if self.free and msg["is_observed"] and is_site(msg) and site_of(msg).kind == "observed":
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
         if msg["name"] in self.values and not msg["is_observed"]:
             msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """A scope that handlers around it do not see, and whose plates may have the names and dimensions of theirs."""
+    outer, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+    try:
+        with poutine.block():
+            yield
+    finally:
+        _DIM_ALLOCATOR._stack = outer

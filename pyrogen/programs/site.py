@@ -1,15 +1,16 @@
 """Sites: the random statements of a Pyro program, as one run of it left them.
 
 A ``pyro.sample`` statement is a site: it has a name, a distribution, a value, and the plates around it. Sites are
-latent or observed; ``pyro.factor`` is an observed one. What ``pyro.deterministic`` computes, the rows that a plate
-takes, and the silent point masses that stand for a value computed elsewhere (Pyro's reparameterisations) are no sites.
+latent or observed; ``pyro.factor`` is an observed one. What ``pyro.deterministic`` computes, and the silent point
+masses that stand for a value computed elsewhere (Pyro's reparameterisations), are *computed*: statements, but no sites.
+The rows that a plate takes are neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -17,6 +18,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions.constraints import Constraint
+
+Kind = Literal["latent", "observed", "computed", "factor"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Plate:
 
 @dataclass(frozen=True)
 class Site:
-    """A random statement of a program, as one run left it.
+    """A random statement of a program, as one run left it; or a computed one.
 
     Attributes:
         name: Its name.
@@ -49,6 +53,8 @@ class Site:
         scale: The factor in front of its log-probability, from subsampled plates and ``poutine.scale``.
         mask: Pyro's mask, if there is one.
         auxiliary: Whether it is a guide's own variable, none of the model's.
+        computed: Whether its value was computed and not drawn.
+        enumerated: Whether the program has inference sum over its values.
     """
 
     name: str
@@ -59,6 +65,22 @@ class Site:
     scale: float | Tensor
     mask: Tensor | bool | None
     auxiliary: bool = False
+    computed: bool = False
+    enumerated: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        if self.computed:
+            return "computed"
+        if tuple(self.distribution.event_shape) == (0,):  # the Unit distribution, whose only use is a factor
+            return "factor"
+        return "observed" if self.observed else "latent"
+
+    @property
+    def support(self) -> Constraint:
+        """Where its values lie."""
+        return self.distribution.support
 
     def plate(self, name: str) -> Plate | None:
         """The plate of that name around the site, if there is one."""
@@ -71,13 +93,16 @@ class Site:
 
 def is_site(message: Mapping[str, Any]) -> bool:
     """Whether a statement, or a node of a trace, is a site."""
-    if message["type"] != "sample" or site_is_subsample(message) or message["infer"].get("_deterministic"):
-        return False
-    return not (message["is_observed"] and _is_silent(message["fn"]))
+    return is_statement(message) and not _is_computed(message)
+
+
+def is_statement(message: Mapping[str, Any]) -> bool:
+    """Whether a message, or a node of a trace, is a site or a computed statement."""
+    return message["type"] == "sample" and not site_is_subsample(message)
 
 
 def site_of(message: Mapping[str, Any]) -> Site:
-    """The site that a statement, or a node of a trace, is."""
+    """The site, or the computed statement, that a message or a node of a trace is."""
     return Site(
         name=message["name"],
         distribution=message["fn"],
@@ -87,12 +112,18 @@ def site_of(message: Mapping[str, Any]) -> Site:
         scale=message["scale"],
         mask=message["mask"],
         auxiliary=bool(message["infer"].get("is_auxiliary")),
+        computed=_is_computed(message),
+        enumerated=bool(message["infer"].get("enumerate")),
     )
 
 
 def plate_of(frame: CondIndepStackFrame) -> Plate:
     """The plate that a frame of Pyro's stack is."""
     return Plate(frame.name, frame.dim, frame.size, frame.full_size or frame.size)
+
+
+def _is_computed(message: Mapping[str, Any]) -> bool:
+    return bool(message["infer"].get("_deterministic")) or (message["is_observed"] and _is_silent(message["fn"]))
 
 
 def _is_silent(distribution: Any) -> bool:

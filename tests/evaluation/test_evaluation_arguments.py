@@ -130,7 +130,7 @@ for distance in ("squared_mmd", "energy_distance"):
     call = overridable(getattr(evaluation, distance), x=SAMPLE, y=OTHER)
     entry(distance, call, x=no_samples(SAMPLE), y=no_samples(OTHER))
 mmd = overridable(evaluation.mmd_test, x=SAMPLE, y=OTHER, permutations=3)
-entry("mmd_test", mmd, kernel={"text": "gaussian", "class": evaluation.kernels.Gaussian})
+entry("mmd_test", mmd, kernel={"text": "gaussian", "class": evaluation.kernels.GaussianKernel})
 entry("mmd_test", mmd, x={"too large": SAMPLE * 1e38})
 split = overridable(evaluation.classifier_test, x=SAMPLE, y=OTHER, permutations=3)
 entry("classifier_test", split, held_out=NO_LEVELS | {"too little": 0.001}, classifier={"text": "a", "class": dict})
@@ -342,7 +342,7 @@ def test_constant_data_are_data():
     assert evaluation.classifier_test(constant, constant, permutations=19).p_value == 1.0
     with pytest.raises(ValueError, match="`kernel` must have a `bandwidth`"):
         evaluation.mmd_test(constant, constant)
-    kernel = evaluation.kernels.Gaussian(1.0)
+    kernel = evaluation.kernels.GaussianKernel(1.0)
     assert evaluation.mmd_test(constant, constant, kernel=kernel, permutations=19).p_value == 1.0
 
 

@@ -17,8 +17,9 @@ from pyrogen.evaluation import (
     pareto_k,
     simulation_based_calibration,
 )
-from pyrogen.evaluation.sites import Alone, Pair, Repeated, Together
+from pyrogen.evaluation.pairs import Pair
 from pyrogen.latent import Marginal
+from pyrogen.programs.layouts import DrawsTogether, OneDraw, RowsRepeated
 
 NOISE, ROWS = 0.5, 20
 DEVIATION = (1 / (1 + 1 / NOISE**2)) ** 0.5  # of the posterior
@@ -148,7 +149,7 @@ def test_a_network_of_one_batch_dimension_gets_its_draws_as_rows(x):
             pyro.sample("z", dist.Normal(MEAN * x[:, None], DEVIATION).to_event(1))
 
     layouts = Pair(model, guide, [x], rows=ROWS).layouts(50, 30)
-    assert [type(layout) for layout in layouts] == [Repeated, Repeated]
+    assert [type(layout) for layout in layouts] == [RowsRepeated, RowsRepeated]
     torch.testing.assert_close(
         importance_log_weights(model, guide, x, draws=50), log_marginal(x).expand(50, ROWS), atol=1e-4, rtol=0
     )
@@ -161,7 +162,7 @@ def test_a_program_that_mixes_rows_runs_draw_by_draw(x):
             pyro.sample("x", dist.Normal(z - z.mean(), NOISE), obs=x)
 
     _, guide = pair(own)
-    assert [type(layout) for layout in Pair(model, guide, [x], rows=ROWS).layouts(3, 99)] == [Alone] * 3
+    assert [type(layout) for layout in Pair(model, guide, [x], rows=ROWS).layouts(3, 99)] == [OneDraw] * 3
 
 
 # One datum: a global latent
@@ -194,7 +195,7 @@ def test_the_evidence_of_a_global_latent_is_exact(x, plate):
     programs = location_pair(plate, x)
     log_weights = importance_log_weights(*programs, x, draws=40, whole=True)
     torch.testing.assert_close(log_weights, torch.full((40, 1), evidence(x), dtype=torch.double), atol=1e-3, rtol=0)
-    assert [type(layout) for layout in Pair(*programs, [x], rows=None).layouts(40, 40)] == [Together]
+    assert [type(layout) for layout in Pair(*programs, [x], rows=None).layouts(40, 40)] == [DrawsTogether]
     result = pareto_k(*programs, x, draws=40, whole=True)
     assert float(result.effective_sample_size) == pytest.approx(40, rel=1e-3)
 

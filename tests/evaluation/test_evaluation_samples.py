@@ -6,10 +6,24 @@ import pytest
 import torch
 
 from pyrogen.evaluation import energy_distance, energy_test, mmd_test, squared_mmd
-from pyrogen.evaluation.kernels import Distance, Gaussian, InverseMultiquadric, Kernel, Laplace, Sum, multiscale
+from pyrogen.evaluation.kernels import (
+    DistanceKernel,
+    GaussianKernel,
+    InverseMultiquadricKernel,
+    Kernel,
+    KernelSum,
+    LaplaceKernel,
+    multiscale,
+)
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
-KERNELS = [Gaussian(), Laplace(), InverseMultiquadric(), Distance(), multiscale(Laplace, multiples=(0.5, 2.0))]
+KERNELS = [
+    GaussianKernel(),
+    LaplaceKernel(),
+    InverseMultiquadricKernel(),
+    DistanceKernel(),
+    multiscale(LaplaceKernel, multiples=(0.5, 2.0)),
+]
 
 
 class Plain(Kernel):
@@ -30,11 +44,11 @@ def brute_force(x, y, kernel):
 @pytest.mark.parametrize(
     ("kernel", "formula"),
     [
-        (Gaussian(0.7), lambda r: torch.exp(-(r**2) / (2 * 0.49))),
-        (Laplace(0.7), lambda r: torch.exp(-r / 0.7)),
-        (InverseMultiquadric(0.7), lambda r: 1 / torch.sqrt(1 + r**2 / 0.49)),
-        (Distance(), lambda r: -r),
-        (Sum((Gaussian(1.0), Distance())), lambda r: torch.exp(-(r**2) / 2) - r),
+        (GaussianKernel(0.7), lambda r: torch.exp(-(r**2) / (2 * 0.49))),
+        (LaplaceKernel(0.7), lambda r: torch.exp(-r / 0.7)),
+        (InverseMultiquadricKernel(0.7), lambda r: 1 / torch.sqrt(1 + r**2 / 0.49)),
+        (DistanceKernel(), lambda r: -r),
+        (KernelSum((GaussianKernel(1.0), DistanceKernel())), lambda r: torch.exp(-(r**2) / 2) - r),
         (Plain(), lambda r: 1 / (1 + r)),
     ],
 )
@@ -48,12 +62,12 @@ def test_permutations_are_estimates_of_relabeled_data():
     torch.manual_seed(0)
     x, y = torch.randn(6, 2, dtype=torch.double), torch.randn(5, 2, dtype=torch.double)
     generator = torch.Generator().manual_seed(3)
-    result = mmd_test(x, y, kernel=Gaussian(1.0), permutations=4, generator=generator)
+    result = mmd_test(x, y, kernel=GaussianKernel(1.0), permutations=4, generator=generator)
     order = torch.rand(4, 11, generator=torch.Generator().manual_seed(3)).argsort(1)
     pooled = torch.cat([x, y])
     for estimate, permutation in zip(result.null, order, strict=True):
         chosen = permutation < 6
-        expected = squared_mmd(pooled[chosen], pooled[~chosen], kernel=Gaussian(1.0))
+        expected = squared_mmd(pooled[chosen], pooled[~chosen], kernel=GaussianKernel(1.0))
         assert float(estimate) == pytest.approx(expected, abs=1e-9)
 
 
@@ -79,7 +93,7 @@ def test_the_mmd_of_two_gaussians():
     truth = mean_kernel(2, 0) + mean_kernel(2 * scale**2, 0) - 2 * mean_kernel(1 + scale**2, shift * sqrt(d))
     values = torch.tensor(
         [
-            squared_mmd(torch.randn(60, d), scale * torch.randn(40, d) + shift, kernel=Gaussian(bandwidth))
+            squared_mmd(torch.randn(60, d), scale * torch.randn(40, d) + shift, kernel=GaussianKernel(bandwidth))
             for _ in range(repeats)
         ]
     )
@@ -177,8 +191,8 @@ def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="`permutations` must be at least 1"):
         mmd_test(x, x + 1, permutations=0)
     with pytest.raises(ValueError, match="`bandwidth` must be positive, got -1"):
-        Gaussian(-1.0)
+        GaussianKernel(-1.0)
     with pytest.raises(ValueError, match="at least one kernel"):
-        Sum(())
-    with pytest.raises(ValueError, match="`bandwidth` of Laplace must be set"):
-        Laplace()(torch.ones(2))
+        KernelSum(())
+    with pytest.raises(ValueError, match="`bandwidth` of LaplaceKernel must be set"):
+        LaplaceKernel()(torch.ones(2))
