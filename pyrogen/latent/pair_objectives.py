@@ -14,7 +14,7 @@ a power of a density is none.
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -35,10 +35,12 @@ from pyrogen.programs.run import Given, Record
 from pyrogen.programs.site import Plate, Site
 from pyrogen.training.turn import frozen
 
+from .bounds import doubly_reparameterized, importance_weighted, renyi, weigh_gradients
+
 DRAWS = "_pyrogen_draws"
 
 
-class WeightedPair(PairObjective):
+class WeightedPair(PairObjective, ABC):
     """An objective that is a function of the importance weights of a Pyro model/guide pair, in nats per datum.
 
     Subclasses define :meth:`bound`.
@@ -70,13 +72,13 @@ class WeightedPair(PairObjective):
         if self.by_path and not isinstance(guide, nn.Module):
             raise ValueError(f"`guide` must be an nn.Module, which owns its parameters, got {type(guide).__name__}")
 
+    @abstractmethod
     def bound(self, log_weights: Tensor) -> Tensor:
         """What is maximised, in nats.
 
         Shape:
             ``(units,)`` from ``(draws, units)``, where a unit is a datum, or all data.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `bound(log_weights)`")
 
     def total(self, *batch: Any) -> Tensor:
         passes = [self._pass(batch) for _ in range(self.draws if self.plates is None else 1)]
@@ -190,23 +192,12 @@ class Pass:
 class ImportanceWeightedPair(WeightedPair):
     r"""Minus the importance-weighted bound of a Pyro pair, :math:`-\log \frac1K \sum_k w_k`.
 
-    Args:
-        model: As for :class:`WeightedPair`.
-        guide: As for :class:`WeightedPair`.
-        draws: :math:`K`.
-        plates: As for :class:`WeightedPair`.
-        size: As for :class:`WeightedPair`.
-
-    Raises:
-        ValueError: as for :class:`WeightedPair`.
-        NotImplementedError: as for :class:`WeightedPair`.
-
     References:
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
     """
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        return log_weights.logsumexp(0) - math.log(self.draws)
+        return importance_weighted(log_weights)
 
 
 class RenyiPair(WeightedPair):
@@ -217,16 +208,11 @@ class RenyiPair(WeightedPair):
     With latents outside the data plate it is that of Pyro's ``RenyiELBO``; otherwise every datum is weighed by itself.
 
     Args:
-        model: As for :class:`WeightedPair`.
-        guide: As for :class:`WeightedPair`.
+        model: The model; other arguments, too, are those of :class:`WeightedPair`.
         alpha: :math:`\alpha`, other than one.
-        draws: :math:`K`.
-        plates: As for :class:`WeightedPair`.
-        size: As for :class:`WeightedPair`.
 
     Raises:
-        ValueError: as for :class:`WeightedPair`, or ``alpha`` is one.
-        NotImplementedError: as for :class:`WeightedPair`.
+        ValueError: ``alpha`` is one.
 
     References:
         Li and Turner 2016, "Rényi divergence variational inference", https://arxiv.org/abs/1602.02311
@@ -248,8 +234,7 @@ class RenyiPair(WeightedPair):
         self.alpha = alpha
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        power = 1 - self.alpha
-        return ((power * log_weights).logsumexp(0) - math.log(self.draws)) / power
+        return renyi(log_weights, self.alpha)
 
 
 class StickingTheLandingPair(WeightedPair):
@@ -259,16 +244,8 @@ class StickingTheLandingPair(WeightedPair):
     the true posterior every draw's gradient in :math:`\phi` is zero. The guide runs twice. Minibatches are as for
     :class:`pyrogen.Elbo`.
 
-    Args:
-        model: As for :class:`WeightedPair`.
-        guide: As for :class:`WeightedPair`; a module, which owns its parameters.
-        draws: How many draws to average over.
-        plates: As for :class:`WeightedPair`.
-        size: As for :class:`WeightedPair`.
-
     Raises:
-        ValueError: as for :class:`WeightedPair`; or the guide's density is a bound, or one is not normalised.
-        NotImplementedError: as for :class:`WeightedPair`.
+        ValueError: when called: the guide's density is a bound, or one is not normalised.
 
     References:
         Roeder, Wu and Duvenaud 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
@@ -299,24 +276,13 @@ class StickingTheLandingPair(WeightedPair):
         return None
 
 
-class DoublyReparameterizedPair(ImportanceWeightedPair):
+class DoublyReparameterizedPair(WeightedPair):
     r"""Minus the importance-weighted bound of a Pyro pair, with the doubly reparameterised gradient in the guide.
 
     With normalised weights :math:`\tilde w_k`, the gradient in the guide's parameters :math:`\phi` is
     :math:`\sum_k \tilde w_k^2 \, (\partial \log w_k / \partial z_k) \, \partial z_k / \partial \phi`: of the same
     expectation as that of :class:`ImportanceWeightedPair`, with a signal that does not drown in noise as draws become
     many. The guide runs twice.
-
-    Args:
-        model: As for :class:`WeightedPair`.
-        guide: As for :class:`WeightedPair`; a module, which owns its parameters.
-        draws: :math:`K`.
-        plates: As for :class:`WeightedPair`.
-        size: As for :class:`WeightedPair`.
-
-    Raises:
-        ValueError: as for :class:`WeightedPair`.
-        NotImplementedError: as for :class:`WeightedPair`.
 
     References:
         Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives",
@@ -326,21 +292,17 @@ class DoublyReparameterizedPair(ImportanceWeightedPair):
     by_path = True
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        value = super().bound(log_weights).detach()
-        surrogate = (log_weights.detach().softmax(0) * log_weights).sum(0)
-        return value + surrogate - surrogate.detach()
+        return doubly_reparameterized(log_weights)
 
     def hook(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
         """The second power of the weights, which draws take and the model's parameters do not."""
         weights = log_weights.detach().softmax(0)
         for one, share in zip(passes, weights.split(len(weights) // len(passes)), strict=True):
             for site in one.drawn:
-                value = one.values.get(site.name)
-                if value is not None and value.requires_grad:
-                    wide = self._spread(share, site, unit)
-                    value.register_hook(lambda gradient, wide=wide: gradient * wide)
+                if site.name in one.values:
+                    weigh_gradients(one.values[site.name], self._along(share, site, unit))
 
-    def _spread(self, weights: Tensor, site: Site, unit: Plate | None) -> Tensor:
+    def _along(self, weights: Tensor, site: Site, unit: Plate | None) -> Tensor:
         """Weights ``(draws, units)`` in a shape that broadcasts to the value of a site."""
         event_dim, shape = site.distribution.event_dim, [1] * site.value.dim()
         if self.plates is not None:
