@@ -212,7 +212,7 @@ ENTRIES = {
     networks.Numbers: {"symbol_shape": (2,), "width": 3},
     networks.ContextEncoder: {"context_shape": (2,), "width": 3},
     networks.Standardizer: {"shape": (2,)},
-    networks.Table: {"columns": 2},
+    networks.ColumnFeatures: {"columns": 2},
     families.categorical: {"classes": 3},
     families.normal: {"scale": 1.0},
     families.discretized_logistic: {"levels": 3},

@@ -1,11 +1,11 @@
 """Autoregressive models: exact likelihoods, fast generation, conditioning on what is known."""
 
 from .beam import beam_search
-from .chain import Chain
-from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily, Table
+from .conditionals import Binary, Categorical, Conditional, FiniteDiscrete, NormalMixture, OfFamily
 from .constraints import constrained
+from .distribution import AutoregressiveDistribution
 from .foreign import from_transformers
-from .layout import Layout
+from .layout import SequenceLayout
 from .model import AnyOrder, Autoregressive
 from .objectives import ObservedLikelihood
 from .orders import MixedOrders, OrderMixture
@@ -18,15 +18,15 @@ __all__ = [
     "Autoregressive",
     "Binary",
     "Categorical",
-    "Chain",
+    "AutoregressiveDistribution",
     "Conditional",
-    "Layout",
+    "SequenceLayout",
     "MixedOrders",
     "NormalMixture",
     "ObservedLikelihood",
     "OfFamily",
     "OrderMixture",
-    "Table",
+    "FiniteDiscrete",
     "aligned",
     "any_order",
     "beam_search",

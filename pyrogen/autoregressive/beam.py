@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .chain import Chain
-from .conditionals import table
+from .conditionals import finite_discrete
+from .distribution import AutoregressiveDistribution
 from .generation import Ending
 from .given import Known
 
 
 @torch.no_grad()
-def beam_search(distribution: Chain, width: int) -> tuple[Tensor, Tensor]:
+def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[Tensor, Tensor]:
     """The likeliest events that a beam of some width finds, best first.
 
     With a width of as many prefixes as there are it finds the mode; with one it takes the likeliest symbol each time.
@@ -37,7 +37,7 @@ def beam_search(distribution: Chain, width: int) -> tuple[Tensor, Tensor]:
     """
     if width < 1:
         raise ValueError(f"`width` must be at least 1, got {width}")
-    if not isinstance(distribution, Chain) or distribution.orders is not None:
+    if not isinstance(distribution, AutoregressiveDistribution) or distribution.orders is not None:
         raise NotImplementedError("a search needs one order for all rows; search a model `along(order)` instead")
     rows = distribution.batch_shape.numel()
     beams = torch.arange(rows).repeat_interleave(width)
@@ -68,7 +68,7 @@ def _options(
     conditional: object, output: Tensor, place: int, known: Known | None, ending: Ending | None, symbols: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The log-probability of each next symbol, ``(N, K)``, and the symbols, ``(K,)``."""
-    now = table(conditional(output))
+    now = finite_discrete(conditional(output))
     options = now.log_probs
     values = torch.arange(options.shape[-1], device=options.device) if now.values is None else now.values
     if ending is not None and symbols is not None:

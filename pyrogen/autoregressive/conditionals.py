@@ -99,8 +99,8 @@ class Categorical:
         """The support of a symbol."""
         return constraints.integer_interval(0, self.classes - 1)
 
-    def __call__(self, output: Tensor) -> Table:
-        return Table(output)
+    def __call__(self, output: Tensor) -> FiniteDiscrete:
+        return FiniteDiscrete(output)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class NormalMixture:
         return dist.MixtureSameFamily(weights, normals, validate_args=False)
 
 
-class Table(PyrogenDistribution):
+class FiniteDiscrete(PyrogenDistribution):
     """A distribution over a finite alphabet, ``0 … K - 1`` or given values, from logits; ``-inf`` excludes a symbol.
 
     Unlike torch's ``Categorical`` it normalises when it scores, in one operation, and samples without normalising.
@@ -187,9 +187,9 @@ class Table(PyrogenDistribution):
         log_probs = self.logits.log_softmax(-1)
         return log_probs if self.impossible is None else log_probs.masked_fill(self.impossible.unsqueeze(-1), -math.inf)
 
-    def _expanded(self, batch_shape: torch.Size) -> Table:
+    def _expanded(self, batch_shape: torch.Size) -> FiniteDiscrete:
         impossible = None if self.impossible is None else self.impossible.expand(batch_shape)
-        return Table(self.logits.expand(*batch_shape, self.logits.shape[-1]), self.values, impossible)
+        return FiniteDiscrete(self.logits.expand(*batch_shape, self.logits.shape[-1]), self.values, impossible)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values = torch.arange(self.logits.shape[-1], device=self.logits.device) if self.values is None else self.values
@@ -212,23 +212,23 @@ class Table(PyrogenDistribution):
         return log_probs.gather(-1, index.unsqueeze(-1)).squeeze(-1)
 
 
-def table(distribution: TorchDistributionMixin) -> Table:
+def finite_discrete(distribution: TorchDistributionMixin) -> FiniteDiscrete:
     """The same distribution as a table of all its symbols.
 
     Raises:
         NotImplementedError: the symbols are not few single numbers.
     """
-    if isinstance(distribution, Table):
+    if isinstance(distribution, FiniteDiscrete):
         return distribution
     if distribution.event_shape or not distribution.has_enumerate_support:
         raise NotImplementedError(
             f"{type(distribution).__name__} has no table of symbols; only conditionals over few single numbers have one"
         )
     if isinstance(distribution, dist.Categorical):
-        return Table(distribution.logits)
+        return FiniteDiscrete(distribution.logits)
     values = distribution.enumerate_support(expand=False)
     logits = distribution.log_prob(values.expand(-1, *distribution.batch_shape)).movedim(0, -1)
-    return Table(logits, values.flatten())
+    return FiniteDiscrete(logits, values.flatten())
 
 
 @dataclass(frozen=True)
@@ -266,8 +266,8 @@ class Reweighted(ABC):
     def _changed(self, distribution: TorchDistributionMixin) -> TorchDistributionMixin:
         if isinstance(distribution, Independent):
             return as_event(self._changed(distribution.base_dist), distribution.reinterpreted_batch_ndims)
-        old = table(distribution)
-        return Table(self.change(old.logits), old.values, old.impossible)
+        old = finite_discrete(distribution)
+        return FiniteDiscrete(self.change(old.logits), old.values, old.impossible)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrogen.networks.sequence import SequenceNetwork, State
 
-from .conditionals import Conditional, Reweighted, Table, table
+from .conditionals import Conditional, FiniteDiscrete, Reweighted, finite_discrete
 from .model import Autoregressive
 
 Rule = Callable[[Tensor], Tensor]
@@ -72,14 +72,14 @@ class Allowed(Reweighted):
     def change(self, logits: Tensor) -> Tensor:
         return logits
 
-    def __call__(self, output: Tensor) -> Table:
-        old = table(self.inner(output[..., : -self.symbols]))
+    def __call__(self, output: Tensor) -> FiniteDiscrete:
+        old = finite_discrete(self.inner(output[..., : -self.symbols]))
         kept = (output[..., -self.symbols :] > 0.5) & (old.logits > -torch.inf)
         impossible = ~kept.any(-1)
         if old.impossible is not None:
             impossible = impossible | old.impossible
         logits = old.logits.masked_fill(~kept & ~impossible.unsqueeze(-1), -torch.inf)
-        return Table(logits, old.values, impossible)
+        return FiniteDiscrete(logits, old.values, impossible)
 
 
 @dataclass
@@ -150,7 +150,7 @@ def _joined(output: Tensor, allowed: Tensor) -> Tensor:
 
 
 def _symbols(conditional: Conditional) -> int:
-    return table(conditional(torch.zeros(conditional.size))).logits.shape[-1]
+    return finite_discrete(conditional(torch.zeros(conditional.size))).logits.shape[-1]
 
 
 def _checked(allowed: Tensor, length: int, symbols: int) -> Tensor:

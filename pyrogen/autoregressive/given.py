@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .layout import Layout
+from .layout import SequenceLayout
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Known:
         return self.mask & whole(symbols == self.symbols, self.mask.dim()).logical_not()
 
 
-def places_of(mask: Tensor, layout: Layout, name: str) -> Tensor:
+def places_of(mask: Tensor, layout: SequenceLayout, name: str) -> Tensor:
     """A mask over events, or one that broadcasts to them, as one over places, ``(*batch, L)``.
 
     Raises:
@@ -47,7 +47,7 @@ def places_of(mask: Tensor, layout: Layout, name: str) -> Tensor:
     return places
 
 
-def event_of(places: Tensor, layout: Layout) -> Tensor:
+def event_of(places: Tensor, layout: SequenceLayout) -> Tensor:
     """A mask over places as one over events."""
     return layout.unflatten(like(places, layout.symbol_shape).expand(*places.shape, *layout.symbol_shape))
 

@@ -12,7 +12,7 @@ from pyrogen.core.shapes import Shape
 
 
 @dataclass(frozen=True)
-class Layout:
+class SequenceLayout:
     """An event as a sequence of symbols, and back.
 
     Args:

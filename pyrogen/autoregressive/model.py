@@ -41,14 +41,14 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Family
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
-from pyrogen.networks.attention import AnyOrderTransformer
+from pyrogen.networks.causal_transformer import AnyOrderTransformer
 from pyrogen.networks.sequence import SequenceNetwork
 from pyrogen.networks.statistics import Statistic, read_by
 
-from .chain import Chain
 from .conditionals import Conditional, OfFamily, Without
+from .distribution import AutoregressiveDistribution
 from .generation import Ending
-from .layout import Layout, check_order
+from .layout import SequenceLayout, check_order
 
 
 class Autoregressive(DistributionModule):
@@ -60,7 +60,7 @@ class Autoregressive(DistributionModule):
             :mod:`pyrogen.distributions.families` serves for the elements of a symbol.
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        symbol_axes: The axes of the event that together make one symbol; see :class:`Layout`.
+        symbol_axes: The axes of the event that together make one symbol; see :class:`SequenceLayout`.
         order: Which place comes first, second, ...; row by row if ``None``.
         end: The symbol that ends a sequence, if lengths differ; it is scored, and what follows is padding.
         padding: The symbol after the end, which is impossible before it; ``end`` itself if ``None``.
@@ -92,7 +92,7 @@ class Autoregressive(DistributionModule):
     ) -> None:
         super().__init__(event_shape, context_shape)
         self.network, self.embedding = network, embedding
-        self.layout = Layout(self.event_shape, symbol_axes, None if order is None else tuple(order))
+        self.layout = SequenceLayout(self.event_shape, symbol_axes, None if order is None else tuple(order))
         self.conditional = _conditional(conditional, self.layout)
         if end is None and padding is not None:
             raise ValueError(f"`padding` needs `end`, got {padding} alone")
@@ -101,8 +101,8 @@ class Autoregressive(DistributionModule):
         if padding is not None and padding != end:
             self.conditional = Without(self.conditional, padding)
 
-    def forward(self, context: Context = None) -> Chain:
-        return Chain(
+    def forward(self, context: Context = None) -> AutoregressiveDistribution:
+        return AutoregressiveDistribution(
             self.network,
             self.conditional,
             self.layout,
@@ -146,7 +146,7 @@ class AnyOrder(DistributionModule):
         conditional: Makes the distribution of a symbol from an output.
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        symbol_axes: The axes of the event that together make one symbol; see :class:`Layout`.
+        symbol_axes: The axes of the event that together make one symbol; see :class:`SequenceLayout`.
         embedding: A network from the context, one batch dimension in front, to what the network takes.
         orders: How many random orders each row is scored in; the more, the tighter the bound.
 
@@ -171,11 +171,11 @@ class AnyOrder(DistributionModule):
         if orders < 1:
             raise ValueError(f"`orders` must be at least 1, got {orders}")
         self.network, self.embedding, self.orders = network, embedding, orders
-        self.layout = Layout(self.event_shape, symbol_axes)
+        self.layout = SequenceLayout(self.event_shape, symbol_axes)
         self.conditional = _conditional(conditional, self.layout)
 
-    def forward(self, context: Context = None) -> Chain:
-        return Chain(
+    def forward(self, context: Context = None) -> AutoregressiveDistribution:
+        return AutoregressiveDistribution(
             self.network,
             self.conditional,
             self.layout,
@@ -229,7 +229,7 @@ def _require_symbols(conditional: Conditional, **special: int | None) -> None:
             raise ValueError(f"`{name}` must be one of the symbols{shape} within {conditional.support}, got {symbol}")
 
 
-def _conditional(conditional: Conditional | Family, layout: Layout) -> Conditional:
+def _conditional(conditional: Conditional | Family, layout: SequenceLayout) -> Conditional:
     if not hasattr(conditional, "symbol_shape"):
         conditional = OfFamily(conditional, tuple(layout.symbol_shape))
     if tuple(conditional.symbol_shape) != tuple(layout.symbol_shape):

@@ -14,8 +14,8 @@ from pyrogen.core.shapes import Context
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
 
-from .chain import Chain
 from .conditionals import Conditional
+from .distribution import AutoregressiveDistribution
 from .model import Autoregressive
 
 
@@ -63,7 +63,7 @@ class OrderMixture(PyrogenDistribution):
 
     def __init__(
         self,
-        components: Sequence[Chain],
+        components: Sequence[AutoregressiveDistribution],
         log_weights: Tensor | None = None,
         *,
         validate_args: bool | None = None,
@@ -86,11 +86,11 @@ class OrderMixture(PyrogenDistribution):
         return self._mixed(scores)
 
     def part_log_prob(self, value: Tensor, part: Tensor) -> Tensor:
-        """The log-probability of a part that comes first in every order; see :meth:`Chain.part_log_prob`."""
+        """The log-probability of a part that comes first in every order."""
         return self._mixed(torch.stack([component.part_log_prob(value, part) for component in self.components]))
 
     def given(self, values: Tensor, mask: Tensor) -> OrderMixture:
-        """The distribution given a part that comes first in every order; see :meth:`Chain.given`.
+        """The distribution given a part that comes first in every order.
 
         The orders are weighted by what each says of the part.
         """

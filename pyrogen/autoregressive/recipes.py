@@ -12,7 +12,7 @@ from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.networks.attention import AnyOrderTransformer, CausalStack, CausalTransformer
+from pyrogen.networks.causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
 from pyrogen.networks.context import Classes, PlaceContext, SequenceContext, VectorContext
 from pyrogen.networks.masked_sequence import MaskedSequence
 from pyrogen.networks.pixels import Intensities, PixelCNN

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, batch_shape_of
+from pyrogen.networks.noise_level import Fourier, zeroed
 from pyrogen.networks.statistics import ReadsData, Statistic
-from pyrogen.networks.time import Fourier, zeroed
 from pyrogen.numerics.learned_schedule import LearnedSchedule
 
 from .times import LogNormalTimes, LogSNRTimes, Times, UniformTimes, stratified

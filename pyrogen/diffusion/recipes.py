@@ -10,8 +10,8 @@ from torch import nn
 from pyrogen.arguments import checked, integer, share, sizes
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
-from pyrogen.networks.residual import ResidualMLP
-from pyrogen.networks.transformer import DiffusionTransformer
+from pyrogen.networks.diffusion_transformer import DiffusionTransformer
+from pyrogen.networks.residual_mlp import ResidualMLP
 from pyrogen.networks.unet import UNet
 from pyrogen.numerics.schedules import CosineVP, Schedule
 
@@ -72,7 +72,7 @@ def mlp(
         return ResidualMLP(
             as_shape(event_shape, "event_shape"),
             context_shape,
-            numbers=numbers,
+            outputs=numbers,
             width=width,
             depth=depth,
             classes=classes,
@@ -140,7 +140,7 @@ def unet(
         return UNet(
             as_shape(event_shape, "event_shape"),
             context_shape,
-            numbers=numbers,
+            outputs=numbers,
             channels=channels,
             depth=depth,
             attention=attention,
@@ -204,7 +204,7 @@ def transformer(
         return DiffusionTransformer(
             as_shape(event_shape, "event_shape"),
             context_shape,
-            numbers=numbers,
+            outputs=numbers,
             patch=patch,
             width=width,
             depth=depth,

@@ -16,8 +16,8 @@ from pyrogen.core.parametric import Family, Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.distributions import families
+from pyrogen.networks.columns import ColumnFeatures, GapFeatures
 from pyrogen.networks.statistics import ReadsData, Statistic
-from pyrogen.networks.table import Gaps, Table
 
 from .missing import IncompleteLikelihood
 from .model import VAE
@@ -66,7 +66,7 @@ def tabular_vae(
     """
     event_shape = _as_row(event_shape)
     family = _columns(event_shape[0], None, counts, binary, categories)
-    prepare = Table(event_shape[0], counts=counts, categories=categories)
+    prepare = ColumnFeatures(event_shape[0], counts=counts, categories=categories)
     likelihood, posterior = _parts(
         event_shape, context_shape, latent_shape, family, prepare, prepare.size, tuple(hidden), classes
     )
@@ -130,11 +130,11 @@ def missing_data_vae(
     if counts or binary or categories:
         (columns,) = _as_row(event_shape)
         family = _columns(columns, scale, counts, binary, categories)
-        prepare = Table(columns, counts=counts, categories=categories, flags=True)
+        prepare = ColumnFeatures(columns, counts=counts, categories=categories, flags=True)
         size = prepare.size
     else:
         family = families.diagonal_normal if scale is None else families.normal(scale)
-        prepare, size = Gaps(len(event_shape)), 2 * prod(event_shape)
+        prepare, size = GapFeatures(len(event_shape)), 2 * prod(event_shape)
     likelihood, posterior = _parts(
         event_shape, context_shape, latent_shape, family, prepare, size, tuple(hidden), classes
     )

@@ -1,17 +1,17 @@
 """Networks: plain modules that know nothing of probability."""
 
-from .attention import AnyOrderTransformer, CausalStack, CausalTransformer
+from .causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
+from .columns import ColumnFeatures, GapFeatures
 from .conditions import ContextEncoder
 from .convolution import ImageDecoder, ImageEncoder
+from .diffusion_transformer import DiffusionTransformer
 from .embedding import Flatten, Labels
 from .masked import MaskedConditioner
 from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
-from .residual import ResidualMLP
+from .residual_mlp import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
 from .statistics import Chained, ReadsData, Standardizer
-from .table import Gaps, Table
-from .transformer import DiffusionTransformer
 from .unet import UNet
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "CausalTransformer",
     "Conditioner",
     "Flatten",
-    "Gaps",
+    "GapFeatures",
     "ImageDecoder",
     "ImageEncoder",
     "Labels",
@@ -36,6 +36,6 @@ __all__ = [
     "MaskedSequence",
     "Numbers",
     "SequenceNetwork",
-    "Table",
+    "ColumnFeatures",
     "Tokens",
 ]

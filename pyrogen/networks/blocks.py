@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Block(NamedTuple):
+class MatrixBlock(NamedTuple):
     """A range of rows, and the range of columns outside which they are zero."""
 
     rows: slice
     columns: slice
 
 
-Blocks = tuple[Block, ...]
+Blocks = tuple[MatrixBlock, ...]
 
 
 def staircase(mask: Tensor, steps: int) -> Blocks:
@@ -25,13 +25,13 @@ def staircase(mask: Tensor, steps: int) -> Blocks:
     blocks = []
     for start, stop in zip(cuts, cuts[1:], strict=False):
         used = mask[start:stop].any(0).nonzero().flatten().tolist() or [0]
-        blocks.append(Block(slice(start, stop), slice(used[0], used[-1] + 1)))
+        blocks.append(MatrixBlock(slice(start, stop), slice(used[0], used[-1] + 1)))
     return tuple(blocks)
 
 
 def whole(rows: int, columns: int) -> Blocks:
     """One block that covers all."""
-    return (Block(slice(0, rows), slice(0, columns)),)
+    return (MatrixBlock(slice(0, rows), slice(0, columns)),)
 
 
 def product(first: Tensor, second: Tensor, wide: bool) -> Tensor:
@@ -88,5 +88,5 @@ def upright(blocks: Blocks, width: int) -> Blocks:
     for start, stop in zip(cuts, cuts[1:], strict=False):
         using = [rows for rows, columns in blocks if columns.start < stop and start < columns.stop]
         rows = slice(using[0].start, using[-1].stop) if using else slice(0, 0)
-        found.append(Block(rows, slice(start, stop)))
+        found.append(MatrixBlock(rows, slice(start, stop)))
     return tuple(found)

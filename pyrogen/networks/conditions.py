@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
+from .attention import SelfAttentionBlock
 from .context import Classes, Context, ContextEmbedding, ContextShape, Shape, by_name, context_rows
-from .heads import SelfAttentionBlock
 from .statistics import entry_key
 
 

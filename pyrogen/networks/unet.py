@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
+from .attention import Attention
 from .conditions import Conditions, ContextEncoder, flat_inputs
 from .context import Classes, Context, ContextShape, Shape
-from .heads import Attention
+from .noise_level import AdaptiveGroupNorm, Fourier, group_norm, zeroed
 from .statistics import ReadsData, Statistic
-from .time import AdaptiveGroupNorm, Fourier, group_norm, zeroed
 
 
 class UNet(ReadsData, nn.Module):
@@ -26,7 +26,7 @@ class UNet(ReadsData, nn.Module):
     Args:
         event_shape: ``(channels, height, width)``.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images must have the event's sides.
-        numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
+        outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
         channels: Of the hidden layers, one entry for each resolution from fine to coarse; each halves the sides.
         depth: Residual blocks at each resolution, on the way down and, with one more, on the way up.
         attention: How many of the resolutions, counted from the coarsest, have self-attention.
@@ -39,7 +39,7 @@ class UNet(ReadsData, nn.Module):
 
     Shape:
         ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
-        ``(*batch, numbers, *event)``.
+        ``(*batch, outputs, *event)``.
 
     Raises:
         ValueError: the event is no image, or a context image has other sides.
@@ -60,7 +60,7 @@ class UNet(ReadsData, nn.Module):
         event_shape: Shape,
         context_shape: ContextShape = None,
         *,
-        numbers: int | None = None,
+        outputs: int | None = None,
         channels: Sequence[int] = (32, 64),
         depth: int = 2,
         attention: int = 1,
@@ -74,7 +74,7 @@ class UNet(ReadsData, nn.Module):
         super().__init__()
         check_image(event_shape)
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
-        self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
+        self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
         self.level = Fourier(width)
         self.context = ContextEncoder(
             context_shape, width, classes=classes, embedding=embedding, dropout=context_dropout
@@ -106,7 +106,7 @@ class UNet(ReadsData, nn.Module):
                 self.up.append(block(now + kept.pop(), wanted, place))
                 now = wanted
         self.norm = group_norm(now)
-        self.last = zeroed(nn.Conv2d(now, (numbers or 1) * self.event_shape[0], 3, padding=1))
+        self.last = zeroed(nn.Conv2d(now, (outputs or 1) * self.event_shape[0], 3, padding=1))
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.context.read_data(context)

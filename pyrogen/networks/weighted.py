@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Block, Blocks, linear, linear_by_input, linear_by_weight
+from .blocks import Blocks, MatrixBlock, linear, linear_by_input, linear_by_weight
 from .blocks import product as _product
 
 Layer = tuple[Tensor, Tensor]
@@ -160,7 +160,7 @@ class Weighted:
             found.append(x)
         return found
 
-    def outputs(self, units: Tensor, part: Block) -> Tensor:
+    def outputs(self, units: Tensor, part: MatrixBlock) -> Tensor:
         """The parameters of some features, ``(parameters, features * N)``, from the last hidden units."""
         weight, bias = self.layers[-1]
         if len(self.structure.parts) > 1:

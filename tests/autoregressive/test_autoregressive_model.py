@@ -12,7 +12,7 @@ from pyrogen.autoregressive import (
     AnyOrder,
     Autoregressive,
     Categorical,
-    Layout,
+    SequenceLayout,
     aligned,
     any_order,
     beam_search,
@@ -194,8 +194,8 @@ def test_a_stream_gives_symbols_one_by_one():
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 2)])
 def test_layouts_turn_events_into_sequences_and_back(axes):
-    length = Layout((2, 3, 4), axes).length
-    layout = Layout((2, 3, 4), axes, tuple(torch.randperm(length).tolist()))
+    length = SequenceLayout((2, 3, 4), axes).length
+    layout = SequenceLayout((2, 3, 4), axes, tuple(torch.randperm(length).tolist()))
     events = torch.arange(48).reshape(2, 2, 3, 4)
     symbols = layout.flatten(events)
     assert symbols.shape == (2, layout.length, *layout.symbol_shape)
@@ -203,8 +203,8 @@ def test_layouts_turn_events_into_sequences_and_back(axes):
 
 
 def test_symbols_of_several_elements():
-    stack = pg.networks.attention.CausalStack(16, 6, depth=1, heads=2)
-    network = pg.networks.attention.CausalTransformer(
+    stack = pg.networks.causal_transformer.CausalStack(16, 6, depth=1, heads=2)
+    network = pg.networks.causal_transformer.CausalTransformer(
         pg.networks.sequence.Numbers((3,), 16), stack, width=16, features=6
     )
     model = jiggled(Autoregressive(network, pg.families.diagonal_normal, event_shape=(3, 2, 3), symbol_axes=(0,)))
@@ -360,7 +360,7 @@ def _of_three(**ending):
         (lambda: made((4,), symbols=3, hidden=()), "`hidden` must name at least 1 layer"),
         (lambda: made((4,), symbols=3, orders=0), "`orders` must be at least 1"),
         (lambda: any_order((4,), symbols=3, orders=0), "`orders` must be at least 1"),
-        (lambda: Layout((2, 3), (2,)), "`symbol_axes` must be distinct axes"),
+        (lambda: SequenceLayout((2, 3), (2,)), "`symbol_axes` must be distinct axes"),
         (lambda: transformer((0,), symbols=3), "`event_shape` must hold positive integers"),
         (lambda: wavenet((8,), layers=0), "`layers` must be at least 1, got 0"),
     ],

@@ -82,7 +82,7 @@ def test_tempered_normals():
         pg.autoregressive.Autoregressive(
             transformer((2,), components=2, **SMALL).network.__class__(
                 pg.networks.sequence.Numbers((), 16),
-                pg.networks.attention.CausalStack(16, 2, depth=1, heads=2),
+                pg.networks.causal_transformer.CausalStack(16, 2, depth=1, heads=2),
                 width=16,
                 features=2,
             ),

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from pyrogen.networks.columns import ColumnFeatures, GapFeatures
 from pyrogen.networks.convolution import ImageDecoder, ImageEncoder, halved_sizes
-from pyrogen.networks.table import Gaps, Table
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 7, 12), (2, 1, 5)])
@@ -35,12 +35,12 @@ def test_bad_arguments_are_named():
 
 def test_a_table_is_counts_by_logarithm_labels_one_hot_and_the_rest_as_it_is():
     x = torch.tensor([[1.5, 3.0, 2.0, 0.0], [-1.0, 0.0, 0.0, 1.0]])
-    table = Table(4, counts=[1], categories={2: 3})
+    table = ColumnFeatures(4, counts=[1], categories={2: 3})
     expected = [[1.5, 0.0, math.log(4), 0, 0, 1], [-1.0, 1.0, 0.0, 1, 0, 0]]
     assert torch.allclose(table(x), torch.tensor(expected))
     assert table.size == 6
     x[0, 1:3] = math.nan
-    with_flags = Table(4, counts=[1], categories={2: 3}, flags=True)
+    with_flags = ColumnFeatures(4, counts=[1], categories={2: 3}, flags=True)
     expected = torch.tensor([[1.5, 0.0, 0, 0, 0, 0, 1, 0, 0, 1], [-1.0, 1.0, 0.0, 1, 0, 0, 1, 1, 1, 1]])
     assert torch.allclose(with_flags(x), expected)
     assert with_flags.size == 10
@@ -48,5 +48,5 @@ def test_a_table_is_counts_by_logarithm_labels_one_hot_and_the_rest_as_it_is():
 
 def test_gaps_are_zeros_beside_flags():
     x = torch.tensor([[[1.0, math.nan], [math.nan, 2.0]]])
-    assert Gaps(2)(x).tolist() == [[1, 0, 0, 2, 1, 0, 0, 1]]
-    assert Gaps(0)(torch.tensor([math.nan, 3.0])).tolist() == [[0, 0], [3, 1]]
+    assert GapFeatures(2)(x).tolist() == [[1, 0, 0, 2, 1, 0, 0, 1]]
+    assert GapFeatures(0)(torch.tensor([math.nan, 3.0])).tolist() == [[0, 0], [3, 1]]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from sequence_checks import check_steps
 
-from pyrogen.networks.attention import AnyOrderTransformer, CausalStack, CausalTransformer, Rotation, attend
+from pyrogen.networks.attention import attend
+from pyrogen.networks.causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer, RotaryEmbedding
 from pyrogen.networks.masked_sequence import MaskedSequence
 from pyrogen.networks.sequence import Numbers, Tokens
 
@@ -59,7 +60,7 @@ def test_check_steps_notices_a_look_ahead():
 
 
 def test_rotated_products_depend_on_distances_only():
-    rotation = Rotation(50, 8)
+    rotation = RotaryEmbedding(50, 8)
     query, key = torch.randn(2, 1, 1, 8)
     first = (rotation(query, 3) * rotation(key, 10)).sum()
     second = (rotation(query, 33) * rotation(key, 40)).sum()

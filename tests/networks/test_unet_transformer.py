@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pyrogen.networks.conditions import ContextEncoder
-from pyrogen.networks.residual import ResidualMLP
-from pyrogen.networks.transformer import DiffusionTransformer
+from pyrogen.networks.diffusion_transformer import DiffusionTransformer
+from pyrogen.networks.residual_mlp import ResidualMLP
 from pyrogen.networks.unet import UNet
 
 IMAGE = (2, 7, 5)
@@ -47,7 +47,7 @@ def each(function, context):
 def test_rows_of_any_batch_shape_answer_as_alone(name, kind):
     torch.manual_seed(0)
     shape, classes, context = CONTEXTS[kind]
-    network = NETWORKS[name](IMAGE, shape, classes=classes, numbers=3)
+    network = NETWORKS[name](IMAGE, shape, classes=classes, outputs=3)
     x, level = torch.randn(2, 3, *IMAGE).double(), torch.randn(3).double()
     assert not network(x.float(), level.float(), context).any()
     awake(network)
@@ -89,7 +89,7 @@ def test_forward_derivatives_agree_with_backward(name):
 @pytest.mark.parametrize("event_shape", [(6,), (4, 3), (1, 3, 3)])
 def test_transformers_put_tokens_back_where_they_were(event_shape):
     torch.manual_seed(0)
-    network = DiffusionTransformer(event_shape, width=16, numbers=2)
+    network = DiffusionTransformer(event_shape, width=16, outputs=2)
     tokens = network._cut(torch.arange(float(torch.Size(event_shape).numel())).reshape(1, *event_shape))
     both = torch.cat([tokens, -tokens], -1)
     network.output_shape = (2, *event_shape)

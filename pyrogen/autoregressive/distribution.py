@@ -21,11 +21,11 @@ from pyrogen.programs.chain import refuse_chain
 from .conditionals import Conditional
 from .generation import Ending, generate
 from .given import Known, event_of, like, places_of, require_first, whole
-from .layout import Layout
+from .layout import SequenceLayout
 from .prompts import aligned
 
 
-class Chain(PyrogenDistribution):
+class AutoregressiveDistribution(PyrogenDistribution):
     r"""A distribution as a product of conditionals, :math:`p(x) = \prod_i p(x_i \mid x_{<i})`.
 
     Made by :class:`~pyrogen.autoregressive.model.Autoregressive` and
@@ -49,7 +49,7 @@ class Chain(PyrogenDistribution):
         self,
         network: nn.Module,
         conditional: Conditional,
-        layout: Layout,
+        layout: SequenceLayout,
         *,
         batch_shape: Iterable[int] = (),
         context: Context = None,
@@ -78,10 +78,10 @@ class Chain(PyrogenDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(self.symbol_support, len(self.event_shape))
 
-    def _expanded(self, batch_shape: torch.Size) -> Chain:
+    def _expanded(self, batch_shape: torch.Size) -> AutoregressiveDistribution:
         return self._altered(batch_shape, *self._spread((self.context, self.known), batch_shape))
 
-    def given(self, values: Tensor, mask: Tensor) -> Chain:
+    def given(self, values: Tensor, mask: Tensor) -> AutoregressiveDistribution:
         """The distribution of the whole event given a part of it.
 
         Args:
@@ -119,7 +119,7 @@ class Chain(PyrogenDistribution):
         known = Known(torch.where(like(places, self.layout.symbol_shape), symbols, self._filler(symbols)), places)
         return self._altered(batch, self._spread(self.context, batch), known)
 
-    def complete(self, prompts: Sequence[Tensor | Sequence[int]]) -> Chain:
+    def complete(self, prompts: Sequence[Tensor | Sequence[int]]) -> AutoregressiveDistribution:
         """The distribution of whole sequences that begin with prompts, which may differ in length.
 
         Args:
@@ -157,7 +157,7 @@ class Chain(PyrogenDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         return (symbol.reshape(shape + symbol.shape[1:]) for symbol in self._generate(shape, None))
 
-    def __deepcopy__(self, memo: dict) -> Chain:
+    def __deepcopy__(self, memo: dict) -> AutoregressiveDistribution:
         return deepcopied(self, memo)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class Chain(PyrogenDistribution):
         symbols = self.layout.flatten(value)
         return (~self.ending.ended(symbols.reshape(-1, self.layout.length))).sum(-1).reshape(symbols.shape[:-1])
 
-    def select(self, rows: Tensor) -> Chain:
+    def select(self, rows: Tensor) -> AutoregressiveDistribution:
         """The distributions of some rows of the flattened batch, ``(len(rows),)``."""
         parts = self._rows((self.context, self.known), self.batch_shape)
         selected = self._altered(torch.Size([len(rows)]), *_each(lambda part: part[rows], parts))
@@ -361,8 +361,8 @@ class Chain(PyrogenDistribution):
         """The same with all batch dimensions as one."""
         return _each(lambda part: part.reshape(-1, *part.shape[len(shape) :]), self._spread(parts, shape))
 
-    def _altered(self, batch_shape: torch.Size, context: Context, known: Known | None) -> Chain:
-        altered = Chain(
+    def _altered(self, batch_shape: torch.Size, context: Context, known: Known | None) -> AutoregressiveDistribution:
+        altered = AutoregressiveDistribution(
             self.network,
             self.conditional,
             self.layout,

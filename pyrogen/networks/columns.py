@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 
-class Table(nn.Module):
+class ColumnFeatures(nn.Module):
     """Rows of columns of different kinds as vectors of numbers of order one.
 
     Counts enter by ``log(1 + count)``, categories one-hot, all other columns as they are: real columns should come
@@ -52,7 +52,7 @@ class Table(nn.Module):
         return torch.cat([*parts, observed.to(x.dtype)] if self.flags else parts, -1)
 
 
-class Gaps(nn.Module):
+class GapFeatures(nn.Module):
     """Events with gaps as vectors: entries with zeros where NaN marks them as missing, and flags of the observed ones.
 
     Args:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
+from .attention import Attention
 from .conditions import ContextEncoder, flat_inputs
 from .context import Classes, Context, ContextShape, Shape
-from .heads import Attention
+from .noise_level import Fourier, Modulation, modulated, zeroed
 from .statistics import ReadsData, Statistic
-from .time import Fourier, Modulation, modulated, zeroed
 from .unet import beside, check_sides
 
 
@@ -28,7 +28,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
     Args:
         event_shape: ``(channels, height, width)``, ``(length, features)`` or ``(size,)``.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images need images as events.
-        numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
+        outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
         patch: Side of the patches of an image; images are padded to a multiple of it.
         width: Size of the hidden vectors.
         depth: How many blocks.
@@ -41,7 +41,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
 
     Shape:
         ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
-        ``(*batch, numbers, *event)``.
+        ``(*batch, outputs, *event)``.
 
     Raises:
         ValueError: the event has no or more than three dimensions, or a context image has other sides.
@@ -60,7 +60,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
         event_shape: Shape,
         context_shape: ContextShape = None,
         *,
-        numbers: int | None = None,
+        outputs: int | None = None,
         patch: int = 2,
         width: int = 128,
         depth: int = 4,
@@ -75,7 +75,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
         if not 1 <= len(event_shape) <= 3:
             raise ValueError(f"`event_shape` must have one to three dimensions, got {tuple(event_shape)}")
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
-        self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
+        self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
         self.level = Fourier(width)
         self.context = ContextEncoder(
             context_shape, width, classes=classes, embedding=embedding, dropout=context_dropout
@@ -89,7 +89,7 @@ class DiffusionTransformer(ReadsData, nn.Module):
         self.blocks = nn.ModuleList(_Block(width, heads, ratio, cross, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = Modulation(width, width, 2)
-        self.last = zeroed(nn.Linear(width, features * (numbers or 1)))
+        self.last = zeroed(nn.Linear(width, features * (outputs or 1)))
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.context.read_data(context)

@@ -11,8 +11,8 @@ from pyrogen.arguments import checked
 
 from .conditions import ContextEncoder, flat_inputs
 from .context import Classes, Context, ContextShape, Shape
+from .noise_level import Fourier, Modulation, zeroed
 from .statistics import ReadsData, Statistic
-from .time import Fourier, Modulation, zeroed
 
 
 class ResidualMLP(ReadsData, nn.Module):
@@ -23,7 +23,7 @@ class ResidualMLP(ReadsData, nn.Module):
     Args:
         event_shape: Shape of one event.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; sequences and images are flattened.
-        numbers: How many numbers each element of the event gets; ``None`` for one, without a dimension of its own.
+        outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
         width: Size of the hidden vectors.
         depth: How many blocks.
         classes: How many values integer contexts take.
@@ -33,7 +33,7 @@ class ResidualMLP(ReadsData, nn.Module):
 
     Shape:
         ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
-        ``(*batch, numbers, *event)``.
+        ``(*batch, outputs, *event)``.
 
     Example:
         >>> ResidualMLP((3,))(torch.zeros(5, 3), torch.zeros(5)).shape
@@ -46,7 +46,7 @@ class ResidualMLP(ReadsData, nn.Module):
         event_shape: Shape,
         context_shape: ContextShape = None,
         *,
-        numbers: int | None = None,
+        outputs: int | None = None,
         width: int = 128,
         depth: int = 3,
         classes: Classes = None,
@@ -57,7 +57,7 @@ class ResidualMLP(ReadsData, nn.Module):
         super().__init__()
         self.event_shape = tuple(event_shape)
         self.context_shape = context_shape
-        self.output_shape = (*(() if numbers is None else (numbers,)), *self.event_shape)
+        self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
         self.level = Fourier(width)
         self.context = ContextEncoder(
             context_shape, width, classes=classes, flat=True, embedding=embedding, dropout=context_dropout
