@@ -19,8 +19,8 @@ from . import (
 from .core.chunks import log_prob
 from .core.density import density_of
 from .core.matching import FlowMatching
-from .core.module import BijectionModule, DistributionModule
-from .core.objective import Elbo, MaximumLikelihood
+from .core.module import BijectionModule, DistributionModule, MaximumLikelihood
+from .core.objective import Elbo
 from .core.parametric import Parametric
 from .core.recipe import recipe
 from .core.saving import load, save

@@ -14,12 +14,14 @@ the second module would silently not train.
 from __future__ import annotations
 
 import uuid
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.infer.util import is_validation_enabled
 from pyro.ops.provenance import detach_provenance, get_provenance
 from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.runtime import _PYRO_STACK
@@ -27,18 +29,27 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
+from pyrogen.abstract import Abstract
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.programs.chain import refuse_noise
 
 from .batches import Data
-from .density import Density, require_normalized, stamped
-from .objective import MaximumLikelihood
+from .density import Density, density_of, require_normalized, stamped
+from .objective import Objective, Turns
 from .origin import is_tracked, tracked
-from .reading import learn_statistics, refuse_outside_support, require_one_context_each
-from .shapes import Context, ContextShape, as_context_shape, as_shape, batch_shape_of, context_batch_shape
+from .reading import learn_statistics, refuse_outside_support
+from .shapes import (
+    Context,
+    ContextShape,
+    as_context_shape,
+    as_shape,
+    batch_shape_of,
+    context_batch_shape,
+    require_one_context_each,
+)
 
 
-class DistributionModule(ReadsData, nn.Module):
+class DistributionModule(Abstract, ReadsData, nn.Module):
     """A module whose ``forward(context=None)`` gives a Pyro distribution.
 
     Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``: what the module says, its
@@ -64,6 +75,7 @@ class DistributionModule(ReadsData, nn.Module):
         self._instance = _Instance()
         _let_context_pass()
 
+    @abstractmethod
     def forward(self, context: Context = None) -> TorchDistributionMixin:
         """The distribution of one event given the context.
 
@@ -71,7 +83,6 @@ class DistributionModule(ReadsData, nn.Module):
             The distribution has ``event_shape`` as declared, and the batch dimensions of the context as
             ``batch_shape``.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `forward(context=None)`")
 
     def __call__(self, context: Context = None) -> TorchDistributionMixin:
         context_batch_shape(context, self.context_shape)
@@ -121,8 +132,8 @@ class DistributionModule(ReadsData, nn.Module):
         require_normalized(self.density, type(self).__name__, "an ELBO of its model and guide")
         return Guide(self)
 
-    def objective(self) -> nn.Module:
-        """The default objective, which ``fit`` uses: here maximum likelihood."""
+    def objective(self) -> nn.Module | Turns:
+        """The default objective, which ``fit`` uses, or the turns of a game: here maximum likelihood."""
         return MaximumLikelihood(self)
 
     def learn_statistics(self, data: Data, *, batch_size: int = 128) -> None:
@@ -146,7 +157,7 @@ class DistributionModule(ReadsData, nn.Module):
             >>> flow.bijections[-1].mean
             tensor([ 1., 20.])
         """
-        learn_statistics(self, data, batch_size)
+        learn_statistics(self, self.read_data, data, batch_size)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and their contexts, as :class:`~pyrogen.networks.statistics.ReadsData` says.
@@ -154,16 +165,17 @@ class DistributionModule(ReadsData, nn.Module):
         Those outside the support are refused, and contexts that broadcast against events. Subclasses add the statistics
         of events.
         """
-        require_one_context_each(self, x, context)
+        require_one_context_each(x, context, self.event_shape, self.context_shape)
         yield from self.read_context(context)
-        refuse_outside_support(self, x, context)
+        if self.density is not None:
+            refuse_outside_support(self, x, context, self.parameters())
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads contexts alone, of which entries may be missing; subclasses hand them to their networks."""
         return iter(())
 
 
-class BijectionModule(ReadsData, nn.Module):
+class BijectionModule(Abstract, ReadsData, nn.Module):
     """A module whose ``forward(context=None)`` gives a torch ``Transform``.
 
     The transform maps noise to data and has ``forward_and_log_det`` and ``inverse_and_log_det`` (one pass each).
@@ -182,9 +194,34 @@ class BijectionModule(ReadsData, nn.Module):
         context_batch_shape(context, self.context_shape)
         return super().__call__(context)
 
+    @abstractmethod
     def forward(self, context: Context = None) -> Transform:
         """The transform given the context; its batch shape is that of the context."""
-        raise NotImplementedError(f"{type(self).__name__} must define `forward(context=None)`")
+
+
+class MaximumLikelihood(Objective):
+    r"""Minus the mean log-likelihood, :math:`-\frac{1}{N} \sum_i \log p(x_i \mid c_i)`.
+
+    Args:
+        module: What is fitted. Where its ``log_prob`` is a lower bound or an estimate, so is the objective.
+
+    Raises:
+        NotImplementedError: ``log_prob`` is unnormalised or missing, so its mean trains nothing sensible.
+    """
+
+    def __init__(self, module: DistributionModule) -> None:
+        super().__init__()
+        require_normalized(module.density, type(module).__name__, "maximum likelihood")
+        self.module = module
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        distribution = self.module(context)
+        if is_validation_enabled():
+            require_normalized(density_of(distribution), type(self.module).__name__, "maximum likelihood")
+        return -distribution.log_prob(x).mean()
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(x, context)
 
 
 class Model(ReadsData, nn.Module):

@@ -1,14 +1,17 @@
-r"""Objectives: callables ``(*batch) -> loss`` in nats per datum, whose ``parameters()`` are what is trained.
+r"""Objectives: callables ``(*batch) -> loss``, as a rule in nats per datum, whose ``parameters()`` are what is trained.
 
-Anything of this form trains: the two here, those of the families, and Pyro's own ``Trace_ELBO()(model, guide)``, whose
-sum ``fit`` divides by the number of data: the full size of the data plate, or the rows of the batch.
+Anything of this form trains: those of pyrogen, and Pyro's own ``Trace_ELBO()(model, guide)``, whose sum ``fit`` divides
+by the number of data: the full size of the data plate, or the rows of the batch. Here are the base class and the
+objectives of a Pyro model/guide pair; maximum likelihood stands beside the module that it fits
+(:class:`pyrogen.core.module.MaximumLikelihood`), and every family has its own.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -20,6 +23,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import integer
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.statistics import ReadsData, Statistic
@@ -33,37 +37,26 @@ from .density import density_of, require_normalized
 from .hidden import HiddenValues
 from .modes import evaluating
 
-if TYPE_CHECKING:
-    from .module import DistributionModule
-    from .shapes import Context
+Turns = Any
+"""A turn of a game (:class:`pyrogen.training.turn.Turn`), or a list of them."""
 
 
-class MaximumLikelihood(ReadsData, nn.Module):
-    r"""Minus the mean log-likelihood, :math:`-\frac{1}{N} \sum_i \log p(x_i \mid c_i)`.
+class Objective(Abstract, ReadsData, nn.Module):
+    """A loss to be trained: the base class of the objectives of pyrogen.
 
-    Args:
-        module: What is fitted. Where its ``log_prob`` is a lower bound or an estimate, so is the objective.
-
-    Raises:
-        NotImplementedError: ``log_prob`` is unnormalised or missing, so its mean trains nothing sensible.
+    ``fit`` takes any callable ``(*batch) -> loss``. One of this class besides reads the data set before it is trained
+    (:meth:`read_data`) and states its unit. Its ``parameters()`` are what is trained.
     """
 
-    def __init__(self, module: DistributionModule) -> None:
-        super().__init__()
-        require_normalized(module.density, type(module).__name__, "maximum likelihood")
-        self.module = module
+    unit: str = "nats per datum"
+    """What the loss is measured in."""
 
-    def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        distribution = self.module(context)
-        if is_validation_enabled():
-            require_normalized(density_of(distribution), type(self.module).__name__, "maximum likelihood")
-        return -distribution.log_prob(x).mean()
-
-    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.module.read_data(x, context)
+    @abstractmethod
+    def forward(self, *batch: Any) -> Tensor:
+        """The loss of a batch, a mean over its data."""
 
 
-class PairObjective(ReadsData, nn.Module):
+class PairObjective(Objective):
     """A loss of a Pyro model/guide pair, in nats per datum of the data plate's full size.
 
     Subclasses define :meth:`total`.
@@ -86,9 +79,9 @@ class PairObjective(ReadsData, nn.Module):
         self.size = None if size is None else integer(size, "size")
         self._plates: dict[str, int] | None = None
 
+    @abstractmethod
     def total(self, *batch: Any) -> Tensor:
         """The loss of all data that the batch stands for, in nats."""
-        raise NotImplementedError(f"{type(self).__name__} must define `total(*batch)`")
 
     def forward(self, *batch: Any) -> Tensor:
         with self._standing_for(batch), HiddenValues(), DataCount() as count:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
 from torch.distributions import constraints, transforms
 
 from pyrogen.networks.statistics import Moments, RefusedDataError, Statistic
@@ -17,10 +18,7 @@ from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
 from .modes import evaluating
-from .shapes import Context, batch_shape_of, common_batch_shape, context_batch_shape
-
-if TYPE_CHECKING:
-    from .module import DistributionModule
+from .shapes import Context
 
 Read = Callable[..., Iterable[tuple[Statistic, Tensor]]]
 
@@ -67,53 +65,48 @@ def unlearned(reads: Sequence[Read], entries: Batch) -> dict[Statistic, Tensor]:
     return found
 
 
-def learn_statistics(module: DistributionModule, data: Data, batch_size: int) -> None:
-    """What :meth:`DistributionModule.learn_statistics` does."""
+def learn_statistics(module: nn.Module, read: Read, data: Data, batch_size: int) -> None:
+    """Learns all statistics of a module from a data set, those learned before as well.
+
+    Args:
+        module: It is in evaluation mode meanwhile.
+        read: What reads a minibatch.
+        data: The data set, as for ``fit``.
+        batch_size: Rows of a dataset that are read at once; tensors are read in large pieces.
+    """
     found = batches(data, batch_size)
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     with held(), torch.no_grad(), evaluating(module):
         first = to_device(next(iter(found.epoch(0))).entries, device)
-        for statistic, _ in list(module.read_data(*first)):
+        for statistic, _ in list(read(*first)):
             statistic.reset()
         remaining = True
         while remaining:
-            for statistic, moments in moments_of([module.read_data], found, device=device).items():
+            for statistic, moments in moments_of([read], found, device=device).items():
                 statistic.learn(moments)
-            remaining = unlearned([module.read_data], first)
+            remaining = unlearned([read], first)
 
 
-def require_one_context_each(module: DistributionModule, x: Tensor, context: Context) -> None:
-    """Refuses contexts that would broadcast against events: each event would be scored under every context.
+def refuse_outside_support(
+    conditional: Callable[[Context], TorchDistributionMixin], x: Tensor, context: Context, parameters: Iterable[Tensor]
+) -> None:
+    """Refuses events that hold NaN, lie outside the support of their distribution, or are of another dtype.
 
-    Raises:
-        ValueError: the contexts have another batch shape than the events, or one of the two ends in a wrong shape.
-    """
-    rows = batch_shape_of(x, module.event_shape, "x")
-    contexts = context_batch_shape(context, module.context_shape)
-    aligned = context is None or len(contexts) == len(rows)  # broadcasting begins on the right, rows are on the left
-    if not aligned or common_batch_shape({"x": rows, "context": contexts}) != rows:
-        raise ValueError(
-            f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "
-            f"got {tuple(contexts)}"
-        )
-
-
-def refuse_outside_support(module: DistributionModule, x: Tensor, context: Context) -> None:
-    """Refuses events that hold NaN, lie outside the support of a module's distribution, or are of another dtype.
+    Args:
+        conditional: Gives the distribution of an event given its context.
+        x: Events, each with a context of its own.
+        context: Their contexts.
+        parameters: Of the distribution, whose precision events have.
 
     Raises:
         RefusedDataError: an event does.
-        ValueError: events have another shape.
     """
-    batch_shape_of(x, module.event_shape, "x")
-    if module.density is None:
-        return
     try:
-        support = _support(module, context)
+        support = _support(conditional, context)
     except NotImplementedError:  # of a distribution that names none
         return
     try:
-        require_numbers(x, support, module.parameters(), "x")
+        require_numbers(x, support, parameters, "x")
     except WrongNumbersError as error:
         raise RefusedDataError(error.demand, str(error.dtype), []) from error
     inside = support.check(x)
@@ -127,13 +120,13 @@ def refuse_outside_support(module: DistributionModule, x: Tensor, context: Conte
     raise RefusedDataError(f"`x` must lie in the support {support}{advice(support, x)}", got, wrong.tolist())
 
 
-def _support(module: DistributionModule, context: Context) -> constraints.Constraint:
+def _support(conditional: Callable[[Context], TorchDistributionMixin], context: Context) -> constraints.Constraint:
     """The support given a context; found from one row of it where that makes no difference, which costs nothing."""
     if context is None:
-        return module().support
+        return conditional(None).support
     one = {key: value[:1] for key, value in context.items()} if isinstance(context, Mapping) else context[:1]
-    support = module(one).support
-    return module(context).support if _holds_tensors(support) else support
+    support = conditional(one).support
+    return conditional(context).support if _holds_tensors(support) else support
 
 
 def _holds_tensors(value: Any) -> bool:

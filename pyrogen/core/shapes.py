@@ -78,6 +78,22 @@ def common_batch_shape(shapes: Mapping[str, torch.Size]) -> torch.Size:
         raise ValueError(f"batch shapes must broadcast to one, got {got}") from None
 
 
+def require_one_context_each(x: Tensor, context: Context, event_shape: Shape, context_shape: ContextShape) -> None:
+    """Refuses contexts that would broadcast against events: each event would be scored under every context.
+
+    Raises:
+        ValueError: the contexts have another batch shape than the events, or one of the two ends in a wrong shape.
+    """
+    rows = batch_shape_of(x, event_shape, "x")
+    contexts = context_batch_shape(context, context_shape)
+    aligned = context is None or len(contexts) == len(rows)  # broadcasting begins on the right, rows are on the left
+    if not aligned or common_batch_shape({"x": rows, "context": contexts}) != rows:
+        raise ValueError(
+            f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "
+            f"got {tuple(contexts)}"
+        )
+
+
 def expand_context(context: Context, context_shape: ContextShape, batch: torch.Size) -> Context:
     """The same context with all batch dimensions ``batch``, in each of its tensors; nothing is copied."""
     if isinstance(context, Mapping):

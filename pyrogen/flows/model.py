@@ -34,9 +34,16 @@ from torch import Tensor, nn
 from pyrogen.core.density import Density
 from pyrogen.core.module import BijectionModule, DistributionModule, check_part
 from pyrogen.core.normal import StandardNormal
-from pyrogen.core.reading import refuse_outside_support, require_one_context_each
+from pyrogen.core.reading import refuse_outside_support
 from pyrogen.core.remade import Remade
-from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from pyrogen.core.shapes import (
+    Context,
+    ContextShape,
+    Shape,
+    context_batch_shape,
+    flatten_batch,
+    require_one_context_each,
+)
 from pyrogen.networks.embedding import Labels
 from pyrogen.networks.statistics import Statistic, read_by, statistics_of
 from pyrogen.numerics.supports import is_real
@@ -96,11 +103,11 @@ class Flow(DistributionModule):
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and contexts; events go back through the bijections to where one learns from them."""
-        require_one_context_each(self, x, context)
+        require_one_context_each(x, context, self.event_shape, self.context_shape)
         yield from self.read_context(context)
         shared = embedded(context, self.context_shape, self.embedding)
         if self._support_is_learned(shared):
-            refuse_outside_support(self, x, context)
+            refuse_outside_support(self, x, context, self.parameters())
         learning = [place for place, part in enumerate(self.bijections) if statistics_of(part)]
         for place in range(len(self.bijections) - 1, min(learning, default=len(self.bijections)) - 1, -1):
             part = self.bijections[place]

@@ -11,13 +11,14 @@ Every sequence network has the same three methods, and both ways agree at every 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import checked
 
 
@@ -33,7 +34,7 @@ class State:
         return replace(self, **{field.name: _select(getattr(self, field.name), rows) for field in fields(self)})
 
 
-class SequenceNetwork(nn.Module, ABC):
+class SequenceNetwork(Abstract, nn.Module):
     """A network over sequences that also runs step by step; see :mod:`pyrogen.networks.sequence`.
 
     Shape:

@@ -18,13 +18,14 @@ References:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import checked, shape
 
 Shape = tuple[int, ...]
@@ -144,7 +145,7 @@ class Moments:
         return torch.where(self._high > self._low, deviation, 1.0)
 
 
-class Statistic(ABC):
+class Statistic(Abstract):
     """Part of a module that is learned from moments of the data set, once; it keeps whether it was in a buffer."""
 
     @property

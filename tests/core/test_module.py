@@ -18,7 +18,8 @@ from pyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroSample
+from pyro.nn.module import to_pyro_module_
 from pyro.poutine import trace
 from small_programs import Gaussian, Guide, Implicit, Latent, Model, decoder, encoder, same, weights
 from torch import nn
@@ -265,11 +266,20 @@ def test_parametric_takes_any_batch_shape(batch):
 
 def test_bad_shapes_are_named():
     with pytest.raises(ValueError, match="`event_shape` must hold positive integers"):
-        pg.DistributionModule((2, -1))
-    with pytest.raises(NotImplementedError, match="must define `forward"):
-        pg.DistributionModule((2,))()
-    with pytest.raises(NotImplementedError, match="must define `forward"):
-        pg.BijectionModule((2,))()
+        pg.Parametric(nn.Linear(1, 1), pg.families.diagonal_normal, event_shape=(2, -1))
+
+
+@pytest.mark.parametrize("kind", [pg.DistributionModule, pg.BijectionModule])
+def test_a_module_without_forward_cannot_be_constructed(kind):
+    with pytest.raises(TypeError, match="abstract class .* forward"):
+        kind((2,))
+
+
+def test_pyro_can_give_priors_to_the_weights_of_a_module():
+    module = pg.Parametric(nn.Linear(2, 4), pg.families.diagonal_normal, event_shape=(2,), context_shape=(2,))
+    to_pyro_module_(module)
+    module.network.weight = PyroSample(dist.Normal(0.0, 1.0).expand([4, 2]).to_event(2))
+    assert module(torch.zeros(5, 2)).shape() == (5, 2)
 
 
 def test_a_module_composes_at_a_site_of_a_program():

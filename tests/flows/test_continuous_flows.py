@@ -8,7 +8,7 @@ import torch
 import pyrogen as pg
 from pyrogen import flows
 from pyrogen.core.matching import FlowMatching
-from pyrogen.core.objective import MaximumLikelihood
+from pyrogen.core.module import MaximumLikelihood
 from pyrogen.data.toy import two_moons
 from pyrogen.numerics.ode import Adaptive
 from pyrogen.numerics.trace import ExactTrace, Hutchinson

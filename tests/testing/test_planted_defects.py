@@ -12,8 +12,8 @@ from sound_modules import Bell, SoundBijection, SoundDistribution, SoundObjectiv
 from torch import nn
 from torch.distributions import Distribution, constraints, register_kl
 
-from pyrogen.core.module import DistributionModule
-from pyrogen.core.objective import Elbo, MaximumLikelihood
+from pyrogen.core.module import DistributionModule, MaximumLikelihood
+from pyrogen.core.objective import Elbo
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
 from pyrogen.networks.statistics import Standardizer

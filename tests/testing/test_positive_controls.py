@@ -9,8 +9,8 @@ from sound_modules import Bell, SoundBijection, SoundDistribution, SoundObjectiv
 from torch import nn
 from torch.distributions import constraints
 
-from pyrogen.core.module import DistributionModule
-from pyrogen.core.objective import Elbo, MaximumLikelihood
+from pyrogen.core.module import DistributionModule, MaximumLikelihood
+from pyrogen.core.objective import Elbo
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
 from pyrogen.testing import check_bijection, check_distribution, check_objective

@@ -76,7 +76,7 @@ def test_a_stream_without_end_is_read_as_far_as_training_goes():
 @pytest.mark.parametrize(
     "objective",
     [
-        pg.core.objective.MaximumLikelihood,
+        pg.MaximumLikelihood,
         lambda module: pg.Elbo(module.model, module.guide),
         lambda module: Trace_ELBO()(module.model, module.guide),
     ],
