@@ -16,8 +16,8 @@ from pyrogen.evaluation.importance import effective_sample_size
 from pyrogen.numerics.randomness import seeded
 
 from .collection import DRAWN_GROUPS, Collection, Wanted, collect, collect_batches
+from .draws import undisturbed
 from .names import Dims, Names
-from .program import undisturbed
 from .sources import Source, resampled, source_of
 from .tree import to_tree
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pyrogen.core.density import Density, weakest
 
-from .pointwise import Guided, Pointwise, element_latents, local_latents, marginalised
-from .program import Program, Runs, fitted
-from .sites import Site, is_imputed
+from .draws import BoundProgram, Draws, fitted
+from .pointwise import GuideDraws, Pointwise, element_latents, local_latents, marginalised
+from .sites import NamedSite, is_imputed
 from .sources import Source
 
 Tensors = dict[str, Tensor]
@@ -50,8 +50,8 @@ class Collection:
     groups: dict[str, Tensors] = field(default_factory=lambda: {group: {} for group in DRAWN_GROUPS})
     log_p: Tensors = field(default_factory=dict)
     log_q: Tensors = field(default_factory=dict)
-    sites: dict[str, Site] = field(default_factory=dict)
-    guide_sites: dict[str, Site] = field(default_factory=dict)
+    sites: dict[str, NamedSite] = field(default_factory=dict)
+    guide_sites: dict[str, NamedSite] = field(default_factory=dict)
     rows: Tensors = field(default_factory=dict)
     drawn: dict[str, Tensors] = field(default_factory=dict)
     pointwise: dict[str, Pointwise] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def collect_batches(
             plate = plate or _data_plate(parts[0].sites)
             sites = {**parts[0].sites, **parts[0].guide_sites}
             shared = {
-                program: {name: value for name, value in values.items() if plate not in sites[name].plates}
+                program: {name: value for name, value in values.items() if plate not in sites[name].dims}
                 for program, values in parts[0].drawn.items()
             }
     if not parts:
@@ -112,8 +112,8 @@ class _Collector:
     def __call__(self, args: tuple, shared: Mapping[str, Tensors]) -> Collection:
         result = Collection()
         draws, rows, guided = self._draws(args, shared.get("guide", {}), result)
-        model = Program(self.source.model, args, self.kwargs, rows=rows)
-        result.sites = model.look(_first(draws))
+        model = BoundProgram(self.source.model, args, self.kwargs, rows=rows)
+        result.sites = model.read(_first(draws))
         result.rows = model.rows
         latent = {name for name, site in result.sites.items() if site.kind == "latent"}
         given = {name: _shaped(value, result.sites[name]) for name, value in draws.items() if name in latent}
@@ -122,48 +122,48 @@ class _Collector:
         if count:
             self._posterior(model, given, count, missing, guided, result)
             self._other_draws({name: value for name, value in draws.items() if name not in latent}, result)
-        free = Program(model.function, args, self.kwargs, rows=model.rows, free=True)
-        free.look(_first(given))
+        free = BoundProgram(model.function, args, self.kwargs, rows=model.rows, free=True)
+        free.read(_first(given))
         if count and self.wanted.predictive:
             self._predictions(free, {**shared.get("predictive", {}), **given}, count, missing, result)
         if self.wanted.prior:
             self._prior(free, shared.get("prior", {}), result)
         return result
 
-    def _draws(self, args: tuple, shared: Tensors, result: Collection) -> tuple[Tensors, Tensors, Guided | None]:
+    def _draws(self, args: tuple, shared: Tensors, result: Collection) -> tuple[Tensors, Tensors, GuideDraws | None]:
         """Draws by site, the rows that the guide's plates drew, and the guide."""
         if self.source.guide is None:
             return self.source.draws or {}, {}, None
-        guide = Program(self.source.guide, args, self.kwargs)
-        result.guide_sites = guide.look(_first(shared))
-        runs = guide.run(shared, self.wanted.draws)
+        guide = BoundProgram(self.source.guide, args, self.kwargs)
+        result.guide_sites = guide.read(_first(shared))
+        runs = guide.draw(shared, self.wanted.draws)
         result.drawn["guide"] = runs.values
         drawn = [site for name, site in result.guide_sites.items() if site.kind == "latent" and name in runs.values]
         if not runs.silent and not all(site.point for site in drawn):
             result.log_q = self._totals(runs)
         values = {site.name: runs.values[site.name] for site in drawn if not site.auxiliary}
-        return values, guide.rows, Guided(guide, runs)
+        return values, guide.rows, GuideDraws(guide, runs)
 
     def _posterior(
         self,
-        model: Program,
+        model: BoundProgram,
         given: Tensors,
         count: int,
         missing: dict[str, str],
-        guided: Guided | None,
+        guided: GuideDraws | None,
         result: Collection,
     ) -> None:
         """The posterior as far as the draws determine it, and its log-probabilities."""
         needed = {name: reason for name, reason in missing.items() if reason is not _IMPUTED}
         result.left_out.update({} if self.source.predicts else needed)
-        runs = model.run(given, count, score=self.wanted.log_likelihood and not needed)
+        runs = model.draw(given, count, score=self.wanted.log_likelihood and not needed)
         for name, site in result.sites.items():
-            determined = name in given or (not needed and site.kind in ("deterministic", "latent"))
+            determined = name in given or (not needed and site.kind in ("computed", "latent"))
             if determined and name in runs.values:
                 result.groups["posterior"][name] = runs.values[name]
             elif determined:
                 result.left_out[name] = "not in every draw of the model, or not in one shape"
-            elif site.kind == "deterministic" and not self.source.predicts:
+            elif site.kind == "computed" and not self.source.predicts:
                 result.left_out[name] = f"may depend on {', '.join(needed)}"
         if not self.wanted.log_likelihood:
             return
@@ -172,7 +172,7 @@ class _Collector:
         elif any(site.kind == "observed" for site in result.sites.values()):
             result.left_out["log_likelihood"] = f"needs draws of {', '.join(needed)}"
 
-    def _log_likelihood(self, model: Program, runs: Runs, guided: Guided | None, result: Collection) -> None:
+    def _log_likelihood(self, model: BoundProgram, runs: Draws, guided: GuideDraws | None, result: Collection) -> None:
         for name in runs.silent:
             result.left_out[f"log_prob of {name}"] = "its distribution has no log_prob"
         observed = [name for name, site in result.sites.items() if site.kind == "observed" and name in runs.log_probs]
@@ -196,7 +196,7 @@ class _Collector:
                 result.left_out.pop(name, None)
 
     def _predictions(
-        self, free: Program, given: Tensors, count: int, missing: dict[str, str], result: Collection
+        self, free: BoundProgram, given: Tensors, count: int, missing: dict[str, str], result: Collection
     ) -> None:
         """Draws of the observed sites, and of those the source means to predict."""
         unknown = [name for name, reason in missing.items() if reason is _ABSENT]
@@ -209,16 +209,16 @@ class _Collector:
             predictions = {name: value for name, value in values.items() if name in predicted}
             result.groups["posterior_predictive"].update(predictions)
 
-    def _prior(self, free: Program, shared: Tensors, result: Collection) -> None:
+    def _prior(self, free: BoundProgram, shared: Tensors, result: Collection) -> None:
         values, observed = self._drawn(free, shared, self.wanted.prior, "prior", result), _observed(result.sites)
         result.groups["prior"] = {name: value for name, value in values.items() if name not in observed}
         result.groups["prior_predictive"] = {name: value for name, value in values.items() if name in observed}
 
-    def _drawn(self, free: Program, given: Tensors, count: int, key: str, result: Collection) -> Tensors:
-        result.drawn[key] = free.run(given, count, score=False).values
+    def _drawn(self, free: BoundProgram, given: Tensors, count: int, key: str, result: Collection) -> Tensors:
+        result.drawn[key] = free.draw(given, count, score=False).values
         return result.drawn[key]
 
-    def _totals(self, runs: Runs) -> Tensors:
+    def _totals(self, runs: Draws) -> Tensors:
         if self.scaled:
             return runs.scaled
         return {name: log_prob.reshape(len(log_prob), -1).sum(1) for name, log_prob in runs.log_probs.items()}
@@ -229,7 +229,7 @@ _SUMMED_OUT = "not among the draws: a discrete site that inference sums out by e
 _ABSENT = "not among the draws"
 
 
-def _missing(names: Iterable[str], sites: Mapping[str, Site]) -> dict[str, str]:
+def _missing(names: Iterable[str], sites: Mapping[str, NamedSite]) -> dict[str, str]:
     """Latent sites without draws, and why they have none."""
     reasons = {}
     for name in sorted(names):
@@ -241,18 +241,18 @@ def _first(draws: Tensors) -> Tensors:
     return {name: value[0] for name, value in draws.items()}
 
 
-def _observed(sites: Mapping[str, Site]) -> set[str]:
+def _observed(sites: Mapping[str, NamedSite]) -> set[str]:
     return {name for name, site in sites.items() if site.kind == "observed"}
 
 
-def _shaped(draws: Tensor, site: Site) -> Tensor:
+def _shaped(draws: Tensor, site: NamedSite) -> Tensor:
     fitted(site.name, draws[0], site.shape)
     return draws.reshape(len(draws), *site.shape)
 
 
-def _data_plate(sites: Mapping[str, Site]) -> str:
+def _data_plate(sites: Mapping[str, NamedSite]) -> str:
     """The one plate that all observed sites share."""
-    observed = [set(site.plates) - {None} for site in sites.values() if site.kind == "observed"]
+    observed = [site.plate_names for site in sites.values() if site.kind == "observed"]
     common = set.intersection(*observed) if observed else set()
     if len(common) != 1:
         raise ValueError(f"`plate` must name the data plate of `batches`: the observed sites share {sorted(common)}")
@@ -264,7 +264,7 @@ def _merged(parts: list[Collection], plate: str) -> Collection:
 
     def axis(name: str) -> int | None:
         site = first.sites.get(name)
-        return site.plates.index(plate) if site is not None and plate in site.plates else None
+        return site.dims.index(plate) if site is not None and plate in site.dims else None
 
     def merged_values(group: str) -> Tensors:
         values = {}
@@ -288,17 +288,17 @@ def _merged(parts: list[Collection], plate: str) -> Collection:
     )
 
 
-def _summed(parts: list[Tensors], sites: Mapping[str, Site], plate: str) -> Tensors:
+def _summed(parts: list[Tensors], sites: Mapping[str, NamedSite], plate: str) -> Tensors:
     """Log-probabilities of the sites in the data plate add up over minibatches; the others count once."""
     if not all(parts):
         return {}
     return {
-        name: sum(part[name] for part in parts) if plate in sites[name].plates else value
+        name: sum(part[name] for part in parts) if plate in sites[name].dims else value
         for name, value in parts[0].items()
     }
 
 
-def _merged_site(sites: list[Site], axis: int | None) -> Site:
+def _merged_site(sites: list[NamedSite], axis: int | None) -> NamedSite:
     if axis is None:
         return sites[0]
     present = None

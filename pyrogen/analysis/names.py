@@ -13,7 +13,7 @@ from pyrogen.core.shapes import Shape
 
 from .arrays import numbers
 from .collection import Collection
-from .sites import Site
+from .sites import NamedSite
 from .tree import Variable
 
 Dims = Mapping[str, Sequence[str | None]]
@@ -83,7 +83,7 @@ class Names:
 
     def _dims(self, name: str, shape: Shape) -> tuple[str, ...]:
         site = self.sites.get(name)
-        batch = site.plates if site is not None and site.shape == tuple(shape) else ()
+        batch = site.dims if site is not None and site.shape == tuple(shape) else ()
         given = tuple(self.dims.get(name, ()))
         event = (None,) * (len(shape) - len(batch))
         if given and len(given) == len(shape):
@@ -116,7 +116,7 @@ class Names:
         self.coords[dim] = self._entries(site, batch)
         return value[(slice(None),) * lead + chosen], (dim, *dims[site.present.dim() :])
 
-    def _entries(self, site: Site, batch: tuple[str, ...]) -> np.ndarray:
+    def _entries(self, site: NamedSite, batch: tuple[str, ...]) -> np.ndarray:
         """Where the entries that count are: by coordinate if the batch has one dimension, by number if it has more."""
         present = site.present.numpy()
         if len(batch) == 1 and batch[0] in self.coords:

@@ -31,19 +31,19 @@ from torch.distributions import Independent
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.evaluation.importance import pareto_k_of
 
-from .program import Program, Runs
-from .sites import Site, is_imputed
+from .draws import BoundProgram, Draws
+from .sites import NamedSite, is_imputed
 
 _NUMBERS_AT_ONCE = 2**22
 
 Tensors = Mapping[str, Tensor]
 
 
-class Guided(NamedTuple):
+class GuideDraws(NamedTuple):
     """A guide, and the runs of it that the posterior draws come from."""
 
-    guide: Program
-    runs: Runs
+    guide: BoundProgram
+    runs: Draws
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class Pointwise:
         return replace(self, error=hypot(self.error, other.error), share_above=share, rows=rows)
 
 
-def local_latents(sites: Mapping[str, Site], name: str) -> tuple[str, ...]:
+def local_latents(sites: Mapping[str, NamedSite], name: str) -> tuple[str, ...]:
     """The latent sites that lie in all plates of an observed one: at least one value for each datum."""
-    plates = _plates(sites[name])
+    plates = sites[name].plate_names
     latent = [site for site in sites.values() if site.kind == "latent" and not is_imputed(site.name, sites)]
-    return tuple(site.name for site in latent if plates and plates <= _plates(site))
+    return tuple(site.name for site in latent if plates and plates <= site.plate_names)
 
 
-def element_latents(model: Program, values: Tensors, name: str) -> tuple[str, ...]:
+def element_latents(model: BoundProgram, values: Tensors, name: str) -> tuple[str, ...]:
     """The latent sites not in all those plates whose independent elements belong to single data all the same.
 
     An event of as many elements as there are data is one. The gradients of two weighted sums over data show which datum
@@ -119,7 +119,7 @@ def element_latents(model: Program, values: Tensors, name: str) -> tuple[str, ..
         values: Values of its latent sites, in one draw.
         name: The observed site.
     """
-    plates = _plates(model.sites[name])
+    plates = model.sites[name].plate_names
     candidates = [site.name for site in model.sites.values() if site.kind == "latent" and site.name in values]
     candidates = [other for other in candidates if values[other].is_floating_point()]
     if not plates or model.sites[name].value.numel() < 2:
@@ -145,9 +145,9 @@ def element_latents(model: Program, values: Tensors, name: str) -> tuple[str, ..
 def marginalised(
     name: str,
     local: tuple[str, ...],
-    model: Program,
-    guided: Guided | None,
-    model_runs: Runs,
+    model: BoundProgram,
+    guided: GuideDraws | None,
+    model_runs: Draws,
     draws: int,
 ) -> tuple[Tensor, Pointwise]:
     """The pointwise log-likelihood of a site with local latents, and what it is.
@@ -166,8 +166,10 @@ def marginalised(
     reason = _reason(name, local, model, guided)
     if reason:
         return model_runs.log_probs[name], Pointwise(local, reason)
-    plates = model.sites[name].plates
-    shared = [site.name for site in guided.guide.sites.values() if not _plates(model.sites[name]) <= _plates(site)]
+    plates = model.sites[name].dims
+    shared = [
+        site.name for site in guided.guide.sites.values() if not model.sites[name].plate_names <= site.plate_names
+    ]
     shared = [other for other in shared if other in guided.runs.values]
     if not shared:  # then all posterior draws are draws of the local latents
         log_weights = _log_weights(plates, model.sites, model_runs, guided.guide.sites, guided.runs)[:, None]
@@ -179,7 +181,7 @@ def marginalised(
     return log_marginal, pointwise
 
 
-def _inner(plates: tuple, model: Program, guide: Program, given: Tensors, draws: int) -> Any:
+def _inner(plates: tuple, model: BoundProgram, guide: BoundProgram, given: Tensors, draws: int) -> Any:
     """Log-weights ``(draws, some posterior draws, *batch)`` of fresh local latents for each posterior draw."""
     count = len(next(iter(given.values())))
     numbers = sum(site.value.numel() for site in (*model.sites.values(), *guide.sites.values()))
@@ -188,33 +190,35 @@ def _inner(plates: tuple, model: Program, guide: Program, given: Tensors, draws:
         part = {name: value[start : start + size] for name, value in given.items()}
         repeated = {name: value.repeat(draws, *(1,) * (value.dim() - 1)) for name, value in part.items()}
         runs = len(next(iter(repeated.values())))
-        guide_runs = guide.run(repeated, runs)
+        guide_runs = guide.draw(repeated, runs)
         latent = {name: value for name, value in guide_runs.values.items() if _is_latent(model, name)}
-        log_weights = _log_weights(plates, model.sites, model.run(latent, runs), guide.sites, guide_runs)
+        log_weights = _log_weights(plates, model.sites, model.draw(latent, runs), guide.sites, guide_runs)
         yield log_weights.unflatten(0, (draws, -1))
 
 
-def _is_latent(model: Program, name: str) -> bool:
+def _is_latent(model: BoundProgram, name: str) -> bool:
     return name in model.sites and model.sites[name].kind == "latent"
 
 
-def _reason(name: str, local: tuple[str, ...], model: Program, guided: Guided | None) -> str:
+def _reason(name: str, local: tuple[str, ...], model: BoundProgram, guided: GuideDraws | None) -> str:
     """Why the local latents cannot be integrated out; nothing where they can."""
-    plates = _plates(model.sites[name])
-    if not all(plates <= _plates(model.sites[site]) for site in local):
+    plates = model.sites[name].plate_names
+    if not all(plates <= model.sites[site].plate_names for site in local):
         return "they are not in all its plates"
-    if None in model.sites[name].plates:
+    if None in model.sites[name].dims:
         return "a dimension of it is in no plate"
-    others = [s.name for s in model.sites.values() if s.kind == "observed" and s.name != name and plates <= _plates(s)]
+    others = [
+        s.name for s in model.sites.values() if s.kind == "observed" and s.name != name and plates <= s.plate_names
+    ]
     if others:
         return f"they are shared with {', '.join(others)}"
     if guided is None:
         return "the draws are not from a guide"
     guide = guided.guide.sites
-    inside = [site for site in guide.values() if plates <= _plates(site)]
+    inside = [site for site in guide.values() if plates <= site.plate_names]
     if not set(local) <= {site.name for site in inside} or guided.runs.silent:
         return "the guide has no density of them"
-    outside = [site for site in guide.values() if site.auxiliary and not plates <= _plates(site)]
+    outside = [site for site in guide.values() if site.auxiliary and not plates <= site.plate_names]
     points = [site.name for site in inside if site.point]
     if len(points) > sum(site.auxiliary for site in inside):  # a point mass hands on what an auxiliary site has drawn
         return "the guide draws them together with others" if outside else "the guide has point masses for them"
@@ -225,25 +229,25 @@ def _reason(name: str, local: tuple[str, ...], model: Program, guided: Guided | 
 
 def _log_weights(
     plates: tuple[str, ...],
-    sites: Mapping[str, Site],
-    runs: Runs,
-    guide_sites: Mapping[str, Site],
-    guide_runs: Runs,
+    sites: Mapping[str, NamedSite],
+    runs: Draws,
+    guide_sites: Mapping[str, NamedSite],
+    guide_runs: Draws,
 ) -> Tensor:
     """The log-weight of every run and datum, ``(runs, *batch)``."""
 
-    def total(sites: Mapping[str, Site], runs: Runs) -> Tensor:
+    def total(sites: Mapping[str, NamedSite], runs: Draws) -> Tensor:
         names = [name for name in runs.log_probs if not is_imputed(name, sites)]
-        inside = [name for name in names if set(plates) <= _plates(sites[name])]
+        inside = [name for name in names if set(plates) <= sites[name].plate_names]
         return sum(_by_datum(runs.log_probs[name].double(), sites[name], plates) for name in inside)
 
     return total(sites, runs) - total(guide_sites, guide_runs)
 
 
-def _by_datum(log_prob: Tensor, site: Site, plates: tuple[str, ...]) -> Tensor:
+def _by_datum(log_prob: Tensor, site: NamedSite, plates: tuple[str, ...]) -> Tensor:
     """A log-probability ``(runs, *batch)`` with the plates of the datum in their order, summed over all others."""
-    others = [1 + axis for axis, name in enumerate(site.plates) if name not in plates]
-    kept = [name for name in site.plates if name in plates]
+    others = [1 + axis for axis, name in enumerate(site.dims) if name not in plates]
+    kept = [name for name in site.dims if name in plates]
     summed = log_prob.sum(others) if others else log_prob
     return summed.permute(0, *(1 + kept.index(name) for name in plates))
 
@@ -275,7 +279,3 @@ def _averaged(log_weights: Tensor, local: tuple[str, ...]) -> tuple[Tensor, Poin
     share = float((pareto_k_of(possible).values > 0.7).double().mean()) if draws >= 25 and possible.numel() else 0.0
     error = float(relative.reshape(len(relative), -1).sum(1).mean().sqrt())  # NaN for one draw: not known
     return log_marginal, Pointwise(local, "", draws, error, share, data.shape[1])
-
-
-def _plates(site: Site) -> set[str]:
-    return set(site.plates) - {None}

@@ -1,53 +1,33 @@
-"""Sites: what a statement of a Pyro model is, and what the dimensions of its value are called.
+"""Sites whose batch dimensions have names.
 
-A trace holds sample statements of several kinds: latent, observed, deterministic (``pyro.deterministic``), factors
-(``pyro.factor``) and the rows a plate drew. A value has batch dimensions, named by the plates around its statement, and
-event dimensions to the right of them.
+A value has batch dimensions, named by the plates around its statement, and event dimensions to the right of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from pyro.distributions import Delta, MaskedDistribution
-from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.core.density import Density, density_of
 from pyrogen.core.shapes import Shape
+from pyrogen.programs.site import Plate, Site
 
-Kind = Literal["latent", "observed", "deterministic", "factor"]
 
-
-@dataclass(frozen=True)
-class Site:
-    """One statement of a program.
+@dataclass(frozen=True, kw_only=True)
+class NamedSite(Site):
+    """A site, or a computed statement, with names for the batch dimensions of its value.
 
     Attributes:
-        name: Its name.
-        kind: What it is.
-        value: Its value in the run that was looked at.
-        plates: For each batch dimension the plate it belongs to, or ``None``.
-        present: Which entries of the batch count, if a mask hides some.
-        density: What its ``log_prob`` means.
-        enumerable: Whether inference may have summed it out.
-        auxiliary: Whether it is a guide's own variable, none of the model's.
-        point: Whether its distribution is a point mass.
+        dims: For each batch dimension the plate it belongs to, or ``None``.
+        present: Which entries of the batch count, if a mask hides some of an observed site.
     """
 
-    name: str
-    kind: Kind
-    value: Tensor
-    plates: tuple[str | None, ...]
+    dims: tuple[str | None, ...]
     present: Tensor | None = None
-    density: Density = "exact"
-    enumerable: bool = False
-    auxiliary: bool = False
-    point: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -57,24 +37,27 @@ class Site:
     @property
     def batch_shape(self) -> Shape:
         """The leading part of :attr:`shape` that plates (or unnamed batch dimensions) make."""
-        return self.shape[: len(self.plates)]
+        return self.shape[: len(self.dims)]
 
+    @property
+    def density(self) -> Density:
+        """What its ``log_prob`` means."""
+        return "exact" if self.computed else density_of(self.distribution)
 
-def kind_of(message: Mapping[str, Any]) -> Kind | None:
-    """What kind of site a statement makes; ``None`` for parameters, plates and the like."""
-    if message["type"] != "sample" or site_is_subsample(message):
-        return None
-    if message["infer"].get("_deterministic") or (message["is_observed"] and _is_silent_point(message["fn"])):
-        return "deterministic"
-    if tuple(message["fn"].event_shape) == (0,):  # the Unit distribution, whose only use is a factor
-        return "factor"
-    return "observed" if message["is_observed"] else "latent"
+    @property
+    def enumerable(self) -> bool:
+        """Whether inference may have summed it out."""
+        return self.enumerated or self.distribution.has_enumerate_support
 
+    @property
+    def point(self) -> bool:
+        """Whether its distribution is a point mass."""
+        return isinstance(self.distribution, Delta)
 
-def _is_silent_point(distribution: Any) -> bool:
-    """Whether it is the masked point mass by which Pyro's reparameterisations stand for a value computed elsewhere."""
-    masked = isinstance(distribution, MaskedDistribution) and distribution._mask is False
-    return masked and isinstance(distribution.base_dist, Delta)
+    @property
+    def plate_names(self) -> set[str]:
+        """The plates that a dimension of its value belongs to."""
+        return set(self.dims) - {None}
 
 
 def is_imputed(name: str, sites: Mapping[str, Site]) -> bool:
@@ -82,58 +65,40 @@ def is_imputed(name: str, sites: Mapping[str, Site]) -> bool:
     return name.endswith("_unobserved") and name.removesuffix("_unobserved") + "_observed" in sites
 
 
-def sites_of(trace: Trace) -> dict[str, Site]:
-    """The sites of a trace, in the order of the program."""
-    return {name: _site(name, kind, node) for name, node in trace.nodes.items() if (kind := kind_of(node))}
+def named_sites(statements: Iterable[Site]) -> dict[str, NamedSite]:
+    """Statements by name, with names for their batch dimensions."""
+    return {site.name: _named(site) for site in statements}
 
 
-def rows_of(trace: Trace) -> dict[str, Tensor]:
-    """The rows each plate of a trace stands for."""
-    nodes = ((name, node) for name, node in trace.nodes.items() if node["type"] == "sample" and site_is_subsample(node))
-    return {name: torch.as_tensor(node["value"]) for name, node in nodes}
+def _named(site: Site) -> NamedSite:
+    dims = _dims(site)
+    present = _present(site, site.value.shape[: len(dims)]) if site.kind == "observed" else None
+    return NamedSite(**vars(site), dims=dims, present=present)
 
 
-def _site(name: str, kind: Kind, node: Mapping[str, Any]) -> Site:
-    distribution, value = node["fn"], node["value"]
-    plates = _plates(node, value, kind)
-    return Site(
-        name,
-        kind,
-        value,
-        plates,
-        present=_present(node, value.shape[: len(plates)]) if kind == "observed" else None,
-        density=density_of(distribution) if kind != "deterministic" else "exact",
-        enumerable=bool(getattr(distribution, "has_enumerate_support", False) or node["infer"].get("enumerate")),
-        auxiliary=bool(node["infer"].get("is_auxiliary")),
-        point=isinstance(distribution, Delta),
-    )
+def _dims(site: Site) -> tuple[str | None, ...]:
+    value, plates = site.value, [plate for plate in site.plates if plate.dim is not None]
+    event_dim = min(site.distribution.event_dim, value.dim())
+    if site.computed and event_dim == value.dim():
+        event_dim = _event_dim_of_computed(plates, value)
+    dims: list[str | None] = [None] * (value.dim() - event_dim)
+    for plate in plates:
+        if -plate.dim <= len(dims) and value.shape[plate.dim - event_dim] == plate.rows:
+            dims[plate.dim] = plate.name
+    return tuple(dims)
 
 
-def _plates(node: Mapping[str, Any], value: Tensor, kind: Kind) -> tuple[str | None, ...]:
-    frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
-    event_dim = min(node["fn"].event_dim, value.dim())
-    if kind == "deterministic" and event_dim == value.dim():
-        event_dim = _event_dim_of_deterministic(frames, value)
-    plates: list[str | None] = [None] * (value.dim() - event_dim)
-    for frame in frames:
-        if -frame.dim <= len(plates) and value.shape[frame.dim - event_dim] == frame.size:
-            plates[frame.dim] = frame.name
-    return tuple(plates)
-
-
-def _event_dim_of_deterministic(frames: list, value: Tensor) -> int:
+def _event_dim_of_computed(plates: list[Plate], value: Tensor) -> int:
     """``pyro.deterministic`` calls all of a value its event; here, what the plates leave over on the right."""
-    for event_dim in range(value.dim() if frames else 0):
-        dims = [frame.dim - event_dim for frame in frames]
-        if -min(dims) <= value.dim() and all(value.shape[d] == f.size for d, f in zip(dims, frames, strict=True)):
+    for event_dim in range(value.dim() if plates else 0):
+        dims = [plate.dim - event_dim for plate in plates]
+        if -min(dims) <= value.dim() and all(value.shape[d] == p.rows for d, p in zip(dims, plates, strict=True)):
             return event_dim
     return value.dim()
 
 
-def _present(node: Mapping[str, Any], batch_shape: Shape) -> Tensor | None:
-    masks = [node["mask"]]
-    if isinstance(node["fn"], MaskedDistribution):
-        masks.append(node["fn"]._mask)
+def _present(site: Site, batch_shape: Shape) -> Tensor | None:
+    masks = [site.mask, site.distribution._mask if isinstance(site.distribution, MaskedDistribution) else None]
     masks = [torch.as_tensor(mask) for mask in masks if mask is not None and mask is not True]
     if not masks:
         return None

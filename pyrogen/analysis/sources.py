@@ -13,7 +13,7 @@ from pyro.infer.abstract_infer import TracePosterior
 from pyro.infer.mcmc.api import MCMC
 from torch import Tensor
 
-from .sites import sites_of
+from pyrogen.programs.site import is_site, site_of
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def _mcmc_statistics(mcmc: MCMC, chains: int, count: int) -> tuple[dict[str, Ten
 
 
 def _from_importance(posterior: TracePosterior) -> Source:
-    names = [site.name for site in sites_of(posterior.exec_traces[0]).values() if site.kind == "latent"]
+    nodes = posterior.exec_traces[0].nodes.values()
+    names = [node["name"] for node in nodes if is_site(node) and site_of(node).kind == "latent"]
     return Source(
         model=getattr(posterior, "model", None),
         draws={name: torch.stack([t.nodes[name]["value"] for t in posterior.exec_traces]) for name in names},

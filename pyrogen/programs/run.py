@@ -105,7 +105,7 @@ class Given(Messenger):
     """Gives latent sites their values, and plates their rows, by name.
 
     Args:
-        values: The values. Names that a program lacks are ignored.
+        values: The values. Names that a program lacks are ignored, and rows of a plate that is given its own.
         free: Whether observed sites become latent first. ``poutine.uncondition`` would free computed statements as
             well, and in a plate their drawn value has another shape.
     """
@@ -118,7 +118,8 @@ class Given(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if self.free and msg["is_observed"] and is_site(msg) and site_of(msg).kind == "observed":
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
-        if msg["name"] in self.values and not msg["is_observed"]:
+        named = site_is_subsample(msg) and msg["value"] is not None  # the rows that the program itself names
+        if msg["name"] in self.values and not msg["is_observed"] and not named:
             msg["value"], msg["done"] = self.values[msg["name"]], True
 
 

@@ -19,7 +19,7 @@ from pyro.infer.autoguide import (
 )
 from scipy import stats
 
-from pyrogen.analysis import program, to_arviz
+from pyrogen.analysis import draws, to_arviz
 
 SCALE, PRIOR_SCALE = 0.7, 2.0
 
@@ -349,10 +349,10 @@ def test_many_draws_are_run_at_once(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("not vectorised")
 
-    monkeypatch.setattr(program.Program, "_one_by_one", refuse)
+    monkeypatch.setattr(draws.BoundProgram, "_one_by_one", refuse)
     x = data()
     check_conjugate(to_arviz(AutoMultivariateNormal(conjugate), x, draws=500, prior=10), x, (1, 500))
-    monkeypatch.setattr(program, "_NUMBERS_AT_ONCE", 1000)  # in several parts
+    monkeypatch.setattr(draws, "_NUMBERS_AT_ONCE", 1000)  # in several parts
     check_conjugate(to_arviz({"location": exact_draws(x, 500)}, x, model=conjugate), x, (1, 500))
 
 

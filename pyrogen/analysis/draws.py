@@ -1,14 +1,14 @@
-"""Programs: a Pyro model or guide, run once or many times with some of its sites given.
+"""A Pyro model or guide, run once or many times with some of its sites given.
 
 Many runs are made at once, under one outermost plate, where the program allows it. Whether it does is not taken on
-trust: two of the runs are repeated alone, and where any log-probability or deterministic value differs, the program is
-run once for each draw. So both ways give the same numbers.
+trust: two of the runs are repeated alone, and where any log-probability or computed value differs, the program is run
+once for each draw. So both ways give the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -18,21 +18,21 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyrogen.core.shapes import Shape
 from pyrogen.numerics.randomness import seeded
+from pyrogen.programs.layouts import DrawLayout, DrawsTogether, LayoutMismatch, OneDraw
+from pyrogen.programs.run import Given, ProgramRun, run
 
-from .sites import Site, kind_of, rows_of, sites_of
+from .sites import NamedSite, named_sites
 
 _NUMBERS_AT_ONCE = 2**22
-_PLATE = "_pyrogen_draws"
 
 
 @dataclass
-class Runs:
+class Draws:
     """What many runs of a program gave; the leading dimension of every tensor counts the runs.
 
     Attributes:
@@ -48,7 +48,7 @@ class Runs:
     silent: set[str] = field(default_factory=set)
 
 
-class Program:
+class BoundProgram:
     """A model or guide with its arguments.
 
     The rows that subsampling plates draw in the first run are kept for all later ones.
@@ -75,17 +75,17 @@ class Program:
         self.kwargs = kwargs
         self.rows = dict(rows or {})
         self.free = free
-        self.sites: dict[str, Site] = {}
+        self.sites: dict[str, NamedSite] = {}
 
-    def look(self, given: Mapping[str, Tensor]) -> dict[str, Site]:
+    def read(self, given: Mapping[str, Tensor]) -> dict[str, NamedSite]:
         """Runs once to see the sites, leaving the random generators as they were."""
         with seeded(0):
-            trace = self._trace(given)
-        self.rows = {**rows_of(trace), **self.rows}
-        self.sites = sites_of(trace)
+            found = self._run(given)
+        self.rows = {**{name: torch.as_tensor(rows) for name, rows in found.indices.items()}, **self.rows}
+        self.sites = named_sites(found.statements.values())
         return self.sites
 
-    def run(self, given: Mapping[str, Tensor], draws: int, *, score: bool = True) -> Runs:
+    def draw(self, given: Mapping[str, Tensor], draws: int, *, score: bool = True) -> Draws:
         """Runs ``draws`` times.
 
         Args:
@@ -98,15 +98,20 @@ class Program:
         except Exception:  # a program may fail in any way on many draws at once; on one, it shows its own errors
             return self._one_by_one(given, draws, score)
 
-    def scored(self, given: Mapping[str, Tensor], name: str) -> tuple[dict[str, Any], Tensor]:
+    def scored(self, given: Mapping[str, Tensor], name: str) -> tuple[dict[str, Distribution], Tensor]:
         """The distributions of all sites in one run, and the log-probability of a site."""
         with seeded(0):
-            trace = self._trace(given)
-        return {site: trace.nodes[site]["fn"] for site in self.sites}, _scores(trace).log_probs[name]
+            found = self._run(given).statements
+        return {site: found[site].distribution for site in self.sites}, found[name].log_prob()
 
-    def _trace(self, given: Mapping[str, Tensor], plate: AbstractContextManager | None = None) -> Trace:
-        with _Given(given, self.rows, self.free), plate or nullcontext():  # given last, once the plate has broadcast
-            return poutine.trace(self.function).get_trace(*self.args, **self.kwargs)
+    def _run(self, given: Mapping[str, Tensor], layout: DrawLayout | None = None) -> ProgramRun:
+        program = (layout or OneDraw()).laid_out(self.function)
+
+        def with_values(*args: Any, **kwargs: Any) -> Any:
+            with _Fitted(given), Given({**self.rows, **given}, free=self.free):
+                return program(*args, **kwargs)
+
+        return run(with_values, self.args, self.kwargs)
 
     def _parts(self, draws: int) -> Iterator[slice]:
         """Draws that are run together, few enough for memory."""
@@ -114,23 +119,21 @@ class Program:
         size = max(1, min(draws, _NUMBERS_AT_ONCE // max(numbers, 1)))
         return (slice(start, min(start + size, draws)) for start in range(0, draws, size))
 
-    def _together(self, part: slice, given: Mapping[str, Tensor], score: bool) -> Runs:
+    def _together(self, part: slice, given: Mapping[str, Tensor], score: bool) -> Draws:
         draws = part.stop - part.start
-        width = max((len(site.plates) for site in self.sites.values()), default=0)
+        width = max((len(site.dims) for site in self.sites.values()), default=0)
         given = {name: self._spread(name, value[part], width) for name, value in given.items()}
-        trace = self._trace(given, pyro.plate(_PLATE, draws, dim=-width - 1))
         check = part.start == 0
-        runs = _scores(trace) if score or check else Runs()
-        runs.values = _values(trace)
-        for tensors in (runs.values, runs.log_probs):
+        found = _draws_of(self._run(given, DrawsTogether(draws, width)), score or check)
+        for tensors in (found.values, found.log_probs):
             for name, tensor in tensors.items():
                 site = self.sites[name]
-                shape = site.shape if tensors is runs.values else site.batch_shape
+                shape = site.shape if tensors is found.values else site.batch_shape
                 tensors[name] = _align(tensor, draws, shape)
-        runs.scaled = {name: _sum(tensor, draws) for name, tensor in runs.scaled.items()}
+        found.scaled = {name: _sum(tensor, draws) for name, tensor in found.scaled.items()}
         if check:
-            self._check(runs, {0, draws - 1})
-        return runs if score else Runs(runs.values)
+            self._check(found, {0, draws - 1})
+        return found if score else Draws(found.values)
 
     def _spread(self, name: str, value: Tensor, width: int) -> Tensor:
         """``(draws, *shape)`` with room for the plates that are not around this site."""
@@ -138,44 +141,40 @@ class Program:
         if site is None:
             return value
         value = value.reshape(len(value), *site.shape)
-        return value.reshape(len(value), *(1,) * (width - len(site.plates)), *site.shape)
+        return value.reshape(len(value), *(1,) * (width - len(site.dims)), *site.shape)
 
-    def _check(self, runs: Runs, draws: set[int]) -> None:
+    def _check(self, found: Draws, draws: set[int]) -> None:
         """Repeats some of the runs alone.
 
         Raises:
-            _Differs: they give other numbers, or none to compare.
+            LayoutMismatch: they give other numbers, or none to compare.
         """
-        drawn = {name: value for name, value in runs.values.items() if self.sites[name].kind != "deterministic"}
+        drawn = {name: value for name, value in found.values.items() if not self.sites[name].computed}
         for draw in draws:
-            trace = self._trace({name: value[draw] for name, value in drawn.items()})
-            alone = _scores(trace)
-            alone.values = _values(trace)
-            if runs.silent or alone.values.keys() != runs.values.keys():
-                raise _Differs
+            alone = _draws_of(self._run({name: value[draw] for name, value in drawn.items()}), score=True)
+            if found.silent or alone.values.keys() != found.values.keys():
+                raise LayoutMismatch
             for name, value in alone.values.items():
-                _compare(runs.values[name][draw], value)
+                _compare(found.values[name][draw], value)
             for name, log_prob in alone.log_probs.items():
-                _compare(runs.log_probs[name][draw], log_prob)
+                _compare(found.log_probs[name][draw], log_prob)
             for name, total in alone.scaled.items():
-                _compare(runs.scaled[name][draw], total.sum())
+                _compare(found.scaled[name][draw], total.sum())
 
-    def _one_by_one(self, given: Mapping[str, Tensor], draws: int, score: bool) -> Runs:
+    def _one_by_one(self, given: Mapping[str, Tensor], draws: int, score: bool) -> Draws:
         collected = []
         for draw in range(draws):
-            trace = self._trace({name: value[draw] for name, value in given.items()})
-            runs = _scores(trace) if score else Runs()
-            runs.values = _values(trace)
-            runs.scaled = {name: tensor.sum() for name, tensor in runs.scaled.items()}
-            for tensors in (runs.values, runs.log_probs, runs.scaled):
+            found = _draws_of(self._run({name: value[draw] for name, value in given.items()}), score)
+            found.scaled = {name: tensor.sum() for name, tensor in found.scaled.items()}
+            for tensors in (found.values, found.log_probs, found.scaled):
                 tensors.update({name: tensor[None] for name, tensor in tensors.items()})
-            collected.append(runs)
+            collected.append(found)
         return _join(collected)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A scope for looking: no gradients, no validation, nothing seen by handlers outside, no parameter left behind."""
+    """A scope for reading programs: no gradients, no validation, no handlers outside, and no parameter left behind."""
     store = pyro.get_param_store()
     known = set(store.keys())
     with torch.no_grad(), poutine.block(), pyro.validation_enabled(False):
@@ -200,53 +199,32 @@ def fitted(name: str, value: Tensor, shape: Shape) -> Tensor:
     raise ValueError(f"the draws of site `{name}` must each have shape {tuple(shape)}, got {tuple(value.shape)}")
 
 
-class _Differs(Exception):
-    """A run among many gave other numbers than alone."""
+class _Fitted(Messenger):
+    """Brings the values given to sites, further in, into the shapes of their sites."""
 
-
-class _Given(Messenger):
-    """Gives sites their values and plates their rows; leaves observed sites alone, or frees them first.
-
-    ``poutine.uncondition`` would free deterministic sites as well, and in a plate their drawn value has another shape.
-    """
-
-    def __init__(self, values: Mapping[str, Tensor], rows: Mapping[str, Tensor], free: bool) -> None:
+    def __init__(self, given: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.values = values
-        self.rows = rows
-        self.free = free
+        self.given = given
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        name, value = msg["name"], None
-        if self.free and kind_of(msg) == "observed":
-            msg["is_observed"], msg["value"], msg["done"] = False, None, False
-        if site_is_subsample(msg):
-            value = self.rows.get(name) if msg["value"] is None else None
-        elif name in self.values and not msg["is_observed"]:
-            value = fitted(name, self.values[name], msg["fn"].shape())
-        if value is not None:
-            msg["value"], msg["done"] = value, True
+        if msg["name"] in self.given and not msg["is_observed"]:
+            msg["value"] = fitted(msg["name"], msg["value"], msg["fn"].shape())
 
 
-def _values(trace: Trace) -> dict[str, Tensor]:
-    return {name: node["value"] for name, node in trace.nodes.items() if kind_of(node) in ("latent", "deterministic")}
-
-
-def _scores(trace: Trace) -> Runs:
-    """The log-probabilities of all sites; observed values need no record."""
-    runs = Runs()
-    for name, node in trace.nodes.items():
-        if kind_of(node) in (None, "deterministic"):
-            continue
+def _draws_of(found: ProgramRun, score: bool) -> Draws:
+    """Values as they are, and the log-probabilities of all sites where they are wanted."""
+    kinds = ("latent", "computed")
+    draws = Draws({name: site.value for name, site in found.statements.items() if site.kind in kinds})
+    for name, site in found.sites.items() if score else ():
         try:
-            log_prob = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"])
+            log_prob = site.log_prob()
         except NotImplementedError:  # an implicit distribution
-            runs.silent.add(name)
+            draws.silent.add(name)
             continue
-        shape = torch.broadcast_shapes(log_prob.shape, node["fn"].batch_shape)
-        runs.log_probs[name] = scale_and_mask(log_prob, 1.0, node["mask"]).expand(shape)
-        runs.scaled[name] = scale_and_mask(log_prob, node["scale"], node["mask"]).expand(shape)
-    return runs
+        shape = torch.broadcast_shapes(log_prob.shape, site.distribution.batch_shape)
+        draws.log_probs[name] = log_prob.expand(shape)
+        draws.scaled[name] = scale_and_mask(log_prob, site.scale).expand(shape)
+    return draws
 
 
 def _align(tensor: Tensor, draws: int, shape: Shape) -> Tensor:
@@ -255,13 +233,13 @@ def _align(tensor: Tensor, draws: int, shape: Shape) -> Tensor:
         return tensor.expand(draws, *shape)
     ones = (1,) * (tensor.dim() - 1 - len(shape))
     if tuple(tensor.shape) != (draws, *ones, *shape):
-        raise _Differs
+        raise LayoutMismatch
     return tensor.reshape(draws, *shape)
 
 
 def _sum(tensor: Tensor, draws: int) -> Tensor:
     if not tensor.dim() or len(tensor) != draws:
-        raise _Differs
+        raise LayoutMismatch
     return tensor.flatten(1).sum(1) if tensor.dim() > 1 else tensor
 
 
@@ -269,19 +247,19 @@ def _compare(together: Tensor, alone: Tensor) -> None:
     """Compares numbers of the same draw, run with others and alone.
 
     Raises:
-        _Differs: they are not equal up to rounding.
+        LayoutMismatch: they are not equal up to rounding.
     """
     if together.shape != alone.shape:
-        raise _Differs
+        raise LayoutMismatch
     exact = not (alone.is_floating_point() or alone.is_complex())
     tolerance = 0.0 if exact else 200 * torch.finfo(alone.dtype).eps
     if not torch.allclose(together, alone, rtol=tolerance, atol=tolerance, equal_nan=True):
-        raise _Differs
+        raise LayoutMismatch
 
 
-def _join(parts: list[Runs]) -> Runs:
+def _join(parts: list[Draws]) -> Draws:
     """Several parts after one another; a site that is not in all of them, in one shape, is dropped."""
-    return Runs(
+    return Draws(
         _concatenate([part.values for part in parts]),
         _concatenate([part.log_probs for part in parts]),
         _concatenate([part.scaled for part in parts]),
