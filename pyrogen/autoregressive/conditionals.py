@@ -19,11 +19,11 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Independent, constraints
 
-from pyrogen.core.parametric import Family
 from pyrogen.core.shapes import Shape
 from pyrogen.distributions.bernoulli import Bits
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.families import bounded
+from pyrogen.distributions.family import Family
 from pyrogen.distributions.independent import as_event
 
 

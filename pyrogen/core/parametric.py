@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Protocol
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyrogen.distributions.family import Family
 from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.numerics.autograd import full
 from pyrogen.numerics.values import require_precision
 
 from .module import DistributionModule
 from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
-
-
-class Family(Protocol):
-    """What :class:`Parametric` asks of a family; ``pyrogen.families`` holds the usual ones."""
-
-    def numbers_shape(self, event_shape: Shape) -> Shape:
-        """The shape of the numbers of one event, ``(size, *event_shape)`` for most."""
-
-    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
-        """The distribution over events, from numbers of shape ``(*batch, *numbers_shape(event_shape))``."""
 
 
 class Parametric(DistributionModule):
@@ -40,7 +30,8 @@ class Parametric(DistributionModule):
         network: Takes the context, one batch dimension in front, and gives the numbers that the family asks for, in
             the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without arguments if
             there is no context.
-        family: What distribution the numbers make; see :mod:`pyrogen.distributions.families`.
+        family: What distribution the numbers make: one of :mod:`pyrogen.distributions.families`, or whatever is called
+            like a :class:`~pyrogen.distributions.family.Family`.
         event_shape: Shape of one event.
         context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
 

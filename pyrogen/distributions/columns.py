@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -15,20 +14,12 @@ from pyrogen.numerics.points import EachColumn, score_inside
 from pyrogen.numerics.values import require_value
 
 from .distribution import PyrogenDistribution
+from .family import ElementFamily, Family
 from .independent import unchecked
 
 
-class ElementFamily(Protocol):
-    """A family of single numbers, as ``pyrogen.families`` has many."""
-
-    size: int
-
-    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
-        """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
-
-
 @dataclass(frozen=True)
-class Columns:
+class Columns(Family):
     """A family of rows with independent columns given the numbers, each column of a family of its own.
 
     Columns that share one family object are computed together.

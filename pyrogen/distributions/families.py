@@ -3,13 +3,12 @@
 A family says how many numbers it needs for each element of an event and what distribution they make. Positive
 parameters come through :func:`positive`, an exponential from 4.2e-18 to 2.4e17, never 0 and never infinite; scales of
 normals and their like lie between 5e-7 and 2.6e10. Data of other scales should be given in other units.
-:class:`Family` is for elements that are independent given the numbers; whatever has ``numbers_shape`` and is callable
-like it serves as well.
+Elements are independent given the numbers in all of them but two, :func:`pixel_logistic_mixture` and :func:`columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,9 +21,10 @@ from pyrogen.arguments import checked
 from pyrogen.numerics.values import checks
 
 from .bernoulli import Bits, IndependentBernoulli
-from .columns import Columns, ElementFamily
+from .columns import Columns
 from .continuous_bernoulli import ContinuousBernoulli
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
+from .family import ElementFamily, Family
 from .independent import as_event
 from .normal import DiagonalNormal
 from .zero_inflated import ZeroInflated
@@ -35,31 +35,6 @@ LOWEST, HIGHEST = -14.5, 24.0
 _BEND = 10.0
 _RATE = 40.0
 """Bound of the logarithms of rates and the like, on either side."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a network's output becomes a distribution over single elements.
-
-    Args:
-        size: How many numbers each element of the event takes.
-        make: Called with a tensor of shape ``(*batch, size, *event)`` and how many dimensions an event has; gives the
-            distribution over events. A module-level function, so that the family pickles.
-    """
-
-    size: int
-    make: Callable[[Tensor, int], TorchDistributionMixin]
-
-    def __repr__(self) -> str:
-        return f"Family(size={self.size}, make={self.make.__name__})"
-
-    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the numbers of one event."""
-        return (self.size, *event_shape)
-
-    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
-        """The distribution over events, from numbers of shape ``(*batch, size, *event)``."""
-        return self.make(numbers, event_dim)
 
 
 def bounded(number: Tensor) -> Tensor:
@@ -93,7 +68,7 @@ def _bent(number: Tensor, beyond: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PixelFamily:
+class PixelFamily(Family):
     """How a network's output becomes mixtures of logistics over pixels of several channels.
 
     Args:
@@ -228,89 +203,89 @@ def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, symbols: int)
     return as_event(DiscretizedLogisticMixture(logits, loc, bounded(log_scale), symbols), event_dim)
 
 
-diagonal_normal = Family(2, _diagonal_normal)
+diagonal_normal = ElementFamily(2, _diagonal_normal)
 """Independent normals: means, then log-scales."""
 
-latent_normal = Family(2, _latent_normal)
+latent_normal = ElementFamily(2, _latent_normal)
 """Independent normals of latents, for encoders: as ``diagonal_normal``, with scales from 4.5e-5 to 2.2e4.
 
 Of latents whose prior is of order one nobody needs others, and the decoder's densities stay finite at whatever draws an
 encoder gives far from its training data.
 """
 
-laplace = Family(2, _laplace)
+laplace = ElementFamily(2, _laplace)
 """Independent Laplace variables: locations, then log-scales."""
 
-student_t = Family(3, _student_t)
+student_t = ElementFamily(3, _student_t)
 """Independent Student variables: log-degrees of freedom (always above one), locations, log-scales."""
 
-bernoulli = Family(1, _bernoulli)
+bernoulli = ElementFamily(1, _bernoulli)
 """Independent binary variables: logits."""
 
-beta = Family(2, _beta)
+beta = ElementFamily(2, _beta)
 """Independent variables in (0, 1): the logarithms of both concentrations."""
 
-gamma = Family(2, _gamma)
+gamma = ElementFamily(2, _gamma)
 """Independent positive variables: log-concentrations, then log-rates."""
 
-poisson = Family(1, _poisson)
+poisson = ElementFamily(1, _poisson)
 """Independent counts: log-rates."""
 
-negative_binomial = Family(2, _negative_binomial)
+negative_binomial = ElementFamily(2, _negative_binomial)
 """Independent overdispersed counts: log-counts of failures, then (bounded) logits of success."""
 
-zero_inflated_poisson = Family(2, _zero_inflated_poisson)
+zero_inflated_poisson = ElementFamily(2, _zero_inflated_poisson)
 """Independent counts with extra zeros: logits of an extra zero, then log-rates."""
 
-zero_inflated_negative_binomial = Family(3, _zero_inflated_negative_binomial)
+zero_inflated_negative_binomial = ElementFamily(3, _zero_inflated_negative_binomial)
 """Independent overdispersed counts with extra zeros: logits of one, then as for ``negative_binomial``."""
 
-continuous_bernoulli = Family(1, _continuous_bernoulli)
+continuous_bernoulli = ElementFamily(1, _continuous_bernoulli)
 """Independent variables in [0, 1], such as grey values: logits."""
 
 
 @checked
-def normal(scale: float) -> Family:
+def normal(scale: float) -> ElementFamily:
     """Independent normals of one fixed scale (data units): means.
 
     Raises:
         ValueError: ``scale`` is not positive.
     """
-    return Family(1, partial(_normal_with_scale, scale=scale))
+    return ElementFamily(1, partial(_normal_with_scale, scale=scale))
 
 
 @checked
-def categorical(symbols: int) -> Family:
+def categorical(symbols: int) -> ElementFamily:
     """Independent categorical variables over so many values: one logit for each.
 
     Raises:
         ValueError: there are fewer than two symbols.
     """
-    return Family(symbols, _categorical)
+    return ElementFamily(symbols, _categorical)
 
 
 @checked
-def discretized_logistic(symbols: int) -> Family:
+def discretized_logistic(symbols: int) -> ElementFamily:
     """Independent integers ``0 … symbols - 1`` (as floats): locations on an axis from -1 to 1, then log-scales.
 
     Raises:
         ValueError: there are fewer than two symbols.
     """
-    return Family(2, partial(_discretized_logistic, symbols=symbols))
+    return ElementFamily(2, partial(_discretized_logistic, symbols=symbols))
 
 
 @checked
-def quantized_normal(symbols: int) -> Family:
+def quantized_normal(symbols: int) -> ElementFamily:
     """Independent integers ``0 … symbols - 1`` (as floats): means on an axis from -1 to 1, then log-scales.
 
     Raises:
         ValueError: there are fewer than two symbols.
     """
-    return Family(2, partial(_quantized_normal, symbols=symbols))
+    return ElementFamily(2, partial(_quantized_normal, symbols=symbols))
 
 
 @checked
-def discretized_logistic_mixture(symbols: int, components: int = 10) -> Family:
+def discretized_logistic_mixture(symbols: int, components: int = 10) -> ElementFamily:
     """Independent integers ``0 … symbols - 1`` (as floats), each under a mixture of logistics.
 
     For each element the components' logits, then their locations on an axis from -1 to 1, then their log-scales.
@@ -318,7 +293,7 @@ def discretized_logistic_mixture(symbols: int, components: int = 10) -> Family:
     Raises:
         ValueError: there are fewer than two symbols or no component.
     """
-    return Family(3 * components, partial(_discretized_logistic_mixture, symbols=symbols))
+    return ElementFamily(3 * components, partial(_discretized_logistic_mixture, symbols=symbols))
 
 
 @checked

@@ -12,10 +12,11 @@ from torch.nn.functional import softplus
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.normal import StandardNormal
-from pyrogen.core.parametric import Family, Parametric
+from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.distributions import families
+from pyrogen.distributions.family import Family
 from pyrogen.networks.columns import ColumnFeatures, GapFeatures
 from pyrogen.networks.statistics import ReadsData, Statistic
 
