@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
-from pyrogen.networks.conditions import flat_inputs
 from pyrogen.networks.context import integer_labels
+from pyrogen.networks.noisy import flat_inputs
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Data, NetworkDenoiser, Noise, Velocity

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .attention import SelfAttentionBlock
-from .context import Classes, Context, ContextEmbedding, ContextShape, Shape, by_name, context_rows
+from .context import Classes, Context, ContextEmbedding, ContextShape, Shape
 from .statistics import entry_key
 
 
@@ -121,42 +121,6 @@ class ContextEncoder(ContextEmbedding):
         if not self.dropout:
             raise ValueError("`context` must be given: without `context_dropout` no answer for None was learned")
         return [(part.kind, self.nulls[name].expand(rows, *part.output_shape)) for name, part in self.parts.items()]
-
-
-class FlatInputs(NamedTuple):
-    """The inputs of a network with one batch dimension, and the batch shape they came with."""
-
-    x: Tensor
-    level: Tensor
-    context: Context
-    batch_shape: torch.Size
-
-    def restore(self, output: Tensor) -> Tensor:
-        """``(N, *shape)`` with the batch shape of the inputs."""
-        return output.reshape((*self.batch_shape, *output.shape[1:]))
-
-
-def flat_inputs(
-    x: Tensor, level: Tensor, context: Context, event_shape: Shape, context_shape: ContextShape
-) -> FlatInputs:
-    """Broadcasts and flattens the batch dimensions of data, noise levels and contexts.
-
-    Raises:
-        ValueError: ``x`` does not end in ``event_shape``.
-    """
-    batch_dim = x.dim() - len(event_shape)
-    if batch_dim < 0 or x.shape[batch_dim:] != torch.Size(event_shape):
-        raise ValueError(f"`x` must end in shape {tuple(event_shape)}, got {tuple(x.shape)}")
-    level = torch.as_tensor(level, dtype=x.dtype, device=x.device)
-    shapes = by_name(context_shape)
-    fronts = [part.shape[: part.dim() - len(shapes[key])] for key, part in by_name(context).items()]
-    batch = torch.broadcast_shapes(x.shape[:batch_dim], level.shape, *fronts)
-    return FlatInputs(
-        x.expand((*batch, *event_shape)).reshape((prod(batch), *event_shape)),
-        level.expand(batch).reshape(prod(batch)),
-        context_rows(context, context_shape, batch),
-        batch,
-    )
 
 
 class _Part(nn.Module):

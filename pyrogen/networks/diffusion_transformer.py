@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import ceil
 
 import torch
@@ -11,14 +10,13 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .attention import Attention
-from .conditions import ContextEncoder, flat_inputs
-from .context import Classes, Context, ContextShape, Shape
-from .noise_level import Fourier, Modulation, modulated, zeroed
-from .statistics import ReadsData, Statistic
-from .unet import beside, check_sides
+from .conditions import Conditions
+from .context import Classes, ContextShape, Shape
+from .noise_level import Modulation, modulated, zeroed
+from .noisy import NoisyNetwork, beside
 
 
-class DiffusionTransformer(ReadsData, nn.Module):
+class DiffusionTransformer(NoisyNetwork):
     """A transformer with adaptive norms (DiT) of images, sequences and vectors.
 
     Called ``network(x, level, context)``. An image is cut into patches, a sequence into its members, a vector into its
@@ -71,16 +69,17 @@ class DiffusionTransformer(ReadsData, nn.Module):
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         if not 1 <= len(event_shape) <= 3:
             raise ValueError(f"`event_shape` must have one to three dimensions, got {tuple(event_shape)}")
-        self.event_shape, self.context_shape = tuple(event_shape), context_shape
-        self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
-        self.level = Fourier(width)
-        self.context = ContextEncoder(
-            context_shape, width, classes=classes, embedding=embedding, dropout=context_dropout
+        super().__init__(
+            event_shape,
+            context_shape,
+            outputs=outputs,
+            width=width,
+            classes=classes,
+            embedding=embedding,
+            context_dropout=context_dropout,
         )
-        self._check_images()
         self.patch = patch
         length, features = self._tokens()
         self.first = nn.Linear(features + self.context.image_channels * patch**2, width)
@@ -91,25 +90,12 @@ class DiffusionTransformer(ReadsData, nn.Module):
         self.modulation = Modulation(width, width, 2)
         self.last = zeroed(nn.Linear(width, features * (outputs or 1)))
 
-    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.context.read_data(context)
-
-    def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
-        given = self.context(inputs.context, len(inputs.x))
-        condition = self.level(inputs.level)
-        if given.vector is not None:
-            condition = condition + given.vector
-        h = self.first(self._cut(beside(inputs.x, given))) + self.places
+    def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
+        h = self.first(self._cut(beside(x, given))) + self.places
         for block in self.blocks:
             h = block(h, condition, given.sequence)
         scale, shift = self.modulation(condition)
-        return inputs.restore(self._joined(self.last(modulated(self.norm(h), scale, shift))))
-
-    def _check_images(self) -> None:
-        if self.context.image_channels and len(self.event_shape) != 3:
-            raise ValueError(f"`context_shape` may hold images only where events are images, got {self.context_shape}")
-        check_sides(self.context, self.event_shape)
+        return self._joined(self.last(modulated(self.norm(h), scale, shift)))
 
     def _tokens(self) -> tuple[int, int]:
         """How many tokens an event has, and how many of its numbers each holds."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 
 from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .conditions import ContextEncoder, flat_inputs
-from .context import Classes, Context, ContextShape, Shape
-from .noise_level import Fourier, Modulation, zeroed
-from .statistics import ReadsData, Statistic
+from .conditions import Conditions
+from .context import Classes, ContextShape, Shape
+from .noise_level import Modulation, zeroed
+from .noisy import NoisyNetwork
 
 
-class ResidualMLP(ReadsData, nn.Module):
+class ResidualMLP(NoisyNetwork):
     """A network of noisy events of any shape, flattened: residual blocks with adaptive norms.
 
     Called ``network(x, level, context)``; the output starts at zero.
@@ -54,33 +53,26 @@ class ResidualMLP(ReadsData, nn.Module):
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.event_shape = tuple(event_shape)
-        self.context_shape = context_shape
-        self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
-        self.level = Fourier(width)
-        self.context = ContextEncoder(
-            context_shape, width, classes=classes, flat=True, embedding=embedding, dropout=context_dropout
+        super().__init__(
+            event_shape,
+            context_shape,
+            outputs=outputs,
+            width=width,
+            classes=classes,
+            embedding=embedding,
+            context_dropout=context_dropout,
+            flat=True,
         )
         self.first = nn.Linear(prod(self.event_shape), width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.last = zeroed(nn.Linear(width, prod(self.output_shape)))
 
-    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.context.read_data(context)
-
-    def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
-        given = self.context(inputs.context, len(inputs.x))
-        condition = self.level(inputs.level)
-        if given.vector is not None:
-            condition = condition + given.vector
-        h = self.first(inputs.x.reshape(len(inputs.x), self.first.in_features))
+    def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
+        h = self.first(x.reshape(len(x), self.first.in_features))
         for block in self.blocks:
             h = block(h, condition)
-        output = self.last(nn.functional.silu(self.norm(h)))
-        return inputs.restore(output.reshape((len(output), *self.output_shape)))
+        return self.last(nn.functional.silu(self.norm(h)))
 
 
 class _Block(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .attention import Attention
-from .conditions import Conditions, ContextEncoder, flat_inputs
-from .context import Classes, Context, ContextShape, Shape
-from .noise_level import AdaptiveGroupNorm, Fourier, group_norm, zeroed
-from .statistics import ReadsData, Statistic
+from .conditions import Conditions
+from .context import Classes, ContextShape, Shape
+from .noise_level import AdaptiveGroupNorm, group_norm, zeroed
+from .noisy import NoisyNetwork, beside
 
 
-class UNet(ReadsData, nn.Module):
+class UNet(NoisyNetwork):
     """A U-Net of images: residual blocks with adaptive group norms, down to coarser grids and back up.
 
     Called ``network(x, level, context)``. Labels and vectors modulate the norms, sequences are attended to, images
@@ -71,20 +71,21 @@ class UNet(ReadsData, nn.Module):
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         check_image(event_shape)
-        self.event_shape, self.context_shape = tuple(event_shape), context_shape
-        self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
-        self.level = Fourier(width)
-        self.context = ContextEncoder(
-            context_shape, width, classes=classes, embedding=embedding, dropout=context_dropout
+        super().__init__(
+            event_shape,
+            context_shape,
+            outputs=outputs,
+            width=width,
+            classes=classes,
+            embedding=embedding,
+            context_dropout=context_dropout,
         )
-        check_sides(self.context, self.event_shape)
         attended = width if self.context.has_sequence else None
-        looks = [place >= len(channels) - attention for place in range(len(channels))]
+        attends = [place >= len(channels) - attention for place in range(len(channels))]
 
         def block(before: int, after: int, place: int) -> _Block:
-            return _Block(before, after, width, heads if looks[place] else None, attended, dropout)
+            return _Block(before, after, width, heads if attends[place] else None, attended, dropout)
 
         places = _coordinates(*self.event_shape[1:])[: 0 if attended is None else 2]
         self.register_buffer("places", places, persistent=False)
@@ -108,17 +109,9 @@ class UNet(ReadsData, nn.Module):
         self.norm = group_norm(now)
         self.last = zeroed(nn.Conv2d(now, (outputs or 1) * self.event_shape[0], 3, padding=1))
 
-    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.context.read_data(context)
-
-    def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
-        given = self.context(inputs.context, len(inputs.x))
-        condition = self.level(inputs.level)
-        if given.vector is not None:
-            condition = condition + given.vector
-        places = self.places.expand(len(inputs.x), -1, -1, -1)
-        h = self.first(torch.cat([beside(inputs.x, given), places], 1))
+    def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
+        places = self.places.expand(len(x), -1, -1, -1)
+        h = self.first(torch.cat([beside(x, given), places], 1))
         kept = [h]
         for layer in self.down:
             h = layer(h) if isinstance(layer, _Halve) else layer(h, condition, given.sequence)
@@ -129,8 +122,7 @@ class UNet(ReadsData, nn.Module):
             if h.shape[-2:] != old.shape[-2:]:
                 h = _enlarged(h, old.shape[-2:])
             h = layer(torch.cat([h, old], 1), condition, given.sequence)
-        output = self.last(nn.functional.silu(self.norm(h)))
-        return inputs.restore(output.reshape(len(output), *self.output_shape))
+        return self.last(nn.functional.silu(self.norm(h)))
 
 
 class _Block(nn.Module):
@@ -146,8 +138,8 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.outer = zeroed(nn.Conv2d(after, after, 3, padding=1))
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
-        self.own = None if heads is None else _Look(after, None, heads)
-        self.other = None if heads is None or attended is None else _Look(after, attended, heads)
+        self.own = None if heads is None else _AttentionBlock(after, None, heads)
+        self.other = None if heads is None or attended is None else _AttentionBlock(after, attended, heads)
 
     def forward(self, h: Tensor, condition: Tensor, sequence: Tensor | None) -> Tensor:
         inner = self.inner(nn.functional.silu(self.inner_norm(h)))
@@ -158,7 +150,7 @@ class _Block(nn.Module):
         return h if self.other is None else self.other(h, sequence)
 
 
-class _Look(nn.Module):
+class _AttentionBlock(nn.Module):
     """Attention of each pixel to all pixels, or to the members of a sequence, as a residual."""
 
     def __init__(self, channels: int, attended: int | None, heads: int) -> None:
@@ -187,19 +179,7 @@ def _coordinates(height: int, width: int) -> Tensor:
     return torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"))
 
 
-def beside(x: Tensor, given: Conditions) -> Tensor:
-    """Noisy images with those of the context as further channels."""
-    return x if given.image is None else torch.cat([x, given.image.expand(len(x), -1, *x.shape[-2:])], 1)
-
-
 def check_image(event_shape: Shape) -> None:
     """Raises a ValueError if events are no images."""
     if len(event_shape) != 3:
         raise ValueError(f"`event_shape` must be (channels, height, width), got {tuple(event_shape)}")
-
-
-def check_sides(context: ContextEncoder, event_shape: Shape) -> None:
-    """Raises a ValueError if a context image has other sides than the events."""
-    for shape in context.images:
-        if shape[1:] != event_shape[1:]:
-            raise ValueError(f"`context_shape` of images must have sides {event_shape[1:]}, got {shape}")
