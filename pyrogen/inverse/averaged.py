@@ -25,8 +25,9 @@ from torch.quasirandom import SobolEngine
 from pyrogen.arguments import integer
 from pyrogen.numerics.linear import solve, times, whitening
 
+from .problem import Denoised, Target
 from .surrogate import Surrogate, uphill
-from .twist import Denoised, Target, Twist, Twisted
+from .twist import Twist, Twisted
 
 _NEWTON = 6
 _SMALL = 8  # unknowns whose posterior few points fill

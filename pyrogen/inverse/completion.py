@@ -2,8 +2,8 @@ r"""Completion: the rest given a part, for priors that answer that question them
 
 A prior whose distribution has ``given(values, mask)``, such as an autoregressive model, needs no inference where a part
 of :math:`x` is measured without noise: ``prior().given(values, mask).sample((1000,))`` are draws of the posterior, and
-``prior().part_log_prob(values, mask)`` is the evidence. Here mask and values are read off a Pyro model, by asking it
-what it measures of the numbers 0, 1, 2, ..., and of -1, -2, -3, ...
+``prior().part_log_prob(values, mask)`` is the evidence. Here mask and values are read off a Pyro model, by what
+it measures of the numbers 0, 1, 2, ..., and of -1, -2, -3, ...
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from pyrogen.arguments import integer, site_name
 from pyrogen.distributions.abilities import abilities_of
 
 from .answer import Answer, DrawDiagnostics, Results
-from .likelihood import sites_given
 from .observation import observed
-from .sites import look, prior_of
+from .problem import InverseProblem
 
 
 class Completion(Answer):
@@ -56,8 +55,19 @@ class Completion(Answer):
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        prior, like = self._prior(args, kwargs)
-        index, measured = self._measured(like, args, kwargs)
+        problem = InverseProblem(self.model, args, kwargs, self.site)
+        if problem.others:
+            raise ValueError(
+                f"`model` must have no other latent site than {self.site!r} on which data depend, got "
+                f"{sorted(problem.others)}"
+            )
+        prior, like = problem.prior(problem.values), problem.values[self.site]
+        if not abilities_of(prior).has_given:
+            raise ValueError(
+                f"`site` must have a distribution with `given(values, mask)`, such as an autoregressive model; "
+                f"{self.site!r} is {type(prior).__name__}"
+            )
+        index, measured = _measured(problem, like)
         values = torch.zeros_like(like).flatten().index_put((index,), measured)
         if not torch.equal(values[index], measured):
             raise ValueError(f"`model` must not measure an entry of {self.site!r} twice with different values")
@@ -70,45 +80,31 @@ class Completion(Answer):
             log_evidence=abilities_of(prior).part_log_prob(*part),
         )
 
-    def _prior(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[dist.TorchDistribution, Tensor]:
-        """The distribution at the site, and a value of it."""
-        layout = look(self.model, args, kwargs, self.site)
-        if layout.upstream or layout.downstream:
-            others = sorted(layout.upstream + layout.downstream)
-            raise ValueError(
-                f"`model` must have no other latent site than {self.site!r} on which data depend, got {others}"
-            )
-        prior = prior_of(self.model, args, kwargs, self.site, layout.values)
-        if not abilities_of(prior).has_given:
-            raise ValueError(
-                f"`site` must have a distribution with `given(values, mask)`, such as an autoregressive model; "
-                f"{self.site!r} is {type(prior).__name__}"
-            )
-        return prior, layout.values[self.site]
 
-    def _measured(self, like: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Which entries of the site are measured, counted over the flattened site, and their values."""
-        numbers = torch.arange(like.numel(), dtype=like.dtype, device=like.device)
-        index, measured = self._points(numbers.reshape(like.shape), args, kwargs)
-        negative, _ = self._points((-1 - numbers).reshape(like.shape), args, kwargs)
-        inside = (index >= 0) & (index < like.numel()) & (index == index.round())
-        if not bool((inside & (negative == -1 - index)).all()):
-            raise ValueError(f"`model` must measure entries of {self.site!r} as they are, got a function of them")
-        return index.long(), measured.to(like)
+def _measured(problem: InverseProblem, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Which entries of the site are measured, counted over the flattened site, and their values."""
+    numbers = torch.arange(like.numel(), dtype=like.dtype, device=like.device)
+    index, measured = _points(problem, numbers.reshape(like.shape))
+    negative, _ = _points(problem, (-1 - numbers).reshape(like.shape))
+    inside = (index >= 0) & (index < like.numel()) & (index == index.round())
+    if not bool((inside & (negative == -1 - index)).all()):
+        raise ValueError(f"`model` must measure entries of {problem.site!r} as they are, got a function of them")
+    return index.long(), measured.to(like)
 
-    def _points(self, value: Tensor, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Where the measurements have their mass given a value of the site, and what they are, in one row."""
-        points, measured = [], []
-        for name, site in sites_given(self.model, args, kwargs, {self.site: value}).items():
-            if not site.observed:
-                continue
-            found = observed(site)
-            if not isinstance(found.base, dist.Delta):
-                kind = type(found.base).__name__
-                raise ValueError(f"`model` must measure without noise, by Delta, got {kind} at {name!r}")
-            shown = found.shown.reshape(found.shape + (1,) * found.base_dim).expand_as(found.value)
-            points.append(found.base.v.expand_as(found.value)[shown])
-            measured.append(found.value[shown])
-        if not points:
-            raise ValueError(f"`model` must measure entries of {self.site!r}, got no observed site")
-        return torch.cat(points), torch.cat(measured)
+
+def _points(problem: InverseProblem, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the measurements have their mass given a value of the site, and what they are, in one row."""
+    points, measured = [], []
+    for name, site in problem.sites({problem.site: value}).items():
+        if not site.observed:
+            continue
+        found = observed(site)
+        if not isinstance(found.base, dist.Delta):
+            kind = type(found.base).__name__
+            raise ValueError(f"`model` must measure without noise, by Delta, got {kind} at {name!r}")
+        shown = found.shown.reshape(found.shape + (1,) * found.base_dim).expand_as(found.value)
+        points.append(found.base.v.expand_as(found.value)[shown])
+        measured.append(found.value[shown])
+    if not points:
+        raise ValueError(f"`model` must measure entries of {problem.site!r}, got no observed site")
+    return torch.cat(points), torch.cat(measured)

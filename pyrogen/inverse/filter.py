@@ -20,7 +20,6 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,36 +28,8 @@ from torch import Tensor
 from pyrogen.numerics.resampling import conditional_systematic, effective_sample_size, order, systematic, take
 
 from .chain import Chain, Level, Step
-from .likelihood import Likelihood
-from .surrogate import Surrogate
-from .twist import Denoised, Twist
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """The prior of one site as a denoiser in rows, with the likelihood of the measurements.
-
-    Attributes:
-        denoise: Noisy particles ``(P, N, D)`` and their level to denoised means.
-        likelihood: The measurements.
-        shape: ``(N, D)``.
-    """
-
-    denoise: Callable[[Tensor, Level], Tensor]
-    likelihood: Likelihood
-    shape: tuple[int, int]
-
-    def log_likelihood(self, x: Tensor) -> Tensor:
-        """The true log-likelihood in nats, ``(P, N)``."""
-        return self.likelihood.log_prob(x)
-
-    def surrogate(self, x: Tensor) -> Surrogate:
-        """The linear-Gaussian surrogate near the particles."""
-        return self.likelihood.surrogate(x)
-
-    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is measured less what is expected at the particles, in units of the data, and its slopes."""
-        return self.likelihood.residual(x)
+from .problem import Target
+from .twist import Twist
 
 
 @dataclass
@@ -115,9 +86,7 @@ class Filter:
     chunk: int = 4096
 
     @torch.no_grad()
-    def __call__(
-        self, target: Posterior, like: Tensor, *, retained: Tensor | None = None, trace: bool = False
-    ) -> Cloud:
+    def __call__(self, target: Target, like: Tensor, *, retained: Tensor | None = None, trace: bool = False) -> Cloud:
         """Runs the filter.
 
         Args:
@@ -128,7 +97,7 @@ class Filter:
         """
         levels = self.chain.levels
         x = self._keep(self.chain.start((self.particles, *target.shape), like), retained, 0)
-        state = self._look(target, x, levels[0])
+        state = self._evaluate(target, x, levels[0])
         state.log_weights = state.log_twist
         log_evidence = state.log_weights.new_zeros(target.shape[0])
         effective, resampled, history, parents = [], [], [x], []
@@ -155,19 +124,17 @@ class Filter:
             path=_path(state, history, parents) if trace else None,
         )
 
-    def _look(self, target: Posterior, x: Tensor, level: Level) -> _State:
+    def _evaluate(self, target: Target, x: Tensor, level: Level) -> _State:
         """Denoised means and twists, a chunk of particles at a time."""
-        parts = [self._look_at(target, part, level) for part in x.split(max(1, self.chunk // x.shape[1]))]
+        parts = [self._evaluate_chunk(target, part, level) for part in x.split(max(1, self.chunk // x.shape[1]))]
         mean, log_twist, shift = (torch.cat(values) for values in zip(*parts, strict=True))
         # Log-weights are sums of large numbers that nearly cancel: in double precision.
         log_twist = log_twist.double().nan_to_num(-torch.inf, torch.inf, -torch.inf)
         roots = torch.arange(len(x), device=x.device).unsqueeze(-1).expand(x.shape[:2])
         return _State(x, mean, log_twist, shift.nan_to_num(0.0).to(x.dtype), log_twist, roots)
 
-    def _look_at(self, target: Posterior, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            noisy = x.detach().requires_grad_(True)
-            denoised = Denoised(noisy, target.denoise(noisy, level), level)
+    def _evaluate_chunk(self, target: Target, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+        denoised = target.denoised(x, level)
         twisted = self.twist(target, denoised)
         return denoised.mean, twisted.log_value.detach(), twisted.shift.detach()
 
@@ -192,19 +159,19 @@ class Filter:
         return gained, chosen
 
     def _move(
-        self, target: Posterior, state: _State, step: Step, level: Level, retained: Tensor | None, place: int
+        self, target: Target, state: _State, step: Step, level: Level, retained: Tensor | None, place: int
     ) -> None:
-        mean = step.mean(state.x, state.mean + state.shift)
+        mean = step.keep * state.x + step.pull * (state.mean + state.shift)
         x = self._keep(mean + step.scale * torch.randn_like(state.x), retained, place)
         # log p - log q of the step, from the noise and the shift of its mean: no large numbers cancel.
         noise, shift = (x - mean) / step.scale, step.pull / step.scale * state.shift
         ratio = -(noise * shift).sum(-1) - 0.5 * shift.square().sum(-1)
-        new = self._look(target, x, level)
+        new = self._evaluate(target, x, level)
         log_weights = state.log_weights + ratio + new.log_twist - state.log_twist
         state.x, state.mean, state.shift, state.log_twist = new.x, new.mean, new.shift, new.log_twist
         state.log_weights = log_weights.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
-    def _finish(self, target: Posterior, state: _State, variance: Tensor, retained: Tensor | None) -> None:
+    def _finish(self, target: Target, state: _State, variance: Tensor, retained: Tensor | None) -> None:
         """Draws the data and puts the true likelihood in the twist's place."""
         surrogate = target.surrogate(state.mean)
         operator = surrogate.jacobian.double()

@@ -33,9 +33,8 @@ from torch.distributions import biject_to
 from pyrogen.programs.site import Site
 
 from .filter import Cloud, Filter
-from .likelihood import Likelihood
 from .observation import observed
-from .setting import Setting
+from .problem import InverseProblem, Target
 
 _WIDTH = 1.0  # of the first slice, in unconstrained coordinates
 _STEPS_OUT = 20
@@ -50,31 +49,31 @@ class Swept:
         log_evidence: Of the filters, given the other sites: ``(sweeps, N)``.
         acceptance: The share of accepted proposals by upstream site.
         cloud: The last filter's particles.
-        likelihood: The last filter's likelihood.
+        target: The last filter's target.
     """
 
     draws: dict[str, Tensor]
     log_evidence: Tensor
     acceptance: dict[str, float]
     cloud: Cloud
-    likelihood: Likelihood
+    target: Target
 
 
 class Sweeps:
     """Particle Gibbs over the site and the other latent sites of a model.
 
     Args:
-        setting: The model and its sites.
+        problem: The model and its sites.
         run_filter: The filter.
         sweeps: How many sweeps to keep.
         warmup: How many to drop before.
     """
 
-    def __init__(self, setting: Setting, run_filter: Filter, sweeps: int, warmup: int) -> None:
-        self.setting, self.filter, self.sweeps, self.warmup = setting, run_filter, sweeps, warmup
-        self.values = dict(setting.values)
-        self.steps = dict.fromkeys(setting.upstream, 1.0)
-        self.accepted = {name: [] for name in setting.upstream}
+    def __init__(self, problem: InverseProblem, run_filter: Filter, sweeps: int, warmup: int) -> None:
+        self.problem, self.filter, self.sweeps, self.warmup = problem, run_filter, sweeps, warmup
+        self.values = dict(problem.values)
+        self.steps = dict.fromkeys(problem.upstream, 1.0)
+        self.accepted = {name: [] for name in problem.upstream}
 
     def __call__(self) -> Swept:
         """Runs all sweeps."""
@@ -83,38 +82,42 @@ class Sweeps:
         kept, evidences = [], []
         for sweep in range(-self.warmup, self.sweeps):
             self._take(self._filter(self.values, self.path))
-            for name in self.setting.upstream:
+            for name in self.problem.upstream:
                 self._propose(name, adapt=sweep < 0)
-            for name in self.setting.downstream:
+            for name in self.problem.downstream:
                 self.values[name] = self._draw(name)
             if sweep >= 0:
                 kept.append(dict(self.values))
                 evidences.append(self.log_evidence)
-        names = (self.setting.site, *self.setting.others)
+        names = (self.problem.site, *self.problem.others)
         return Swept(
             draws={name: torch.stack([values[name] for values in kept]) for name in names},
             log_evidence=torch.stack(evidences),
             acceptance={name: sum(flags[-self.sweeps :]) / self.sweeps for name, flags in self.accepted.items()},
             cloud=self.cloud,
-            likelihood=self.likelihood,
+            target=self.target,
         )
 
     def _filter(self, values: dict[str, Tensor], retained: Tensor | None) -> Cloud:
-        posterior = self.setting.posterior(values)
-        self.likelihood = posterior.likelihood
-        return self.filter(posterior, values[self.setting.site], retained=retained, trace=True)
+        self.target = self.problem.target(values)
+        return self.filter(self.target, values[self.problem.site], retained=retained, trace=True)
+
+    @torch.no_grad()
+    def _sites(self, values: dict[str, Tensor]) -> dict[str, Site]:
+        """The sites of a run of the model with all latent sites given."""
+        return self.problem.sites(values)
 
     def _take(self, cloud: Cloud) -> None:
         """The path of a filter becomes the current one."""
         self.cloud, self.path, self.log_evidence = cloud, cloud.path, cloud.log_evidence
-        self.values[self.setting.site] = self.setting.problems.whole(cloud.path[-1])
+        self.values[self.problem.site] = self.problem.problems.whole(cloud.path[-1])
 
     def _propose(self, name: str, *, adapt: bool) -> None:
         """Particle marginal Metropolis-Hastings for one upstream site."""
-        fn = self.setting.sites(self.values)[name].distribution
+        fn = self._sites(self.values)[name].distribution
         proposed = {**self.values, name: self._candidate(fn, name)}
         cloud = self._filter(proposed, None)
-        proposed[self.setting.site] = self.setting.problems.whole(cloud.path[-1])
+        proposed[self.problem.site] = self.problem.problems.whole(cloud.path[-1])
         now, then = self._log_joint(self.values, name), self._log_joint(proposed, name)
         # A draw from the site's own prior cancels that prior; a random walk is symmetric in unconstrained coordinates.
         gained = cloud.log_evidence.sum() - self.log_evidence.sum() + then - now
@@ -138,21 +141,21 @@ class Sweeps:
 
         A discrete site that was drawn from its own prior is left out as well.
         """
-        sites = self.setting.sites(values)
+        sites = self._sites(values)
         own = sites[name].distribution
-        left_out = {self.setting.site, *self.setting.scored} | ({name} if _discrete(own) else set())
+        left_out = {self.problem.site, *self.problem.scored} | ({name} if _discrete(own) else set())
         total = self._total(other for other in sites.values() if other.name not in left_out)
         return total if _discrete(own) else total + _volume(own, values[name])
 
     def _total(self, sites: Iterable[Site]) -> Tensor:
         """The log-probability of those of the sites that are observed or updated."""
-        counted = [site for site in sites if site.observed or site.name in self.setting.others]
+        counted = [site for site in sites if site.observed or site.name in self.problem.others]
         with pyro.validation_enabled(False):
             return sum((_log_prob(site).sum() for site in counted), torch.zeros(()))
 
     def _draw(self, name: str) -> Tensor:
         """One downstream site given everything else."""
-        fn = self.setting.sites(self.values)[name].distribution
+        fn = self._sites(self.values)[name].distribution
         if _discrete(fn):
             return self._enumerate(name, fn)
         transform, value = biject_to(fn.support), self.values[name]
@@ -183,7 +186,7 @@ class Sweeps:
 
     def _conditional(self, values: dict[str, Tensor]) -> Tensor:
         """The joint log-probability of all sites but the diffusion."""
-        return self._total(self.setting.sites(values).values()).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return self._total(self._sites(values).values()).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 def slice_sample(log_density: Callable[[Tensor], float], point: Tensor, index: int) -> Tensor:

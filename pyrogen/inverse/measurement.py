@@ -6,20 +6,22 @@ Each kind names what is measured, :math:`\eta(x)`, and expands the log-likelihoo
 
 with a residual :math:`r`, a precision :math:`\Lambda` and a constant :math:`c` for each measured number:
 
-- :class:`Gaussian`: :math:`\eta` is the location of a Normal. Exact where it is linear in :math:`x`. Elementwise
-  transforms, as in LogNormal, are undone first.
-- :class:`Correlated`: the same of a MultivariateNormal, whose noise is made independent first.
-- :class:`Scored`: :math:`\eta` is the one parameter of another elementwise family (Poisson, Bernoulli, Student-t) that
-  depends on :math:`x`, in unconstrained coordinates (a log-rate). Slope and curvature of the log-likelihood make the
-  expansion, at any :math:`\eta` one likes.
-- :class:`Energy`: :math:`\eta = \sqrt{2 (c - \log p(y \mid x))}` with :math:`c` an upper bound of the log-likelihood, a
-  measurement of zero with unit noise: Gauss-Newton for whatever has a differentiable log-likelihood (categorical,
-  classifiers, factors, learned likelihoods).
+- :class:`GaussianMeasurement`: :math:`\eta` is the location of a Normal. Exact where it is linear in :math:`x`.
+  Elementwise transforms, as in LogNormal, are undone first.
+- :class:`CorrelatedMeasurement`: the same of a MultivariateNormal, whose noise is made independent first.
+- :class:`ElementwiseMeasurement`: :math:`\eta` is the one parameter of another elementwise family (Poisson, Bernoulli,
+  Student-t) that depends on :math:`x`, in unconstrained coordinates (a log-rate). Slope and curvature of the
+  log-likelihood make the expansion, at any :math:`\eta` one likes.
+- :class:`EnergyMeasurement`: :math:`\eta = \sqrt{2 (c - \log p(y \mid x))}` with :math:`c` an upper bound of the
+  log-likelihood, a measurement of zero with unit noise: Gauss-Newton for whatever has a differentiable log-likelihood
+  (categorical, classifiers, factors, learned likelihoods).
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -36,6 +38,7 @@ from torch.distributions import (
 from torch.distributions.constraints import Constraint, real
 
 from .observation import Observed
+from .surrogate import Surrogate
 
 LOG_2PI = math.log(2 * math.pi)
 _FLOOR = 1e-9  # of a precision: less says nothing
@@ -44,41 +47,46 @@ _FAR = 80.0  # unconstrained coordinates beyond it are rounding
 Parts = dict[str, Tensor]
 
 
-class Rows(NamedTuple):
-    """Residuals, precisions and constants of one measurement, each of shape ``(P, N, m)``."""
+class Expansion(NamedTuple):
+    """A log-likelihood to second order: residuals, precisions and constants, each of shape ``(P, N, m)``."""
 
     residual: Tensor
     precision: Tensor
     constant: Tensor
 
 
-class Measurement:
+class Measurement(ABC):
     """What one scored site measures.
 
-    Subclasses define what is measured, :meth:`parts`, and its expansion, :meth:`shown_rows`.
+    Subclasses define what is measured, :meth:`parts`, and its expansion, :meth:`expand_shown`.
     """
 
     refits: ClassVar[bool] = False
 
+    @property
+    def name(self) -> str:
+        """Its kind, as diagnostics show it."""
+        return type(self).__name__.removesuffix("Measurement")
+
+    @abstractmethod
     def parts(self, site: Observed) -> Parts:
         r"""Tensors of shape ``site.shape`` (plus event dimensions of the base); ``"eta"`` is what is measured."""
-        raise NotImplementedError(f"{type(self).__name__} must define `parts(site)`")
 
-    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+    @abstractmethod
+    def expand_shown(self, parts: Parts, point: Tensor) -> Expansion:
         """The expansion at ``"eta"`` + ``point``, of entries that count once.
 
         Args:
             parts: As made by :meth:`parts`, in rows ``(P, N, m)``.
             point: How far from ``"eta"``; makes a difference where :attr:`refits`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `shown_rows(parts, point)`")
 
-    def rows(self, parts: Parts, point: Tensor) -> Rows:
+    def expand(self, parts: Parts, point: Tensor) -> Expansion:
         """The same of all entries: what is hidden measures nothing."""
         shown, weight = parts["shown"].bool(), parts["weight"]
         zero = torch.zeros_like(parts["eta"])
-        residual, precision, constant = self.shown_rows(parts, point)
-        return Rows(
+        residual, precision, constant = self.expand_shown(parts, point)
+        return Expansion(
             torch.where(shown, residual, zero),
             torch.where(shown, weight * precision, zero),
             torch.where(shown, weight * constant, zero),
@@ -86,11 +94,11 @@ class Measurement:
 
     def log_likelihood(self, parts: Parts, shift: Tensor) -> Tensor:
         """The log-likelihood at ``"eta"`` + ``shift`` ``(..., P, N, m)``, summed over the numbers."""
-        residual, precision, constant = self.rows(parts, torch.zeros_like(parts["eta"]))
+        residual, precision, constant = self.expand(parts, torch.zeros_like(parts["eta"]))
         return (constant - 0.5 * precision * (residual - shift).square()).sum(-1)
 
 
-class Gaussian(Measurement):
+class GaussianMeasurement(Measurement):
     """The location of independent Normals."""
 
     def parts(self, site: Observed) -> Parts:
@@ -101,14 +109,14 @@ class Gaussian(Measurement):
             "volume": site.volume,
         }
 
-    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+    def expand_shown(self, parts: Parts, point: Tensor) -> Expansion:
         scale = parts["scale"]
-        return Rows(
+        return Expansion(
             parts["value"] - parts["eta"], scale.square().reciprocal(), parts["volume"] - scale.log() - 0.5 * LOG_2PI
         )
 
 
-class Correlated(Gaussian):
+class CorrelatedMeasurement(GaussianMeasurement):
     """The location of a MultivariateNormal, in coordinates in which its noise is independent."""
 
     def parts(self, site: Observed) -> Parts:
@@ -125,7 +133,7 @@ class Correlated(Gaussian):
         return {"eta": eta, "scale": scale, "value": value, "volume": volume}
 
 
-class Scored(Measurement):
+class ElementwiseMeasurement(Measurement):
     """The one parameter of an elementwise family that depends on the unknown, in unconstrained coordinates.
 
     Args:
@@ -148,12 +156,12 @@ class Scored(Measurement):
         eta = eta.clamp(-_FAR, _FAR) if self.bounded else eta
         return {**values, "eta": eta, "value": site.value, "volume": site.volume}
 
-    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+    def expand_shown(self, parts: Parts, point: Tensor) -> Expansion:
         log_prob, slope, curvature = self._derivatives(parts, parts["eta"].detach() + point)
         precision = self._precision(slope, curvature, parts["value"] - parts["eta"] - point).clamp_min(_FLOOR)
         missed = slope / precision
         constant = parts["volume"] + log_prob + 0.5 * missed.square() * precision
-        return Rows(point + missed, precision, constant)
+        return Expansion(point + missed, precision, constant)
 
     def log_likelihood(self, parts: Parts, shift: Tensor) -> Tensor:
         log_prob = self._log_prob(parts, parts["eta"] + shift)
@@ -184,7 +192,7 @@ class Scored(Measurement):
         return log_prob.detach(), slope.detach(), curvature
 
 
-class Energy(Measurement):
+class EnergyMeasurement(Measurement):
     """The square root of what the log-likelihood lacks to its bound.
 
     Args:
@@ -199,9 +207,43 @@ class Energy(Measurement):
         lack = (self.bound - log_prob).clamp_min(1e-6)
         return {"eta": (2 * lack).sqrt(), "log_prob": log_prob}
 
-    def shown_rows(self, parts: Parts, point: Tensor) -> Rows:
+    def expand_shown(self, parts: Parts, point: Tensor) -> Expansion:
         eta = parts["eta"]
-        return Rows(-eta, torch.ones_like(eta), parts["log_prob"] + 0.5 * eta.square())
+        return Expansion(-eta, torch.ones_like(eta), parts["log_prob"] + 0.5 * eta.square())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All measurements near some particles, as a function of the measured numbers.
+
+    Attributes:
+        measurements: The kinds.
+        parts: Their parts, in rows ``(P, N, m)``.
+        slopes: Of what is measured in the unknowns, ``(P, N, m of all, D)``.
+    """
+
+    measurements: list[Measurement]
+    parts: list[Parts]
+    slopes: Tensor
+
+    def expand(self, shift: Tensor) -> Surrogate:
+        """The surrogate at the measured numbers plus a shift ``(P, N, m of all)``."""
+        pieces = [measurement.expand(*point) for measurement, *point in self._points(shift)]
+        return Surrogate(
+            residual=torch.cat([piece.residual for piece in pieces], -1),
+            jacobian=self.slopes,
+            precision=torch.cat([piece.precision for piece in pieces], -1),
+            constant=sum(piece.constant.double().sum(-1) for piece in pieces),
+            refit=self if any(measurement.refits for measurement in self.measurements) else None,
+        )
+
+    def log_likelihood(self, shift: Tensor) -> Tensor:
+        """The true log-likelihood there, ``(..., P, N)``, for shifts ``(..., P, N, m of all)``."""
+        return sum(measurement.log_likelihood(*point).double() for measurement, *point in self._points(shift))
+
+    def _points(self, shift: Tensor) -> zip[tuple[Measurement, Parts, Tensor]]:
+        shifts = shift.split([part["eta"].shape[-1] for part in self.parts], -1)
+        return zip(self.measurements, self.parts, shifts, strict=True)
 
 
 def measurement_of(name: str, site: Observed) -> Measurement | None:
@@ -225,20 +267,20 @@ def measurement_of(name: str, site: Observed) -> Measurement | None:
         )
     fixed = not _depends(site.value) and not _depends(site.volume)
     if fixed and isinstance(base, Normal) and _depends(base.loc):
-        return Gaussian()
+        return GaussianMeasurement()
     if fixed and isinstance(base, MultivariateNormal | LowRankMultivariateNormal) and _depends(base.loc):
-        return Correlated()
+        return CorrelatedMeasurement()
     names = tuple(name for name in base.arg_constraints if name in vars(base))
     moving = [name for name in names if _depends(getattr(base, name))]
     elementwise = site.base_dim == 0 and not isinstance(base, TransformedDistribution | Delta)
     if fixed and elementwise and len(moving) == 1 and _rebuilds(base, names, moving[0], site):
-        return Scored(type(base), names, moving[0])
+        return ElementwiseMeasurement(type(base), names, moving[0])
     return energy_of(site) if _depends(site.log_prob()) else None
 
 
-def energy_of(site: Observed) -> Energy:
+def energy_of(site: Observed) -> EnergyMeasurement:
     """The measurement of a site of which nothing is known but its log-probability."""
-    return Energy(0.0 if _is_discrete(site.base) else site.log_prob().max().item() + 1.0)
+    return EnergyMeasurement(0.0 if _is_discrete(site.base) else site.log_prob().max().item() + 1.0)
 
 
 def _depends(value: Any) -> bool:

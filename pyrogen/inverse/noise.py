@@ -38,9 +38,8 @@ from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.site import is_site, site_of
 from pyrogen.training.turn import frozen
 
-from .likelihood import sites_given
 from .observation import check_data, filled
-from .sites import check_latent
+from .problem import check_latent, sites_given
 
 
 def in_noise(model: Callable, *, site: str) -> Callable:

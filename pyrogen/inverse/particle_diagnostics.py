@@ -13,7 +13,7 @@ from pyrogen.numerics.resampling import effective_sample_size
 
 from .answer import FEW, Diagnostics
 from .filter import Cloud
-from .likelihood import Likelihood
+from .problem import Target
 
 _BIAS = 0.1  # nats, of the steps
 _MARKOV = 6.0  # nats
@@ -146,7 +146,7 @@ class ParticleDiagnostics(Diagnostics):
 
 def diagnostics_of(
     cloud: Cloud,
-    likelihood: Likelihood,
+    target: Target,
     twist: object,
     *,
     log_evidence: Tensor | None = None,
@@ -161,8 +161,8 @@ def diagnostics_of(
         ancestors=cloud.roots,
         log_evidence=cloud.log_evidence.unsqueeze(0) if log_evidence is None else log_evidence,
         twist=type(twist).__name__,
-        measurements={name: type(kind).__name__ for name, kind in likelihood.measurements.items()},
-        mapped=likelihood.mapped,
+        measurements={name: kind.name for name, kind in target.measurements.items()},
+        mapped=target.mapped,
         acceptance=acceptance or {},
         prior=prior,
     )

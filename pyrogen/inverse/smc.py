@@ -1,8 +1,8 @@
 r"""Twisted SMC: the posterior of a Pyro model with a diffusion prior at one site.
 
 The interface is that of Pyro's ``MCMC``: an ordinary Pyro model, a run with its arguments, draws. The model is any
-model with a distribution at ``site`` that has a ``denoiser``; what it says about the site is read off its traces
-(:mod:`~pyrogen.inverse.likelihood`), and a particle filter turns prior and measurements into the posterior and its
+model with a distribution at ``site`` that has a ``denoiser``; what it says about the site is read off its runs
+(:mod:`~pyrogen.inverse.problem`), and a particle filter turns prior and measurements into the posterior and its
 evidence (:mod:`~pyrogen.inverse.filter`).
 
 Other latent sites, an unknown noise scale or a label, are updated between filters (:mod:`~pyrogen.inverse.gibbs`).
@@ -21,14 +21,16 @@ from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.numerics.resampling import order, systematic, take
 
 from .answer import Answer, Results
+from .averaged import Averaged
 from .chain import Chain, data_norm
-from .default_twist import default_twist
 from .filter import Cloud, Filter
 from .gibbs import Sweeps, Swept
-from .likelihood import Likelihood
-from .particle_diagnostics import PriorEvidence, diagnostics_of, prior_evidence
-from .setting import Setting
-from .twist import Twist
+from .particle_diagnostics import ParticleDiagnostics, diagnostics_of, prior_evidence
+from .problem import InverseProblem, Target
+from .twist import Isotropic, MomentMatched, Twist
+
+_FEW = 4  # measured numbers for which one backward pass each is worth it
+_SMALL = 8  # unknowns for which it is, and whose posterior few points fill
 
 
 class TwistedSMC(Answer):
@@ -41,7 +43,7 @@ class TwistedSMC(Answer):
     :meth:`diagnostics`: it does not break down in silence.
 
     Args:
-        model: The Pyro model. Its distribution at ``site`` has a ``denoiser`` with a ``schedule``, and if it likes a
+        model: The Pyro model. Its distribution at ``site`` has a ``denoiser`` with a ``schedule``, and perhaps a
             ``context``.
         site: The name of the latent site with the diffusion prior.
         particles: How many particles.
@@ -115,23 +117,28 @@ class TwistedSMC(Answer):
         self.sweeps, self.warmup = sweeps, warmup
 
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        setting = Setting(self.model, args, kwargs, self.site)
-        schedule, like = setting.denoiser.schedule, setting.values[self.site]
-        posterior = setting.posterior(setting.values)
-        look = posterior.denoise, posterior.shape, like
-        chain = Chain(schedule, self.grid or default_grid(schedule, self.steps, norm=data_norm(schedule, *look)))
-        pilot = chain.calibrate(*look)
-        twist = self.twist or default_twist(posterior, pilot)
+        problem = InverseProblem(self.model, args, kwargs, self.site)
+        target, like = problem.target(problem.values), problem.values[self.site]
+        chain = self._chain(problem, target)
+        pilot = chain.calibrate(target.denoise, target.shape, like)
+        twist = self.twist or default_twist(target, pilot)
         filter_ = Filter(chain, twist, self.particles, self.threshold, self.chunk)
-        if setting.others:
-            swept = Sweeps(setting, filter_, self.sweeps, self.warmup)()
-            self._cloud = _whole(swept.cloud, setting)
+        if problem.others:
+            swept = Sweeps(problem, filter_, self.sweeps, self.warmup)()
+            self._cloud = _whole(swept.cloud, problem)
             return _from_sweeps(swept, twist)
         draws = pilot + chain.errors[-1].sqrt() * torch.randn_like(pilot)
-        prior = prior_evidence(posterior.log_likelihood(draws))
-        cloud = filter_(posterior, like)
-        self._cloud = _whole(cloud, setting)
-        return _from_cloud(cloud, setting, self.resample, twist, prior, posterior.likelihood)
+        prior = prior_evidence(target.log_likelihood(draws))
+        cloud = filter_(target, like)
+        self._cloud = _whole(cloud, problem)
+        return _from_cloud(cloud, problem, self.resample, diagnostics_of(cloud, target, twist, prior=prior))
+
+    def _chain(self, problem: InverseProblem, target: Target) -> Chain:
+        schedule = problem.diffusion(problem.values).denoiser.schedule
+        if self.grid is not None:
+            return Chain(schedule, self.grid)
+        norm = data_norm(schedule, target.denoise, target.shape, problem.values[self.site])
+        return Chain(schedule, default_grid(schedule, self.steps, norm=norm))
 
     @property
     def cloud(self) -> tuple[Tensor, Tensor]:
@@ -140,27 +147,25 @@ class TwistedSMC(Answer):
         return self._cloud
 
 
-def _whole(cloud: Cloud, setting: Setting) -> tuple[Tensor, Tensor]:
+def _whole(cloud: Cloud, problem: InverseProblem) -> tuple[Tensor, Tensor]:
     """Values of the site and their log-weights."""
-    problems = setting.problems
+    problems = problem.problems
     return problems.whole(cloud.values), cloud.log_weights.reshape(-1, *problems.shape)
 
 
-def _from_cloud(
-    cloud: Cloud, setting: Setting, resample: bool, twist: Twist, prior: PriorEvidence, likelihood: Likelihood
-) -> Results:
-    problems = setting.problems
-    values = cloud.values
+def _from_cloud(cloud: Cloud, problem: InverseProblem, resample: bool, diagnostics: ParticleDiagnostics) -> Results:
+    values, log_weights = cloud.values, cloud.log_weights.reshape(-1, *problem.problems.shape)
     if resample:
         along = order(values)
         values = take(values, take(along, systematic(take(cloud.log_weights, along))))
         # The copies lie along a curve; in random order any part of the draws is as good as any other.
         values = values[torch.randperm(len(values))]
+        log_weights = torch.zeros(len(values))
     return Results(
-        draws={setting.site: problems.whole(values)},
-        log_weights=torch.zeros(len(values)) if resample else cloud.log_weights.reshape(-1, *problems.shape),
-        log_evidence=cloud.log_evidence.reshape(problems.shape),
-        diagnostics=diagnostics_of(cloud, likelihood, twist, prior=prior),
+        draws={problem.site: problem.problems.whole(values)},
+        log_weights=log_weights,
+        log_evidence=cloud.log_evidence.reshape(problem.problems.shape),
+        diagnostics=diagnostics,
     )
 
 
@@ -169,6 +174,31 @@ def _from_sweeps(swept: Swept, twist: Twist) -> Results:
         draws=swept.draws,
         log_weights=torch.zeros(len(swept.log_evidence)),
         diagnostics=diagnostics_of(
-            swept.cloud, swept.likelihood, twist, log_evidence=swept.log_evidence, acceptance=swept.acceptance
+            swept.cloud, swept.target, twist, log_evidence=swept.log_evidence, acceptance=swept.acceptance
         ),
     )
+
+
+def default_twist(target: Target, data: Tensor) -> Twist:
+    r"""The twist if none is given.
+
+    - :class:`Averaged` for up to eight unknowns or four measured numbers;
+    - of these :class:`MomentMatched`, where the measurement is linear with Gaussian noise, for four measured numbers;
+    - :class:`Isotropic` for more. Its variance is that of what is measured, about zero,
+      :math:`\mathbb{E} \lVert A x \rVert^2 / \lVert A \rVert^2`: rather too large than too small, since too small a
+      variance costs far more particles.
+
+    Args:
+        target: The prior and the measurements.
+        data: Draws of the prior, ``(P, N, D)``.
+    """
+    surrogate = target.surrogate(data)
+    measured, unknown = surrogate.jacobian.shape[-2], data.shape[-1]
+    if not surrogate.exact and target.mapped and (unknown <= _SMALL or measured <= _FEW):
+        return Averaged(64 if unknown <= _SMALL else 32)
+    if measured <= _FEW:
+        return MomentMatched()
+    operator = surrogate.jacobian.to(data)
+    operator = operator.expand(*data.shape[:2], *operator.shape[2:])
+    power, size = (operator @ data.unsqueeze(-1)).square().sum().item(), operator.square().sum().item()
+    return Isotropic(power / size if power > 0 else 1.0)

@@ -61,6 +61,32 @@ class Surrogate(NamedTuple):
         root = self.precision.double().sqrt()
         return root * self.residual, root.unsqueeze(-1) * self.jacobian
 
+    def seen_from(self, x: Tensor) -> Surrogate:
+        """The same likelihood, expanded at zero so far, from particles ``(P, N, D)``."""
+        return self._replace(residual=self.residual - times(self.jacobian[0], x.double()))
+
+    def compressed(self) -> Surrogate:
+        r"""The same likelihood in units of the noise, along the directions in which anything is measured.
+
+        In units of the noise the operator is :math:`U S V^\top`. What is measured is expressed along the columns of
+        :math:`U` with :math:`S > 0`, by :math:`S V^\top`; the rest does not depend on the unknown and belongs to the
+        constant. So a number may be measured twice, or a blur leave nothing of a direction.
+        """
+        residual, operator = self.white
+        left, singular, right = torch.linalg.svd(operator, full_matrices=False)
+        smallest = max(operator.shape[-2:]) * torch.finfo(self.jacobian.dtype).eps
+        singular = torch.where(singular > smallest * singular.amax(-1, keepdim=True), singular, 0.0)
+        count = max(int((singular > 0).sum(-1).max()), 1)
+        value = times(left.mT, residual)[..., :count]
+        rest = residual - times(left[..., :count], value)
+        return Surrogate(
+            residual=value,
+            jacobian=singular[..., :count].unsqueeze(-1) * right[..., :count, :],
+            precision=torch.ones_like(value),
+            constant=self.constant - 0.5 * rest.square().sum(-1),
+            exact=True,
+        )
+
     def log_likelihood(self, shift: Tensor) -> Tensor:
         r"""The surrogate at :math:`x = \hat x` + ``shift``, in nats: ``(P, N)``."""
         residual, jacobian = self.white

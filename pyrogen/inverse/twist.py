@@ -16,56 +16,15 @@ References:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import integer, positive
 
-from .chain import Level
-from .surrogate import Surrogate
-
-
-class Target(Protocol):
-    """What a twist or a guidance may ask about prior and measurements; particles lie in rows ``(P, N, D)``."""
-
-    def denoise(self, x: Tensor, level: Level) -> Tensor:
-        """The denoised means of noisy particles."""
-
-    def log_likelihood(self, x: Tensor) -> Tensor:
-        """The true log-likelihood in nats, ``(P, N)``."""
-
-    def surrogate(self, x: Tensor) -> Surrogate:
-        """The linear-Gaussian surrogate near the particles."""
-
-    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is measured less what is expected at the particles, in units of the data, and its slopes."""
-
-
-class Denoised(NamedTuple):
-    """Noisy particles and what the denoiser makes of them.
-
-    Attributes:
-        noisy: The particles, ``(P, N, D)``, at which the denoiser was differentiably evaluated.
-        output: Its output, with its graph.
-        level: The noise level.
-    """
-
-    noisy: Tensor
-    output: Tensor
-    level: Level
-
-    @property
-    def mean(self) -> Tensor:
-        """The denoised mean, without its graph."""
-        return self.output.detach()
-
-    def pull(self, vectors: Tensor) -> Tensor:
-        r"""Vectors ``(P, N, m, D)`` times the Jacobian of the denoiser: :math:`v^\top \partial D / \partial x_t`."""
-        columns = [column.to(self.output.dtype).expand_as(self.output) for column in vectors.unbind(-2)]
-        pulled = [torch.autograd.grad(self.output, self.noisy, v, retain_graph=True)[0] for v in columns]
-        return torch.stack(pulled, -2)
+from .problem import Denoised, Target
 
 
 class Twisted(NamedTuple):
@@ -78,12 +37,12 @@ class Twisted(NamedTuple):
     shift: Tensor
 
 
-class Twist:
+class Twist(ABC):
     """A guess of the likelihood of a noisy particle. Subclasses define :meth:`__call__`."""
 
+    @abstractmethod
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         """The twist at denoised particles."""
-        raise NotImplementedError(f"{type(self).__name__} must define `__call__(target, denoised)`")
 
 
 class MomentMatched(Twist):

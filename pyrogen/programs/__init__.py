@@ -2,6 +2,7 @@
 
 from .chain import refuse_chain, refuse_noise
 from .data_plate import DataCount, DataRows, FullSize, candidates, data_plate
+from .dependence import Dependence, IndependentProblems, dependence, independent_problems
 from .layouts import DrawLayout, DrawnSite, DrawsTogether, OneDraw, RowsRepeated
 from .reading import Reading, reading_of, settled_data_plates
 from .rows import drawn_together, global_sites, row_parameters
@@ -11,11 +12,13 @@ from .site import Plate, Site, is_site
 __all__ = [
     "DataCount",
     "DataRows",
+    "Dependence",
     "DrawLayout",
     "DrawnSite",
     "DrawsTogether",
     "FullSize",
     "Given",
+    "IndependentProblems",
     "OneDraw",
     "Plate",
     "ProgramRun",
@@ -25,8 +28,10 @@ __all__ = [
     "Site",
     "candidates",
     "data_plate",
+    "dependence",
     "drawn_together",
     "global_sites",
+    "independent_problems",
     "is_site",
     "isolated",
     "reading_of",

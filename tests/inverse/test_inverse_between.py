@@ -7,7 +7,7 @@ import torch
 from inverse_problems import gaussian
 
 from pyrogen.inverse import GuidedSampling, MomentMatching, TwistedSMC
-from pyrogen.inverse.setting import Setting
+from pyrogen.inverse.problem import InverseProblem
 
 PRIOR = gaussian(torch.zeros(1), torch.eye(1))
 
@@ -82,7 +82,7 @@ def test_rows_with_a_latent_of_their_own_are_independent_problems():
             pyro.sample("y", dist.Normal(z, 0.5).to_event(1), obs=y)
 
     y = torch.tensor([[2.0], [-1.0]])
-    assert Setting(model, (y,), {}, "x").problems.count == 2
+    assert InverseProblem(model, (y,), {}, "x").problems.count == 2
     draws = TwistedSMC(model, site="x", particles=10, steps=6, sweeps=150, warmup=10).run(y).get_samples()["x"]
     for row in range(2):
         count = effective(draws[:, row, 0])
@@ -122,7 +122,7 @@ def test_what_is_scored_is_what_depends_directly():
         pyro.sample("w", dist.Normal(x + z, 1.0).to_event(1), obs=y[1:2])
         pyro.sample("ahead", dist.Normal(x, 1.0).to_event(1))
 
-    setting = Setting(model, (torch.zeros(2),), {}, "x")
+    setting = InverseProblem(model, (torch.zeros(2),), {}, "x")
     assert setting.downstream == ("z",)
     assert setting.scored == ("z", "w")
 

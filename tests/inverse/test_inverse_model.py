@@ -11,7 +11,7 @@ from pyro import poutine
 import pyrogen as pg
 from pyrogen.diffusion import Diffusion
 from pyrogen.inverse import TwistedSMC
-from pyrogen.inverse.setting import Setting
+from pyrogen.inverse.problem import InverseProblem
 
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 1.5]])
 PRIOR = gaussian(torch.zeros(2), COVARIANCE)
@@ -144,7 +144,7 @@ def test_sites_are_sorted_by_what_depends_on_what():
         pyro.sample("y", dist.Normal(x, noise).to_event(1), obs=y)
         pyro.sample("predicted", dist.Normal(x, noise).to_event(1))
 
-    setting = Setting(model, (torch.zeros(2),), {}, "x")
+    setting = InverseProblem(model, (torch.zeros(2),), {}, "x")
     assert set(setting.upstream) == {"share", "label"}
     assert setting.downstream == ("noise",)
     assert setting.scored == ("y",)

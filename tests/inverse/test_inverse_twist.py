@@ -10,7 +10,7 @@ import torch
 from pyrogen.diffusion import Denoiser, Diffusion, LinearVP
 from pyrogen.inverse import TwistedSMC
 from pyrogen.inverse.chain import Chain, data_norm
-from pyrogen.inverse.default_twist import default_twist
+from pyrogen.inverse.smc import default_twist
 from pyrogen.inverse.twist import Isotropic, MomentMatched
 from pyrogen.numerics.grids import default_grid
 

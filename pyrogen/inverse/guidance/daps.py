@@ -10,7 +10,7 @@ from torch import Tensor
 from pyrogen.arguments import integer, positive
 
 from ..chain import Level, Step
-from ..twist import Denoised, Target
+from ..problem import Denoised, Target
 from .guidance import Guidance
 
 

@@ -9,8 +9,8 @@ from pyrogen.arguments import number
 from pyrogen.numerics.linear import times
 
 from ..chain import Step
+from ..problem import Denoised, Target
 from ..surrogate import Surrogate
-from ..twist import Denoised, Target
 from .guidance import Guidance, linear_gaussian
 
 

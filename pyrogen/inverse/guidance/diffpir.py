@@ -7,7 +7,7 @@ from torch import Tensor
 from pyrogen.arguments import positive
 
 from ..chain import Step
-from ..twist import Denoised, Target
+from ..problem import Denoised, Target
 from .guidance import Guidance
 
 

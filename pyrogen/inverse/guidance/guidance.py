@@ -19,9 +19,8 @@ from pyrogen.numerics.grids import Grid, default_grid
 
 from ..answer import Answer, DrawDiagnostics, Results
 from ..chain import Chain, Level, Step
-from ..setting import Setting
+from ..problem import Denoised, InverseProblem, Target
 from ..surrogate import Surrogate
-from ..twist import Denoised, Target
 
 
 class Guidance(ABC):
@@ -95,20 +94,19 @@ class GuidedSampling(Answer):
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        setting = Setting(self.model, args, kwargs, self.site)
-        if setting.others:
-            raise ValueError(f"`model` must have no other latent sites for guided sampling, got {setting.others}")
-        target, like = setting.posterior(setting.values), setting.values[self.site]
-        schedule = setting.denoiser.schedule
+        problem = InverseProblem(self.model, args, kwargs, self.site)
+        target, like = problem.target(problem.values), problem.values[self.site]
+        if problem.others:
+            raise ValueError(f"`model` must have no other latent sites for guided sampling, got {problem.others}")
+        schedule = problem.diffusion(problem.values).denoiser.schedule
         chain = Chain(schedule, self.grid or default_grid(schedule, self.steps))
         if self.calibrate:
             chain.calibrate(target.denoise, target.shape, like)
         x = chain.start((self.draws, *target.shape), like)
         for place, level in enumerate(chain.levels[:-1]):
-            denoised = self._look(target.denoise, x, level)
-            x = self.guidance(target, denoised, chain.step(place))
+            x = self.guidance(target, target.denoised(x, level), chain.step(place))
             self._check(x / chain.levels[place + 1].alpha, level, chain.levels[0])
-        draws = setting.problems.whole(target.denoise(x, chain.levels[-1]))
+        draws = problem.problems.whole(target.denoise(x, chain.levels[-1]))
         return Results({self.site: draws}, DrawDiagnostics(self.draws, law=f"an approximation, {self._kind}"))
 
     @property
@@ -125,9 +123,3 @@ class GuidedSampling(Answer):
                 f"noise of {start:.2g}: {self._kind} diverged; give it the variance of the data where it takes one, or "
                 "less strength, or take more `steps`"
             )
-
-    @staticmethod
-    def _look(denoise: Callable[[Tensor, Level], Tensor], x: Tensor, level: Level) -> Denoised:
-        with torch.enable_grad():
-            noisy = x.detach().requires_grad_(True)
-            return Denoised(noisy, denoise(noisy, level), level)

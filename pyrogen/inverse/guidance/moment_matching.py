@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..chain import Step
-from ..twist import Denoised, MomentMatched, Target
+from ..problem import Denoised, Target
+from ..twist import MomentMatched
 from .guidance import Guidance
 
 

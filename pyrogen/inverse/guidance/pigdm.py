@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..chain import Step
-from ..twist import Denoised, Isotropic, Target
+from ..problem import Denoised, Target
+from ..twist import Isotropic
 from .guidance import Guidance
 
 

@@ -9,7 +9,7 @@ from pyrogen.arguments import integer
 from pyrogen.numerics.linear import times
 
 from ..chain import Step
-from ..twist import Denoised, Target
+from ..problem import Denoised, Target
 from .guidance import Guidance, linear_gaussian
 
 

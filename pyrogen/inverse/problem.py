@@ -1,0 +1,381 @@
+"""Inverse problems: a Pyro model with its arguments, seen from the latent site whose posterior is wanted.
+
+Latent sites on which the prior of the site depends are *upstream*, its context; those on which measurements depend
+without being upstream are *downstream*, such as a noise scale, or what lies between the site and the data. Latent sites
+on which no measurement depends are predictions and of no concern.
+
+Given all other latent sites, what depends on the site directly is its likelihood, be it observed or downstream: in a
+chain x, z, y the site x is seen through z alone.
+
+The posterior of the site given all others is a :class:`Target`: its prior as a denoiser, and what is measured of it.
+The model runs with all latent sites given, under ``torch.func.vmap`` over particles, so that it is written for one
+value as usual: no plate is added, and no dimension moves. A model whose control flow depends on values cannot be
+mapped; it runs particle by particle instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.util import is_validation_enabled
+from pyro.ops.provenance import detach_provenance, get_provenance
+from torch import Tensor
+
+from pyrogen.core.origin import provenance_of
+from pyrogen.distributions.abilities import Abilities, abilities_of
+from pyrogen.numerics.linear import times
+from pyrogen.programs.dependence import IndependentProblems, dependence, independent_problems
+from pyrogen.programs.run import run
+from pyrogen.programs.site import Site
+
+from .chain import Level
+from .measurement import GaussianMeasurement, Measured, Measurement, Parts, energy_of, measurement_of
+from .observation import Observed, check_data, observed
+from .surrogate import Surrogate
+
+AllParts = dict[str, Parts]
+
+
+class InverseProblem:
+    """A model with its arguments, and what stands where in it; runs the model once.
+
+    Args:
+        model: The Pyro model.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        site: The latent site whose posterior is wanted.
+
+    Attributes:
+        upstream: Latent sites on which the site's prior depends.
+        downstream: Other latent sites on which a measurement depends.
+        scored: Sites that depend on the site directly, and so are scored given it: observed, or in ``downstream``.
+        problems: How the site splits into independent problems.
+        values: A value of every latent site from one run, the site itself included, and the rows that plates took.
+
+    Raises:
+        ValueError: there is no such latent site, nothing that depends on it is observed, or data are missing,
+            impossible or of another shape.
+    """
+
+    def __init__(self, model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
+        self.model, self.args, self.kwargs, self.site = model, args, kwargs, site
+        found = dependence(model, args, kwargs, draws={site: _typical}, origins={site: _origin})
+        sites = found.sites
+        check_latent(sites, site)
+        observed = [name for name in sites if sites[name].observed]
+        for name in observed:
+            check_data(sites[name], support=is_validation_enabled() and found.traced)
+            _check_plates(sites[name])
+        ancestors = {name: found.ancestors(name) for name in sites}
+        if not any(site in ancestors[name] for name in observed):
+            raise ValueError(f"`model` must observe a site that depends on {site!r}, got observed sites {observed}")
+        latent = [name for name in sites if not sites[name].observed and name != site]
+        wanted = frozenset().union(*(ancestors[name] for name in observed))
+        self.upstream = tuple(name for name in latent if name in ancestors[site])
+        self.downstream = tuple(name for name in latent if name in wanted and name not in self.upstream)
+        counted = {*observed, *self.downstream}
+        self.scored = tuple(name for name in sites if name in counted and site in found.parents[name])
+        self.problems = independent_problems(sites[site], [sites[name] for name in self.scored])
+        self.values = {name: sites[name].value for name in (*latent, site)} | found.indices
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The other latent sites on which data depend."""
+        return self.upstream + self.downstream
+
+    def sites(self, values: Mapping[str, Tensor]) -> dict[str, Site]:
+        """The sites of a run of the model with given values of latent sites."""
+        return sites_given(self.model, self.args, self.kwargs, values)
+
+    def prior(self, values: Mapping[str, Tensor]) -> TorchDistribution:
+        """The distribution at the site, given values of all latent sites."""
+        return self.sites(values)[self.site].distribution
+
+    def diffusion(self, values: Mapping[str, Tensor]) -> Abilities:
+        """The diffusion prior of the site, given values of all latent sites.
+
+        Raises:
+            ValueError: it has no denoiser.
+        """
+        prior = self.prior(values)
+        if not abilities_of(prior).has_denoiser:
+            raise ValueError(
+                f"`site` must have a distribution with a denoiser, such as Diffusion; {self.site!r} is "
+                f"{type(prior).__name__}. Under other priors use NUTS or SVI."
+            )
+        if prior.support.is_discrete:
+            raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {self.site!r}")
+        return abilities_of(prior)
+
+    def target(self, values: Mapping[str, Tensor]) -> Target:
+        """The posterior of the site given values of the other sites.
+
+        Raises:
+            ValueError: the prior of the site has no denoiser.
+        """
+        prior = self.diffusion(values)
+        return Target(
+            lambda x, time: prior.denoiser(x, time, prior.context),
+            lambda value: self.sites({**values, self.site: value}),
+            scored=self.scored,
+            problems=self.problems,
+            typical=values[self.site],
+        )
+
+
+class Denoised(NamedTuple):
+    """Noisy particles and what the denoiser makes of them.
+
+    Attributes:
+        noisy: The particles, ``(P, N, D)``, at which the denoiser was differentiably evaluated.
+        output: Its output, with its graph.
+        level: The noise level.
+    """
+
+    noisy: Tensor
+    output: Tensor
+    level: Level
+
+    @property
+    def mean(self) -> Tensor:
+        """The denoised mean, without its graph."""
+        return self.output.detach()
+
+    def pull(self, vectors: Tensor) -> Tensor:
+        r"""Vectors ``(P, N, m, D)`` times the Jacobian of the denoiser: :math:`v^\top \partial D / \partial x_t`."""
+        columns = [column.to(self.output.dtype).expand_as(self.output) for column in vectors.unbind(-2)]
+        pulled = [torch.autograd.grad(self.output, self.noisy, v, retain_graph=True)[0] for v in columns]
+        return torch.stack(pulled, -2)
+
+
+class Target:
+    """What twists and guidances are made of: prior and measurements of one site, for particles in rows ``(P, N, D)``.
+
+    Args:
+        denoise: Noisy values of the site and the time to denoised means.
+        sites: The sites of a run of the model in which the site has a given value.
+        scored: The names of the sites that depend on the site directly, observed or latent, and so are scored given it.
+        problems: How its values split into independent problems.
+        typical: A value of the site, of its full shape, for a first run of the model.
+    """
+
+    def __init__(
+        self,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        sites: Callable[[Tensor], Mapping[str, Site]],
+        *,
+        scored: tuple[str, ...],
+        problems: IndependentProblems,
+        typical: Tensor,
+    ) -> None:
+        self._denoise, self._sites, self._scored, self._problems = denoise, sites, scored, problems
+        self.shape = problems.count, problems.size
+        self.mapped = True
+        self._probed = False
+        self._linear: Surrogate | None = None
+        self.measurements = self._kinds(typical)
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """The denoised means of noisy particles."""
+        time = torch.as_tensor(level.time, dtype=x.dtype, device=x.device)
+        means = self._denoise(self._problems.whole(x), time)
+        return self._problems.rows(means, len(self._problems.event_shape), leading=1)
+
+    @torch.enable_grad()
+    def denoised(self, x: Tensor, level: Level) -> Denoised:
+        """Noisy particles with their denoised means, which can be differentiated."""
+        noisy = x.detach().requires_grad_(True)
+        return Denoised(noisy, self.denoise(noisy, level), level)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """The true log-likelihood in nats, ``(P, N)``."""
+        return self._over_particles(self._log_prob, x).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+    def surrogate(self, x: Tensor) -> Surrogate:
+        """The linear-Gaussian surrogate near the particles.
+
+        Measurements with one slope at probes near and far are linear, and the model no longer runs for them. Weights
+        do not depend on this being right.
+        """
+        if not self._probed:
+            self._linear, self._probed = self._probe(x), True
+        return self._linear.seen_from(x) if self._linear else self._near(x)
+
+    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is measured less what is expected at the particles ``(P, N, m)``, in units of the data, and its slopes.
+
+        The slopes are of shape ``(P, N, m, D)``.
+        """
+        surrogate = self._near(x)
+        return surrogate.residual, surrogate.jacobian
+
+    def _near(self, x: Tensor) -> Surrogate:
+        return self._expanded(*self._tangents(x))
+
+    def _expanded(self, slopes: Tensor, parts: AllParts) -> Surrogate:
+        measured = Measured([self.measurements[name] for name in parts], list(parts.values()), slopes)
+        return measured.expand(torch.zeros_like(slopes[..., 0]))
+
+    @torch.no_grad()
+    def _tangents(self, x: Tensor) -> tuple[Tensor, AllParts]:
+        """Slopes ``(P, N, m, D)`` and parts of all measurements at the particles."""
+        slopes, parts = self._over_particles(torch.func.jacrev(self._measured, has_aux=True), x)
+        # A particle at which a slope is no number is not led.
+        return slopes.transpose(1, 2).nan_to_num(0.0, posinf=0.0, neginf=0.0), parts
+
+    def _probe(self, x: Tensor) -> Surrogate | None:
+        """The measurements, seen from zero, if near and far, on both sides of zero, they have one slope.
+
+        Only Gaussian measurements have one: of other families more than the measured number changes with the particles.
+        Between kinks and steps slopes may agree and what is measured not lie on one line.
+        """
+        if not all(isinstance(measurement, GaussianMeasurement) for measurement in self.measurements.values()):
+            return None
+        near = x[:2]
+        far = torch.randn_like(near)
+        points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
+        slopes, parts = self._tangents(points)
+        if not _on_one_line(slopes, parts, points):
+            return None
+        # Where the unknown is zero nothing is lost to rounding.
+        _, parts = self._tangents(torch.zeros_like(x[:1]))
+        return self._expanded(slopes[:1], parts).compressed()
+
+    @torch.enable_grad()
+    def _kinds(self, typical: Tensor) -> dict[str, Measurement]:
+        """The kinds of the measurements, from one run with gradients."""
+        with pyro.validation_enabled(False):
+            sites = self._sites(typical.detach().clone().requires_grad_(True))
+            scored = {name: observed(sites[name]) for name in self._scored}
+            found = {name: measurement_of(name, site) for name, site in scored.items()}
+            if not any(found.values()):  # steps, whose slope is zero wherever there is one
+                return {name: energy_of(site) for name, site in scored.items()}
+        return {name: measurement for name, measurement in found.items() if measurement is not None}
+
+    def _log_prob(self, row: Tensor) -> Tensor:
+        sites = self._sites(self._problems.whole(row))
+        total = 0.0
+        for name in self._scored:
+            site = observed(sites[name])
+            total = total + self._rows(site.log_prob() * site.weight, site).sum(-1)
+        return total
+
+    def _measured(self, row: Tensor) -> tuple[Tensor, AllParts]:
+        sites = self._sites(self._problems.whole(row))
+        etas, parts = [], {}
+        for name, measurement in self.measurements.items():
+            site = observed(sites[name])
+            found = {key: self._rows(value, site) for key, value in measurement.parts(site).items()}
+            # One entry for each component of a vector-valued measurement.
+            for key, value in (("shown", site.shown), ("weight", site.weight)):
+                entries = self._rows(value, site)
+                found[key] = entries.repeat_interleave(found["eta"].shape[-1] // entries.shape[-1], -1)
+            # What is not shown measures nothing, at whatever the unknown is.
+            found["eta"] = torch.where(found["shown"].bool(), found["eta"], 0.0)
+            parts[name] = found
+            etas.append(found["eta"])
+        # Problems are independent, so the slope of the sum over problems is the slope of each.
+        return torch.cat(etas, -1).sum(0), parts
+
+    def _rows(self, value: Tensor, site: Observed) -> Tensor:
+        """A tensor over the entries of a site, one row a problem; dimensions of matrices and vectors to the right.
+
+        A site that lacks an independent dimension by broadcasting gets it.
+        """
+        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        right = max(value.dim() - len(site.shape), 0)
+        value = value.expand(site.shape + value.shape[value.dim() - right :])
+        lowest = -self._problems.dims[0] if self._problems.dims else 0
+        batch = value.dim() - site.event_dim - right
+        value = value.reshape((1,) * max(lowest - batch, 0) + tuple(value.shape))
+        return self._problems.rows(value, site.event_dim + right)
+
+    def _over_particles(self, function: Callable, x: Tensor) -> Any:
+        with pyro.validation_enabled(False):
+            if self.mapped:
+                try:
+                    return torch.func.vmap(function, randomness="different")(x)
+                except RuntimeError as error:
+                    if not _cannot_be_mapped(error):
+                        raise
+                    self.mapped = False
+            return _stacked([function(row) for row in x])
+
+
+def sites_given(
+    model: Callable, args: tuple, kwargs: Mapping[str, Any], values: Mapping[str, Tensor]
+) -> dict[str, Site]:
+    """The sites of one run of the model with given values, without validation."""
+    with pyro.validation_enabled(False):
+        return run(model, args, kwargs, given=values).sites
+
+
+def check_latent(sites: Mapping[str, Site], site: str) -> None:
+    """Raises a ValueError unless the model has such a latent site."""
+    if site not in sites or sites[site].observed:
+        state = "it is observed" if site in sites else "there is none"
+        raise ValueError(f"`site` must be a latent site of the model, got {site!r}: {state}; sites: {sorted(sites)}")
+
+
+def _check_plates(site: Site) -> None:
+    """Refuses a minibatch: its posterior is not that of the data."""
+    for plate in site.plates:
+        if plate.rows < plate.size:
+            raise ValueError(
+                f"`model` must observe all data, got a plate {plate.name!r} with {plate.rows} of {plate.size} rows "
+                f"around {site.name!r}; call it with all rows, without a subsample"
+            )
+
+
+def _typical(prior: TorchDistribution) -> Tensor:
+    """A value of the prior: its denoised mean at the largest noise, else a draw."""
+    diffusion = abilities_of(prior)
+    if not diffusion.has_denoiser:
+        return prior.sample()
+    denoiser = diffusion.denoiser
+    parameter = next(iter([*denoiser.parameters(), *denoiser.buffers()]), torch.zeros(()))
+    noise = torch.zeros(prior.shape(), dtype=parameter.dtype if parameter.is_floating_point() else None)
+    context = detach_provenance(diffusion.context)
+    return denoiser(noise.to(parameter.device), torch.ones((), dtype=noise.dtype), context).detach()
+
+
+def _origin(prior: TorchDistribution) -> frozenset[str]:
+    """The sites that the context comes from: a module takes it without marks, and puts them on the distribution."""
+    return get_provenance(abilities_of(prior).context) | provenance_of(prior)
+
+
+def _on_one_line(slopes: Tensor, parts: AllParts, x: Tensor) -> bool:
+    """Whether what is measured lies on one line, and all else is the same for all particles."""
+    eta = torch.cat([part["eta"] for part in parts.values()], -1)
+    moved = times(slopes, x)
+    size = moved.abs() + eta.abs()
+    offset = eta - moved
+    return (
+        torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-5, atol=1e-6)
+        and bool(((offset - offset[:1]).abs() <= 1e-4 * (size + size[:1]) + 1e-6).all())
+        and all(_constant(value) for part in parts.values() for key, value in part.items() if key != "eta")
+    )
+
+
+def _constant(value: Tensor) -> bool:
+    """Whether all particles have the same; missing values are NaN."""
+    return torch.allclose(value, value[:1].expand_as(value), rtol=0, atol=0, equal_nan=True)
+
+
+def _cannot_be_mapped(error: RuntimeError) -> bool:
+    text = str(error)
+    return "vmap" in text or "data-dependent" in text or "functorch" in text or "Batching rule" in text
+
+
+def _stacked(results: list[Any]) -> Any:
+    first = results[0]
+    if isinstance(first, Tensor):
+        return torch.stack(results)
+    if isinstance(first, tuple):
+        return tuple(_stacked([result[i] for result in results]) for i in range(len(first)))
+    return {key: _stacked([result[key] for result in results]) for key in first}
