@@ -35,11 +35,12 @@ from pyrogen.core.density import density_of
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
+from pyrogen.programs.run import run
 from pyrogen.programs.site import is_site, site_of
 from pyrogen.training.turn import frozen
 
 from .observation import check_data, filled
-from .problem import check_latent, sites_given
+from .problem import check_latent
 
 
 def in_noise(model: Callable, *, site: str) -> Callable:
@@ -189,7 +190,7 @@ def constant(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Iterato
 def check_model(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
     """Raises a ValueError unless the model draws the site from noise, and its data can be scored."""
     with torch.no_grad():
-        plain = sites_given(model, args, kwargs, {})
+        plain = run(model, args, kwargs, validate=False).sites
         check_latent(plain, site)
         for other in plain.values():
             if other.observed:

@@ -89,7 +89,7 @@ class InverseProblem:
 
     def sites(self, values: Mapping[str, Tensor]) -> dict[str, Site]:
         """The sites of a run of the model with given values of latent sites."""
-        return sites_given(self.model, self.args, self.kwargs, values)
+        return run(self.model, self.args, self.kwargs, given=values, validate=False).sites
 
     def prior(self, values: Mapping[str, Tensor]) -> TorchDistribution:
         """The distribution at the site, given values of all latent sites."""
@@ -305,14 +305,6 @@ class Target:
                         raise
                     self.mapped = False
             return _stacked([function(row) for row in x])
-
-
-def sites_given(
-    model: Callable, args: tuple, kwargs: Mapping[str, Any], values: Mapping[str, Tensor]
-) -> dict[str, Site]:
-    """The sites of one run of the model with given values, without validation."""
-    with pyro.validation_enabled(False):
-        return run(model, args, kwargs, given=values).sites
 
 
 def check_latent(sites: Mapping[str, Site], site: str) -> None:

@@ -18,14 +18,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .run import Program
+from .run import Program, isolated
 from .site import Site, is_site, site_of
 
 Draw = Callable[[TorchDistributionMixin], Tensor]
@@ -69,7 +68,7 @@ def dependence(
     draws: Mapping[str, Draw] | None = None,
     origins: Mapping[str, Origin] | None = None,
 ) -> Dependence:
-    """Runs a program once, without validation and unseen by handlers around it, and finds which sites depend on which.
+    """Runs a program once, without validation and apart from the handlers and plates around it, and finds which sites depend on which.
 
     Args:
         program: A Pyro model or guide.
@@ -140,7 +139,7 @@ class _Marks(_Order):
 
 
 def _tracked(tracker: _Order, program: Program, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Dependence:
-    with poutine.block(), pyro.validation_enabled(False), tracker:
+    with isolated(), pyro.validation_enabled(False), tracker:
         program(*args, **(kwargs or {}))
     return Dependence(tracker.sites, tracker.parents, tracker.indices, tracker.traced)
 
