@@ -68,7 +68,7 @@ def dependence(
     draws: Mapping[str, Draw] | None = None,
     origins: Mapping[str, Origin] | None = None,
 ) -> Dependence:
-    """Runs a program once, without validation and apart from the handlers and plates around it, and finds which sites depend on which.
+    """Finds which sites of a program depend on which, in one run, apart from the handlers and plates around it.
 
     Args:
         program: A Pyro model or guide.
