@@ -14,6 +14,7 @@ from . import (
     numerics,
     operators,
     testing,
+    training,
     transforms,
 )
 from .core.chunks import log_prob

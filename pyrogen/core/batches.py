@@ -6,13 +6,13 @@ The order of the data in an epoch is a function of a seed and the epoch alone, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from math import ceil
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
@@ -25,11 +25,19 @@ Data = Tensor | tuple | Dataset | Iterable
 
 
 class Minibatch(NamedTuple):
-    """What an objective is called with, which rows of the data it is, and its weight among the processes."""
+    """This process's share of a minibatch: what an objective is called with.
+
+    Attributes:
+        entries: The arguments of the objective.
+        indices: Which rows of the data they are, if that is known.
+        weight: Of this share in the mean over the processes.
+        size: How many rows the minibatch has in all processes.
+    """
 
     entries: Batch
     indices: Tensor | None
     weight: float
+    size: int
 
     def named(self, rows: list[int], number: int) -> str:
         """The names of some of its rows: their numbers in the data, or those in it, the minibatch of this number."""
@@ -68,6 +76,11 @@ class Batches:
         return len(self.source)
 
     @property
+    def total(self) -> int:
+        """How many there were before some were held out."""
+        return self.source.total
+
+    @property
     def whole(self) -> bool:
         """Whether a minibatch is all the data, in their order."""
         return self.world == 1 and self.batch_size >= self.rows
@@ -79,14 +92,20 @@ class Batches:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         return torch.randperm(self.rows, generator=generator)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Minibatch]:
+    def epoch(self, epoch: int, start: int = 0, seen: str | None = None) -> Iterator[Minibatch]:
         """The minibatches of an epoch from number ``start`` on."""
         parts = self.order(epoch).split(self.batch_size)[start:]
         # A process without a row of its own in a short minibatch gets the first, with weight zero.
         indices = [part[self.rank :: self.world] if len(part) > self.rank else part[:1] for part in parts]
         for batch, index, part in zip(self.source.fetch(indices), indices, parts, strict=True):
             share = len(index) if len(part) > self.rank else 0
-            yield Minibatch(batch, self.source.numbers[index], share * self.world / len(part))
+            yield Minibatch(batch, self.source.numbers[index], share * self.world / len(part), len(part))
+
+    def state_dict(self) -> None:
+        """Nothing: the order is a function of seed and epoch."""
+
+    def between_epochs(self) -> None:
+        """Nothing to note, for the same reason."""
 
 
 class LoaderBatches:
@@ -119,12 +138,17 @@ class LoaderBatches:
             return 0
 
     @property
-    def known_rows(self) -> int | None:
+    def rows(self) -> int | None:
         """How many data there are, where torch's own loader goes through all of them."""
         loader = self.loader
         if not isinstance(loader, DataLoader) or loader.batch_size is None:
             return None
         return len(loader.dataset) if isinstance(loader.sampler, (SequentialSampler, RandomSampler)) else None
+
+    @property
+    def total(self) -> int | None:
+        """The same: nothing is held out of a loader."""
+        return self.rows
 
     @property
     def whole(self) -> bool:
@@ -154,7 +178,7 @@ class LoaderBatches:
                     self._refuse_others(epoch, number)
                 return
             if number >= start:
-                yield Minibatch(_as_batch(batch), None, 1.0)
+                yield Minibatch(entries := _as_batch(batch), None, 1.0, rows(entries))
             elif number == start - 1 and seen not in (None, digest(_as_batch(batch))):
                 self._refuse_others(epoch, number)
 
@@ -234,15 +258,19 @@ class TensorRows:
         entries: The tensors, and dicts of them.
         name: What errors call them.
         numbers: The number of each row in the data set that they were chosen from.
+        total: How many rows that has.
     """
 
-    def __init__(self, entries: Batch, name: str = "data", numbers: Tensor | None = None) -> None:
+    def __init__(
+        self, entries: Batch, name: str = "data", numbers: Tensor | None = None, total: int | None = None
+    ) -> None:
         self.entries = entries
         lengths = {len(tensor) for tensor in _leaves(entries, name)}
         if len(lengths) > 1:
             raise ValueError(f"the tensors of `{name}` must have equal lengths, got {sorted(lengths)}")
         self.length = lengths.pop() if lengths else 1
         self.numbers = torch.arange(self.length) if numbers is None else numbers
+        self.total = self.length if total is None else total
 
     @property
     def elements(self) -> int:
@@ -254,14 +282,13 @@ class TensorRows:
 
     def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
         for index in indices:
-            if len(index) == self.length:
-                yield self.entries
-            else:
-                yield _map(self.entries, lambda tensor, index=index: tensor.index_select(0, index.to(tensor.device)))
+            yield self.entries if len(index) == self.length else self._chosen(index)
 
     def select(self, index: Tensor) -> TensorRows:
-        chosen = _map(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device)))
-        return TensorRows(chosen, numbers=self.numbers[index])
+        return TensorRows(self._chosen(index), numbers=self.numbers[index], total=self.total)
+
+    def _chosen(self, index: Tensor) -> Batch:
+        return map_tensors(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
 
 class DatasetRows:
@@ -269,12 +296,13 @@ class DatasetRows:
 
     Args:
         dataset: The dataset.
-        numbers: As for :class:`TensorRows`.
+        numbers, total: As for :class:`TensorRows`.
     """
 
-    def __init__(self, dataset: Dataset, numbers: Tensor | None = None) -> None:
+    def __init__(self, dataset: Dataset, numbers: Tensor | None = None, total: int | None = None) -> None:
         self.dataset = dataset
         self.numbers = torch.arange(len(dataset)) if numbers is None else numbers
+        self.total = len(dataset) if total is None else total
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -285,7 +313,7 @@ class DatasetRows:
         yield from map(_as_batch, DataLoader(self.dataset, batch_sampler=order, generator=torch.Generator()))
 
     def select(self, index: Tensor) -> DatasetRows:
-        return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()), self.numbers[index])
+        return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()), self.numbers[index], self.total)
 
 
 def batches(
@@ -337,9 +365,14 @@ def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetR
     return source.select(order[held_out:]), source.select(order[:held_out])
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's minibatches go: to its parameters."""
+    return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with all its tensors on ``device``."""
-    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True) if isinstance(tensor, Tensor) else tensor)
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:
@@ -367,13 +400,6 @@ def _as_batch(batch: Any) -> Batch:
     return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
-def _map(batch: Batch, change: Any) -> Batch:
-    return tuple(
-        {key: change(tensor) for key, tensor in entry.items()} if isinstance(entry, Mapping) else change(entry)
-        for entry in batch
-    )
-
-
 def _leaves(batch: Batch, name: str) -> Iterator[Tensor]:
     for entry in batch:
         values = entry.values() if isinstance(entry, Mapping) else (entry,)
@@ -397,11 +423,38 @@ def rows(batch: tuple) -> int:
 
 
 def without_last_row(batch: Batch, rows: int) -> Batch:
-    """A batch of one row fewer."""
+    """A batch of so many rows without the last."""
+    return _map_rows(batch, rows, lambda tensor: tensor[:-1])
 
-    def shorten(entry: Any) -> Any:
-        if isinstance(entry, Mapping):
-            return {key: shorten(value) for key, value in entry.items()}
-        return entry[:-1] if isinstance(entry, Tensor) and entry.dim() and len(entry) == rows else entry
 
-    return tuple(map(shorten, batch))
+def single_row(batch: Batch, row: int, rows: int) -> Batch:
+    """One row of a batch of so many, as a batch of its own."""
+    return _map_rows(batch, rows, lambda tensor: tensor[row : row + 1])
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """The rows of several batches as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(
+        {key: torch.cat([part[key] for part in entries]) for key in entries[0]}
+        if isinstance(entries[0], Mapping)
+        else torch.cat(entries)
+        for entries in zip(*parts, strict=True)
+    )
+
+
+def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with all its tensors changed; other entries stay."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: changed(part) for key, part in value.items()}
+        return change(value) if isinstance(value, Tensor) else value
+
+    return tuple(map(changed, batch))
+
+
+def _map_rows(batch: Batch, rows: int, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with those tensors changed that have a row for each datum."""
+    return map_tensors(batch, lambda tensor: change(tensor) if tensor.dim() and len(tensor) == rows else tensor)

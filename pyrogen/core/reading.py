@@ -16,7 +16,7 @@ from pyrogen.networks.statistics import Moments, RefusedDataError, Statistic
 from pyrogen.numerics.randomness import held
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
-from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, to_device
+from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, device_of, to_device
 from .modes import evaluating
 from .shapes import Context
 
@@ -75,7 +75,7 @@ def learn_statistics(module: nn.Module, read: Read, data: Data, batch_size: int)
         batch_size: Rows of a dataset that are read at once; tensors are read in large pieces.
     """
     found = batches(data, batch_size)
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     with held(), torch.no_grad(), evaluating(module):
         first = to_device(next(iter(found.epoch(0))).entries, device)
         for statistic, _ in list(read(*first)):

@@ -1,1 +1,23 @@
-"""Training: ``fit``, its turns and run, checkpoints, averages, processes."""
+"""Training: the one loop, ``fit``, for models, objectives and games, and what it is given and gives."""
+
+from .averages import Average
+from .buffers import LocalBuffers
+from .checkpoint import Checkpoint
+from .fit import fit
+from .power_average import PowerAverages
+from .progress import Fit, History, Progress
+from .turn import Turn
+from .validation import WholeSet
+
+__all__ = [
+    "Average",
+    "Checkpoint",
+    "Fit",
+    "History",
+    "LocalBuffers",
+    "PowerAverages",
+    "Progress",
+    "Turn",
+    "WholeSet",
+    "fit",
+]

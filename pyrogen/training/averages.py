@@ -1,15 +1,66 @@
-"""Exponential moving averages of weights."""
+"""Exponential moving averages of weights, of all that is trained or of a chosen part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import positive
+
+from .turn import module_or_parameters, parameters_of
+
 
 class Average:
+    """An exponential moving average of a part of what is trained, for ``fit(ema=...)``: of a generator, say.
+
+    Args:
+        decay: Between zero and one; smaller early on, see :class:`AveragedWeights`.
+        of: What is averaged: a module, or parameters. What else is trained is validated, and remains, as it is.
+
+    Raises:
+        ValueError: ``decay`` is not in (0, 1), or ``of`` holds no parameters.
+
+    Example:
+        >>> average = Average(0.999, of=nn.Linear(2, 2))
+    """
+
+    def __init__(self, decay: float, *, of: nn.Module | Iterable[nn.Parameter]) -> None:
+        self.decay = as_decay(decay, "decay")
+        self.of = module_or_parameters(of, "of")
+
+
+def averaged(ema: float | Average | None, trained: list[nn.Parameter]) -> AveragedWeights | None:
+    """What ``fit`` was given, as an average of trained parameters.
+
+    Raises:
+        ValueError: nothing that is to be averaged is trained.
+    """
+    if not isinstance(ema, Average):
+        return None if ema is None else AveragedWeights(trained, ema)
+    known = set(map(id, trained))
+    own = [parameter for parameter in parameters_of(ema.of) if id(parameter) in known]
+    if not own:
+        raise ValueError("`ema` must average a part of what is trained, got an Average of nothing that is")
+    return AveragedWeights(own, ema.decay)
+
+
+def as_decay(value: Any, name: str) -> float:
+    """A decay.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not in (0, 1).
+    """
+    if not 0 < positive(value, name) < 1:
+        raise ValueError(f"`{name}` must be a decay between 0 and 1, got {value}")
+    return value
+
+
+class AveragedWeights:
     r"""The exponential moving average of parameters, :math:`\bar w \leftarrow \beta \bar w + (1 - \beta) w`.
 
     Early on, when little has been seen, the decay is :math:`\min(\beta, (1 + n) / (10 + n))`.
@@ -17,14 +68,9 @@ class Average:
     Args:
         parameters: What is averaged.
         decay: :math:`\beta`, between zero and one.
-
-    Raises:
-        ValueError: ``decay`` is not in (0, 1).
     """
 
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"`ema` must be a decay between 0 and 1, got {decay}")
         self.parameters = parameters
         self.decay = decay
         self.updates = 0
@@ -62,7 +108,13 @@ class Average:
         return {"updates": self.updates, "average": self.average}
 
     def load_state_dict(self, state: dict[str, int | list[Tensor]]) -> None:
-        """Puts the averages into the given state."""
+        """Puts the averages into the given state.
+
+        Raises:
+            ValueError: the state is that of averages of other parameters.
+        """
+        if [own.shape for own in self.average] != [stored.shape for stored in state["average"]]:
+            raise ValueError("does not fit the average of the weights, which is of other parameters")
         self.updates = state["updates"]
         for own, stored in zip(self.average, state["average"], strict=True):
             own.copy_(stored)

@@ -8,8 +8,6 @@ header of safetensors must stay small.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -164,28 +162,3 @@ def check_settings(stored: dict[str, Any], own: dict[str, Any]) -> None:
     for name, value in own.items():
         if stored.get(name, value) != value:  # one of an earlier pyrogen may lack a name
             raise ValueError(f"{name} must be as in the checkpoint, {stored[name]}, got {value}")
-
-
-class Interrupt:
-    """Whether the user pressed Ctrl-C: asked between steps, so that no step is cut in two."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-
-    @contextmanager
-    def held(self, hold: bool) -> Iterator[None]:
-        """A scope in which an interrupt waits to be asked for; a second one is not held back."""
-        if not hold or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._press)
-        try:
-            yield
-        finally:
-            # None: a handler that was not installed from Python.
-            signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-
-    def _press(self, number: int, frame: Any) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True

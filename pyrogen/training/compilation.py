@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .statements import Listener
+from .statements import Statements
 from .turn import Turn
 
 
 @contextmanager
-def compiled(turns: list[Turn], module: nn.Module, heard: Listener) -> Iterator[dict[int, Callable[..., Tensor]]]:
+def compiled(
+    turns: list[Turn], module: nn.Module, statements: Statements
+) -> Iterator[dict[int, Callable[..., Tensor]]]:
     """A scope in which objectives run compiled.
 
     torch's compiler cannot see through Pyro's handlers: an ELBO breaks into a dozen graphs and gains nothing. Where
@@ -22,15 +24,15 @@ def compiled(turns: list[Turn], module: nn.Module, heard: Listener) -> Iterator[
     Args:
         turns: Whose objectives are compiled.
         module: All that is trained.
-        heard: What ran when the objectives were first called.
+        statements: What ran when the objectives were first called.
 
     Yields:
         What to call in place of the objective, by the number of the turn.
     """
-    if not heard.statements:
+    if not statements.count:
         yield {number: torch.compile(turn.objective) for number, turn in enumerate(turns)}
         return
-    networks = list(_largest(module, heard.networks))
+    networks = list(_largest(module, statements.networks))
     for network in networks:
         network.compile()
     try:

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pyrogen.core.batches import Batches, LoaderBatches, Minibatch, digest
+import torch
+
+from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, digest, to_device
+
+from .turn import Turn
 
 
 class Feed:
-    """Gives a run its minibatches.
+    """Gives turns their minibatches.
 
-    The end of an epoch of unknown length is found by asking for more, and no minibatch is drawn before it is needed: a
+    The end of an epoch of unknown length is found by drawing one more, and no minibatch is drawn before it is needed: a
     checkpoint holds what has been trained on, and what is drawn after it is drawn again.
 
     Args:
         data: Where they come from.
+        device: Where they go.
 
     Attributes:
         epoch: Epochs finished.
         place: Minibatches drawn of the next one.
     """
 
-    def __init__(self, data: Batches | LoaderBatches) -> None:
+    def __init__(self, data: Batches | LoaderBatches, device: torch.device = torch.device("cpu")) -> None:
         self.data = data
+        self.device = device
         self.epoch = 0
         self.place = 0
         self._rest: Iterator[Minibatch] | None = None
         self._ready: Minibatch | None = None
         self._last: Minibatch | None = None
         self._seen: str | None = None
+        self._first: Minibatch | None = None
+
+    def first(self) -> Batch:
+        """The first minibatch of the first epoch, before any is drawn."""
+        if self._first is None:
+            self._first = next(iter(self.data.epoch(0)), None)
+        if self._first is None:
+            raise ValueError("`data` must hold at least one minibatch, got none")
+        return to_device(self._first.entries, self.device)
 
     def __next__(self) -> Minibatch:
         if self._ready is None and not self._draw():
@@ -38,20 +54,31 @@ class Feed:
         self.place += 1
         if self.place == len(self.data):
             self._check_end()
-            self._turn()
-        return self._last
+            self._begin_epoch()
+        return self._last._replace(entries=to_device(self._last.entries, self.device))
 
     def __iter__(self) -> Iterator[Minibatch]:
         return self
+
+    def take(self, count: int) -> list[Minibatch]:
+        """So many minibatches of one epoch, or those that are left of it; without data there are always more."""
+        taken = [next(self)]
+        while len(taken) < count and (not taken[0].entries or self._goes_on()):
+            taken.append(next(self))
+        return taken
 
     def exhausted(self) -> bool:
         """Whether an epoch of unknown length has ended here; its next minibatch is drawn to see."""
         return not len(self.data) and self._ready is None and self.place > 0 and not self._draw()
 
+    def _goes_on(self) -> bool:
+        """Whether the epoch of the last minibatch has more of them."""
+        return self.place > 0 if len(self.data) else self._ready is not None or self._draw()
+
     def _draw(self) -> bool:
         """Draws the next minibatch of this epoch; if there is none, the next epoch begins."""
         if self._rest is None:
-            self._rest = self._epoch()
+            self._rest = self.data.epoch(self.epoch, self.place, self._seen)
         self._ready = next(self._rest, None)
         if self._ready is not None:
             return True
@@ -59,34 +86,28 @@ class Feed:
         if not self.place or length:
             wanted = f"{length} minibatches, as its length says" if length else "at least one minibatch"
             raise ValueError(f"`data` must give {wanted}, in every epoch, got {self.place} in epoch {self.epoch}")
-        self._turn()
+        self._begin_epoch()
         return False
-
-    def _epoch(self) -> Iterator[Minibatch]:
-        if isinstance(self.data, LoaderBatches):
-            return self.data.epoch(self.epoch, self.place, self._seen)
-        return self.data.epoch(self.epoch, self.place)
 
     def _check_end(self) -> None:
         """Sees that a loader gives no more than its length says."""
-        if isinstance(self.data, LoaderBatches) and next(self._rest, None) is not None:
+        if next(self._rest, None) is not None:
             raise ValueError(
                 f"`data` must give {len(self.data)} minibatches, as its length says, in every epoch, got more in epoch "
                 f"{self.epoch}"
             )
 
-    def _turn(self) -> None:
+    def _begin_epoch(self) -> None:
         self.epoch, self.place, self._rest = self.epoch + 1, 0, None
-        if isinstance(self.data, LoaderBatches):
-            self.data.between_epochs()
+        self.data.between_epochs()
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and for a loader what it takes to find it again."""
-        state: dict[str, Any] = {"epoch": self.epoch, "place": self.place, "loader": None, "seen": None}
-        if isinstance(self.data, LoaderBatches):
-            state["loader"] = self.data.state_dict()
-            state["seen"] = digest(self._last.entries) if self.place and self._last else self._seen
-        return state
+        loader = self.data.state_dict()
+        seen = self._seen
+        if loader is not None and self.place and self._last:
+            seen = digest(self._last.entries)
+        return {"epoch": self.epoch, "place": self.place, "loader": loader, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to the place.
@@ -95,16 +116,41 @@ class Feed:
             ValueError: the data are a loader where they were none, or the other way round, or one with other
                 generators.
         """
-        is_loader = isinstance(self.data, LoaderBatches)
-        if is_loader != (state["loader"] is not None):
+        own = self.data.state_dict()
+        if (own is None) != (state["loader"] is None):
             raise ValueError("`data` must be as in the checkpoint: a loader now and then, or never")
-        if is_loader:
-            if len(state["loader"]) != len(self.data.state_dict()):
+        if own is not None:
+            if len(state["loader"]) != len(own):
                 raise ValueError(
                     f"`data` must have as many generators of its own as in the checkpoint, {len(state['loader'])}, "
-                    f"got {len(self.data.state_dict())}"
+                    f"got {len(own)}"
                 )
             self.data.load_state_dict(state["loader"])
         self.epoch, self.place = state["epoch"], state["place"]
         self._seen = state["seen"] if self.place else None
         self._rest = self._ready = self._last = None
+
+
+@dataclass
+class Source:
+    """Data, and the turns whose minibatches are of them.
+
+    Attributes:
+        feed: The data.
+        turns: The turns.
+        taken: The largest number of minibatches that the run takes, if it is given a number of steps.
+    """
+
+    feed: Feed
+    turns: list[Turn]
+    taken: int | None
+
+
+def sources_of(turns: Sequence[Turn], feeds: Sequence[Feed], steps: int | None, accumulate: int) -> list[Source]:
+    """The turns, by their data."""
+    sources = {feed: Source(feed, [], None if steps is None else 0) for feed in feeds}
+    for turn, feed in zip(turns, feeds, strict=True):
+        sources[feed].turns.append(turn)
+        if steps is not None:
+            sources[feed].taken += accumulate * turn.repeats * (steps // turn.every)
+    return list(sources.values())

@@ -10,19 +10,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyrogen.arguments import integer, positive, switch
-from pyrogen.core.batches import Data, batches, split
+from pyrogen.core.batches import Batches, Data, LoaderBatches, batches, device_of, split
 from pyrogen.numerics.randomness import seed_all, seeded
 
+from .averages import Average, as_decay, averaged
 from .checkpoint import Checkpoint
 from .compilation import compiled
-from .player import MakeSchedule
-from .processes import FabricProcesses, OneProcess
+from .dry_run import dry_run
+from .feed import Feed, sources_of
+from .player import Player
+from .processes import FabricProcesses, Processes
 from .progress import Fit, Progress
-from .run import Run, as_before_on_failure
-from .turn import MakeOptimizer, Turn, adam, as_turns
+from .reading import learn, refuse_bad_rows
+from .run import Run
+from .scopes import as_before_on_failure
+from .turn import MakeOptimizer, MakeSchedule, Turn, adam, all_trained, as_turns
+from .validation import Metric, Validation, WholeSet
 
 _ONE_AT_A_TIME = threading.RLock()
 """Held by the fit that runs; one within another's callback is of the same thread, and passes."""
@@ -40,11 +46,12 @@ def fit(
     optimizer: MakeOptimizer | None = None,
     schedule: MakeSchedule | None = None,
     clip: float | None = None,
-    ema: float | None = None,
+    accumulate: int = 1,
+    ema: float | Average | None = None,
     validation: Data | float | None = None,
     patience: int | None = None,
     validate_every: int | None = None,
-    metric: Callable[..., Tensor | float] | None = None,
+    metric: Metric | WholeSet | None = None,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     callbacks: Sequence[Callable[[Progress], None]] = (),
     seed: int | None = None,
@@ -62,8 +69,9 @@ def fit(
     are, by ``pyro.plate(name, N, subsample_size=...)`` or ``Elbo(model, guide, size=N)``; its posterior would else be
     that of a minibatch. The same holds for programs with parameters for single rows, unless these are named by number.
 
-    A progress bar shows loss, held-out loss, speed and time left. Pyro's validation is on for a first look at the data,
-    off inside the loop, and afterwards as it was. Modules end in evaluation mode, with their best or last weights.
+    A progress bar shows loss, held-out loss, speed and time left. Pyro's validation is on for a dry run on the
+    first minibatch, off inside the loop, and afterwards as it was. Modules end in evaluation mode, with their best or
+    last weights.
 
     Args:
         target: A ``DistributionModule`` (trained by its ``objective()``); an objective, that is a module whose call on
@@ -78,13 +86,17 @@ def fit(
         optimizer: Makes an optimizer of a list of parameters.
         schedule: Makes a learning-rate schedule of an optimizer, stepped after every gradient step; a
             ``ReduceLROnPlateau`` is stepped after every validation, with its value.
-        clip: Largest gradient norm.
-        ema: Decay of an exponential moving average of the weights, which then validates and is what remains.
+        clip: Largest gradient norm. Turns may have their own, and their own data, optimizer and schedule.
+        accumulate: Minibatches that make a gradient step, as one of so many times ``batch_size`` would, in less memory.
+            The last step of an epoch takes those that are left.
+        ema: Decay of an exponential moving average of the weights, which then validates and is what remains; or an
+            :class:`Average` of a part of them.
         validation: Held-out data, or the fraction of ``data`` to hold out. Evaluated after every epoch, or after every
             1,000 steps of a longer one, and at the end; the best weights are restored.
         patience: Stop after so many evaluations without a better one.
         validate_every: Steps from one validation to the next, instead.
-        metric: What is evaluated on held-out minibatches, lower is better, in place of the objective.
+        metric: What is evaluated on held-out minibatches, lower is better, in place of the objective; or a
+            :class:`WholeSet`, a metric of all held-out data at once.
         checkpoint: A file to save the run to, after the first step, once a minute, at its end and on Ctrl-C; see
             :class:`Checkpoint`. If it exists, the run resumes from it, and ends with the same weights as without the
             break.
@@ -114,7 +126,7 @@ def fit(
         'steps'
     """
     _check_limits(steps=steps, epochs=epochs, patience=patience, validate_every=validate_every)
-    _check_numbers(seed=seed, lr=lr, clip=clip, ema=ema, compile=compile)
+    _check_numbers(seed=seed, lr=lr, clip=clip, ema=ema, accumulate=accumulate, compile=compile)
     _check_validation(validation, patience=patience, validate_every=validate_every)
     _check_functions(metric, callbacks)
     if lr is not None and optimizer is not None:
@@ -124,7 +136,7 @@ def fit(
     turns = as_turns(target)
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
-    processes = OneProcess() if fabric is None else FabricProcesses(fabric)
+    processes = Processes() if fabric is None else FabricProcesses(fabric)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = _checkpoint(checkpoint)
     with _ONE_AT_A_TIME, ExitStack() as stack:
@@ -134,43 +146,73 @@ def fit(
                     stack.enter_context(checkpoint.reserved())
         saved = _saved(checkpoint, processes) if checkpoint else None
         order = processes.gather(_order_seed(seed, saved))[0]
-        held_out = 0
         if isinstance(validation, float):
             data, validation = split(data, validation, order)
-            held_out = len(validation)
-        share = {"rank": processes.rank, "world": processes.world}
         stack.enter_context(seeded(seed))
         stack.enter_context(torch.enable_grad())
+        everything = all_trained(turns)
+        stack.enter_context(as_before_on_failure(everything))
+        processes.place(everything)
+
+        def feed_of(data: Data, seed: int) -> Feed:
+            found = batches(data, batch_size, seed=seed, rank=processes.rank, world=processes.world)
+            return Feed(found, device_of(everything))
+
+        feed = feed_of(data, order)
+        feeds = [feed if turn.data is None else feed_of(turn.data, order + n) for n, turn in enumerate(turns, 1)]
+        sources = sources_of(turns, feeds, steps, accumulate)
+        held_out = _held_out(validation, batch_size, processes, whole=isinstance(metric, WholeSet))
+        validated = turns[0].objective if metric is None and held_out is not None else None
+        if saved is None:
+            learn(sources, everything, processes)
+            if validated is not None:
+                refuse_bad_rows(validated, held_out, feeds[0], everything, processes)
+        dry = dry_run(sources, everything, processes, validated=validated is not None, watch=compile)
+        calls = stack.enter_context(compiled(turns, everything, dry.statements)) if compile else {}
+
+        if lr is not None:
+            optimizer = partial(adam, lr=lr)
+        defaults = {"optimizer": optimizer, "schedule": schedule, "clip": clip, "processes": processes}
+        players = [
+            Player(turn, its, everything, run=calls.get(number), **defaults)
+            for number, (turn, its) in enumerate(zip(turns, feeds, strict=True))
+        ]
+        trained = dict.fromkeys(parameter for player in players for parameter in player.parameters)
+        if validated is not None:
+            evaluation = Validation(held_out, validated, everything, processes, dry.readings[0])
+        else:
+            evaluation = None if held_out is None else Validation(held_out, metric, everything, processes)
         run = Run(
-            turns,
-            batches(data, batch_size, seed=order, **share),
-            None if validation is None else batches(validation, batch_size, name="validation", **share),
+            players,
+            everything,
+            feed,
+            dry.buffers,
+            accumulate=accumulate,
+            average=averaged(ema, list(trained)),
+            validation=evaluation,
             steps=steps,
             epochs=epochs,
             patience=patience,
             validate_every=validate_every,
-            metric=metric,
-            ema=ema,
             checkpoint=checkpoint,
             callbacks=callbacks,
             processes=processes,
-        )
-        stack.enter_context(as_before_on_failure(run.everything))
-        run.place()
-        if saved is None:
-            run.read()
-        run.look(watch=compile, held_out=held_out)
-        run.begin(
-            optimizer if lr is None else partial(adam, lr=lr),
-            schedule,
-            clip,
-            stack.enter_context(compiled(turns, run.everything, run.heard)) if compile else {},
         )
         if processes.world > 1:
             seed_all(order + processes.rank)
         if saved is not None:
             run.load_state_dict(saved)
         return run()
+
+
+def _held_out(
+    validation: Data | None, batch_size: int, processes: Processes, *, whole: bool
+) -> Batches | LoaderBatches | None:
+    """The held-out data: the share of this process, or the whole."""
+    if validation is None:
+        return None
+    share = {} if whole else {"rank": processes.rank, "world": processes.world}
+    return batches(validation, batch_size, name="validation", **share)
 
 
 def _checkpoint(path: Any) -> Checkpoint:
@@ -180,7 +222,7 @@ def _checkpoint(path: Any) -> Checkpoint:
         raise type(error)(f"`checkpoint` must be a path or a Checkpoint: {error}") from error
 
 
-def _saved(checkpoint: Checkpoint, processes: OneProcess | FabricProcesses) -> dict[str, Any] | None:
+def _saved(checkpoint: Checkpoint, processes: Processes | FabricProcesses) -> dict[str, Any] | None:
     saved = checkpoint.load()
     if len(set(processes.gather(saved is None))) > 1:
         raise ValueError(f"`checkpoint` must be a file that all processes see, got {str(checkpoint.path)!r}")
@@ -203,11 +245,16 @@ def _check_limits(**limits: int | None) -> None:
         raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
 
 
-def _check_numbers(seed: int | None, lr: float | None, clip: float | None, ema: float | None, compile: bool) -> None:
+def _check_numbers(
+    seed: int | None, lr: float | None, clip: float | None, ema: float | Average | None, accumulate: int, compile: bool
+) -> None:
     switch(compile, "compile")
-    for name, value in (("lr", lr), ("clip", clip), ("ema", ema)):
+    integer(accumulate, "accumulate")
+    for name, value in (("lr", lr), ("clip", clip)):
         if value is not None:
             positive(value, name)
+    if ema is not None and not isinstance(ema, Average):
+        as_decay(ema, "ema")
     if seed is not None and integer(seed, "seed", least=-_LARGEST) >= _LARGEST:
         raise ValueError(f"`seed` must be less than 2**63, got {seed}")
 
@@ -221,7 +268,7 @@ def _check_validation(validation: Data | float | None, **needing: int | None) ->
 
 
 def _check_functions(metric: Any, callbacks: Any) -> None:
-    if metric is not None and not callable(metric):
+    if metric is not None and not isinstance(metric, WholeSet) and not callable(metric):
         raise TypeError(f"`metric` must be a function of a minibatch, got {type(metric).__name__}")
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str) or not all(map(callable, callbacks)):
         raise TypeError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from pyro.infer.elbo import ELBOModule
@@ -17,18 +16,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pyrogen.core.batches import Batch, Minibatch, rows
 from pyrogen.programs.data_plate import DataCount
 
-from .processes import FabricProcesses, OneProcess
-from .turn import MakeOptimizer, Turn, adam, frozen, gradient_norm
-
-MakeSchedule = Callable[[Optimizer], Any]
-
-
-@dataclass
-class Step:
-    """What one gradient step found: the loss (nats per datum) and the norm of its gradient."""
-
-    loss: float
-    gradient_norm: float
+from .feed import Feed
+from .processes import Processes
+from .turn import MakeOptimizer, MakeSchedule, Turn, adam, frozen
 
 
 class NonFiniteStep(FloatingPointError):
@@ -36,24 +26,27 @@ class NonFiniteStep(FloatingPointError):
 
 
 class Player:
-    """A turn with its optimizer and learning-rate schedule, ready to take steps.
+    """A turn with its data, optimizer and learning-rate schedule, ready to take steps.
 
     Args:
         turn: The turn.
-        everything: All parameters of all turns; those that are not the turn's are frozen while it plays.
+        feed: Where its minibatches come from.
+        everything: All that is trained; what is not the turn's is frozen while it plays.
         processes: Where it runs.
         optimizer: For a turn without one of its own.
-        schedule: Makes a learning-rate schedule of the optimizer, stepped after each gradient step.
-        clip: Largest gradient norm, or ``None``.
+        schedule: Makes a learning-rate schedule of the optimizer, for a turn without one of its own. It is stepped
+            after each gradient step.
+        clip: Largest gradient norm, for a turn without one of its own.
         run: What is called in place of the objective (compiled, say).
     """
 
     def __init__(
         self,
         turn: Turn,
-        everything: list[nn.Parameter],
+        feed: Feed,
+        everything: nn.Module,
         *,
-        processes: OneProcess | FabricProcesses,
+        processes: Processes,
         optimizer: MakeOptimizer | None,
         schedule: MakeSchedule | None,
         clip: float | None,
@@ -63,42 +56,49 @@ class Player:
         if not self.parameters:
             raise ValueError("`target` has nothing to train: no parameter of a turn asks for a gradient")
         own = set(map(id, self.parameters))
-        self.others = [parameter for parameter in everything if id(parameter) not in own]
+        self.others = [p for p in everything.parameters() if p.requires_grad and id(p) not in own]
         self.objective = turn.objective
-        self.repeats = turn.repeats
-        self.clip = clip
+        self.repeats, self.every = turn.repeats, turn.every
+        self.feed = feed
+        self.clip = clip if turn.clip is None else turn.clip
         self.processes = processes
         self.optimizer = _optimizer(turn.optimizer or optimizer or adam, self.parameters)
-        self.schedule = _schedule(schedule, self.optimizer) if schedule else None
+        make = turn.schedule or schedule
+        self.schedule = _schedule(make, self.optimizer) if make else None
         with frozen(self.others):
             self._run, self._optimizer = processes.setup(
                 turn.objective if run is None else run, self.parameters, self.optimizer
             )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The loss of a minibatch in nats per datum; Pyro's sums are divided by the data they stand for."""
-        return per_datum(self.objective, self._run, batch)
+    def step(self, minibatches: Sequence[Minibatch]) -> tuple[float, float]:
+        """One gradient step on the mean over the rows of some minibatches.
 
-    def step(self, minibatch: Minibatch) -> Step:
-        """One gradient step.
+        Returns:
+            The loss, in nats per datum, and the norm of its gradient.
 
         Raises:
             NonFiniteStep: loss or gradient is not finite; no weight has moved.
         """
+        size = sum(minibatch.size for minibatch in minibatches)
+        mean, last = 0.0, len(minibatches) - 1
         with frozen(self.others):
-            loss = self.loss(minibatch.entries)
-            self.processes.backward(loss if minibatch.weight == 1 else loss * minibatch.weight)
-        norm = gradient_norm(self.parameters)
-        found = Step(self._average(loss, minibatch.weight), norm.item())
-        if not (abs(found.loss) < float("inf") and found.gradient_norm < float("inf")):
+            for number, minibatch in enumerate(minibatches):
+                share = minibatch.weight * (minibatch.size / size)
+                with self.processes.accumulating(self._run, number < last):
+                    loss = per_datum(self.objective, self._run, minibatch.entries)
+                    self.processes.backward(loss if share == 1 else loss * share)
+                mean += loss.item() * share
+        gradient_norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        mean, norm = self.processes.sum(mean)[0] / self.processes.world, gradient_norm.item()
+        if not (abs(mean) < float("inf") and norm < float("inf")):
             raise NonFiniteStep
         if self.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip, gradient_norm)
         self._optimizer.step()
         if self.schedule and not self.follows_validation:
             self.schedule.step()
         self._optimizer.zero_grad()
-        return found
+        return mean, norm
 
     @property
     def follows_validation(self) -> bool:
@@ -109,9 +109,6 @@ class Player:
         """Takes note of a held-out value."""
         if self.follows_validation:
             self.schedule.step(value)
-
-    def _average(self, loss: Tensor, weight: float) -> float:
-        return self.processes.sum(loss.item() * weight)[0] / self.processes.world
 
     def state_dict(self) -> dict[str, Any]:
         """The states of optimizer and schedule."""

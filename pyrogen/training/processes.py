@@ -1,4 +1,4 @@
-"""One process or several: what ``fit`` asks of the machine it runs on."""
+"""One process or several: what ``fit`` needs of the machine it runs on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-class OneProcess:
-    """This process alone, on the device of the parameters."""
+class Processes:
+    """The processes of a run: here this one alone, on the device of the parameters."""
 
     rank = 0
     world = 1
@@ -34,6 +34,10 @@ class OneProcess:
         """Accumulates the gradients of a loss."""
         loss.backward()
 
+    def accumulating(self, objective: Callable[..., Tensor], more: bool) -> AbstractContextManager[None]:
+        """A scope for the loss and gradients of one minibatch of a step, of which there may be more."""
+        return nullcontext()
+
     def sum(self, *values: float) -> list[float]:
         """Sums of numbers over the processes."""
         return list(values)
@@ -45,12 +49,20 @@ class OneProcess:
     def equalize(self, module: nn.Module) -> None:
         """Gives a module the tensors it has in the first process."""
 
+    def collect(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank, in the first one; nothing in the others."""
+        return [value]
+
     def together(self) -> AbstractContextManager[None]:
-        """A scope that all processes leave together: a failure of one is a failure of all."""
+        """A scope that all processes leave together: a failure of one is a failure of all.
+
+        Raises:
+            RuntimeError: another process failed in it.
+        """
         return nullcontext()
 
 
-class FabricProcesses:
+class FabricProcesses(Processes):
     """The processes, devices and precision of a Lightning Fabric object.
 
     Args:
@@ -76,13 +88,10 @@ class FabricProcesses:
     def setup(
         self, objective: Callable[..., Tensor], parameters: list[nn.Parameter], optimizer: Optimizer
     ) -> tuple[Callable[..., Tensor], Optimizer]:
-        """The objective wrapped for data-parallel training, and its optimizer."""
         module = objective if isinstance(objective, nn.Module) else _Called(objective, parameters)
         return self.fabric.setup(module, optimizer)
 
     def evaluated(self, objective: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """An objective as it is called outside training, in this precision."""
-
         def call(*batch: Any) -> Tensor:
             with self.precision.forward_context():
                 return objective(*self.precision.convert_input(batch))
@@ -93,33 +102,36 @@ class FabricProcesses:
         """Accumulates gradients, averaged over the processes."""
         self.fabric.backward(loss)
 
+    def accumulating(self, objective: Callable[..., Tensor], more: bool) -> AbstractContextManager[None]:
+        """A scope in which gradients stay in this process as long as there are more."""
+        return self.fabric.no_backward_sync(objective) if more and self.world > 1 else nullcontext()
+
     def sum(self, *values: float) -> list[float]:
-        """Sums of numbers over the processes."""
         if self.world == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=_reducible(self.fabric.device))
         return self.fabric.all_reduce(total, reduce_op="sum").tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, by rank."""
         values = [value] * self.world
         if self.world > 1:
             torch.distributed.all_gather_object(values, value)
         return values
 
+    def collect(self, value: Any) -> list[Any]:
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world if self.rank == 0 else None
+        torch.distributed.gather_object(value, values)
+        return values or []
+
     def equalize(self, module: nn.Module) -> None:
-        """Gives a module the tensors it has in the first process."""
         if self.world > 1:
             for tensor in module.state_dict(keep_vars=True).values():
                 torch.distributed.broadcast(tensor.detach(), 0)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A scope that all processes leave together: a failure of one is a failure of all.
-
-        Raises:
-            RuntimeError: another process failed in it.
-        """
         failure: BaseException | None = None
         try:
             yield

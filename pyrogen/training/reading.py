@@ -2,69 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.infer.elbo import ELBOModule
+from torch import nn
 
 from pyrogen.core.batches import Batch, Batches, LoaderBatches
+from pyrogen.core.module import DistributionModule
 from pyrogen.core.reading import Read, moments_of, unlearned
 from pyrogen.networks.statistics import Moments, ReadsData, Statistic
+from pyrogen.numerics.randomness import held
 
-from .processes import FabricProcesses, OneProcess
+from .feed import Feed, Source
+from .processes import Processes
+from .scopes import naming_data, pyro_scope
+from .turn import Objective
 
 
-def learn(
-    readers: Iterable[ReadsData],
-    data: Batches | LoaderBatches,
-    first: Batch,
-    processes: OneProcess | FabricProcesses,
-    *,
-    device: torch.device,
-    limit: int | None = None,
-) -> None:
-    """Reads a data set: once for what is independent, and once more for each statistic that depends on another.
+def learn(sources: Sequence[Source], everything: nn.Module, processes: Processes) -> None:
+    """Reads the data sets: once for what is independent, and once more for each statistic that depends on another.
 
-    All processes end with the same statistics.
+    Modules are left in evaluation mode. All processes end with the same statistics.
 
     Args:
-        readers: What reads it.
-        data: The data set.
-        first: Its first minibatch.
+        sources: The turns, by their data.
+        everything: All that is trained.
         processes: Where it runs; each reads its share.
-        device: Where minibatches are put.
-        limit: Largest number of minibatches to read, if there is one.
 
     Raises:
         ValueError: rows hold values that a reader cannot take.
     """
-    reads = _reads(readers, processes)
-    remaining = True
-    while remaining:
-        with processes.together():
-            moments = moments_of(reads, data, device=device, limit=limit)
-        _learn(moments, processes)
-        remaining = bool(unlearned(reads, first))
+    everything.eval()
+    for source in sources:
+        feed, first = source.feed, source.feed.first()
+        reads = _reads([turn.objective for turn in source.turns], processes)
+        limit = None if len(feed.data) else source.taken  # a stream of unknown length may have no end
+        with _reading(first, everything):
+            remaining = bool(reads)
+            while remaining:
+                with processes.together():
+                    moments = moments_of(reads, feed.data, device=feed.device, limit=limit)
+                _learn(moments, processes)
+                remaining = bool(unlearned(reads, first))
 
 
 def refuse_bad_rows(
-    readers: Iterable[ReadsData],
-    data: Batches | LoaderBatches,
-    processes: OneProcess | FabricProcesses,
-    *,
-    device: torch.device,
-    name: str,
+    objective: Objective, held_out: Batches | LoaderBatches, feed: Feed, everything: nn.Module, processes: Processes
 ) -> None:
-    """Reads a data set and learns nothing.
+    """Reads held-out data, of which nothing is learned.
 
     Raises:
-        ValueError: rows hold values that a reader cannot take.
+        ValueError: rows hold values that the objective cannot take.
     """
-    with processes.together():
-        moments_of(_reads(readers, processes), data, device=device, name=name)
+    reads = _reads([objective], processes)
+    if reads:
+        with _reading(feed.first(), everything), processes.together():
+            moments_of(reads, held_out, device=feed.device, name="validation")
 
 
-def _reads(readers: Iterable[ReadsData], processes: OneProcess | FabricProcesses) -> Sequence[Read]:
+@contextmanager
+def _reading(first: Batch, everything: nn.Module) -> Iterator[None]:
+    with pyro_scope(validation=False), held(), torch.no_grad(), naming_data(first, everything):
+        yield
+
+
+def _reads(objectives: Sequence[Objective], processes: Processes) -> Sequence[Read]:
+    """What of objectives reads the data set: themselves, or the models of Pyro's ELBOs."""
+    found = [objective.model if isinstance(objective, ELBOModule) else objective for objective in objectives]
+    readers = [part for part in found if isinstance(part, ReadsData) and not isinstance(part, DistributionModule)]
     return [processes.evaluated(_listing(reader)) for reader in readers]
 
 
@@ -73,7 +81,7 @@ def _listing(reader: ReadsData) -> Callable[..., list[Any]]:
     return lambda *batch: list(reader.read_data(*batch))
 
 
-def _learn(moments: dict[Statistic, Moments], processes: OneProcess | FabricProcesses) -> None:
+def _learn(moments: dict[Statistic, Moments], processes: Processes) -> None:
     shares = processes.gather([seen.cpu() for seen in moments.values()])
     for place, statistic in enumerate(moments):
         whole = Moments()

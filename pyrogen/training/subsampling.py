@@ -7,14 +7,14 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches, without_last_row
+from pyrogen.core.batches import Batch, Batches, LoaderBatches, map_tensors, without_last_row
 from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
 from pyrogen.programs.rows import independent_sites, loose_sites
@@ -69,24 +69,21 @@ def read_programs(
     return replace(reading, outside=independent_sites(record, reading.outside, inputs), loose=loose)
 
 
-def check_minibatches(
-    reading: Reading, data: Batches | LoaderBatches, *, held_out: int = 0, validated: bool = False
-) -> None:
+def check_minibatches(reading: Reading, data: Batches | LoaderBatches, *, validated: bool = False) -> None:
     """Sees that minibatches of the data leave the posterior what it is.
 
     Args:
         reading: What the programs are.
         data: The data.
-        held_out: How many rows were set aside from them.
         validated: Whether the programs also run on held-out data.
 
     Raises:
         ValueError: they would change it; the message shows the ways out.
     """
-    rows = data.rows if isinstance(data, Batches) else data.known_rows
+    rows = data.rows
     if reading.owned:
         _check_owned(reading.owned, data, rows, validated)
-    if reading.outside and not _says_how_many(reading, data, rows, held_out):
+    if reading.outside and not _says_how_many(reading, data):
         raise ValueError(_complaint(reading, rows))
     if reading.outside and reading.loose:
         raise ValueError(
@@ -97,9 +94,9 @@ def check_minibatches(
         )
 
 
-def held_out_scope(reading: Reading) -> AbstractContextManager[Any]:
+def held_out_scope(reading: Reading | None) -> AbstractContextManager[Any]:
     """A scope in which held-out rows stand for as many data as were trained on, beside latent sites of all data."""
-    if not reading.outside or any(plate.size > plate.rows for plate in reading.plates):
+    if reading is None or not reading.outside or any(plate.size > plate.rows for plate in reading.plates):
         return nullcontext()
     return FullSize({plate.name: plate.size for plate in reading.plates})
 
@@ -111,7 +108,7 @@ def most_rows(reading: Reading, rows: int) -> int:
 
 def _may_be_one_datum(reading: Reading, data: Batches | LoaderBatches) -> bool:
     """Whether a minibatch may be one datum: a single row, which needs no plate, or a set that a user's loader gave."""
-    own = isinstance(data, LoaderBatches) and data.known_rows is None
+    own = data.rows is None
     return (own or (reading.rows == 1 and not reading.plates)) and not data.whole
 
 
@@ -122,18 +119,16 @@ def _recorded(play: Callable[[Batch], None], batch: Batch) -> Record:
 
 
 def _with_gradients(batch: Batch) -> tuple[Batch, list[Tensor]]:
-    """A batch whose floating tensors ask for gradients, and these tensors."""
-    inputs = []
+    """A batch whose floating tensors take gradients, and these tensors."""
+    inputs: list[Tensor] = []
 
-    def ask(entry: Any) -> Any:
-        if isinstance(entry, Mapping):
-            return {key: ask(value) for key, value in entry.items()}
-        if not isinstance(entry, Tensor) or not entry.is_floating_point():
-            return entry
-        inputs.append(entry.detach().clone().requires_grad_())
+    def leaf(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        inputs.append(tensor.detach().clone().requires_grad_())
         return inputs[-1]
 
-    return tuple(map(ask, batch)), inputs
+    return map_tensors(batch, leaf), inputs
 
 
 def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | None, validated: bool) -> None:
@@ -151,11 +146,11 @@ def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | No
         )
 
 
-def _says_how_many(reading: Reading, data: Batches | LoaderBatches, rows: int | None, held_out: int) -> bool:
+def _says_how_many(reading: Reading, data: Batches | LoaderBatches) -> bool:
     if not reading.plates:
         return data.whole
-    if rows is not None:
-        return bool(reading.sizes & {rows, rows + held_out})
+    if data.rows is not None:
+        return bool(reading.sizes & {data.rows, data.total})
     return max(reading.sizes, default=0) > reading.rows or data.whole
 
 

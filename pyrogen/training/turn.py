@@ -11,11 +11,13 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, positive
+from pyrogen.core.batches import Data
 from pyrogen.core.module import DistributionModule
 
 Objective = Callable[..., Tensor]
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+MakeSchedule = Callable[[Optimizer], Any]
 
 adam: MakeOptimizer = partial(Adam, lr=1e-3, fused=True)
 
@@ -28,10 +30,14 @@ class Turn:
         parameters: What this turn trains: a module, or parameters. All others are frozen while it lasts.
         optimizer: Makes an optimizer of a list of parameters. ``None``: that of ``fit``.
         repeats: How often the turn is taken a step, each time with a minibatch of its own.
+        data: What its minibatches are of, as for ``fit``, whose ``data`` they are if it is ``None``.
+        schedule: Makes a learning-rate schedule of its optimizer. ``None``: that of ``fit``.
+        clip: Largest norm of its gradient. ``None``: that of ``fit``.
+        every: The turn is taken in each ``every``-th step alone: the first time in step ``every``.
 
     Raises:
-        TypeError: ``repeats`` is no integer.
-        ValueError: ``objective`` cannot be called, ``parameters`` holds something else, or ``repeats`` is not positive.
+        TypeError: ``repeats`` or ``every`` is no integer, or ``clip`` no number.
+        ValueError: ``objective`` cannot be called, ``parameters`` holds something else, or a number is not positive.
 
     Example:
         >>> critic = Turn(critic_loss, critic, repeats=5)  # doctest: +SKIP
@@ -44,28 +50,47 @@ class Turn:
         *,
         optimizer: MakeOptimizer | None = None,
         repeats: int = 1,
+        data: Data | None = None,
+        schedule: MakeSchedule | None = None,
+        clip: float | None = None,
+        every: int = 1,
     ) -> None:
         if not callable(objective):
             raise ValueError(f"`objective` must be callable, got {type(objective).__name__}")
         self.objective = objective
-        self.parameters = parameters if isinstance(parameters, nn.Module) else _listed(parameters)
+        self.parameters = module_or_parameters(parameters, "parameters")
         self.optimizer = optimizer
         self.repeats = integer(repeats, "repeats")
+        self.data = data
+        self.schedule = schedule
+        self.clip = None if clip is None else positive(clip, "clip")
+        self.every = integer(every, "every")
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters of this turn that ask for a gradient."""
-        own = self.parameters.parameters() if isinstance(self.parameters, nn.Module) else self.parameters
-        return [parameter for parameter in own if parameter.requires_grad]
+        """The parameters of this turn that take gradients."""
+        return [parameter for parameter in parameters_of(self.parameters) if parameter.requires_grad]
 
 
-def _listed(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    if not isinstance(parameters, Iterable):
-        raise ValueError(f"`parameters` must be a module or parameters, got {type(parameters).__name__}")
-    listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+def module_or_parameters(given: Any, name: str) -> nn.Module | list[nn.Parameter]:
+    """A module, or a list of parameters.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(given, nn.Module):
+        return given
+    if not isinstance(given, Iterable):
+        raise ValueError(f"`{name}` must be a module or parameters, got {type(given).__name__}")
+    listed = [given] if isinstance(given, Tensor) else list(given)
     strange = [type(entry).__name__ for entry in listed if not isinstance(entry, Tensor) or not entry.is_leaf]
     if strange:
-        raise ValueError(f"`parameters` must be a module or parameters, got among them {strange[0]}")
+        raise ValueError(f"`{name}` must be a module or parameters, got among them {strange[0]}")
     return listed
+
+
+def parameters_of(given: nn.Module | list[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters as they are now: lazy modules have them once they were called."""
+    return list(given.parameters()) if isinstance(given, nn.Module) else given
 
 
 def as_turns(target: Any) -> list[Turn]:
@@ -96,9 +121,19 @@ def _check_elbo(target: nn.Module) -> None:
         )
 
 
+def all_trained(turns: list[Turn]) -> nn.ModuleList:
+    """All that is trained, as one module: objectives, and parameters that turns name besides."""
+    modules = [turn.objective for turn in turns if isinstance(turn.objective, nn.Module)]
+    modules += [turn.parameters for turn in turns if isinstance(turn.parameters, nn.Module)]
+    known = {id(parameter) for module in modules for parameter in module.parameters()}
+    listed = [parameter for turn in turns if isinstance(turn.parameters, list) for parameter in turn.parameters]
+    loose = [parameter for parameter in listed if id(parameter) not in known]
+    return nn.ModuleList([*dict.fromkeys(modules), nn.ParameterList(loose)])
+
+
 @contextmanager
 def frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """A scope in which these parameters ask for no gradient."""
+    """A scope in which these parameters take no gradients."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -106,8 +141,3 @@ def frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """The Euclidean norm of all gradients."""
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

@@ -2,64 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, rows, to_device
+from pyrogen.core.batches import (
+    Batch,
+    Batches,
+    LoaderBatches,
+    Minibatch,
+    device_of,
+    joined,
+    rows,
+    single_row,
+    to_device,
+)
 from pyrogen.core.modes import evaluating
 from pyrogen.core.saving import fill, named_tensors
 from pyrogen.numerics.randomness import held, seeded
+from pyrogen.programs.reading import Reading
 
-from .nonfinite import row_of
 from .player import per_datum
-from .processes import FabricProcesses, OneProcess
+from .processes import Processes
+from .subsampling import held_out_scope, most_rows
 from .turn import frozen
+
+Metric = Callable[..., Tensor | float]
+
+
+class WholeSet:
+    """A metric of the whole held-out set, for ``fit(metric=...)``: a distance between generated and held-out data, say.
+
+    Other metrics are evaluated on minibatches and averaged over the rows, which a distance between sets of data is not.
+
+    Args:
+        function: Called once with the whole held-out set, entry by entry, always on the same noise; gives a number,
+            lower is better. In several processes each calls it with the whole set, and the value of the first counts.
+
+    Raises:
+        TypeError: ``function`` cannot be called.
+
+    Example:
+        >>> metric = WholeSet(lambda x: (x.mean(0) - generator().sample((len(x),)).mean(0)).norm())
+    """
+
+    def __init__(self, function: Metric) -> None:
+        if not callable(function):
+            raise TypeError(f"`function` must be a function of the held-out set, got {type(function).__name__}")
+        self.function = function
 
 
 class Validation:
     """Evaluates on held-out data and keeps the best weights.
 
     Args:
-        data: The held-out data.
+        data: The held-out data; for a metric of the whole set, all of it in every process.
         metric: What is evaluated; lower is better.
         module: All that is trained.
         processes: Where it runs; each evaluates its share.
-        name: What errors call what is evaluated.
-
-    Attributes:
-        scope: In which each minibatch is evaluated.
+        reading: For an objective in place of a metric: what its Pyro programs make of a minibatch.
     """
 
     def __init__(
         self,
         data: Batches | LoaderBatches,
-        metric: Callable[..., Tensor | float],
+        metric: Metric | WholeSet,
         module: nn.Module,
-        processes: OneProcess | FabricProcesses,
-        name: str,
+        processes: Processes,
+        reading: Reading | None = None,
     ) -> None:
         self.data = data
-        self.metric = metric
+        self.metric = metric.function if isinstance(metric, WholeSet) else metric
+        self.whole = isinstance(metric, WholeSet)
         self.module = module
         self.processes = processes
-        self.name = name
-        self.scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.name = "metric" if reading is None else "validation"
+        self.reading = reading
+        if isinstance(data, Batches):
+            size = data.rows if self.whole else data.batch_size
+            data.batch_size = size if reading is None else most_rows(reading, size)
         self.best: dict[str, Tensor] | None = None
         self.best_value = float("inf")
         self.best_step = 0
         self.stale = 0
 
     def __call__(self, step: int) -> float:
-        """The mean of the metric over the held-out data; the weights are kept if they are the best so far.
+        """The value of the metric; the weights are kept if they are the best so far.
 
         Raises:
-            FloatingPointError: the metric is NaN, which is neither better nor worse; the message names the rows.
+            FloatingPointError: it is NaN, which is neither better nor worse; the message names the rows.
         """
-        value = self._mean(step)
+        value = self._value_of_all(step) if self.whole else self._mean(step)
         self.stale += 1
         if value < self.best_value:
             self.best_value, self.best_step, self.stale = value, step, 0
@@ -73,59 +109,73 @@ class Validation:
         fill(self.module, self.best, named_tensors(self.module)[1])
         return True
 
+    def _value_of_all(self, step: int) -> float:
+        """The metric of the whole held-out set."""
+        with self.processes.together(), self._evaluation(seed=0):
+            parts = [minibatch.entries for minibatch in self.data.epoch(0)]
+            value = self._value(joined(parts)) if parts else None
+            if value is not None and value != value:
+                raise FloatingPointError(f"{self._complaint(step)}, of `validation` as a whole")
+        value = self.processes.gather(value)[0]
+        if value is None:
+            raise ValueError("`validation` must hold at least one minibatch, got none")
+        return value
+
     def _mean(self, step: int) -> float:
-        """On the same noise every time, so that values compare."""
-        with self.processes.together():
-            total, count = self._total(step)
+        """The mean of the metric over the rows."""
+        total, count = 0.0, 0.0
+        with self.processes.together(), self._evaluation(seed=self.processes.rank):
+            for number, minibatch in enumerate(self.data.epoch(0)):
+                value = self._value(minibatch.entries)
+                if value != value:
+                    self._refuse(minibatch, number, step)
+                if minibatch.weight:
+                    total, count = total + rows(minibatch.entries) * value, count + rows(minibatch.entries)
         total, count = self.processes.sum(total, count)
         if not count:
             raise ValueError("`validation` must hold at least one minibatch, got none")
         return total / count
 
-    def _total(self, step: int) -> tuple[float, float]:
-        """The sum of the metric over the rows of this process, and how many they are."""
-        total, count = 0.0, 0.0
-        device = next((tensor.device for tensor in self.module.parameters()), None)
-        run = self.processes.evaluated(self._value)
+    @contextmanager
+    def _evaluation(self, seed: int) -> Iterator[None]:
+        """A scope of evaluation, on the same noise every time, so that values compare."""
         # Frozen rather than without gradients: an objective may differentiate by its inputs.
-        with (
-            evaluating(self.module),
-            frozen([p for p in self.module.parameters() if p.requires_grad]),
-            seeded(self.processes.rank),
-        ):
-            for number, minibatch in enumerate(self.data.epoch(0)):
-                entries = to_device(minibatch.entries, device)
-                with self.scope():
-                    value = per_datum(self.metric, run, entries).item()
-                if value != value:
-                    self._refuse(minibatch._replace(entries=entries), number, step)
-                if minibatch.weight:
-                    total, count = total + rows(entries) * value, count + rows(entries)
-        return total, count
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        with evaluating(self.module), frozen(trained), seeded(seed):
+            yield
+
+    def _value(self, batch: Batch) -> float:
+        """The metric of a minibatch."""
+        with held_out_scope(self.reading):
+            return per_datum(
+                self.metric, self.processes.evaluated(self._scalar), to_device(batch, device_of(self.module))
+            ).item()
+
+    def _scalar(self, *batch: Any) -> Any:
+        """What the metric gives, a plain number made a tensor."""
+        value = self.metric(*batch)
+        return torch.tensor(value, dtype=torch.float64) if isinstance(value, (float, int)) else value
 
     def _refuse(self, minibatch: Minibatch, number: int, step: int) -> None:
         """Raises the error of a minibatch whose metric is NaN, and names the rows that have it by themselves."""
         count = rows(minibatch.entries)
-        culprits = [row for row in range(count) if self._spoils(row_of(minibatch.entries, row, count))]
+        culprits = [row for row in range(count) if self._spoils(single_row(minibatch.entries, row, count))]
         where = minibatch.named(culprits, number) if culprits else f"no single row of minibatch {number}"
         raise FloatingPointError(
-            f"`{self.name}` gives NaN on the held-out data after step {step}, which is neither better nor worse: it "
-            f"comes from {where} of `validation`"
+            f"{self._complaint(step)}, which is neither better nor worse: it comes from {where} of `validation`"
         )
+
+    def _complaint(self, step: int) -> str:
+        return f"`{self.name}` gives NaN on the held-out data after step {step}"
 
     def _spoils(self, row: Batch) -> bool:
         """Whether a row by itself has a metric that is NaN; no, if the metric takes no single row."""
         try:
-            with held(), self.scope():
-                value = per_datum(self.metric, self.processes.evaluated(self._value), row).item()
+            with held():
+                value = self._value(row)
         except Exception:
             return False
         return value != value
-
-    def _value(self, *batch: Any) -> Any:
-        """The metric of a minibatch, a plain number made a tensor."""
-        value = self.metric(*batch)
-        return torch.tensor(value, dtype=torch.float64) if isinstance(value, (float, int)) else value
 
     def state_dict(self) -> dict[str, Any]:
         """The best weights and how long ago they were found."""

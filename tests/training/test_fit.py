@@ -35,7 +35,7 @@ class Recorder(nn.Module):
         return self.weight.square() + self.weight
 
     def rows(self):
-        """The first entries of all calls but the look."""
+        """The first entries of all calls but the dry run."""
         return [batch[0] for batch in self.calls[1:]]
 
 

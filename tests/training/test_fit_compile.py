@@ -12,7 +12,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.training.compilation import _largest
-from pyrogen.training.statements import Listener
+from pyrogen.training.statements import Statements
 
 # torch's own compiler warns about its own internals.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -89,18 +89,18 @@ class Program(nn.Module):
 
 
 def test_the_largest_parts_without_statements_are_found():
-    program, heard = Program(), Listener()
-    with heard.watching(program):
+    program, statements = Program(), Statements()
+    with statements.watching(program):
         program(torch.randn(5, 2))
-    found = list(_largest(nn.ModuleList([program]), heard.networks))
+    found = list(_largest(nn.ModuleList([program]), statements.networks))
     assert found == [program.own, *program.listed]
-    assert heard.statements == 3  # two sites, and the bias of the random layer
+    assert statements.count == 3  # two sites, and the bias of the random layer
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in program.modules())
 
 
 def test_an_objective_without_statements_is_one_whole():
-    objective, heard = encoder(data=3).objective(), Listener()
-    with heard.watching(objective):
+    objective, statements = encoder(data=3).objective(), Statements()
+    with statements.watching(objective):
         objective(torch.randn(5, 2), torch.randn(5, 3))
-    assert heard.statements == 0
-    assert objective in heard.networks
+    assert statements.count == 0
+    assert objective in statements.networks

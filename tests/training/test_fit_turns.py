@@ -49,7 +49,7 @@ def test_what_a_turn_does_not_name_is_frozen_in_it():
         return game.fool(x)
 
     pg.fit([pg.Turn(judge, game.critic), pg.Turn(fool, game.generator)], torch.randn(8, 2), steps=2)
-    assert all(not any(flags) for _, flags in seen[2:])  # the look, before any turn, sees all
+    assert all(not any(flags) for _, flags in seen[2:])  # the dry run, before any turn, sees all
     assert [name for name, _ in seen[2:]] == ["judge", "fool"] * 2
     assert all(p.requires_grad and p.grad is None for p in game.parameters())
 

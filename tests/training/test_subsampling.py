@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrogen as pg
-from pyrogen.training.statements import Listener
+from pyrogen.training.statements import Statements
 
 N = 240
 X = torch.ones(N)
@@ -480,10 +480,10 @@ def test_programs_are_not_taken_for_networks_to_compile():
             with pyro.plate("data", len(x)):
                 return pyro.sample("y", dist.Normal(slope * self.network(x[:, None])[:, 0], 1.0), obs=y)
 
-    listener, elbo = Listener(), pg.Elbo(Model(), Normal(), size=N)
-    with listener.watching(elbo):
+    statements, elbo = Statements(), pg.Elbo(Model(), Normal(), size=N)
+    with statements.watching(elbo):
         elbo(X[:60], Y[:60])
-    assert listener.networks == {elbo.model.network}
+    assert statements.networks == {elbo.model.network}
 
 
 class Square(nn.Module):

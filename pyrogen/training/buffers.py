@@ -1,0 +1,119 @@
+"""Buffers in training: batch statistics, which a bad minibatch must not spoil, and large ones of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class LocalBuffers(nn.Module):
+    """Tensors of which every process has its own and that change as training goes on: a replay buffer, Markov chains.
+
+    A part of an objective. They move with it between devices and precisions, and checkpoints of ``fit`` hold those of
+    every process. Otherwise nobody copies them, however large they are: they are no part of ``state_dict()``, are not
+    made equal between processes, stay as they are when the best weights are restored, and when a step fails. The dry
+    run before training leaves them unchanged. An objective changes them in training mode only.
+
+    Args:
+        tensors: What they hold at first, by name.
+
+    Raises:
+        TypeError: ``tensors`` holds something else.
+
+    Example:
+        >>> chains = LocalBuffers({"x": torch.zeros(1000, 2)})
+        >>> chains["x"][:100] = torch.randn(100, 2)
+        >>> len(chains.state_dict())
+        0
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            raise TypeError("`tensors` must be a dict of tensors")
+        self.tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name not in self.tensors:
+            raise KeyError(f"`name` must be one of {list(self.tensors)}, got {name!r}")
+        self.tensors[name] = value.detach()
+
+    def replace(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts others in their place, on the devices of these.
+
+        Raises:
+            ValueError: they have other names.
+        """
+        if set(tensors) != set(self.tensors):
+            raise ValueError(f"does not fit the local buffers, which are {sorted(self.tensors)}, not {sorted(tensors)}")
+        self.tensors = {name: tensors[name].to(own, copy=True) for name, own in self.tensors.items()}
+
+    def _apply(self, function: Any, recurse: bool = True) -> Self:
+        """What ``to``, ``double`` and their kind do."""
+        super()._apply(function, recurse)
+        self.tensors = {name: function(tensor) for name, tensor in self.tensors.items()}
+        return self
+
+
+def local_buffers(module: nn.Module) -> list[LocalBuffers]:
+    """Those in a module."""
+    return [part for part in module.modules() if isinstance(part, LocalBuffers)]
+
+
+@contextmanager
+def unchanged(parts: list[LocalBuffers]) -> Iterator[None]:
+    """A scope after which these are as they were."""
+    before = [{name: tensor.clone() for name, tensor in part.tensors.items()} for part in parts]
+    try:
+        yield
+    finally:
+        for part, tensors in zip(parts, before, strict=True):
+            part.tensors = tensors
+
+
+class MovingBuffers:
+    """The buffers that a pass changes (batch statistics, say), so that a bad minibatch does not stay in them.
+
+    Args:
+        module: Whose buffers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.before = {id(buffer): buffer.clone() for buffer in module.buffers() if _exists(buffer)}
+        self.moving: list[Tensor] = []
+        self.kept: list[Tensor] = []
+
+    @torch.no_grad()
+    def find(self) -> None:
+        """Finds those that have changed since construction, and puts back what they held: a dry run is no step."""
+        for buffer in self.module.buffers():
+            before = self.before.get(id(buffer))
+            if before is None or before.shape != buffer.shape:
+                self.moving.append(buffer)
+            elif not torch.equal(before, buffer):
+                self.moving.append(buffer)
+                buffer.copy_(before)
+        self.kept = [buffer.clone() for buffer in self.moving]
+        self.before = {}
+
+    def keep(self) -> None:
+        """Remembers what they hold."""
+        if self.moving:
+            torch._foreach_copy_(self.kept, self.moving)
+
+    def restore(self) -> None:
+        """Puts back what they held."""
+        if self.moving:
+            torch._foreach_copy_(self.moving, self.kept)
+
+
+def _exists(buffer: Tensor) -> bool:
+    return not nn.parameter.is_lazy(buffer)
