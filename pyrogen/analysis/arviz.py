@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density
-from pyrogen.evaluation.importance import effective_sample_size
 from pyrogen.numerics.randomness import seeded
+from pyrogen.numerics.resampling import effective_sample_size
 
 from .collection import DRAWN_GROUPS, Collection, Wanted, collect, collect_batches
 from .draws import undisturbed
@@ -198,7 +198,7 @@ def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tenso
 def _attributes(source: Source, collection: Collection, weights: Tensor | None) -> dict[str, Any]:
     attrs = {"inference_library": "pyro", "inference_library_version": pyro.__version__, **source.attrs}
     if weights is not None:
-        attrs["effective_sample_size"] = float(effective_sample_size(weights))
+        attrs.setdefault("effective_sample_size", float(effective_sample_size(weights)))
     if collection.left_out:
         attrs["left_out"] = "; ".join(f"{name}: {reason}" for name, reason in collection.left_out.items())
     return attrs

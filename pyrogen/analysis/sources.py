@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import singledispatch
 from typing import Any
 
-import pyro
 import torch
-from pyro.infer import SVI, Predictive
-from pyro.infer.abstract_infer import TracePosterior
+from pyro.distributions import Empirical
+from pyro.infer import SVI, Importance, Predictive
+from pyro.infer.abstract_infer import TracePosterior, TracePredictive
+from pyro.infer.elbo import ELBOModule
 from pyro.infer.mcmc.api import MCMC
 from torch import Tensor
 
+from pyrogen.core.module import DistributionModule
+from pyrogen.inverse.answer import Answer
+from pyrogen.numerics.resampling import systematic
 from pyrogen.programs.site import is_site, site_of
 
 
@@ -55,29 +60,16 @@ def source_of(posterior: Any, *, chains: int) -> Source:
     Raises:
         ValueError: it is none of them, or has no draws.
     """
-    for is_kind, read in _READERS:
-        if is_kind(posterior):
-            return _checked(read(posterior), chains)
-    raise ValueError(
-        "`posterior` must be an MCMC run, SVI, a guide, Predictive, importance samples, a dict of draws or an object "
-        f"with `get_samples()`, got {type(posterior).__name__}"
-    )
+    return _checked(_read(posterior), chains)
 
 
 def resampled(source: Source) -> Source:
     """The source with equally weighted draws: systematic resampling, which keeps the order and draws one number.
 
     Copies of a draw lie side by side, so that ArviZ's effective sample size notices them.
-
-    References:
-        Douc, Cappe and Moulines 2005, "Comparison of resampling schemes for particle filtering",
-        https://arxiv.org/abs/cs/0507025
     """
     log_weights = source.log_weights.double().cpu()
-    cumulative = log_weights.softmax(0).cumsum(0)
-    count = len(log_weights)
-    points = (torch.arange(count, dtype=torch.double) + torch.rand((), dtype=torch.double)) / count
-    chosen = torch.searchsorted(cumulative, points).clamp(max=count - 1)
+    chosen = systematic(log_weights)
     return replace(
         source,
         draws={name: value[chosen.to(value.device)] for name, value in source.draws.items()},
@@ -113,7 +105,50 @@ def _tensor(name: str, value: Any) -> Tensor:
         ) from None
 
 
-def _from_mcmc(mcmc: MCMC) -> Source:
+@singledispatch
+def _read(posterior: Any) -> Source:
+    """An object of another library, known by what it has: ``get_samples()``, model and guide, or a call."""
+    names = ("model", "guide", "log_weights", "sample_stats", "attrs")
+    model, guide, log_weights, stats, attrs = (getattr(posterior, name, None) for name in names)
+    if hasattr(posterior, "get_samples"):
+        return Source(
+            model=model,
+            draws=dict(posterior.get_samples()),
+            log_weights=None if log_weights is None else torch.as_tensor(log_weights).detach(),
+            stats={name: torch.as_tensor(value).detach().flatten() for name, value in (stats or {}).items()},
+            attrs=dict(attrs or {}),
+        )
+    if model is not None and guide is not None:
+        return Source(model=model, guide=guide)
+    if callable(posterior):
+        return Source(model=model, guide=posterior)
+    raise ValueError(
+        "`posterior` must be an MCMC run, SVI, a guide, Predictive, importance samples, a dict of draws or an object "
+        f"with `get_samples()`, got {type(posterior).__name__}"
+    )
+
+
+@_read.register
+def _(answer: Answer) -> Source:
+    return Source(
+        model=answer.model,
+        draws=answer.get_samples(),
+        log_weights=None if answer.log_weights is None else answer.log_weights.detach(),
+        stats={name: value.detach().flatten() for name, value in answer.sample_stats.items()},
+        attrs=answer.attrs,
+        chains=answer.chains,
+    )
+
+
+@_read.register(SVI)
+@_read.register(ELBOModule)
+@_read.register(DistributionModule)
+def _(pair: SVI | ELBOModule | DistributionModule) -> Source:
+    return Source(model=pair.model, guide=pair.guide)
+
+
+@_read.register
+def _(mcmc: MCMC) -> Source:
     chained = mcmc.get_samples(group_by_chain=True)
     chains, count = next(iter(chained.values())).shape[:2]
     stats, attrs = _mcmc_statistics(mcmc, chains, count)
@@ -123,8 +158,8 @@ def _from_mcmc(mcmc: MCMC) -> Source:
         chains=chains,
         stats=stats,
         attrs=attrs,
-        args=getattr(mcmc, "_args", None) or (),
-        kwargs=getattr(mcmc, "_kwargs", None) or {},
+        args=mcmc._args or (),
+        kwargs=mcmc._kwargs or {},
     )
 
 
@@ -141,24 +176,30 @@ def _mcmc_statistics(mcmc: MCMC, chains: int, count: int) -> tuple[dict[str, Ten
     return stats, attrs
 
 
-def _from_importance(posterior: TracePosterior) -> Source:
+@_read.register
+def _(posterior: TracePosterior) -> Source:
+    model = posterior.model if isinstance(posterior, Importance | TracePredictive) else None
+    if not posterior.exec_traces and isinstance(posterior, Importance):
+        return Source(model=model, guide=posterior.guide)
     nodes = posterior.exec_traces[0].nodes.values()
     names = [node["name"] for node in nodes if is_site(node) and site_of(node).kind == "latent"]
     return Source(
-        model=getattr(posterior, "model", None),
+        model=model,
         draws={name: torch.stack([t.nodes[name]["value"] for t in posterior.exec_traces]) for name in names},
         log_weights=torch.stack([torch.as_tensor(weight) for weight in posterior.log_weights]),
     )
 
 
-def _from_marginal(marginal: pyro.distributions.Empirical) -> Source:
+@_read.register
+def _(marginal: Empirical) -> Source:
     raise ValueError(
         "an EmpiricalMarginal does not know its site: pass the Importance posterior it was made from, or "
         "{site: marginal}"
     )
 
 
-def _from_predictive(predictive: Predictive) -> Source:
+@_read.register
+def _(predictive: Predictive) -> Source:
     if predictive.posterior_samples:
         return Source(model=predictive.model, draws=dict(predictive.posterior_samples), predicts=True)
     if predictive.guide is None:
@@ -166,45 +207,12 @@ def _from_predictive(predictive: Predictive) -> Source:
     return Source(model=predictive.model, guide=predictive.guide, guide_draws=predictive.num_samples, predicts=True)
 
 
-def _from_mapping(draws_by_site: Mapping[str, Any]) -> Source:
-    marginals = {n: v for n, v in draws_by_site.items() if isinstance(v, pyro.distributions.Empirical)}
+@_read.register
+def _(draws_by_site: Mapping) -> Source:
+    marginals = {name: value for name, value in draws_by_site.items() if isinstance(value, Empirical)}
     if not marginals:
         return Source(draws=dict(draws_by_site))
     weights = [marginal.log_weights for marginal in marginals.values()]
     if len(marginals) != len(draws_by_site) or not all(weights[0].allclose(w) for w in weights):
         raise ValueError("marginals must all come from one importance sampler: their weights differ")
     return Source(draws={name: m.enumerate_support() for name, m in marginals.items()}, log_weights=weights[0])
-
-
-def _from_sampler(sampler: Any) -> Source:
-    """Anything with ``get_samples()``, and if it likes ``log_weights``, ``model``, ``sample_stats`` and ``attrs``."""
-    log_weights = getattr(sampler, "log_weights", None)
-    stats = getattr(sampler, "sample_stats", None) or {}
-    return Source(
-        model=getattr(sampler, "model", None),
-        draws=dict(sampler.get_samples()),
-        log_weights=None if log_weights is None else torch.as_tensor(log_weights).detach(),
-        stats={name: torch.as_tensor(value).detach().flatten() for name, value in stats.items()},
-        attrs=dict(getattr(sampler, "attrs", None) or {}),
-    )
-
-
-def _from_pair(pair: Any) -> Source:
-    return Source(model=pair.model, guide=pair.guide)
-
-
-def _from_guide(guide: Callable) -> Source:
-    return Source(model=getattr(guide, "model", None), guide=guide)
-
-
-_READERS = (
-    (lambda p: isinstance(p, MCMC), _from_mcmc),
-    (lambda p: isinstance(p, SVI), _from_pair),
-    (lambda p: isinstance(p, TracePosterior) and bool(p.exec_traces), _from_importance),
-    (lambda p: isinstance(p, pyro.distributions.Empirical), _from_marginal),
-    (lambda p: isinstance(p, Predictive), _from_predictive),
-    (lambda p: isinstance(p, Mapping), _from_mapping),
-    (lambda p: hasattr(p, "get_samples"), _from_sampler),
-    (lambda p: hasattr(p, "model") and hasattr(p, "guide"), _from_pair),
-    (callable, _from_guide),
-)

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from pyrogen.arguments import integer
 from pyrogen.core.density import density_of
+from pyrogen.numerics.resampling import effective_sample_size
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
@@ -205,19 +206,6 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
     log_weights = log_weights.detach().double()
     shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
-
-
-def effective_sample_size(log_weights: Tensor) -> Tensor:
-    r"""Kish's effective sample size of importance weights, :math:`(\sum w)^2 / \sum w^2`; 0 if all of them are zero.
-
-    Args:
-        log_weights: Their logarithms.
-
-    Shape:
-        ``(draws, *rows)`` to ``(*rows)``.
-    """
-    size = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
-    return torch.where((log_weights == -torch.inf).all(0), 0.0, size)
 
 
 def _blocks(model: Program, guide: Program, batch: tuple, draws: int, whole: bool, batch_size: int) -> Iterator[Tensor]:

@@ -22,7 +22,8 @@ from pyrogen.evaluation import (
     log_likelihood,
     pareto_k,
 )
-from pyrogen.evaluation.importance import _pareto_k, effective_sample_size, pareto_k_of
+from pyrogen.evaluation.importance import _pareto_k, pareto_k_of
+from pyrogen.numerics.resampling import effective_sample_size
 
 LOADINGS = torch.tensor([[1.0, 0.3], [-0.5, 0.8], [0.2, -1.0]])
 NOISE = 0.5
