@@ -193,8 +193,9 @@ def precision(options: argparse.Namespace) -> None:
     import zuko
     from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
 
-    from pyrogen.transforms.spline import spline_forward, spline_inverse
+    from pyrogen.transforms import Spline
 
+    ours = Spline(BINS, BOUND)
     for sigma in (1.0, 3.0, 10.0):
         torch.manual_seed(0)
         raw = sigma * torch.randn(3 * BINS - 1, 200_000)
@@ -206,7 +207,7 @@ def precision(options: argparse.Namespace) -> None:
             return unconstrained_rational_quadratic_spline(value, *parts, inverse=inverse, tail_bound=BOUND)[0]
 
         trips = {
-            "pyrogen": lambda x=x, raw=raw: spline_inverse(raw, spline_forward(raw, x, BOUND)[0], BOUND)[0],
+            "pyrogen": lambda x=x, raw=raw: ours.inverse(raw, ours.forward(raw, x)[0])[0],
             "zuko": lambda x=x, spline=zuko_spline: spline.inv(spline(x)),
             "nflows": lambda x=x, nflows=nflows: nflows(nflows(x, False), True),
         }

@@ -24,11 +24,10 @@ from functools import cache
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch.distributions import Distribution, TransformedDistribution, transforms
+from torch.distributions import Distribution, TransformedDistribution
 
 from pyrogen.distributions.abilities import Density
-from pyrogen.transforms.compose import Compose
-from pyrogen.transforms.transform import Transform
+from pyrogen.transforms.transform import as_transform
 
 _ORDER: tuple[Density, ...] = ("exact", "estimate", "lower bound", "unnormalized", None)
 
@@ -122,12 +121,4 @@ def _densities(distribution: Distribution) -> Iterator[Density]:
             yield from _densities(part)
     if isinstance(distribution, TransformedDistribution):
         for transform in distribution.transforms:
-            yield from _of_transform(transform)
-
-
-def _of_transform(transform: transforms.Transform) -> Iterator[Density]:
-    if isinstance(transform, Transform):
-        yield transform.density
-    if isinstance(transform, Compose | transforms.ComposeTransform):
-        for part in transform.parts:
-            yield from _of_transform(part)
+            yield as_transform(transform).density

@@ -10,8 +10,7 @@ from torch.distributions import constraints, transforms
 
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
-from pyrogen.transforms.support import image
-from pyrogen.transforms.transform import Transform
+from pyrogen.transforms.transform import Adapted, Transform, as_transform
 
 from .model import Flow
 
@@ -85,23 +84,26 @@ class Zuko(BijectionModule):
         return _ZukoTransform(self.transform(context), len(self.event_shape), batch_shape)
 
 
-class _Uncached(Transform):
-    def __init__(self, transform: transforms.Transform) -> None:
-        super().__init__(transform.domain.event_dim)
-        self.transform = transform
+class _Uncached(Adapted):
+    """A transform that forgets what it has cached before and after each pass."""
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._pass(self.transform, x)
+        self._forget()
+        found = super().forward_and_log_det(x)
+        self._forget()
+        return found
 
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._pass(self.transform.inv, y)
+        self._forget()
+        found = super().inverse_and_log_det(y)
+        self._forget()
+        return found
 
-    def _pass(self, transform: transforms.Transform, x: Tensor) -> tuple[Tensor, Tensor]:
-        self._forget()
-        y = transform(x)
-        log_det = transform.log_abs_det_jacobian(x, y)
-        self._forget()
-        return y, log_det
+    def _call(self, x: Tensor) -> Tensor:
+        return self.forward_and_log_det(x)[0]
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.inverse_and_log_det(y)[0]
 
     def _forget(self) -> None:
         for part in (self.transform, *_leaves(self.transform)):
@@ -109,22 +111,12 @@ class _Uncached(Transform):
                 if getattr(part, name, None) is not None:
                     setattr(part, name, (None, None) if name == "_cached_x_y" else None)
 
-    def made_of(self) -> tuple[transforms.Transform, ...]:
-        return (self.transform,)
-
-    @property
-    def domain(self) -> constraints.Constraint:
-        return self.transform.domain
+    def image(self, within: constraints.Constraint) -> constraints.Constraint:
+        return as_transform(self.transform).image(within)
 
     @property
     def codomain(self) -> constraints.Constraint:
-        return image(self.transform, self.transform.domain)
-
-    def forward_shape(self, shape: torch.Size) -> torch.Size:
-        return torch.Size(self.transform.forward_shape(shape))
-
-    def inverse_shape(self, shape: torch.Size) -> torch.Size:
-        return torch.Size(self.transform.inverse_shape(shape))
+        return self.image(self.domain)
 
 
 class _ZukoTransform(Transform):

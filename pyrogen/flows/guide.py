@@ -37,8 +37,8 @@ from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.randomness import held
 from pyrogen.numerics.supports import is_same
 from pyrogen.programs.run import run
-from pyrogen.transforms.compose import Compose
-from pyrogen.transforms.vector import VectorTransform
+from pyrogen.transforms.linear import DiagonalAffine
+from pyrogen.transforms.transform import Compose
 
 from .linear import Standardize
 from .model import Flow
@@ -258,22 +258,8 @@ class _Location(BijectionModule):
         self.loc = nn.Parameter(loc.detach().clone())
         self.log_scale = nn.Parameter(torch.full_like(loc, scale).log())
 
-    def forward(self, context: Context = None) -> VectorTransform:
-        return _Move(self.loc, self.log_scale)
-
-
-class _Move(VectorTransform):
-    """The transform of :class:`_Location`."""
-
-    def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
-        super().__init__(loc.shape)
-        self.loc, self.log_scale = loc, log_scale
-
-    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.loc + self.log_scale.exp() * x, self.log_scale.sum().expand(x.shape[:-1])
-
-    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return (y - self.loc) * (-self.log_scale).exp(), -self.log_scale.sum().expand(y.shape[:-1])
+    def forward(self, context: Context = None) -> DiagonalAffine:
+        return DiagonalAffine(self.loc, self.log_scale, self.event_shape)
 
 
 class _Remembering(Compose):

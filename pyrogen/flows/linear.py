@@ -12,10 +12,8 @@ from torch.distributions.transforms import AffineTransform
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape, batch_shape_of, flatten_batch
 from pyrogen.networks.statistics import Moments, Statistic, require_finite
-from pyrogen.transforms.compose import Compose
-from pyrogen.transforms.permutation import Cayley, Factored, Permute
-from pyrogen.transforms.transform import Inverse
-from pyrogen.transforms.vector import VectorTransform
+from pyrogen.transforms.linear import Cayley, DiagonalAffine, Factored, Permute
+from pyrogen.transforms.transform import Inverse, Transform, as_transform
 
 
 class Mixing(BijectionModule):
@@ -111,9 +109,8 @@ class Rescale(BijectionModule):
         if (self.scale == 0).any():
             raise ValueError("`scale` must not be zero, got a zero")
 
-    def forward(self, context: Context = None) -> Compose:
-        move = AffineTransform(self.shift, self.scale, event_dim=len(self.event_shape))
-        return Compose([move], event_dim=len(self.event_shape))
+    def forward(self, context: Context = None) -> Transform:
+        return as_transform(AffineTransform(self.shift, self.scale, event_dim=len(self.event_shape)))
 
 
 class Standardize(Statistic, BijectionModule):
@@ -134,8 +131,8 @@ class Standardize(Statistic, BijectionModule):
         self.register_buffer("log_scale", torch.zeros(size))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
 
-    def forward(self, context: Context = None) -> VectorTransform:
-        return Standardization(self)
+    def forward(self, context: Context = None) -> DiagonalAffine:
+        return DiagonalAffine(self.mean, self.log_scale, self.event_shape)
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
@@ -169,22 +166,3 @@ class Standardize(Statistic, BijectionModule):
         self.mean.zero_()
         self.log_scale.zero_()
         self.initialised.fill_(learned)
-
-
-class Standardization(VectorTransform):
-    """The transform of :class:`Standardize`."""
-
-    def __init__(self, module: Standardize) -> None:
-        super().__init__(module.event_shape)
-        self.module = module
-
-    monotone = True
-    sign = 1
-
-    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale = self.module.log_scale
-        return self.module.mean + log_scale.exp() * x, log_scale.sum().expand(x.shape[:-1])
-
-    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale = self.module.log_scale
-        return (y - self.module.mean) * (-log_scale).exp(), -log_scale.sum().expand(y.shape[:-1])

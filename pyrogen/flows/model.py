@@ -48,7 +48,7 @@ from pyrogen.networks.embedding import Labels
 from pyrogen.networks.statistics import Statistic, read_by, statistics_of
 from pyrogen.numerics.supports import is_real
 from pyrogen.transforms.distribution import TransformedDistribution
-from pyrogen.transforms.transform import Transform, inverse_and_log_det
+from pyrogen.transforms.transform import Transform, as_transform
 
 
 class Flow(DistributionModule):
@@ -115,7 +115,7 @@ class Flow(DistributionModule):
             yield from found
             if not all(statistic.learned for statistic, _ in found):
                 return  # what lies behind it changes with it
-            x = inverse_and_log_det(self._transform(part, shared), x)[0]
+            x = as_transform(self._transform(part, shared)).inverse_and_log_det(x)[0]
 
     def _support_is_learned(self, shared: Context) -> bool:
         """Whether no statistic is still to be learned that moves an interval before it."""

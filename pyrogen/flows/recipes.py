@@ -8,9 +8,10 @@ from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
-from pyrogen.transforms.elements import Affine, Spline
+from pyrogen.transforms.elements import Affine
 from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.monotone import Sigmoids
+from pyrogen.transforms.spline import Spline
 
 from .building import Design, autoregressive, block_neural, coupling
 from .model import Flow

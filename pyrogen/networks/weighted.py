@@ -1,8 +1,7 @@
 r"""A conditioner in one call: a rectifier network that gives, for each of several features, the parameters of its map.
 
-The call is written twice. :meth:`Weighted.__call__` is the definition, by differentiable operations. The passes
-(:meth:`Weighted.hidden`, :meth:`Weighted.outputs` and their gradients) are for those who write their own backward pass:
-they keep what is needed, work in place, and leave out the blocks of a masked weight that are zero.
+:meth:`Weighted.__call__` is the definition, by differentiable operations; :mod:`pyrogen.transforms.kernels` holds the
+same together with what its outputs parameterise, with a backward pass written by hand.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Blocks, MatrixBlock, linear, linear_by_input, linear_by_weight
-from .blocks import product as _product
+from .blocks import Blocks
 
 Layer = tuple[Tensor, Tensor]
-_WIDE = 100
-"""From so many outputs on, keeping hidden units feature-major pays (measured)."""
 
 
 class Structure(NamedTuple):
@@ -96,11 +92,6 @@ class Weighted:
             return self.layers
         return [(weight * mask, bias) for (weight, bias), mask in zip(self.layers, self.masks, strict=True)]
 
-    @property
-    def has_passes(self) -> bool:
-        """Whether the passes with written gradients may be used."""
-        return isinstance(self.structure.activation, nn.ReLU)
-
     def given(self, tensors: Sequence[Tensor], projected: Tensor | None) -> Weighted:
         """The same with other numbers; dropped units stay dropped."""
         layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
@@ -141,72 +132,8 @@ class Weighted:
         out = torch.addmm(last_bias.reshape(-1, 1), last.flatten(0, 1), h.reshape(-1, h.shape[-1]).T)
         return out.reshape(*last_bias.shape, *h.shape[:-1])
 
-    def prepared(self) -> Weighted:
-        """The same with the masks multiplied in, for the passes below."""
+    def premultiplied(self) -> Weighted:
+        """The same with the masks multiplied in."""
         if not self.masks:
             return self
         return Weighted(self.structure, self.masked, (), self.projected, dropped=self.dropped)
-
-    def hidden(self, x: Tensor) -> list[Tensor]:
-        """The hidden units of each layer, ``(N, units)``, from ``x`` of shape ``(N, inputs)``; not differentiable."""
-        found, wide = [], self._wide
-        for index, ((weight, bias), blocks) in enumerate(zip(self.layers, self.structure.blocks, strict=False)):
-            x = linear(x, weight, bias, blocks, wide)
-            if self.projected is not None and index == 0:
-                x += self.projected
-            x.relu_()
-            if self.dropped:
-                x *= self.dropped[index]
-            found.append(x)
-        return found
-
-    def outputs(self, units: Tensor, part: MatrixBlock) -> Tensor:
-        """The parameters of some features, ``(parameters, features * N)``, from the last hidden units."""
-        weight, bias = self.layers[-1]
-        if len(self.structure.parts) > 1:
-            weight, bias, units = weight[:, part.rows, part.columns], bias[:, part.rows], units[:, part.columns]
-        out = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 1), units.t())
-        return out.view(weight.shape[0], -1)
-
-    def outputs_gradients(self, units: Tensor, gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients with respect to the last hidden units, weight and bias, from those of :meth:`outputs`."""
-        weight, bias = self.layers[-1]
-        if len(gradients) == 1:
-            gradient = gradients[0].view(-1, units.shape[0])
-            by_units = _product(gradient.t(), weight.flatten(0, 1), self._wide)
-            return by_units, (gradient @ units).view_as(weight), gradient.sum(1).view_as(bias)
-        by_units, by_weight, by_bias = torch.zeros_like(units), torch.zeros_like(weight), torch.empty_like(bias)
-        for (rows, columns), gradient in zip(self.structure.parts, gradients, strict=True):
-            gradient = gradient.view(-1, units.shape[0])
-            shape = by_bias[:, rows].shape
-            by_weight[:, rows, columns] = (gradient @ units[:, columns]).view(*shape, -1)
-            by_bias[:, rows] = gradient.sum(1).view(shape)
-            by_units[:, columns].addmm_(gradient.t(), weight[:, rows, columns].flatten(0, 1))
-        return by_units, by_weight, by_bias
-
-    def hidden_gradients(
-        self, x: Tensor, hidden: Sequence[Tensor], gradient: Tensor, *, by_input: bool
-    ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-        """Gradients with respect to ``x`` (if asked for), the first units before their nonlinearity, and the layers.
-
-        Args:
-            x: What :meth:`hidden` was given.
-            hidden: What it gave.
-            gradient: With respect to the last of it; overwritten.
-            by_input: Whether the gradient with respect to ``x`` is needed.
-        """
-        found: list[Tensor] = []
-        for index in range(len(hidden) - 1, -1, -1):
-            if self.dropped:
-                gradient *= self.dropped[index]
-            torch.ops.aten.threshold_backward.grad_input(gradient, hidden[index], 0, grad_input=gradient)
-            weight, blocks = self.layers[index][0], self.structure.blocks[index]
-            if index:
-                found[:0] = linear_by_weight(gradient, hidden[index - 1], blocks), gradient.sum(0)
-                gradient = linear_by_input(gradient, weight, blocks, self._wide)
-        found[:0] = (x.t() @ gradient).t(), gradient.sum(0)  # few inputs: this order is the fastest
-        return (weight.t() @ gradient.t()).t() if by_input else None, gradient, found
-
-    @property
-    def _wide(self) -> bool:
-        return self.layers[-1][1].numel() >= _WIDE

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions import transforms as torch_transforms
 
-from pyrogen.transforms.transform import forward_and_log_det, inverse_and_log_det
+from pyrogen.transforms.transform import Transform, as_transform
 
 from .inputs import agree, gap, take
 from .report import require
@@ -44,11 +44,11 @@ def map_shapes(subject: BijectionSubject) -> str:
     contexts = [context] if context is None else [context, take(context, slice(0, 1)), take(context, 0)]
     batch = (subject.rows,)
     for some in contexts:
-        transform = module(some)
+        transform = as_transform(module(some))
         for front in ((), (2,), (2, 3)):
             values = value.expand(*front, *value.shape)
-            for name, direction in (("forward", forward_and_log_det), ("inverse", inverse_and_log_det)):
-                image, log_det = direction(transform, _image(transform, values) if name == "inverse" else values)
+            for name, direction in _directions(transform):
+                image, log_det = direction(_image(transform, values) if name == "inverse" else values)
                 _check_shape(f"{name} value", image, (*front, *batch, *subject.event_shape))
                 _check_shape(f"{name} log-determinant", log_det, (*front, *batch))
         for shape in (value.shape, (7, *value.shape)):
@@ -64,16 +64,20 @@ def log_determinant(subject: BijectionSubject) -> str:
     worst = 0.0
     for row in range(min(subject.rows, 3)):
         one = take(context, slice(row, row + 1))
-        transform = module(one)
+        transform = as_transform(module(one))
         x = value[row : row + 1]
-        for name, direction in (("forward", forward_and_log_det), ("inverse", inverse_and_log_det)):
+        for name, direction in _directions(transform):
             point = _image(transform, x) if name == "inverse" else x
-            said = direction(transform, point)[1].reshape(())
-            found = _autograd_log_det(lambda v, t=transform, d=direction: d(t, v)[0], point)
+            said = direction(point)[1].reshape(())
+            found = _autograd_log_det(lambda v, d=direction: d(v)[0], point)
             worst = max(worst, gap(said, found))
             same = agree(said, found, TOLERANCE)
             require(same, f"the {name} log-determinant is {said.item():.6f}, that of autograd's Jacobian {found:.6f}")
     return f"log-determinants agree with autograd's Jacobians to {worst:.1e}"
+
+
+def _directions(transform: Transform) -> tuple[tuple[str, Callable], ...]:
+    return ("forward", transform.forward_and_log_det), ("inverse", transform.inverse_and_log_det)
 
 
 def inverse(subject: BijectionSubject) -> str:
@@ -84,13 +88,14 @@ def inverse(subject: BijectionSubject) -> str:
         (*subject.doubled(), TOLERANCE),
     ):
         value, context = inputs
-        transform = module(context)
+        transform = as_transform(module(context))
+        forward, backward = transform.forward_and_log_det, transform.inverse_and_log_det
         for name, there, back, start in (
-            ("inverse", forward_and_log_det, inverse_and_log_det, value),
-            ("forward map", inverse_and_log_det, forward_and_log_det, _image(transform, value)),
+            ("inverse", forward, backward, value),
+            ("forward map", backward, forward, _image(transform, value)),
         ):
-            middle, log_det = there(transform, start)
-            end, negative = back(transform, middle)
+            middle, log_det = there(start)
+            end, negative = back(middle)
             errors.append(gap(end, start))
             close = agree(end, start, tolerance)
             require(close, f"in {start.dtype} the {name} misses by {gap(end, start):.1e} after a round trip")
@@ -103,7 +108,7 @@ def transform_methods(subject: BijectionSubject) -> str:
     """Torch's ways of using a transform agree: calling it, ``inv`` and ``log_abs_det_jacobian`` of its arguments."""
     module, (value, context) = subject.doubled()
     transform = module(context)
-    y, log_det = forward_and_log_det(transform, value)
+    y, log_det = as_transform(transform).forward_and_log_det(value)
     require(agree(transform(value), y, 1e-10), "calling the transform differs from forward_and_log_det")
     require(agree(transform.inv(y), value, TOLERANCE), "calling .inv differs from the inverse")
     require(agree(transform.inv.inv(value), y, 1e-10), ".inv.inv is not the transform")
@@ -128,7 +133,7 @@ def transformed_distribution(subject: BijectionSubject) -> str:
     shape = (() if context is None else (subject.rows,)) + tuple(reals.inverse_shape(subject.event_shape))
     noise = dist.Normal(torch.zeros(shape, dtype=torch.float64), 1.0).to_event(subject.event_dim)
     made = dist.TransformedDistribution(noise, [reals, transform])
-    y, log_det = forward_and_log_det(transform, value)
+    y, log_det = as_transform(transform).forward_and_log_det(value)
     expected = dist.TransformedDistribution(noise, [reals]).log_prob(value) - log_det
     require(agree(made.log_prob(y), expected, TOLERANCE), "its log_prob is not that of the noise minus log-determinant")
 

@@ -19,7 +19,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.networks.statistics import statistics_of
 from pyrogen.programs.data_plate import DataCount
-from pyrogen.transforms.transform import forward_and_log_det, inverse_and_log_det
+from pyrogen.transforms.transform import as_transform
 
 from .inputs import agree, clone, double, of_dtype, rows, tensors
 from .report import NotApplicableError, require
@@ -151,10 +151,10 @@ class BijectionSubject(RowSubject):
 
     def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
         value, context = inputs
-        transform = module(context)
+        transform = as_transform(module(context))
         image = biject_to(transform.codomain)(biject_to(transform.domain).inv(value))
-        y, log_det = forward_and_log_det(transform, value)
-        x, inverse_log_det = inverse_and_log_det(transform, image)
+        y, log_det = transform.forward_and_log_det(value)
+        x, inverse_log_det = transform.inverse_and_log_det(image)
         for found in (log_det, inverse_log_det):
             batch_shape = value.shape[: value.dim() - self.event_dim]
             require(found.shape == batch_shape, f"a log-determinant has shape {tuple(found.shape)}, not {batch_shape}")

@@ -2,18 +2,16 @@
 
 from .autoregressive import MaskedAutoregressive
 from .block_neural import BlockNeural
-from .compose import Compose
 from .coupling import Coupling
 from .distribution import TransformedDistribution
-from .elements import Affine, Element, Spline
+from .elements import Affine, Element
 from .interval import Interval
+from .linear import Cayley, Factored, Flip, Permute, Rotate, Triangular
 from .monotone import Sigmoids, invert
 from .ode import ODE
-from .permutation import Cayley, Factored, Flip, Permute, Rotate, Triangular
 from .planar import Planar, Radial, Sylvester
-from .spline import spline_forward, spline_inverse
-from .transform import Inverse, Transform, forward_and_log_det, inverse_and_log_det
-from .vector import VectorTransform
+from .spline import Spline
+from .transform import Compose, Inverse, Transform, VectorTransform, as_transform
 
 __all__ = [
     "Affine",
@@ -39,9 +37,6 @@ __all__ = [
     "TransformedDistribution",
     "Triangular",
     "VectorTransform",
-    "forward_and_log_det",
-    "inverse_and_log_det",
+    "as_transform",
     "invert",
-    "spline_forward",
-    "spline_inverse",
 ]

@@ -28,9 +28,9 @@ from pyrogen.networks.masked import MaskedConditioner, Sweep
 from pyrogen.networks.weighted import Weighted
 from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional
 
-from .conditional import Move, moved
+from .coupling import Split, conditional
 from .elements import Element
-from .vector import VectorTransform
+from .transform import VectorTransform
 
 _MANY = 32
 """From so many levels on, a few passes over all of them are tried before going level by level."""
@@ -53,9 +53,8 @@ class MaskedAutoregressive(VectorTransform):
         self.conditioner, self.network, self.element = conditioner, network, element
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        order, written = self._order, self.element.written
-        back = None if order is None else self.conditioner.places
-        return moved(self.network, Move(order, order, back, self.element.forward, written and written[0]), x)
+        order, places = self._order, self.conditioner.places
+        return conditional(self.network, Split(order, order, places), self.element, x)
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
         batch = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)

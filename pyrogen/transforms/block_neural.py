@@ -27,7 +27,7 @@ from torch import Tensor
 from pyrogen.networks.weighted import Projection
 
 from .monotone import invert
-from .vector import VectorTransform
+from .transform import VectorTransform
 
 
 class BlockLayer(NamedTuple):

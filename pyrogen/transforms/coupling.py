@@ -1,7 +1,13 @@
-r"""Coupling transforms: some elements of an event stay, and say how each of the others is mapped.
+r"""Coupling transforms: some elements of an event are mapped, in a way that a network computes from others.
 
-With :math:`x = (x_1, x_2)`: :math:`y_1 = x_1` and :math:`y_2 = g(x_2; \theta(x_1))`, where :math:`g` maps element by
-element. The Jacobian is triangular, and the inverse costs what the forward pass costs.
+Of a vector :math:`x`, the network sees :math:`x_s`, and the elements :math:`x_m` are mapped one by one,
+
+.. math:: y_m = g(x_m; \theta(x_s)), \qquad \log |\det J| = \sum_{i \in m} \log g'(x_i; \theta_i(x_s)) ,
+
+the others stay. If :math:`s` and :math:`m` share no element, the Jacobian is triangular, and the inverse costs what the
+forward pass costs. If a masked network sees all elements and all are mapped, the transform is autoregressive; see
+:mod:`pyrogen.transforms.autoregressive`. Both are :func:`definition`, for which a fused twin stands in where it can
+(:mod:`pyrogen.transforms.kernels`).
 
 References:
     Dinh, Sohl-Dickstein and Bengio 2017, "Density estimation using Real NVP", https://arxiv.org/abs/1605.08803
@@ -9,17 +15,75 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
 from pyrogen.networks.weighted import Weighted
 
-from .conditional import Move, moved
+from . import kernels
 from .elements import Element
-from .vector import VectorTransform
+from .transform import VectorTransform
+
+
+class Split(NamedTuple):
+    """Which elements of a vector a network sees, and which are mapped.
+
+    Args:
+        seen: Indices of the elements the network sees; all in their order if ``None``.
+        mapped: Indices of the elements that are mapped; if it is ``seen``, those the network sees.
+        back: If all are mapped, what puts them into the old order.
+    """
+
+    seen: Tensor | None = None
+    mapped: Tensor | None = None
+    back: Tensor | None = None
+
+    def take(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The elements that are seen, and those that are mapped, from ``(D, N)``."""
+        seen = x if self.seen is None else x.index_select(0, self.seen)
+        return seen, seen if self.mapped is self.seen else x.index_select(0, self.mapped)
+
+    def join(self, mapped: Tensor, x: Tensor) -> Tensor:
+        """The vectors ``x`` with mapped elements in their places."""
+        if self.mapped is None:
+            return mapped
+        return x.index_copy(0, self.mapped, mapped) if self.back is None else mapped.index_select(0, self.back)
+
+
+def definition(split: Split, g: Callable[[Tensor, Tensor], tuple], network: Weighted, x: Tensor) -> tuple:
+    """Vectors ``(N, D)`` with some elements mapped by ``g``, and the log-determinants ``(N,)``."""
+    x = x.T  # (D, N)
+    seen, given = split.take(x)
+    parameters = network(seen.T)  # (size, mapped, N)
+    value, log_slope = g(parameters, given)
+    return split.join(value, x).T, log_slope.sum(0)
+
+
+def conditional(
+    network: Weighted, split: Split, element: Element, x: Tensor, *, inverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Vectors ``(*batch, D)`` with some elements mapped by an element or its inverse, and the log-determinants.
+
+    The batch dimensions of ``x`` and of the network's context broadcast.
+    """
+    batch, network = x.shape[:-1], network.projecting()
+    if network.batch_shape:
+        batch = torch.broadcast_shapes(batch, network.batch_shape)
+        x, network = x.expand(*batch, x.shape[-1]), network.for_rows(batch)
+    rows = x if len(batch) == 1 else x.reshape(prod(batch), x.shape[-1])
+    network = network.dropping(len(rows))
+    defined = partial(definition, split, element.inverse if inverse else element.forward)
+    y, log_det = kernels.conditional(network, split, element.kernel(inverse), defined, rows)
+    return (y, log_det) if len(batch) == 1 else (y.reshape(*batch, y.shape[-1]), log_det.reshape(batch))
 
 
 class Coupling(VectorTransform):
-    """A coupling transform of a (flattened) event of ``D`` elements.
+    """A coupling transform of a (flattened) event of ``D`` elements: some stay, the others are mapped.
 
     Args:
         network: From the elements that stay, ``(*batch, S)``, to the parameters of the others.
@@ -33,12 +97,10 @@ class Coupling(VectorTransform):
         self, network: Weighted, element: Element, stay: Tensor, move: Tensor, event_shape: tuple[int, ...]
     ) -> None:
         super().__init__(event_shape, network.batch_shape)
-        self.network, self.element, self.stay, self.move = network, element, stay, move
+        self.network, self.element, self.split = network, element, Split(stay, move)
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        written = self.element.written
-        return moved(self.network, Move(self.stay, self.move, None, self.element.forward, written and written[0]), x)
+        return conditional(self.network, self.split, self.element, x)
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        written = self.element.written
-        return moved(self.network, Move(self.stay, self.move, None, self.element.inverse, written and written[1]), y)
+        return conditional(self.network, self.split, self.element, y, inverse=True)

@@ -27,9 +27,7 @@ from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
 from pyrogen.numerics.values import require_expandable, require_numbers, require_value
 
-from .compose import Compose
-from .support import image
-from .transform import event_dims
+from .transform import Compose
 
 
 class TransformedDistribution(Abilities, dist.TransformedDistribution):
@@ -75,7 +73,7 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
         self._memory: _Memory | None = None
         self.base_dist, shape = _fitted(base_distribution, self._transform)
         self.has_rsample = base_distribution.has_rsample
-        cut = len(shape) - self._transform.codomain_event_dim
+        cut = len(shape) - self._transform.event_dims[1]
         torch.distributions.Distribution.__init__(self, shape[:cut], shape[cut:], validate_args=validate_args)
 
     has_rsample = False  # an attribute, since Pyro copies and sets it
@@ -103,7 +101,7 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
             count, event_dim = self._free()
             within, parts = widened(constraints.real, event_dim), parts[count:]
         for part in parts:
-            within = image(part, within)
+            within = part.image(within)
         return widened(within, len(self.event_shape))
 
     @property
@@ -215,10 +213,9 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
         if self._freedom is None:
             count, event_dim = 0, len(self.base_dist.event_shape)
             for part in self._transform.parts:
-                declared = not isinstance(part, transforms.ComposeTransform)  # which knows its last part alone
-                if not (declared and is_real(part.domain) and is_real(part.codomain)):
+                if not (is_real(part.domain) and is_real(part.codomain)):
                     break
-                before, after = event_dims(part)
+                before, after = part.event_dims
                 count, event_dim = count + 1, max(event_dim, before) + after - before
             self._freedom = count, event_dim
         return self._freedom

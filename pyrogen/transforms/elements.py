@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .fused import Written, fused
-from .spline import written
+from .kernels import Kernel, elementwise
 
 
 class Element(ABC):
@@ -24,9 +23,8 @@ class Element(ABC):
     def size(self) -> int:
         """How many parameters each number takes."""
 
-    @property
-    def written(self) -> tuple[Written, Written] | None:
-        """:meth:`forward` and :meth:`inverse` with their backward passes written out, if they are."""
+    def kernel(self, inverse: bool) -> Kernel | None:
+        """:meth:`forward`, or :meth:`inverse`, with its backward pass, if there is one written by hand."""
         return None
 
     @abstractmethod
@@ -49,23 +47,21 @@ class Affine(Element):
     log_scale_bound: float = 3.0
     size: int = 2
 
-    @property
-    def written(self) -> tuple[Written, Written]:
-        return (
-            Written(self._evaluate, self._gradients),
-            Written(self._evaluate_inverse, self._gradients_of_inverse),
-        )
+    def kernel(self, inverse: bool) -> Kernel:
+        if inverse:
+            return Kernel(self._inverse, self._inverse_backward)
+        return Kernel(self._forward, self._forward_backward)
 
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return fused(parameters, x, self.written[0])
+        return elementwise(self.kernel(False), parameters, x)
 
     def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return fused(parameters, y, self.written[1])
+        return elementwise(self.kernel(True), parameters, y)
 
     def _clip(self, raw: Tensor) -> Tensor:
         return raw.abs().mul_(1 / self.log_scale_bound).add_(1)
 
-    def _evaluate(self, parameters: Tensor, x: Tensor) -> tuple:
+    def _forward(self, parameters: Tensor, x: Tensor) -> tuple:
         shift, raw = parameters
         clip = self._clip(raw)
         log_scale = raw / clip
@@ -73,7 +69,7 @@ class Affine(Element):
         scaled = scale * x
         return scaled + shift, log_scale, (scaled, scale, clip)
 
-    def _gradients(self, saved: tuple, g_y: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward_backward(self, saved: tuple, g_y: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
         scaled, scale, clip = saved
         gradient = g_y.new_empty(2, *g_y.shape)
         gradient[0] = g_y
@@ -81,7 +77,7 @@ class Affine(Element):
         gradient[1].div_(clip).div_(clip)
         return gradient, g_y * scale
 
-    def _evaluate_inverse(self, parameters: Tensor, y: Tensor) -> tuple:
+    def _inverse(self, parameters: Tensor, y: Tensor) -> tuple:
         shift, raw = parameters
         clip = self._clip(raw)
         log_scale = (-raw).div_(clip)
@@ -89,43 +85,7 @@ class Affine(Element):
         x = (y - shift).mul_(scale)
         return x, log_scale, (x + 0, scale, clip)
 
-    def _gradients_of_inverse(self, saved: tuple, g_x: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_backward(self, saved: tuple, g_x: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
         x, scale, clip = saved
         g_y = g_x * scale
         return torch.stack((-g_y, torch.addcmul(g_log, g_x, x).neg_().div_(clip).div_(clip))), g_y
-
-
-@dataclass(frozen=True)
-class Spline(Element):
-    """A rational-quadratic spline on ``[-bound, bound]``, the identity outside; see :mod:`pyrogen.transforms.spline`.
-
-    Args:
-        bins: How many bins.
-        bound: Half the width of the interval.
-
-    Raises:
-        ValueError: there are fewer than two bins, or the bound is not positive.
-    """
-
-    bins: int = 8
-    bound: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ValueError(f"`bins` must be at least 2, got {self.bins}")
-        if not self.bound > 0:
-            raise ValueError(f"`bound` must be positive, got {self.bound}")
-
-    @property
-    def size(self) -> int:
-        return 3 * self.bins - 1
-
-    @property
-    def written(self) -> tuple[Written, Written]:
-        return written(self.bound)
-
-    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return fused(parameters, x, self.written[0])
-
-    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return fused(parameters, y, self.written[1])

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .monotone import invert
-from .vector import VectorTransform
+from .transform import VectorTransform
 
 
 class Planar(VectorTransform):

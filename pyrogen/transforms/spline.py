@@ -24,13 +24,15 @@ References:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .fused import Written, fused
+from .elements import Element
+from .kernels import Kernel, elementwise
 
 LARGEST_RATIO = 100.0
 """Of the sizes of two bins."""
@@ -41,32 +43,42 @@ _PER_SIZE = 2 / math.log(LARGEST_RATIO)
 _PER_FALL, _PER_RISE = 1 / math.log(SMALLEST_SLOPE), 1 / math.log(LARGEST_SLOPE)
 
 
-def spline_forward(parameters: Tensor, x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    r"""The spline and the logarithm of its slope, element by element.
+@dataclass(frozen=True)
+class Spline(Element):
+    """A rational-quadratic spline on ``[-bound, bound]``, the identity outside.
+
+    Its parameters are logits of widths (K), of heights (K), and log-slopes at the inner knots (K - 1), before clipping.
 
     Args:
-        parameters: Logits of widths (K), of heights (K), log-slopes at the inner knots (K - 1), before clipping.
-        x: Where to evaluate.
-        bound: The spline lives on ``[-bound, bound]``.
+        bins: How many bins (K).
+        bound: Half the width of the interval.
 
-    Shape:
-        ``parameters`` ``(3 K - 1, *x.shape)``; both results have the shape of ``x``.
+    Raises:
+        ValueError: there are fewer than two bins, or the bound is not positive.
     """
-    return fused(parameters, x, written(bound)[0])
 
+    bins: int = 8
+    bound: float = 5.0
 
-def spline_inverse(parameters: Tensor, y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """The inverse spline and the logarithm of *its* slope, element by element; shapes as for :func:`spline_forward`."""
-    return fused(parameters, y, written(bound)[1])
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ValueError(f"`bins` must be at least 2, got {self.bins}")
+        if not self.bound > 0:
+            raise ValueError(f"`bound` must be positive, got {self.bound}")
 
+    @property
+    def size(self) -> int:
+        return 3 * self.bins - 1
 
-def written(bound: float) -> tuple[Written, Written]:
-    """The spline and its inverse, backward passes written out."""
-    forward, inverse = ({"bound": bound, "inverse": inverse} for inverse in (False, True))
-    return (
-        Written(partial(_evaluate, **forward), partial(_gradients, **forward)),
-        Written(partial(_evaluate, **inverse), partial(_gradients, **inverse)),
-    )
+    def kernel(self, inverse: bool) -> Kernel:
+        options = {"bound": self.bound, "inverse": inverse}
+        return Kernel(partial(_evaluate, **options), partial(_backward, **options))
+
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise(self.kernel(False), parameters, x)
+
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise(self.kernel(True), parameters, y)
 
 
 class _Place(NamedTuple):
@@ -144,7 +156,7 @@ def _solve(r: Tensor, s: Tensor, d0: Tensor, e: Tensor) -> Tensor:
     return 2 * r * s / (b + discriminant.clamp_min(0).sqrt())
 
 
-def _gradients(saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+def _backward(saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
     """Gradients with respect to parameters and input, written out (notation of the module; u is 1 - z)."""
     index, left, size, total, slope, slope_clip, weight, clip, inside, z, s, e, q, den, top, num = saved
     (w, h), (d0, d1) = size, slope

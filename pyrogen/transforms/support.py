@@ -6,15 +6,18 @@ can give: a sigmoid of a sigmoid lies between 0.5 and 0.731.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to, transforms
 from torch.distributions.constraints import Constraint
 
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.supports import End, OpenInterval, element_of, ends, is_closed, is_real, widened
 
-from .transform import Transform, event_dims
+if TYPE_CHECKING:
+    from .transform import Transform
 
 
 class Image(Constraint):
@@ -25,7 +28,7 @@ class Image(Constraint):
         base_constraint: On its arguments.
     """
 
-    def __init__(self, transform: transforms.Transform, base_constraint: Constraint) -> None:
+    def __init__(self, transform: Transform, base_constraint: Constraint) -> None:
         self.transform = transform
         self.base_constraint = base_constraint
         super().__init__()
@@ -36,7 +39,7 @@ class Image(Constraint):
 
     @property
     def event_dim(self) -> int:
-        before, after = event_dims(self.transform)
+        before, after = self.transform.event_dims
         return self.base_constraint.event_dim + after - before
 
     @torch.no_grad()
@@ -49,36 +52,18 @@ class Image(Constraint):
         return possible & self.base_constraint.check(self.transform.inv(safe))
 
     def __repr__(self) -> str:
-        return f"Image({type(self.transform).__name__} of {self.base_constraint})"
+        return f"Image({repr(self.transform).removesuffix('()')} of {self.base_constraint})"
 
 
-def image(transform: transforms.Transform, within: Constraint) -> Constraint:
-    """The constraint that the values of a transform meet whose arguments meet ``within``."""
-    if isinstance(transform, transforms.IndependentTransform):
-        return widened(image(transform.base_transform, within), transform.codomain.event_dim)
-    parts = _made_of(transform)
-    if parts == (transform,):
-        return _image(transform, within)
-    for part in parts:
-        within = image(part, within)
-    return within
-
-
-def _made_of(transform: transforms.Transform) -> tuple[transforms.Transform, ...]:
-    if isinstance(transform, Transform):
-        return transform.made_of()
-    return tuple(transform.parts) if isinstance(transform, transforms.ComposeTransform) else (transform,)
-
-
-def _image(transform: transforms.Transform, within: Constraint) -> Constraint:
-    """The image of a transform that is not made of others."""
-    before, after = event_dims(transform)
-    within, monotone = widened(within, before), _is_monotone(transform)
+def image_of(transform: Transform, within: Constraint) -> Constraint:
+    """The constraint that the values of a transform, not made of others, meet whose arguments meet ``within``."""
+    before, after = transform.event_dims
+    within = widened(within, before)
     event_dim = within.event_dim + after - before
-    trusted = not monotone or _is_trusted(transform) or is_real(transform.codomain)
-    if trusted and _covers(within, transform.domain):
+    reached = transform.fills_codomain or not transform.monotone or is_real(transform.codomain)
+    if reached and _covers(within, transform.domain):
         return widened(_opened(transform.codomain, within), event_dim)
-    if monotone and ends(within) is not None:
+    if transform.monotone and ends(within) is not None:
         return widened(_between(transform, within), event_dim)
     return Image(transform, within)
 
@@ -89,11 +74,6 @@ def _covers(within: Constraint, domain: Constraint) -> bool:
     if ours is None or theirs is None:
         return type(element_of(within)) is type(element_of(domain))
     return _at_most(ours[0], theirs[0]) and _at_most(theirs[1], ours[1])
-
-
-def _is_trusted(transform: transforms.Transform) -> bool:
-    """Whether a monotone map gives what it declares; of Pyro's, one that reaches -1 is declared positive."""
-    return isinstance(transform, Transform) or type(transform).__module__.startswith("torch.")
 
 
 def _at_most(one: End, other: End) -> bool:
@@ -108,16 +88,8 @@ def _opened(codomain: Constraint, within: Constraint) -> Constraint:
     return widened(OpenInterval(*ends(codomain)), codomain.event_dim)
 
 
-def _is_monotone(transform: transforms.Transform) -> bool:
-    """Whether single numbers are mapped one by one, by no more than a formula."""
-    if isinstance(transform, Transform):
-        return transform.monotone
-    single = event_dims(transform) == (0, 0) or isinstance(transform, transforms.AffineTransform)
-    return single and transform.bijective and not isinstance(transform, nn.Module)
-
-
 @torch.no_grad()
-def _between(transform: transforms.Transform, within: Constraint) -> Constraint:
+def _between(transform: Transform, within: Constraint) -> Constraint:
     """The image of an interval under a monotone map: between the images of its ends."""
     arguments = [torch.as_tensor(end, dtype=torch.float64) for end in ends(within)]
     limits = [torch.as_tensor(end, dtype=torch.float64) for end in ends(transform.codomain)]

@@ -3,23 +3,32 @@ r"""Transforms that give value and log-determinant in one pass.
 A :class:`Transform` is torch's, with two methods in place of three: ``forward_and_log_det(x)`` gives
 :math:`(y, \log|\det \partial y / \partial x|)` and ``inverse_and_log_det(y)`` gives
 :math:`(x, \log|\det \partial x / \partial y|)`. Nothing is cached: what a call returns depends on its arguments and on
-the parameters as they are now.
+the parameters as they are now. :func:`as_transform` gives any torch or Pyro transform these methods.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from math import prod
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints, transforms
+from torch.distributions.constraints import Constraint
 
 from pyrogen.distributions.abilities import Density
+from pyrogen.numerics.autograd import in_full_precision
+from pyrogen.numerics.supports import widened
+
+from .support import image_of
 
 
-class Transform(transforms.Transform):
+class Transform(transforms.Transform, ABC):
     """A bijection of real events of ``event_dim`` dimensions, in one pass for value and log-determinant.
 
     Subclasses define :meth:`forward_and_log_det` and :meth:`inverse_and_log_det`. Subclasses that change the shape of
-    an event also override ``forward_shape`` and ``inverse_shape``.
+    an event also override ``event_dims``, ``forward_shape`` and ``inverse_shape``.
 
     Args:
         event_dim: How many rightmost dimensions one event has; the log-determinant is summed over them.
@@ -34,36 +43,38 @@ class Transform(transforms.Transform):
     """Whether the value alone is much cheaper than value and log-determinant."""
     monotone: bool = False
     """Whether each element is mapped by itself, by an increasing function."""
+    fills_codomain: bool = True
+    """Whether the values are all of the codomain, and nothing else."""
 
     def __init__(self, event_dim: int, batch_shape: torch.Size = torch.Size()) -> None:
         super().__init__(cache_size=0)
         self.event_dim = event_dim
         self.batch_shape = torch.Size(batch_shape)
 
+    @abstractmethod
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``y = f(x)`` of shape ``(*batch, *event)`` and the log-determinant of shape ``batch`` (nats)."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward pass")
 
+    @abstractmethod
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse map and *its* log-determinant, minus that of the forward map (nats)."""
-        raise NotImplementedError(f"{type(self).__name__} has no inverse pass")
 
-    def made_of(self) -> tuple[transforms.Transform, ...]:
-        """The transforms it is a composition of, the first applied first; itself if it is none."""
-        return (self,)
+    def image(self, within: Constraint) -> Constraint:
+        """The constraint that its values meet if its arguments meet ``within``."""
+        return image_of(self, within)
 
     @property
     def event_dims(self) -> tuple[int, int]:
         """How many dimensions an event has before and after."""
-        return self.domain.event_dim, self.codomain.event_dim
+        return self.event_dim, self.event_dim
 
     @property
-    def domain(self) -> constraints.Constraint:
-        return _real(self.event_dim)
+    def domain(self) -> Constraint:
+        return widened(constraints.real, self.event_dim)
 
     @property
-    def codomain(self) -> constraints.Constraint:
-        return _real(self.event_dim)
+    def codomain(self) -> Constraint:
+        return widened(constraints.real, self.event_dim)
 
     @property
     def inv(self) -> transforms.Transform:
@@ -87,6 +98,47 @@ class Transform(transforms.Transform):
 
     def _inverse(self, y: Tensor) -> Tensor:
         return self.inverse_and_log_det(y)[0]
+
+
+class VectorTransform(Transform):
+    """A transform that sees an event of any shape as a vector of ``D`` elements.
+
+    Subclasses define :meth:`forward_vector` and :meth:`inverse_vector`.
+
+    Args:
+        event_shape: Shape of one event.
+        batch_shape: Batch dimensions of the transform's own parameters.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], batch_shape: torch.Size = torch.Size()) -> None:
+        super().__init__(len(event_shape), batch_shape)
+        self.event_shape = torch.Size(event_shape)
+
+    @abstractmethod
+    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` of shape ``(*batch, D)`` and the log-determinant of shape ``batch``, from ``x`` like ``y``."""
+
+    @abstractmethod
+    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of :meth:`forward_vector` with its own log-determinant."""
+
+    @in_full_precision
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det = self.forward_vector(self._flat(x))
+        return self._shaped(y), log_det
+
+    @in_full_precision
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det = self.inverse_vector(self._flat(y))
+        return self._shaped(x), log_det
+
+    def _flat(self, x: Tensor) -> Tensor:
+        if len(self.event_shape) == 1:
+            return x
+        return x.reshape(*x.shape[: x.dim() - self.event_dim], prod(self.event_shape))
+
+    def _shaped(self, y: Tensor) -> Tensor:
+        return y if len(self.event_shape) == 1 else y.reshape(y.shape[:-1] + self.event_shape)
 
 
 class Inverse(Transform):
@@ -114,11 +166,11 @@ class Inverse(Transform):
         return self.transform.event_dims[::-1]
 
     @property
-    def domain(self) -> constraints.Constraint:
+    def domain(self) -> Constraint:
         return self.transform.codomain
 
     @property
-    def codomain(self) -> constraints.Constraint:
+    def codomain(self) -> Constraint:
         return self.transform.domain
 
     @property
@@ -132,31 +184,161 @@ class Inverse(Transform):
         return self.transform.forward_shape(shape)
 
 
-def forward_and_log_det(transform: transforms.Transform, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and log-determinant of any torch or Pyro transform, in one pass where it can."""
+class Compose(Transform):
+    r"""Several transforms in a row, :math:`f_n \circ \dots \circ f_1`, ours and torch's mixed freely.
+
+    Unlike ``torch.distributions.ComposeTransform`` it makes one pass for value and log-determinant, and caches nothing.
+
+    Args:
+        parts: The transforms, the first to be applied first.
+        event_dim: At least so many rightmost dimensions of the input are one event; more where a part needs more.
+
+    Example:
+        >>> double = Compose([transforms.AffineTransform(0.0, 2.0), transforms.ExpTransform()], event_dim=1)
+        >>> double.forward_and_log_det(torch.zeros(3))[1].shape
+        torch.Size([])
+    """
+
+    def __init__(self, parts: Iterable[transforms.Transform], *, event_dim: int = 0) -> None:
+        self.parts = tuple(map(as_transform, parts))
+        dims, needed = [part.event_dims for part in self.parts], 0
+        for before, after in reversed(dims):
+            needed = max(before, needed + before - after)
+        shapes = {part.batch_shape for part in self.parts if part.batch_shape}  # broadcasting them is slow
+        super().__init__(max(event_dim, needed), torch.broadcast_shapes(*shapes) if shapes else torch.Size())
+        self._last_event_dim = self.event_dim + sum(after - before for before, after in dims)
+        self.costly_log_det = any(part.costly_log_det for part in self.parts)
+        self.density = next((part.density for part in self.parts if part.density != "exact"), "exact")
+
+    @in_full_precision
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return _one_after_another(self.parts, x, self.event_dim)
+
+    @in_full_precision
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return _one_after_another([part.inv for part in reversed(self.parts)], y, self._last_event_dim)
+
+    @in_full_precision
+    def _call(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+    @in_full_precision
+    def _inverse(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            y = part.inv(y)
+        return y
+
+    def image(self, within: Constraint) -> Constraint:
+        for part in self.parts:
+            within = part.image(within)
+        return within
+
+    @property
+    def event_dims(self) -> tuple[int, int]:
+        return self.event_dim, self._last_event_dim
+
+    @property
+    def domain(self) -> Constraint:
+        domain = self.parts[0].domain if self.parts else constraints.real
+        return widened(domain, self.event_dim)
+
+    @property
+    def codomain(self) -> Constraint:
+        return widened(self.image(self.domain), self._last_event_dim)
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        for part in self.parts:
+            shape = part.forward_shape(shape)
+        return torch.Size(shape)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        for part in reversed(self.parts):
+            shape = part.inverse_shape(shape)
+        return torch.Size(shape)
+
+
+def _one_after_another(parts: Iterable[Transform], x: Tensor, event_dim: int) -> tuple[Tensor, Tensor]:
+    total = None
+    for part in parts:
+        before, after = part.event_dims
+        x, log_det = part.forward_and_log_det(x)
+        log_det = log_det if event_dim == before else log_det.flatten(before - event_dim).sum(-1)
+        total = log_det if total is None else total + log_det
+        event_dim += after - before
+    batch = x.shape[: x.dim() - event_dim]
+    return x, x.new_zeros(batch) if total is None else total.expand(batch)
+
+
+class Adapted(Transform):
+    """A transform of torch's or Pyro's with the methods of ours.
+
+    Args:
+        transform: The transform.
+    """
+
+    def __init__(self, transform: transforms.Transform) -> None:
+        super().__init__(transform.domain.event_dim)
+        self.transform = transform
+        single = self.event_dims == (0, 0) or isinstance(transform, transforms.AffineTransform)
+        self.monotone = single and transform.bijective and not isinstance(transform, nn.Module)
+        # One of Pyro's that reaches -1 is declared positive.
+        self.fills_codomain = type(transform).__module__.startswith("torch.")
+
+    def __repr__(self) -> str:
+        return repr(self.transform)
+
+    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.transform(x)
+        return y, self.transform.log_abs_det_jacobian(x, y)
+
+    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.transform.inv(y)
+        return x, -self.transform.log_abs_det_jacobian(x, y)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.transform(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.transform.inv(y)
+
+    def image(self, within: Constraint) -> Constraint:
+        if isinstance(self.transform, transforms.IndependentTransform):
+            element = as_transform(self.transform.base_transform)
+            return widened(element.image(within), self.transform.codomain.event_dim)
+        return super().image(within)
+
+    @property
+    def sign(self) -> int | Tensor:
+        return self.transform.sign
+
+    @property
+    def event_dims(self) -> tuple[int, int]:
+        return self.transform.domain.event_dim, self.transform.codomain.event_dim
+
+    @property
+    def domain(self) -> Constraint:
+        return self.transform.domain
+
+    @property
+    def codomain(self) -> Constraint:
+        return self.transform.codomain
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return torch.Size(self.transform.forward_shape(shape))
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        return torch.Size(self.transform.inverse_shape(shape))
+
+
+def as_transform(transform: transforms.Transform) -> Transform:
+    """Any torch or Pyro transform as a :class:`Transform`; one that is so already, as it is."""
     if isinstance(transform, Transform):
-        return transform.forward_and_log_det(x)
-    y = transform(x)
-    return y, transform.log_abs_det_jacobian(x, y)
-
-
-def inverse_and_log_det(transform: transforms.Transform, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse value and the inverse's log-determinant of any torch or Pyro transform, in one pass where it can."""
-    if isinstance(transform, Transform):
-        return transform.inverse_and_log_det(y)
-    x = transform.inv(y)
-    return x, -transform.log_abs_det_jacobian(x, y)
-
-
-def event_dims(transform: transforms.Transform) -> tuple[int, int]:
-    """How many dimensions an event of any torch or Pyro transform has before and after."""
-    if isinstance(transform, Transform):
-        return transform.event_dims
-    return transform.domain.event_dim, transform.codomain.event_dim
-
-
-def _real(event_dim: int) -> constraints.Constraint:
-    return constraints.real if event_dim == 0 else constraints.independent(constraints.real, event_dim)
+        return transform
+    if isinstance(transform, transforms.ComposeTransform):
+        return Compose(transform.parts, event_dim=transform.domain.event_dim)
+    return Adapted(transform)
 
 
 def _broadcast_batch(shape: torch.Size, event_dim: int, batch_shape: torch.Size) -> torch.Size:

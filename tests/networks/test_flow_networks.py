@@ -5,7 +5,6 @@ import time
 import pytest
 import torch
 
-from pyrogen.networks.blocks import linear, linear_by_input, linear_by_weight, staircase
 from pyrogen.networks.embedding import Flatten, Labels
 from pyrogen.networks.masked import MaskedConditioner, chain, levels
 from pyrogen.networks.mlp import MLP, Conditioner
@@ -47,33 +46,6 @@ def test_sweep_equals_the_dense_pass(order, context):
     with torch.no_grad():
         sweep.forward(solve)
     assert torch.allclose(seen, dense, atol=1e-12)
-
-
-@pytest.mark.parametrize("outputs", [2, 30])
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-@pytest.mark.parametrize("masked", [True, False])
-def test_written_passes_equal_the_definition(masked, dropout, outputs):
-    """Values and gradients, for memory by rows and by columns, with blocks left out and units dropped."""
-    if masked:
-        network = wild(MaskedConditioner(chain(range(6)), outputs, hidden=(80, 90), context=2, dropout=dropout))
-    else:
-        network = wild(Conditioner(6, 6, outputs, hidden=(80, 90), context=2, dropout=dropout))
-    x = torch.randn(7, 6).double().requires_grad_()
-    projected = network.project(torch.randn(7, 2).double()).detach().requires_grad_()
-    call = network.weighted(projected).dropping(7)
-    weighting = torch.randn(outputs, 6, 7).double()
-    expected = torch.autograd.grad((call(x) * weighting).sum(), (x, projected, *call.tensors))
-    with torch.no_grad():
-        call = call.prepared()
-        hidden = call.hidden(x)
-        parts = [call.outputs(hidden[-1], part).view(outputs, -1, 7) for part in call.structure.parts]
-        assert torch.allclose(torch.cat(parts, 1), call(x), atol=1e-12)
-        gradients = [weighting[:, part.rows].reshape(outputs, -1) for part in call.structure.parts]
-        by_units, *last = call.outputs_gradients(hidden[-1], gradients)
-        by_x, by_first, layers = call.hidden_gradients(x, hidden, by_units, by_input=True)
-    for index, (found, right) in enumerate(zip((by_x, by_first, *layers, *last), expected, strict=True)):
-        mask = network.get_buffer(f"mask_{index // 2 - 1}") if masked and index > 1 and index % 2 == 0 else 1.0
-        assert torch.allclose(found * mask, right * mask, atol=1e-10)
 
 
 def test_first_feature_depends_on_the_context():
@@ -133,18 +105,6 @@ def test_a_wide_network_is_built_at_once():
     start = time.process_time()
     MaskedConditioner(chain(torch.randperm(1536).tolist()), 2)
     assert time.process_time() - start < 5  # before: cubic, minutes
-
-
-@pytest.mark.parametrize("wide", [True, False])
-def test_block_products_equal_dense_ones(wide):
-    torch.manual_seed(0)
-    mask = torch.arange(12).unsqueeze(1) // 3 >= torch.arange(9).unsqueeze(0) // 2
-    blocks = staircase(mask, 3)
-    weight, bias, x = torch.randn(12, 9).double() * mask, torch.randn(12).double(), torch.randn(5, 9).double()
-    gradient = torch.randn(5, 12).double()
-    assert torch.allclose(linear(x, weight, bias, blocks, wide), x @ weight.T + bias)
-    assert torch.allclose(linear_by_input(gradient, weight, blocks, wide), gradient @ weight)
-    assert torch.allclose(linear_by_weight(gradient, x, blocks) * mask, gradient.T @ x * mask)
 
 
 @pytest.mark.parametrize(("inputs", "context"), [(3, 0), (3, 2), (0, 2), (0, 0)])

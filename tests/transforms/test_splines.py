@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pyrogen.transforms.elements import Affine, Spline
+from pyrogen.transforms.elements import Affine
 from pyrogen.transforms.monotone import Sigmoids
+from pyrogen.transforms.spline import Spline
 
 ELEMENTS = [Affine(2.0), Spline(5, 4.0), Sigmoids(4)]
 

@@ -1,11 +1,34 @@
-"""Transforms that reorder or mix the elements of an event linearly."""
+"""Transforms that scale, reorder or mix the elements of an event."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .vector import VectorTransform
+from .transform import VectorTransform
+
+
+class DiagonalAffine(VectorTransform):
+    r"""The map :math:`y_i = \mu_i + e^{s_i} x_i` of each element.
+
+    Args:
+        loc: :math:`\mu`, shape ``(D,)``.
+        log_scale: :math:`s`, shape ``(D,)``.
+        event_shape: Shape of one event, of ``D`` elements.
+    """
+
+    monotone = True
+    sign = 1
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, event_shape: tuple[int, ...]) -> None:
+        super().__init__(event_shape)
+        self.loc, self.log_scale = loc, log_scale
+
+    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loc + self.log_scale.exp() * x, self.log_scale.sum().expand(x.shape[:-1])
+
+    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return (y - self.loc) * (-self.log_scale).exp(), -self.log_scale.sum().expand(y.shape[:-1])
 
 
 class Permute(VectorTransform):
