@@ -35,7 +35,7 @@ def flow(train, held_out, seed):
 
 def vae(train, held_out, seed):
     """Categories of each pixel, eight latents, ten importance-weighted draws in training."""
-    module = pg.latent.categorical_vae(SHAPE, latent_shape=(8,), levels=LEVELS, classes=CLASSES, draws=1000)
+    module = pg.latent.categorical_vae(SHAPE, latent_shape=(8,), symbols=LEVELS, classes=CLASSES, draws=1000)
     objective = pg.latent.ImportanceWeighted(module, draws=10)
     trained(objective, train, seed, 2000, 1e-3, validation=held_out, patience=20)
     return module

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
     print("\n3. A PixelCNN as the decoder of a VAE: it needs the latents less, and says so")
     decoder = pg.autoregressive.pixel_cnn(SHAPE, (8,), symbols=levels, width=32, depth=2, dropout=0.3)
-    plain = pg.latent.convolutional_vae(SHAPE, latent_shape=(8,), levels=levels)
+    plain = pg.latent.convolutional_vae(SHAPE, latent_shape=(8,), symbols=levels)
     pixels = pg.latent.VAE(pg.latent.StandardNormal((8,)), decoder, deepcopy(plain.posterior))
     for name, vae in {"independent pixels": plain, "PixelCNN": pixels}.items():
         train_by(options, vae, train[:1], held_out[:1])

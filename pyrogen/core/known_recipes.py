@@ -35,6 +35,19 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """The recipes of each package."""
 
 _TENSORS: tuple[tuple[str, str], ...] = (
+    *(
+        (rf"\bnetwork\.(?:perceptron\.|0\.|beside\.)?flatten\.standardizers\.entry_{before}\.", f"network.{today}.")
+        for context in ("contexts.0", "contexts.1", "0")
+        for before, today in (
+            ("x?", "prepare"),
+            ("context", rf"{context}.standardizers.entry_"),
+            (r"(\w+)", rf"{context}.standardizers.entry_\1"),
+        )
+    ),
+    (r"\bnetwork\.pixels\.", "network.prepare."),
+    (r"\bnetwork\.(?:perceptron\.)?layers\.layers\.", "network.network.layers."),
+    (r"\bnetwork\.layers\.layers\.", "network.1.layers."),
+    (r"\bnetwork\.(?:1|encoder)\.(dense|convolutions)\.", r"network.network.\1."),
     (r"\bcontext\.entries\.(entry_\w*)\.(?:entry\.)?(?:embedding\.)?standardize\.", r"context.standardizers.\1."),
     (r"\bcontext\.entries\.", "context.parts."),
     (r"\bembedding\.0\.standardizers\.", "embedding.standardizers."),
@@ -59,7 +72,16 @@ def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return {**arguments, "margin": 0.05}
     if name.startswith("pyrogen.autoregressive.") and "levels" in arguments:
         return {"symbols" if key == "levels" else key: value for key, value in arguments.items()}
+    if name.startswith("pyrogen.latent.") and "levels" in arguments:
+        return _of_latent(name.endswith(".categorical_vae"), **arguments)
     return arguments
+
+
+def _of_latent(categorical: bool, *, levels: int | None, **arguments: Any) -> dict[str, Any]:
+    """Two levels were binary, in all recipes but the categorical one."""
+    if levels == 2 and not categorical:
+        return {**arguments, "binary": True}
+    return {**arguments, "symbols": levels}
 
 
 def tensor_names(stored: Collection[str], own: Collection[str]) -> dict[str, str]:

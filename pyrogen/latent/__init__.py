@@ -4,10 +4,9 @@ from pyrogen.core.normal import StandardNormal
 
 from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
 from .enumeration import EnumeratedElbo, EnumeratedPair
-from .image_recipes import convolutional_vae
+from .image_recipes import convolutional_vae, vq_vae
 from .missing import Imputation, IncompleteLikelihood, impute
 from .mixture import MixtureElbo, MixtureVAE, SemiSupervisedElbo
-from .mixture_recipes import mixture_vae, semi_supervised_vae, vamp_vae
 from .model import VAE, BetaElbo
 from .objectives import (
     DoublyReparameterized,
@@ -26,8 +25,15 @@ from .pair_objectives import (
 )
 from .priors import Classes, ClassNormal, MixturePrior, VampPrior
 from .quantized import VQVAE, Codebook, CodePrior, CodeTable, CodeUsage, QuantizedElbo
-from .quantized_recipes import vq_vae
-from .recipes import binary_vae, categorical_vae, conditional_vae, vae
+from .recipes import (
+    binary_vae,
+    categorical_vae,
+    conditional_vae,
+    mixture_vae,
+    semi_supervised_vae,
+    vae,
+    vamp_vae,
+)
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
 
 __all__ = [

@@ -7,15 +7,16 @@ goes on where it was.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import checked, non_negative
 
 
-class Annealing(nn.Module, ABC):
+class Annealing(Abstract, nn.Module):
     r"""A weight that depends on how many gradient steps were taken.
 
     Called, it gives the weight of the present step and, in training mode and with gradients on, counts it; the dry

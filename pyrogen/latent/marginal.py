@@ -3,7 +3,7 @@ r"""Models of latent variables, and their marginal as a Pyro distribution."""
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -26,7 +26,7 @@ from .bounds import importance_weighted
 Joint = tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]
 
 
-class LatentVariableModel(DistributionModule, ABC):
+class LatentVariableModel(DistributionModule):
     r"""A model of data by latent variables, with a posterior of them: called, it is its marginal :math:`p(x \mid c)`.
 
     Subclasses define how to draw and to weigh, and the sites of their Pyro model and guide.

@@ -38,8 +38,9 @@ from torch.distributions import constraints
 
 from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, batch_shape_of
-from pyrogen.networks.statistics import ReadsData, Statistic, require_labels
+from pyrogen.networks.statistics import Statistic, require_labels
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 
@@ -77,7 +78,7 @@ class MixtureVAE(LatentVariableModel):
 
     Example:
         >>> from pyrogen.latent import mixture_vae
-        >>> module = mixture_vae((8,), latent_shape=(2,), classes=3, levels=2, hidden=(16,))
+        >>> module = mixture_vae((8,), latent_shape=(2,), classes=3, binary=True, hidden=(16,))
         >>> module.classify(module().sample((5,))).probs.shape
         torch.Size([5, 3])
     """
@@ -179,7 +180,7 @@ class MixtureVAE(LatentVariableModel):
         return MixtureElbo(self)
 
 
-class MixtureElbo(ReadsData, nn.Module):
+class MixtureElbo(Objective):
     r"""Minus the evidence lower bound of a model with a class, which is summed over.
 
     .. math:: -\sum_y q(y \mid x) \left[ \mathcal{L}(x, y) - \log q(y \mid x) \right]
@@ -209,7 +210,7 @@ class MixtureElbo(ReadsData, nn.Module):
         return self.module.read_data(x, context)
 
 
-class SemiSupervisedElbo(ReadsData, nn.Module):
+class SemiSupervisedElbo(Objective):
     r"""Minus the bound of data of which some are labelled, and the classifier's error on those.
 
     .. math::

@@ -38,9 +38,10 @@ from torch.distributions import constraints, kl_divergence
 
 from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, Shape, flatten_batch
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.randomness import held, require_one_noise
 from pyrogen.programs.chain import refuse_chain
@@ -196,7 +197,7 @@ class VAE(LatentVariableModel):
         return torch.stack(draws, 1).reshape(latent) if draws else x.new_zeros(latent)
 
 
-class VAEObjective(ReadsData, nn.Module):
+class VAEObjective(Objective):
     """An objective of a VAE, which reads the data set before training as the VAE does.
 
     Args:

@@ -14,7 +14,7 @@ a power of a density is none.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ from .bounds import doubly_reparameterized, importance_weighted, renyi, weigh_gr
 DRAWS = "_pyrogen_draws"
 
 
-class WeightedPair(PairObjective, ABC):
+class WeightedPair(PairObjective):
     """An objective that is a function of the importance weights of a Pyro model/guide pair, in nats per datum.
 
     Subclasses define :meth:`bound`.

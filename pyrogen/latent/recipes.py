@@ -1,28 +1,44 @@
-"""Recipes: variational autoencoders ready to train, from shapes and numbers alone."""
+"""Recipes: latent-variable models ready to train, of dense networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, integer, several
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.context import Classes, VectorContext, WithContext
 from pyrogen.networks.mlp import MLP
-from pyrogen.networks.statistics import ReadsData, Statistic, read_by
+from pyrogen.networks.statistics import Chained, Standardizer
 
+from .mixture import MixtureVAE
 from .model import VAE
+from .priors import Classes as ClassPrior
+from .priors import ClassNormal, VampPrior
+
+TEXTS = {
+    "hidden": "Sizes of the hidden layers of encoders; those of the decoder are the reverse.",
+    "scale": "Standard deviation of the normal likelihood of real numbers (data units); the decoder gives one for each"
+    " element if ``None``.",
+    "symbols": "If given, data are integers ``0 … symbols - 1`` with a categorical likelihood.",
+    "binary": "Whether data are zeros and ones, with a Bernoulli likelihood.",
+    "prior": "The distribution of latents, itself built by a recipe if the model is to be saved; standard normal if"
+    " ``None``.",
+    "posterior": 'The distribution of latents given ``{"x": datum, **context}`` or a datum alone, in place of a normal'
+    " one with an encoder of its own; a conditional flow, say.",
+}
+"""What arguments of this package's recipes mean."""
 
 
-@recipe
+@recipe(texts=TEXTS)
 @checked
 def vae(
     event_shape: Shape,
@@ -31,30 +47,18 @@ def vae(
     latent_shape: Shape,
     hidden: Sequence[int] = (256, 256),
     scale: float | None = None,
-    classes: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     prior: DistributionModule | None = None,
     posterior: DistributionModule | None = None,
     draws: int = 100,
 ) -> VAE:
     """A variational autoencoder of real numbers: dense networks, normal likelihood and posterior.
 
-    With a context it is conditional: likelihood and posterior see it, and so does a prior that takes one.
-
-    Args:
-        event_shape: Shape of one datum.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        latent_shape: Shape of one latent.
-        hidden: Sizes of the hidden layers of the encoder; those of the decoder are the reverse.
-        scale: Standard deviation of the likelihood (data units); the decoder gives one for each element if ``None``.
-        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
-        prior: The distribution of latents, itself built by a recipe if the model is to be saved; standard normal if
-            ``None``.
-        posterior: The distribution of latents given ``{"x": datum, **context}`` or a datum alone, in place of a normal
-            one with a dense encoder; a conditional flow, say.
-        draws: How many draws of the posterior ``log_prob`` averages over.
+    With a context it is conditional: likelihood and posterior take it, and so does a prior that has one.
 
     Raises:
-        ValueError: both ``classes`` and ``context_shape`` are given, or shapes do not fit.
+        ValueError: shapes do not fit.
 
     References:
         Kingma and Welling 2014, "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
@@ -64,13 +68,11 @@ def vae(
         >>> module().sample((5,)).shape
         torch.Size([5, 3])
     """
-    family = families.diagonal_normal if scale is None else families.normal(scale)
-    return _dense(
-        event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws, real=True
-    )
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return dense.vae(likelihood_of(scale), prior, posterior, draws, prepare=dense.standardizer())
 
 
-@recipe
+@recipe(texts=TEXTS)
 @checked
 def binary_vae(
     event_shape: Shape,
@@ -78,95 +80,69 @@ def binary_vae(
     *,
     latent_shape: Shape,
     hidden: Sequence[int] = (256, 256),
-    classes: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     prior: DistributionModule | None = None,
     posterior: DistributionModule | None = None,
     draws: int = 100,
 ) -> VAE:
     """A variational autoencoder of zeros and ones: dense networks, Bernoulli likelihood.
 
-    Args:
-        event_shape: Shape of one datum.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        latent_shape: Shape of one latent.
-        hidden: Sizes of the hidden layers of the encoder; those of the decoder are the reverse.
-        classes: As for :func:`vae`.
-        prior: As for :func:`vae`.
-        posterior: As for :func:`vae`.
-        draws: As for :func:`vae`.
-
     Raises:
-        ValueError: As for :func:`vae`.
+        ValueError: shapes do not fit.
 
     Example:
         >>> binary_vae((8,), latent_shape=(2,), hidden=(16,))().sample((5,)).unique()
         tensor([0., 1.])
     """
-    return _dense(
-        event_shape,
-        context_shape,
-        latent_shape,
-        tuple(hidden),
-        families.bernoulli,
-        classes,
-        prior,
-        posterior,
-        draws,
-        real=False,
-    )
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return dense.vae(families.bernoulli, prior, posterior, draws)
 
 
-@recipe
+@recipe(texts=TEXTS)
 @checked
 def categorical_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
     *,
     latent_shape: Shape,
-    levels: int,
+    symbols: int,
     hidden: Sequence[int] = (256, 256),
-    classes: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     prior: DistributionModule | None = None,
     posterior: DistributionModule | None = None,
     draws: int = 100,
 ) -> VAE:
-    """A variational autoencoder of integers ``0 … levels - 1``: dense networks, categorical likelihood.
+    """A variational autoencoder of integers ``0 … symbols - 1``: dense networks, categorical likelihood.
 
     Args:
-        event_shape: Shape of one datum.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        latent_shape: Shape of one latent.
-        levels: How many values an element may take.
-        hidden: Sizes of the hidden layers of the encoder; those of the decoder are the reverse.
-        classes: As for :func:`vae`.
-        prior: As for :func:`vae`.
-        posterior: As for :func:`vae`.
-        draws: As for :func:`vae`.
+        symbols: How many values an element may take.
 
     Raises:
-        ValueError: ``levels`` is less than two, or as for :func:`vae`.
+        ValueError: ``symbols`` is less than two, or shapes do not fit.
 
     Example:
-        >>> categorical_vae((8,), latent_shape=(2,), levels=4)().sample((5,)).dtype
+        >>> categorical_vae((8,), latent_shape=(2,), symbols=4)().sample((5,)).dtype
         torch.int64
     """
-    family = families.categorical(levels)
-    return _dense(
-        event_shape, context_shape, latent_shape, tuple(hidden), family, classes, prior, posterior, draws, real=False
-    )
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return dense.vae(families.categorical(symbols), prior, posterior, draws)
 
 
-@recipe
+@recipe(texts=TEXTS)
 @checked
 def conditional_vae(
     event_shape: Shape,
     context_shape: ContextShape = None,
     *,
     latent_shape: Shape,
-    levels: int | None = None,
+    symbols: int | None = None,
+    binary: bool = False,
     scale: float | None = None,
     hidden: Sequence[int] = (256, 256),
-    classes: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     draws: int = 100,
 ) -> VAE:
     r"""A conditional variational autoencoder whose prior, too, depends on the context.
@@ -175,19 +151,9 @@ def conditional_vae(
 
     The other recipes, given a context, keep a standard normal prior, which leaves it to the decoder to use the context.
 
-    Args:
-        event_shape: Shape of one datum.
-        context_shape: The shape of one context tensor, or a dict of shapes.
-        latent_shape: Shape of one latent.
-        levels: If given, data are integers ``0 … levels - 1``: Bernoulli for 2, categorical for more. Else real
-            numbers, with normal likelihood.
-        scale: As for :func:`vae`.
-        hidden: Sizes of the hidden layers of encoder and prior; those of the decoder are the reverse.
-        classes: In place of ``context_shape``: the context is a tensor of so many integer labels.
-        draws: As for :func:`vae`.
-
     Raises:
-        ValueError: there is no context, both ``levels`` and ``scale`` are given, or as for :func:`vae`.
+        ValueError: there is no context, more than one of ``symbols``, ``binary`` and ``scale`` is given, or shapes do
+            not fit.
 
     References:
         Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional generative models",
@@ -200,123 +166,274 @@ def conditional_vae(
     """
     if context_shape is None and classes is None:
         raise ValueError("`context_shape` or `classes` must be given, got neither; without a context, use `vae`")
-    if levels is not None and scale is not None:
-        raise ValueError(f"`scale` must be None where `levels` is given, got {scale}")
-    shapes = {"context": ()} if classes is not None else as_context_shape(context_shape)
-    taken = shapes if isinstance(shapes, dict) else {"context": shapes}
-    latent_shape = as_shape(latent_shape, "latent_shape")
-    network = Perceptron(taken, 2 * prod(latent_shape), hidden=hidden, classes=classes)
-    prior = Parametric(network, families.latent_normal, event_shape=latent_shape, context_shape=taken)
-    if levels is None:
-        family = families.diagonal_normal if scale is None else families.normal(scale)
-    else:
-        family = families.bernoulli if levels == 2 else families.categorical(levels)
-    return _dense(
-        event_shape,
-        context_shape,
-        latent_shape,
-        tuple(hidden),
-        family,
-        classes,
-        prior,
-        None,
-        draws,
-        real=levels is None,
-    )
+    family = likelihood_of(scale, symbols, binary)
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return dense.vae(family, dense.prior(), None, draws, prepare=dense.standardizer(symbols, binary))
 
 
-class Perceptron(ReadsData, nn.Module):
-    """A dense network from one tensor or several, labels among them, to a vector.
+@recipe(texts=TEXTS)
+@checked(pseudo_data=integer)
+def vamp_vae(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    pseudo_data: int = 50,
+    symbols: int | None = None,
+    binary: bool = False,
+    scale: float | None = None,
+    hidden: Sequence[int] = (256, 256),
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+    draws: int = 100,
+) -> VAE:
+    """A variational autoencoder whose prior is the average of its posteriors at learned pseudo-data.
 
-    Contexts are standardised by moments of the data set, and so are data that are real numbers. Latents, and data on a
-    grid, come as they are.
+    ``module.prior.start_from(x)`` lets the pseudo-data begin as data. The prior, too, takes the context.
 
     Args:
-        shapes: The shape of the input, or a dict of shapes.
-        outputs: Size of the output.
-        hidden: Sizes of the hidden layers.
-        classes: If given, one entry holds so many integer labels.
-        labels: The name of that entry.
-        own: The name of the entry that is no context, if there are several.
-        standardize: Whether that entry, or the single input, is standardised, too.
+        pseudo_data: How many pseudo-data there are.
+
+    Raises:
+        ValueError: more than one of ``symbols``, ``binary`` and ``scale`` is given.
+
+    References:
+        Tomczak and Welling 2018, "VAE with a VampPrior", https://arxiv.org/abs/1705.07120
+
+    Example:
+        >>> vamp_vae((8,), latent_shape=(2,), pseudo_data=5, binary=True, hidden=(16,))().sample((5,)).shape
+        torch.Size([5, 8])
+    """
+    family = likelihood_of(scale, symbols, binary)
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    posterior = dense.posterior(prepare=dense.standardizer(symbols, binary))
+    start = torch.rand(pseudo_data, *dense.event_shape) * (1 if symbols is None else symbols - 1)
+    return VAE(VampPrior(posterior, start), dense.likelihood(family), posterior, draws=draws)
+
+
+@recipe(texts=TEXTS)
+@checked(classes=several)
+def mixture_vae(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    classes: int,
+    symbols: int | None = None,
+    binary: bool = False,
+    scale: float | None = None,
+    hidden: Sequence[int] = (256, 256),
+    embedding: nn.Module | None = None,
+    draws: int = 100,
+) -> MixtureVAE:
+    r"""A Gaussian mixture VAE: a class chooses the normal that the latent comes from, which alone explains the datum.
+
+    .. math:: y \sim p(y), \quad z \sim \mathcal{N}(\mu_y, \sigma_y^2), \quad x \sim p(x \mid z)
+
+    Likelihood, posterior and classifier take the context.
+
+    Args:
+        classes: How many classes there are.
+        draws: How many draws of the posterior ``log_prob`` averages over, for every class.
+
+    Raises:
+        ValueError: more than one of ``symbols``, ``binary`` and ``scale`` is given.
+
+    References:
+        Dilokthanakul et al. 2016, "Deep unsupervised clustering with Gaussian mixture variational autoencoders",
+        https://arxiv.org/abs/1611.02648
+
+    Example:
+        >>> mixture_vae((8,), latent_shape=(2,), classes=3, hidden=(16,))().sample((5,)).shape
+        torch.Size([5, 8])
+    """
+    family = likelihood_of(scale, symbols, binary)
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding)
+    prior = ClassNormal(dense.latent_shape, classes=classes, entry="class")
+    return dense.mixture(prior, dense.likelihood(family), classes, draws, lambda: dense.standardizer(symbols, binary))
+
+
+@recipe(texts=TEXTS)
+@checked(classes=several)
+def semi_supervised_vae(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    classes: int,
+    symbols: int | None = None,
+    binary: bool = False,
+    scale: float | None = None,
+    hidden: Sequence[int] = (256, 256),
+    embedding: nn.Module | None = None,
+    draws: int = 100,
+) -> MixtureVAE:
+    r"""The semi-supervised model M2: a class, known for some data, and a latent for all that the class leaves open.
+
+    .. math:: y \sim p(y), \quad z \sim \mathcal{N}(0, I), \quad x \sim p(x \mid z, y)
+
+    Train it by :class:`~pyrogen.latent.mixture.SemiSupervisedElbo` on data with labels, -1 for those without one;
+    ``classify(x)`` then gives the classes. Likelihood, posterior and classifier take the context.
+
+    Args:
+        classes: How many classes there are.
+        scale: Standard deviation of the normal likelihood of real numbers (data units); the decoder gives one for each
+            element if ``None``. The smaller it is, the more a datum's many numbers outweigh its class: where the class
+            is what you want, try one of the order of the data's own standard deviation.
+        draws: How many draws of the posterior ``log_prob`` averages over, for every class.
+
+    Raises:
+        ValueError: more than one of ``symbols``, ``binary`` and ``scale`` is given.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling 2014, "Semi-supervised learning with deep generative models",
+        https://arxiv.org/abs/1406.5298
+
+    Example:
+        >>> module = semi_supervised_vae((8,), latent_shape=(2,), classes=3, hidden=(16,))
+        >>> objective = pg.latent.SemiSupervisedElbo(module, weight=10.0)
+        >>> x, label = torch.randn(20, 8), torch.arange(20) % 4 - 1
+        >>> pg.fit(objective, (x, label), steps=2).reason
+        'steps'
+    """
+    family = likelihood_of(scale, symbols, binary)
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding)
+    prior, likelihood = StandardNormal(dense.latent_shape), dense.likelihood(family, classes)
+    return dense.mixture(prior, likelihood, classes, draws, lambda: dense.standardizer(symbols, binary))
+
+
+class Dense:
+    """Makes the parts of a latent-variable model of dense networks, all of which take the context.
+
+    Args:
+        event_shape: Shape of one event.
+        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
+        latent_shape: Shape of one latent.
+        hidden: Sizes of the hidden layers of encoders; those of the decoder are the reverse.
+        classes: How many labels contexts have.
+        embedding: A network of the user's from contexts to features.
     """
 
     def __init__(
         self,
-        shapes: ContextShape,
-        outputs: int,
-        *,
+        event_shape: Shape,
+        context_shape: ContextShape,
+        latent_shape: Shape,
         hidden: Sequence[int],
-        classes: int | None,
-        labels: str = "context",
-        own: str | None = None,
-        standardize: bool = False,
+        classes: Classes = None,
+        embedding: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.labels = None if classes is None else Labels(classes)
-        self.entry = labels
-        if classes is not None:
-            shapes = {**shapes, labels: (classes,)}
-        names, main = (set(shapes), own) if isinstance(shapes, dict) else ({""}, "")
-        plain = {labels if classes is not None else None, None if standardize else main}
-        self.flatten = Flatten(shapes, standardize=names - plain)
-        self.layers = MLP(self.flatten.size, outputs, hidden=hidden)
-
-    def forward(self, inputs: Context) -> Tensor:
-        if self.labels is not None:
-            if torch.distributions.Distribution._validate_args:
-                self.labels.check(inputs[self.entry])
-            inputs = {**inputs, self.entry: self.labels(inputs[self.entry])}
-        dtype = self.layers.layers[-1].weight.dtype
-        if isinstance(inputs, Mapping):
-            inputs = {key: value.to(dtype) for key, value in inputs.items()}
-        else:
-            inputs = inputs.to(dtype)
-        return self.layers(self.flatten(inputs))
-
-    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        yield from read_by(self.labels, inputs.get(self.entry) if isinstance(inputs, Mapping) else None)
-        yield from self.flatten.read_data(inputs)
-
-
-def _dense(
-    event_shape: Shape,
-    context_shape: ContextShape,
-    latent_shape: Shape,
-    hidden: tuple[int, ...],
-    family: families.Family,
-    classes: int | None,
-    prior: DistributionModule | None,
-    posterior: DistributionModule | None,
-    draws: int,
-    *,
-    real: bool,
-) -> VAE:
-    event_shape, latent_shape = as_shape(event_shape, "event_shape"), as_shape(latent_shape, "latent_shape")
-    if classes is not None and context_shape not in (None, ()):
-        raise ValueError(f"`context_shape` must be None where `classes` is given, got {context_shape}")
-    context_shape = () if classes is not None else as_context_shape(context_shape)
-
-    def part(family: families.Family, own: str, given: Shape, event: Shape, sizes: Sequence[int]) -> Parametric:
-        shapes = entries(own, given, context_shape)
-        network = Perceptron(
-            shapes,
-            prod(family.numbers_shape(event)),
-            hidden=sizes,
-            classes=classes,
-            own=own,
-            standardize=real and own == "x",
+        self.event_shape = as_shape(event_shape, "event_shape")
+        self.latent_shape = as_shape(latent_shape, "latent_shape")
+        self.hidden = tuple(hidden)
+        self.context: Callable[[], VectorContext] = lambda: VectorContext(
+            context_shape, classes=classes, embedding=embedding
         )
-        return Parametric(network, family, event_shape=event, context_shape=shapes)
 
-    likelihood = part(family, "z", latent_shape, event_shape, hidden[::-1])
-    if posterior is None:
-        posterior = part(families.latent_normal, "x", event_shape, latent_shape, hidden)
-    return VAE(StandardNormal(latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+    def vae(
+        self,
+        family: families.Family,
+        prior: DistributionModule | None,
+        posterior: DistributionModule | None,
+        draws: int,
+        *,
+        prepare: nn.Module | None = None,
+    ) -> VAE:
+        """The variational autoencoder with a likelihood of a family, and other parts where none are given."""
+        likelihood = self.likelihood(family)
+        posterior = self.posterior(prepare=prepare) if posterior is None else posterior
+        return VAE(StandardNormal(self.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+
+    def mixture(
+        self,
+        prior: DistributionModule,
+        likelihood: DistributionModule,
+        classes: int,
+        draws: int,
+        prepare: Callable[[], nn.Module | None],
+    ) -> MixtureVAE:
+        """The model with a class, whose component has this prior and likelihood."""
+        component = VAE(prior, likelihood, self.posterior(classes, prepare=prepare()), draws=1)
+        classifier = self._part(families.categorical(classes), (), "x", self.event_shape, prepare=prepare())
+        return MixtureVAE(ClassPrior(classes), component, classifier, draws=draws)
+
+    def prior(self) -> Parametric:
+        """A normal prior that the context moves."""
+        context, size = self.context(), prod(families.latent_normal.numbers_shape(self.latent_shape))
+        network = Chained(context, MLP(context.size, size, hidden=self.hidden))
+        shape = context.context_shape
+        return Parametric(network, families.latent_normal, event_shape=self.latent_shape, context_shape=shape)
+
+    def likelihood(self, family: families.Family, classes: int | None = None) -> Parametric:
+        """The likelihood of a family; with ``classes`` it takes the entry ``"class"`` as well."""
+        return self._part(family, self.event_shape, "z", self.latent_shape, classes)
+
+    def posterior(
+        self, classes: int | None = None, *, prepare: nn.Module | None = None, size: int | None = None
+    ) -> Parametric:
+        """A normal posterior of data that go through ``prepare`` first, which makes ``size`` numbers of them."""
+        return self._part(families.latent_normal, self.latent_shape, "x", self.event_shape, classes, prepare, size)
+
+    def standardizer(self, symbols: int | None = None, binary: bool = False) -> Standardizer | None:
+        """What brings data that are real numbers to order one, by moments of the data set."""
+        return None if symbols is not None or binary else Standardizer(self.event_shape, name="x")
+
+    def _part(
+        self,
+        family: families.Family,
+        event_shape: Shape,
+        name: str,
+        shape: Shape,
+        classes: int | None = None,
+        prepare: nn.Module | None = None,
+        size: int | None = None,
+    ) -> Parametric:
+        """The distribution of an event given an input of this name and shape, and the context."""
+        contexts = [] if classes is None else [VectorContext({"class": ()}, classes={"class": classes})]
+        contexts += [context] if (context := self.context()).context_shape is not None else []
+        size, hidden = prod(shape) if size is None else size, self.hidden[::-1] if name == "z" else self.hidden
+        inputs = size + sum(context.size for context in contexts)
+        network = MLP(inputs, prod(family.numbers_shape(event_shape)), hidden=hidden)
+        return Parametric(
+            WithContext(network, name, contexts, prepare=prepare, size=size),
+            family,
+            event_shape=event_shape,
+            context_shape=beside(name, shape, *contexts),
+        )
 
 
-def entries(own: str, shape: Shape, context_shape: ContextShape) -> ContextShape:
-    """What a part takes: its own entry, and with it the context."""
-    if context_shape is None:
-        return shape
-    return {own: shape, **(context_shape if isinstance(context_shape, dict) else {"context": context_shape})}
+def beside(name: str, shape: Shape, *contexts: VectorContext) -> ContextShape:
+    """The shapes that a part takes: those of its own input, and of the contexts beside it."""
+    shapes = {name: shape}
+    for context in contexts:
+        own = context.context_shape
+        shapes |= own if isinstance(own, dict) else {"context": own}
+    return shapes if contexts else shape
+
+
+def likelihood_of(
+    scale: float | None,
+    symbols: int | None = None,
+    binary: bool = False,
+    integers: Callable[[int], families.Family] = families.categorical,
+) -> families.Family:
+    """The likelihood of data: of integers, of zeros and ones, or of real numbers.
+
+    Args:
+        scale: Standard deviation of real numbers; learned if ``None``.
+        symbols: How many values integers take.
+        binary: Whether data are zeros and ones.
+        integers: Makes the family of integers.
+
+    Raises:
+        ValueError: more than one of them is given.
+    """
+    if scale is not None and (symbols is not None or binary):
+        raise ValueError(f"`scale` must be None where `{'binary' if binary else 'symbols'}` is given, got {scale}")
+    if binary and symbols is not None:
+        raise ValueError(f"`symbols` must be None where `binary` is given, got {symbols}")
+    if binary:
+        return families.bernoulli
+    if symbols is not None:
+        return integers(symbols)
+    return families.diagonal_normal if scale is None else families.normal(scale)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import nn
 
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.distributions.family import Family
-from pyrogen.networks.columns import ColumnFeatures, GapFeatures
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.networks.columns import ColumnFeatures, Elementwise, GapFeatures
+from pyrogen.networks.context import Classes
 
 from .missing import IncompleteLikelihood
 from .model import VAE
-from .recipes import Perceptron, entries
+from .recipes import TEXTS, Dense, likelihood_of
+
+_TEXTS = {
+    **TEXTS,
+    "counts": "Columns that hold counts.",
+    "binary": "Columns that hold zeros and ones.",
+    "categories": "Columns that hold labels from zero, with how many labels there are.",
+}
 
 
-@recipe
+@recipe(texts=_TEXTS)
 @checked
 def tabular_vae(
     event_shape: Shape,
@@ -36,7 +40,8 @@ def tabular_vae(
     binary: Collection[int] = (),
     categories: Mapping[int, int] | None = None,
     hidden: Sequence[int] = (128, 128),
-    classes: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     prior: DistributionModule | None = None,
     draws: int = 100,
 ) -> VAE:
@@ -47,34 +52,24 @@ def tabular_vae(
 
     Args:
         event_shape: ``(columns,)``.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        latent_shape: Shape of one latent.
-        counts: Columns that hold counts.
-        binary: Columns that hold zeros and ones.
-        categories: Columns that hold labels from zero, with how many labels there are.
-        hidden: Sizes of the hidden layers of the encoder; those of the decoder are the reverse.
-        classes: As for :func:`~pyrogen.latent.recipes.vae`.
-        prior: As for :func:`~pyrogen.latent.recipes.vae`.
-        draws: How many draws of the posterior ``log_prob`` averages over.
 
     Raises:
-        ValueError: a column is named twice or does not exist, or as for :func:`~pyrogen.latent.recipes.vae`.
+        ValueError: a column is named twice or does not exist, or shapes do not fit.
 
     Example:
         >>> module = tabular_vae((4,), latent_shape=(2,), counts=[1], categories={3: 5})
         >>> module().sample((5,)).shape
         torch.Size([5, 4])
     """
-    event_shape = _as_row(event_shape)
-    family = _columns(event_shape[0], None, counts, binary, categories)
-    prepare = ColumnFeatures(event_shape[0], counts=counts, categories=categories)
-    likelihood, posterior = _parts(
-        event_shape, context_shape, latent_shape, family, prepare, prepare.size, tuple(hidden), classes
-    )
-    return VAE(StandardNormal(latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+    (columns,) = event_shape = _as_row(event_shape)
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    likelihood = dense.likelihood(_columns(columns, None, counts, binary, categories))
+    features = ColumnFeatures(columns, counts=counts, categories=categories)
+    posterior = dense.posterior(prepare=features, size=features.size)
+    return VAE(StandardNormal(dense.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
 
 
-@recipe
+@recipe(texts=_TEXTS)
 @checked
 def missing_data_vae(
     event_shape: Shape,
@@ -87,7 +82,8 @@ def missing_data_vae(
     scale: float | None = None,
     missingness: DistributionModule | None = None,
     hidden: Sequence[int] = (128, 128),
-    classes: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     prior: DistributionModule | None = None,
     draws: int = 100,
 ) -> VAE:
@@ -100,21 +96,11 @@ def missing_data_vae(
     Args:
         event_shape: Shape of one event; ``(columns,)`` if some columns are named.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes; a context has no gaps.
-        latent_shape: Shape of one latent.
-        counts: Columns that hold counts.
-        binary: Columns that hold zeros and ones.
-        categories: Columns that hold labels from zero, with how many labels there are.
-        scale: Standard deviation of the normal likelihood of real entries (data units); the decoder gives one for each
-            if ``None``.
         missingness: :math:`p(s \mid x)` if entries are missing for what they would have been, such as
             :func:`self_masking`; itself built by a recipe if the model is to be saved.
-        hidden: Sizes of the hidden layers of the encoder; those of the decoder are the reverse.
-        classes: As for :func:`~pyrogen.latent.recipes.vae`.
-        prior: As for :func:`~pyrogen.latent.recipes.vae`.
-        draws: How many draws of the posterior ``log_prob`` averages over.
 
     Raises:
-        ValueError: a column is named twice or does not exist, or as for :func:`~pyrogen.latent.recipes.vae`.
+        ValueError: a column is named twice or does not exist, or shapes do not fit.
 
     References:
         Mattei and Frellsen 2019, "MIWAE: deep generative modelling and imputation of incomplete data sets",
@@ -128,22 +114,19 @@ def missing_data_vae(
         torch.Size([2])
     """
     event_shape = as_shape(event_shape, "event_shape")
+    family, features, size = likelihood_of(scale), GapFeatures(len(event_shape)), 2 * prod(event_shape)
     if counts or binary or categories:
         (columns,) = _as_row(event_shape)
         family = _columns(columns, scale, counts, binary, categories)
-        prepare = ColumnFeatures(columns, counts=counts, categories=categories, flags=True)
-        size = prepare.size
-    else:
-        family = families.diagonal_normal if scale is None else families.normal(scale)
-        prepare, size = GapFeatures(len(event_shape)), 2 * prod(event_shape)
-    likelihood, posterior = _parts(
-        event_shape, context_shape, latent_shape, family, prepare, size, tuple(hidden), classes
-    )
-    likelihood = IncompleteLikelihood(likelihood, missingness)
-    return VAE(StandardNormal(latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+        features = ColumnFeatures(columns, counts=counts, categories=categories, flags=True)
+        size = features.size
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    likelihood = IncompleteLikelihood(dense.likelihood(family), missingness)
+    posterior = dense.posterior(prepare=features, size=size)
+    return VAE(StandardNormal(dense.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
 
 
-@recipe
+@recipe(texts=_TEXTS)
 @checked
 def self_masking(event_shape: Shape, context_shape: None = None, *, sign: int | None = None) -> Parametric:
     r"""A missingness model: whether an entry is observed depends on its own value, :math:`\sigma(a_i + b_i x_i)`.
@@ -175,77 +158,6 @@ def self_masking(event_shape: Shape, context_shape: None = None, *, sign: int | 
     return Parametric(network, families.bernoulli, event_shape=event_shape, context_shape=event_shape)
 
 
-class Elementwise(nn.Module):
-    """A straight line for each element.
-
-    Args:
-        shape: Shape of the elements.
-        sign: That of all slopes; they start at zero if ``None``.
-    """
-
-    def __init__(self, shape: Shape, sign: int | None = None) -> None:
-        super().__init__()
-        self.sign = sign
-        self.slope = nn.Parameter(torch.zeros(shape))
-        self.start = nn.Parameter(torch.zeros(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        slope = self.slope if self.sign is None else self.sign * softplus(self.slope)
-        return self.start + slope * x
-
-
-class Prepared(ReadsData, nn.Module):
-    """A perceptron whose entry ``"x"`` goes through another network first.
-
-    Args:
-        prepare: Takes the data.
-        perceptron: Takes what comes out in their place.
-    """
-
-    def __init__(self, prepare: nn.Module, perceptron: Perceptron) -> None:
-        super().__init__()
-        self.prepare = prepare
-        self.perceptron = perceptron
-
-    def forward(self, inputs: Context) -> Tensor:
-        if isinstance(inputs, Mapping):
-            return self.perceptron({**inputs, "x": self.prepare(inputs["x"])})
-        return self.perceptron(self.prepare(inputs))
-
-    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.perceptron.read_data(inputs)
-
-
-def _parts(
-    event_shape: Shape,
-    context_shape: ContextShape,
-    latent_shape: Shape,
-    family: Family,
-    prepare: nn.Module,
-    size: int,
-    hidden: tuple[int, ...],
-    classes: int | None,
-) -> tuple[Parametric, Parametric]:
-    """A dense likelihood of a family, and a dense posterior that sees data through ``prepare``."""
-    latent_shape = as_shape(latent_shape, "latent_shape")
-    if classes is not None and context_shape not in (None, ()):
-        raise ValueError(f"`context_shape` must be None where `classes` is given, got {context_shape}")
-    context_shape = () if classes is not None else as_context_shape(context_shape)
-    given = entries("z", latent_shape, context_shape)
-    decoder = Perceptron(given, prod(family.numbers_shape(event_shape)), hidden=hidden[::-1], classes=classes, own="z")
-    inputs = entries("x", (size,), context_shape)
-    encoder = Prepared(prepare, Perceptron(inputs, 2 * prod(latent_shape), hidden=hidden, classes=classes, own="x"))
-    return (
-        Parametric(decoder, family, event_shape=event_shape, context_shape=given),
-        Parametric(
-            encoder,
-            families.latent_normal,
-            event_shape=latent_shape,
-            context_shape=entries("x", event_shape, context_shape),
-        ),
-    )
-
-
 def _as_row(event_shape: Shape) -> Shape:
     event_shape = as_shape(event_shape, "event_shape")
     if len(event_shape) != 1:
@@ -263,8 +175,8 @@ def _columns(
     named = [*counts, *binary, *(categories or {})]
     if len(set(named)) < len(named) or not all(0 <= column < columns for column in named):
         raise ValueError(f"columns must be named once and lie in 0 … {columns - 1}, got {named}")
-    real = families.diagonal_normal if scale is None else families.normal(scale)
-    labels = {levels: families.categorical(levels) for levels in (categories or {}).values()}
-    kinds = {column: labels[levels] for column, levels in (categories or {}).items()}
+    real = likelihood_of(scale)
+    labels = {symbols: families.categorical(symbols) for symbols in (categories or {}).values()}
+    kinds = {column: labels[symbols] for column, symbols in (categories or {}).items()}
     kinds |= dict.fromkeys(counts, families.negative_binomial) | dict.fromkeys(binary, families.bernoulli)
     return families.columns(kinds.get(column, real) for column in range(columns))

@@ -70,3 +70,22 @@ class GapFeatures(nn.Module):
         observed = ~x.isnan()
         both = torch.stack([torch.where(observed, x, 0.0), observed.to(x.dtype)], x.dim() - self.event_dim)
         return both.flatten(x.dim() - self.event_dim)
+
+
+class Elementwise(nn.Module):
+    """A straight line for each element.
+
+    Args:
+        shape: Shape of the elements.
+        sign: That of all slopes; they start at zero if ``None``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], sign: int | None = None) -> None:
+        super().__init__()
+        self.sign = sign
+        self.slope = nn.Parameter(torch.zeros(shape))
+        self.start = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope = self.slope if self.sign is None else self.sign * nn.functional.softplus(self.slope)
+        return self.start + slope * x

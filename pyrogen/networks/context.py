@@ -6,13 +6,14 @@ the user's, the ``embedding``, may then turn all entries into features, which st
 or an image, by their shape. The classes of this module differ in what they make of that: one vector
 (:class:`VectorContext`), a sequence of vectors (:class:`SequenceContext`), a vector for each place of a signal or an
 image (:class:`PlaceContext`); :class:`~pyrogen.networks.conditions.ContextEncoder` keeps each kind apart.
+:class:`WithContext` puts contexts beside the input of a network.
 
 All are called with one batch dimension in front, ``(N, *context_shape)``; :func:`context_rows` makes such rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -235,6 +236,59 @@ class PlaceContext(VectorContext):
             return self.convolutions(entries[""]).flatten(2).transpose(1, 2)
         vector = self.vector(entries)
         return vector if self.linear is None else self.linear(vector).relu()
+
+
+class WithContext(ReadsData, nn.Module):
+    """A network of an input with a context beside it.
+
+    Inputs are a tensor, or a dict in which the input has a name; contexts of one tensor have the name ``"context"``.
+
+    Args:
+        network: Called with the input, and with the vector of the contexts where there are any.
+        name: The name of the input.
+        contexts: What is beside it.
+        prepare: What the input goes through first, such as a :class:`~pyrogen.networks.statistics.Standardizer`.
+        size: If given, the input is flattened to vectors of this size.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        contexts: Iterable[VectorContext] = (),
+        *,
+        prepare: nn.Module | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.contexts = nn.ModuleList(contexts)
+        self.prepare = prepare
+        self.size = size
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs: Context) -> Tensor:
+        entries = inputs if isinstance(inputs, Mapping) else {self.name: inputs}
+        x = entries[self.name].to(self.zero.dtype)
+        x = x if self.prepare is None else self.prepare(x)
+        x = x if self.size is None else x.reshape(len(x), self.size)
+        if not self.contexts:
+            return self.network(x)
+        return self.network(x, torch.cat([context(_own(context, entries)) for context in self.contexts], -1))
+
+    def read_data(self, inputs: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        entries = inputs if isinstance(inputs, Mapping) else {self.name: inputs}
+        yield from read_by(self.prepare, entries.get(self.name))
+        for context in self.contexts:
+            yield from context.read_data(_own(context, entries))
+
+
+def _own(context: ContextEmbedding, entries: Mapping[str, Tensor]) -> Context:
+    """What a context takes of several entries, as far as they are there."""
+    if not isinstance(context.context_shape, dict):
+        return entries.get("context")
+    return {key: entries[key] for key in context.context_shape if key in entries}
 
 
 def described(context_shape: ContextShape, classes: Classes) -> tuple[ContextShape, dict[str, int]]:

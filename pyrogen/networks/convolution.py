@@ -62,7 +62,7 @@ class ImageDecoder(nn.Module):
     """From vectors to images: two dense layers, then transposed convolutions that double the image.
 
     Args:
-        inputs: Size of the input.
+        inputs: Size of the input, with that of a context beside it.
         image_shape: ``(channels, height, width)`` of the output; its channels are the numbers for each position.
         channels: Channels before each doubling.
         hidden: Size of the dense hidden layer.
@@ -105,8 +105,23 @@ class ImageDecoder(nn.Module):
             layers += [nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*layers[:-1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolutions(self.dense(x))
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.convolutions(self.dense(x if context is None else torch.cat([x, context], -1)))
+
+
+class Centred(nn.Module):
+    """Integers ``0 … symbols - 1`` between -1 and 1.
+
+    Args:
+        symbols: How many there are.
+    """
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * (2 / (self.symbols - 1)) - 1
 
 
 def halved_sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int]]:

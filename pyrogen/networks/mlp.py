@@ -23,7 +23,7 @@ class MLP(nn.Module):
     """A multilayer perceptron.
 
     Args:
-        inputs: Size of the input's last dimension.
+        inputs: Size of the input's last dimension, with that of a context beside it.
         outputs: Size of the output's last dimension.
         hidden: Sizes of the hidden layers.
         activation: Makes the nonlinearity after each hidden layer.
@@ -55,8 +55,8 @@ class MLP(nn.Module):
             layers += [nn.Dropout(dropout)] if dropout else []
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.layers(x if context is None else torch.cat([x, context], -1))
 
 
 class Conditioner(nn.Module):

@@ -15,7 +15,7 @@ RECIPES = {
     "vae": lambda *shapes, **more: latent.vae(*shapes, **SMALL, **more),
     "vae of fixed scale": lambda *shapes, **more: latent.vae(*shapes, scale=0.5, **SMALL, **more),
     "binary_vae": lambda *shapes, **more: latent.binary_vae(*shapes, **SMALL, **more),
-    "categorical_vae": lambda *shapes, **more: latent.categorical_vae(*shapes, levels=3, **SMALL, **more),
+    "categorical_vae": lambda *shapes, **more: latent.categorical_vae(*shapes, symbols=3, **SMALL, **more),
 }
 PRIORS = {"standard": lambda: None, "flow": lambda: flows.affine_coupling((2,), **FLOW)}
 POSTERIORS = {

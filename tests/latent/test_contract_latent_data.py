@@ -14,8 +14,8 @@ RECIPES = {
         (5,), counts=[0], binary=[1], categories={4: 3}, hidden=(16,), **SMALL, **more
     ),
     "convolutional_vae": lambda **more: latent.convolutional_vae((1, 4, 5), scale=0.5, **IMAGE, **more),
-    "convolutional_vae of two levels": lambda **more: latent.convolutional_vae((1, 3, 3), levels=2, **IMAGE, **more),
-    "convolutional_vae of levels": lambda **more: latent.convolutional_vae((2, 2, 3), levels=5, **IMAGE, **more),
+    "convolutional_vae of two levels": lambda **more: latent.convolutional_vae((1, 3, 3), binary=True, **IMAGE, **more),
+    "convolutional_vae of levels": lambda **more: latent.convolutional_vae((2, 2, 3), symbols=5, **IMAGE, **more),
 }
 
 
@@ -40,7 +40,7 @@ def test_contract_of_images_with_several_contexts():
     ).raise_if_failed()
 
 
-@pytest.mark.parametrize("settings", [{}, {"levels": 2}, {"levels": 4}, {"scale": 0.5}])
+@pytest.mark.parametrize("settings", [{}, {"binary": True}, {"symbols": 4}, {"scale": 0.5}])
 def test_contract_of_conditional_vae(settings):
     check_distribution(
         lambda: latent.conditional_vae((3,), classes=3, hidden=(16,), **SMALL, **settings),
@@ -92,7 +92,7 @@ def test_images_learn_stripes_of_two_orientations():
     stripes[0, :, ::2] = 3
     stripes[1, :, :, ::2] = 3
     x = stripes[torch.randint(2, (256,))]
-    module = latent.convolutional_vae((1, 8, 8), levels=4, latent_shape=(2,), channels=(8, 16), hidden=32, draws=50)
+    module = latent.convolutional_vae((1, 8, 8), symbols=4, latent_shape=(2,), channels=(8, 16), hidden=32, draws=50)
     pg.fit(module, x, steps=150, batch_size=64, seed=0, optimizer=lambda p: torch.optim.Adam(p, lr=5e-3))
     with torch.no_grad():
         scores = (
@@ -106,8 +106,8 @@ def test_images_learn_stripes_of_two_orientations():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="got neither; without a context, use `vae`"):
         latent.conditional_vae((3,), latent_shape=(2,))
-    with pytest.raises(ValueError, match="`scale` must be None where `levels` is given"):
-        latent.convolutional_vae((1, 8, 8), latent_shape=(2,), levels=4, scale=0.5)
+    with pytest.raises(ValueError, match="`scale` must be None where `symbols` is given"):
+        latent.convolutional_vae((1, 8, 8), latent_shape=(2,), symbols=4, scale=0.5)
     with pytest.raises(ValueError, match=r"\(channels, height, width\), got \(8,\)"):
         latent.convolutional_vae((8,), latent_shape=(2,))
     with pytest.raises(ValueError, match="`context_shape` must be None where `classes` is given"):

@@ -30,7 +30,7 @@ def test_joint_keeps_the_context():
 def test_other_models_have_none():
     vae = linear_vae()
     pair = Marginal(vae.model, vae.guide, event_shape=(3,))
-    mixture = mixture_vae((3,), latent_shape=(2,), classes=2, levels=2, hidden=(8,))
+    mixture = mixture_vae((3,), latent_shape=(2,), classes=2, binary=True, hidden=(8,))
     for module in (pair, mixture):
         with pytest.raises(NotImplementedError, match="the joint is that of a VAE"):
             module().joint()

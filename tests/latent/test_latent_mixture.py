@@ -291,7 +291,7 @@ def test_a_users_mixture_is_summed_in_the_model():
 @pytest.mark.parametrize("recipe", [mixture_vae, semi_supervised_vae], ids=lambda recipe: recipe.__name__)
 def test_contract(recipe):
     check_distribution(lambda: recipe((3,), classes=3, **SMALL), event_shape=(3,)).raise_if_failed()
-    make = lambda: recipe((3,), (4,), classes=3, levels=2, **SMALL)  # noqa: E731
+    make = lambda: recipe((3,), (4,), classes=3, binary=True, **SMALL)  # noqa: E731
     check_distribution(make, event_shape=(3,), context=torch.randn(5, 4)).raise_if_failed()
     several = {"a": (2,), "b": (1,)}
     context = {"a": torch.randn(5, 2), "b": torch.randn(5, 1)}
@@ -332,4 +332,4 @@ def test_refusals(module):
     with pytest.raises(ValueError, match="`label` must hold integer labels from -1"):
         SemiSupervisedElbo(module)(torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="`scale` must be None"):
-        mixture_vae((3,), latent_shape=(2,), classes=3, levels=2, scale=0.1)
+        mixture_vae((3,), latent_shape=(2,), classes=3, binary=True, scale=0.1)

@@ -117,7 +117,7 @@ def test_contract(make, size, context):
 def test_contract_of_vamp_vae():
     small = {"latent_shape": (2,), "hidden": (16,), "draws": 8, "pseudo_data": 4}
     check_distribution(lambda: vamp_vae((3,), **small), event_shape=(3,)).raise_if_failed()
-    make = lambda: vamp_vae((3,), (4,), levels=2, **small)  # noqa: E731
+    make = lambda: vamp_vae((3,), (4,), binary=True, **small)  # noqa: E731
     check_distribution(make, event_shape=(3,), context=torch.randn(5, 4)).raise_if_failed()
 
 

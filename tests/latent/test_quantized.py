@@ -14,7 +14,7 @@ from pyrogen.latent import VQVAE, Codebook, CodeTable, CodeUsage, vq_vae
 from pyrogen.testing import check_distribution
 from pyrogen.testing.distribution import CHECKS
 
-SMALL = {"levels": 2, "codes": 3, "width": 2, "channels": (4, 4)}
+SMALL = {"binary": True, "codes": 3, "width": 2, "channels": (4, 4)}
 
 
 def autoregressive():
@@ -34,7 +34,7 @@ def test_contract(make):
 @pytest.fixture
 def module():
     torch.manual_seed(0)
-    return vq_vae((1, 4, 4), levels=2, codes=3, width=2, channels=(4,)).eval()
+    return vq_vae((1, 4, 4), binary=True, codes=3, width=2, channels=(4,)).eval()
 
 
 def test_the_bound_is_the_term_of_its_codes_in_the_enumerated_sum(module):
@@ -89,7 +89,7 @@ def test_training_reaches_the_entropy_of_two_patterns():
     torch.manual_seed(0)
     patterns = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
     x = patterns[torch.randint(2, (256,))]
-    module = vq_vae((1, 4, 4), levels=2, codes=4, width=2, channels=(4, 4))
+    module = vq_vae((1, 4, 4), binary=True, codes=4, width=2, channels=(4, 4))
     pg.fit(module, x, steps=400, optimizer=partial(torch.optim.Adam, lr=1e-2), seed=0)
     # A code for each pattern costs log 2; what is left of it is the pixels' uncertainty.
     assert module().log_prob(x).mean() > -torch.log(torch.tensor(2.0)) - 0.15

@@ -140,7 +140,7 @@ def test_encoders_see_real_data_standardised_and_levels_as_they_are():
     assert torch.allclose(part.mean, x.mean(0))
     assert result.history.loss[0] < 1e7  # 4e15 where the encoder sees them raw
     assert not of_contexts(pg.latent.binary_vae((2,), latent_shape=(1,), hidden=(8,)))
-    assert not of_contexts(pg.latent.convolutional_vae((1, 4, 4), latent_shape=(1,), channels=(4,), levels=8))
+    assert not of_contexts(pg.latent.convolutional_vae((1, 4, 4), latent_shape=(1,), channels=(4,), symbols=8))
 
 
 @pytest.mark.parametrize("name", MODELS)
