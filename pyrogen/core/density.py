@@ -75,6 +75,26 @@ def require_normalized(density: Density, name: str, what: str) -> None:
         )
 
 
+def require_bounding(distribution: Distribution, name: str, *, guide: bool) -> None:
+    """Refuses a site with which an evidence lower bound would be none.
+
+    Args:
+        distribution: That of the site.
+        name: What errors call the site.
+        guide: Whether it is a site of the guide, whose ``log_prob`` is subtracted.
+
+    Raises:
+        NotImplementedError: the ``log_prob`` is unnormalised or missing, or that of a guide's site a lower bound.
+    """
+    density = density_of(distribution)
+    require_normalized(density, name, "an evidence lower bound")
+    if density == "lower bound" and guide:
+        raise NotImplementedError(
+            f"{name} has density 'lower bound': less than the guide's log_prob makes the ELBO more than the evidence; "
+            "use a guide whose density is exact or an estimate without bias"
+        )
+
+
 def stamped(distribution: TorchDistributionMixin, density: Density) -> TorchDistributionMixin:
     """The distribution, with a ``density`` no stronger than the one given.
 

@@ -127,7 +127,8 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         """
         if self.density is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has no log_prob, hence no guide and no ELBO; train it with its `objective()`"
+                f"{type(self).__name__} has density None: without a log_prob there is neither guide nor ELBO; "
+                "train it with its `objective()`"
             )
         require_normalized(self.density, type(self).__name__, "an ELBO of its model and guide")
         return Guide(self)

@@ -33,7 +33,7 @@ from pyrogen.programs.reading import reading_of, settled_data_plates
 from pyrogen.programs.run import Record
 
 from .batches import rows, without_last_row
-from .density import density_of, require_normalized
+from .density import require_bounding
 from .hidden import HiddenValues
 from .modes import evaluating
 
@@ -215,15 +215,9 @@ class _Meaning(Messenger):
         self.part = part
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if not isinstance(msg["fn"], Distribution):
-            return
-        density, site = density_of(msg["fn"]), f"the site {msg['name']!r} of `{self.part}`"
-        require_normalized(density, site, "an evidence lower bound")
-        if density == "lower bound" and self.part == "guide":
-            raise NotImplementedError(
-                f"{site} has density 'lower bound': less than the guide's log_prob makes the ELBO more than the "
-                "evidence; use a guide whose density is exact or an estimate without bias"
-            )
+        if isinstance(msg["fn"], Distribution):
+            name = f"the site {msg['name']!r} of `{self.part}`"
+            require_bounding(msg["fn"], name, guide=self.part == "guide")
 
 
 class _NotReparameterized(Exception):

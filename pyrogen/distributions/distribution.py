@@ -19,8 +19,8 @@ from .abilities import Abilities
 class PyrogenDistribution(Abilities, TorchDistribution):
     """A distribution of pyrogen; abstract.
 
-    Subclasses define :meth:`_expanded`, ``support``, ``log_prob``, and ``sample``, or ``rsample`` with
-    ``has_rsample = True``. What they can do beyond that is declared in
+    Subclasses define :meth:`_expanded`, ``support``, ``log_prob`` unless their density is ``None``, and ``sample``, or
+    ``rsample`` with ``has_rsample = True``. What they can do beyond that is declared in
     :class:`~pyrogen.distributions.abilities.Abilities`.
     """
 
@@ -36,6 +36,12 @@ class PyrogenDistribution(Abilities, TorchDistribution):
         if "has_rsample" in vars(self):  # Pyro's `has_rsample_` sets it
             expanded.has_rsample = self.has_rsample
         return expanded
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self).__name__} has density {self.density!r}: it draws samples and has no log_prob; compare "
+            "draws by two-sample tests, and infer in the space of its noise (`pyrogen.inverse.in_noise`)"
+        )
 
     def __repr__(self) -> str:
         return super().__repr__() if self.arg_constraints else by_shapes(self)

@@ -31,7 +31,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrogen.arguments import function, site_name
-from pyrogen.core.density import density_of
+from pyrogen.core.density import Density, density_of
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
@@ -122,6 +122,7 @@ class _PushForward(Reparam):
 
 def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
     """A draw as a function of noise; its rightmost ``event_dim`` dimensions are one event."""
+    density = density_of(prior)
     while isinstance(prior, torch.distributions.Independent):
         prior = prior.base_dist
     if isinstance(prior, Assembled):
@@ -138,7 +139,7 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
         return value
     if isinstance(prior, Normal | DiagonalNormal | UnitNormal):
         return prior.mean + prior.stddev * pyro.sample(f"{name}_noise", _standard(prior, event_dim))
-    _check(name, prior)
+    _check(name, prior, density)
     return pyro.sample(f"{name}_noise", prior.to_event(event_dim - prior.event_dim))
 
 
@@ -156,14 +157,14 @@ def _own(batch_shape: torch.Size) -> torch.Size:
     return batch_shape
 
 
-def _check(name: str, prior: TorchDistribution) -> None:
-    kind, density = type(prior).__name__, density_of(prior)
+def _check(name: str, prior: TorchDistribution, density: Density) -> None:
+    kind = type(prior).__name__
     if prior.support.is_discrete:
         raise ValueError(
             f"`site` must have a prior over real numbers, got {kind} over integers at {name!r}; measure what its "
             "parameters say instead, such as the mean of a decoder, or complete a part of it with `given`"
         )
-    if density not in ("exact", "estimate"):
+    if density not in ("exact", "estimate", "unnormalized"):
         raise ValueError(
             f"`site` must have a prior that is a function of noise, or has a density, got {kind} of density "
             f"{density!r} at {name!r}; of a diffusion model, use ProbabilityFlow, or TwistedSMC"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrogen.arguments import checked
+from pyrogen.core.density import require_bounding
 from pyrogen.core.objective import Elbo
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
 from pyrogen.numerics.randomness import held
@@ -127,6 +129,10 @@ class Marginal(LatentVariableModel):
         unmatched = set(_sites(guide)) ^ (set(_sites(model)) - observed)
         if unmatched:
             raise ValueError(f"`guide` must have the latent sites of `model`, got {sorted(unmatched)} in one only")
+        if is_validation_enabled():
+            for part, trace in (("model", model), ("guide", guide)):
+                for name, node in _sites(trace).items():
+                    require_bounding(node["fn"], f"the site {name!r} of `{part}`", guide=part == "guide")
         rows = wide.numel()
         log_joint = sum(self._score(name, node, rows) for name, node in _sites(model).items())
         return (log_joint - sum(self._score(name, node, rows) for name, node in _sites(guide).items())).reshape(wide)

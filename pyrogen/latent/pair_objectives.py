@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import integer, number
 from pyrogen.core.batches import rows
-from pyrogen.core.density import density_of, weakest
+from pyrogen.core.density import density_of, require_bounding
 from pyrogen.core.objective import PairObjective
 from pyrogen.programs.data_plate import data_plate, observed_plates
 from pyrogen.programs.rows import global_sites
@@ -95,19 +95,25 @@ class WeightedPair(PairObjective):
         of_all = 1.0 if unit is None else unit.size / unit.rows
         return -of_all * self.bound(log_weights).sum()
 
+    averages_weights = True
+    """Whether the bound is not linear in the log-weights, so that noise in one makes it biased."""
+
     def check(self, one: Pass) -> None:
-        """Refuses sites whose ``log_prob`` is noisy or a bound: the exponential of noise is biased upwards.
+        """Refuses sites with which the objective would be no bound; the exponential of noise is biased upwards.
 
         Raises:
-            ValueError: there is one, and more than one draw.
+            NotImplementedError: a ``log_prob`` is unnormalised or missing, or one of the guide a lower bound.
+            ValueError: one is noisy, or a bound, and several weights are averaged.
         """
-        for site in [*one.drawn, *one.model] if self.draws > 1 else ():
-            density = density_of(site.distribution)
-            if density != "exact":
-                raise ValueError(
-                    f"the site {site.name!r} must have an exact log_prob inside averaged importance weights, "
-                    f"got density {density!r}"
-                )
+        for part, sites in (("guide", one.drawn), ("model", one.model)):
+            for site in sites:
+                require_bounding(site.distribution, f"the site {site.name!r} of `{part}`", guide=part == "guide")
+                density = density_of(site.distribution)
+                if self.averages_weights and self.draws > 1 and density != "exact":
+                    raise ValueError(
+                        f"the site {site.name!r} must have an exact log_prob inside averaged importance weights, "
+                        f"got density {density!r}"
+                    )
 
     def check_minibatch(self, outside: list[str], plate: Plate) -> None:
         """Refuses a minibatch beside latent sites outside the data plate.
@@ -253,6 +259,7 @@ class StickingTheLandingPair(WeightedPair):
     """
 
     by_path = True
+    averages_weights = False
 
     def __init__(
         self, model: nn.Module, guide: nn.Module, *, draws: int = 1, plates: int | None = None, size: int | None = None
@@ -261,16 +268,6 @@ class StickingTheLandingPair(WeightedPair):
 
     def bound(self, log_weights: Tensor) -> Tensor:
         return log_weights.mean(0)
-
-    def check(self, one: Pass) -> None:
-        for sites, weakest_allowed in ((one.drawn, "estimate"), (one.model, "lower bound")):
-            for site in sites:
-                density = density_of(site.distribution)
-                if weakest(density, weakest_allowed) != weakest_allowed:
-                    raise ValueError(
-                        f"the site {site.name!r} must have a log_prob that is normalised, and in the guide no bound, "
-                        f"got density {density!r}"
-                    )
 
     def check_minibatch(self, outside: list[str], plate: Plate) -> None:
         return None
