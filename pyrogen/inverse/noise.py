@@ -32,7 +32,7 @@ from torch import Tensor
 
 from pyrogen.arguments import function, site_name
 from pyrogen.core.density import Density, density_of
-from pyrogen.distributions.abilities import Abilities
+from pyrogen.distributions.abilities import Abilities, push_forward
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.run import run
@@ -131,15 +131,12 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
         latent, likelihood = prior.joint()
         z = _draw(f"{name}_latent", latent, latent.event_dim)
         return _draw(name, likelihood(pyro.deterministic(f"{name}_latent", z, latent.event_dim)), event_dim)
-    if isinstance(prior, torch.distributions.TransformedDistribution):
-        added = sum(part.domain.event_dim - part.codomain.event_dim for part in prior.transforms)
-        value = _draw(name, prior.base_dist, event_dim + added)
-        for part in prior.transforms:
-            value = part(value)
-        return value
     if isinstance(prior, Normal | DiagonalNormal | UnitNormal):
         return prior.mean + prior.stddev * pyro.sample(f"{name}_noise", _standard(prior, event_dim))
-    _check(name, prior, density)
+    if (pushed := push_forward(prior)) is not None:
+        noise, sent = pushed
+        return sent(_draw(name, noise, event_dim + noise.event_dim - prior.event_dim))
+    _check(name, prior, density, event_dim)
     return pyro.sample(f"{name}_noise", prior.to_event(event_dim - prior.event_dim))
 
 
@@ -157,8 +154,9 @@ def _own(batch_shape: torch.Size) -> torch.Size:
     return batch_shape
 
 
-def _check(name: str, prior: TorchDistribution, density: Density) -> None:
-    kind = type(prior).__name__
+def _check(name: str, prior: TorchDistribution, density: Density, event_dim: int) -> None:
+    kind, shape = type(prior).__name__, prior.shape()
+    batch_shape = shape[: len(shape) - event_dim]
     if prior.support.is_discrete:
         raise ValueError(
             f"`site` must have a prior over real numbers, got {kind} over integers at {name!r}; measure what its "
@@ -169,7 +167,7 @@ def _check(name: str, prior: TorchDistribution, density: Density) -> None:
             f"`site` must have a prior that is a function of noise, or has a density, got {kind} of density "
             f"{density!r} at {name!r}; of a diffusion model, use ProbabilityFlow, or TwistedSMC"
         )
-    if prior.batch_shape.numel() != _own(prior.batch_shape).numel():
+    if batch_shape.numel() != _own(batch_shape).numel():
         raise ValueError(
             f"`site` must have normal noise where it depends on a discrete site that inference sums over, got {kind} "
             f"at {name!r}"

@@ -34,9 +34,6 @@ class LatentVariableModel(DistributionModule):
 
     density: Density = "lower bound"
 
-    has_joint: bool = False
-    """Whether the model is one latent and one likelihood, which :meth:`joint_at` gives."""
-
     @abstractmethod
     def draw(self, shape: torch.Size, context: Context = None) -> Tensor:
         """Ancestral draws, ``(*shape, *event)``, where ``shape`` ends in the batch dimensions of the context."""
@@ -129,6 +126,7 @@ class MarginalDistribution(PyrogenDistribution):
     """
 
     density = "lower bound"
+    has_joint = True  # of a VAE; of another model it says what to do instead
 
     def __init__(
         self,
@@ -141,11 +139,6 @@ class MarginalDistribution(PyrogenDistribution):
         self.module, self.context = module, context
         self._remake = None if context is None else Remade(module, context)
         super().__init__(torch.Size(batch_shape), torch.Size(module.event_shape), validate_args=validate_args)
-
-    @property
-    def has_joint(self) -> bool:
-        """Whether the model is one latent and one likelihood."""
-        return self.module.has_joint
 
     @property
     def takes_missing(self) -> bool:

@@ -87,8 +87,6 @@ class VAE(LatentVariableModel):
         torch.Size([5])
     """
 
-    has_joint = True
-
     @checked
     def __init__(
         self,
