@@ -165,6 +165,81 @@ def finite(value: Any, name: str) -> Tensor:
     return value
 
 
+def real_tensor(value: Any, name: str) -> Tensor:
+    """A tensor of real numbers.
+
+    Raises:
+        TypeError: ``value`` is an array, a list, a tensor of complex numbers or something else.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, got {type(value).__name__}; convert it by `torch.as_tensor`")
+    if value.is_complex():
+        raise TypeError(f"`{name}` must hold real numbers, got {value.dtype}")
+    return value
+
+
+def numbers(value: Any, name: str, *, minus_infinity: bool = False, plus_infinity: bool = False) -> Tensor:
+    """A tensor of real numbers without NaN, and without infinities that mean nothing in its place.
+
+    Args:
+        value: The tensor.
+        name: Of the argument.
+        minus_infinity: Whether minus infinity has a meaning: a log-probability of zero probability.
+        plus_infinity: Whether infinity has a meaning: the score of what is impossible under a model.
+
+    Raises:
+        TypeError: ``value`` is no tensor of real numbers.
+        ValueError: an entry is NaN, or a meaningless infinity.
+    """
+    real_tensor(value, name)
+    _refuse_entries(value.isnan(), name, "must hold numbers", "NaN")
+    if not minus_infinity:
+        _refuse_entries(value.isneginf(), name, "must be finite", "minus infinity")
+    if not plus_infinity:
+        _refuse_entries(value.isposinf(), name, "must be finite", "infinity")
+    return value
+
+
+def without_nan(value: Any, name: str) -> Tensor:
+    """A tensor of real numbers without NaN; infinities are scores of what is impossible."""
+    return numbers(value, name, minus_infinity=True, plus_infinity=True)
+
+
+def vector(value: Tensor, name: str, shape: str = "(n,)", *, least: int = 1) -> Tensor:
+    """A tensor of one dimension with at least so many entries.
+
+    Raises:
+        ValueError: its shape is another.
+    """
+    if value.dim() != 1 or len(value) < least:
+        least_shown = "" if least == 1 else f" with at least {least} entries"
+        raise ValueError(f"`{name}` must have shape {shape}{least_shown}, got {tuple(value.shape)}")
+    return value
+
+
+def _refuse_entries(bad: Tensor, name: str, wanted: str, what: str) -> None:
+    places = bad.nonzero()
+    if not len(places):
+        return
+    first = tuple(places[0].tolist())
+    where = f", the first at {first[0] if len(first) == 1 else first}" if first else ""
+    raise ValueError(f"`{name}` {wanted}, got {len(places)} {what} among {bad.numel()}{where}")
+
+
+def generator(value: Any, name: str) -> torch.Generator | None:
+    """A ``torch.Generator``, or ``None``.
+
+    Raises:
+        TypeError: ``value`` is something else, such as a seed.
+    """
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(
+            f"`{name}` must be a torch.Generator or None, got {value!r}; "
+            "make one by `torch.Generator().manual_seed(seed)`"
+        )
+    return value
+
+
 def image_shape(value: Any, *, channels: int | None = None) -> tuple[int, int, int]:
     """The shape ``(channels, height, width)`` of an image.
 
@@ -253,6 +328,18 @@ def positive_share(value: Any, name: str) -> float:
     return positive(value, name, most=1)
 
 
+def inner_share(value: Any, name: str) -> float:
+    """A number in (0, 1), such as the level of an interval.
+
+    Raises:
+        TypeError: ``value`` is no number.
+        ValueError: it is out of range.
+    """
+    if not 0 < number(value, name) < 1:
+        raise ValueError(f"`{name}` must be between 0 and 1, got {value}")
+    return value
+
+
 def whole_share(value: Any, name: str) -> float:
     """A number in [0, 1]."""
     if not 0 <= number(value, name) <= 1:
@@ -268,6 +355,10 @@ MEANING: dict[str, Check] = {
     **dict.fromkeys(("steps", "every", "rows", "repeats", "count", "columns"), integer),
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
     **dict.fromkeys(("bins", "levels", "symbols", "codes", "dimensions"), several),
+    **dict.fromkeys(("permutations", "simulations", "repetitions", "batch_size", "chains"), integer),
+    "folds": several,
+    **dict.fromkeys(("level", "held_out", "probability"), inner_share),
+    "generator": generator,
     "attention": count,
     **dict.fromkeys(("hidden", "channels"), some_sizes),
     **dict.fromkeys(("dropout", "context_dropout"), share),

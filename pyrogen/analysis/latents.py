@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyrogen.arguments import integer, sizes
-from pyrogen.evaluation.arguments import require_numbers
+from pyrogen.arguments import checked, function, integer, numbers, several, sizes
 
 from .arrays import real_numbers
 from .images import mosaic, name_rows, scaled, show
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 Decode = Callable[[Tensor], Distribution]
 
 
+@checked(decode=function)
 def latent_traversals(
     decode: Decode,
     z: Tensor,
@@ -57,7 +57,6 @@ def latent_traversals(
         >>> figure = latent_traversals(vae.likelihood_at, torch.zeros(4))
     """
     _check_latents(z, "z")
-    _check_decode(decode)
     if real_numbers(values, "values").ndim != 1 or not len(values):
         raise ValueError(f"`values` must be a sequence of at least one number, got {values!r}")
     count = z.numel()
@@ -73,6 +72,7 @@ def latent_traversals(
     return _figure(images, [f"z[{element}]" for element in chosen], [f"{value:g}" for value in values])
 
 
+@checked(decode=function, steps=several)
 def latent_paths(
     decode: Decode,
     first: Tensor,
@@ -102,7 +102,6 @@ def latent_paths(
         >>> vae = pg.latent.vae((1, 8, 8), latent_shape=(4,), hidden=(16,))
         >>> figure = latent_paths(vae.likelihood_at, torch.randn(3, 4), torch.randn(3, 4), spherical=True)
     """
-    _check_decode(decode)
     _check_latents(first, "first")
     _check_latents(last, "last")
     if first.shape != last.shape or first.dim() < 2 or not first.numel():
@@ -110,7 +109,6 @@ def latent_paths(
             f"`first` and `last` must have one shape (rows, *latent_shape), got {tuple(first.shape)} and "
             f"{tuple(last.shape)}"
         )
-    integer(steps, "steps", least=2)
     ends = [end.detach().flatten(1)[:, None] for end in (first, last)]
     share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
     path = _great_circle(*ends, share) if spherical else torch.lerp(*ends, share)
@@ -118,14 +116,9 @@ def latent_paths(
 
 
 def _check_latents(values: Tensor, name: str) -> None:
-    require_numbers(values, name)
+    numbers(values, name)
     if not values.is_floating_point():
         raise TypeError(f"`{name}` must hold floating-point numbers, got {values.dtype}")
-
-
-def _check_decode(decode: Decode) -> None:
-    if not callable(decode):
-        raise TypeError(f"`decode` must be a function of latents, got {type(decode).__name__}")
 
 
 def _great_circle(first: Tensor, last: Tensor, share: Tensor) -> Tensor:

@@ -31,13 +31,12 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.utils import _sum_rightmost
 
-from pyrogen.arguments import integer, positive
+from pyrogen.arguments import checked, function, integer, positive
 from pyrogen.programs.layouts import DrawLayout, DrawnSite, OneDraw, Sites, values_of
 from pyrogen.programs.run import Program
 
-from .arguments import require_programs, require_rows
 from .importance import importance_log_weights
-from .pairs import Pair, pairs, total
+from .pairs import Pair, checked_rows, pairs, total
 from .result import Estimate
 from .scoring import as_evaluated
 
@@ -73,6 +72,7 @@ class AmortizationGap:
         return f"<AmortizationGap of {len(self.amortized)} data: {self}>"
 
 
+@checked(model=function, guide=function, evaluation_draws=integer, learning_rate=positive)
 def amortization_gap(
     model: Program,
     guide: Program,
@@ -103,12 +103,7 @@ def amortization_gap(
         ValueError: there are no data, a number is not positive, a latent is discrete or auxiliary, or the pair does
             not fit together.
     """
-    require_programs(model=model, guide=guide)
-    for name, count in (("steps", steps), ("draws", draws), ("evaluation_draws", evaluation_draws)):
-        integer(count, name)
-    integer(batch_size, "batch_size")
-    positive(learning_rate, "learning_rate")
-    require_rows(batch)
+    checked_rows(batch)
     parts = []
     with as_evaluated(model, guide):
         for pair in pairs(model, guide, batch, batch_size=max(1, batch_size // draws)):

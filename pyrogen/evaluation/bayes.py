@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, numbers, real_tensor
 from pyrogen.core.module import DistributionModule
 
-from .arguments import require_numbers, require_tensor
 from .scoring import name_of, score
 
 
@@ -44,7 +43,7 @@ def bayes_classifier(
         got = f"`context_shape` {module.context_shape}" if isinstance(module, DistributionModule) else name_of(module)
         raise ValueError(f"`module` must take labels (`context_shape` ()), got {got}")
     integer(classes, "classes")
-    require_tensor(x, "x")
+    real_tensor(x, "x")
     if log_prior is not None:
         _check_prior(log_prior, classes)
     joint = []
@@ -63,7 +62,7 @@ def bayes_classifier(
 
 
 def _check_prior(log_prior: Tensor, classes: int) -> None:
-    require_numbers(log_prior, "log_prior", minus_infinity=True)
+    numbers(log_prior, "log_prior", minus_infinity=True)
     if log_prior.shape != (classes,):
         raise ValueError(f"`log_prior` must have shape {(classes,)}, got {tuple(log_prior.shape)}")
     if log_prior.isneginf().all():

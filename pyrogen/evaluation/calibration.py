@@ -31,13 +31,12 @@ import torch
 from pyro.distributions import Delta
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import checked, function, real_tensor, without_nan
 from pyrogen.core.density import density_of
 from pyrogen.programs.layouts import DrawnSite, OneDraw, Sites, placed, values_of
 from pyrogen.programs.run import Program, run
 from pyrogen.programs.site import Plate
 
-from .arguments import require_generator, require_numbers, require_programs, require_tensor
 from .pairs import measured, sites_of, total
 from .ranks import (
     Coverage,
@@ -69,8 +68,7 @@ class Amortized:
     """
 
     def __init__(self, guide: Program, observed: str | Sequence[str] = ("x",)) -> None:
-        require_programs(guide=guide)
-        self.guide = guide
+        self.guide = function(guide, "guide")
         self.observed = _observed(observed)
 
     def __call__(self, data: Values, draws: int) -> Values:
@@ -176,6 +174,7 @@ class Calibration:
         return self.ranks[name]
 
 
+@checked(model=function, posterior=function)
 def simulation_based_calibration(
     model: Program,
     posterior: Posterior,
@@ -213,10 +212,6 @@ def simulation_based_calibration(
             have another shape or hold NaN, a quantity is NaN, not one number a row, or has the name of another, or
             there are no simulations or draws.
     """
-    require_programs(model=model, posterior=posterior)
-    for name, count in (("simulations", simulations), ("draws", draws), ("batch_size", batch_size)):
-        integer(count, name)
-    require_generator(generator)
     if not isinstance(quantities, Mapping) or not all(map(callable, quantities.values())):
         raise TypeError(f"`quantities` must be a dict of functions, got {quantities!r}")
     observed = _observed(observed)
@@ -279,7 +274,7 @@ class _Evaluation:
             if name in values:
                 raise ValueError(f"`quantities` must have names of their own, got {name!r}")
             values[name] = quantity(latents, data)
-            require_tensor(values[name], f"quantities[{name!r}]")
+            real_tensor(values[name], f"quantities[{name!r}]")
             if values[name].shape != (rows,):
                 got = tuple(values[name].shape)
                 raise ValueError(f"quantity {name!r} must give one number a row, shape {(rows,)}, got {got}")
@@ -399,7 +394,7 @@ def _check_model(sites: Sites, computed: Values, observed: Sequence[str]) -> Non
         if site.value.dim() - len(site.distribution.event_shape) + site.dim != 0:
             raise ValueError(f"the data plate must be the outermost (leftmost) plate, got site {name!r} inside another")
     for name, value in (*values_of(sites.values()).items(), *computed.items()):
-        require_numbers(value, f"model: {name}", minus_infinity=True, plus_infinity=True)
+        without_nan(value, f"model: {name}")
 
 
 def _shown(drawn: object) -> object:
@@ -410,7 +405,7 @@ def _checked(drawn: Values, truth: Values, draws: int) -> Values:
     for name, value in truth.items():
         if not isinstance(drawn, Mapping) or name not in drawn:
             raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {_shown(drawn)}")
-        require_tensor(drawn[name], f"posterior(...)[{name!r}]")
+        real_tensor(drawn[name], f"posterior(...)[{name!r}]")
         if drawn[name].shape != (draws, *value.shape):
             raise ValueError(
                 f"`posterior` must give draws of {name!r} of shape {(draws, *value.shape)}, "

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer, number
+from pyrogen.arguments import checked
 
-from .arguments import require_generator
 from .result import TestResult, permutation_p_value
 from .samples import pool
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
 
+@checked
 def classifier_test(
     x: Tensor,
     y: Tensor,
@@ -57,9 +57,6 @@ def classifier_test(
     from sklearn.base import clone
     from sklearn.model_selection import train_test_split
 
-    integer(permutations, "permutations")
-    if not 0 < number(held_out, "held_out") < 1:
-        raise ValueError(f"`held_out` must be between 0 and 1, got {held_out}")
     _require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     for count in (len(x), len(y)):
@@ -75,6 +72,7 @@ def classifier_test(
     return _result(statistic, _balanced_accuracy(shuffled, predicted))
 
 
+@checked
 def cross_validated_classifier_test(
     x: Tensor,
     y: Tensor,
@@ -103,8 +101,6 @@ def cross_validated_classifier_test(
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    integer(permutations, "permutations")
-    integer(folds, "folds", least=2)
     _require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     if min(labels.sum(), (1 - labels).sum()) < folds:
@@ -121,7 +117,6 @@ def cross_validated_classifier_test(
 
 
 def _numbers(x: Tensor, y: Tensor, generator: torch.Generator | None) -> tuple[np.ndarray, np.ndarray, int]:
-    require_generator(generator)
     pooled, first = pool(x, y)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     return pooled.cpu().numpy(), first.long().cpu().numpy(), seed

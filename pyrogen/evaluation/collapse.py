@@ -26,14 +26,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from pyrogen.arguments import integer, non_negative, number
+from pyrogen.arguments import checked, function, non_negative, numbers, several, whole_share
 from pyrogen.core.density import density_of
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
-from .arguments import require_numbers, require_programs, require_rows
-from .pairs import check_names, measured
+from .pairs import check_names, checked_rows, measured
 from .result import Estimate
 from .scoring import as_evaluated
 
@@ -55,8 +54,8 @@ class LatentUse:
     activity: Tensor
 
     def __post_init__(self) -> None:
-        require_numbers(self.kl, "kl", plus_infinity=True)
-        require_numbers(self.activity, "activity")
+        numbers(self.kl, "kl", plus_infinity=True)
+        numbers(self.activity, "activity")
 
     @property
     def rate(self) -> Estimate:
@@ -68,6 +67,7 @@ class LatentUse:
         """The mean divergence of each element, in nats, of the latent's shape; ``None`` if it has no such parts."""
         return self.kl.mean(0) if self.kl.shape[1:] == self.activity.shape else None
 
+    @checked(threshold=non_negative)
     def active(self, threshold: float = 0.01) -> Tensor:
         """Which elements have a posterior mean that moves with the data.
 
@@ -77,9 +77,9 @@ class LatentUse:
         Raises:
             ValueError: ``threshold`` is negative or no number.
         """
-        non_negative(threshold, "threshold")
         return self.activity > threshold
 
+    @checked(epsilon=non_negative, delta=whole_share)
     def collapsed(self, epsilon: float = 0.01, delta: float = 0.01) -> Tensor:
         """Which elements have the prior as posterior for nearly all data.
 
@@ -90,9 +90,6 @@ class LatentUse:
         Raises:
             ValueError: the divergence has no parts for the elements, or a number makes no sense.
         """
-        non_negative(epsilon, "epsilon")
-        if not 0 <= number(delta, "delta") <= 1:
-            raise ValueError(f"`delta` must be between 0 and 1, got {delta}")
         if self.kl_per_element is None:
             raise ValueError("prior or posterior has dependent elements: the divergence belongs to no single one")
         return (self.kl < epsilon).double().mean(0) >= 1 - delta
@@ -118,6 +115,7 @@ class CollapseReport:
         return f"<CollapseReport of {len(self.sites)} latent sites>\n{self}"
 
 
+@checked(model=function, guide=function, draws=several)
 def collapse_report(
     model: Program, guide: Program, *batch: object, draws: int = 64, batch_size: int = 4096
 ) -> CollapseReport:
@@ -142,10 +140,7 @@ def collapse_report(
         >>> report.sites["z"].kl.shape, report.sites["z"].activity.shape
         (torch.Size([50, 2]), torch.Size([2]))
     """
-    require_programs(model=model, guide=guide)
-    integer(draws, "draws", least=2)
-    integer(batch_size, "batch_size")
-    require_rows(batch, least=2)
+    checked_rows(batch, least=2)
     with as_evaluated(model, guide):
         blocks = list(measured(model, guide, batch, draws, _ratios_and_values, batch_size=batch_size))
     moments = [_moments(block) for block in blocks]

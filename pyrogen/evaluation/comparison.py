@@ -32,8 +32,8 @@ from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.layouts import select_rows
 from pyrogen.training.progress import Fit
 
-from .arguments import require_rows
 from .density import paired
+from .pairs import checked_rows
 from .result import Estimate
 from .scoring import Model, Scores, require_model, require_normalized, score
 from .tables import table
@@ -185,7 +185,7 @@ def compare(
     data = data if isinstance(data, tuple) else (data,)
     if len(data) > 2:
         raise ValueError(f"`data` must be the data, or data and context, got {len(data)} entries")
-    rows = require_rows(data, name="data")
+    rows = checked_rows(data, name="data")
     integer(batch_size, "batch_size")
     integer(seed, "seed", least=0)
     makers = {name: model for name, model in models.items() if not isinstance(model, DistributionModule | Distribution)}

@@ -13,11 +13,10 @@ from math import log, prod
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import number
+from pyrogen.arguments import number, numbers
 from pyrogen.core.density import weakest
 from pyrogen.core.shapes import Context
 
-from .arguments import require_numbers
 from .result import BITS_PER_DIMENSION, Estimate
 from .scoring import Model, broadcasts_to, name_of, require_model, require_normalized, score
 
@@ -159,7 +158,7 @@ def bits_per_dimension(
     if not isinstance(log_volume, Tensor):
         number(log_volume, "log_volume")
     volume = torch.as_tensor(log_volume, dtype=scores.log_probs.dtype, device=x.device)
-    require_numbers(volume, "log_volume")
+    numbers(volume, "log_volume")
     shape = scores.log_probs.shape
     if not broadcasts_to(volume.shape, shape):
         raise ValueError(f"`log_volume` must be one number or of shape {tuple(shape)}, got {tuple(volume.shape)}")

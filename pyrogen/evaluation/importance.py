@@ -32,13 +32,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import checked, function, integer, numbers
 from pyrogen.core.density import density_of
 from pyrogen.numerics.resampling import effective_sample_size
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
-from .arguments import require_numbers, require_programs
 from .pairs import check_names, measured, total
 from .result import Estimate
 from .scoring import as_evaluated
@@ -196,7 +195,7 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
         TypeError: ``log_weights`` is no tensor.
         ValueError: there are fewer than 25 draws, the shape is another, or a weight is NaN or infinite.
     """
-    require_numbers(log_weights, "log_weights", minus_infinity=True)
+    numbers(log_weights, "log_weights", minus_infinity=True)
     if log_weights.dim() != 2 or not log_weights.shape[1]:
         raise ValueError(f"`log_weights` must have shape (draws, rows), got {tuple(log_weights.shape)}")
     if len(log_weights) < 25:
@@ -208,11 +207,9 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
 
 
+@checked(model=function, guide=function)
 def _blocks(model: Program, guide: Program, batch: tuple, draws: int, whole: bool, batch_size: int) -> Iterator[Tensor]:
     """The log-weights of some data at a time, ``(draws, data)``."""
-    require_programs(model=model, guide=guide)
-    integer(draws, "draws")
-    integer(batch_size, "batch_size")
     way_out = "; with `whole=True` all the data count as one"
     with as_evaluated(model, guide):
         for block in measured(

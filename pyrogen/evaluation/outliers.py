@@ -29,7 +29,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arguments import require_numbers, require_vector
+from pyrogen.arguments import numbers, vector, without_nan
+
 from .result import TestResult, permutation_p_value
 from .samples import permuted
 
@@ -90,7 +91,7 @@ def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
         ValueError: a log-probability is NaN, one of the reference is infinite, or the reference is not a vector.
     """
     mean = _ordered(log_probs, reference).mean()
-    require_numbers(reference, "reference")
+    numbers(reference, "reference")
     return (log_probs.double() - mean).abs()
 
 
@@ -116,8 +117,8 @@ def typicality_test(
         ValueError: a log-probability is NaN or infinite, or one is not a vector or empty.
     """
     for name, values, shape in (("log_probs", log_probs, "(m,)"), ("reference", reference, "(n,)")):
-        require_numbers(values, name)
-        require_vector(values, name, shape)
+        numbers(values, name)
+        vector(values, name, shape)
     pooled = torch.cat([log_probs.double(), reference.double()])
     m = len(log_probs)
     labels = torch.zeros(len(pooled), 1, dtype=torch.double, device=pooled.device)
@@ -149,7 +150,7 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
             has no ratio.
     """
     for name, values in (("log_probs", log_probs), ("background", background)):
-        require_numbers(values, name, minus_infinity=True, plus_infinity=True)
+        without_nan(values, name)
     if log_probs.shape != background.shape:
         raise ValueError(f"`background` must have shape {tuple(log_probs.shape)}, got {tuple(background.shape)}")
     ratio = background.double() - log_probs.double()
@@ -160,6 +161,6 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
 
 def _ordered(log_probs: Tensor, reference: Tensor) -> Tensor:
     for name, values in (("log_probs", log_probs), ("reference", reference)):
-        require_numbers(values, name, minus_infinity=True, plus_infinity=True)
-    require_vector(reference, "reference", "(n,)")
+        without_nan(values, name)
+    vector(reference, "reference")
     return reference.double().sort().values

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import real_tensor
+from pyrogen.core.batches import rows as count_rows
 from pyrogen.programs.layouts import (
     DrawLayout,
     DrawnSite,
@@ -27,8 +30,6 @@ from pyrogen.programs.layouts import (
 )
 from pyrogen.programs.run import Program, run
 from pyrogen.programs.site import Site
-
-from .arguments import count_missing, require_rows
 
 Values = Mapping[str, Tensor]
 Measure = Callable[[Sites, Sites], dict[str, Tensor]]
@@ -189,7 +190,7 @@ def _dry_run(pair: Pair, measure: Measure) -> None:
     try:
         measure(*pair.run(OneDraw()))
     except ValueError as error:  # Pyro's validation finds NaN where it ends up
-        lost = count_missing(pair.batch)
+        lost = _count_missing(pair.batch)
         if lost:
             raise ValueError(f"`batch` holds {lost} NaN, which `model` and `guide` do not take: {error}") from error
         raise
@@ -202,7 +203,7 @@ def pairs(
     if whole:
         yield Pair(model, guide, list(batch), rows=None)
         return
-    rows, plates = require_rows(batch), {}
+    rows, plates = checked_rows(batch), {}
     blocks = torch.arange(rows).split(batch_size)
     if len(blocks) > 1 and not _rows_stand_alone(model, guide, batch, torch.arange(max(batch_size, 2)), plates):
         blocks = [torch.arange(rows)]
@@ -279,3 +280,47 @@ def _close(found: Tensor, expected: Tensor, site: DrawnSite) -> bool:
     tolerance = 1000 * torch.finfo(site.log_prob().dtype).eps
     terms = max(1, site.value.numel() // max(1, expected.shape[-1])) ** 0.5
     return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * terms, equal_nan=True)
+
+
+def checked_rows(batch: tuple, *, name: str = "batch", least: int = 1) -> int:
+    """How many rows of data a batch holds.
+
+    Args:
+        batch: What programs are called with: tensors with the data in rows, numbers, dicts of tensors or ``None``.
+        name: Of the argument.
+        least: The smallest number of rows that makes sense.
+
+    Raises:
+        TypeError: an entry is an array or a sequence, of which no rows can be taken.
+        ValueError: there are too few rows, or a tensor has another number of them.
+    """
+    rows = count_rows(batch)
+    entries = list(_entries(batch, name))
+    tensors = [(place, entry) for place, entry in entries if isinstance(entry, Tensor) and entry.dim()]
+    for place, entry in entries:
+        if isinstance(entry, list | tuple | np.ndarray):
+            raise TypeError(f"`{place}` must be a tensor, got {type(entry).__name__}; convert it by `torch.as_tensor`")
+    for place, entry in tensors:
+        real_tensor(entry, place)
+        if len(entry) != rows:
+            raise ValueError(f"`{place}` must have the {rows} rows of the data, got shape {tuple(entry.shape)}")
+    if not tensors or rows < least:
+        wanted = "one datum" if least == 1 else f"{least} data"
+        raise ValueError(
+            f"`{name}` must hold at least {wanted}, in rows of a tensor, got {rows if tensors else 'none'}"
+        )
+    return rows
+
+
+def _count_missing(batch: Iterable) -> int:
+    """How many NaN the tensors of a batch hold."""
+    tensors = [entry for _, entry in _entries(batch, "batch") if isinstance(entry, Tensor)]
+    return sum(int(entry.isnan().sum()) for entry in tensors)
+
+
+def _entries(batch: Iterable, name: str) -> Iterator[tuple[str, object]]:
+    for place, entry in enumerate(batch):
+        if isinstance(entry, Mapping):
+            yield from ((f"{name}[{place}][{key!r}]", part) for key, part in entry.items())
+        else:
+            yield f"{name}[{place}]", entry

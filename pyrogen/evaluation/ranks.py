@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import checked, integer, numbers, real_tensor
 
-from .arguments import require_generator, require_numbers, require_tensor
 from .result import TestResult, normal_quantile
 
 
@@ -93,14 +92,12 @@ class EcdfNull:
         ValueError: there are no simulations, draws or repetitions.
     """
 
+    @checked
     def __init__(
         self, simulations: int, draws: int, *, repetitions: int = 4999, generator: torch.Generator | None = None
     ) -> None:
         from scipy.stats import binom
 
-        for name, count in (("simulations", simulations), ("draws", draws), ("repetitions", repetitions)):
-            integer(count, name)
-        require_generator(generator)
         self.simulations = simulations
         self.fractions = np.arange(1, draws + 1) / (draws + 1)
         counts = np.arange(simulations + 1)[:, None]
@@ -229,7 +226,7 @@ def central_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
 def _steps(levels: Tensor | None, draws: int) -> np.ndarray:
     if levels is None:
         levels = torch.as_tensor(np.linspace(0.05, 1.0, 20))
-    require_numbers(levels, "levels")
+    numbers(levels, "levels")
     if levels.dim() != 1 or bool(((levels < 0) | (levels > 1)).any()):
         raise ValueError(f"`levels` must be a vector of numbers between 0 and 1, got {levels}")
     chosen = levels.detach().cpu().double().numpy()
@@ -257,7 +254,7 @@ def checked_ranks(ranks: Tensor, draws: int) -> np.ndarray:
         TypeError: they are no tensor.
         ValueError: they are not a vector of integers between 0 and ``draws``.
     """
-    require_tensor(ranks, "ranks")
+    real_tensor(ranks, "ranks")
     integer(draws, "draws")
     if ranks.is_floating_point() or ranks.dtype == torch.bool or ranks.dim() != 1 or not len(ranks):
         raise ValueError(f"`ranks` must be integers of shape (simulations,), got {ranks.dtype} {tuple(ranks.shape)}")

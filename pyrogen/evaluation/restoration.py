@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyrogen.arguments import finite, integer, number, positive
+from pyrogen.arguments import checked, finite, integer, positive
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class RestorationReport:
         )
 
 
+@checked(draws=finite, span=positive)
 def restoration_report(
     draws: Tensor, truth: Tensor | None = None, *, probability: float = 0.9, span: float = 1.0
 ) -> RestorationReport:
@@ -57,14 +58,10 @@ def restoration_report(
         probability: The probability of the central intervals.
         span: The largest less the smallest value that data have: one for [0, 1], two for [-1, 1].
     """
-    finite(draws, "draws")
-    positive(span, "span")
     if draws.dim() < 3 or len(draws) < 2:
         raise ValueError(f"`draws` must be at least two draws (draws, ..., height, width), got {tuple(draws.shape)}")
     if truth is not None and finite(truth, "truth").shape != draws.shape[1:]:
         raise ValueError(f"`truth` must have shape {tuple(draws.shape[1:])}, got {tuple(truth.shape)}")
-    if not 0 < number(probability, "probability") < 1:
-        raise ValueError(f"`probability` must lie in (0, 1), got {probability}")
     rest = (1 - probability) / 2
     low, high = torch.quantile(draws, torch.tensor([rest, 1 - rest], dtype=draws.dtype, device=draws.device), dim=0)
     mean, deviation = draws.mean(0), draws.std(0)

@@ -13,10 +13,8 @@ from statistics import NormalDist
 
 from torch import Tensor
 
-from pyrogen.arguments import number
+from pyrogen.arguments import checked, without_nan
 from pyrogen.core.density import Density
-
-from .arguments import require_numbers
 
 BITS_PER_DIMENSION = "bits per dimension"
 
@@ -68,7 +66,7 @@ class Estimate:
             TypeError: they are no tensor.
             ValueError: there are no values, one is NaN, or there are infinities of both signs, which have no mean.
         """
-        require_numbers(values, "values", minus_infinity=True, plus_infinity=True)
+        without_nan(values, "values")
         if not values.numel():
             raise ValueError("`values` must hold at least one number, got none")
         values = values.detach().double().flatten()
@@ -141,14 +139,13 @@ class TestResult:
         return f"{self.name} {self.statistic:.4g}, p = {self.p_value:.2g}"
 
 
+@checked
 def normal_quantile(level: float) -> float:
     """How many standard deviations hold the central ``level`` of a normal.
 
     Raises:
         ValueError: ``level`` is not between 0 and 1.
     """
-    if not 0 < number(level, "level") < 1:
-        raise ValueError(f"`level` must be between 0 and 1, got {level}")
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
@@ -160,7 +157,7 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
     Raises:
         ValueError: a value of the null distribution is NaN.
     """
-    require_numbers(null, "null", minus_infinity=True, plus_infinity=True)
+    without_nan(null, "null")
     slack = 1e-5 * max(float(null.std(correction=0)), 1e-12)
     return (1 + int((null >= statistic - slack).sum())) / (1 + null.numel())
 

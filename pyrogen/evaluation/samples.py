@@ -23,10 +23,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import anything, checked, numbers
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
-from .arguments import require_generator, require_numbers
 from .kernels import DistanceKernel, GaussianKernel, Kernel
 from .result import TestResult, permutation_p_value
 
@@ -126,7 +125,7 @@ def pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: there are fewer than two draws, the events are empty or differ in shape, or a draw is not finite.
     """
     for name, sample in (("x", x), ("y", y)):
-        require_numbers(sample, name)
+        numbers(sample, name)
     if x.dim() < 1 or y.dim() < 1 or x.shape[1:] != y.shape[1:] or not x.shape[1:].numel():
         raise ValueError(
             f"`x` and `y` must have shapes (m, *event) and (n, *event), got {tuple(x.shape)} and {tuple(y.shape)}"
@@ -143,6 +142,7 @@ def pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return pooled, first
 
 
+@checked
 def permuted(labels: Tensor, permutations: int, generator: torch.Generator | None = None) -> Tensor:
     """Random orders of ``labels``.
 
@@ -158,8 +158,6 @@ def permuted(labels: Tensor, permutations: int, generator: torch.Generator | Non
         TypeError: ``permutations`` is no integer.
         ValueError: ``permutations`` is not positive.
     """
-    integer(permutations, "permutations")
-    require_generator(generator)
     device = generator.device if generator is not None else labels.device
     order = torch.rand(permutations, len(labels), generator=generator, device=device).argsort(1)
     return labels[order.to(labels.device)].T
@@ -170,10 +168,10 @@ def _pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return pooled, first.to(pooled.dtype).unsqueeze(1)
 
 
+@checked(kernel=anything)
 def _fitted(kernel: Kernel, pooled: Tensor, generator: torch.Generator | None) -> Kernel:
     if not isinstance(kernel, Kernel):
         raise TypeError(f"`kernel` must be a kernel of `pyrogen.evaluation.kernels`, got {kernel!r}")
-    require_generator(generator)
     if not kernel.needs_median:
         return kernel
     try:

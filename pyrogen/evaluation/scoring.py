@@ -11,14 +11,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, real_tensor
 from pyrogen.core.chunks import log_prob
 from pyrogen.core.density import Density, density_of, weakest
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, batch_shape_of, context_batch_shape, flatten_batch
-
-from .arguments import require_tensor
 
 Model = DistributionModule | Distribution
 
@@ -51,7 +49,7 @@ def score(
             a log-probability is NaN or infinity.
     """
     require_model(model, name)
-    require_tensor(x, data)
+    real_tensor(x, data)
     integer(batch_size, "batch_size")
     module = model if isinstance(model, DistributionModule) else _Given(model, name)
     batch_shape = batch_shape_of(x, module.event_shape, data)

@@ -17,7 +17,8 @@ from math import exp, log, sqrt
 import torch
 from torch import Tensor
 
-from .arguments import require_numbers, require_vector
+from pyrogen.arguments import vector, without_nan
+
 from .result import normal_quantile
 
 
@@ -73,9 +74,8 @@ def auroc(inliers: Tensor, outliers: Tensor) -> Auroc:
         TypeError: the scores are no tensors.
         ValueError: there are fewer than two of either, or a score is NaN.
     """
-    for name, scores in (("inliers", inliers), ("outliers", outliers)):
-        require_numbers(scores, name, minus_infinity=True, plus_infinity=True)
-        require_vector(scores, name, "(n,)", least=2)
+    for name, group in (("inliers", inliers), ("outliers", outliers)):
+        vector(without_nan(group, name), name, least=2)
     inliers, outliers = inliers.double(), outliers.double().to(inliers.device)
     above = _share_below(outliers, inliers)
     below = 1 - _share_below(inliers, outliers)
