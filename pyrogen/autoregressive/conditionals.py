@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyro.distributions as dist
 import torch
@@ -27,29 +26,34 @@ from pyrogen.distributions.family import Family
 from pyrogen.distributions.independent import as_event
 
 
-class Conditional(Protocol):
-    """What the models of this room ask of a conditional."""
+class Conditional(ABC):
+    """The distribution of a symbol as a function of an output."""
 
-    size: int
-    """How many numbers an output has."""
-
-    symbol_shape: Shape
+    symbol_shape: Shape = ()
     """Shape of one symbol."""
 
-    support: constraints.Constraint
-    """The support of each element of a symbol."""
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many parameters an output holds."""
 
+    @property
+    @abstractmethod
+    def support(self) -> constraints.Constraint:
+        """The support of each element of a symbol."""
+
+    @abstractmethod
     def __call__(self, output: Tensor) -> TorchDistributionMixin:
         """The distributions of symbols, from outputs ``(*batch, size)``."""
 
 
 @dataclass(frozen=True)
-class OfFamily:
+class OfFamily(Conditional):
     """A conditional out of a family.
 
     Args:
-        family: What distribution the numbers make; see :mod:`pyrogen.distributions.families`.
-        symbol_shape: Shape of one symbol; the numbers of an output come in the order ``(size, *symbol_shape)``, or
+        family: What distribution the parameters make; see :mod:`pyrogen.distributions.families`.
+        symbol_shape: Shape of one symbol; the parameters of an output come in the order ``(size, *symbol_shape)``, or
             whatever shape the family asks for.
     """
 
@@ -58,65 +62,59 @@ class OfFamily:
 
     @property
     def size(self) -> int:
-        """How many numbers an output has."""
         return math.prod(self.family.numbers_shape(self.symbol_shape))
 
     @property
     def support(self) -> constraints.Constraint:
-        """The support of each element of a symbol."""
         support = self(torch.zeros(self.size)).support
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         return support
 
     def __call__(self, output: Tensor) -> TorchDistributionMixin:
-        numbers = output.unflatten(-1, self.family.numbers_shape(self.symbol_shape))
-        return self.family(numbers, len(self.symbol_shape))
+        parameters = output.unflatten(-1, self.family.numbers_shape(self.symbol_shape))
+        return self.family(parameters, len(self.symbol_shape))
 
 
 @dataclass(frozen=True)
-class Categorical:
-    """Symbols ``0 … classes - 1``, one logit for each.
+class Categorical(Conditional):
+    """Symbols ``0 … symbols - 1``, one logit for each.
 
     Args:
-        classes: How many symbols there are.
+        symbols: How many there are.
     """
 
-    classes: int
+    symbols: int
     symbol_shape: Shape = ()
 
     def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"`classes` must be at least 2, got {self.classes}")
+        if self.symbols < 2:
+            raise ValueError(f"`symbols` must be at least 2, got {self.symbols}")
 
     @property
     def size(self) -> int:
-        """How many numbers an output has."""
-        return self.classes
+        return self.symbols
 
     @property
     def support(self) -> constraints.Constraint:
-        """The support of a symbol."""
-        return constraints.integer_interval(0, self.classes - 1)
+        return constraints.integer_interval(0, self.symbols - 1)
 
     def __call__(self, output: Tensor) -> FiniteDiscrete:
         return FiniteDiscrete(output)
 
 
 @dataclass(frozen=True)
-class Binary:
+class Binary(Conditional):
     """Symbols 0 and 1, from one logit for each element."""
 
     symbol_shape: Shape = ()
 
     @property
     def size(self) -> int:
-        """How many numbers an output has."""
         return math.prod(self.symbol_shape)
 
     @property
     def support(self) -> constraints.Constraint:
-        """The support of each element of a symbol."""
         return constraints.boolean
 
     def __call__(self, output: Tensor) -> TorchDistributionMixin:
@@ -125,7 +123,7 @@ class Binary:
 
 
 @dataclass(frozen=True)
-class NormalMixture:
+class NormalMixture(Conditional):
     """Real symbols under a mixture of normals: logits, then means, then log-scales.
 
     Args:
@@ -141,12 +139,10 @@ class NormalMixture:
 
     @property
     def size(self) -> int:
-        """How many numbers an output has."""
         return 3 * self.components
 
     @property
     def support(self) -> constraints.Constraint:
-        """The support of a symbol."""
         return constraints.real
 
     def __call__(self, output: Tensor) -> dist.MixtureSameFamily:
@@ -213,7 +209,7 @@ class FiniteDiscrete(PyrogenDistribution):
 
 
 def finite_discrete(distribution: TorchDistributionMixin) -> FiniteDiscrete:
-    """The same distribution as a table of all its symbols.
+    """The same distribution as logits of all its symbols.
 
     Raises:
         NotImplementedError: the symbols are not few single numbers.
@@ -222,7 +218,7 @@ def finite_discrete(distribution: TorchDistributionMixin) -> FiniteDiscrete:
         return distribution
     if distribution.event_shape or not distribution.has_enumerate_support:
         raise NotImplementedError(
-            f"{type(distribution).__name__} has no table of symbols; only conditionals over few single numbers have one"
+            f"{type(distribution).__name__} does not count its symbols; only conditionals over few single numbers do"
         )
     if isinstance(distribution, dist.Categorical):
         return FiniteDiscrete(distribution.logits)
@@ -232,7 +228,7 @@ def finite_discrete(distribution: TorchDistributionMixin) -> FiniteDiscrete:
 
 
 @dataclass(frozen=True)
-class Reweighted(ABC):
+class Reweighted(Conditional):
     """A conditional whose probabilities are changed and normalised anew.
 
     Args:
@@ -243,17 +239,14 @@ class Reweighted(ABC):
 
     @property
     def size(self) -> int:
-        """How many numbers an output has."""
         return self.inner.size
 
     @property
     def symbol_shape(self) -> Shape:
-        """Shape of one symbol."""
         return self.inner.symbol_shape
 
     @property
     def support(self) -> constraints.Constraint:
-        """The support of each element of a symbol."""
         return self.inner.support
 
     def __call__(self, output: Tensor) -> TorchDistributionMixin:

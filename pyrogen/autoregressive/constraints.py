@@ -50,7 +50,7 @@ def constrained(model: Autoregressive, allowed: Tensor | Rule) -> Autoregressive
     if isinstance(allowed, Tensor):
         allowed = _checked(allowed, model.layout.length, symbols)
     network = ConstrainedNetwork(model.network, allowed, symbols)
-    return model.altered(network=network, conditional=Allowed(model.conditional, symbols))
+    return model.altered(lambda conditional: Allowed(conditional, symbols), network)
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,13 @@ class Allowed(Reweighted):
 
     Args:
         inner: The conditional that is constrained.
-        symbols: How many numbers at the end of an output say what is allowed.
+        symbols: How many flags at the end of an output say what is allowed.
     """
 
     symbols: int
 
     @property
     def size(self) -> int:
-        """How many numbers an output has."""
         return self.inner.size + self.symbols
 
     def change(self, logits: Tensor) -> Tensor:

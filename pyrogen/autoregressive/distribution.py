@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -362,19 +363,8 @@ class AutoregressiveDistribution(PyrogenDistribution):
         return _each(lambda part: part.reshape(-1, *part.shape[len(shape) :]), self._spread(parts, shape))
 
     def _altered(self, batch_shape: torch.Size, context: Context, known: Known | None) -> AutoregressiveDistribution:
-        altered = AutoregressiveDistribution(
-            self.network,
-            self.conditional,
-            self.layout,
-            batch_shape=batch_shape,
-            context=context,
-            ending=self.ending,
-            known=known,
-            orders=self.orders,
-            remake=self._remake,
-            validate_args=False,
-        )
-        altered._validate_args = self._validate_args
+        altered = copy(self)
+        altered.context, altered.known, altered._batch_shape = context, known, torch.Size(batch_shape)
         return altered
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrogen.networks.sequence import SequenceNetwork
 from pyrogen.numerics.autograd import full
 
-from .conditionals import Conditional
+from .conditionals import Conditional, FiniteDiscrete
 from .given import Known, like
 
 
@@ -75,10 +75,9 @@ def _ended_after(known: Known | None, count: int, rows: int, ending: Ending, dev
 
 
 def _require_possible(distribution: Any, place: int, ended: Tensor | None) -> None:
-    impossible = getattr(distribution, "impossible", None)
-    if impossible is None:
+    if not isinstance(distribution, FiniteDiscrete) or distribution.impossible is None:
         return
-    stuck = impossible if ended is None else impossible & ~ended
+    stuck = distribution.impossible if ended is None else distribution.impossible & ~ended
     if bool(stuck.any()):
         row = int(stuck.nonzero()[0])
         raise ValueError(f"`allowed` must leave a symbol at every place, got none at position {place} of row {row}")

@@ -31,11 +31,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.remade import Remade
@@ -50,8 +53,50 @@ from .distribution import AutoregressiveDistribution
 from .generation import Ending
 from .layout import SequenceLayout, check_order
 
+Change = Callable[[Conditional], Conditional]
 
-class Autoregressive(DistributionModule):
+
+class SequenceModel(DistributionModule):
+    """What a model of one order and one of any order have in common."""
+
+    network: SequenceNetwork | AnyOrderTransformer
+    conditional: Conditional
+    layout: SequenceLayout
+    embedding: nn.Module | None
+    ending: Ending | None = None
+    orders: int | None = None
+
+    def forward(self, context: Context = None) -> AutoregressiveDistribution:
+        return AutoregressiveDistribution(
+            self.network,
+            self.conditional,
+            self.layout,
+            batch_shape=context_batch_shape(context, self.context_shape),
+            context=embedded(context, self.context_shape, self.embedding),
+            ending=self.ending,
+            orders=self.orders,
+            remake=None if context is None else Remade(self, context),
+        )
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_by(self.embedding, context)
+
+    @abstractmethod
+    def altered(self, change: Change) -> SequenceModel:
+        """The same model with its conditional changed; parameters are shared, not copied."""
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        """The arguments of models that differ in network, conditional or order alone."""
+        return {
+            "event_shape": self.event_shape,
+            "context_shape": self.context_shape,
+            "symbol_axes": self.layout.symbol_axes,
+            "embedding": self.embedding,
+        }
+
+
+class Autoregressive(SequenceModel):
     """A distribution over sequences out of a sequence network and a conditional.
 
     Args:
@@ -101,38 +146,13 @@ class Autoregressive(DistributionModule):
         if padding is not None and padding != end:
             self.conditional = Without(self.conditional, padding)
 
-    def forward(self, context: Context = None) -> AutoregressiveDistribution:
-        return AutoregressiveDistribution(
-            self.network,
-            self.conditional,
-            self.layout,
-            batch_shape=context_batch_shape(context, self.context_shape),
-            context=embedded(context, self.context_shape, self.embedding),
-            ending=self.ending,
-            remake=None if context is None else Remade(self, context),
-        )
-
-    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return read_by(self.embedding, context)
-
-    def altered(
-        self, *, network: SequenceNetwork | None = None, conditional: Conditional | None = None
-    ) -> Autoregressive:
-        """The same model with another network or conditional; parameters are shared, not copied."""
-        return Autoregressive(
-            self.network if network is None else network,
-            self.conditional if conditional is None else conditional,
-            event_shape=self.event_shape,
-            context_shape=self.context_shape,
-            symbol_axes=self.layout.symbol_axes,
-            order=self.layout.order,
-            end=None if self.ending is None else self.ending.end,
-            padding=None if self.ending is None else self.ending.padding,
-            embedding=self.embedding,
-        )
+    def altered(self, change: Change, network: SequenceNetwork | None = None) -> Autoregressive:
+        ending = {} if self.ending is None else {"end": self.ending.end, "padding": self.ending.padding}
+        network = self.network if network is None else network
+        return Autoregressive(network, change(self.conditional), **self._shared, order=self.layout.order, **ending)
 
 
-class AnyOrder(DistributionModule):
+class AnyOrder(SequenceModel):
     """A distribution whose symbols come in any order: any part can be given, and any part scored.
 
     Its draws follow the even mixture over all orders; ``log_prob`` is a lower bound of theirs, with random orders of
@@ -168,25 +188,9 @@ class AnyOrder(DistributionModule):
         orders: int = 1,
     ) -> None:
         super().__init__(event_shape, context_shape)
-        if orders < 1:
-            raise ValueError(f"`orders` must be at least 1, got {orders}")
-        self.network, self.embedding, self.orders = network, embedding, orders
+        self.network, self.embedding, self.orders = network, embedding, integer(orders, "orders")
         self.layout = SequenceLayout(self.event_shape, symbol_axes)
         self.conditional = _conditional(conditional, self.layout)
-
-    def forward(self, context: Context = None) -> AutoregressiveDistribution:
-        return AutoregressiveDistribution(
-            self.network,
-            self.conditional,
-            self.layout,
-            batch_shape=context_batch_shape(context, self.context_shape),
-            context=embedded(context, self.context_shape, self.embedding),
-            orders=self.orders,
-            remake=None if context is None else Remade(self, context),
-        )
-
-    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        return read_by(self.embedding, context)
 
     def along(self, order: Sequence[int] | None = None) -> Autoregressive:
         """The exact model of one order, row by row if ``None``; it shares the parameters.
@@ -196,27 +200,10 @@ class AnyOrder(DistributionModule):
         """
         order = tuple(range(self.layout.length) if order is None else order)
         check_order(order, self.layout.length)
-        return Autoregressive(
-            self.network.ordered(order),
-            self.conditional,
-            event_shape=self.event_shape,
-            context_shape=self.context_shape,
-            symbol_axes=self.layout.symbol_axes,
-            order=order,
-            embedding=self.embedding,
-        )
+        return Autoregressive(self.network.ordered(order), self.conditional, **self._shared, order=order)
 
-    def altered(self, *, conditional: Conditional) -> AnyOrder:
-        """The same model with another conditional; parameters are shared, not copied."""
-        return AnyOrder(
-            self.network,
-            conditional,
-            event_shape=self.event_shape,
-            context_shape=self.context_shape,
-            symbol_axes=self.layout.symbol_axes,
-            embedding=self.embedding,
-            orders=self.orders,
-        )
+    def altered(self, change: Change) -> AnyOrder:
+        return AnyOrder(self.network, change(self.conditional), **self._shared, orders=self.orders)
 
 
 def _require_symbols(conditional: Conditional, **special: int | None) -> None:
@@ -230,7 +217,7 @@ def _require_symbols(conditional: Conditional, **special: int | None) -> None:
 
 
 def _conditional(conditional: Conditional | Family, layout: SequenceLayout) -> Conditional:
-    if not hasattr(conditional, "symbol_shape"):
+    if not isinstance(conditional, Conditional):
         conditional = OfFamily(conditional, tuple(layout.symbol_shape))
     if tuple(conditional.symbol_shape) != tuple(layout.symbol_shape):
         raise ValueError(

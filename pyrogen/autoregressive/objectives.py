@@ -1,18 +1,19 @@
-"""Objectives of this room, beside maximum likelihood, which is the default."""
+"""Objectives beside maximum likelihood, which is the default."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.networks.statistics import Statistic
 
-from .model import AnyOrder, Autoregressive
+from .model import SequenceModel
 
 
-class ObservedLikelihood(ReadsData, nn.Module):
+class ObservedLikelihood(Objective):
     r"""Minus the mean log-likelihood of what is observed of each datum, :math:`-\frac{1}{N} \sum_i \log p(x_{i, S_i})`.
 
     Right where what is missing does not depend on what it would have been (missing at random). An ``any_order`` model
@@ -28,7 +29,7 @@ class ObservedLikelihood(ReadsData, nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, model: AnyOrder | Autoregressive) -> None:
+    def __init__(self, model: SequenceModel) -> None:
         super().__init__()
         self.model = model
 

@@ -3,7 +3,7 @@ r"""Several orders in one model: an even mixture, :math:`p(x) = \frac{1}{M} \sum
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,8 @@ from pyrogen.core.shapes import Context
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
 
-from .conditionals import Conditional
 from .distribution import AutoregressiveDistribution
-from .model import Autoregressive
+from .model import Autoregressive, Change
 
 
 class MixedOrders(DistributionModule):
@@ -46,9 +45,9 @@ class MixedOrders(DistributionModule):
         for member in self.members:
             yield from member.read_context(context)
 
-    def altered(self, *, conditional: Callable[[Conditional], Conditional]) -> MixedOrders:
-        """The same mixture with other conditionals; parameters are shared, not copied."""
-        return MixedOrders([member.altered(conditional=conditional(member.conditional)) for member in self.members])
+    def altered(self, change: Change) -> MixedOrders:
+        """The same mixture with its conditionals changed; parameters are shared, not copied."""
+        return MixedOrders([member.altered(change) for member in self.members])
 
 
 class OrderMixture(PyrogenDistribution):

@@ -24,10 +24,10 @@ from pyrogen.core.recipe import recipe
 from pyrogen.distributions.normal import DiagonalNormal
 
 from .conditionals import Reweighted
-from .model import AnyOrder, Autoregressive
+from .model import SequenceModel
 from .orders import MixedOrders
 
-Model = Autoregressive | AnyOrder | MixedOrders
+Model = SequenceModel | MixedOrders
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def tempered(model: Model, temperature: float) -> Model:
         >>> cold.log_prob(cold.sample((5,))).shape
         torch.Size([5])
     """
-    return _wrapped(model, Tempered, temperature)
+    return model.altered(lambda conditional: Tempered(conditional, temperature))
 
 
 @recipe
@@ -117,7 +117,7 @@ def top_k(model: Model, count: int) -> Model:
     Raises:
         ValueError: ``count`` is not positive.
     """
-    return _wrapped(model, TopK, count)
+    return model.altered(lambda conditional: TopK(conditional, count))
 
 
 @recipe
@@ -132,13 +132,7 @@ def nucleus(model: Model, mass: float) -> Model:
     Raises:
         ValueError: ``mass`` is out of range.
     """
-    return _wrapped(model, Nucleus, mass)
-
-
-def _wrapped(model: Model, wrapper: type[Reweighted], setting: float) -> Model:
-    if isinstance(model, MixedOrders):
-        return model.altered(conditional=lambda inner: wrapper(inner, setting))
-    return model.altered(conditional=wrapper(model.conditional, setting))
+    return model.altered(lambda conditional: Nucleus(conditional, mass))
 
 
 def _only(logits: Tensor, kept: Tensor) -> Tensor:

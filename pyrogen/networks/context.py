@@ -13,6 +13,7 @@ All are called with one batch dimension in front, ``(N, *context_shape)``; :func
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen import arguments
+from pyrogen.abstract import Abstract
 
 from .statistics import ReadsData, Standardizers, Statistic, read_by, require_labels
 
@@ -30,7 +32,7 @@ Context = Tensor | Mapping[str, Tensor] | None
 Classes = int | Mapping[str, int] | None
 
 
-class ContextEmbedding(ReadsData, nn.Module):
+class ContextEmbedding(Abstract, ReadsData, nn.Module):
     """A context made ready for a network; subclasses say what becomes of its entries.
 
     Args:
@@ -73,6 +75,10 @@ class ContextEmbedding(ReadsData, nn.Module):
     def single(self) -> Shape | None:
         """Shape of the one entry, where there is one without a name."""
         return self.shapes.get("")
+
+    @abstractmethod
+    def forward(self, context: Context) -> Any:
+        """What a network takes, from contexts with one batch dimension in front."""
 
     def entries(self, context: Context) -> dict[str, Tensor]:
         """The entries of a context by name, labels as long integers and numbers standardised; or all as features.

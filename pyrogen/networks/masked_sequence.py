@@ -99,8 +99,8 @@ class MaskedSequence(SequenceNetwork):
             context=0 if context is None else context.in_features,
             dropout=self.dropout.p,
         )
-        for name in ("first", "middle", "context", "weight", "bias"):
-            setattr(twin, name, getattr(self, name))
+        twin.first, twin.middle, twin.context = self.first, self.middle, self.context
+        twin.weight, twin.bias = self.weight, self.bias
         return twin
 
     def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
@@ -108,7 +108,7 @@ class MaskedSequence(SequenceNetwork):
         h = F.linear(inputs, self.first.weight * self.first_mask, self.first.bias)
         h = self._unit(h if context is None else h + self.context(context))
         for index, layer in enumerate(self.middle):
-            h = self._unit(F.linear(h, layer.weight * getattr(self, f"mask_{index}"), layer.bias))
+            h = self._unit(F.linear(h, layer.weight * self.get_buffer(f"mask_{index}"), layer.bias))
         weight = (self.weight * self.last_mask.unsqueeze(1)).flatten(0, 1)
         return F.linear(h, weight, self.bias.flatten()).unflatten(-1, (self.length, self.features))[:, self.order]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
@@ -10,13 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
+
 from .conditions import Conditions, ContextEncoder
 from .context import Classes, Context, ContextShape, Shape, by_name, context_rows
 from .noise_level import Fourier
 from .statistics import ReadsData, Statistic
 
 
-class NoisyNetwork(ReadsData, nn.Module, ABC):
+class NoisyNetwork(Abstract, ReadsData, nn.Module):
     """A network of noisy data, a noise level and a context; subclasses define :meth:`compute`.
 
     Args:

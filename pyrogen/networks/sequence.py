@@ -12,7 +12,7 @@ Every sequence network has the same three methods, and both ways agree at every 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class State:
 
     def select(self, rows: Tensor) -> State:
         """A copy that holds the given rows, which may be fewer, more, repeated or in another order."""
-        return replace(self, **{field.name: _select(getattr(self, field.name), rows) for field in fields(self)})
+        return replace(self, **{name: _select(value, rows) for name, value in vars(self).items()})
 
 
 class SequenceNetwork(Abstract, nn.Module):
