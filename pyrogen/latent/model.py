@@ -41,6 +41,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, Shape, flatten_batch
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
+from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.randomness import held, require_one_noise
@@ -48,7 +49,7 @@ from pyrogen.programs.chain import refuse_chain
 
 from .annealing import Annealing
 from .marginal import Joint, LatentVariableModel
-from .parts import Parts, check_densities, check_draws, check_shapes, context_rows, merged_context_shape
+from .parts import Parts, check_densities, check_draws, check_shapes, merged_context_shape
 
 
 class VAE(LatentVariableModel):

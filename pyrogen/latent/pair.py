@@ -8,18 +8,12 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
 import torch
-from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _DIM_ALLOCATOR
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -27,12 +21,14 @@ from pyrogen.arguments import checked
 from pyrogen.core.density import require_bounding
 from pyrogen.core.objective import Elbo
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
+from pyrogen.networks.context import context_rows
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
-from pyrogen.programs.data_plate import FullSize
+from pyrogen.programs.data_plate import DataRows, FullSize
+from pyrogen.programs.run import Given, ProgramRun, run
+from pyrogen.programs.site import Site
 
 from .marginal import LatentVariableModel
-from .parts import context_rows
 
 
 class Marginal(LatentVariableModel):
@@ -104,14 +100,14 @@ class Marginal(LatentVariableModel):
     def draw(self, shape: torch.Size, context: Context = None) -> Tensor:
         if not shape.numel():
             return _placeholder(self, shape).zero_()
-        value = self._draw(shape, context)["value"]
+        value = self._draw(shape, context).value
         if value.is_floating_point() and value.isnan().any():
             raise ValueError("`model` must use its data only to observe them; its draws depend on them, and are NaN")
         return value.reshape(shape + self.event_shape)
 
     def support_at(self, context: Context = None) -> constraints.Constraint:
         with held(), torch.no_grad():
-            return self._draw(context_batch_shape(context, self.context_shape), context)["fn"].support
+            return self._draw(context_batch_shape(context, self.context_shape), context).support
 
     def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
         batch = x.shape[: x.dim() - len(self.event_shape)]
@@ -119,23 +115,24 @@ class Marginal(LatentVariableModel):
         if not wide.numel():
             return x.flatten(len(batch)).sum(-1).expand(wide)  # of no rows, and still with a gradient
         refuse_chain("a Marginal", "run the chain over the sites of its model")
-        arguments = self._rows(x.expand(wide + self.event_shape), context, wide)
-        with _isolated(), _DataPlate(self.plate, wide.numel()):
-            guide = poutine.trace(self.pair["guide"]).get_trace(*arguments)
-            model = poutine.trace(poutine.replay(self.pair["model"], trace=guide)).get_trace(*arguments)
-        observed = {name for name, node in _sites(model).items() if node["is_observed"]}
+        x = x.expand(wide + self.event_shape)
+        guide = self._run("guide", x, context, wide)
+        drawn = {name: site.value for name, site in guide.sites.items() if not site.observed}
+        model = self._run("model", x, context, wide, given={**guide.indices, **drawn})
+        observed = {name for name, site in model.sites.items() if site.observed}
         if observed != {self.site}:
             raise ValueError(f"`model` must observe the site {self.site!r} alone, got {sorted(observed)}")
-        unmatched = set(_sites(guide)) ^ (set(_sites(model)) - observed)
+        unmatched = set(guide.sites) ^ (set(model.sites) - observed)
         if unmatched:
             raise ValueError(f"`guide` must have the latent sites of `model`, got {sorted(unmatched)} in one only")
         if is_validation_enabled():
-            for part, trace in (("model", model), ("guide", guide)):
-                for name, node in _sites(trace).items():
-                    require_bounding(node["fn"], f"the site {name!r} of `{part}`", guide=part == "guide")
-        rows = wide.numel()
-        log_joint = sum(self._score(name, node, rows) for name, node in _sites(model).items())
-        return (log_joint - sum(self._score(name, node, rows) for name, node in _sites(guide).items())).reshape(wide)
+            for part, ran in (("model", model), ("guide", guide)):
+                for name, site in ran.sites.items():
+                    require_bounding(site.distribution, f"the site {name!r} of `{part}`", guide=part == "guide")
+        log_joint, log_guide = (
+            sum(self._log_prob(site, wide.numel()) for site in ran.sites.values()) for ran in (model, guide)
+        )
+        return (log_joint - log_guide).reshape(wide)
 
     def sample_model(self, x: Tensor, context: Context = None) -> Any:
         return self.pair["model"](*_arguments(x, context))
@@ -143,39 +140,39 @@ class Marginal(LatentVariableModel):
     def sample_guide(self, x: Tensor, context: Context = None) -> Any:
         return self.pair["guide"](*_arguments(x, context))
 
-    def _rows(self, x: Tensor, context: Context, batch: torch.Size) -> tuple:
-        context = context_rows(context, self.context_shape, batch)
-        return _arguments(flatten_batch(x, self.event_shape), context)
+    def _run(self, part: str, x: Tensor, context: Context, batch: torch.Size, **how: Any) -> ProgramRun:
+        """A run of model or guide on events ``(*batch, *event)``, all of them rows of its data plate."""
+        rows = context_rows(context, self.context_shape, batch)
+        program = DataRows(self.plate, batch.numel())(self.pair[part])
+        return run(program, _arguments(flatten_batch(x, self.event_shape), rows), **how)
 
-    def _draw(self, shape: torch.Size, context: Context) -> dict[str, Any]:
+    def _draw(self, shape: torch.Size, context: Context) -> Site:
         """The observed site of a run in which nothing is observed."""
-        with _isolated(), _DataPlate(self.plate, shape.numel()):
-            arguments = self._rows(_placeholder(self, shape), context, shape)
-            trace = poutine.trace(poutine.uncondition(self.pair["model"])).get_trace(*arguments)
-        for name, node in _sites(trace).items():
-            self._dimension(name, node, shape.numel())
-        if self.site not in trace.nodes:
-            raise ValueError(f"`site` must be one of the model's, {sorted(_sites(trace))}, got {self.site!r}")
-        return trace.nodes[self.site]
+        sites = self._run("model", _placeholder(self, shape), context, shape, free=True).sites
+        for site in sites.values():
+            self._dimension(site, shape.numel())
+        if self.site not in sites:
+            raise ValueError(f"`site` must be one of the model's, {sorted(sites)}, got {self.site!r}")
+        return sites[self.site]
 
-    def _score(self, name: str, node: dict[str, Any], rows: int) -> Tensor:
+    def _log_prob(self, site: Site, rows: int) -> Tensor:
         """The log-probability of a site, ``(rows,)``."""
-        dimension = self._dimension(name, node, rows)
+        dimension = self._dimension(site, rows)
         # A subsampled plate scales its sites up to all data, and has no say in the marginal of one.
-        of_plates = prod((frame.full_size or frame.size) / frame.size for frame in node["cond_indep_stack"])
-        if (torch.as_tensor(node["scale"] / of_plates - 1).abs() > 1e-6).any():
-            raise ValueError(f"the site {name!r} must not be scaled inside importance weights, got {node['scale']}")
-        log_prob = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
-        return log_prob.movedim(dimension, 0).reshape(rows, -1).sum(-1)
+        of_plates = prod(plate.size / plate.rows for plate in site.plates)
+        if (torch.as_tensor(site.scale / of_plates - 1).abs() > 1e-6).any():
+            raise ValueError(f"the site {site.name!r} must not be scaled inside importance weights, got {site.scale}")
+        return site.log_prob().movedim(dimension, 0).reshape(rows, -1).sum(-1)
 
-    def _dimension(self, name: str, node: dict[str, Any], rows: int) -> int:
-        for frame in node["cond_indep_stack"]:
-            if frame.name == self.plate and frame.vectorized and frame.size == rows:
-                return frame.dim
-        raise ValueError(
-            f"the site {name!r} must be inside the plate {self.plate!r}, as long as the data ({rows} rows): "
-            "outside, it belongs to no datum"
-        )
+    def _dimension(self, site: Site, rows: int) -> int:
+        """That of the data plate."""
+        plate = site.plate(self.plate)
+        if plate is None or plate.dim is None or plate.rows != rows:
+            raise ValueError(
+                f"the site {site.name!r} must be inside the plate {self.plate!r}, as long as the data ({rows} rows): "
+                "outside, it belongs to no datum"
+            )
+        return plate.dim
 
 
 class PairModel(nn.Module):
@@ -191,7 +188,8 @@ class PairModel(nn.Module):
             with _scaled(x, module, size):
                 return module.sample_model(x, context)
         batch = context_batch_shape(context, module.context_shape) or torch.Size((1 if size is None else size,))
-        return poutine.uncondition(module.pair["model"])(*_arguments(_placeholder(module, batch), context))
+        with Given({}, free=True):
+            return module.sample_model(_placeholder(module, batch), context)
 
 
 class PairGuide(nn.Module):
@@ -206,44 +204,6 @@ class PairGuide(nn.Module):
             return None
         with _scaled(x, self.module, size):
             return self.module.sample_guide(x, context)
-
-
-class _DataPlate(Messenger):
-    """Lets the data plate have the rows at hand, also where they are more than it stands for."""
-
-    def __init__(self, plate: str, rows: int) -> None:
-        super().__init__()
-        self.plate = plate
-        self.rows = rows
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] != self.plate or not site_is_subsample(msg) or msg["value"] is not None:
-            return
-        full_size, taken = msg["fn"].size, msg["fn"].subsample_size
-        if taken is not None:
-            msg["value"], msg["done"] = torch.arange(taken) % full_size, True
-        elif full_size != self.rows:
-            raise ValueError(
-                f"`plate` {self.plate!r} must take the rows that the program is called with, {self.rows} here (data "
-                f"times draws), got the fixed size {full_size}: write `pyro.plate({self.plate!r}, len(x))`"
-            )
-
-
-def _sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
-    return {
-        name: node for name, node in trace.nodes.items() if node["type"] == "sample" and not site_is_subsample(node)
-    }
-
-
-@contextmanager
-def _isolated() -> Iterator[None]:
-    """A scope that handlers around it do not see, and whose plates may have the names and dimensions of theirs."""
-    outer, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
-    try:
-        with poutine.block():
-            yield
-    finally:
-        _DIM_ALLOCATOR._stack = outer
 
 
 def _arguments(x: Tensor, context: Context) -> tuple:

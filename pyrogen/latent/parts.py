@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from pyrogen.arguments import integer
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule, check_part
-from pyrogen.core.shapes import Context, ContextShape, Shape, flatten_batch
+from pyrogen.core.shapes import ContextShape, Shape
 
 Parts = Mapping[str, DistributionModule]
 """Prior, likelihood and posterior, by these names."""
@@ -115,12 +113,3 @@ def _entries(part: DistributionModule, own: str | None) -> dict[str, Shape]:
     if isinstance(shape, dict):
         return {key: value for key, value in shape.items() if key != own}
     return {} if own is not None or shape is None else {"context": shape}
-
-
-def context_rows(context: Context, shape: ContextShape, batch: torch.Size) -> Context:
-    """The context with one batch dimension, a row for each of ``batch``."""
-    if context is None:
-        return None
-    if isinstance(shape, dict):
-        return {key: flatten_batch(context[key].expand((*batch, *part)), part) for key, part in shape.items()}
-    return flatten_batch(context.expand((*batch, *shape)), shape)
