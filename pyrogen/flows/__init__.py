@@ -6,21 +6,25 @@ from .autoregressive import AutoregressiveLayer
 from .bases import NormalMixture, StudentT
 from .block_neural import BlockNeuralLayer
 from .bounded import Bounded
-from .classic import PlanarLayer, RadialLayer, SylvesterLayer, planar, radial, sylvester
-from .continuous import ContinuousFlow, continuous
+from .continuous import ContinuousFlow
 from .coupling import CouplingLayer
 from .dequantized import Dequantized
 from .foreign import Foreign, from_transforms, from_zuko
 from .guide import AutoFlow
 from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
 from .model import Flow
+from .planar import PlanarLayer, RadialLayer, SylvesterLayer
 from .recipes import (
     affine_autoregressive,
     affine_coupling,
     block_neural_autoregressive,
+    continuous,
     neural_autoregressive,
+    planar,
+    radial,
     spline_autoregressive,
     spline_coupling,
+    sylvester,
 )
 
 __all__ = [

@@ -16,28 +16,23 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked
 from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.normal import StandardNormal
-from pyrogen.core.recipe import recipe
 from pyrogen.core.remade import Remade
-from pyrogen.core.shapes import Context, ContextShape, Shape, as_shape, context_batch_shape
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
 from pyrogen.networks.statistics import Statistic, read_by
-from pyrogen.networks.velocity import VelocityNetwork
 from pyrogen.numerics.ode import Adaptive, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.ode import ODE
 
-from .building import _context
 from .linear import Standardize
-from .model import embedded
 
 
 class ContinuousFlow(DistributionModule):
@@ -45,8 +40,8 @@ class ContinuousFlow(DistributionModule):
 
     Args:
         velocity: Called as ``velocity(x, t, context)`` with rows ``(N, *event_shape)``, times ``(N,)`` and (embedded)
-            contexts of ``N`` rows or ``None``. If its ``has_divergence`` is true, ``velocity_and_divergence`` of the
-            same arguments is used for exact traces.
+            contexts of ``N`` rows or ``None``. One that is a :class:`~pyrogen.networks.velocity.Velocity` with a
+            divergence in closed form has it used for exact traces.
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
         embedding: A network from the context, one batch dimension in front, to what the velocity takes.
@@ -55,6 +50,7 @@ class ContinuousFlow(DistributionModule):
         trace: How the divergence is found where there is no closed form.
 
     Example:
+        >>> from pyrogen.networks.velocity import VelocityNetwork
         >>> flow = ContinuousFlow(VelocityNetwork((3,)), event_shape=(3,))
         >>> flow().log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
@@ -80,7 +76,7 @@ class ContinuousFlow(DistributionModule):
         self.solver, self.trace = solver, trace
 
     def forward(self, context: Context = None) -> TransformedDistribution:
-        closed = getattr(self.velocity, "has_divergence", False)
+        closed = isinstance(self.velocity, Velocity) and self.velocity.has_divergence
         flow = ODE(
             self.velocity,
             self.event_shape,
@@ -127,49 +123,3 @@ class ContinuousFlow(DistributionModule):
         share = t.reshape(t.shape + (1,) * len(self.event_shape))
         shared = embedded(context, self.context_shape, self.embedding)
         return self.velocity((1 - share) * data + share * noise, t, shared), noise - data
-
-
-@recipe
-@checked
-def continuous(
-    event_shape: Shape,
-    context_shape: ContextShape = None,
-    *,
-    hidden: Sequence[int] = (128, 128),
-    classes: int | None = None,
-    standardize: bool = True,
-    tolerance: float = 1e-5,
-) -> ContinuousFlow:
-    """A continuous flow: a velocity network, trained by flow matching or by likelihood.
-
-    Args:
-        event_shape: Shape of one event.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes; flattened and concatenated.
-        hidden: Sizes of the hidden layers. With one or two of them an exact density costs no more than an estimate.
-        classes: If given, the context is a tensor of so many integer labels, with ``context_shape`` ``()``.
-        standardize: Whether mean and scale of each element are learned from the data set, before training.
-        tolerance: Of one step of the solver.
-
-    Raises:
-        ValueError: both ``classes`` and ``context_shape`` are given, ``hidden`` is empty or ``tolerance`` not positive.
-
-    References:
-        Grathwohl et al. 2019, "FFJORD: Free-form continuous dynamics for scalable reversible generative models",
-        https://arxiv.org/abs/1810.01367
-        Lipman et al. 2023, "Flow matching for generative modeling", https://arxiv.org/abs/2210.02747
-
-    Example:
-        >>> flow = continuous((2,), hidden=(32, 32))
-        >>> flow().sample((5,)).shape
-        torch.Size([5, 2])
-    """
-    event_shape = as_shape(event_shape, "event_shape")
-    context_shape, embedding, width = _context(context_shape, classes)
-    return ContinuousFlow(
-        VelocityNetwork(event_shape, hidden=hidden, context=width),
-        event_shape=event_shape,
-        context_shape=context_shape,
-        embedding=embedding,
-        standardize=standardize,
-        solver=Adaptive(tolerance),
-    )

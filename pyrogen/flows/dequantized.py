@@ -24,10 +24,10 @@ class Dequantized(DistributionModule):
     Args:
         module: The density over :math:`[0, 1]`, such as a flow with ``interval=(0, 1)``. If its support is wider, what
             lies beyond counts for the first and the last integer; it must have two ends.
-        levels: How many integers there are, from zero.
+        symbols: How many integers there are, from zero.
 
     Raises:
-        ValueError: ``levels`` is less than two; when called: the support of ``module`` lacks an end.
+        ValueError: ``symbols`` is less than two; when called: the support of ``module`` lacks an end.
 
     References:
         Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",
@@ -35,12 +35,10 @@ class Dequantized(DistributionModule):
     """
 
     @checked
-    def __init__(self, module: DistributionModule, levels: int) -> None:
+    def __init__(self, module: DistributionModule, symbols: int) -> None:
         super().__init__(module.event_shape, module.context_shape)
-        if levels < 2:
-            raise ValueError(f"`levels` must be at least 2, got {levels}")
         self.module = module
-        self.levels = levels
+        self.symbols = symbols
 
     @property
     def density(self) -> Density:
@@ -48,13 +46,13 @@ class Dequantized(DistributionModule):
         return weakest(self.module.density, "lower bound")
 
     def forward(self, context: Context = None) -> UniformDequantized:
-        return UniformDequantized(self.module(context), self.levels)
+        return UniformDequantized(self.module(context), self.symbols)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
         value = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-        noise = within_cell(torch.rand_like(value), self.levels)
-        yield from self.module.read_data((value + noise) / self.levels, context)
+        noise = within_cell(torch.rand_like(value), self.symbols)
+        yield from self.module.read_data((value + noise) / self.symbols, context)
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.module.read_context(context)

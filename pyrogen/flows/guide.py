@@ -31,7 +31,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to, register_kl
 
-from pyrogen.core.module import BijectionModule
+from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.randomness import held
@@ -294,5 +294,7 @@ def _moved(site: dict[str, Any]) -> Tensor:
 
 
 def _what(built: object) -> str:
-    shapes = [f"{name} {getattr(built, name)}" for name in ("event_shape", "context_shape") if hasattr(built, name)]
-    return " ".join([type(built).__name__, *shapes])
+    name = type(built).__name__
+    if not isinstance(built, DistributionModule):
+        return name
+    return f"{name} event_shape {built.event_shape} context_shape {built.context_shape}"

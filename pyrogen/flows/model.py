@@ -26,9 +26,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor, nn
 
 from pyrogen.core.density import Density
@@ -40,11 +39,9 @@ from pyrogen.core.shapes import (
     Context,
     ContextShape,
     Shape,
-    context_batch_shape,
-    flatten_batch,
+    embedded,
     require_one_context_each,
 )
-from pyrogen.networks.embedding import Labels
 from pyrogen.networks.statistics import Statistic, read_by, statistics_of
 from pyrogen.numerics.supports import is_real
 from pyrogen.transforms.distribution import TransformedDistribution
@@ -144,20 +141,3 @@ class Flow(DistributionModule):
 
 def _is_learned(part: nn.Module) -> bool:
     return all(statistic.learned for _, statistic in statistics_of(part))
-
-
-def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:
-    """What a network makes of a context of any batch dimensions; the context itself where there is no network."""
-    if embedding is None or context is None:
-        return context
-    if isinstance(embedding, Labels) and torch.distributions.Distribution._validate_args:
-        embedding.check(context)
-    batch = context_batch_shape(context, context_shape)
-    rows = embedding(_rows(context, context_shape, batch))
-    return rows.reshape(*batch, *rows.shape[1:])
-
-
-def _rows(context: Context, shape: ContextShape, batch: torch.Size) -> Tensor | dict[str, Tensor]:
-    if isinstance(context, Mapping):
-        return {key: flatten_batch(context[key].expand(batch + part), part) for key, part in shape.items()}
-    return flatten_batch(context, shape)

@@ -24,7 +24,22 @@ from pyrogen.arguments import checked
 _WAVES = 4
 
 
-class VelocityNetwork(nn.Module):
+class Velocity(nn.Module):
+    """A network called as ``velocity(x, t, context)``, whose divergence may have a closed form."""
+
+    has_divergence: bool = False
+    """Whether :meth:`velocity_and_divergence` is implemented."""
+
+    def velocity_and_divergence(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The velocity and its divergence ``(N,)``.
+
+        Raises:
+            NotImplementedError: there is no closed form.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no divergence in closed form; use ExactTrace()")
+
+
+class VelocityNetwork(Velocity):
     """A perceptron that gives the velocity at a point and a time, and its divergence.
 
     Time (as a few sines and cosines) and context enter every hidden layer. The last layer starts at zero: at first
@@ -59,15 +74,8 @@ class VelocityNetwork(nn.Module):
         return self._through(x, t, context)[0]
 
     def velocity_and_divergence(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The velocity and its divergence ``(N,)``.
-
-        Raises:
-            NotImplementedError: there are more than two hidden layers.
-        """
-        if not self.has_divergence:
-            raise NotImplementedError(
-                "the divergence has a closed form for at most two hidden layers; use ExactTrace()"
-            )
+        if not self.has_divergence:  # with more than two hidden layers
+            return super().velocity_and_divergence(x, t, context)
         velocity, inner = self._through(x, t, context)
         slopes = [_silu_slope(a) for a in inner]
         around = self.layers[0].weight @ self.last.weight  # from the last hidden layer round to the first
