@@ -131,7 +131,7 @@ ENTRIES = {
     flows.StandardNormal: {"event_shape": (2,)},
     flows.Standardize: {"event_shape": (2,)},
     flows.Mixing: {"event_shape": (2,)},
-    flows.Dequantized: {"module": flows.StandardNormal((2,)), "levels": 2},
+    flows.Dequantized: {"module": flows.StandardNormal((2,)), "symbols": 2},
     flows.PlanarLayer: {"event_shape": (2,)},
     flows.RadialLayer: {"event_shape": (2,)},
     flows.SylvesterLayer: {"event_shape": (2,), "rank": 1},

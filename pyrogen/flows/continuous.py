@@ -27,6 +27,7 @@ from pyrogen.core.normal import StandardNormal
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
 from pyrogen.networks.statistics import Statistic, read_by
+from pyrogen.networks.velocity import Velocity
 from pyrogen.numerics.ode import Adaptive, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution

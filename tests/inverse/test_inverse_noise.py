@@ -294,7 +294,7 @@ def diffusion():
 
 
 def dequantized():
-    return pg.flows.Dequantized(pg.flows.affine_coupling((2,), interval=(0.0, 1.0)), levels=4)
+    return pg.flows.Dequantized(pg.flows.affine_coupling((2,), interval=(0.0, 1.0)), symbols=4)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_prior_of_somebody_else_learns_nothing():
 def test_dequantised_data_are_standardised_where_they_are_real():
     torch.manual_seed(0)
     x = torch.randint(8, (4000, 2)).float()
-    module = pg.flows.Dequantized(pg.flows.affine_coupling((2,), interval=(0.0, 1.0), **SMALL), levels=8)
+    module = pg.flows.Dequantized(pg.flows.affine_coupling((2,), interval=(0.0, 1.0), **SMALL), symbols=8)
     pg.fit(module, x, steps=1)
     layer, bounded = module.module.bijections[-2:]
     z = bounded().inv((x + torch.rand_like(x)) / 8)
