@@ -1,4 +1,4 @@
-"""The distribution of this room: a product of conditionals, scored in one pass and drawn step by step."""
+"""The distribution of all models here: a product of conditionals, scored in one pass and drawn step by step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.distributions import biject_to, constraints
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.numerics.absorbing import random_orders
 from pyrogen.numerics.autograd import deepcopied, full, is_functional
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.programs.chain import refuse_chain
@@ -295,12 +296,8 @@ class AutoregressiveDistribution(PyrogenDistribution):
         """A random order for each row, ``(N, L)``: first what is known, then the part, then the rest."""
         if self.orders is None:
             return None
-        rank = torch.rand(rows, self.layout.length, device=next(self.network.parameters()).device)
-        if part is not None:
-            rank = rank - 2 * part.to(rank.dtype)
-        if known is not None:
-            rank = rank - 4 * known.mask.to(rank.dtype)
-        return rank.argsort(-1)
+        first = (None if known is None else known.mask, part)
+        return random_orders(rows, self.layout.length, first, next(self.network.parameters()).device)
 
     def _symbols(self, value: Tensor, shape: torch.Size) -> Tensor:
         symbols = self.layout.flatten(value)

@@ -35,6 +35,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """The recipes of each package."""
 
 _TENSORS: tuple[tuple[str, str], ...] = (
+    (r"\battention\.(\d+)\.projection\.", r"attention.\1.attention.project."),
+    (r"\battention\.(\d+)\.output\.", r"attention.\1.attention.out."),
     *(
         (rf"\bnetwork\.(?:perceptron\.|0\.|beside\.)?flatten\.standardizers\.entry_{before}\.", f"network.{today}.")
         for context in ("contexts.0", "contexts.1", "0")

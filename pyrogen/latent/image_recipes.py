@@ -15,8 +15,7 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.distributions import families
 from pyrogen.networks.context import Classes, VectorContext, WithContext
-from pyrogen.networks.convolution import Centred, ImageDecoder, ImageEncoder, halved_sizes
-from pyrogen.networks.latent_grid import GridDecoder, GridEncoder
+from pyrogen.networks.convolution import Centred, GridDecoder, GridEncoder, ImageDecoder, ImageEncoder, halved_sizes
 from pyrogen.networks.statistics import Chained, Standardizer
 
 from .model import VAE

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .attention import attend
+from .noise_level import zeroed
 from .sequence import SequenceNetwork, State, shifted
 
 KeysAndValues = tuple[Tensor, Tensor]
@@ -283,9 +284,7 @@ class CausalTransformer(SequenceNetwork):
         super().__init__()
         self.embedding, self.stack = embedding, stack
         self.first = nn.Parameter(torch.randn(width))
-        self.head = nn.Linear(width, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Linear(width, features))
 
     def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
         return self.head(self.stack(shifted(self.embedding(symbols), self.first), context))
@@ -337,9 +336,7 @@ class AnyOrderTransformer(nn.Module):
         self.first = nn.Parameter(torch.randn(width))
         self.own = nn.Parameter(torch.randn(length, width))
         self.next = nn.Parameter(torch.randn(length, width))
-        self.head = nn.Linear(width, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Linear(width, features))
 
     def ordered(self, order: Tensor | Sequence[int]) -> OrderedTransformer:
         """The sequence network for one order, or one for each row ``(N, L)``; symbols come in that order."""

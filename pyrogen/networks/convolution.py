@@ -1,4 +1,4 @@
-"""Convolutional networks from an image to a vector and back, for images of any size."""
+"""Convolutional networks from an image of any size to a vector and back, or to a coarser grid of vectors and back."""
 
 from __future__ import annotations
 
@@ -44,10 +44,7 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         sizes = halved_sizes(image_shape, channels)
-        layers: list[nn.Module] = []
-        for before, after in zip((image_shape[0], *channels), channels, strict=False):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.convolutions = nn.Sequential(*_halving(image_shape[0], channels), nn.Flatten())
         features = channels[-1] * prod(sizes[-1])
         self.dense = nn.Sequential(
             nn.Linear(features + context, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
@@ -63,7 +60,7 @@ class ImageDecoder(nn.Module):
 
     Args:
         inputs: Size of the input, with that of a context beside it.
-        image_shape: ``(channels, height, width)`` of the output; its channels are the numbers for each position.
+        image_shape: ``(channels, height, width)`` of the output; its channels are the outputs for each position.
         channels: Channels before each doubling.
         hidden: Size of the dense hidden layer.
 
@@ -97,16 +94,77 @@ class ImageDecoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Unflatten(-1, (channels[0], *sizes[0])),
         )
-        layers: list[nn.Module] = []
-        outputs = (*channels[1:], image_shape[0])
-        for before, after, small, large in zip(channels, outputs, sizes, sizes[1:], strict=False):
-            odd = [big - 2 * little + 1 for big, little in zip(large, small, strict=True)]
-            layers += [nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=odd)]
-            layers += [nn.ReLU(inplace=True)]
-        self.convolutions = nn.Sequential(*layers[:-1])
+        self.convolutions = nn.Sequential(*_doubling(image_shape, channels)[1:])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.convolutions(self.dense(x if context is None else torch.cat([x, context], -1)))
+
+
+class GridEncoder(nn.Module):
+    """From images to grids of vectors: convolutions that halve the image, then a residual one at each position.
+
+    Args:
+        image_shape: ``(channels, rows, columns)`` of an image.
+        width: Size of the vectors.
+        channels: Channels after each halving.
+
+    Shape:
+        ``(N, *image_shape)`` to ``(N, width, *grid)``.
+
+    Example:
+        >>> GridEncoder((1, 9, 8), 4)(torch.zeros(5, 1, 9, 8)).shape
+        torch.Size([5, 4, 3, 2])
+    """
+
+    @checked
+    def __init__(self, image_shape: Sequence[int], width: int, *, channels: Sequence[int] = (32, 64)) -> None:
+        super().__init__()
+        self.grid = halved_sizes(image_shape, channels)[-1]
+        self.convolutions = nn.Sequential(
+            *_halving(image_shape[0], channels), ResidualConvolution(channels[-1]), nn.Conv2d(channels[-1], width, 1)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.convolutions(image)
+
+
+class GridDecoder(nn.Module):
+    """From grids of vectors to images: a residual convolution, then transposed ones that double the grid.
+
+    Args:
+        width: Size of the vectors.
+        image_shape: ``(channels, rows, columns)`` of the output; its channels are the outputs for each position.
+        channels: Channels before each doubling.
+
+    Shape:
+        ``(N, width, *grid)`` to ``(N, *image_shape)``.
+    """
+
+    @checked
+    def __init__(self, width: int, image_shape: Sequence[int], *, channels: Sequence[int] = (64, 32)) -> None:
+        super().__init__()
+        first = nn.Conv2d(width, channels[0], 3, padding=1)
+        self.convolutions = nn.Sequential(first, ResidualConvolution(channels[0]), *_doubling(image_shape, channels))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.convolutions(z)
+
+
+class ResidualConvolution(nn.Module):
+    """Two convolutions beside the identity.
+
+    Args:
+        channels: Of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.convolutions(x)
 
 
 class Centred(nn.Module):
@@ -138,3 +196,21 @@ def halved_sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[tu
     for _ in channels:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes
+
+
+def _halving(inputs: int, channels: Sequence[int]) -> list[nn.Module]:
+    """Convolutions that halve an image, each with its nonlinearity."""
+    layers: list[nn.Module] = []
+    for before, after in zip((inputs, *channels), channels, strict=False):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+    return layers
+
+
+def _doubling(image_shape: Sequence[int], channels: Sequence[int]) -> list[nn.Module]:
+    """Transposed convolutions that double an image up to ``image_shape``, a nonlinearity before each."""
+    sizes = halved_sizes(image_shape, channels)[::-1]
+    layers: list[nn.Module] = []
+    for before, after, small, large in zip(channels, (*channels[1:], image_shape[0]), sizes, sizes[1:], strict=False):
+        odd = [big - 2 * little + 1 for big, little in zip(large, small, strict=True)]
+        layers += [nn.ReLU(inplace=True), nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=odd)]
+    return layers

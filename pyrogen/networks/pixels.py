@@ -26,7 +26,8 @@ from torch.nn.functional import conv2d, dropout, pad
 
 from pyrogen.arguments import checked, integer
 
-from .attention import attend
+from .causal_transformer import CausalAttention
+from .noise_level import zeroed
 from .sequence import Numbers, SequenceNetwork, State
 from .wavenet import gated
 
@@ -119,27 +120,18 @@ class PixelAttention(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"`width` must be a multiple of `heads` ({heads}), got {width}")
-        self.heads = heads
         self.places = nn.Parameter(0.1 * torch.randn(places, width))
         self.norm = nn.LayerNorm(width)
-        self.projection = nn.Linear(width, 3 * width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.attention = CausalAttention(width, heads, heads)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, L, width)`` to the same."""
-        return x + self.output(attend(*self.queries_keys_values(x, self.places), causal=True))
+        return x + self.attention(self.norm(x) + self.places, None)
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, place: int) -> Tensor:
+    def step(self, x: Tensor, cache: tuple[Tensor, Tensor], place: int) -> Tensor:
         """One place, ``(N, width)``; keys and values are filled in place."""
-        query, keys[:, :, place : place + 1], values[:, :, place : place + 1] = self.queries_keys_values(
-            x.unsqueeze(1), self.places[place : place + 1]
-        )
-        return x + self.output(attend(query, keys[:, :, : place + 1], values[:, :, : place + 1])[:, 0])
-
-    def queries_keys_values(self, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each ``(N, heads, n, size)``."""
-        parts = self.projection(self.norm(x) + places).unflatten(-1, (3, self.heads, -1))
-        return parts.permute(2, 0, 3, 1, 4).unbind(0)
+        now = (self.norm(x) + self.places[place]).unsqueeze(1)
+        return x + self.attention.step(now, None, cache, place)[:, 0]
 
 
 class PixelCNN(SequenceNetwork):
@@ -193,9 +185,7 @@ class PixelCNN(SequenceNetwork):
         places = shape[0] * shape[1]
         self.attention = nn.ModuleDict({str(layer): PixelAttention(width, heads, places) for layer in spread})
         self.hidden = nn.Linear(width, width)
-        self.head = nn.Linear(width, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Linear(width, features))
 
     def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
         image = self.embedding(symbols).unflatten(1, self.shape).permute(0, 3, 1, 2)
@@ -207,18 +197,19 @@ class PixelCNN(SequenceNetwork):
         return self._output(left.flatten(2).transpose(1, 2))
 
     def start(self, batch_shape: tuple[int, ...], context: Tensor | None = None) -> RowState:
-        rows, columns = torch.Size(batch_shape).numel(), self.shape[1]
-        new, layers, blocks = self.head.weight.new_zeros, self.layers, self.attention.values()
-        places = None if context is None else context.reshape(rows, -1, context.shape[-1])
+        rows, (height, columns), layers = torch.Size(batch_shape).numel(), self.shape, self.layers
+        new, heads = self.head.weight.new_zeros, [block.attention.heads for block in self.attention.values()]
+        keys, values = ([new(rows, n, height * columns, self.width // n) for n in heads] for _ in range(2))
+        context = None if context is None else context.reshape(rows, -1, context.shape[-1])
         return RowState(
-            new(rows, columns, self.width),
-            [new(rows, self.width, layer.reach, columns) for layer in layers],
-            [new(rows, columns, 2 * self.width) for _ in layers],
-            [new(rows, layer.reach, self.width) for layer in layers],
-            [new(rows, block.heads, self.shape[0] * columns, self.width // block.heads) for block in blocks],
-            [new(rows, block.heads, self.shape[0] * columns, self.width // block.heads) for block in blocks],
-            [None if places is None else layer.condition(places) for layer in layers],
-            0,
+            row=new(rows, columns, self.width),
+            above=[new(rows, self.width, layer.reach, columns) for layer in layers],
+            linked=[new(rows, columns, 2 * self.width) for _ in layers],
+            left=[new(rows, layer.reach, self.width) for layer in layers],
+            keys=keys,
+            values=values,
+            conditions=[None if context is None else layer.condition(context) for layer in layers],
+            place=0,
         )
 
     def step(self, symbol: Tensor | None, state: RowState) -> tuple[Tensor, RowState]:
@@ -234,7 +225,7 @@ class PixelCNN(SequenceNetwork):
             x = layer.right(x, left, state.linked[index][:, column])
             state.left[index] = torch.cat([left[:, 1:], entered.unsqueeze(1)], 1)
             if str(index) in self.attention:
-                x = self.attention[str(index)].step(x, *next(caches), state.place)
+                x = self.attention[str(index)].step(x, next(caches), state.place)
         state.place += 1
         return self._output(x), state
 

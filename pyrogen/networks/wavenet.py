@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
+from .noise_level import zeroed
 from .sequence import SequenceNetwork, State, shifted
 
 
@@ -121,9 +122,7 @@ class WaveNet(SequenceNetwork):
             for layer, dilation in enumerate(dilations)
         )
         self.hidden = nn.Linear(width * len(self.layers), skip)
-        self.head = nn.Linear(skip, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Linear(skip, features))
 
     @property
     def receptive_field(self) -> int:
