@@ -8,6 +8,7 @@ refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
@@ -26,7 +27,7 @@ from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 from pyrogen.programs.data_plate import DataRows, FullSize
 from pyrogen.programs.run import Given, ProgramRun, run
-from pyrogen.programs.site import Site
+from pyrogen.programs.site import Plate, Site
 
 from .marginal import LatentVariableModel
 
@@ -122,9 +123,7 @@ class Marginal(LatentVariableModel):
         observed = {name for name, site in model.sites.items() if site.observed}
         if observed != {self.site}:
             raise ValueError(f"`model` must observe the site {self.site!r} alone, got {sorted(observed)}")
-        unmatched = set(guide.sites) ^ (set(model.sites) - observed)
-        if unmatched:
-            raise ValueError(f"`guide` must have the latent sites of `model`, got {sorted(unmatched)} in one only")
+        require_same_latents(set(guide.sites), set(model.sites) - observed)
         if is_validation_enabled():
             for part, ran in (("model", model), ("guide", guide)):
                 for name, site in ran.sites.items():
@@ -158,10 +157,7 @@ class Marginal(LatentVariableModel):
     def _log_prob(self, site: Site, rows: int) -> Tensor:
         """The log-probability of a site, ``(rows,)``."""
         dimension = self._dimension(site, rows)
-        # A subsampled plate scales its sites up to all data, and has no say in the marginal of one.
-        of_plates = prod(plate.size / plate.rows for plate in site.plates)
-        if (torch.as_tensor(site.scale / of_plates - 1).abs() > 1e-6).any():
-            raise ValueError(f"the site {site.name!r} must not be scaled inside importance weights, got {site.scale}")
+        require_unscaled(site, site.plates)
         return site.log_prob().movedim(dimension, 0).reshape(rows, -1).sum(-1)
 
     def _dimension(self, site: Site, rows: int) -> int:
@@ -204,6 +200,34 @@ class PairGuide(nn.Module):
             return None
         with _scaled(x, self.module, size):
             return self.module.sample_guide(x, context)
+
+
+def require_same_latents(drawn: set[str], latent: set[str]) -> None:
+    """Sees that a guide draws the latent sites of its model.
+
+    Raises:
+        ValueError: one of them has a site that the other lacks.
+    """
+    if drawn != latent:
+        raise ValueError(
+            f"`guide` must have the latent sites of `model`, got {sorted(drawn ^ latent)} in one of them only"
+        )
+
+
+def require_unscaled(site: Site, plates: Iterable[Plate]) -> None:
+    """Sees that the log-probability of a site is scaled by nothing but these plates: a power of a density is none.
+
+    A subsampled plate scales its sites up to all data, which has no say in the weights of one datum.
+
+    Raises:
+        ValueError: it is.
+    """
+    of_plates = prod(plate.size / plate.rows for plate in plates)
+    if (torch.as_tensor(site.scale / of_plates - 1).abs() > 1e-6).any():
+        raise ValueError(
+            f"the site {site.name!r} must not be scaled inside importance weights but by a subsampled data plate, got "
+            f"{site.scale}"
+        )
 
 
 def _arguments(x: Tensor, context: Context) -> tuple:

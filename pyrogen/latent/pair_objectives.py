@@ -16,11 +16,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
@@ -30,14 +28,14 @@ from pyrogen.core.batches import rows
 from pyrogen.core.density import density_of, require_bounding
 from pyrogen.core.objective import PairObjective
 from pyrogen.programs.data_plate import data_plate, observed_plates
+from pyrogen.programs.layouts import DRAWS, DrawsTogether, OneDraw
 from pyrogen.programs.rows import global_sites
 from pyrogen.programs.run import Given, Record
 from pyrogen.programs.site import Plate, Site
 from pyrogen.training.turn import frozen
 
 from .bounds import doubly_reparameterized, importance_weighted, renyi, weigh_gradients
-
-DRAWS = "_pyrogen_draws"
+from .pair import require_same_latents, require_unscaled
 
 
 class WeightedPair(PairObjective):
@@ -63,12 +61,16 @@ class WeightedPair(PairObjective):
     by_path = False
     """Whether the guide's density follows its draws alone, with parameters that take no gradient."""
 
+    averages_weights = True
+    """Whether the bound is not linear in the log-weights, so that noise in one makes it biased."""
+
     def __init__(
         self, model: nn.Module, guide: nn.Module, *, draws: int, plates: int | None = None, size: int | None = None
     ) -> None:
         super().__init__(model, guide, size=size)
         self.draws = integer(draws, "draws")
         self.plates = None if plates is None else integer(plates, "plates", least=0)
+        self._layout = OneDraw() if plates is None else DrawsTogether(draws, plates)
         if self.by_path and not isinstance(guide, nn.Module):
             raise ValueError(f"`guide` must be an nn.Module, which owns its parameters, got {type(guide).__name__}")
 
@@ -85,69 +87,39 @@ class WeightedPair(PairObjective):
         plate = self._plate_of(passes[0].model, rows(batch))
         outside = global_sites([*passes[0].drawn, *passes[0].model], *([] if plate is None else [plate]))
         if is_validation_enabled():
-            _check_pair(passes[0], plate)
-            self.check(passes[0])
-        if outside and plate is not None and plate.size > plate.rows:
-            self.check_minibatch(outside, plate)
+            self._check(passes[0], plate)
+        if outside and self.averages_weights and plate is not None and plate.size > plate.rows:
+            raise ValueError(
+                f"the latent sites {outside} outside the data plate have importance weights of all {plate.size} data "
+                f"together, got a minibatch of {plate.rows}: give all data at once by `batch_size={plate.size}`, or "
+                "use `pyrogen.Elbo` or `StickingTheLandingPair`"
+            )
         unit = None if outside else plate
         log_weights = torch.cat([self._log_weights(one, plate, unit) for one in passes])
-        self.hook(log_weights, passes, unit)
+        self.weigh_draws(log_weights, passes, unit)
         of_all = 1.0 if unit is None else unit.size / unit.rows
         return -of_all * self.bound(log_weights).sum()
 
-    averages_weights = True
-    """Whether the bound is not linear in the log-weights, so that noise in one makes it biased."""
-
-    def check(self, one: Pass) -> None:
-        """Refuses sites with which the objective would be no bound; the exponential of noise is biased upwards.
-
-        Raises:
-            NotImplementedError: a ``log_prob`` is unnormalised or missing, or one of the guide a lower bound.
-            ValueError: one is noisy, or a bound, and several weights are averaged.
-        """
-        for part, sites in (("guide", one.drawn), ("model", one.model)):
-            for site in sites:
-                require_bounding(site.distribution, f"the site {site.name!r} of `{part}`", guide=part == "guide")
-                density = density_of(site.distribution)
-                if self.averages_weights and self.draws > 1 and density != "exact":
-                    raise ValueError(
-                        f"the site {site.name!r} must have an exact log_prob inside averaged importance weights, "
-                        f"got density {density!r}"
-                    )
-
-    def check_minibatch(self, outside: list[str], plate: Plate) -> None:
-        """Refuses a minibatch beside latent sites outside the data plate.
-
-        Raises:
-            ValueError: always, but where the bound is linear in the log-weights.
-        """
-        raise ValueError(
-            f"the latent sites {outside} outside the data plate have importance weights of all {plate.size} data "
-            f"together, got a minibatch of {plate.rows}: give all data at once by `batch_size={plate.size}`, or use "
-            "`pyrogen.Elbo` or `StickingTheLandingPair`"
-        )
-
-    def hook(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
-        """Whatever is done to the gradients of draws."""
+    def weigh_draws(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
+        """Whatever is done to the gradients of draws; nothing by default."""
 
     def _pass(self, batch: tuple) -> Pass:
         """One run of guide and model, for one draw or for all."""
-        many = nullcontext() if self.plates is None else pyro.plate(DRAWS, self.draws, dim=-self.plates - 1)
-        with Record() as drawn, many:
-            self.guide(*batch)
+        model, guide = self._layout.laid_out(self.model), self._layout.laid_out(self.guide)
+        with Record() as drawn:
+            guide(*batch)
         values = {site.name: site.value for site in drawn.sites if not site.observed}
-        if self.by_path:
+        if not self.by_path:
+            scores = [(site, site.log_prob()) for site in drawn.sites]
+        else:
             values = {name: value.view_as(value) for name, value in values.items()}
-        given = Given({**drawn.indices, **values})
-        fixed = [p for p in self.guide.parameters() if p.requires_grad] if self.by_path else []
-        with frozen(fixed):  # distributions may run networks to score
-            if self.by_path:
-                with Record() as scored, given, many:
-                    self.guide(*batch)
-            guide = [(site, _entries(site)) for site in (scored if self.by_path else drawn).sites]
-        with Record() as model, given, many:
-            self.model(*batch)
-        return Pass(drawn.sites, guide, model.sites, values)
+            fixed = [parameter for parameter in self.guide.parameters() if parameter.requires_grad]
+            with frozen(fixed), Record() as scored, Given({**drawn.indices, **values}):
+                guide(*batch)
+                scores = [(site, site.log_prob()) for site in scored.sites]  # distributions may run networks to score
+        with Record() as ran, Given({**drawn.indices, **values}):
+            model(*batch)
+        return Pass(drawn.sites, scores, ran.sites, values)
 
     def _plate_of(self, sites: Sequence[Site], rows: int) -> Plate | None:
         """The data plate among those of the model, the draws' own left out."""
@@ -164,18 +136,41 @@ class WeightedPair(PairObjective):
 
     def _log_weights(self, one: Pass, plate: Plate | None, unit: Plate | None) -> Tensor:
         """Those of one pass, ``(its draws, units)``."""
-        signed = [(site, _entries(site)) for site in one.model] + [(site, -entries) for site, entries in one.guide]
+        signed = [(site, site.log_prob()) for site in one.model] + [(site, -log_prob) for site, log_prob in one.guide]
         found: Tensor | float = 0.0
-        for site, entries in signed:
-            entries = entries[None] if self.plates is None else entries
-            if unit is not None:
-                entries = entries.movedim(unit.dim, 1)
-                found = found + (entries.flatten(2).sum(-1) if entries.dim() > 2 else entries)
-            else:
-                inside = plate is not None and site.plate(plate.name) is not None
-                factor = plate.size / plate.rows if inside else 1.0
-                found = found + factor * entries.reshape(len(entries), -1).sum(1, keepdim=True)
+        for site, log_prob in signed:
+            entries = self._layout.split(log_prob, 0, None if unit is None else unit.dim)
+            entries = entries.reshape(*entries.shape[:2], -1).sum(-1)
+            inside = unit is None and plate is not None and site.plate(plate.name) is not None
+            found = found + (plate.size / plate.rows * entries if inside else entries)
         return found
+
+    def _check(self, one: Pass, plate: Plate | None) -> None:
+        """Refuses a pair with which the objective would be no bound, or has no gradient.
+
+        Raises:
+            NotImplementedError: a site of the guide is not reparameterised, a ``log_prob`` is unnormalised or missing,
+                or one of the guide a lower bound.
+            ValueError: the latent sites of model and guide differ, one is scaled, or its ``log_prob`` is noisy, or a
+                bound, and several weights are averaged: the exponential of noise is biased upwards.
+        """
+        drawn = {site.name for site in one.drawn if not site.auxiliary}
+        require_same_latents(drawn, {site.name for site in one.model if not site.observed})
+        for part, sites in (("guide", one.drawn), ("model", one.model)):
+            for site in sites:
+                if part == "guide" and not site.distribution.has_rsample:
+                    raise NotImplementedError(
+                        f"the draws of the guide's site {site.name!r} are not differentiable, as this objective needs; "
+                        "use `pyrogen.Elbo`, or `EnumeratedPair` for discrete ones"
+                    )
+                require_bounding(site.distribution, f"the site {site.name!r} of `{part}`", guide=part == "guide")
+                density = density_of(site.distribution)
+                if self.averages_weights and self.draws > 1 and density != "exact":
+                    raise ValueError(
+                        f"the site {site.name!r} must have an exact log_prob inside averaged importance weights, "
+                        f"got density {density!r}"
+                    )
+                require_unscaled(site, [own for own in site.plates if plate is not None and own.name == plate.name])
 
 
 @dataclass(frozen=True)
@@ -269,9 +264,6 @@ class StickingTheLandingPair(WeightedPair):
     def bound(self, log_weights: Tensor) -> Tensor:
         return log_weights.mean(0)
 
-    def check_minibatch(self, outside: list[str], plate: Plate) -> None:
-        return None
-
 
 class DoublyReparameterizedPair(WeightedPair):
     r"""Minus the importance-weighted bound of a Pyro pair, with the doubly reparameterised gradient in the guide.
@@ -291,7 +283,7 @@ class DoublyReparameterizedPair(WeightedPair):
     def bound(self, log_weights: Tensor) -> Tensor:
         return doubly_reparameterized(log_weights)
 
-    def hook(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
+    def weigh_draws(self, log_weights: Tensor, passes: Sequence[Pass], unit: Plate | None) -> None:
         """The second power of the weights, which draws take and the model's parameters do not."""
         weights = log_weights.detach().softmax(0)
         for one, share in zip(passes, weights.split(len(weights) // len(passes)), strict=True):
@@ -313,33 +305,3 @@ def _of_several_rows(sites: Sequence[Site], rows: int) -> Plate | None:
     """The plate, if it is one, that has several rows for each datum."""
     found = [plate for plate in observed_plates(sites) if plate.rows % rows == 0 and rows > 1]
     return found[0] if len(found) == 1 else None
-
-
-def _entries(site: Site) -> Tensor:
-    """The log-probability of a site, of the whole batch shape: a mask may have made one number of it."""
-    log_prob = site.log_prob()
-    return log_prob.expand(torch.broadcast_shapes(log_prob.shape, site.distribution.batch_shape))
-
-
-def _check_pair(one: Pass, plate: Plate | None) -> None:
-    """Sees that model and guide have the same latent sites, reparameterised in the guide, and that none is scaled."""
-    drawn = {site.name for site in one.drawn if not site.auxiliary}
-    latent = {site.name for site in one.model if not site.observed}
-    if drawn != latent:
-        raise ValueError(
-            f"`guide` must have the latent sites of `model`, got {sorted(drawn ^ latent)} in one of them only"
-        )
-    for site in one.drawn:
-        if not site.distribution.has_rsample:
-            raise NotImplementedError(
-                f"the draws of the guide's site {site.name!r} are not differentiable, as this objective needs; use "
-                "`pyrogen.Elbo`, or `EnumeratedPair` for discrete ones"
-            )
-    for site in [*one.drawn, *one.model]:
-        inside = plate is not None and site.plate(plate.name) is not None
-        scale = torch.as_tensor(site.scale) * (plate.rows / plate.size if inside else 1.0)
-        if ((scale - 1).abs() > 1e-6).any():
-            raise ValueError(
-                f"the site {site.name!r} must not be scaled inside importance weights but by a subsampled data plate, "
-                f"got {site.scale}"
-            )
