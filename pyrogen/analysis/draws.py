@@ -47,6 +47,11 @@ class Draws:
     scaled: dict[str, Tensor] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
 
+    @property
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """All of them."""
+        return self.values, self.log_probs, self.scaled
+
 
 class BoundProgram:
     """A model or guide with its arguments.
@@ -143,6 +148,16 @@ class BoundProgram:
         value = value.reshape(len(value), *site.shape)
         return value.reshape(len(value), *(1,) * (width - len(site.dims)), *site.shape)
 
+    def _one_by_one(self, given: Mapping[str, Tensor], draws: int, score: bool) -> Draws:
+        return _join([self._alone(draw, given, score) for draw in range(draws)])
+
+    def _alone(self, draw: int, given: Mapping[str, Tensor], score: bool) -> Draws:
+        found = _draws_of(self._run({name: value[draw] for name, value in given.items()}), score)
+        found.scaled = {name: tensor.sum() for name, tensor in found.scaled.items()}
+        for tensors in found.tensors:
+            tensors.update({name: tensor[None] for name, tensor in tensors.items()})
+        return found
+
     def _check(self, found: Draws, draws: set[int]) -> None:
         """Repeats some of the runs alone.
 
@@ -151,25 +166,12 @@ class BoundProgram:
         """
         drawn = {name: value for name, value in found.values.items() if not self.sites[name].computed}
         for draw in draws:
-            alone = _draws_of(self._run({name: value[draw] for name, value in drawn.items()}), score=True)
+            alone = self._alone(draw, drawn, score=True)
             if found.silent or alone.values.keys() != found.values.keys():
                 raise LayoutMismatch
-            for name, value in alone.values.items():
-                _compare(found.values[name][draw], value)
-            for name, log_prob in alone.log_probs.items():
-                _compare(found.log_probs[name][draw], log_prob)
-            for name, total in alone.scaled.items():
-                _compare(found.scaled[name][draw], total.sum())
-
-    def _one_by_one(self, given: Mapping[str, Tensor], draws: int, score: bool) -> Draws:
-        collected = []
-        for draw in range(draws):
-            found = _draws_of(self._run({name: value[draw] for name, value in given.items()}), score)
-            found.scaled = {name: tensor.sum() for name, tensor in found.scaled.items()}
-            for tensors in (found.values, found.log_probs, found.scaled):
-                tensors.update({name: tensor[None] for name, tensor in tensors.items()})
-            collected.append(found)
-        return _join(collected)
+            for together, single in zip(found.tensors, alone.tensors, strict=True):
+                for name, tensor in single.items():
+                    _compare(together[name][draw], tensor[0])
 
 
 @contextmanager
@@ -217,13 +219,11 @@ def _draws_of(found: ProgramRun, score: bool) -> Draws:
     draws = Draws({name: site.value for name, site in found.statements.items() if site.kind in kinds})
     for name, site in found.sites.items() if score else ():
         try:
-            log_prob = site.log_prob()
+            draws.log_probs[name] = site.log_prob()
         except NotImplementedError:  # an implicit distribution
             draws.silent.add(name)
             continue
-        shape = torch.broadcast_shapes(log_prob.shape, site.distribution.batch_shape)
-        draws.log_probs[name] = log_prob.expand(shape)
-        draws.scaled[name] = scale_and_mask(log_prob, site.scale).expand(shape)
+        draws.scaled[name] = scale_and_mask(draws.log_probs[name], site.scale)
     return draws
 
 
@@ -259,15 +259,11 @@ def _compare(together: Tensor, alone: Tensor) -> None:
 
 def _join(parts: list[Draws]) -> Draws:
     """Several parts after one another; a site that is not in all of them, in one shape, is dropped."""
-    return Draws(
-        _concatenate([part.values for part in parts]),
-        _concatenate([part.log_probs for part in parts]),
-        _concatenate([part.scaled for part in parts]),
-        set().union(*(part.silent for part in parts)),
-    )
+    tensors = (_concatenate(kind) for kind in zip(*(part.tensors for part in parts), strict=True))
+    return Draws(*tensors, set().union(*(part.silent for part in parts)))
 
 
-def _concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _concatenate(parts: tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
     common = [name for name in parts[0] if all(name in part for part in parts)]
     same = [name for name in common if len({part[name].shape[1:] for part in parts}) == 1]
     return {name: torch.cat([part[name] for part in parts]) for name in same}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import checked, integer
 from pyrogen.evaluation.comparison import Comparison
 from pyrogen.evaluation.ranks import EcdfNull
 from pyrogen.evaluation.result import Estimate, normal_quantile
@@ -59,6 +59,7 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
     return figure
 
 
+@checked(bins=integer)
 def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, level: float = 0.95) -> Figure:
     """Ranks of simulation-based calibration: flat, up to noise, where the posterior is right.
 
@@ -84,8 +85,6 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
     from scipy import stats
 
     ranks = _checked_ranks(ranks, draws)
-    integer(bins, "bins")
-    normal_quantile(level)  # checks the level
     bins = next(count for count in range(min(bins, draws + 1), 0, -1) if (draws + 1) % count == 0 or count == 2)
     edges = np.linspace(-0.5, draws + 0.5, bins + 1)
     columns = min(len(ranks), 4)
@@ -104,6 +103,7 @@ def rank_histogram(ranks: Mapping[str, Any], draws: int, *, bins: int = 20, leve
     return figure
 
 
+@checked
 def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> Figure:
     """Ranks of simulation-based calibration as the difference of their distribution function from the uniform one.
 
@@ -143,6 +143,7 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
     return figure
 
 
+@checked
 def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, level: float = 0.95) -> Figure:
     """How often credible regions hold the truth, against how often they say they do.
 
@@ -168,8 +169,6 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
     if not isinstance(coverage, Mapping):
         raise TypeError(f"`coverage` must be a dict of fractions, got {type(coverage).__name__}")
     coverage = {name: real_numbers(values, f"coverage[{name!r}]") for name, values in coverage.items()}
-    integer(count, "count")
-    normal_quantile(level)  # checks the level
     if levels.ndim != 1 or not levels.size or not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"`levels` must be numbers between 0 and 1, got {levels}")
     for name, values in coverage.items():
@@ -240,6 +239,7 @@ def _draw_interval(axes: Axes, place: int, estimate: Estimate, quantile: float) 
     axes.errorbar(estimate.value, place, xerr=width, fmt="o", color=BLUE, markerfacecolor=face, markersize=4)
 
 
+@checked(bins=integer)
 def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "score (nats)", bins: int = 40) -> Figure:
     """Scores of ordinary data and of outliers, and how well they separate them: histograms and ROC curves.
 
@@ -258,7 +258,6 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     from scipy.stats import rankdata
     from sklearn.metrics import auc, roc_curve
 
-    integer(bins, "bins")
     ordinary = _checked_scores("inliers", inliers)
     if not isinstance(outliers, Mapping) or not outliers:
         raise ValueError("`outliers` must be a dict that holds at least one kind")
@@ -310,7 +309,6 @@ def _range(curves: list, low: float, high: float) -> tuple[float, float]:
 
 
 def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray]:
-    integer(draws, "draws")
     if not isinstance(ranks, Mapping):
         raise TypeError(f"`ranks` must be a dict of ranks, got {type(ranks).__name__}")
     if not ranks:

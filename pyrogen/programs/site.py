@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
@@ -88,7 +89,8 @@ class Site:
 
     def log_prob(self) -> Tensor:
         """The log-probability of the value, one number an entry of the batch; masked, not scaled."""
-        return scale_and_mask(self.distribution.log_prob(self.value), mask=self.mask)
+        log_prob = scale_and_mask(self.distribution.log_prob(self.value), mask=self.mask)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.distribution.batch_shape))
 
 
 def is_site(message: Mapping[str, Any]) -> bool:

@@ -138,6 +138,9 @@ def test_every_pair_of_modules_can_be_checked():
     """A module with a latent variable, called with ``size`` and as a guide with the data."""
 
     class Pair(DistributionModule):
+        def forward(self, context=None):
+            raise NotImplementedError
+
         @property
         def model(self):
             return lambda x=None, context=None, size=None: model(size)
