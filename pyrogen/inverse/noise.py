@@ -1,7 +1,8 @@
 r"""Noise space: a model whose prior is drawn as a function of simple noise.
 
-Most priors of this library are push-forwards. A flow, and the probability flow of a diffusion model, send noise
-:math:`\varepsilon` through bijections; a variational autoencoder draws a latent, and then from a likelihood:
+Most priors of this library are push-forwards. A flow, the probability flow of a diffusion model, and an implicit
+generator send noise :math:`\varepsilon` through a function; a variational autoencoder draws a latent, and then from a
+likelihood:
 
 .. math:: x = f(\varepsilon), \qquad \text{or} \qquad
     z = g(\varepsilon_1), \quad x = \mu(z) + \sigma(z) \, \varepsilon_2 .
@@ -27,16 +28,15 @@ from pyro.infer.reparam.reparam import Reparam
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrogen.arguments import function, site_name
-from pyrogen.core.density import Density, density_of
-from pyrogen.distributions.abilities import Abilities, push_forward
+from pyrogen.core.density import Density, density_of, stamped
+from pyrogen.distributions.abilities import Abilities, abilities_of, push_forward
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.run import run
-from pyrogen.programs.site import is_site, site_of
+from pyrogen.programs.site import Site, is_site, site_of
 from pyrogen.training.turn import frozen
 
 from .observation import check_data, filled
@@ -46,7 +46,8 @@ from .problem import check_latent
 def in_noise(model: Callable, *, site: str) -> Callable:
     """A model in which one site is a deterministic function of simple noise, for Pyro's ``NUTS``, ``SVI`` and guides.
 
-    A site ``"x"`` with a flow or probability flow becomes the noise ``"x_noise"``. One with the marginal of a
+    A site ``"x"`` with a flow, a probability flow, or any prior that declares ``push_forward`` becomes the noise
+    ``"x_noise"``. One with the marginal of a
     variational autoencoder becomes ``"x_noise"``, the noise of the likelihood, and ``"x_latent_noise"``, that of the
     latent, which stands as ``"x_latent"``. The flow prior of an autoencoder is followed to its own noise. What is no
     push-forward is its own noise. An observed site stays as it is. ``Predictive`` gives ``"x"`` from draws of noise.
@@ -86,29 +87,6 @@ class _Filled(Messenger):
             msg["value"] = filled(site_of(msg))
 
 
-class Given(Messenger):
-    """Gives latent sites their values, without asking their distributions."""
-
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
-
-
-def traced(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Trace:
-    """One run of the model, seen by no handler outside and without validation."""
-    with poutine.block(), pyro.validation_enabled(False):
-        return poutine.trace(model).get_trace(*args, **kwargs)
-
-
-def is_latent(node: Mapping[str, Any]) -> bool:
-    """Whether a node of a trace is a latent site."""
-    return is_site(node) and not node["is_observed"]
-
-
 class _PushForward(Reparam):
     """Pyro's way to draw a site in terms of others."""
 
@@ -127,17 +105,18 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
         prior = prior.base_dist
     if isinstance(prior, Assembled):
         return _draw(name, prior.assemble(), event_dim)
-    if isinstance(prior, Abilities) and prior.has_joint:
+    if abilities_of(prior).has_joint:
         latent, likelihood = prior.joint()
         z = _draw(f"{name}_latent", latent, latent.event_dim)
         return _draw(name, likelihood(pyro.deterministic(f"{name}_latent", z, latent.event_dim)), event_dim)
     if isinstance(prior, Normal | DiagonalNormal | UnitNormal):
         return prior.mean + prior.stddev * pyro.sample(f"{name}_noise", _standard(prior, event_dim))
-    if (pushed := push_forward(prior)) is not None:
-        noise, sent = pushed
-        return sent(_draw(name, noise, event_dim + noise.event_dim - prior.event_dim))
+    pushed = push_forward(prior)
+    if pushed is not None:
+        noise, send = pushed
+        return send(_draw(name, noise, event_dim + noise.event_dim - prior.event_dim))
     _check(name, prior, density, event_dim)
-    return pyro.sample(f"{name}_noise", prior.to_event(event_dim - prior.event_dim))
+    return pyro.sample(f"{name}_noise", stamped(prior.to_event(event_dim - prior.event_dim), density))
 
 
 def _standard(normal: TorchDistribution, event_dim: int) -> UnitNormal:
@@ -162,6 +141,8 @@ def _check(name: str, prior: TorchDistribution, density: Density, event_dim: int
             f"`site` must have a prior over real numbers, got {kind} over integers at {name!r}; measure what its "
             "parameters say instead, such as the mean of a decoder, or complete a part of it with `given`"
         )
+    if isinstance(prior, Abilities) and density == "lower bound" and not prior.has_denoiser:
+        prior.joint()  # a model with latents that has none says what to do instead
     if density not in ("exact", "estimate", "unnormalized"):
         raise ValueError(
             f"`site` must have a prior that is a function of noise, or has a density, got {kind} of density "
@@ -186,15 +167,20 @@ def constant(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Iterato
         yield
 
 
-def check_model(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
-    """Raises a ValueError unless the model draws the site from noise, and its data can be scored."""
+def check_model(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> bool:
+    """Raises a ValueError unless the model draws the site from noise, and its data can be scored.
+
+    Returns:
+        Whether its joint density is normalised: no site of it is known up to a constant only.
+    """
     with torch.no_grad():
         plain = run(model, args, kwargs, validate=False).sites
         check_latent(plain, site)
         for other in plain.values():
             if other.observed:
                 check_data(other, support=False)  # Pyro checks it
-        traced(in_noise(model, site=site), args, kwargs)
+        scored = run(in_noise(model, site=site), args, kwargs, validate=False).sites
+        return all(density_of(other.distribution) != "unnormalized" for other in scored.values())
 
 
 def is_noise(name: str, site: str) -> bool:
@@ -202,9 +188,17 @@ def is_noise(name: str, site: str) -> bool:
     return re.fullmatch(rf"{re.escape(site)}(_latent)*_noise", name) is not None
 
 
-def draws_of(traces: Sequence[Trace], site: str) -> dict[str, Tensor]:
-    """The values of a site, the latents behind it and all other latent sites, stacked over traces in noise."""
+def draws_of(runs: Sequence[Mapping[str, Site]], site: str) -> dict[str, Tensor]:
+    """The values of a site, the latents behind it and all other latent sites, stacked over runs in noise.
+
+    Args:
+        runs: The statements of each run, by name.
+        site: The name of the site.
+    """
     behind = re.compile(rf"{re.escape(site)}(_latent)*")
-    nodes = {name: node for name, node in traces[0].nodes.items() if not is_noise(name, site)}
-    names = [name for name, node in nodes.items() if behind.fullmatch(name) or is_latent(node)]
-    return {name: torch.stack([trace.nodes[name]["value"] for trace in traces]).detach() for name in names}
+    names = [
+        name
+        for name, statement in runs[0].items()
+        if not is_noise(name, site) and (behind.fullmatch(name) or statement.kind == "latent")
+    ]
+    return {name: torch.stack([statements[name].value for statements in runs]).detach() for name in names}

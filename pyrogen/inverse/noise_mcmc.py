@@ -11,13 +11,14 @@ import torch
 from pyro.infer import MCMC, NUTS, config_enumerate, infer_discrete
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrogen.arguments import function, integer, site_name
+from pyrogen.programs.run import Given, run
+from pyrogen.programs.site import Site
 
 from .answer import FEW, Answer, Diagnostics, Results
-from .noise import Given, check_model, constant, draws_of, in_noise, is_latent, traced
+from .noise import check_model, constant, draws_of, in_noise
 
 _APART = 1.1  # R-hat of chains that have not met
 
@@ -88,7 +89,8 @@ class ChainDiagnostics(Diagnostics):
 class NoiseMCMC(Answer):
     r"""The posterior of a prior that is a push-forward of noise, by a Markov chain over the noise.
 
-    For flows, :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` and autoencoders at ``site``; see
+    For flows, :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow`, autoencoders, and whatever else declares
+    ``push_forward``, such as a generator without a density, at ``site``; see
     :func:`~pyrogen.inverse.noise.in_noise`, which does the work and serves several chains or other settings. Under an
     autoencoder the draws are of the joint posterior :math:`p(x, z \mid y)`, the latent at ``"{site}_latent"``. Other
     latent sites are sampled along; discrete ones are summed over, and drawn in the end.
@@ -163,9 +165,9 @@ class NoiseMCMC(Answer):
     def _pushed(self, model: Callable, given: dict[str, Tensor], args: tuple, kwargs: dict) -> dict[str, Tensor]:
         """The draws of all latent sites but the noise, from those of the chain."""
         rows = [{name: values[draw] for name, values in given.items()} for draw in range(self.draws)]
-        plates = _plates_of_discrete(traced(Given(rows[0])(model), args, kwargs))
-        traces = [traced(_drawn(Given(row)(model), plates), args, kwargs) for row in rows]
-        return draws_of(traces, self.site)
+        plates = _plates_of_discrete(run(Given(rows[0])(model), args, kwargs, validate=False).statements)
+        runs = [run(_drawn(Given(row)(model), plates), args, kwargs, validate=False).statements for row in rows]
+        return draws_of(runs, self.site)
 
 
 def _drawn(model: Callable, plates: int | None) -> Callable:
@@ -173,9 +175,9 @@ def _drawn(model: Callable, plates: int | None) -> Callable:
     return model if plates is None else infer_discrete(config_enumerate(model), first_available_dim=-1 - plates)
 
 
-def _plates_of_discrete(trace: Trace) -> int | None:
+def _plates_of_discrete(statements: Mapping[str, Site]) -> int | None:
     """How many plates are nested in a model with discrete latent sites; ``None`` if it has none."""
-    nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
-    if not any(is_latent(node) and node["fn"].has_enumerate_support for node in nodes):
+    if not any(site.kind == "latent" and site.distribution.has_enumerate_support for site in statements.values()):
         return None
-    return max((-frame.dim for node in nodes for frame in node["cond_indep_stack"] if frame.vectorized), default=0)
+    plates = [plate.dim for site in statements.values() for plate in site.plates if plate.dim is not None]
+    return max((-dim for dim in plates), default=0)

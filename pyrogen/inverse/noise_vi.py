@@ -19,6 +19,7 @@ from torch.optim import Adam
 
 from pyrogen.arguments import function, integer, site_name, switch
 from pyrogen.numerics.resampling import effective_sample_size, systematic
+from pyrogen.programs.site import statements_of
 from pyrogen.training.fit import fit
 from pyrogen.training.turn import MakeOptimizer
 
@@ -35,6 +36,8 @@ class GuideDiagnostics(Diagnostics):
         effective_sample_size: How many equally weighted ones they are worth.
         elbo: The evidence lower bound of the fitted guide, in nats.
         log_evidence: The logarithm of the average weight, in nats.
+        normalized: Whether the bound and the evidence are; else both lack a constant, which a prior known up to a
+            constant has left out.
     """
 
     advice: ClassVar[str] = "use a richer one, or another method"
@@ -43,6 +46,7 @@ class GuideDiagnostics(Diagnostics):
     effective_sample_size: float
     elbo: float
     log_evidence: float
+    normalized: bool = True
 
     @property
     def gap(self) -> float:
@@ -62,16 +66,14 @@ class GuideDiagnostics(Diagnostics):
         return "the guide misses the posterior"
 
     def numbers(self) -> dict[str, Any]:
-        return {
-            "effective_sample_size": self.effective_sample_size,
-            "elbo": self.elbo,
-            "log_evidence": self.log_evidence,
-        }
+        evidence = {"elbo": self.elbo, "log_evidence": self.log_evidence} if self.normalized else {}
+        return {"effective_sample_size": self.effective_sample_size, **evidence}
 
     def lines(self) -> list[str]:
         return [
             f"{self.draws} draws of the guide worth {self.effective_sample_size:.0f}",
-            f"evidence lower bound {self.elbo:.2f} nats, evidence {self.log_evidence:.2f} nats",
+            f"evidence lower bound {self.elbo:.2f} nats, evidence {self.log_evidence:.2f} nats"
+            + ("" if self.normalized else ", both but for a constant"),
         ]
 
 
@@ -111,6 +113,8 @@ class NoiseVI(Answer):
         torch.Size([20, 2])
     """
 
+    no_evidence = "a site has a density that is known up to a constant only, and so is the evidence"
+
     def __init__(
         self,
         model: Callable,
@@ -133,7 +137,7 @@ class NoiseVI(Answer):
 
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         model = in_noise(self.model, site=self.site)
-        check_model(self.model, args, kwargs, self.site)
+        normalized = check_model(self.model, args, kwargs, self.site)
         guide = self.make_guide(model)
         with constant(model, args, kwargs), _store_of(guide):
             guide(*args, **kwargs)  # makes the parameters of a lazy guide
@@ -141,16 +145,18 @@ class NoiseVI(Answer):
             with torch.no_grad():
                 weighted = Importance(model, guide, self.draws).run(*args, **kwargs)
         self.guide = guide
-        return self._results_of(weighted)
+        return self._results_of(weighted, normalized)
 
-    def _results_of(self, weighted: Importance) -> Results:
-        draws, log_weights = draws_of(weighted.exec_traces, self.site), torch.stack(weighted.log_weights)
+    def _results_of(self, weighted: Importance, normalized: bool) -> Results:
+        draws = draws_of([statements_of(trace) for trace in weighted.exec_traces], self.site)
+        log_weights = torch.stack(weighted.log_weights)
         log_evidence = log_weights.logsumexp(0) - math.log(len(log_weights))
         diagnostics = GuideDiagnostics(
             draws=self.draws,
             effective_sample_size=effective_sample_size(log_weights).item(),
             elbo=log_weights.mean().item(),
             log_evidence=log_evidence.item(),
+            normalized=normalized,
         )
         if self.resample:
             chosen = systematic(log_weights)
@@ -158,7 +164,7 @@ class NoiseVI(Answer):
             chosen = chosen[torch.randperm(len(chosen))]
             draws = {name: values[chosen] for name, values in draws.items()}
             log_weights = torch.zeros_like(log_weights)
-        return Results(draws, diagnostics, log_weights, log_evidence)
+        return Results(draws, diagnostics, log_weights, log_evidence if normalized else None)
 
 
 class _Bound(nn.Module):

@@ -15,6 +15,7 @@ from pyro.ops.provenance import get_provenance
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, TransformedDistribution, biject_to
 
+from pyrogen.core.density import density_of
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.programs.site import Site
 
@@ -91,13 +92,20 @@ def filled(site: Site) -> Tensor:
 
 
 def check_data(site: Site, *, support: bool) -> None:
-    """Raises a ValueError unless an observed site holds data of its shape, finite and possible wherever they count.
+    """Raises a ValueError unless an observed site can be scored, and holds data of its shape, finite and possible.
+
+    What counts is what no mask hides.
 
     Args:
         site: The site.
         support: Whether to check the support as well, where it does not depend on a latent site: what does bears marks.
     """
     name, fn, value = site.name, site.distribution, torch.as_tensor(site.value)
+    if density_of(fn) in ("unnormalized", None):
+        raise ValueError(
+            f"`{name}` must have a normalised log_prob to be measured, got {type(fn).__name__} of density "
+            f"{density_of(fn)!r}: what it leaves out depends on what is inferred"
+        )
     full = fn.shape()
     batch, event = value.shape[: value.dim() - fn.event_dim], value.shape[value.dim() - fn.event_dim :]
     fits = len(batch) <= len(fn.batch_shape) and event == fn.event_shape

@@ -17,6 +17,7 @@ from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions.constraints import Constraint
@@ -117,6 +118,11 @@ def site_of(message: Mapping[str, Any]) -> Site:
         computed=_is_computed(message),
         enumerated=bool(message["infer"].get("enumerate")),
     )
+
+
+def statements_of(trace: Trace) -> dict[str, Site]:
+    """The sites and computed statements of a trace, by name, in the order of the program."""
+    return {name: site_of(node) for name, node in trace.nodes.items() if is_statement(node)}
 
 
 def plate_of(frame: CondIndepStackFrame) -> Plate:

@@ -14,8 +14,11 @@ from torch import nn
 from torch.optim import Adam
 
 import pyrogen as pg
+from pyrogen.core.density import stamped
 from pyrogen.core.module import DistributionModule
 from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP, ProbabilityFlow
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.distributions.normal import UnitNormal
 from pyrogen.flows.linear import Mixing
 from pyrogen.flows.model import Flow
 from pyrogen.inverse import NoiseMCMC, NoiseVI, in_noise
@@ -37,6 +40,42 @@ class Line(DistributionModule):
         loc = context if self.table is None else self.table[context.long()]
         zero = torch.zeros_like(loc)
         return TransformedDistribution(dist.Normal(zero, 1.0), [AffineTransform(loc, SCALE)])
+
+
+class Generated(PyrogenDistribution):
+    """What a generator makes of noise: draws, and no density."""
+
+    density = None
+    has_rsample = has_push_forward = True
+
+    def __init__(self, noise, generator):
+        self.noise, self.generator = noise, generator
+        super().__init__(noise.batch_shape, (generator.out_features,), validate_args=False)
+
+    support = dist.constraints.real_vector
+
+    def rsample(self, sample_shape=()):
+        return self.generator(self.noise.rsample(sample_shape))
+
+    def push_forward(self):
+        return self.noise, self.generator
+
+    def _expanded(self, batch_shape):
+        return Generated(self.noise.expand(batch_shape), self.generator)
+
+
+class Implicit(DistributionModule):
+    """A generator of more numbers than its noise has: there is no density to have."""
+
+    density = None
+
+    def __init__(self, noise_shape, size):
+        super().__init__((size,))
+        self.noise_shape, self.generator = noise_shape, nn.Sequential(nn.Flatten(-len(noise_shape)), nn.Linear(4, size))
+        self.generator.out_features = size
+
+    def forward(self, context=None):
+        return Generated(UnitNormal(self.noise_shape, torch.zeros(())), self.generator)
 
 
 def affine_flow(size):
@@ -121,6 +160,23 @@ def test_affine_flow_under_linear_measurements(make):
     mean, covariance = push_forward(flow)
     gaussian_close(posterior, posterior.get_samples()["x"], *conditioned(mean, covariance, operator, y))
     assert all(parameter.requires_grad and parameter.grad is None for parameter in flow.parameters())
+
+
+@pytest.mark.parametrize("noise_shape", [(4,), (2, 2)])
+@pytest.mark.parametrize("make", RUNS)
+def test_an_implicit_generator_has_a_posterior(make, noise_shape):
+    prior, operator = Implicit(noise_shape, 6), torch.randn(2, 6)
+    assert pg.density_of(prior()) is None
+
+    def model(y):
+        x = pyro.sample("x", prior())
+        pyro.sample("y", dist.Normal(operator @ x, NOISE).to_event(1), obs=y)
+
+    y = torch.tensor([1.0, -0.5])
+    posterior = make(model, site="x").run(y)
+    bias, weight = (prior.generator[1].bias.detach(), prior.generator[1].weight.detach())
+    mean, covariance, evidence = conditioned(bias, weight @ weight.T, operator, y)
+    gaussian_close(posterior, posterior.get_samples()["x"], mean, covariance, evidence)
 
 
 @pytest.mark.parametrize("make", RUNS)
@@ -322,3 +378,25 @@ def test_refuses_what_is_no_latent_site():
         NoiseMCMC(sum_of(affine_flow(2)), site="x", draws=3)
     with pytest.raises(ValueError, match="`steps` must be at least 1"):
         NoiseVI(sum_of(affine_flow(2)), site="x", steps=0)
+
+
+def unnormalized(scale=1.0):
+    return stamped(dist.Laplace(torch.zeros(2), scale).to_event(1), "unnormalized")
+
+
+def test_under_a_prior_known_up_to_a_constant_there_are_draws_and_no_evidence():
+    posterior = NoiseVI(sum_of(unnormalized), site="x", draws=50, steps=20).run(torch.tensor(1.0))
+    assert posterior.get_samples()["x"].shape == (50, 2)
+    assert "log_evidence" not in posterior.attrs
+    assert "but for a constant" in str(posterior.diagnostics())
+    with pytest.raises(NotImplementedError, match="up to a constant"):
+        _ = posterior.log_evidence
+
+
+def test_a_measurement_known_up_to_a_constant_is_refused():
+    def model(y):
+        x = pyro.sample("x", affine_flow(2)())
+        pyro.sample("y", unnormalized(x.exp()), obs=y)
+
+    with pytest.raises(ValueError, match="`y` must have a normalised log_prob"):
+        NoiseMCMC(model, site="x").run(torch.ones(2))
