@@ -69,8 +69,10 @@ def local_buffers(module: nn.Module) -> list[LocalBuffers]:
 
 @contextmanager
 def unchanged(parts: list[LocalBuffers]) -> Iterator[None]:
-    """A scope after which these are as they were."""
-    before = [{name: tensor.clone() for name, tensor in part.tensors.items()} for part in parts]
+    """A scope that changes copies of them instead."""
+    before = [part.tensors for part in parts]
+    for part in parts:
+        part.tensors = {name: tensor.clone() for name, tensor in part.tensors.items()}
     try:
         yield
     finally:

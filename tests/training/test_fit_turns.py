@@ -103,3 +103,109 @@ def test_turns_are_validated_with_a_metric():
         pg.fit(game.turns(), x, steps=1, validation=0.5)
     result = pg.fit(game.turns(), x, steps=4, validation=0.5, metric=game.fool)
     assert result.history.validation
+
+
+# What a turn may have of its own -------------------------------------------------------------------------------------
+
+
+def test_a_turn_may_be_taken_every_few_steps():
+    taken = []
+    game = Game()
+
+    def fool(x):
+        taken.append(len(x))
+        return game.fool(x)
+
+    turns = [pg.Turn(game.judge, game.critic), pg.Turn(fool, game.generator, every=3)]
+    result = pg.fit(turns, torch.randn(40, 2), steps=7, batch_size=8)
+    assert [len(losses) for losses in result.history.losses] == [7, 2]
+    assert len(taken) == 1 + 2  # the dry run, and steps 3 and 6
+    game = Game()
+    turns = [pg.Turn(game.judge, game.critic, every=2), pg.Turn(game.fool, game.generator, every=2)]
+    assert len(pg.fit(turns, torch.randn(40, 2), epochs=2, batch_size=8).history.losses[0]) == 5
+
+
+def test_a_turn_may_have_data_of_its_own():
+    seen = {"labelled": [], "unlabelled": []}
+    module = Gaussian()
+
+    def objective(name):
+        def loss(x):
+            seen[name].append(x[:, 0].tolist())
+            return -module().log_prob(x).mean()
+
+        return loss
+
+    labelled = torch.arange(6.0).unsqueeze(-1).expand(6, 2)
+    unlabelled = 100 + torch.arange(12.0).unsqueeze(-1).expand(12, 2)
+    turns = [pg.Turn(objective("unlabelled"), module), pg.Turn(objective("labelled"), module, data=labelled)]
+    result = pg.fit(turns, unlabelled, epochs=1, batch_size=3, seed=0)
+    assert len(result.history.loss) == 4
+    assert sorted(sum(seen["unlabelled"][1:], [])) == unlabelled[:, 0].tolist()
+    assert sorted(sum(seen["labelled"][1:3], [])) == sorted(sum(seen["labelled"][3:], [])) == labelled[:, 0].tolist()
+    assert seen["labelled"][1] + seen["labelled"][2] != labelled[:, 0].tolist()  # in an order of their own
+
+
+def test_epochs_are_of_data_that_somebody_trains_on():
+    module = Gaussian()
+    turn = pg.Turn(module.objective(), module, data=torch.randn(8, 2))
+    assert len(pg.fit(turn, (), steps=3).history.loss) == 3
+    with pytest.raises(ValueError, match="`epochs` are of `data`, of which no turn takes minibatches"):
+        pg.fit(turn, (), epochs=3)
+
+
+def test_statistics_are_learned_from_the_data_of_each_turn():
+    flows = [pg.flows.affine_coupling((2,), layers=1, hidden=(4,)) for _ in range(2)]
+    x, y = torch.randn(50, 2) + 5, torch.randn(50, 2) - 5
+    pg.fit([pg.Turn(flows[0].objective(), flows[0]), pg.Turn(flows[1].objective(), flows[1], data=y)], x, steps=1)
+    for flow, data in zip(flows, (x, y), strict=True):
+        assert torch.allclose(flow.bijections[-1].mean, data.mean(0), atol=1e-5)
+
+
+def test_bad_rows_of_a_turn_are_named():
+    flow, bad = pg.flows.affine_coupling((2,), layers=1, hidden=(4,)), torch.randn(50, 2)
+    bad[7] = float("nan")
+    with pytest.raises(ValueError, match="NaN in row 7 of `data`"):
+        pg.fit(pg.Turn(flow.objective(), flow, data=bad), torch.randn(5, 2), steps=1)
+
+
+def test_a_turn_may_have_a_schedule_and_a_clip_of_its_own():
+    rates, modules = {}, [Gaussian(), Gaussian()]
+
+    def optimizer(parameters):
+        made = torch.optim.SGD(parameters, lr=1.0)
+        rates[len(rates)] = lambda: made.param_groups[0]["lr"]
+        return made
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    turns = [pg.Turn(m.objective(), m, optimizer=optimizer) for m in modules]
+    turns[1].schedule, turns[1].clip = schedule, 0.01
+    x = torch.full((4, 2), 3.0)
+    pg.fit(turns, x, steps=1, clip=100.0)
+    assert (rates[0](), rates[1]()) == (1.0, 0.5)
+    assert modules[0].loc.norm() > 1
+    assert weights_norm(modules[1]) == pytest.approx(0.01, rel=1e-4)
+    with pytest.raises(ValueError, match="`clip` must be positive"):
+        pg.Turn(modules[0].objective(), modules[0], clip=0.0)
+    with pytest.raises(ValueError, match="`every` must be at least 1"):
+        pg.Turn(modules[0].objective(), modules[0], every=0)
+
+
+def weights_norm(module):
+    return sum(parameter.square().sum() for parameter in module.parameters()).sqrt().item()
+
+
+class Player(Gaussian):
+    """A module whose objective is a turn."""
+
+    def objective(self):
+        return pg.Turn(super().objective(), [self.loc])
+
+
+def test_the_objective_of_a_module_may_be_a_turn():
+    module = Player()
+    pg.fit(module, torch.randn(8, 2) + 1, steps=2)
+    assert module.loc.abs().min() > 0
+    assert torch.equal(module.log_scale, torch.zeros(2))

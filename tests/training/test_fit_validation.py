@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrogen as pg
+from pyrogen.training import WholeSet
 
 sgd = partial(torch.optim.SGD, lr=0.1)
 
@@ -250,3 +251,62 @@ def test_rows_that_have_no_value_are_named():
     loader = DataLoader(x, batch_size=100)
     with pytest.raises(FloatingPointError, match="row 41 of minibatch 0 of `validation`"):
         pg.fit(Gaussian(), x.abs(), steps=1, validation=loader, metric=Rooted())
+
+
+# A metric of the whole set -------------------------------------------------------------------------------------------
+
+
+def whole(function, validation, **arguments):
+    module = Gaussian()
+    metric = WholeSet(lambda *batch: function(module, *batch))
+    arguments = {"steps": 4, "validate_every": 2, "batch_size": 4, "seed": 0, "optimizer": sgd, **arguments}
+    return module, pg.fit(module, torch.randn(32, 2) + 3, validation=validation, metric=metric, **arguments)
+
+
+@pytest.mark.parametrize(
+    "held_out",
+    [
+        lambda x: x,
+        lambda x: (x,),
+        lambda x: TensorDataset(x),
+        lambda x: DataLoader(TensorDataset(x), batch_size=3),
+        lambda x: [x[:4], x[4:]],
+    ],
+)
+def test_a_metric_may_see_the_whole_held_out_set_at_once(held_out):
+    x, seen = torch.randn(10, 2), []
+
+    def metric(module, x):
+        seen.append((x, module.training, [p.requires_grad for p in module.parameters()]))
+        return (module.loc - x.mean(0)).norm()
+
+    module, result = whole(metric, held_out(x))
+    assert [step for step, _ in result.history.validation.items()] == [2, 4]
+    assert all(torch.equal(rows, x) and not training and not any(grads) for rows, training, grads in seen)
+    value = result.history.validation[result.best_step]
+    assert value == pytest.approx((module.loc - x.mean(0)).norm().item(), rel=1e-6)
+
+
+def test_a_metric_of_the_whole_set_chooses_the_weights():
+    seen = []
+
+    def metric(module):
+        return (seen.append(weights(module)), [5.0, 1.0, 2.0, 3.0][len(seen) - 1])[1]
+
+    module, result = whole(lambda module, x: metric(module), 0.25, steps=8)
+    assert (result.best_step, list(result.history.validation.values())) == (4, [5.0, 1.0, 2.0, 3.0])
+    assert same(weights(module), seen[1])
+
+
+def test_a_metric_of_the_whole_set_has_the_same_noise_every_time():
+    _, result = whole(lambda module, x: torch.randn(()), 0.25, steps=6)
+    assert len(set(result.history.validation.values())) == 1
+
+
+def test_a_metric_of_the_whole_set_that_is_no_number_is_refused():
+    with pytest.raises(FloatingPointError, match="`metric` gives NaN on the held-out data after step 2.* as a whole"):
+        whole(lambda module, x: float("nan"), 0.25)
+    with pytest.raises(ValueError, match="`validation` must hold at least one minibatch, got none"):
+        whole(lambda module, x: 0.0, [])
+    with pytest.raises(TypeError, match="`function` must be a function of the held-out set, got int"):
+        WholeSet(3)

@@ -47,7 +47,7 @@ def alone(name):
     return module, result
 
 
-@pytest.mark.parametrize("name", [*two_processes.SCENARIOS, "checkpointed", "resumed", "stopped"])
+@pytest.mark.parametrize("name", [*two_processes.SCENARIOS, "checkpointed", "resumed", "stopped", "replayed"])
 def test_both_processes_end_with_the_same_weights_and_history(name, folder):
     (first, first_weights), (second, second_weights) = ranks(folder, name)
     assert same(first_weights, second_weights)
@@ -55,7 +55,7 @@ def test_both_processes_end_with_the_same_weights_and_history(name, folder):
         assert first[key] == second[key], key
 
 
-@pytest.mark.parametrize("name", ["likelihood", "validated"])
+@pytest.mark.parametrize("name", ["likelihood", "validated", "accumulated"])
 def test_losses_are_those_of_one_process_with_the_joint_batch(name, folder):
     """Minibatches of 5 do not divide evenly, and the last of 31 rows holds one, so that one process has none."""
     outcome, tensors = ranks(folder, name)[0]
@@ -127,6 +127,21 @@ def test_a_lazy_guide_is_made_and_trained(folder):
     assert scales
     module, _ = alone("lazy")
     assert set(weights(module)) == set(tensors)
+
+
+def test_a_metric_of_the_whole_set_sees_it_in_every_process(folder):
+    (first, _), (second, _) = ranks(folder, "whole")
+    module, result, seen = two_processes.whole(pg.fit)
+    assert first["extra"][0] == second["extra"][0] == seen == [9, 9, 9]
+
+
+def test_every_process_has_buffers_of_its_own_and_they_resume(folder):
+    (first, first_weights), (second, _) = ranks(folder, "replayed")
+    (first_again, weights_again), (second_again, _) = ranks(folder, "replayed again")
+    assert first["extra"][0] != second["extra"][0]
+    assert (first_again["extra"], second_again["extra"]) == (first["extra"], second["extra"])
+    assert first_again["losses"] == first["losses"]
+    assert same(first_weights, weights_again)
 
 
 # One process --------------------------------------------------------------------------------------------------------

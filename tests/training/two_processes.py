@@ -19,7 +19,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.core import archive
-from pyrogen.training.checkpoint import Checkpoint
+from pyrogen.training import Checkpoint, LocalBuffers, WholeSet
 
 
 class Watched(Gaussian):
@@ -112,6 +112,55 @@ def normalized(fit):
     return module, fit(module, data(32), epochs=2, seed=5, batch_size=8)
 
 
+def accumulated(fit):
+    module = pg.flows.affine_coupling((2,), layers=2, hidden=(8,))
+    result = fit(module, data(31), epochs=2, seed=5, batch_size=5, accumulate=3)
+    return module, result
+
+
+def whole(fit):
+    """A metric of the whole held-out set, whose noise and value are the same everywhere."""
+    module = Gaussian()
+    held_out = data(9)
+    seen = []
+
+    def metric(x):
+        seen.append(x.shape[0])
+        return (x.mean(0) - module().sample((50,)).mean(0)).norm()
+
+    result = fit(
+        module, data(), steps=6, seed=5, batch_size=8, validation=held_out, validate_every=2, metric=WholeSet(metric)
+    )
+    return module, result, seen
+
+
+class Replaying(Gaussian):
+    """An objective that keeps what it has seen, in each process."""
+
+    def objective(self):
+        return Replay(self)
+
+
+class Replay(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+        self.replay = LocalBuffers({"x": torch.zeros(8, 2)})
+
+    def forward(self, x):
+        loss = -self.module().log_prob(torch.cat([x, self.replay["x"]])).mean()
+        self.replay["x"] = torch.cat([x + 0.1 * torch.randn_like(x), self.replay["x"]])[:8]
+        return loss
+
+
+def replayed(fit, folder, steps):
+    torch.manual_seed(3)
+    objective = Replaying().objective()
+    arguments = {} if folder is None else {"checkpoint": Checkpoint(folder / "replay", every=0)}
+    result = fit(objective, data(), steps=steps, seed=5, batch_size=8, **arguments)
+    return objective, result, objective.replay["x"].tolist()
+
+
 def checkpointed(fit, folder, steps=10):
     torch.manual_seed(3)
     module = pg.flows.affine_coupling((2,), layers=2, hidden=(8,), standardize=False)
@@ -160,7 +209,9 @@ def failures(fit, rank, folder):
     return heard
 
 
-SCENARIOS = {f.__name__: f for f in (likelihood, noise, unseeded, validated, elbo, lazy, game, normalized)}
+SCENARIOS = {
+    f.__name__: f for f in (likelihood, noise, unseeded, validated, elbo, lazy, game, normalized, accumulated, whole)
+}
 
 
 def write(folder, name, rank, outcome):
@@ -196,6 +247,9 @@ def main(folder):
     Checkpoint.save = lambda self, state: (saves.append(state["step"]), save(self, state))
     write(folder, "checkpointed", rank, (*checkpointed(fit, folder), saves))
     write(folder, "resumed", rank, checkpointed(fit, folder, steps=14))
+    write(folder, "replayed", rank, replayed(fit, None, 9))
+    replayed(fit, folder, 4)
+    write(folder, "replayed again", rank, replayed(fit, folder, 9))
 
 
 if __name__ == "__main__":
