@@ -4,9 +4,7 @@
 :class:`Report` with one finding a check. Every recipe of pyrogen passes them in its tests.
 """
 
-from .bijection import check_bijection
-from .distribution import check_distribution
-from .objective import check_objective
+from .contract import check_bijection, check_distribution, check_objective
 from .report import Finding, Report
 
 __all__ = ["Finding", "Report", "check_bijection", "check_distribution", "check_objective"]

@@ -1,4 +1,4 @@
-"""Copies: by deepcopy, pickle and state_dict, in other precision and on other devices."""
+"""Copies by deepcopy, pickle and state_dict, in other precision, under autocast and on other devices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .inputs import agree, clone, double, each, gap, of_dtype
 from .report import NotApplicableError, require
-from .subject import Subject, is_repeatable, perturb
+from .subject import DistributionSubject, Subject, is_closed_form, is_repeatable, perturb, require_log_prob
 
 PRECISION = 5e-3
 """How far float32 may be from float64, relative above 1."""
+
+COSINE = 0.95
+"""Between the gradients in full and in mixed precision."""
 
 
 def deepcopy(subject: Subject) -> str:
@@ -85,6 +88,51 @@ def device(subject: Subject) -> str:
     return "the module answers on a GPU as on the CPU"
 
 
+def kept(subject: DistributionSubject) -> str:
+    """One distribution, kept, is differentiated twice, and its copies score as it does.
+
+    A distribution given a context may share with the next use what a network made of the context, as torch's do; there
+    ``retain_graph`` is the caller's business, and only copies are checked.
+    """
+    module, (value, context) = subject.doubled()
+    require_log_prob(subject, module)
+    repeatable = is_repeatable(subject, module, (value, context))
+    shared = context is not None or is_closed_form(module(context))
+    if not shared:
+        _check_twice(module, value, repeatable)
+    with torch.no_grad():
+        distribution = module(context)
+        expected = distribution.log_prob(value)
+        twins = [copy.deepcopy(distribution)]
+        if is_importable(module) and all(is_named([type(distribution)])):
+            twins.append(pickle.loads(pickle.dumps(distribution)))
+        for twin in twins if repeatable else ():
+            found = twin.log_prob(value)
+            require(agree(found, expected, 1e-8), f"a copy of a distribution is off by {gap(found, expected):.1e}")
+    return "a kept distribution is copied" + ("" if shared else " and differentiated twice")
+
+
+def autocast(subject: DistributionSubject) -> str:
+    """Under ``torch.autocast`` the log-probability is finite and its gradient that of full precision, nearly."""
+    module = subject.fresh().float()
+    inputs = subject.inputs(module)
+    require_log_prob(subject, module)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    exact = _flat_gradient(subject.evaluate(module, *inputs), parameters)
+    if exact is None:
+        raise NotApplicableError("there is no gradient in parameters")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = subject.evaluate(module, *inputs)
+        require(bool(answer.isfinite().all()), "under autocast the log_prob is not finite")
+        inside = _flat_gradient(answer, parameters)
+        answer = subject.evaluate(module, *inputs)
+    outside = _flat_gradient(answer, parameters)
+    for found, where in ((inside, "inside"), (outside, "outside")):
+        cosine = torch.cosine_similarity(found.double(), exact.double(), 0).item()
+        require(cosine > COSINE, f"a backward pass {where} autocast has cosine {cosine:.3f} with the exact gradient")
+    return "under autocast the log_prob is finite and its gradient close to that of full precision"
+
+
 def is_importable(module: nn.Module) -> bool:
     """Whether pickle finds the classes of all parts by name: not those made in a function or a namespace of no file."""
     return all(is_named({type(part) for part in module.modules()}))
@@ -113,3 +161,27 @@ def _check_same(subject: Subject, module: nn.Module, twin: nn.Module, inputs: tu
     expected = subject.evaluate(module, *inputs)
     answer = subject.evaluate(twin, *clone(inputs))
     require(agree(answer, expected, 1e-6), f"{which} answers differently (by {gap(answer, expected):.1e})")
+
+
+def _check_twice(module: nn.Module, value: Tensor, repeatable: bool) -> None:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    distribution = module()
+    found = []
+    for _ in range(2):
+        answer = distribution.log_prob(value)
+        if not answer.requires_grad:
+            return
+        try:
+            found.append(_flat_gradient(answer, parameters))
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            require(False, "a distribution without context allows one backward pass only: it keeps what it computed")
+    require(not repeatable or agree(*found, 1e-8), "a second backward pass of one distribution gives other gradients")
+
+
+def _flat_gradient(answer: Tensor, parameters: list[nn.Parameter]) -> Tensor | None:
+    if not parameters or not answer.requires_grad:
+        return None
+    gradients = torch.autograd.grad(answer.sum(), parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])

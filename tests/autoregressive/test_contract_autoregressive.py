@@ -5,7 +5,7 @@ import torch
 
 from pyrogen.autoregressive import any_order, constrained, made, nucleus, tempered, top_k, transformer
 from pyrogen.testing import check_distribution
-from pyrogen.testing.distribution import CHECKS
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
 EVEN = torch.tensor([True, False, True])
@@ -59,7 +59,7 @@ def cases():
 @pytest.mark.parametrize("name", TRUNCATED)
 def test_contract_of_truncated_models(name):
     # As a guide it draws what another model of its kind leaves out, so that ELBO is infinite.
-    only = [check.__name__ for check in CHECKS if check.__name__ != "svi_guide"]
+    only = [check.__name__ for check in DISTRIBUTION_CHECKS if check.__name__ != "svi_guide"]
     check_distribution(TRUNCATED[name], event_shape=(4,), only=only).raise_if_failed()
 
 

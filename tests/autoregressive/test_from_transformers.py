@@ -7,7 +7,7 @@ from sequence_truth import enumerated, frequencies_p_value, jiggled
 
 from pyrogen.autoregressive import beam_search, from_transformers, tempered
 from pyrogen.testing import check_distribution
-from pyrogen.testing.distribution import CHECKS
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 VOCABULARY, LENGTH = 5, 4
 FOREIGN = ("vmap", "parameter_gradient")
@@ -73,7 +73,7 @@ def test_probabilities_samples_and_mode_by_enumeration(name, library):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_contract(name, library):
-    only = [check.__name__ for check in CHECKS if check.__name__ not in FOREIGN]
+    only = [check.__name__ for check in DISTRIBUTION_CHECKS if check.__name__ not in FOREIGN]
     context = None if name != "t5" else SOURCE
     check_distribution(
         lambda: MODELS[name](library), event_shape=(LENGTH,), context=context, only=only

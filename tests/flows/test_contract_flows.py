@@ -5,7 +5,7 @@ import torch
 
 from pyrogen import flows
 from pyrogen.testing import check_distribution
-from pyrogen.testing.distribution import CHECKS
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 SMALL = {"layers": 2, "hidden": (16, 16)}
 RECIPES = {
@@ -70,7 +70,7 @@ def test_contract_with_labels(name):
 @pytest.mark.parametrize("name", CLASSIC)
 def test_contract_of_the_others(name):
     skipped = "rsample_and_log_prob" if name == "mixture" else ""  # its base cannot be drawn differentiably
-    only = [check.__name__ for check in CHECKS if check.__name__ != skipped]
+    only = [check.__name__ for check in DISTRIBUTION_CHECKS if check.__name__ != skipped]
     check_distribution(CLASSIC[name], event_shape=(2,), only=only).raise_if_failed()
 
 

@@ -10,7 +10,7 @@ import pyrogen as pg
 from pyrogen import flows, latent
 from pyrogen.distributions import families
 from pyrogen.testing import check_distribution
-from pyrogen.testing.distribution import CHECKS
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 SIZE, LATENT = 3, 2
 FLOW = {"layers": 2, "hidden": (8,)}
@@ -78,5 +78,5 @@ def test_trains_and_keeps_the_decisive_contract(prior, posterior, likelihood):
 @pytest.mark.parametrize(("prior", "posterior", "likelihood"), MATRIX)
 def test_keeps_the_whole_contract(prior, posterior, likelihood):
     make = lambda: composed(prior, posterior, likelihood)  # noqa: E731
-    only = [check.__name__ for check in CHECKS if check.__name__ not in left_out(likelihood)]
+    only = [check.__name__ for check in DISTRIBUTION_CHECKS if check.__name__ not in left_out(likelihood)]
     check_distribution(make, event_shape=(SIZE,), only=only).raise_if_failed()

@@ -13,7 +13,7 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.latent import VAE, Classes, EnumeratedElbo, ReweightedWakeSleep, StandardNormal
 from pyrogen.testing import check_objective
-from pyrogen.testing.objective import CHECKS
+from pyrogen.testing.contract import OBJECTIVE_CHECKS
 
 DEVIATIONS = 5.0
 
@@ -146,7 +146,7 @@ def test_discrete_latents_are_learned():
 def test_contract(sleep):
     x = torch.randn(16, 3)
     # The gradient is not that of the value, by design: the posterior fits what it should have drawn.
-    only = [check.__name__ for check in CHECKS if check.__name__ != "parameter_gradient"]
+    only = [check.__name__ for check in OBJECTIVE_CHECKS if check.__name__ != "parameter_gradient"]
     make = lambda: ReweightedWakeSleep(linear_vae(), draws=3, sleep=sleep)  # noqa: E731
     check_objective(make, x, only=only).raise_if_failed()
 

@@ -11,7 +11,7 @@ import pyrogen as pg
 from pyrogen import latent
 from pyrogen.distributions import Incomplete, families
 from pyrogen.testing import check_distribution
-from pyrogen.testing.distribution import CHECKS
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 SCALE = 0.5
 GAPS = torch.tensor([[True, True, False], [False, True, False], [False, False, True], [False, False, False]])
@@ -245,7 +245,7 @@ def test_contract_of_missing_data_vae(name):
     shape = MISSING[name]().event_shape
     # Draws with gaps are no real numbers: what compares or transforms them does not apply.
     gaps = ("normalization", "handlers") if name == "not at random" else ()
-    only = [check.__name__ for check in CHECKS if check.__name__ not in gaps]
+    only = [check.__name__ for check in DISTRIBUTION_CHECKS if check.__name__ not in gaps]
     check_distribution(MISSING[name], event_shape=shape, only=only).raise_if_failed()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.latent import VQVAE, Codebook, CodeTable, CodeUsage, vq_vae
 from pyrogen.testing import check_distribution
-from pyrogen.testing.distribution import CHECKS
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 SMALL = {"binary": True, "codes": 3, "width": 2, "channels": (4, 4)}
 
@@ -27,7 +27,7 @@ def test_contract(make):
     # Straight-through gradients are no gradients of the bound, by design; the bound has no noise but its model draws
     # latents, which a subsampling check takes for a fixed score.
     left_out = {"parameter_gradient", "subsampling"}
-    only = [check.__name__ for check in CHECKS if check.__name__ not in left_out]
+    only = [check.__name__ for check in DISTRIBUTION_CHECKS if check.__name__ not in left_out]
     check_distribution(make, event_shape=(1, 4, 4), only=only).raise_if_failed()
 
 

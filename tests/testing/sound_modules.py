@@ -8,15 +8,15 @@ from torch import nn
 from torch.distributions import constraints
 
 from pyrogen.core.module import BijectionModule, DistributionModule
+from pyrogen.distributions.abilities import Abilities
 from pyrogen.transforms.transform import Transform
 
 
-class Bell(TorchDistribution):
+class Bell(Abilities, TorchDistribution):
     """Independent normals over vectors, careful about everything the contract asks for."""
 
     arg_constraints = {}
-    has_rsample = True
-    density = "exact"
+    has_rsample = has_rsample_and_log_prob = True
 
     def __init__(self, loc, log_scale, validate_args=None):
         self.loc, self.log_scale = loc, log_scale

@@ -148,7 +148,7 @@ class Generator(DistributionModule):
 class Energy(Bell):
     density = "unnormalized"
     has_rsample = False
-    rsample_and_log_prob = property()
+    has_rsample_and_log_prob = False
 
     def rsample(self, sample_shape=()):
         raise NotImplementedError
@@ -171,7 +171,7 @@ class EnergyModel(SoundDistribution):
 
 class SampledEnergy(Bell):
     density = "unnormalized"
-    rsample_and_log_prob = property()
+    has_rsample_and_log_prob = False
 
     def scores(self, value):
         return super().scores(value) + 3.0
@@ -187,7 +187,7 @@ class NoisyBound(Bell):
         score = super().log_prob(value)
         return score - self.gap + self.noise_scale * torch.randn_like(score)
 
-    rsample_and_log_prob = property()  # none: a bound scores what it is given
+    has_rsample_and_log_prob = False  # none: a bound scores what it is given
 
 
 class NoisyEstimate(NoisyBound):
