@@ -18,7 +18,7 @@ from pyrogen.numerics.resampling import effective_sample_size
 from .collection import DRAWN_GROUPS, Collection, Wanted, collect, collect_batches
 from .draws import undisturbed
 from .names import Dims, Names
-from .sources import Source, resampled, source_of
+from .sources import PosteriorSource, resampled, source_of
 from .tree import to_tree
 
 
@@ -139,7 +139,7 @@ def to_arviz(
     return to_tree(groups, names.coords, _attributes(source, collection, weights))
 
 
-def _check(source: Source, args: tuple, batches: Iterable | None) -> None:
+def _check(source: PosteriorSource, args: tuple, batches: Iterable | None) -> None:
     if source.model is None and source.draws is None:
         raise ValueError("`model` must be given: this guide does not know its model")
     if source.model is None and (args or batches is not None):
@@ -148,7 +148,7 @@ def _check(source: Source, args: tuple, batches: Iterable | None) -> None:
         raise ValueError(f"`batches` take the place of the model's arguments, got {len(args)} arguments as well")
 
 
-def _check_counts(source: Source, draws: int | None, chains: int, prior: int) -> None:
+def _check_counts(source: PosteriorSource, draws: int | None, chains: int, prior: int) -> None:
     if draws is not None:
         integer(draws, "draws")
     integer(prior, "prior", least=0)
@@ -164,7 +164,7 @@ def _check_dims(collection: Collection, dims: Dims, constant_data: Mapping[str, 
 
 
 def _collected(
-    source: Source,
+    source: PosteriorSource,
     args: tuple,
     kwargs: Mapping[str, Any] | None,
     wanted: Wanted,
@@ -183,7 +183,7 @@ def _collected(
     return collect(source, args, kwargs or {}, wanted)
 
 
-def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tensor, Density]]:
+def _statistics(source: PosteriorSource, collection: Collection) -> dict[str, tuple[Tensor, Density]]:
     """Statistics of the draws and what they mean, of shape ``(draws,)``."""
     statistics: dict[str, tuple[Tensor, Density]] = {name: (value, "exact") for name, value in source.stats.items()}
     if collection.log_p:
@@ -195,7 +195,7 @@ def _statistics(source: Source, collection: Collection) -> dict[str, tuple[Tenso
     return statistics
 
 
-def _attributes(source: Source, collection: Collection, weights: Tensor | None) -> dict[str, Any]:
+def _attributes(source: PosteriorSource, collection: Collection, weights: Tensor | None) -> dict[str, Any]:
     attrs = {"inference_library": "pyro", "inference_library_version": pyro.__version__, **source.attrs}
     if weights is not None:
         attrs.setdefault("effective_sample_size", float(effective_sample_size(weights)))

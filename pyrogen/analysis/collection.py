@@ -15,7 +15,7 @@ from pyrogen.core.density import Density, weakest
 from .draws import BoundProgram, Draws, fitted
 from .pointwise import GuideDraws, Pointwise, element_latents, local_latents, marginalised
 from .sites import NamedSite, is_imputed
-from .sources import Source
+from .sources import PosteriorSource
 
 Tensors = dict[str, Tensor]
 DRAWN_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood")
@@ -68,13 +68,13 @@ class Collection:
         return weakest(*(site.density for site in self.guide_sites.values()))
 
 
-def collect(source: Source, args: tuple, kwargs: Mapping[str, Any], wanted: Wanted) -> Collection:
+def collect(source: PosteriorSource, args: tuple, kwargs: Mapping[str, Any], wanted: Wanted) -> Collection:
     """One call of the model with all data; log-probabilities keep the scales of the program."""
     return _Collector(source, kwargs, wanted, scaled=True)(args, {})
 
 
 def collect_batches(
-    source: Source, batches: Iterable[tuple], kwargs: Mapping[str, Any], wanted: Wanted, plate: str | None
+    source: PosteriorSource, batches: Iterable[tuple], kwargs: Mapping[str, Any], wanted: Wanted, plate: str | None
 ) -> Collection:
     """Calls with minibatches: sites of the data plate one after another, the others once.
 
@@ -103,7 +103,7 @@ def collect_batches(
 class _Collector:
     """Runs guide and model of a source for one call."""
 
-    def __init__(self, source: Source, kwargs: Mapping[str, Any], wanted: Wanted, scaled: bool) -> None:
+    def __init__(self, source: PosteriorSource, kwargs: Mapping[str, Any], wanted: Wanted, scaled: bool) -> None:
         self.source = source
         self.kwargs = kwargs
         self.wanted = wanted

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pyrogen.arguments import checked, integer
+from pyrogen.arguments import anything, checked, integer
 from pyrogen.evaluation.comparison import Comparison
 from pyrogen.evaluation.ranks import EcdfNull
 from pyrogen.evaluation.result import Estimate, normal_quantile
@@ -143,7 +143,7 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
     return figure
 
 
-@checked
+@checked(levels=anything)
 def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, level: float = 0.95) -> Figure:
     """How often credible regions hold the truth, against how often they say they do.
 

@@ -22,7 +22,7 @@ from pyrogen.programs.site import is_site, site_of
 
 
 @dataclass(frozen=True)
-class Source:
+class PosteriorSource:
     """What a posterior brings.
 
     Attributes:
@@ -54,7 +54,7 @@ class Source:
     prior_draws: int = 0
 
 
-def source_of(posterior: Any, *, chains: int) -> Source:
+def source_of(posterior: Any, *, chains: int) -> PosteriorSource:
     """The source a posterior object is; see ``to_arviz`` for the kinds.
 
     Raises:
@@ -63,7 +63,7 @@ def source_of(posterior: Any, *, chains: int) -> Source:
     return _checked(_read(posterior), chains)
 
 
-def resampled(source: Source) -> Source:
+def resampled(source: PosteriorSource) -> PosteriorSource:
     """The source with equally weighted draws: systematic resampling, which keeps the order and draws one number.
 
     Copies of a draw lie side by side, so that ArviZ's effective sample size notices them.
@@ -78,7 +78,7 @@ def resampled(source: Source) -> Source:
     )
 
 
-def _checked(source: Source, chains: int) -> Source:
+def _checked(source: PosteriorSource, chains: int) -> PosteriorSource:
     if source.draws is None:
         return source
     draws = {name: _tensor(name, value) for name, value in source.draws.items()}
@@ -106,12 +106,12 @@ def _tensor(name: str, value: Any) -> Tensor:
 
 
 @singledispatch
-def _read(posterior: Any) -> Source:
+def _read(posterior: Any) -> PosteriorSource:
     """An object of another library, known by what it has: ``get_samples()``, model and guide, or a call."""
     names = ("model", "guide", "log_weights", "sample_stats", "attrs")
     model, guide, log_weights, stats, attrs = (getattr(posterior, name, None) for name in names)
     if hasattr(posterior, "get_samples"):
-        return Source(
+        return PosteriorSource(
             model=model,
             draws=dict(posterior.get_samples()),
             log_weights=None if log_weights is None else torch.as_tensor(log_weights).detach(),
@@ -119,9 +119,9 @@ def _read(posterior: Any) -> Source:
             attrs=dict(attrs or {}),
         )
     if model is not None and guide is not None:
-        return Source(model=model, guide=guide)
+        return PosteriorSource(model=model, guide=guide)
     if callable(posterior):
-        return Source(model=model, guide=posterior)
+        return PosteriorSource(model=model, guide=posterior)
     raise ValueError(
         "`posterior` must be an MCMC run, SVI, a guide, Predictive, importance samples, a dict of draws or an object "
         f"with `get_samples()`, got {type(posterior).__name__}"
@@ -129,8 +129,8 @@ def _read(posterior: Any) -> Source:
 
 
 @_read.register
-def _(answer: Answer) -> Source:
-    return Source(
+def _(answer: Answer) -> PosteriorSource:
+    return PosteriorSource(
         model=answer.model,
         draws=answer.get_samples(),
         log_weights=None if answer.log_weights is None else answer.log_weights.detach(),
@@ -143,16 +143,16 @@ def _(answer: Answer) -> Source:
 @_read.register(SVI)
 @_read.register(ELBOModule)
 @_read.register(DistributionModule)
-def _(pair: SVI | ELBOModule | DistributionModule) -> Source:
-    return Source(model=pair.model, guide=pair.guide)
+def _(pair: SVI | ELBOModule | DistributionModule) -> PosteriorSource:
+    return PosteriorSource(model=pair.model, guide=pair.guide)
 
 
 @_read.register
-def _(mcmc: MCMC) -> Source:
+def _(mcmc: MCMC) -> PosteriorSource:
     chained = mcmc.get_samples(group_by_chain=True)
     chains, count = next(iter(chained.values())).shape[:2]
     stats, attrs = _mcmc_statistics(mcmc, chains, count)
-    return Source(
+    return PosteriorSource(
         model=mcmc.kernel.model,
         draws={name: value.flatten(0, 1) for name, value in chained.items()},
         chains=chains,
@@ -177,13 +177,13 @@ def _mcmc_statistics(mcmc: MCMC, chains: int, count: int) -> tuple[dict[str, Ten
 
 
 @_read.register
-def _(posterior: TracePosterior) -> Source:
+def _(posterior: TracePosterior) -> PosteriorSource:
     model = posterior.model if isinstance(posterior, Importance | TracePredictive) else None
     if not posterior.exec_traces and isinstance(posterior, Importance):
-        return Source(model=model, guide=posterior.guide)
+        return PosteriorSource(model=model, guide=posterior.guide)
     nodes = posterior.exec_traces[0].nodes.values()
     names = [node["name"] for node in nodes if is_site(node) and site_of(node).kind == "latent"]
-    return Source(
+    return PosteriorSource(
         model=model,
         draws={name: torch.stack([t.nodes[name]["value"] for t in posterior.exec_traces]) for name in names},
         log_weights=torch.stack([torch.as_tensor(weight) for weight in posterior.log_weights]),
@@ -191,7 +191,7 @@ def _(posterior: TracePosterior) -> Source:
 
 
 @_read.register
-def _(marginal: Empirical) -> Source:
+def _(marginal: Empirical) -> PosteriorSource:
     raise ValueError(
         "an EmpiricalMarginal does not know its site: pass the Importance posterior it was made from, or "
         "{site: marginal}"
@@ -199,20 +199,22 @@ def _(marginal: Empirical) -> Source:
 
 
 @_read.register
-def _(predictive: Predictive) -> Source:
+def _(predictive: Predictive) -> PosteriorSource:
     if predictive.posterior_samples:
-        return Source(model=predictive.model, draws=dict(predictive.posterior_samples), predicts=True)
+        return PosteriorSource(model=predictive.model, draws=dict(predictive.posterior_samples), predicts=True)
     if predictive.guide is None:
-        return Source(model=predictive.model, prior_draws=predictive.num_samples)
-    return Source(model=predictive.model, guide=predictive.guide, guide_draws=predictive.num_samples, predicts=True)
+        return PosteriorSource(model=predictive.model, prior_draws=predictive.num_samples)
+    return PosteriorSource(
+        model=predictive.model, guide=predictive.guide, guide_draws=predictive.num_samples, predicts=True
+    )
 
 
 @_read.register
-def _(draws_by_site: Mapping) -> Source:
+def _(draws_by_site: Mapping) -> PosteriorSource:
     marginals = {name: value for name, value in draws_by_site.items() if isinstance(value, Empirical)}
     if not marginals:
-        return Source(draws=dict(draws_by_site))
+        return PosteriorSource(draws=dict(draws_by_site))
     weights = [marginal.log_weights for marginal in marginals.values()]
     if len(marginals) != len(draws_by_site) or not all(weights[0].allclose(w) for w in weights):
         raise ValueError("marginals must all come from one importance sampler: their weights differ")
-    return Source(draws={name: m.enumerate_support() for name, m in marginals.items()}, log_weights=weights[0])
+    return PosteriorSource(draws={name: m.enumerate_support() for name, m in marginals.items()}, log_weights=weights[0])

@@ -1,6 +1,6 @@
 """Evaluation: how good is a model, are its samples right, are its posteriors calibrated, what is an outlier.
 
-``density``      log-likelihood, bits per dimension, differences of models; ``bayes``: the classifier by Bayes' rule
+``density``      log-likelihood, bits per dimension, differences of models, the classifier by Bayes' rule
 ``comparison``   several models on the same data, ready or fitted fold by fold, with paired differences
 ``importance``   marginal likelihoods of a model/guide pair, and the Pareto k-hat of their weights
 ``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
@@ -8,19 +8,18 @@
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
 ``calibration``  simulation-based calibration; ``ranks``: its statistics
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
-``outliers``     outlier scores; ``separation``: AUROC
+``outliers``     outlier scores, and AUROC: how well a score separates
 
 Every figure is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
 """
 
 from . import kernels
 from .amortization import AmortizationGap, amortization_gap
-from .bayes import bayes_classifier
 from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test
 from .collapse import CollapseReport, LatentUse, collapse_report
 from .comparison import Comparison, compare
-from .density import bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
+from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
 from .grid import GuideGrid, grid
 from .importance import (
     ParetoK,
@@ -30,12 +29,11 @@ from .importance import (
     pareto_k,
     pareto_k_of,
 )
-from .outliers import density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
+from .outliers import Auroc, auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
 from .ranks import Coverage, EcdfBand, EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .restoration import RestorationReport, predictive_p_values, psnr, restoration_report, ssim
 from .result import Estimate, TestResult
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
-from .separation import Auroc, auroc
 
 __all__ = [
     "AmortizationGap",

@@ -85,19 +85,16 @@ def cross_validated_classifier_test(
     """A classifier two-sample test in which every draw is held out once, and every permutation refits.
 
     It has more power than one split, at the price of ``folds * (permutations + 1)`` fits. The permutations must refit:
-    the folds share their training data, so the accuracies under relabeled predictions alone spread too little.
+    the folds share their training data, so the accuracies under relabeled predictions alone spread too little. Other
+    arguments and errors are those of :func:`classifier_test`.
 
     Args:
-        x: Independent draws; dimensions after the first are flattened.
+        x: Independent draws.
         y: Independent draws.
-        classifier: A scikit-learn classifier, cloned for every fit; as for :func:`classifier_test` if ``None``.
-        folds: In how many parts the draws are divided.
+        classifier: Cloned for every fit.
+        folds: In how many parts the draws are divided, no more than a sample has draws.
         permutations: How many relabelings.
         generator: Of the parts and the permutations.
-
-    Raises:
-        TypeError: as for :func:`pyrogen.evaluation.samples.mmd_test`, or ``classifier`` is none.
-        ValueError: as for :func:`pyrogen.evaluation.samples.mmd_test`, or a sample has fewer draws than ``folds``.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 

@@ -124,7 +124,7 @@ def collapse_report(
     Args:
         model: A Pyro model with one data plate, called as ``model(*batch)``.
         guide: Its guide, called alike.
-        batch: The data, rows first, and what else the programs take: tensors, dicts of tensors or ``None``.
+        batch: The data, at least two rows, and what else the programs take, as for :func:`importance_log_weights`.
         draws: How many draws of the guide for each datum, at least two.
         batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
 

@@ -34,9 +34,8 @@ from pyrogen.training.progress import Fit
 
 from .density import paired
 from .pairs import checked_rows
-from .result import Estimate
-from .scoring import Model, Scores, require_model, require_normalized, score
-from .tables import table
+from .result import Estimate, table
+from .scoring import Model, Scores, require_baseline, require_model, require_normalized, score
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -83,11 +82,7 @@ class Comparison:
             ValueError: there is no such model, or a datum has probability zero under both.
         """
         values = paired(self._of(first), self._of(second), "data")
-        if self.densities[second] not in ("exact", "estimate"):
-            raise NotImplementedError(
-                f"`second` {second!r} has density {self.densities[second]!r}: minus a bound bounds nothing; compare "
-                "with a model whose log_prob is exact"
-            )
+        require_baseline(self.densities[second], f"`second` {second!r}")
         density = weakest(self.densities[first], self.densities[second])
         return self._mean(values, density, bool({first, second} & self.fitted))
 
@@ -281,14 +276,9 @@ def _check_maker(name: str, maker: object, fit: Callable[..., Fit] | None) -> No
 
 
 def _baseline(densities: Mapping[str, Density], baseline: str | None) -> str | None:
-    firm = [name for name, density in densities.items() if density in ("exact", "estimate")]
     if baseline is None:
-        return firm[0] if firm else None
+        return next((name for name, density in densities.items() if density in ("exact", "estimate")), None)
     if baseline not in densities:
         raise ValueError(f"`baseline` must be one of {list(densities)}, got {baseline!r}")
-    if baseline not in firm:
-        raise NotImplementedError(
-            f"`baseline` {baseline!r} has density {densities[baseline]!r}: minus a bound bounds nothing; compare with "
-            "a model whose log_prob is exact"
-        )
+    require_baseline(densities[baseline], f"`baseline` {baseline!r}")
     return baseline

@@ -13,12 +13,13 @@ from math import log, prod
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import number, numbers
+from pyrogen.arguments import integer, number, numbers, real_tensor
 from pyrogen.core.density import weakest
+from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 
 from .result import BITS_PER_DIMENSION, Estimate
-from .scoring import Model, broadcasts_to, name_of, require_model, require_normalized, score
+from .scoring import Model, broadcasts_to, name_of, require_baseline, require_model, require_normalized, score
 
 
 def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Tensor:
@@ -45,19 +46,14 @@ def log_likelihood(module: Model, x: Tensor, context: Context = None, *, batch_s
 
     .. math:: \frac{1}{N} \sum_i \log p(x_i \mid c_i) \pm \frac{s}{\sqrt N}
 
-    with :math:`s` the standard deviation over the data. The error says how the value would vary with another held-out
-    set from the same source. It says nothing about another training run, and to compare two models on the same data use
-    :func:`log_likelihood_difference`, whose error is usually many times smaller.
+    with :math:`s` the standard deviation over the data, which are independent of each other. The error says how the
+    value would vary with another held-out set from the same source. It says nothing about another training run, and two
+    models on the same data are compared by :func:`log_likelihood_difference`, whose error is usually far smaller.
 
-    Args:
-        module: A distribution module, or a distribution.
-        x: Held-out data, independent of each other.
-        context: Its context.
-        batch_size: How many data are scored at once.
+    Arguments and errors are those of :func:`log_probs`.
 
     Raises:
-        NotImplementedError: ``log_prob`` is missing or unnormalised.
-        ValueError: a shape does not fit, or a log-probability is NaN.
+        NotImplementedError: ``log_prob`` is unnormalised.
     """
     scores = score(module, x, context, batch_size)
     require_normalized(module, scores.density, "a log-likelihood")
@@ -99,11 +95,7 @@ def log_likelihood_difference(
     scores = score(module, x, context, batch_size)
     others = score(baseline, x, baseline_context, batch_size, name="baseline")
     require_normalized(module, scores.density, "a log-likelihood")
-    if others.density not in ("exact", "estimate"):
-        raise NotImplementedError(
-            f"`baseline` {name_of(baseline)} has density {others.density!r}: minus a bound bounds nothing; "
-            "compare with a model whose log_prob is exact"
-        )
+    require_baseline(others.density, f"`baseline` {name_of(baseline)}")
     if scores.distribution.support.is_discrete != others.distribution.support.is_discrete:
         kinds = ["discrete" if part.distribution.support.is_discrete else "continuous" for part in (scores, others)]
         raise ValueError(
@@ -186,3 +178,61 @@ def paired(first: Tensor, second: Tensor, name: str = "x") -> Tensor:
             "under both, whose difference is not defined"
         )
     return first - second
+
+
+def bayes_classifier(
+    module: DistributionModule,
+    x: Tensor,
+    classes: int,
+    log_prior: Tensor | None = None,
+    *,
+    batch_size: int = 1024,
+) -> Tensor:
+    r"""Class probabilities by Bayes' rule, :math:`\log p(c \mid x) \propto \log p(x \mid c) + \log p(c)`.
+
+    Args:
+        module: A class-conditional module: its context is an integer label, ``context_shape=()``.
+        x: The data.
+        classes: How many classes there are, labelled from 0.
+        log_prior: :math:`\log p(c)`, of shape ``(classes,)``; uniform if ``None``; normalised here.
+        batch_size: How many data are scored at once.
+
+    Shape:
+        ``(*batch, *event_shape)`` to ``(*batch, classes)``: normalised log-probabilities; NaN for a datum to which no
+        class gives any probability.
+
+    Raises:
+        NotImplementedError: ``log_prob`` is not exact or an estimate. How loose a bound is, and how large an unknown
+            constant, depends on the class, so their softmax is no posterior.
+        TypeError: ``x`` or ``log_prior`` is no tensor.
+        ValueError: the module does not take labels, there are no classes, a shape does not fit, or ``log_prior`` holds
+            NaN or gives no class any probability.
+    """
+    if not isinstance(module, DistributionModule) or module.context_shape != ():
+        got = f"`context_shape` {module.context_shape}" if isinstance(module, DistributionModule) else name_of(module)
+        raise ValueError(f"`module` must take labels (`context_shape` ()), got {got}")
+    integer(classes, "classes")
+    real_tensor(x, "x")
+    if log_prior is not None:
+        _check_prior(log_prior, classes)
+    joint = []
+    for label in range(classes):
+        scores = score(module, x, torch.tensor(label, device=x.device), batch_size)
+        if scores.density not in ("exact", "estimate"):
+            raise NotImplementedError(
+                f"{name_of(module)} has density {scores.density!r}: its gap to log p(x | c) depends on the class, "
+                "so Bayes' rule gives no posterior; estimate log p(x | c) for each class first"
+            )
+        joint.append(scores.log_probs)
+    log_joint = torch.stack(joint, -1)
+    if log_prior is not None:
+        log_joint = log_joint + log_prior.to(log_joint)
+    return log_joint.log_softmax(-1)
+
+
+def _check_prior(log_prior: Tensor, classes: int) -> None:
+    numbers(log_prior, "log_prior", minus_infinity=True)
+    if log_prior.shape != (classes,):
+        raise ValueError(f"`log_prior` must have shape {(classes,)}, got {tuple(log_prior.shape)}")
+    if log_prior.isneginf().all():
+        raise ValueError("`log_prior` must give a class some probability, got minus infinity for all")

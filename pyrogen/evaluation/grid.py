@@ -28,8 +28,7 @@ from pyrogen.programs.run import Program
 from pyrogen.training.progress import Fit
 
 from .importance import ParetoK, importance_log_weights, pareto_k_of
-from .result import Estimate
-from .tables import table
+from .result import Estimate, table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -76,22 +76,9 @@ def importance_log_weights(
 def importance_weighted_log_probs(
     model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Tensor:
-    r"""The importance-weighted bound of :math:`\log p(x_i)` for each datum, in nats.
+    r"""The importance-weighted bound of :math:`\log p(x_i)` for each datum, in nats, of shape ``(rows,)``.
 
-    Args:
-        model: As for :func:`importance_log_weights`.
-        guide: As for :func:`importance_log_weights`.
-        batch: As for :func:`importance_log_weights`.
-        draws: How many draws for each datum.
-        whole: As for :func:`importance_log_weights`.
-        batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
-
-    Shape:
-        ``(rows,)``, in double precision.
-
-    Raises:
-        NotImplementedError: as for :func:`importance_log_weights`.
-        ValueError: as for :func:`importance_log_weights`.
+    Arguments and errors are those of :func:`importance_log_weights`; memory is bounded by ``batch_size``.
     """
     blocks = _blocks(model, guide, batch, draws, whole, batch_size)
     return torch.cat([block.logsumexp(0) - log(draws) for block in blocks])
@@ -104,19 +91,8 @@ def importance_weighted_log_likelihood(
 
     The standard error covers the spread over the data and the noise of the draws. It does not cover the gap to
     :math:`\log p(x)`: that is a bias, always downwards, and shrinks as ``draws`` grows. Compare several numbers of
-    draws and look at :func:`pareto_k`.
-
-    Args:
-        model: A Pyro model with one data plate, called as ``model(*batch)``.
-        guide: Its guide, called alike.
-        batch: The data, rows first, and what else the programs take.
-        draws: How many draws for each datum; one gives the ELBO.
-        whole: As for :func:`importance_log_weights`.
-        batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
-
-    Raises:
-        NotImplementedError: as for :func:`importance_log_weights`.
-        ValueError: as for :func:`importance_log_weights`.
+    draws, of which one gives the ELBO, and look at :func:`pareto_k`. Arguments and errors are those of
+    :func:`importance_log_weights`.
     """
     values = importance_weighted_log_probs(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)
     return Estimate.of_mean(values, density="lower bound")
@@ -165,17 +141,7 @@ def pareto_k(
 ) -> ParetoK:
     r"""The Pareto :math:`\hat k` of the importance weights for each datum, by ArviZ's PSIS.
 
-    Args:
-        model: As for :func:`importance_log_weights`.
-        guide: As for :func:`importance_log_weights`.
-        batch: As for :func:`importance_log_weights`.
-        draws: How many draws for each datum, at least 25.
-        whole: As for :func:`importance_log_weights`.
-        batch_size: How many pairs of datum and draw are computed at once.
-
-    Raises:
-        NotImplementedError: as for :func:`importance_log_weights`.
-        ValueError: as for :func:`importance_log_weights`, or there are fewer than 25 draws.
+    Arguments and errors are those of :func:`importance_log_weights`, with at least 25 draws.
     """
     _check_draws(draws)
     log_weights = importance_log_weights(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)

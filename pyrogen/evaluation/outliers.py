@@ -10,6 +10,7 @@ densities whatever they show. So a constant image may score "more probable" than
 :func:`typicality`               the distance of log p(x) from its mean over held-out data
 :func:`typicality_test`          the same for a whole batch, with a p-value
 :func:`likelihood_ratio`         against a background model that shares what makes both rate smooth data high
+:func:`auroc`                    how well a score separates outliers from inliers
 ===============================  ==========================================================================
 
 The one-sided rank is a monotone function of the log-probability, so its AUROC *is* that of the plain likelihood: it
@@ -21,17 +22,22 @@ References:
     Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using typicality",
     https://arxiv.org/abs/1906.02994
     Ren et al. 2019, "Likelihood ratios for out-of-distribution detection", https://arxiv.org/abs/1906.02845
+    DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves", https://doi.org/10.2307/2531595
     Song et al. 2018, "PixelDefend", https://arxiv.org/abs/1710.10766 (the density p-value)
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log, sqrt
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import numbers, vector, without_nan
 
-from .result import TestResult, permutation_p_value
+from .result import TestResult, normal_quantile, permutation_p_value
 from .samples import permuted
 
 
@@ -59,16 +65,7 @@ def density_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
 def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
     """The rank of a log-probability from the nearer end, doubled: small where improbable or suspiciously probable.
 
-    Args:
-        log_probs: Of the data in question.
-        reference: Of held-out data.
-
-    Shape:
-        ``log_probs`` of any shape; ``reference`` is ``(n,)``.
-
-    Raises:
-        TypeError: the log-probabilities are no tensors.
-        ValueError: a log-probability is NaN, or the reference is not a vector.
+    Arguments and errors are those of :func:`density_p_value`.
     """
     ordered = _ordered(log_probs, reference)
     above = 1 + len(ordered) - torch.searchsorted(ordered, log_probs.double().contiguous(), right=False)
@@ -79,16 +76,7 @@ def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
 def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
     r"""How far a log-probability is from the mean over held-out data, :math:`|\ell - \bar r|`, in nats.
 
-    Args:
-        log_probs: Of the data in question.
-        reference: Of held-out data.
-
-    Shape:
-        ``log_probs`` of any shape; ``reference`` is ``(n,)``.
-
-    Raises:
-        TypeError: the log-probabilities are no tensors.
-        ValueError: a log-probability is NaN, one of the reference is infinite, or the reference is not a vector.
+    Arguments and errors are those of :func:`density_p_value`; the reference is finite.
     """
     mean = _ordered(log_probs, reference).mean()
     numbers(reference, "reference")
@@ -164,3 +152,80 @@ def _ordered(log_probs: Tensor, reference: Tensor) -> Tensor:
         without_nan(values, name)
     vector(reference, "reference")
     return reference.double().sort().values
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """The area under the receiver operating characteristic, with its interval.
+
+    It is the probability that a random outlier scores above a random inlier (ties count half): 1/2 for a useless score,
+    1 for perfect separation, below 1/2 where the score is upside down. It does not depend on a threshold, nor on how
+    rare outliers are; what a detector is worth when one datum in a thousand is an outlier, it does not say.
+
+    Args:
+        value: The share of pairs in which the outlier scores higher.
+        standard_error: DeLong's, over both samples.
+        inliers: How many there were.
+        outliers: How many there were.
+    """
+
+    value: float
+    standard_error: float
+    inliers: int
+    outliers: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The confidence interval: normal on the logit scale, so that it stays between 0 and 1.
+
+        Where the samples are separated perfectly, DeLong's error is 0 and says nothing. The bound is then that of
+        disjoint pairs: an area ``a`` gives ``k`` pairs in the same order with probability ``a**k`` at most.
+
+        Raises:
+            ValueError: ``level`` is not between 0 and 1.
+        """
+        quantile = normal_quantile(level)
+        if self.value in (0.0, 1.0):
+            bound = (1 - level) ** (1 / min(self.inliers, self.outliers))
+            return (bound, 1.0) if self.value == 1.0 else (0.0, 1 - bound)
+        logit = log(self.value / (1 - self.value))
+        half_width = quantile * self.standard_error / (self.value * (1 - self.value))
+        return _expit(logit - half_width), _expit(logit + half_width)
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        return f"AUROC {self.value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def auroc(inliers: Tensor, outliers: Tensor) -> Auroc:
+    """How well a score separates outliers from inliers.
+
+    Args:
+        inliers: Scores of data that belong; larger means stranger.
+        outliers: Scores of data that do not.
+
+    Shape:
+        ``(m,)`` and ``(n,)``.
+
+    Raises:
+        TypeError: the scores are no tensors.
+        ValueError: there are fewer than two of either, or a score is NaN.
+    """
+    for name, group in (("inliers", inliers), ("outliers", outliers)):
+        vector(without_nan(group, name), name, least=2)
+    inliers, outliers = inliers.double(), outliers.double().to(inliers.device)
+    above = _share_below(outliers, inliers)
+    below = 1 - _share_below(inliers, outliers)
+    error = sqrt(float(above.var()) / len(outliers) + float(below.var()) / len(inliers))
+    return Auroc(float(above.mean()), error, len(inliers), len(outliers))
+
+
+def _share_below(scores: Tensor, others: Tensor) -> Tensor:
+    """For each score the share of the others below it, equal ones counted half."""
+    ordered = others.sort().values
+    low = torch.searchsorted(ordered, scores, right=False)
+    high = torch.searchsorted(ordered, scores, right=True)
+    return (low + high).double() / (2 * len(ordered))
+
+
+def _expit(value: float) -> float:
+    return 1 / (1 + exp(-value))

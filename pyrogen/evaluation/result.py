@@ -7,6 +7,7 @@ number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan, sqrt
 from statistics import NormalDist
@@ -160,6 +161,12 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
     without_nan(null, "null")
     slack = 1e-5 * max(float(null.std(correction=0)), 1e-12)
     return (1 + int((null >= statistic - slack).sum())) / (1 + null.numel())
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, in columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _rounded(value: float, error: float) -> str:

@@ -87,14 +87,8 @@ def mmd_test(
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""The unbiased estimate of the energy distance, :math:`2 E|x - y| - E|x - x'| - E|y - y'|`, in data units.
 
-    In one dimension it is :math:`2 \int (F - G)^2` for the distribution functions :math:`F` and :math:`G`.
-
-    Args:
-        x: Draws; dimensions after the first are flattened.
-        y: Draws.
-
-    Raises:
-        ValueError: as for :func:`squared_mmd`.
+    In one dimension it is :math:`2 \int (F - G)^2` for the distribution functions :math:`F` and :math:`G`. The samples
+    are as for :func:`squared_mmd`.
     """
     return squared_mmd(x, y, kernel=DistanceKernel())
 
@@ -104,14 +98,7 @@ def energy_test(
 ) -> TestResult:
     """A permutation test by the energy distance: nothing to tune, not invariant to the scale of single coordinates.
 
-    Args:
-        x: Independent draws; dimensions after the first are flattened.
-        y: Independent draws.
-        permutations: How many random relabelings.
-        generator: Of the permutations.
-
-    Raises:
-        ValueError: as for :func:`mmd_test`.
+    Arguments and errors are those of :func:`mmd_test`.
     """
     result = mmd_test(x, y, kernel=DistanceKernel(), permutations=permutations, generator=generator)
     return TestResult(result.statistic, result.p_value, "energy distance", result.null)

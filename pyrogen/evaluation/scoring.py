@@ -119,6 +119,19 @@ def require_normalized(module: Model, density: Density, what: str) -> None:
         )
 
 
+def require_baseline(density: Density, what: str) -> None:
+    """Refuses to subtract a bound.
+
+    Raises:
+        NotImplementedError: the density is neither "exact" nor an "estimate".
+    """
+    if density not in ("exact", "estimate"):
+        raise NotImplementedError(
+            f"{what} has density {density!r}: minus a bound bounds nothing; compare with a model whose log_prob is "
+            "exact"
+        )
+
+
 def name_of(module: Model) -> str:
     """What to call a module in a message."""
     return type(module).__name__
