@@ -26,15 +26,15 @@ _CHUNK = 2**22
 """Elements of tensors in memory that are read at once."""
 
 
-def moments_of(
+def passes(
     reads: Sequence[Read],
     data: Batches | LoaderBatches,
     *,
     device: torch.device,
     name: str = "data",
     limit: int | None = None,
-) -> dict[Statistic, Moments]:
-    """Reads a data set once: the moments of the statistics to be learned that depend on no other one.
+) -> Iterator[dict[Statistic, Moments]]:
+    """Reads a data set: once for what is independent, and once more for each statistic that depends on another.
 
     Args:
         reads: What reads each minibatch, each a :meth:`ReadsData.read_data
@@ -44,18 +44,25 @@ def moments_of(
         name: What errors call the data set.
         limit: Largest number of minibatches to read, if there is one.
 
+    Yields:
+        The moments that statistics are to be learned from, before the next pass.
+
     Raises:
         ValueError: rows hold values that a reader cannot take.
     """
-    moments: dict[Statistic, Moments] = {}
-    for number, minibatch in enumerate(islice(_in_chunks(data).epoch(0), limit)):
-        with _rows_of_the_data(minibatch, number, name):
-            for statistic, rows in unlearned(reads, to_device(minibatch.entries, device)).items():
-                moments.setdefault(statistic, Moments()).add(rows if minibatch.weight else rows[:0])
-    return moments
+    first: Batch | None = None
+    while first is None or _unlearned(reads, first):
+        moments: dict[Statistic, Moments] = {}
+        for number, minibatch in enumerate(islice(_in_chunks(data).epoch(0), limit)):
+            entries = to_device(minibatch.entries, device)
+            first = entries if first is None else first
+            with _rows_of_the_data(minibatch, number, name):
+                for statistic, rows in _unlearned(reads, entries).items():
+                    moments.setdefault(statistic, Moments()).add(rows if minibatch.weight else rows[:0])
+        yield moments
 
 
-def unlearned(reads: Sequence[Read], entries: Batch) -> dict[Statistic, Tensor]:
+def _unlearned(reads: Sequence[Read], entries: Batch) -> dict[Statistic, Tensor]:
     """The statistics that are still to be learned, with their rows of a minibatch."""
     found: dict[Statistic, Tensor] = {}
     for read in reads:
@@ -80,11 +87,9 @@ def learn_statistics(module: nn.Module, read: Read, data: Data, batch_size: int)
         first = to_device(next(iter(found.epoch(0))).entries, device)
         for statistic, _ in list(read(*first)):
             statistic.reset()
-        remaining = True
-        while remaining:
-            for statistic, moments in moments_of([read], found, device=device).items():
-                statistic.learn(moments)
-            remaining = unlearned([read], first)
+        for moments in passes([read], found, device=device):
+            for statistic, seen in moments.items():
+                statistic.learn(seen)
 
 
 def refuse_outside_support(

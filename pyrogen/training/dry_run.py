@@ -68,7 +68,7 @@ def dry_run(
         for source in sources:
             first = source.feed.first()
             counting = found.statements.watching(everything) if watch else found.statements
-            with counting, naming_data(first, everything):
+            with counting, naming_data(source.feed, everything):
                 found.readings.append(_reading(source, first, everything, processes))
     found.statements.refuse_parameters_outside(everything)
     for source, reading in zip(sources, found.readings, strict=True):

@@ -8,18 +8,17 @@ from typing import Any
 
 import torch
 from pyro.infer.elbo import ELBOModule
-from torch import nn
+from torch import Tensor, nn
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches
+from pyrogen.core.batches import Batches, LoaderBatches
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.reading import Read, moments_of, unlearned
+from pyrogen.core.reading import Read, passes
 from pyrogen.networks.statistics import Moments, ReadsData, Statistic
 from pyrogen.numerics.randomness import held
 
 from .feed import Feed, Source
 from .processes import Processes
 from .scopes import naming_data, pyro_scope
-from .turn import Objective
 
 
 def learn(sources: Sequence[Source], everything: nn.Module, processes: Processes) -> None:
@@ -37,20 +36,20 @@ def learn(sources: Sequence[Source], everything: nn.Module, processes: Processes
     """
     everything.eval()
     for source in sources:
-        feed, first = source.feed, source.feed.first()
-        reads = _reads([turn.objective for turn in source.turns], processes)
+        feed, reads = source.feed, _reads([turn.objective for turn in source.turns], processes)
         limit = None if len(feed.data) else source.taken  # a stream of unknown length may have no end
-        with _reading(first, everything):
-            remaining = bool(reads)
-            while remaining:
-                with processes.together():
-                    moments = moments_of(reads, feed.data, device=feed.device, limit=limit)
-                _learn(moments, processes)
-                remaining = bool(unlearned(reads, first))
+        moments = passes(reads, feed.data, device=feed.device, limit=limit) if reads else iter(())
+        with _reading(feed, everything):
+            while (found := _next(moments, processes)) is not None:
+                _learn(found, processes)
 
 
 def refuse_bad_rows(
-    objective: Objective, held_out: Batches | LoaderBatches, feed: Feed, everything: nn.Module, processes: Processes
+    objective: Callable[..., Tensor],
+    held_out: Batches | LoaderBatches,
+    feed: Feed,
+    everything: nn.Module,
+    processes: Processes,
 ) -> None:
     """Reads held-out data, of which nothing is learned.
 
@@ -59,17 +58,22 @@ def refuse_bad_rows(
     """
     reads = _reads([objective], processes)
     if reads:
-        with _reading(feed.first(), everything), processes.together():
-            moments_of(reads, held_out, device=feed.device, name="validation")
+        with _reading(feed, everything):
+            _next(passes(reads, held_out, device=feed.device, name="validation"), processes)
+
+
+def _next(moments: Iterator[dict[Statistic, Moments]], processes: Processes) -> dict[Statistic, Moments] | None:
+    with processes.together():
+        return next(moments, None)
 
 
 @contextmanager
-def _reading(first: Batch, everything: nn.Module) -> Iterator[None]:
-    with pyro_scope(validation=False), held(), torch.no_grad(), naming_data(first, everything):
+def _reading(feed: Feed, everything: nn.Module) -> Iterator[None]:
+    with pyro_scope(validation=False), held(), torch.no_grad(), naming_data(feed, everything):
         yield
 
 
-def _reads(objectives: Sequence[Objective], processes: Processes) -> Sequence[Read]:
+def _reads(objectives: Sequence[Callable[..., Tensor]], processes: Processes) -> Sequence[Read]:
     """What of objectives reads the data set: themselves, or the models of Pyro's ELBOs."""
     found = [objective.model if isinstance(objective, ELBOModule) else objective for objective in objectives]
     readers = [part for part in found if isinstance(part, ReadsData) and not isinstance(part, DistributionModule)]

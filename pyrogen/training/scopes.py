@@ -9,7 +9,7 @@ import pyro
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pyrogen.core.batches import Batch
+from .feed import Feed
 
 
 @contextmanager
@@ -44,24 +44,25 @@ def as_before_on_failure(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def naming_data(batch: Batch, module: nn.Module) -> Iterator[None]:
+def naming_data(feed: Feed, module: nn.Module) -> Iterator[None]:
     """A scope in which a first call fails for what the data are: the error names the argument ``data``."""
+    first = feed.first()
     try:
         yield
     except Exception as error:
         own = {parameter.dtype for parameter in module.parameters() if not nn.parameter.is_lazy(parameter)}
-        strange = [f"{leaf.dtype}" for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dtype not in own]
+        strange = [f"{leaf.dtype}" for leaf in tree_leaves(first) if isinstance(leaf, Tensor) and leaf.dtype not in own]
         if len(own) == 1 and strange and isinstance(error, (RuntimeError, ValueError, TypeError)):
             (dtype,) = own
             raise ValueError(
                 f"`data` holds {' and '.join(dict.fromkeys(strange))}, the parameters are {dtype}, and the first "
                 f"minibatch cannot be evaluated: {error}"
             ) from error
-        if len(batch) == 1 and isinstance(batch[0], Mapping):
+        if len(first) == 1 and isinstance(first[0], Mapping):
             raise ValueError(
-                f"`data` gives each minibatch as one dict, with the keys {list(batch[0])}, which is one argument; give "
+                f"`data` gives each minibatch as one dict, with the keys {list(first[0])}, which is one argument; give "
                 f"tuples where the objective takes several: {error}"
             ) from error
         if isinstance(error, TypeError):
-            raise TypeError(f"`data` gives {len(batch)} entries a minibatch, which do not fit: {error}") from error
+            raise TypeError(f"`data` gives {len(first)} entries a minibatch, which do not fit: {error}") from error
         raise

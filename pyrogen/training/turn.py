@@ -15,7 +15,6 @@ from pyrogen.arguments import integer, positive
 from pyrogen.core.batches import Data
 from pyrogen.core.module import DistributionModule
 
-Objective = Callable[..., Tensor]
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer], Any]
 
@@ -45,7 +44,7 @@ class Turn:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Callable[..., Tensor],
         parameters: nn.Module | Iterable[nn.Parameter],
         *,
         optimizer: MakeOptimizer | None = None,
