@@ -422,6 +422,12 @@ def rows(batch: tuple) -> int:
     return 1
 
 
+def row_numbers(batch: Batch) -> list[Tensor]:
+    """The vectors of integers in a batch, which may be the numbers of its rows."""
+    entries = [part for entry in batch for part in (entry.values() if isinstance(entry, Mapping) else (entry,))]
+    return [part for part in entries if isinstance(part, Tensor) and part.dim() == 1 and not part.is_floating_point()]
+
+
 def without_last_row(batch: Batch, rows: int) -> Batch:
     """A batch of so many rows without the last."""
     return _map_rows(batch, rows, lambda tensor: tensor[:-1])

@@ -32,7 +32,7 @@ from pyrogen.programs.data_plate import DataCount, FullSize, data_of
 from pyrogen.programs.reading import reading_of, settled_data_plates
 from pyrogen.programs.run import Record
 
-from .batches import rows, without_last_row
+from .batches import row_numbers, rows, without_last_row
 from .density import require_bounding
 from .hidden import HiddenValues
 from .modes import evaluating
@@ -112,7 +112,7 @@ class PairObjective(Objective):
         with held(), evaluating(self), torch.enable_grad():
             record = self._record(batch)
             plates = settled_data_plates(record, count, lambda: self._record(without_last_row(batch, count)))
-            reading = reading_of(record, count, batch, dict(self.named_parameters()), plates)
+            reading = reading_of(record, count, row_numbers(batch), dict(self.named_parameters()), plates)
         if not plates:
             raise ValueError(f"`size` needs a plate of the {count} rows of the batch around observed sites, got none")
         for plate in plates:

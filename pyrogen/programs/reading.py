@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -38,18 +37,18 @@ class Reading:
 
 
 def reading_of(
-    record: Record, rows: int, batch: Sequence[Any], parameters: Mapping[str, Tensor], plates: Sequence[Plate]
+    record: Record, rows: int, numbers: Sequence[Tensor], parameters: Mapping[str, Tensor], plates: Sequence[Plate]
 ) -> Reading:
     """Reads what ran.
 
     Args:
         record: A run of model and guide, with gradients. One that observes nothing has no data, and nothing outside.
         rows: How many rows they were called with.
-        batch: What they were called with.
+        numbers: Vectors of integers that they were called with, which may be the numbers of rows.
         parameters: Their parameters by name.
         plates: The data plates.
     """
-    plates, numbers = tuple(plates), list(_numbers(batch))
+    plates = tuple(plates)
     if not any(site.observed for site in record.sites):
         return Reading(rows, plates, [], [], frozenset())
     outside = global_sites(record.sites, *plates)
@@ -113,11 +112,3 @@ def _sizes(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> set[i
 
 def _is_number(scale: float | Tensor) -> bool:
     return not isinstance(scale, Tensor) or scale.numel() == 1
-
-
-def _numbers(batch: Sequence[Any]) -> Iterator[Tensor]:
-    """The vectors of integers in a batch, which may be the numbers of its rows."""
-    for entry in batch:
-        for tensor in entry.values() if isinstance(entry, Mapping) else (entry,):
-            if isinstance(tensor, Tensor) and tensor.dim() == 1 and not tensor.is_floating_point():
-                yield tensor

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches, map_tensors, without_last_row
+from pyrogen.core.batches import Batch, Batches, LoaderBatches, map_tensors, row_numbers, without_last_row
 from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
 from pyrogen.programs.rows import independent_sites, loose_sites
@@ -53,7 +53,7 @@ def read_programs(
             raise
         plates = []
     parameters = {name: value for part in trained for name, value in part.named_parameters()}
-    reading = reading_of(record, rows, batch, parameters, plates)
+    reading = reading_of(record, rows, row_numbers(batch), parameters, plates)
     if not reading.outside or data.whole:
         return reading
     one = _may_be_one_datum(reading, data)
