@@ -28,7 +28,8 @@ from torch import Tensor
 from pyrogen.core.origin import provenance_of
 from pyrogen.distributions.abilities import Abilities, abilities_of
 from pyrogen.numerics.linear import times
-from pyrogen.programs.dependence import IndependentProblems, dependence, independent_problems
+from pyrogen.programs.dependence import dependence
+from pyrogen.programs.problems import IndependentProblems, independent_problems
 from pyrogen.programs.run import run
 from pyrogen.programs.site import Site
 

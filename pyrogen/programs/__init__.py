@@ -1,9 +1,21 @@
-"""Reading and running Pyro programs: their sites, runs with given values, and the data plate."""
+"""Reading and running Pyro programs.
+
+``site``        a random statement: name, distribution, value, plates, observed, scale, mask, support
+``run``         one way to run a program with given values, apart from all around it, and to record what ran
+``dependence``  which sites are computed from which others, or from the data
+``problems``    a site in plates as independent problems, one a row
+``data_plate``  the plate whose rows are the data, and how many data it stands for
+``rows``        what lies outside the data plate, and parameters that belong to single rows
+``reading``     all that at once, of a model and guide on a minibatch
+``layouts``     many draws at once, under a plate of their own or as repeated rows
+``chain``       noisy log-probabilities are refused under a Markov chain
+"""
 
 from .chain import refuse_chain, refuse_noise
 from .data_plate import DataCount, DataRows, FullSize, candidates, data_plate
-from .dependence import Dependence, IndependentProblems, dependence, independent_problems
+from .dependence import Dependence, dependence
 from .layouts import DrawLayout, DrawnSite, DrawsTogether, OneDraw, RowsRepeated
+from .problems import IndependentProblems, independent_problems
 from .reading import Reading, reading_of, settled_data_plates
 from .rows import drawn_together, global_sites, row_parameters
 from .run import Given, ProgramRun, Record, isolated, run

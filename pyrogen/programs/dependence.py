@@ -4,16 +4,13 @@ One run of the program with values that remember where they come from finds out:
 with its name, and the ``log_prob`` of a site bears the marks of all that its distribution was computed from. Where a
 program cannot run on such values, every site is taken to depend on all latent sites before it.
 
-A site in plates that hold every measurement of it is many independent problems, one for each index of those plates.
-Inference methods work on tensors of shape ``(P, N, D)``: particles, problems, and the numbers of one problem in a row.
-Dimensions of the site that are not such plates belong to the numbers of a problem.
+Whether sites depend on what the program was called with is seen by gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import pyro
@@ -24,8 +21,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .run import Program, isolated
-from .site import Site, is_site, site_of
+from .run import Program, Record, isolated
+from .site import Plate, Site, is_site, site_of
 
 Draw = Callable[[TorchDistributionMixin], Tensor]
 Origin = Callable[[TorchDistributionMixin], frozenset[str]]
@@ -144,65 +141,36 @@ def _tracked(tracker: _Order, program: Program, args: Sequence[Any], kwargs: Map
     return Dependence(tracker.sites, tracker.parents, tracker.indices, tracker.traced)
 
 
-@dataclass(frozen=True)
-class IndependentProblems:
-    """How the batch dimensions of a site split into problems.
+def independent_sites(record: Record, names: Collection[str], inputs: Sequence[Tensor]) -> list[str]:
+    """Those of the named sites whose distribution, where they first ran, does not depend on what was put in.
 
-    Attributes:
-        batch_shape: That of the site.
-        event_shape: That of the site.
-        dims: The batch dimensions, negative and ascending, along which problems are independent.
+    A guide that computes it from the data makes the site one of these data.
+
+    Args:
+        record: A run of guide and model on the inputs, with gradients.
+        names: The names of the sites.
+        inputs: Tensors that ask for gradients.
     """
-
-    batch_shape: tuple[int, ...]
-    event_shape: tuple[int, ...]
-    dims: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes of the independent dimensions."""
-        return tuple(self.batch_shape[dim] for dim in self.dims)
-
-    @property
-    def count(self) -> int:
-        """How many problems there are."""
-        return prod(self.shape)
-
-    @property
-    def size(self) -> int:
-        """How many numbers one problem has."""
-        return prod(self.batch_shape) * prod(self.event_shape) // max(self.count, 1)
-
-    def rows(self, values: Tensor, event_dim: int, leading: int = 0) -> Tensor:
-        """One row for each problem.
-
-        Args:
-            values: Of shape ``(*leading, *batch, *event)`` with all independent dimensions in their places.
-            event_dim: How many dimensions lie to the right of the batch.
-            leading: How many dimensions to leave alone on the left.
-
-        Shape:
-            ``(*leading, N, numbers)``.
-        """
-        places = [dim - event_dim for dim in self.dims]
-        moved = values.movedim(places, list(range(leading, leading + len(places))))
-        return moved.reshape(*values.shape[:leading], self.count, -1)
-
-    def whole(self, rows: Tensor) -> Tensor:
-        """The site's values ``(*leading, *batch_shape, *event_shape)`` from rows ``(*leading, N, D)``."""
-        leading = rows.dim() - 2
-        free = [size for dim, size in zip(range(-len(self.batch_shape), 0), self.batch_shape, strict=True)
-                if dim not in self.dims]  # fmt: skip
-        split = rows.reshape(*rows.shape[:-2], *self.shape, *free, *self.event_shape)
-        places = [dim - len(self.event_shape) for dim in self.dims]
-        return split.movedim(list(range(leading, leading + len(places))), places)
+    first = {site.name: site for site in reversed(record.sites)}
+    log_probs = {name: site.distribution.log_prob(site.value.detach()) for name, site in first.items() if name in names}
+    return [name for name in names if not _has_gradient(log_probs.get(name), inputs)]
 
 
-def independent_problems(site: Site, scored: Iterable[Site]) -> IndependentProblems:
-    """The plates of a site in which everything that is scored given it lies as well."""
-    plates = {plate for plate in site.plates if plate.dim is not None}
-    for other in scored:
-        plates &= set(other.plates)
-    sizes = tuple(site.distribution.batch_shape)
-    dims = sorted(plate.dim for plate in plates if -plate.dim <= len(sizes))
-    return IndependentProblems(sizes, tuple(site.distribution.event_shape), tuple(dims))
+def loose_sites(sites: Iterable[Site], plates: Sequence[Plate], inputs: Sequence[Tensor]) -> list[str]:
+    """The names of the observed sites outside the data plates that depend on what was put in, and are not scaled.
+
+    Args:
+        sites: What ran on the inputs, with gradients.
+        plates: The data plates.
+        inputs: Tensors that ask for gradients.
+    """
+    outside = (site for site in sites if site.observed and not any(site.plate(plate.name) for plate in plates))
+    plain = (site for site in outside if not isinstance(site.scale, Tensor) and site.scale == 1)
+    return [site.name for site in plain if _has_gradient(site.log_prob_if_any(), inputs)]
+
+
+def _has_gradient(log_prob: Tensor | None, inputs: Sequence[Tensor]) -> bool:
+    if not inputs or log_prob is None or not log_prob.requires_grad:
+        return False
+    gradients = torch.autograd.grad(log_prob.sum(), inputs, retain_graph=True, allow_unused=True)
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)

@@ -86,44 +86,6 @@ def _by_gradient(
     ]
 
 
-def independent_sites(record: Record, names: Iterable[str], inputs: Sequence[Tensor]) -> list[str]:
-    """Those of the named sites whose distribution, where they first ran, does not depend on what was put in.
-
-    A guide that computes it from the data makes the site one of these data.
-
-    Args:
-        record: A run of guide and model on the inputs, with gradients.
-        names: The names of the sites.
-        inputs: Tensors that ask for gradients.
-    """
-    first = {site.name: site for site in reversed(record.sites)}
-    return [name for name in names if name not in first or not _depends(first[name], inputs)]
-
-
-def loose_sites(sites: Iterable[Site], plates: Sequence[Plate], inputs: Sequence[Tensor]) -> list[str]:
-    """The names of the observed sites outside the data plates that depend on what was put in, and are not scaled.
-
-    Args:
-        sites: What ran on the inputs, with gradients.
-        plates: The data plates.
-        inputs: Tensors that ask for gradients.
-    """
-    outside = (site for site in sites if site.observed and not any(site.plate(plate.name) for plate in plates))
-    plain = (site for site in outside if not isinstance(site.scale, Tensor) and site.scale == 1)
-    return [site.name for site in plain if any(_has_gradient(log_prob, inputs) for log_prob in _log_probs(site))]
-
-
-def _depends(site: Site, inputs: Sequence[Tensor]) -> bool:
-    return _has_gradient(site.distribution.log_prob(site.value.detach()), inputs)
-
-
-def _has_gradient(log_prob: Tensor, inputs: Sequence[Tensor]) -> bool:
-    if not (inputs and log_prob.requires_grad):
-        return False
-    gradients = torch.autograd.grad(log_prob.sum(), inputs, retain_graph=True, allow_unused=True)
-    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
-
-
 def _rows(sites: Iterable[Site], plate: Plate) -> Tensor | None:
     """A number for each row of the plate that depends on whatever its sites depend on."""
     total = None
@@ -142,16 +104,9 @@ def _shown(site: Site, dim: int) -> Iterable[tuple[Tensor, int]]:
     """What shows the parameters behind a site, and where its rows are."""
     if site.value.is_floating_point():
         yield site.value, dim - site.distribution.event_dim
-    for log_prob in _log_probs(site):
+    log_prob = site.log_prob_if_any()
+    if log_prob is not None:
         yield log_prob, dim
-
-
-def _log_probs(site: Site) -> Iterable[Tensor]:
-    """Its log-probability, if it has one."""
-    try:
-        yield site.log_prob()
-    except (NotImplementedError, ValueError):  # an implicit distribution, or a value that a mask hides
-        return
 
 
 def _belong(gradients: Sequence[Tensor | None], entries: Sequence[int], lengths: set[int]) -> bool:

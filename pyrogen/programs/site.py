@@ -93,6 +93,13 @@ class Site:
         log_prob = scale_and_mask(self.distribution.log_prob(self.value), mask=self.mask)
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.distribution.batch_shape))
 
+    def log_prob_if_any(self) -> Tensor | None:
+        """The same; ``None`` where the distribution is implicit, or a mask hides a value that has none."""
+        try:
+            return self.log_prob()
+        except (NotImplementedError, ValueError):
+            return None
+
 
 def is_site(message: Mapping[str, Any]) -> bool:
     """Whether a statement, or a node of a trace, is a site."""

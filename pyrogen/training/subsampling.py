@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pyrogen.core.batches import Batch, Batches, LoaderBatches, map_tensors, row_numbers, without_last_row
 from pyrogen.programs.data_plate import FullSize, data_of
+from pyrogen.programs.dependence import independent_sites, loose_sites
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates
-from pyrogen.programs.rows import independent_sites, loose_sites
 from pyrogen.programs.run import Record
 from pyrogen.programs.site import Plate
 
