@@ -169,7 +169,7 @@ class Elbo(PairObjective):
 
     def __init__(self, model: nn.Module, guide: nn.Module, *, size: int | None = None) -> None:
         super().__init__(model, guide, size=size)
-        # Found in the first look that `fit` takes, hence the same in a run that resumes. It saves time, no more: a pass
+        # Found in the dry run of `fit`, hence the same in a run that resumes. It saves time, no more: a pass
         # that finds otherwise is taken back, noise and all.
         self._reparameterized: bool | None = None
 
