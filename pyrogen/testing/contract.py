@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyrogen.core.shapes import Context, Shape, as_shape
+from pyrogen.training.turn import Turn
 
 from . import (
     agreement,
@@ -202,7 +203,7 @@ def check_bijection(
 
 
 def check_objective(
-    make: Callable[[], nn.Module], batch: Any, *, slow: bool = False, only: Collection[str] = ()
+    make: Callable[[], nn.Module | Turn | list[Turn]], batch: Any, *, slow: bool = False, only: Collection[str] = ()
 ) -> Report:
     """Holds an objective to the contract: one finite number per datum, gradients, copies, training.
 
@@ -210,8 +211,10 @@ def check_objective(
     ``fit`` does.
 
     Args:
-        make: Gives a fresh objective each time it is called: a module whose ``parameters()`` are what is trained.
-        batch: What the objective is called with: a tensor, or a tuple of tensors and dicts, rows in front.
+        make: Gives a fresh objective each time it is called: a module whose ``parameters()`` are what is trained, or
+            the turns of a game, each of which is held to the contract with what it trains.
+        batch: What the objective, or that of each turn, is called with: a tensor, or a tuple of tensors and dicts, rows
+            in front.
         slow: More repetitions and steps.
         only: Names of the checks to run; all if empty.
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, biject_to, constraints
 from torch.distributions.constraints import Constraint
 
+from pyrogen.numerics.points import AnyOf, OrMissing
+
 from .inputs import take
 from .report import NotApplicableError, require
 from .subject import DistributionSubject, is_continuous
@@ -194,7 +196,7 @@ def robust_spread(points: Tensor) -> Tensor:
 
 
 def _symbols(support: Constraint, largest: int) -> tuple[Tensor, bool]:
-    while hasattr(support, "base_constraint"):
+    while isinstance(support, constraints.independent | OrMissing | AnyOf):
         support = support.base_constraint
     low, high, bounded = 0, 1, True
     if isinstance(support, type(constraints.integer_interval(0, 1))):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .inputs import agree, clone, double, each, gap, of_dtype
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, Subject, is_closed_form, is_repeatable, perturb, require_log_prob
+from .subject import DistributionSubject, Subject, is_closed_form, is_repeatable, perturb, require_log_prob, trainable
 
 PRECISION = 5e-3
 """How far float32 may be from float64, relative above 1."""
@@ -117,7 +117,7 @@ def autocast(subject: DistributionSubject) -> str:
     module = subject.fresh().float()
     inputs = subject.inputs(module)
     require_log_prob(subject, module)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     exact = _flat_gradient(subject.evaluate(module, *inputs), parameters)
     if exact is None:
         raise NotApplicableError("there is no gradient in parameters")
@@ -164,7 +164,7 @@ def _check_same(subject: Subject, module: nn.Module, twin: nn.Module, inputs: tu
 
 
 def _check_twice(module: nn.Module, value: Tensor, repeatable: bool) -> None:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     distribution = module()
     found = []
     for _ in range(2):

@@ -13,9 +13,9 @@ from pyrogen.core.shapes import Context
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 
 from .gradients import ESTIMATE_TOLERANCE
-from .inputs import agree, each, gap, take
+from .inputs import agree, agree_all, each, gap, gradients_of, take
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, has_sampler, is_repeatable
+from .subject import DistributionSubject, is_repeatable, require_sampler, trainable
 
 ROWS = 16
 DEVIATIONS = 6.0
@@ -24,7 +24,7 @@ DEVIATIONS = 6.0
 def sample_without_gradient(subject: DistributionSubject) -> str:
     """``sample`` carries no gradient; calling the distribution samples as Pyro does."""
     module, distribution = _distribution(subject)
-    _require_sampler(subject, module, distribution)
+    require_sampler(subject, module)
     require(not distribution.sample((2,)).requires_grad, "sample carries a gradient")
     called = distribution()
     require(called.shape == distribution.shape(), f"calling the distribution gives shape {tuple(called.shape)}")
@@ -36,7 +36,7 @@ def sample_without_gradient(subject: DistributionSubject) -> str:
 def rsample_gradient(subject: DistributionSubject) -> str:
     """``rsample`` moves with the parameters: its gradient is that of the expectation, by the score function."""
     module, distribution = _distribution(subject)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     if not distribution.has_rsample:
         raise NotApplicableError("has_rsample is False")
     if not parameters:
@@ -55,7 +55,7 @@ def rsample_and_log_prob(subject: DistributionSubject) -> str:
     distribution = module(context)
     if not has_draw_and_score(distribution):
         raise NotApplicableError("the distribution has no rsample_and_log_prob")
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     torch.manual_seed(1)
     value, score = draw_and_score(distribution, (3,))
     require(value.shape == distribution.shape((3,)), f"the draw has shape {tuple(value.shape)}")
@@ -65,8 +65,8 @@ def rsample_and_log_prob(subject: DistributionSubject) -> str:
         return "rsample_and_log_prob has the shapes of rsample and log_prob (values are noisy and not compared)"
     close, slope = (5e-3, ESTIMATE_TOLERANCE) if subject.density(module) == "estimate" else (1e-6, 1e-5)
     require(agree(score, expected, close), f"its log_prob is off by {gap(score, expected):.1e}")
-    pairs = zip(_gradients(score, parameters), _gradients(expected, parameters), strict=True)
-    require(all(agree(a, b, slope) for a, b in pairs), "its gradient differs from that of log_prob(rsample())")
+    same = agree_all(gradients_of(score, parameters), gradients_of(expected, parameters), slope)
+    require(same, "its gradient differs from that of log_prob(rsample())")
     return f"rsample_and_log_prob agrees with log_prob to {gap(score, expected):.1e}, gradients included"
 
 
@@ -74,7 +74,7 @@ def own_draws(subject: DistributionSubject) -> str:
     """A distribution scores its own last draw as it scores an equal tensor, also after a change in place."""
     module, (_, context) = subject.doubled()
     distribution = module(context)
-    _require_sampler(subject, module, distribution)
+    require_sampler(subject, module)
     if subject.density(module) is None:
         raise NotApplicableError("the density is None: there is no log_prob")
     if not is_repeatable(subject, module, subject.inputs(module)):
@@ -100,7 +100,7 @@ def independent_rows(subject: DistributionSubject) -> str:
     it is the number of rows if all rows share one draw.
     """
     module, distribution = _distribution(subject)
-    _require_sampler(subject, module, distribution)
+    require_sampler(subject, module)
     draws = 400 if subject.slow else 100
     context = subject.context_of(module)
     one = None if context is None else take(context, slice(0, 1))
@@ -129,7 +129,7 @@ def moments(subject: DistributionSubject) -> str:
     if mean.dtype.is_floating_point and mean.isnan().all():  # torch's way of saying so
         return "mean is not known and says so"
     require(mean.shape == expected, f"mean has shape {tuple(mean.shape)}, not {tuple(expected)}")
-    _require_sampler(subject, module, distribution)
+    require_sampler(subject, module)
     samples = distribution.sample((20_000 if subject.slow else 2_000,)).double()
     deviation = samples.std(0) / math.sqrt(len(samples))
     z = ((samples.mean(0) - mean) / deviation.clamp(min=1e-6)).abs()
@@ -141,11 +141,6 @@ def moments(subject: DistributionSubject) -> str:
 def _distribution(subject: DistributionSubject) -> tuple[nn.Module, TorchDistributionMixin]:
     module = subject.fresh()
     return module, module(subject.context_of(module))
-
-
-def _require_sampler(subject: DistributionSubject, module: nn.Module, distribution: TorchDistributionMixin) -> None:
-    if subject.density(module) == "unnormalized" and not has_sampler(distribution):
-        raise NotApplicableError("the density is 'unnormalized' and sample is not implemented")
 
 
 def _dependence(values: Tensor) -> float:
@@ -199,9 +194,4 @@ def _difference(
     reward = probe(value.detach())
     surprise = (reward - reward.mean(0)).detach() * len(reward) / (len(reward) - 1)  # leave-one-out baseline: unbiased
     surrogate = (surprise * distribution.log_prob(value.detach())).mean()
-    return _gradients(probe(value).mean() - surrogate, parameters)
-
-
-def _gradients(target: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    gradients = torch.autograd.grad(target.sum(), parameters, allow_unused=True, retain_graph=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    return gradients_of(probe(value).mean() - surrogate, parameters)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context
 
-from .inputs import floating, with_gradient
+from .inputs import floating, gradients_of, with_gradient
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, RowSubject, Subject, is_continuous, require_log_prob
+from .subject import DistributionSubject, Part, RowSubject, Subject, is_continuous, require_log_prob
 
 STEPS = (1e-7, 1e-6, 1e-4)
 """The smaller are less likely to meet a kink, the larger lose less to rounding; the best counts."""
@@ -47,30 +47,32 @@ def context_gradient(subject: RowSubject) -> str:
 def parameter_gradient(subject: Subject) -> str:
     """The gradient in the parameters, together and one by one, agrees with finite differences."""
     module, inputs = subject.doubled()
-    parameters = _trainable(module)
-    groups = [parameters, *([parameter] for parameter in _some(parameters, subject.slow))]
-    error = max(
-        _worst_error(lambda: subject.evaluate(module, *inputs), group, subject, module, directions=1)
-        for group in groups
-    )
+    error = 0.0
+    for answer, named in _trained_parts(subject, module, inputs):
+        parameters = list(named.values())
+        for group in (parameters, *([parameter] for parameter in _some(parameters, subject.slow))):
+            error = max(error, _worst_error(answer, group, subject, module, directions=1))
     return f"the gradient in the parameters agrees with finite differences (relative error {error:.1e})"
 
 
 def gradients_reach_parameters(subject: Subject) -> str:
     """Training moves every parameter that asks for a gradient."""
     module = subject.fresh().train()
-    parameters = dict(_trainable_by_name(module))
-    answer = subject.evaluate(module, *subject.inputs(module))
-    require(answer.requires_grad, "no gradient reaches any parameter")
-    weights = torch.rand_like(answer) + 0.5
-    gradients = torch.autograd.grad((weights * answer).sum(), list(parameters.values()), allow_unused=True)
-    missed = [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None]
-    require(not missed, f"no gradient reaches {', '.join(missed)}")
-    zero = [name for name, gradient in zip(parameters, gradients, strict=True) if not gradient.any()]
-    require(not zero, f"the gradient is zero for {', '.join(zero)}")
-    wild = [name for name, gradient in zip(parameters, gradients, strict=True) if not gradient.isfinite().all()]
-    require(not wild, f"the gradient is not finite for {', '.join(wild)}")
-    return f"gradients reach all {len(parameters)} parameters"
+    count = 0
+    for answer_of, parameters in _trained_parts(subject, module, subject.inputs(module)):
+        answer = answer_of()
+        require(answer.requires_grad, "no gradient reaches any parameter")
+        weights = torch.rand_like(answer) + 0.5
+        found = torch.autograd.grad((weights * answer).sum(), list(parameters.values()), allow_unused=True)
+        gradients = dict(zip(parameters, found, strict=True))
+        missed = [name for name, gradient in gradients.items() if gradient is None]
+        require(not missed, f"no gradient reaches {', '.join(missed)}")
+        zero = [name for name, gradient in gradients.items() if not gradient.any()]
+        require(not zero, f"the gradient is zero for {', '.join(zero)}")
+        wild = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        require(not wild, f"the gradient is not finite for {', '.join(wild)}")
+        count += len(parameters)
+    return f"gradients reach all {count} parameters"
 
 
 def parameters_registered(subject: Subject) -> str:
@@ -102,12 +104,11 @@ def _worst_error(
     weights = torch.rand_like(function()) + 0.5
     value = (weights * function()).sum()
     require(value.requires_grad, "log_prob or its parts carry no gradient")
-    gradients = torch.autograd.grad(value, points, allow_unused=True)
-    gradients = [g if g is not None else torch.zeros_like(p) for p, g in zip(points, gradients, strict=True)]
+    gradients = gradients_of(value, points)
     size = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
     errors = [_error(function, weights, points, gradients, size) for _ in range(directions)]
-    exact = getattr(module, "density", "exact") != "estimate"
-    worst, tolerance = max(errors), TOLERANCE if exact else ESTIMATE_TOLERANCE
+    worst = max(errors)
+    tolerance = ESTIMATE_TOLERANCE if subject.density(module) == "estimate" else TOLERANCE
     require(worst <= tolerance, f"the gradient differs from finite differences by {worst:.1e} of its size")
     return worst
 
@@ -155,15 +156,11 @@ def _moved(
             point.copy_(original)
 
 
-def _trainable_by_name(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    if not named:
+def _trained_parts(subject: Subject, module: nn.Module, inputs: tuple) -> list[Part]:
+    parts = [part for part in subject.parts(module, inputs) if part[1]]
+    if not parts:
         raise NotApplicableError("there are no trainable parameters")
-    return named
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for _, parameter in _trainable_by_name(module)]
+    return parts
 
 
 def _some(parameters: list[nn.Parameter], slow: bool) -> list[nn.Parameter]:
@@ -179,7 +176,7 @@ def _leaves(answer: Tensor) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
+        if hasattr(node, "variable"):  # torch's, of a leaf
             leaves.append(node.variable)
         queue.extend(parent for parent, _ in node.next_functions)
     return leaves

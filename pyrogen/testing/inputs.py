@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,11 @@ def of_dtype(inputs: Any, dtype: torch.dtype) -> Any:
     return each(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, inputs)
 
 
+def scaled(inputs: Any, scale: float) -> Any:
+    """Floating tensors multiplied by a number, others as they are."""
+    return each(lambda tensor: tensor * scale if tensor.is_floating_point() else tensor, inputs)
+
+
 def clone(inputs: Any) -> Any:
     """Copies that share no memory with the originals."""
     return each(lambda tensor: tensor.detach().clone(), inputs)
@@ -66,6 +71,16 @@ def with_gradient(inputs: Any) -> Any:
 def floating(inputs: Any) -> list[Tensor]:
     """The floating tensors of the structure."""
     return [tensor for tensor in tensors(inputs) if tensor.is_floating_point()]
+
+
+def gradients_of(target: Tensor, points: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of the sum of ``target`` in each of the points; zeros where it does not depend on one."""
+    return list(torch.autograd.grad(target.sum(), points, retain_graph=True, allow_unused=True, materialize_grads=True))
+
+
+def agree_all(first: Sequence[Tensor], second: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether each tensor agrees with its partner."""
+    return all(agree(one, other, tolerance) for one, other in zip(first, second, strict=True))
 
 
 def agree(first: Tensor, second: Tensor, tolerance: float) -> bool:

@@ -28,11 +28,10 @@ def declaration(subject: BijectionSubject) -> str:
     transform = module(subject.context_of(module))
     is_transform = isinstance(transform, torch_transforms.Transform)
     require(is_transform, f"forward gives a {type(transform).__name__}, which is not a torch Transform")
-    declared = torch.Size(getattr(module, "event_shape", ()))
+    declared = torch.Size(module.event_shape)
     require(declared == subject.event_shape, f"the module declares event_shape {tuple(declared)}")
     require(transform.bijective, "the transform says it is not bijective")
-    for side in ("domain", "codomain"):
-        constraint = getattr(transform, side)
+    for side, constraint in (("domain", transform.domain), ("codomain", transform.codomain)):
         fits = constraint.event_dim <= subject.event_dim and biject_to(constraint) is not None
         require(fits, f"the {side} has event_dim {constraint.event_dim}, the events {subject.event_dim}")
     return f"a bijection of events of shape {tuple(declared)}, from {transform.domain} to {transform.codomain}"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context
 
-from .inputs import agree, each, floating, gap, take
+from .inputs import agree, agree_all, each, floating, gap, gradients_of, take
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, RowSubject, is_closed_form, is_repeatable, require_log_prob
+from .subject import DistributionSubject, RowSubject, is_closed_form, is_repeatable, require_log_prob, trainable
 
 TOLERANCE = 1e-8
 
@@ -62,7 +62,7 @@ def empty_batch(subject: RowSubject) -> str:
         raise
     require(answer.shape[0] == 0, f"an empty batch is answered by a tensor of shape {tuple(answer.shape)}")
     if answer.requires_grad:
-        gradients = _gradients(answer, [p for p in module.parameters() if p.requires_grad])
+        gradients = _gradients(answer, [parameter for _, parameter in trainable(module)])
         require(all(not g.any() for g in gradients), "an empty batch gives gradients that are not zero")
     return "an empty batch is answered by an empty tensor, with gradients of zero"
 
@@ -87,14 +87,14 @@ def _check_bad(subject: RowSubject, spoil: Callable[[Tensor, float], Tensor], wh
         raise NotApplicableError("events of integers hold no NaN")
     good = torch.arange(subject.rows) != 1
     of_parameters = isinstance(subject, DistributionSubject) and not is_closed_form(module(context))
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     with pyro.validation_enabled(False):
         expected, gradients = _answer_and_gradients(subject, module, value, context, good, parameters, of_parameters)
         for bad in (float("nan"), float("inf"), -float("inf")):
             spoiled = spoil(value, bad)
             answer, found = _answer_and_gradients(subject, module, spoiled, context, good, parameters, of_parameters)
             require(agree(answer, expected, TOLERANCE), f"one {what} of {bad} changes the answers for the other rows")
-            kept = all(agree(g, e, 1e-6) for g, e in zip(found, gradients, strict=True))
+            kept = agree_all(found, gradients, 1e-6)
             whose = "the parameters' gradients from" if of_parameters else "the gradients in the values of"
             require(kept, f"one {what} of {bad} changes {whose} the other rows")
         _check_bad_context(subject, module, value, context, good, expected, spoil, what)
@@ -108,7 +108,7 @@ def _require_value(subject: RowSubject, module: nn.Module) -> None:
 
 
 def _require_no_noise(subject: RowSubject, module: nn.Module, inputs: tuple) -> None:
-    density = getattr(module, "density", "exact")
+    density = subject.density(module)
     if density != "exact" and not is_repeatable(subject, module, inputs):
         raise NotApplicableError(f"the density is {density!r} and its log_prob is noisy: rows share no noise")
 
@@ -173,5 +173,4 @@ def _spoiled_in_part(value: Tensor, bad: float) -> Tensor:
 
 def _gradients(answer: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     weights = torch.linspace(0.5, 1.5, answer.numel(), dtype=answer.dtype).reshape(answer.shape)
-    gradients = torch.autograd.grad((weights * answer).sum(), parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    return gradients_of(weights * answer, parameters)

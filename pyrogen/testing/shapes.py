@@ -38,11 +38,11 @@ def declaration(subject: DistributionSubject) -> str:
     distribution = module(context)
     pyro_own = isinstance(distribution, TorchDistributionMixin)
     require(pyro_own, f"forward gives a {type(distribution).__name__}, which is not a Pyro distribution")
-    declared = torch.Size(getattr(module, "event_shape", ()))
+    declared = torch.Size(module.event_shape)
     require(declared == subject.event_shape, f"the module declares event_shape {tuple(declared)}")
     expected = torch.Size(() if context is None else (subject.rows,))
-    for name, shape in (("event_shape", subject.event_shape), ("batch_shape", expected)):
-        own = getattr(distribution, name)
+    event, batch = (distribution.event_shape, subject.event_shape), (distribution.batch_shape, expected)
+    for name, (own, shape) in (("event_shape", event), ("batch_shape", batch)):
         same = isinstance(own, torch.Size) and own == shape
         require(same, f"the distribution's {name} is {type(own).__name__} {tuple(own)}, not torch.Size {tuple(shape)}")
     density = density_of(distribution)
@@ -231,7 +231,7 @@ def _wrong_contexts(module: nn.Module, context: Context) -> list[tuple[str, Cont
     if context is None:
         return [("an unexpected context", torch.zeros(2, 3))]
     wrong: list[tuple[str, Context]] = [("a missing context", None)]
-    shape = getattr(module, "context_shape", None)
+    shape = module.context_shape
     if isinstance(shape, dict):
         wrong.append(("a context with a missing entry", dict(list(context.items())[1:])))
         wrong.append(("a tensor in place of a dict", next(iter(context.values()))))

@@ -16,14 +16,14 @@ from pyrogen.core.shapes import Context
 
 from .inputs import agree, take
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, has_sampler, is_continuous, is_repeatable, require_log_prob
+from .subject import DistributionSubject, has_sampler, is_continuous, is_repeatable, require_log_prob, require_sampler
 
 
 def plates(subject: DistributionSubject) -> str:
     """In nested plates a site draws independent events of the right shape."""
     module = subject.fresh()
     context = subject.context_of(module)
-    _require_sampler(subject, module)
+    require_sampler(subject, module)
 
     def model() -> Tensor:
         with pyro.plate("particles", 3, dim=-2), pyro.plate("data", subject.rows, dim=-1):
@@ -94,7 +94,7 @@ def predictive(subject: DistributionSubject) -> str:
     """``Predictive`` draws the site, one by one and in parallel, also through ``.model``."""
     module = subject.fresh()
     context = subject.context_of(module)
-    _require_sampler(subject, module)
+    require_sampler(subject, module)
     model = _model(subject, module, context)
     expected = torch.Size((3, subject.rows)) + subject.event_shape
     for parallel in (False, True):
@@ -168,7 +168,7 @@ def _latent(subject: DistributionSubject) -> tuple[nn.Module, Context]:
     module = subject.fresh()
     context = subject.context_of(module)
     require_log_prob(subject, module)
-    _require_sampler(subject, module)
+    require_sampler(subject, module)
     if subject.density(module) == "lower bound":
         raise NotApplicableError("the density is 'lower bound': its posterior is not that of the samples")
     if not is_continuous(module(context)):
@@ -176,12 +176,6 @@ def _latent(subject: DistributionSubject) -> tuple[nn.Module, Context]:
     if not is_repeatable(subject, module, subject.inputs(module)):
         raise NotApplicableError("the log_prob is noisy: freeze its noise for NUTS and AutoNormal")
     return module, context
-
-
-def _require_sampler(subject: DistributionSubject, module: nn.Module) -> None:
-    distribution = module(subject.context_of(module))
-    if subject.density(module) == "unnormalized" and not has_sampler(distribution):
-        raise NotApplicableError("the density is 'unnormalized' and sample is not implemented")
 
 
 def _scored(model: Callable[[], object]) -> poutine.Trace:

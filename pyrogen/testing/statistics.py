@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pyrogen.training.fit import fit
 
-from .inputs import agree, each, floating, gap, take, tensors
+from .inputs import agree, floating, gap, scaled, take, tensors
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, require_log_prob
+from .subject import DistributionSubject, require_log_prob, trainable
 
 _FAR = 1000.0
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -46,7 +46,7 @@ def statistics_of_all_rows(subject: DistributionSubject) -> str:
     """``fit`` learns the same from a data set in small minibatches as in one: what comes first does not count more."""
     module = subject.make().eval()
     require_log_prob(subject, module)
-    if subject.density(module) == "unnormalized" or not any(p.requires_grad for p in module.parameters()):
+    if subject.density(module) == "unnormalized" or not trainable(module):
         raise NotApplicableError("maximum likelihood does not train it")
     inputs = subject.inputs(module)
     batch = inputs if inputs[1] is not None else inputs[:1]
@@ -67,7 +67,7 @@ def far_contexts(subject: DistributionSubject) -> str:
     context = subject.context_of(module)
     if not floating(context):
         raise NotApplicableError("there is no context of real numbers")
-    far = each(lambda tensor: tensor * _FAR if tensor.is_floating_point() else tensor, context)
+    far = scaled(context, _FAR)
     distribution = module(far)
     draws = subject.draw(distribution)
     finite = [bool(tensor.isfinite().all()) for tensor in tensors(draws)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
@@ -19,6 +20,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.networks.statistics import statistics_of
 from pyrogen.programs.data_plate import DataCount
+from pyrogen.training.turn import Turn, all_trained, as_turns
 from pyrogen.transforms.transform import as_transform
 
 from .inputs import agree, clone, double, of_dtype, rows, tensors
@@ -26,6 +28,9 @@ from .report import NotApplicableError, require
 
 UNCONDITIONAL_ROWS = 4
 NOISE_SEED = 20
+
+
+Part = tuple[Callable[[], Tensor], dict[str, nn.Parameter]]
 
 
 class Subject(ABC):
@@ -74,6 +79,14 @@ class Subject(ABC):
         """Lets a module learn its statistics of data; by default it has none."""
         del module, inputs
 
+    def density(self, module: nn.Module) -> Density:
+        """What a ``log_prob`` of the module means; ``"exact"`` of what has none, whose answers are exact."""
+        return "exact"
+
+    def parts(self, module: nn.Module, inputs: tuple) -> list[Part]:
+        """The answers that are trained, each with the parameters that it trains, by name; here there is one."""
+        return [(lambda: self.evaluate(module, *inputs), dict(trainable(module)))]
+
     def doubled(self) -> tuple[nn.Module, tuple]:
         """A fresh module and inputs for it, in float64."""
         module = self.fresh().double()
@@ -103,8 +116,7 @@ class DistributionSubject(RowSubject):
     """A DistributionModule: it answers with ``log_prob``, or with seeded draws where there is none."""
 
     def density(self, module: nn.Module) -> Density:
-        """What the module says its ``log_prob`` means."""
-        return getattr(module, "density", "exact")
+        return module.density
 
     def learn(self, module: nn.Module, inputs: tuple) -> None:
         if isinstance(module, DistributionModule) and statistics_of(module):
@@ -169,20 +181,67 @@ class ObjectiveSubject(Subject):
     """An objective: it answers with its loss, per datum."""
 
     def __init__(self, make: Callable[[], nn.Module], batch: tuple, slow: bool) -> None:
-        super().__init__(make, slow)
+        super().__init__(lambda: _as_module(make()), slow)
         self.batch = batch
 
     def inputs(self, module: nn.Module) -> tuple:
         return of_dtype(clone(self.batch), dtype_of(module))
 
     def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
-        return self.loss(module, *inputs).reshape(-1)
+        return torch.stack([loss.reshape(()) for loss in self.losses(module, *inputs)])
 
-    def loss(self, module: nn.Module, *batch: Any) -> Tensor:
-        """The loss in nats per datum; Pyro's own ELBO modules give a sum, which is divided by the data it is of."""
-        with DataCount() as count:
-            loss = module(*batch)
-        return loss / count.of(rows(batch)) if isinstance(module, ELBOModule) else loss
+    def losses(self, module: nn.Module, *batch: Any) -> list[Tensor]:
+        """The loss of each turn; Pyro's own ELBO modules give a sum, which is divided by the data it is of."""
+        losses = []
+        for turn in turns_of(module):
+            with DataCount() as count:
+                loss = turn.objective(*batch)
+            losses.append(loss / count.of(rows(batch)) if isinstance(turn.objective, ELBOModule) else loss)
+        return losses
+
+    def parts(self, module: nn.Module, inputs: tuple) -> list[Part]:
+        """The loss of each turn, with what the turn trains."""
+        names = {id(parameter): name for name, parameter in trainable(module)}
+        return [
+            (partial(self._loss_of, module, inputs, place), {names[id(part)]: part for part in turn.trained()})
+            for place, turn in enumerate(turns_of(module))
+        ]
+
+    def _loss_of(self, module: nn.Module, inputs: tuple, place: int) -> Tensor:
+        return self.evaluate(module, *inputs)[place]
+
+
+class Game(nn.Module):
+    """The turns of a game as one module, which holds all that they train.
+
+    Args:
+        turns: The turns, whose objectives are modules.
+
+    Raises:
+        ValueError: an objective is no module, of which a copy would share its parameters.
+    """
+
+    def __init__(self, turns: list[Turn]) -> None:
+        super().__init__()
+        strange = [type(turn.objective).__name__ for turn in turns if not isinstance(turn.objective, nn.Module)]
+        if strange:
+            raise ValueError(f"`make` must give turns whose objectives are modules, got a {strange[0]}")
+        self.turns = turns
+        self.trained = all_trained(turns)
+
+
+def _as_module(made: Any) -> nn.Module:
+    return made if isinstance(made, nn.Module) else Game(as_turns(made))
+
+
+def turns_of(module: nn.Module) -> list[Turn]:
+    """The turns of an objective under examination: one for most."""
+    return module.turns if isinstance(module, Game) else as_turns(module)
+
+
+def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that ask for gradients, with their names."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
@@ -232,6 +291,16 @@ def has_sampler(distribution: TorchDistributionMixin) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def require_sampler(subject: DistributionSubject, module: nn.Module) -> None:
+    """Skips the running check for energies without ``sample``.
+
+    Raises:
+        NotApplicableError: ``density`` is "unnormalized", and there is none.
+    """
+    if subject.density(module) == "unnormalized" and not has_sampler(module(subject.context_of(module))):
+        raise NotApplicableError("the density is 'unnormalized' and sample is not implemented")
 
 
 def is_repeatable(subject: Subject, module: nn.Module, inputs: tuple) -> bool:

@@ -10,9 +10,9 @@ from pyrogen.core.density import density_of
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.supports import is_real
 
-from .inputs import agree, each, floating, gap
+from .inputs import agree, agree_all, floating, gap, gradients_of, scaled
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, has_sampler, is_closed_form, is_repeatable, require_log_prob
+from .subject import DistributionSubject, has_sampler, is_closed_form, is_repeatable, require_log_prob, trainable
 
 FAR = (1.0, 30.0, 1e4)
 """By how much contexts are scaled: as given, somewhat far from training, and very far."""
@@ -42,9 +42,9 @@ def draws_inside(subject: DistributionSubject) -> str:
         raise NotApplicableError("sample is not implemented")
     if is_real(distribution.support):
         return "the support is all real numbers"
-    scales = FAR if _moves(context) else FAR[:1]
+    scales = FAR if floating(context) else FAR[:1]
     for scale in scales:
-        distribution = module(_scaled(context, scale))
+        distribution = module(scaled(context, scale))
         draws = distribution.sample((2000 if subject.slow else 200,))
         outside = ~distribution.support.check(draws)
         far = f" at contexts {scale:g} times as large" if scale != 1 else ""
@@ -81,21 +81,12 @@ def _check_hidden(
     subject: DistributionSubject, module: nn.Module, value: Tensor, context: Context, shown: Tensor
 ) -> None:
     """Rows of NaN that a mask hides change neither the score nor the gradients."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     spoiled = value.clone()
     spoiled[~shown] = torch.nan
     scores = [module(context).expand((subject.rows,)).mask(shown).to_event(1).log_prob(x) for x in (value, spoiled)]
     require(agree(*scores, 1e-8), "hidden rows of NaN change the log_prob of those that are shown")
     if not (parameters and scores[0].requires_grad):
         return
-    gradients = [torch.autograd.grad(score, parameters, allow_unused=True) for score in scores]
-    kept = all(agree(a, b, 1e-6) for a, b in zip(*gradients, strict=True) if a is not None and b is not None)
+    kept = agree_all(*(gradients_of(score, parameters) for score in scores), 1e-6)
     require(kept, "hidden rows of NaN change the gradients of those that are shown")
-
-
-def _moves(context: Context) -> bool:
-    return bool(floating(context))
-
-
-def _scaled(context: Context, scale: float) -> Context:
-    return each(lambda tensor: tensor * scale if tensor.is_floating_point() else tensor, context)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from pyrogen.core.objective import Elbo
 from pyrogen.programs.run import run
+from pyrogen.training.turn import as_turns, parameters_of
 
 from .copies import is_importable
-from .inputs import agree, take
+from .inputs import agree, agree_all, gradients_of, take
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, is_repeatable, perturb, require_log_prob
+from .subject import DistributionSubject, is_repeatable, perturb, require_log_prob, trainable
 
 
 def svi_likelihood(subject: DistributionSubject) -> str:
@@ -100,35 +101,32 @@ def minibatches(subject: DistributionSubject) -> str:
             require(abs(scale - size) < 1e-6, f"with one row of {size} the site {site.name!r} has scale {scale:.4g}")
     if not is_repeatable(subject, module, (value, context)):
         return "with `size=` every site of a minibatch is scaled to all data"
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trainable(module)]
     for name, loss in (("the loss of Trace_ELBO", _total), ("the loss per datum of Elbo", _per_datum)):
         whole, parts = loss(module, value, context, None), [loss(module, *part) for part in single]
         mean = torch.stack(parts).mean()
         require(agree(mean, whole, 1e-6), f"{name} is {mean:.4g} on average over minibatches, on all data {whole:.4g}")
-        gradients = [torch.autograd.grad(each, parameters, allow_unused=True) for each in (mean, whole)]
-        same = all(
-            agree(first, second, 1e-6)
-            for first, second in zip(*gradients, strict=True)
-            if first is not None and second is not None
-        )
+        same = agree_all(gradients_of(mean, parameters), gradients_of(whole, parameters), 1e-6)
         require(same, f"the gradient of {name} on minibatches is not on average that on all data")
     return f"losses and gradients of {size} minibatches average to those of all data"
 
 
 def default_objective(subject: DistributionSubject) -> str:
-    """``.objective()`` is a module whose loss is finite and reaches the parameters."""
+    """``.objective()`` is an objective, or the turns of a game, of finite losses; they train the parameters."""
     module = subject.fresh().train()
     value, context = subject.inputs(module)
     try:
-        objective = module.objective()
+        turns = as_turns(module)
     except NotImplementedError as error:
         raise NotApplicableError(f"there is no default objective: {error}") from None
-    loss = objective(value) if context is None else objective(value, context)
-    require(loss.dim() == 0 and bool(loss.isfinite()), f"the default objective gives {loss}")
+    for turn in turns:
+        loss = turn.objective(value) if context is None else turn.objective(value, context)
+        require(loss.dim() == 0 and bool(loss.isfinite()), f"the default objective gives {loss}")
     ours = {id(parameter) for parameter in module.parameters()}
-    theirs = {id(parameter) for parameter in objective.parameters()}
+    theirs = {id(parameter) for turn in turns for parameter in parameters_of(turn.parameters)}
     require(ours <= theirs, "parameters of the module are missing among those of its default objective")
-    return f"the default objective, {type(objective).__name__}, gives {loss.item():.3f} nats per datum"
+    named = ", ".join(type(turn.objective).__name__ for turn in turns)
+    return f"the default objective, {named}, gives {loss.item():.3f}"
 
 
 def _total(module: nn.Module, *batch: object) -> Tensor:
@@ -183,7 +181,7 @@ def _require_trainable(subject: DistributionSubject, module: nn.Module) -> None:
     require_log_prob(subject, module)
     if subject.density(module) == "unnormalized":
         raise NotApplicableError("the density is 'unnormalized': an ELBO would miss the gradient of log Z")
-    if not any(parameter.requires_grad for parameter in module.parameters()):
+    if not trainable(module):
         raise NotApplicableError("there are no trainable parameters")
 
 

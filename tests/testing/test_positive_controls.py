@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from sound_modules import Bell, SoundBijection, SoundDistribution, SoundObjective
 from torch import nn
@@ -14,6 +15,7 @@ from pyrogen.core.objective import Elbo
 from pyrogen.core.parametric import Parametric
 from pyrogen.distributions import families
 from pyrogen.testing import check_bijection, check_distribution, check_objective
+from pyrogen.training.turn import Turn
 
 ROWS = 5
 FAMILIES = {
@@ -272,3 +274,47 @@ def test_slow_tiers_pass_on_sound_modules():
     check_distribution(SoundDistribution, event_shape=(2,), context=context, slow=True).raise_if_failed()
     check_bijection(SoundBijection, event_shape=(2,), context=context, slow=True).raise_if_failed()
     check_objective(SoundObjective, torch.randn(20, 3), slow=True).raise_if_failed()
+
+
+class Critic(nn.Module):
+    """What a game's critic minimises: its scores of data apart from those of draws."""
+
+    def __init__(self, generator, critic):
+        super().__init__()
+        self.generator, self.critic = generator, critic
+
+    def forward(self, x):
+        draws = self.generator(torch.randn_like(x)).detach()
+        return F.softplus(-self.critic(x)).mean() + F.softplus(self.critic(draws)).mean()
+
+
+class Fooling(Critic):
+    """What the generator minimises."""
+
+    def forward(self, x):
+        return F.softplus(-self.critic(self.generator(torch.randn_like(x)))).mean()
+
+
+def game():
+    generator, critic = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    return [Turn(Critic(generator, critic), critic), Turn(Fooling(generator, critic), generator)]
+
+
+def test_the_turns_of_a_game_keep_the_contract():
+    report = check_objective(game, torch.randn(12, 2))
+    assert report.passed, str(report)
+    assert {finding.name for finding in report.skipped} <= {"device"}
+
+
+def test_a_turn_that_trains_what_its_loss_does_not_depend_on_is_caught():
+    def make():
+        critic_turn, generator_turn = game()
+        return [critic_turn, Turn(critic_turn.objective, generator_turn.parameters)]
+
+    report = check_objective(make, torch.randn(12, 2), only=["gradients_reach_parameters"])
+    assert "no gradient reaches" in report.failures[0].sentence
+
+
+def test_turns_of_functions_cannot_be_checked():
+    report = check_objective(lambda: Turn(lambda x: x.mean(), nn.Linear(1, 1)), torch.randn(12, 2))
+    assert "turns whose objectives are modules" in report.failures[0].sentence
