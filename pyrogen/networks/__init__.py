@@ -3,9 +3,9 @@
 from .causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
 from .columns import ColumnFeatures, GapFeatures
 from .conditions import ContextEncoder
+from .context import VectorContext
 from .convolution import ImageDecoder, ImageEncoder
 from .diffusion_transformer import DiffusionTransformer
-from .embedding import Flatten, Labels
 from .masked import MaskedConditioner
 from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
@@ -27,11 +27,10 @@ __all__ = [
     "CausalStack",
     "CausalTransformer",
     "Conditioner",
-    "Flatten",
+    "VectorContext",
     "GapFeatures",
     "ImageDecoder",
     "ImageEncoder",
-    "Labels",
     "MaskedConditioner",
     "MaskedSequence",
     "Numbers",

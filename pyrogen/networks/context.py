@@ -117,7 +117,8 @@ class VectorContext(ContextEmbedding):
         standardize: As for :class:`ContextEmbedding`.
 
     Shape:
-        ``(N, *context_shape)`` to ``(N, size)``.
+        ``(*batch, *context_shape)`` to ``(*batch, size)``; the batch dimensions of several tensors broadcast. With an
+        embedding there is one, as it takes it.
 
     Example:
         >>> context = VectorContext({"a": (2,), "b": ()}, classes={"b": 3})
@@ -147,7 +148,10 @@ class VectorContext(ContextEmbedding):
     def vector(self, entries: Mapping[str, Tensor]) -> Tensor:
         """Entries made ready, as one vector."""
         flat = [self._flat(key, entries[key]) for key in self.shapes]
-        return flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+        if len(flat) == 1:
+            return flat[0]
+        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        return torch.cat([part.expand(*batch, part.shape[-1]) for part in flat], -1)
 
     def _width(self, key: str) -> int | None:
         """How long a one-hot vector is, if an entry becomes one."""
@@ -156,7 +160,8 @@ class VectorContext(ContextEmbedding):
     def _flat(self, key: str, entry: Tensor) -> Tensor:
         if (classes := self._width(key)) is not None:
             return (entry.unsqueeze(-1) == torch.arange(classes, device=entry.device)).to(self.zero.dtype)
-        return entry.reshape(len(entry), prod(self.shapes[key]))
+        shape = self.shapes[key]
+        return entry.reshape(*entry.shape[: entry.dim() - len(shape)], prod(shape))
 
 
 class SequenceContext(VectorContext):

@@ -15,7 +15,7 @@ from torch.distributions import transforms
 
 import pyrogen as pg
 from pyrogen import flows
-from pyrogen.networks.embedding import Flatten
+from pyrogen.networks.context import VectorContext
 from pyrogen.transforms.autoregressive import _iterated
 
 SMALL = {"layers": 2, "hidden": (16, 16)}
@@ -229,7 +229,7 @@ def test_contexts_of_other_shapes():
     own = flows.Flow(
         [flows.CouplingLayer(several.bijections[0].conditioner, several.bijections[0].element, [True, False],
                              event_shape=(2,), context_shape=(7,))],
-        event_shape=(2,), context_shape={"a": (3,), "b": (2, 2)}, embedding=Flatten({"a": (3,), "b": (2, 2)}),
+        event_shape=(2,), context_shape={"a": (3,), "b": (2, 2)}, embedding=VectorContext({"a": (3,), "b": (2, 2)}),
     )  # fmt: skip
     assert own(context).batch_shape == (5, 4)
 

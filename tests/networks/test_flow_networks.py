@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from pyrogen.networks.embedding import Flatten, Labels
+from pyrogen.networks.context import VectorContext
 from pyrogen.networks.masked import MaskedConditioner, chain, levels
 from pyrogen.networks.mlp import MLP, Conditioner
 
@@ -119,8 +119,8 @@ def test_conditioner_is_parameter_major_and_starts_at_zero(inputs, context):
 
 
 def test_embeddings():
-    assert Labels(3)(torch.tensor([[2]])).tolist() == [[[0.0, 0.0, 1.0]]]
-    flat = Flatten({"a": (2,), "b": (1, 3)})
+    assert VectorContext((), classes=3)(torch.tensor([[2]])).tolist() == [[[0.0, 0.0, 1.0]]]
+    flat = VectorContext({"a": (2,), "b": (1, 3)})
     assert flat.size == 5
     assert flat({"a": torch.zeros(4, 1, 2), "b": torch.ones(6, 1, 3)}).shape == (4, 6, 5)
 
