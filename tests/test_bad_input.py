@@ -102,6 +102,7 @@ BAD = {
     "event_shape": SHAPE,
     "latent_shape": SHAPE,
     "context_shape": CONTEXT,
+    "embedding": MODULE[:2],
     "mixing": SWITCH,
     "standardize": SWITCH,
     "fast_sampling": SWITCH,
@@ -114,7 +115,18 @@ BAD = {
     "seed": SEED,
 }
 
+
 # How each entry is called: what it needs besides what is bad.
+class Module(pg.DistributionModule):
+    def forward(self, context=None):
+        raise NotImplementedError
+
+
+class Bijection(pg.BijectionModule):
+    def forward(self, context=None):
+        raise NotImplementedError
+
+
 ENTRIES = {
     flows.affine_coupling: {"event_shape": (2,)},
     flows.spline_coupling: {"event_shape": (2,)},
@@ -205,8 +217,8 @@ ENTRIES = {
         "event_shape": 2,
         "context_shape": 2,
     },
-    pg.DistributionModule: {"event_shape": (2,)},
-    pg.BijectionModule: {"event_shape": (2,)},
+    Module: {"event_shape": (2,)},
+    Bijection: {"event_shape": (2,)},
     networks.VectorContext: {"context_shape": (2,)},
     networks.Numbers: {"symbol_shape": (2,), "width": 3},
     networks.ContextEncoder: {"context_shape": (2,), "width": 3},
@@ -244,7 +256,7 @@ def _cases():
             for value in OTHERWISE.get((entry, name), BAD.get(name, ())):
                 if value is None and parameter.default is None:
                     continue
-                where = f"{entry.__module__.split('.')[1]}.{entry.__qualname__}"
+                where = f"{entry.__module__.removeprefix('pyrogen.').split('.')[0]}.{entry.__qualname__}"
                 shown = value if not isinstance(value, nn.Module) else "a Linear"
                 yield pytest.param(entry, needed, name, value, id=f"{where}-{name}-{shown!r}")
 
