@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def numbers(values: Any) -> np.ndarray:
+def as_array(values: Any) -> np.ndarray:
     """A tensor or sequence as a numpy array; half precision, which numpy lacks in part, as float32."""
     if not isinstance(values, Tensor):
         return np.asarray(values)
@@ -20,7 +20,7 @@ def numbers(values: Any) -> np.ndarray:
     return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
 
 
-def real_numbers(values: Any, name: str, *, missing: bool = False, infinite: bool = False) -> np.ndarray:
+def real_array(values: Any, name: str, *, missing: bool = False, infinite: bool = False) -> np.ndarray:
     """An array of numbers that can be drawn.
 
     Args:
@@ -34,7 +34,7 @@ def real_numbers(values: Any, name: str, *, missing: bool = False, infinite: boo
         ValueError: an entry has no meaning, or none is a number.
     """
     try:
-        array = numbers(values)
+        array = as_array(values)
     except (TypeError, ValueError) as error:
         raise TypeError(f"`{name}` must hold numbers in an array, got {type(values).__name__}: {error}") from None
     if array.dtype.kind not in "biuf":
@@ -55,7 +55,7 @@ def pair_of_limits(limits: tuple[float, float] | None, otherwise: np.ndarray) ->
     """
     if limits is None:
         return float(np.nanmin(otherwise)), float(np.nanmax(otherwise))
-    found = real_numbers(limits, "limits")
+    found = real_array(limits, "limits")
     if found.shape != (2,) or not found[0] < found[1]:
         raise ValueError(f"`limits` must be two numbers, the smaller one first, got {limits}")
     return float(found[0]), float(found[1])

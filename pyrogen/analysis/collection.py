@@ -100,14 +100,14 @@ def collect_batches(
     return _merged(parts, plate)
 
 
+@dataclass(frozen=True)
 class _Collector:
     """Runs guide and model of a source for one call."""
 
-    def __init__(self, source: PosteriorSource, kwargs: Mapping[str, Any], wanted: Wanted, scaled: bool) -> None:
-        self.source = source
-        self.kwargs = kwargs
-        self.wanted = wanted
-        self.scaled = scaled
+    source: PosteriorSource
+    kwargs: Mapping[str, Any]
+    wanted: Wanted
+    scaled: bool
 
     def __call__(self, args: tuple, shared: Mapping[str, Tensors]) -> Collection:
         result = Collection()

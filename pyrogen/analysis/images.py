@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import pair_of_limits, real_numbers
+from .arrays import pair_of_limits, real_array
 from .style import INK, MISSING, new_figure
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def image_grid(
     Example:
         >>> figure = image_grid(torch.rand(2, 5, 8, 8), torch.rand(2, 5, 8, 8), rows=["zero", "one"])
     """
-    data, samples = real_numbers(data, "data", missing=True), real_numbers(samples, "samples", missing=True)
+    data, samples = real_array(data, "data", missing=True), real_array(samples, "samples", missing=True)
     halves = [mosaic(data, "data"), mosaic(samples, "samples")]
     if len(samples) != len(data) or len(rows) not in (0, len(data)):
         raise ValueError(

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from pyrogen.arguments import checked, function, integer, numbers, several, sizes
 
-from .arrays import real_numbers
+from .arrays import real_array
 from .images import mosaic, name_rows, scaled, show
 from .style import new_figure
 
@@ -57,7 +57,7 @@ def latent_traversals(
         >>> figure = latent_traversals(vae.likelihood_at, torch.zeros(4))
     """
     _check_latents(z, "z")
-    if real_numbers(values, "values").ndim != 1 or not len(values):
+    if real_array(values, "values").ndim != 1 or not len(values):
         raise ValueError(f"`values` must be a sequence of at least one number, got {values!r}")
     count = z.numel()
     if not isinstance(elements, Sequence | Tensor | NoneType):
@@ -150,7 +150,7 @@ def _decoded(decode: Decode, z: Tensor, image_shape: Sequence[int] | None) -> Te
 
 
 def _figure(images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    array = real_numbers(images, "images")
+    array = real_array(images, "images")
     whole = mosaic(array, "images")
     width = 0.55 * array.shape[1]
     figure = new_figure(width + 0.8, width * whole.shape[0] / whole.shape[1] + 0.35)

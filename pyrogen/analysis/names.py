@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Shape
 
-from .arrays import numbers
+from .arrays import as_array
 from .collection import Collection
 from .sites import NamedSite
 from .tree import Variable
@@ -41,7 +41,7 @@ class Names:
         self.dims = dims
         self.chains = chains
         rows = {name: rows.cpu().numpy() for name, rows in collection.rows.items()}
-        known = {**rows, **{name: numbers(values) for name, values in coords.items()}}
+        known = {**rows, **{name: as_array(values) for name, values in coords.items()}}
         self.coords = {_free_name(name): values for name, values in known.items()}
 
     def drawn(self, group: str, values: Mapping[str, Tensor]) -> dict[str, Variable]:
@@ -56,18 +56,18 @@ class Names:
         for name, site in self.sites.items():
             if site.kind == "observed" and self._counts(name):
                 value, dims = self._present(name, site.value, self._dims(name, site.shape), lead=0)
-                variables[name] = Variable(dims, numbers(value))
+                variables[name] = Variable(dims, as_array(value))
         return variables
 
     def constant(self, values: Mapping[str, Any]) -> dict[str, Variable]:
         """Further arrays."""
-        arrays = {name: numbers(value) for name, value in values.items()}
+        arrays = {name: as_array(value) for name, value in values.items()}
         return {name: Variable(self._dims(name, array.shape), array) for name, array in arrays.items()}
 
     def statistics(self, values: Mapping[str, tuple[Tensor, Density]]) -> dict[str, Variable]:
         """Statistics of the posterior draws, each with what it means."""
         return {
-            name: Variable(("chain", "draw"), numbers(value.reshape(self.chains, -1)), _density(density))
+            name: Variable(("chain", "draw"), as_array(value.reshape(self.chains, -1)), _density(density))
             for name, (value, density) in values.items()
         }
 
@@ -79,7 +79,7 @@ class Names:
         attrs = _density(self.sites[name].density) if pointwise else {}
         if pointwise and name in self.pointwise:
             attrs |= self.pointwise[name].attributes()
-        return Variable(("chain", "draw", *dims), numbers(value), attrs)
+        return Variable(("chain", "draw", *dims), as_array(value), attrs)
 
     def _dims(self, name: str, shape: Shape) -> tuple[str, ...]:
         site = self.sites.get(name)

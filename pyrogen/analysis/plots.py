@@ -18,7 +18,7 @@ from pyrogen.evaluation.ranks import EcdfNull
 from pyrogen.evaluation.result import Estimate, normal_quantile
 from pyrogen.training.progress import Fit, History
 
-from .arrays import numbers, real_numbers
+from .arrays import as_array, real_array
 from .style import BLUE, COLOURS, GREY, INK, PALE, legend, legend_width, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -165,10 +165,10 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
     """
     from scipy import stats
 
-    levels = real_numbers(levels, "levels")
+    levels = real_array(levels, "levels")
     if not isinstance(coverage, Mapping):
         raise TypeError(f"`coverage` must be a dict of fractions, got {type(coverage).__name__}")
-    coverage = {name: real_numbers(values, f"coverage[{name!r}]") for name, values in coverage.items()}
+    coverage = {name: real_array(values, f"coverage[{name!r}]") for name, values in coverage.items()}
     if levels.ndim != 1 or not levels.size or not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"`levels` must be numbers between 0 and 1, got {levels}")
     for name, values in coverage.items():
@@ -313,7 +313,7 @@ def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray
         raise TypeError(f"`ranks` must be a dict of ranks, got {type(ranks).__name__}")
     if not ranks:
         raise ValueError("`ranks` must hold at least one quantity, got none")
-    arrays = {name: numbers(values).ravel() for name, values in ranks.items()}
+    arrays = {name: as_array(values).ravel() for name, values in ranks.items()}
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.integer) or not len(array):
             raise ValueError(f"`ranks[{name!r}]` must be integers, at least one, got {len(array)} of {array.dtype}")
@@ -325,7 +325,7 @@ def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray
 
 
 def _checked_scores(name: str, values: Any) -> np.ndarray:
-    scores = real_numbers(values, name, infinite=True).ravel()
+    scores = real_array(values, name, infinite=True).ravel()
     if not len(scores):
         raise ValueError(f"`{name}` must hold numbers, got 0 NaN among 0")
     return scores
@@ -333,4 +333,4 @@ def _checked_scores(name: str, values: Any) -> np.ndarray:
 
 def _whole(inside: torch.Tensor) -> np.ndarray:
     """A distribution function with its ends, 0 and 1."""
-    return np.concatenate([[0.0], numbers(inside), [1.0]])
+    return np.concatenate([[0.0], as_array(inside), [1.0]])

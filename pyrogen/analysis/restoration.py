@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from pyrogen.arguments import integer, number
 from pyrogen.diffusion.editing import TradeOff
 
-from .arrays import pair_of_limits, real_numbers
+from .arrays import pair_of_limits, real_array
 from .images import show
 from .style import BLUE, GREY, INK, VERMILION, legend, legend_width, new_figure, tidy
 
@@ -58,7 +58,7 @@ def posterior_images(
         >>> image = torch.rand(3, 8, 8)
         >>> figure = posterior_images(image, image.mean(0), image + 0.1 * torch.randn(50, 3, 8, 8))
     """
-    draws = real_numbers(draws, "draws")
+    draws = real_array(draws, "draws")
     integer(shown, "shown", least=0)
     if not draws.ndim or not len(draws):
         raise ValueError(f"`draws` must hold a draw, got shape {draws.shape}")
@@ -104,7 +104,7 @@ def posterior_histogram(draws: Any, *, prior: Any = None, truth: float | None = 
         >>> prior = torch.distributions.LogNormal(-2.0, 1.0)
         >>> figure = posterior_histogram(prior.sample((100,)), prior=prior, truth=0.1, name="noise scale")
     """
-    values = real_numbers(draws, "draws").astype(float).ravel()
+    values = real_array(draws, "draws").astype(float).ravel()
     if not len(values):
         raise ValueError("`draws` must hold a draw, got none")
     if not np.isfinite(np.ptp(values)):
@@ -153,7 +153,7 @@ def edited_images(
     """
     picture, columns = (
         _images(picture, "picture"),
-        [_images(images, "edits") for images in real_numbers(edits, "edits")],
+        [_images(images, "edits") for images in real_array(edits, "edits")],
     )
     if len(columns) != len(curve) or not len(curve):
         raise ValueError(f"`edits` must have the {len(curve)} times of `curve`, got {len(columns)}")
@@ -193,7 +193,7 @@ def _show(column: Any, images: Iterable[np.ndarray], title: str, **scale: Any) -
 
 def _images(values: Any, name: str, *, missing: bool = False) -> np.ndarray:
     """One image or rows of images as ``(rows, channels, height, width)``."""
-    images = given = real_numbers(values, name, missing=missing)
+    images = given = real_array(values, name, missing=missing)
     if 2 <= images.ndim <= 4:
         images = images.reshape((1,) * (4 - images.ndim) + images.shape)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:

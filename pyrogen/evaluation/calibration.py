@@ -241,29 +241,21 @@ def simulation_based_calibration(
             f"simulation_based_calibration leaves out {lost}. Draws from the prior pass for every quantity that does "
             "not depend on the data: give `quantities` that do",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return Calibration({name: torch.cat(parts) for name, parts in ranks.items()}, draws, left_out)
 
 
+@dataclass(frozen=True)
 class _Evaluation:
     """All test quantities of latent values and data, one number a row."""
 
-    def __init__(
-        self,
-        model: Program,
-        observed: Sequence[str],
-        coordinates: Sequence[str],
-        quantities: Mapping[str, Quantity],
-        left_out: Mapping[str, str],
-        plate: Plate,
-    ) -> None:
-        self.model = model
-        self.observed = observed
-        self.left_out = left_out
-        self.plate = plate
-        self.coordinates = coordinates
-        self.quantities = quantities
+    model: Program
+    observed: Sequence[str]
+    coordinates: Sequence[str]
+    quantities: Mapping[str, Quantity]
+    left_out: Mapping[str, str]
+    plate: Plate
 
     def __call__(self, latents: Values, data: Values) -> Values:
         rows = len(data[self.observed[0]])

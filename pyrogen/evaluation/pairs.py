@@ -7,6 +7,7 @@ again alone, and where a log-probability differs, the next one is tried. So all 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ Values = Mapping[str, Tensor]
 Measure = Callable[[Sites, Sites], dict[str, Tensor]]
 
 
+@dataclass
 class Pair:
     """A model and its guide on a batch of data.
 
@@ -47,22 +49,12 @@ class Pair:
         plates: The names of the data plates of model and guide, as far as they are known.
     """
 
-    def __init__(
-        self,
-        model: Program | None,
-        guide: Program,
-        batch: list,
-        *,
-        rows: int | None,
-        way_out: str = "",
-        plates: dict[str, str] | None = None,
-    ) -> None:
-        self.model = model
-        self.guide = guide
-        self.batch = batch
-        self.rows = rows
-        self.way_out = way_out
-        self.plates = {} if plates is None else plates
+    model: Program | None
+    guide: Program
+    batch: list
+    rows: int | None
+    way_out: str = ""
+    plates: dict[str, str] = field(default_factory=dict)
 
     def guided(self, layout: DrawLayout, given: Values | None = None) -> Sites:
         """Runs the guide."""
