@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Denoiser
 from pyrogen.diffusion.probability_flow import ProbabilityFlow
-from pyrogen.numerics.ode import Adaptive
+from pyrogen.numerics.ode import AdaptiveSolver
 from pyrogen.numerics.schedules import RectifiedFlow
 from pyrogen.numerics.trace import Hutchinson
 
@@ -54,7 +54,7 @@ class Opaque(Denoiser):
 
 
 def ours(denoiser: Denoiser, tolerance: float, **options) -> Score:
-    flow = ProbabilityFlow(denoiser, solver=Adaptive(tolerance), **options)
+    flow = ProbabilityFlow(denoiser, solver=AdaptiveSolver(tolerance), **options)
     return lambda x: flow().log_prob(x)
 
 

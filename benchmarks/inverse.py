@@ -47,7 +47,7 @@ class IsotropicMixture(Denoiser):
         self.means, self.log_weights = means, weights.log()
 
     def forward(self, x: Tensor, t: Tensor, context: None = None) -> Tensor:
-        return mixture_mean(x, *self.scales(x, t), self.means, self.log_weights)
+        return mixture_mean(x, *self.path(x, t), self.means, self.log_weights)
 
 
 class Problem:

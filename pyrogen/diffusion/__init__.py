@@ -3,6 +3,7 @@
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.learned_schedule import LearnedSchedule
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, Schedule, SubVP
+from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 
 from .analytic import GaussianMixtureDenoiser
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
@@ -30,7 +31,6 @@ from .samplers.langevin import PredictorCorrector
 from .samplers.multistep import DataPrediction, Multistep, NoisePrediction, Prediction, VelocityPrediction
 from .samplers.runge_kutta import Churn, Euler, Heun
 from .samplers.sampler import Sampler
-from .times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 
 __all__ = [
     "DiscreteVP",

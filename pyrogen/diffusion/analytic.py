@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from pyrogen.core.shapes import Context
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Denoiser
@@ -45,7 +46,8 @@ class GaussianMixtureDenoiser(Denoiser):
 
     Example:
         >>> from pyro.distributions import Categorical, Independent, MixtureSameFamily, Normal
-        >>> from pyrogen.numerics.schedules import CosineVP
+        >>> from pyrogen.numerics.gaussian_path import GaussianPath
+    from pyrogen.numerics.schedules import CosineVP
         >>> components = Independent(Normal(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1), 1)
         >>> denoiser = GaussianMixtureDenoiser(MixtureSameFamily(Categorical(torch.ones(2)), components), CosineVP())
         >>> denoiser(torch.tensor([0.9, 0.2]), 0.3).shape
@@ -82,8 +84,7 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def velocity(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         posterior = self._posterior(x, t)
-        alpha_slope, sigma_slope = (self.spread(value) for value in self.schedule.derivatives(self.times(x, t)))
-        return alpha_slope * self._data(x, posterior) + sigma_slope * self._noise(x, posterior)
+        return self.slope(x, t).mix(self._data(x, posterior), self._noise(x, posterior))
 
     def velocity_and_divergence(self, x: Tensor, t: Tensor | float, context: Context = None) -> tuple[Tensor, Tensor]:
         r"""The velocity and its divergence, in closed form.
@@ -110,9 +111,8 @@ class GaussianMixtureDenoiser(Denoiser):
         mean_u = self._average(weight, u).reshape(x.shape)
         of_data = (weight * own_data.sum(-1)).sum(-1) + self._total(data * mean_u)
         of_noise = (weight * own_noise.sum(-1)).sum(-1) + self._total(noise * mean_u)
-        slopes = self.schedule.derivatives(self.times(x, t))
-        alpha_slope, sigma_slope = map(self.spread, slopes)
-        return alpha_slope * data + sigma_slope * noise, slopes[0] * of_data + slopes[1] * of_noise
+        slope = GaussianPath(*self.schedule.derivatives(self.times(x, t)))
+        return slope.over(len(self.event_shape)).mix(data, noise), slope.mix(of_data, of_noise)
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The exact log-density of the noisy data, in nats.
@@ -127,8 +127,7 @@ class GaussianMixtureDenoiser(Denoiser):
         return torch.logsumexp(self._posterior(x, t).log_joint, -1)
 
     def _posterior(self, x: Tensor, t: Tensor | float) -> _Posterior:
-        alpha, sigma = self.schedule(self.times(x, t))
-        alpha, sigma = (value[..., None, None] if value.dim() else value for value in (alpha, sigma))
+        alpha, sigma = self.schedule(self.times(x, t)).over(2)
         flat = x.flatten(x.dim() - len(self.event_shape)) if self.event_shape else x.unsqueeze(-1)
         axes = flat.unsqueeze(-2) if self.rotation is None else _project(flat, self.rotation.to(x), len(self.mean))
         deviation = axes - alpha * self.centre.to(x)  # (*B, K, D)

@@ -29,19 +29,22 @@ References:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.statistics import ReadsData, Statistic, read_by
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule, check_schedule
 
 
-class Denoiser(ReadsData, nn.Module):
+class Denoiser(Abstract, ReadsData, nn.Module):
     r"""The posterior mean :math:`D(x, t) = \mathbb{E}[x_0 \mid x_t = x]`.
 
     Subclasses define :meth:`forward`, and :meth:`noise` where a direct formula loses fewer digits than
@@ -70,6 +73,7 @@ class Denoiser(ReadsData, nn.Module):
         """The standard deviation of the data, in data units, as far as the denoiser knows it; 1 where it does not."""
         return 1.0
 
+    @abstractmethod
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         """The posterior mean of the datum.
 
@@ -81,43 +85,42 @@ class Denoiser(ReadsData, nn.Module):
         Shape:
             That of ``x``.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `forward(x, t, context=None)`")
 
     def noise(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         r"""The posterior mean of the noise, :math:`(x - \alpha_t D) / \sigma_t`."""
-        alpha, sigma = self.scales(x, t)
-        return (x - alpha * self(x, t, context)) / sigma
+        return self.path(x, t).noise(x, self(x, t, context))
 
     def score(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         r"""The gradient of the log-density of the noisy data, :math:`-\hat\varepsilon / \sigma_t`."""
-        return -self.noise(x, t, context) / self.scales(x, t)[1]
+        return self.path(x, t).score(self.noise(x, t, context))
 
     def velocity(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         r"""The direction of the probability flow, :math:`dx / dt = \alpha'_t D + \sigma'_t \hat\varepsilon`."""
-        alpha, sigma = self.scales(x, t)
-        alpha_slope, sigma_slope = (self.spread(value) for value in self.schedule.derivatives(self.times(x, t)))
         data = self(x, t, context)
-        return alpha_slope * data + sigma_slope * (x - alpha * data) / sigma
+        return self.slope(x, t).mix(data, self.path(x, t).noise(x, data))
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads contexts before training; one with a network hands them on."""
         return iter(())
 
-    def scales(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r""":math:`(\alpha_t, \sigma_t)`, broadcasting with ``x``."""
-        alpha, sigma = self.schedule(self.times(x, t))
-        return self.spread(alpha), self.spread(sigma)
+    def path(self, x: Tensor, t: Tensor | float) -> GaussianPath:
+        r"""The path from data to noise, :math:`(\alpha_t, \sigma_t)`, broadcasting with ``x``."""
+        return self.schedule(self.times(x, t)).over(len(self.event_shape))
+
+    def slope(self, x: Tensor, t: Tensor | float) -> GaussianPath:
+        r"""Its derivative in time, :math:`(\alpha'_t, \sigma'_t)`, broadcasting with ``x``."""
+        return GaussianPath(*self.schedule.derivatives(self.times(x, t))).over(len(self.event_shape))
 
     def times(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The times as a tensor of the dtype and device of ``x``."""
         return torch.as_tensor(t, dtype=x.dtype, device=x.device)
 
-    def spread(self, value: Tensor) -> Tensor:
+    def over_events(self, value: Tensor) -> Tensor:
         """One number for each datum, with dimensions for the event put on its right."""
         return value.reshape(value.shape + (1,) * len(self.event_shape)) if value.dim() else value
 
 
-class Parameterisation:
+class Parameterisation(ABC):
     """What the output of a network means.
 
     Subclasses are immutable and define :meth:`coefficients`.
@@ -131,13 +134,13 @@ class Parameterisation:
     def __repr__(self) -> str:
         return by_settings(self)
 
+    @abstractmethod
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r""":math:`(c_\text{skip}, c_\text{out}, c_\text{in})`, each of the shape of ``t``.
 
         A network trained by squared errors in its own output has the target
         :math:`(x_0 - c_\text{skip} x_t) / c_\text{out}`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `coefficients(schedule, t)`")
 
 
 class Noise(Parameterisation):
@@ -240,14 +243,14 @@ class NetworkDenoiser(Denoiser):
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         t = self.times(x, t)
-        skip, out, scale = (self.spread(c) for c in self.parameterisation.coefficients(self.schedule, t))
+        skip, out, scale = (self.over_events(c) for c in self.parameterisation.coefficients(self.schedule, t))
         return skip * x + out * self.output(x, t, scale, context)
 
     def noise(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         # In one expression: at little noise the large terms of (x - alpha D) / sigma cancel before they meet.
         t = self.times(x, t)
-        skip, out, scale = (self.spread(c) for c in self.parameterisation.coefficients(self.schedule, t))
-        alpha, sigma = self.scales(x, t)
+        skip, out, scale = (self.over_events(c) for c in self.parameterisation.coefficients(self.schedule, t))
+        alpha, sigma = self.path(x, t)
         return ((1 - alpha * skip) / sigma) * x - (alpha * out / sigma) * self.output(x, t, scale, context)
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:

@@ -6,6 +6,7 @@ strokes as they are, *faithful*; much noise makes a draw of the prior of them, *
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,16 +53,12 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
         times = torch.cat([grid.new_tensor([time]), grid[grid < time - 1e-9]])
-        alpha, sigma = denoiser.schedule(times)
-        pairs = list(zip(alpha.tolist(), sigma.tolist(), strict=True))
-        shape = (draws, *picture.shape)
-        x = pairs[0][0] * picture + pairs[0][1] * torch.randn(shape, dtype=picture.dtype, device=picture.device)
-        for t, (a, s), (next_a, next_s) in zip(times[:-1], pairs[:-1], pairs[1:], strict=True):
-            mean = denoiser(x, t.to(x), context)
-            ratio = (a * next_s / (next_a * s)) ** 2
-            x = a / next_a * (next_s / s) ** 2 * x + next_a * (1 - ratio) * mean
-            x = x + next_s * (1 - ratio) ** 0.5 * torch.randn_like(x)
-        return denoiser(x, times[-1].to(x), context)
+        noise = torch.randn(draws, *picture.shape, dtype=picture.dtype, device=picture.device)
+        x = denoiser.path(noise, times[0]).mix(picture, noise)
+        for t, earlier in itertools.pairwise(times):
+            step = denoiser.path(x, t).posterior(denoiser.path(x, earlier))
+            x = step.noisy * x + step.data * denoiser(x, t, context) + step.variance.sqrt() * torch.randn_like(x)
+        return denoiser(x, times[-1], context)
 
 
 @dataclass(frozen=True)

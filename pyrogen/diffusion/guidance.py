@@ -26,6 +26,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -75,9 +76,9 @@ class Guided(Denoiser):
     def data_scale(self) -> Tensor | float:
         return self.denoiser.data_scale
 
+    @abstractmethod
     def weak(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
         """The weaker denoiser's answer, of the shape of ``x``."""
-        raise NotImplementedError(f"{type(self).__name__} must define `weak(x, t, context)`")
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         t = self.times(x, t)
@@ -87,7 +88,7 @@ class Guided(Denoiser):
         inside = self._inside(t)
         if _readable(inside) and not inside.item():
             return strong
-        excess = self.spread(torch.where(inside, self.weight - 1.0, 0.0).to(x))
+        excess = self.over_events(torch.where(inside, self.weight - 1.0, 0.0).to(x))
         guided = strong + excess * (strong - self.weak(x, t, context))
         return guided if not self.rescaling else self._rescaled(guided, strong)
 
@@ -201,7 +202,7 @@ class ClassifierGuidance(Denoiser):
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         context_batch_shape(context, self.context_shape)
         t = self.times(x, t)
-        alpha, sigma = self.scales(x, t)
+        alpha, sigma = self.path(x, t)
         slope = torch.func.grad(lambda value: self.log_likelihood(value, t, context).sum())(x)
         return self.denoiser(x, t) + self.weight * sigma**2 / alpha * slope
 

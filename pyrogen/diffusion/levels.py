@@ -55,11 +55,11 @@ class LevelDenoiser(Denoiser):
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         t = self.times(x, t)
-        alpha, sigma = self.scales(x, t)
+        path = self.path(x, t)
         batch = x.shape[: x.dim() - len(self.event_shape)]
-        scaled = x * (alpha**2 + sigma**2).rsqrt()
+        scaled = x * (path.alpha**2 + path.sigma**2).rsqrt()
         opinions = self.network(scaled, (-self.schedule.log_snr(t) / 8).expand(batch), context)
-        weights = opinions.movedim(len(batch), -1) + self.reference.log_weights(x, alpha, sigma)
+        weights = opinions.movedim(len(batch), -1) + self.reference.log_weights(x, path)
         return weights.softmax(-1) @ self.reference.values(x)
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:

@@ -59,6 +59,7 @@ from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.randomness import fixed_noise
 from pyrogen.numerics.rows import rearranged, spared
+from pyrogen.numerics.times import Times, UniformTimes, antithetic, stratified
 from pyrogen.numerics.values import require_precision, require_value
 from pyrogen.programs.chain import refuse_chain
 
@@ -67,7 +68,6 @@ from .objectives import VariationalBound
 from .reference import NormalReference, Reference
 from .samplers.multistep import Multistep
 from .samplers.sampler import Sampler
-from .times import Times, UniformTimes, antithetic, stratified
 
 
 class Diffusion(DistributionModule):
@@ -197,8 +197,8 @@ class DiffusionDistribution(PyrogenDistribution):
         like = self.module.like()
         noise = torch.randn(shape, dtype=like.dtype, device=like.device)
         # Samplers scale their noise by sigma_1; what is left of the data there is drawn from the reference.
-        alpha, sigma = self.denoiser.schedule(torch.ones((), dtype=like.dtype, device=like.device))
-        noise = noise + alpha / sigma * self.module.reference.draw(noise)
+        last = self.denoiser.schedule(torch.ones((), dtype=like.dtype, device=like.device))
+        noise = noise + self.module.reference.draw(noise) / last.ratio
         return self.module.reference.decode(self.module.sampler(self.denoiser, noise, self.context))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -240,12 +240,12 @@ class DiffusionDistribution(PyrogenDistribution):
         module, event_dim = self.module, len(self.event_shape)
         x = module.reference.encode(value)
         t, density = module.times(uniform, self.denoiser.schedule)
-        alpha, sigma = self.denoiser.scales(x, t)
-        noisy = alpha * x + sigma * noise
+        path = self.denoiser.path(x, t)
+        noisy = path.mix(x, noise)
         predicted = self.denoiser.noise(noisy, t, self.context)
         if predicted.shape != noisy.shape:
             raise ValueError(f"the denoiser must keep the shape {tuple(noisy.shape)}, got {tuple(predicted.shape)}")
-        reference = module.reference.noise(noisy, alpha, sigma)
+        reference = module.reference.noise(noisy, path)
         gain = 0.5 * (predicted - reference) * (2 * noise - reference - predicted)  # half the difference of two squares
         return _sum(module.reference.log_prob(x), event_dim) + _sum(gain, event_dim) / density
 

@@ -34,8 +34,7 @@ from pyrogen.core.shapes import Context, batch_shape_of
 from pyrogen.networks.noise_level import Fourier, zeroed
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.learned_schedule import LearnedSchedule
-
-from .times import LogNormalTimes, LogSNRTimes, Times, UniformTimes, stratified
+from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes, stratified
 
 if TYPE_CHECKING:
     from .model import Diffusion
@@ -156,7 +155,7 @@ class LikelihoodWeighting(Weighting):
     """All noise levels as they count in the variational bound.
 
     Args:
-        times: How the noise levels are drawn; those of :class:`~pyrogen.diffusion.times.LogSNRTimes` if ``None``.
+        times: How the noise levels are drawn; those of :class:`~pyrogen.numerics.times.LogSNRTimes` if ``None``.
 
     References:
         Song, Durkan, Murray and Ermon 2021, "Maximum likelihood training of score-based diffusion models",
@@ -219,8 +218,7 @@ class DenoisingScoreMatching(ReadsData, nn.Module):
         value, uniform, noise = _one_draw(x, self.diffusion)
         data = self.diffusion.reference.encode(value)
         t, density = self.weighting.times(uniform, denoiser.schedule)
-        alpha, sigma = denoiser.scales(data, t)
-        predicted = denoiser.noise(alpha * data + sigma * noise, t, context)
+        predicted = denoiser.noise(denoiser.path(data, t).mix(data, noise), t, context)
         error = _mean((noise - predicted).square(), len(self.diffusion.event_shape))
         return self.weighting(error, denoiser.schedule.log_snr(t), density).mean()
 

@@ -39,7 +39,7 @@ from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.ode import Adaptive, Solver
+from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.ode import ODE
@@ -55,8 +55,8 @@ class ProbabilityFlow(DistributionModule):
 
     Args:
         denoiser: What was learned. If it has ``velocity_and_divergence``, exact traces use that.
-        solver: Chooses the steps; see :class:`~pyrogen.numerics.ode.Adaptive` for what its tolerance means. A
-            :class:`~pyrogen.numerics.ode.Fixed` one draws at a fixed cost and refuses densities it cannot vouch for.
+        solver: Chooses the steps; see :class:`~pyrogen.numerics.ode.AdaptiveSolver` for what its tolerance means. A
+            :class:`~pyrogen.numerics.ode.FixedSolver` draws at a fixed cost and refuses densities it cannot vouch for.
         trace: Exact, or Hutchinson's estimate.
         data_scale: The standard deviation of the data, in data units, for the noise at :math:`t = 1`; what the denoiser
             knows of it (:attr:`~pyrogen.diffusion.denoiser.Denoiser.data_scale`) if ``None``.
@@ -68,7 +68,7 @@ class ProbabilityFlow(DistributionModule):
         self,
         denoiser: Denoiser,
         *,
-        solver: Solver = Adaptive(),
+        solver: Solver = AdaptiveSolver(),
         trace: Trace = ExactTrace(),
         data_scale: float | None = None,
     ) -> None:
@@ -116,17 +116,15 @@ class ProbabilityFlow(DistributionModule):
 
     def slopes(self, data: Tensor, noise: Tensor, t: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """The velocity at time ``t`` on the schedule's path from data to noise, and that of the path."""
-        spread, schedule = self.denoiser.spread, self.denoiser.schedule
-        (alpha, sigma), (alpha_slope, sigma_slope) = map(spread, schedule(t)), map(spread, schedule.derivatives(t))
-        path = alpha * data + sigma * noise
-        return self.denoiser.velocity(path, t, context), alpha_slope * data + sigma_slope * noise
+        denoiser = self.denoiser
+        noisy = denoiser.path(data, t).mix(data, noise)
+        return denoiser.velocity(noisy, t, context), denoiser.slope(data, t).mix(data, noise)
 
     @property
     def noise_scale(self) -> float:
         r"""How much noise the density is smoothed with, :math:`\sigma_0 / \alpha_0`, in data units."""
         with torch.no_grad():
-            alpha, sigma = self.denoiser.schedule(self._time(0.0))
-        return float(sigma / alpha)
+            return float(self.denoiser.schedule(self._time(0.0)).ratio)
 
     def _noise(self, context: Context, batch: torch.Size) -> dist.TorchDistribution:
         """Where the flow begins: normal, with the mean that is left of the data."""

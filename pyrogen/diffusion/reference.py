@@ -30,28 +30,29 @@ References:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.arguments import integer, positive
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.representation import by_settings
-
-from .times import LogSNRTimes, Times
+from pyrogen.numerics.times import LogSNRTimes, Times
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Reference:
+class Reference(ABC):
     """Simple data with independent elements, and how events become the real numbers that are diffused; immutable."""
 
     def __repr__(self) -> str:
         return by_settings(self)
 
+    @abstractmethod
     def support(self, event_dim: int) -> constraints.Constraint:
         """Of one event."""
-        raise NotImplementedError(f"{type(self).__name__} must define `support(event_dim)`")
 
     def encode(self, value: Tensor) -> Tensor:
         """Events as what is diffused, of the same shape."""
@@ -65,17 +66,17 @@ class Reference:
         """The noise levels at which denoisers usually know better than the reference."""
         return LogSNRTimes()
 
+    @abstractmethod
     def draw(self, like: Tensor) -> Tensor:
         """Reference data of the shape of ``like``, as what is diffused."""
-        raise NotImplementedError(f"{type(self).__name__} must define `draw(like)`")
 
+    @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """The log-probability of each element."""
-        raise NotImplementedError(f"{type(self).__name__} must define `log_prob(x)`")
 
-    def noise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    @abstractmethod
+    def noise(self, x: Tensor, path: GaussianPath) -> Tensor:
         """The posterior mean of the noise in noisy data, element by element."""
-        raise NotImplementedError(f"{type(self).__name__} must define `noise(x, alpha, sigma)`")
 
 
 class NormalReference(Reference):
@@ -103,8 +104,8 @@ class NormalReference(Reference):
     def log_prob(self, x: Tensor) -> Tensor:
         return -0.5 * (x / self.scale) ** 2 - 0.5 * _LOG_2PI - math.log(self.scale)
 
-    def noise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return x * sigma / (alpha**2 * self.scale**2 + sigma**2)
+    def noise(self, x: Tensor, path: GaussianPath) -> Tensor:
+        return x * path.sigma / (path.alpha**2 * self.scale**2 + path.sigma**2)
 
 
 class LevelReference(Reference):
@@ -141,19 +142,19 @@ class LevelReference(Reference):
     def log_prob(self, x: Tensor) -> Tensor:
         return torch.full_like(x, -math.log(self.levels))
 
-    def noise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        weights = self.log_weights(x, alpha, sigma).softmax(-1)
-        return (x - alpha * (weights @ self.values(x))) / sigma
+    def noise(self, x: Tensor, path: GaussianPath) -> Tensor:
+        return path.noise(x, self.log_weights(x, path).softmax(-1) @ self.values(x))
 
     def values(self, like: Tensor) -> Tensor:
         """What the integers are diffused as, ``(levels,)``."""
         return self.encode(torch.arange(self.levels, dtype=like.dtype, device=like.device))
 
-    def log_weights(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def log_weights(self, x: Tensor, path: GaussianPath) -> Tensor:
         r"""What noisy data say of each level by themselves, :math:`\log q(x \mid x_v)` but for a constant.
 
         Shape:
-            ``alpha`` and ``sigma`` broadcast with ``x``; the result is ``(*x, levels)``.
+            The scales of ``path`` broadcast with ``x``; the result is ``(*x, levels)``.
         """
-        deviation = (x / sigma).unsqueeze(-1) - (alpha / sigma).unsqueeze(-1) * self.values(x)
+        signal = (path.alpha / path.sigma).unsqueeze(-1)
+        deviation = (x / path.sigma).unsqueeze(-1) - signal * self.values(x)
         return -0.5 * deviation**2

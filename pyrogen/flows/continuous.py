@@ -28,7 +28,7 @@ from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
 from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.networks.velocity import Velocity
-from pyrogen.numerics.ode import Adaptive, Solver
+from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.ode import ODE
@@ -47,7 +47,7 @@ class ContinuousFlow(DistributionModule):
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
         embedding: A network from the context, one batch dimension in front, to what the velocity takes.
         standardize: Whether mean and scale of each element are learned from the data set, before training.
-        solver: Chooses the steps of draws and densities; see :class:`~pyrogen.numerics.ode.Adaptive`.
+        solver: Chooses the steps of draws and densities; see :class:`~pyrogen.numerics.ode.AdaptiveSolver`.
         trace: How the divergence is found where there is no closed form.
 
     Example:
@@ -67,7 +67,7 @@ class ContinuousFlow(DistributionModule):
         context_shape: ContextShape = None,
         embedding: nn.Module | None = None,
         standardize: bool = True,
-        solver: Solver = Adaptive(),
+        solver: Solver = AdaptiveSolver(),
         trace: Trace = ExactTrace(),
     ) -> None:
         super().__init__(event_shape, context_shape)

@@ -17,7 +17,7 @@ from pyrogen.networks.context import Classes, VectorContext
 from pyrogen.networks.masked import MaskedConditioner, chain
 from pyrogen.networks.mlp import Conditioner
 from pyrogen.networks.velocity import VelocityNetwork
-from pyrogen.numerics.ode import Adaptive
+from pyrogen.numerics.ode import AdaptiveSolver
 from pyrogen.transforms.elements import Affine, Element
 from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.monotone import Sigmoids
@@ -368,7 +368,7 @@ def continuous(
     """
     shapes = _Shapes(event_shape, context_shape, classes, embedding)
     velocity = VelocityNetwork(shapes.event_shape, hidden=hidden, context=shapes.context.size)
-    options = {"standardize": standardize, "solver": Adaptive(tolerance)}
+    options = {"standardize": standardize, "solver": AdaptiveSolver(tolerance)}
     return ContinuousFlow(velocity, embedding=shapes.context, **options, **shapes.of_flow)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pyrogen.arguments import integer
-from pyrogen.numerics.linear import solve, times, whitening
+from pyrogen.numerics.linear import matvec, solve, whitening
 
 from .problem import Denoised, Target
 from .surrogate import Surrogate, uphill
@@ -56,19 +56,19 @@ class Averaged(Twist):
         zero = torch.zeros_like(root[..., 0, :])
         noise = _noise(quarter, zero)  # four times (K / 4, r)
         broad = torch.cat(noise[:2])[:, None, None].expand(2 * quarter, *zero.shape)
-        likely = self._log_likelihood(target, mean, times(root, broad))
+        likely = self._log_likelihood(target, mean, matvec(root, broad))
         first = _laplace(surrogate, root, zero)
         missed = likely - torch.logaddexp(torch.zeros_like(likely), first.log_ratio(broad))
         place = missed.nan_to_num(-torch.inf, torch.inf, -torch.inf).argmax(0, keepdim=True)
         start = broad.gather(0, place.unsqueeze(-1).expand(1, *zero.shape))[0]
-        second = _laplace(target.surrogate((mean + times(root, start)).to(mean.dtype)), root, start)
+        second = _laplace(target.surrogate((mean + matvec(root, start)).to(mean.dtype)), root, start)
         near = torch.cat([first.draws(noise[2]), second.draws(noise[3])])
         z = torch.cat([broad, near])  # (K, P, N, r)
-        log_likelihood = torch.cat([likely, self._log_likelihood(target, mean, times(root, near))])
+        log_likelihood = torch.cat([likely, self._log_likelihood(target, mean, matvec(root, near))])
         ratios = torch.stack([torch.full_like(log_likelihood, math.log(2)), first.log_ratio(z), second.log_ratio(z)])
         log_weights = log_likelihood - ratios.logsumexp(0) + math.log(4)
         weights = log_weights.softmax(0).nan_to_num(0.0)
-        shift = times(root, (weights.unsqueeze(-1) * z).sum(0))
+        shift = matvec(root, (weights.unsqueeze(-1) * z).sum(0))
         return Twisted(log_weights.logsumexp(0) - math.log(len(z)), shift)
 
     @staticmethod
@@ -110,7 +110,7 @@ class _Normal(NamedTuple):
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """Its log-density less that of standard normal noise."""
-        away = times(self.factor.mT, z - self.centre)
+        away = matvec(self.factor.mT, z - self.centre)
         scale = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         ratio = scale + 0.5 * (z.square() - away.square()).sum(-1)
         return ratio.nan_to_num(-torch.inf, torch.inf, -torch.inf)
@@ -120,7 +120,7 @@ def _laplace(surrogate: Surrogate, root: Tensor, start: Tensor) -> _Normal:
     """The posterior of z at its mode, by the surrogate at ``start``, or by Newton's method from there."""
 
     def shift(z: Tensor) -> Tensor:
-        return times(surrogate.jacobian, times(root, z - start).to(surrogate.jacobian))
+        return matvec(surrogate.jacobian, matvec(root, z - start).to(surrogate.jacobian))
 
     def log_posterior(z: Tensor) -> Tensor:
         return surrogate.refit.log_likelihood(shift(z)) - 0.5 * z.square().sum(-1)
@@ -129,7 +129,7 @@ def _laplace(surrogate: Surrogate, root: Tensor, start: Tensor) -> _Normal:
         residual, jacobian = here.white
         operator = jacobian @ root
         factor = whitening(operator.mT @ operator)
-        return _Normal(solve(factor, times(operator.mT, residual + times(operator, start))), factor)
+        return _Normal(solve(factor, matvec(operator.mT, residual + matvec(operator, start))), factor)
 
     found = newton(surrogate)
     if surrogate.refit is None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pyrogen.core.origin import provenance_of
 from pyrogen.distributions.abilities import Abilities, abilities_of
-from pyrogen.numerics.linear import times
+from pyrogen.numerics.linear import matvec
 from pyrogen.programs.dependence import dependence
 from pyrogen.programs.problems import IndependentProblems, independent_problems
 from pyrogen.programs.run import run
@@ -345,7 +345,7 @@ def _origin(prior: TorchDistribution) -> frozenset[str]:
 def _on_one_line(slopes: Tensor, parts: AllParts, x: Tensor) -> bool:
     """Whether what is measured lies on one line, and all else is the same for all particles."""
     eta = torch.cat([part["eta"] for part in parts.values()], -1)
-    moved = times(slopes, x)
+    moved = matvec(slopes, x)
     size = moved.abs() + eta.abs()
     offset = eta - moved
     return (

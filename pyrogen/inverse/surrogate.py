@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.linear import solve, times, white_log_density, whitening
+from pyrogen.numerics.linear import matvec, solve, white_log_density, whitening
 
 _NEWTON = 50
 _CONVERGED = 1e-3  # nats
@@ -63,7 +63,7 @@ class Surrogate(NamedTuple):
 
     def seen_from(self, x: Tensor) -> Surrogate:
         """The same likelihood, expanded at zero so far, from particles ``(P, N, D)``."""
-        return self._replace(residual=self.residual - times(self.jacobian[0], x.double()))
+        return self._replace(residual=self.residual - matvec(self.jacobian[0], x.double()))
 
     def compressed(self) -> Surrogate:
         r"""The same likelihood in units of the noise, along the directions in which anything is measured.
@@ -77,8 +77,8 @@ class Surrogate(NamedTuple):
         smallest = max(operator.shape[-2:]) * torch.finfo(self.jacobian.dtype).eps
         singular = torch.where(singular > smallest * singular.amax(-1, keepdim=True), singular, 0.0)
         count = max(int((singular > 0).sum(-1).max()), 1)
-        value = times(left.mT, residual)[..., :count]
-        rest = residual - times(left[..., :count], value)
+        value = matvec(left.mT, residual)[..., :count]
+        rest = residual - matvec(left[..., :count], value)
         return Surrogate(
             residual=value,
             jacobian=singular[..., :count].unsqueeze(-1) * right[..., :count, :],
@@ -90,7 +90,7 @@ class Surrogate(NamedTuple):
     def log_likelihood(self, shift: Tensor) -> Tensor:
         r"""The surrogate at :math:`x = \hat x` + ``shift``, in nats: ``(P, N)``."""
         residual, jacobian = self.white
-        return self.constant - 0.5 * (residual - times(jacobian, shift.double())).square().sum(-1)
+        return self.constant - 0.5 * (residual - matvec(jacobian, shift.double())).square().sum(-1)
 
     def fitted(self, covariance: Tensor) -> Surrogate:
         r"""The surrogate at the mode of the measured numbers, when :math:`A x` has the given covariance.
@@ -105,13 +105,13 @@ class Surrogate(NamedTuple):
         height = self.refit.log_likelihood(torch.zeros_like(self.residual))
 
         def log_posterior(dual: Tensor) -> Tensor:
-            shift = times(covariance, dual)
+            shift = matvec(covariance, dual)
             return self.refit.log_likelihood(shift.to(self.residual.dtype)) - 0.5 * (dual * shift).sum(-1)
 
         for _ in range(_NEWTON):
             direction = here.evidence(covariance)[1] - dual
             dual, reached = uphill(log_posterior, dual, direction, height)
-            here = self.refit.expand(times(covariance, dual).to(self.residual.dtype))
+            here = self.refit.expand(matvec(covariance, dual).to(self.residual.dtype))
             done, height = not bool((reached - height > _CONVERGED).any()), reached
             if done:
                 break
@@ -144,8 +144,8 @@ class Surrogate(NamedTuple):
         shape = (*residual.shape[:-1], jacobian.shape[-1])
         variance = variance.to(jacobian)
         prior = variance.sqrt() * torch.randn(shape, dtype=residual.dtype, device=residual.device)
-        missed = residual - times(jacobian, prior) - torch.randn_like(residual)
-        return prior + variance * times(jacobian.mT, solve(self._factor(variance), missed))
+        missed = residual - matvec(jacobian, prior) - torch.randn_like(residual)
+        return prior + variance * matvec(jacobian.mT, solve(self._factor(variance), missed))
 
     def evidence_ratio(self, shift: Tensor, variance: Tensor) -> Tensor:
         r"""What the draw of :math:`x` must be weighed by, but for the likelihood: prior over posterior, ``(P, N)``.

@@ -1,4 +1,4 @@
-r"""Time grids: at which times a sampler looks at the denoiser.
+r"""Time grids: at which times a sampler evaluates the denoiser.
 
 A grid is an object called with a schedule; it gives ``steps + 1`` times that fall strictly from ``start`` to ``end``.
 Grids in the log-SNR are the same points of the same path under every schedule. With the noise-to-signal ratio
@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -32,8 +33,48 @@ _FIRST_NOISE = 5.0  # of the default grid, in norms of the data, over alpha
 _LAST_NOISE = 0.01  # in data units, over alpha
 
 
-class Grid:
-    r"""Times at which a sampler looks.
+class Grid(ABC):
+    """Times at which a sampler evaluates the denoiser.
+
+    Args:
+        steps: How many steps from ``start`` to ``end``.
+        start: The first time.
+        end: The last time.
+    """
+
+    def __init__(self, steps: int, *, start: float = 1.0, end: float = 0.0) -> None:
+        if not 0 <= end < start <= 1:
+            raise ValueError(f"`start` and `end` must satisfy 0 <= end < start <= 1, got {start}, {end}")
+        self.steps = integer(steps, "steps")
+        self.start, self.end = start, end
+
+    def __repr__(self) -> str:
+        return by_settings(self)
+
+    @abstractmethod
+    def __call__(self, schedule: Schedule) -> Tensor:
+        """The times, falling from ``start`` to ``end``.
+
+        Shape:
+            ``(steps + 1,)`` in double precision on the CPU.
+        """
+
+
+class UniformGrid(Grid):
+    """Uniform in time, hence different points of the path under different schedules.
+
+    Args:
+        steps: How many steps from ``start`` to ``end``.
+        start: The first time.
+        end: The last time.
+    """
+
+    def __call__(self, schedule: Schedule) -> Tensor:
+        return torch.linspace(self.start, self.end, self.steps + 1, dtype=torch.float64)
+
+
+class NoiseGrid(Grid):
+    """Uniform in a monotone function of the noise, hence the same points of the path under every schedule.
 
     Args:
         steps: How many steps from ``start`` to ``end``.
@@ -43,6 +84,10 @@ class Grid:
             all the same.
         minimum: The steps are laid out above this noise-to-signal ratio, in data units; the last ends at ``end`` all
             the same.
+
+    Raises:
+        ValueError: when called: between ``start`` and ``end`` the schedule has no ratio from ``minimum`` to
+            ``maximum``.
     """
 
     def __init__(
@@ -54,26 +99,13 @@ class Grid:
         maximum: float = math.inf,
         minimum: float = 0.0,
     ) -> None:
-        if not 0 <= end < start <= 1:
-            raise ValueError(f"`start` and `end` must satisfy 0 <= end < start <= 1, got {start}, {end}")
+        super().__init__(steps, start=start, end=end)
         if not 0 <= minimum < maximum:
             raise ValueError(f"`minimum` and `maximum` must satisfy 0 <= minimum < maximum, got {minimum}, {maximum}")
-        self.steps = integer(steps, "steps")
-        self.start, self.end, self.maximum, self.minimum = start, end, maximum, minimum
+        self.maximum, self.minimum = maximum, minimum
 
     @torch.no_grad()
-    def __repr__(self) -> str:
-        return by_settings(self)
-
     def __call__(self, schedule: Schedule) -> Tensor:
-        """The times, falling from ``start`` to ``end``.
-
-        Shape:
-            ``(steps + 1,)`` in double precision on the CPU.
-
-        Raises:
-            ValueError: between ``start`` and ``end`` the schedule has no ratio from ``minimum`` to ``maximum``.
-        """
         ends = schedule.log_snr(torch.tensor([self.start, self.end], dtype=torch.float64))
         if self.minimum > 0 or self.maximum < math.inf:
             ends = self._clipped(ends)
@@ -91,29 +123,16 @@ class Grid:
             )
         return -2 * torch.tensor([min(most, self.maximum), max(least, self.minimum)], dtype=torch.float64).log()
 
+    @abstractmethod
     def position(self, log_snr: Tensor) -> Tensor:
         """The monotone function of the log-SNR in which the grid is uniform."""
-        raise NotImplementedError(f"{type(self).__name__} must define `position(log_snr)`")
 
+    @abstractmethod
     def log_snr(self, position: Tensor) -> Tensor:
         """The inverse of :meth:`position`."""
-        raise NotImplementedError(f"{type(self).__name__} must define `log_snr(position)`")
 
 
-class UniformGrid(Grid):
-    """Uniform in time, hence different points of the path under different schedules.
-
-    Args:
-        steps: How many steps from ``start`` to ``end``.
-        start: The first time.
-        end: The last time.
-    """
-
-    def __call__(self, schedule: Schedule) -> Tensor:
-        return torch.linspace(self.start, self.end, self.steps + 1, dtype=torch.float64)
-
-
-class LogSNRGrid(Grid):
+class LogSNRGrid(NoiseGrid):
     """Uniform in the log-SNR.
 
     Args:
@@ -131,7 +150,7 @@ class LogSNRGrid(Grid):
         return position
 
 
-class KarrasGrid(Grid):
+class KarrasGrid(NoiseGrid):
     r"""Uniform in :math:`\tilde\sigma^{1 / \rho}` (eq. 5 of Karras et al. 2022).
 
     Args:
@@ -163,7 +182,7 @@ class KarrasGrid(Grid):
         return -2 * self.rho * position.log()
 
 
-class FlowGrid(Grid):
+class FlowGrid(NoiseGrid):
     r"""Uniform in :math:`s^p` with :math:`s = \sigma / (\alpha + \sigma)`, the time of a rectified flow.
 
     It is bounded at both ends, so nothing is lost by a schedule that begins or ends far out. The power below one puts

@@ -67,7 +67,7 @@ def solve(factor: Tensor, right: Tensor) -> Tensor:
     return _with_columns(torch.cholesky_solve, right, factor)
 
 
-def times(matrix: Tensor, vector: Tensor) -> Tensor:
+def matvec(matrix: Tensor, vector: Tensor) -> Tensor:
     """Matrices ``(..., m, n)`` times vectors ``(..., n)``."""
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 

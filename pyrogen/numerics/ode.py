@@ -81,7 +81,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class AdaptiveSolver:
     """Steps as long as the tolerance allows, for each row its own.
 
     A step is accepted if its estimated error is at most ``tolerance * (1 + |x|)`` (root mean square over the event) and
@@ -185,7 +185,7 @@ class Adaptive:
 
 
 @dataclass(frozen=True, eq=False)
-class Fixed:
+class FixedSolver:
     """Steps at given times, the same for all rows: the cost is known beforehand, the error only afterwards.
 
     Args:
@@ -253,7 +253,7 @@ class Fixed:
         return record.path()
 
 
-Solver = Adaptive | Fixed
+Solver = AdaptiveSolver | FixedSolver
 
 
 class _Record:

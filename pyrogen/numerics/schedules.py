@@ -26,16 +26,20 @@ References:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import positive
+
+from .gaussian_path import GaussianPath
 
 _SLACK = 1e-5  # times computed in float32 may leave [0, 1] by rounding
 
 
-class Schedule(nn.Module):
+class Schedule(Abstract, nn.Module):
     r"""A path :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon` from data to noise.
 
     Subclasses define :meth:`forward` and :meth:`time`; :meth:`derivatives` where a closed form is cheaper than
@@ -43,18 +47,18 @@ class Schedule(nn.Module):
     are on the CPU, where looking at them costs no waiting.
     """
 
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, t: Tensor) -> GaussianPath:
         if visible(t):
             check_times(t)
-        return super().__call__(t)
+        return GaussianPath(*super().__call__(t))
 
+    @abstractmethod
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""The scale of the data :math:`\alpha_t` and of the noise :math:`\sigma_t`, both of the shape of ``t``."""
-        raise NotImplementedError(f"{type(self).__name__} must define `forward(t)`")
 
+    @abstractmethod
     def time(self, log_snr: Tensor) -> Tensor:
         r"""The time at which :math:`\lambda_t` is ``log_snr``: the inverse of :meth:`log_snr`."""
-        raise NotImplementedError(f"{type(self).__name__} must define `time(log_snr)`")
 
     def log_snr(self, t: Tensor) -> Tensor:
         r""":math:`\lambda_t = \log(\alpha_t^2 / \sigma_t^2)`, of the shape of ``t``."""

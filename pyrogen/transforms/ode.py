@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pyrogen.numerics.adjoint import Problem, solve
 from pyrogen.numerics.autograd import in_full_precision
-from pyrogen.numerics.ode import Adaptive, Fixed, Path, Solver
+from pyrogen.numerics.ode import AdaptiveSolver, FixedSolver, Path, Solver
 from pyrogen.numerics.runge_kutta import Field
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.programs.chain import refuse_chain
@@ -53,8 +53,8 @@ class ODE(Transform):
         context: What the velocity takes besides; its tensors have a batch dimension for each of ``batch_shape``.
         batch_shape: Batch dimensions of the context.
         divergence: Velocity and divergence in closed form, if there is one: then no exact trace is computed.
-        solver: Chooses the steps. A :class:`~pyrogen.numerics.ode.Fixed` one refuses a log-determinant whose estimated
-            error is above its tolerance.
+        solver: Chooses the steps. A :class:`~pyrogen.numerics.ode.FixedSolver` refuses a log-determinant whose
+            estimated error is above its tolerance.
         trace: How the divergence is found.
         module: Where the tensors inside ``velocity`` are that may want gradients. They count as they are when the
             transform is made, also if ``torch.func.functional_call`` puts others back before it is used.
@@ -71,7 +71,7 @@ class ODE(Transform):
         context: Rows = None,
         batch_shape: torch.Size = torch.Size(),
         divergence: Divergence | None = None,
-        solver: Solver = Adaptive(),
+        solver: Solver = AdaptiveSolver(),
         trace: Trace = ExactTrace(),
         module: nn.Module | None = None,
     ) -> None:
@@ -143,7 +143,7 @@ class ODE(Transform):
     def _check(self, path: Path, integral: bool) -> None:
         if torch.distributions.Distribution._validate_args:
             path.check()
-        if not integral or not isinstance(self.solver, Fixed) or not len(path.error):
+        if not integral or not isinstance(self.solver, FixedSolver) or not len(path.error):
             return
         worst, row = path.error.nan_to_num(0.0).max(0)
         if worst > self.solver.tolerance:
@@ -151,7 +151,7 @@ class ODE(Transform):
             raise ValueError(
                 f"`solver` is too coarse for a density: {self.solver.name} has an estimated error of "
                 f"{float(worst):.2g} nats in row {int(row)}, above its tolerance of {limit:g}; use more "
-                "steps or Adaptive()"
+                "steps or AdaptiveSolver()"
             )
 
 

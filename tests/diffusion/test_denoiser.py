@@ -25,7 +25,7 @@ def diagonal(components=4, shape=(1, 2, 2)):
 
 def noisy(denoiser, mixture, batch=(5, 3)):
     x, t = mixture.sample(batch), torch.rand(batch, dtype=torch.float64)
-    alpha, sigma = denoiser.scales(x, t)
+    alpha, sigma = denoiser.path(x, t)
     return alpha * x + sigma * torch.randn_like(x), t
 
 
@@ -138,12 +138,12 @@ def test_parameterisations_give_back_the_data(kind, parameterisation):
     denoiser = NetworkDenoiser(network, schedule, parameterisation, event_shape=(2, 3), context_shape=(4,))
     data, noise = torch.randn(2, 7, 2, 3, dtype=torch.float64).unbind()
     t = torch.rand(7, dtype=torch.float64)
-    alpha, sigma = denoiser.scales(data, t)
+    alpha, sigma = denoiser.path(data, t)
     x = alpha * data + sigma * noise
-    alpha_slope, sigma_slope = (denoiser.spread(value) for value in schedule.derivatives(t))
+    alpha_slope, sigma_slope = (denoiser.over_events(value) for value in schedule.derivatives(t))
     rate = (alpha_slope * data + sigma_slope * noise) / (alpha * sigma_slope - sigma * alpha_slope)
     answers = {"Noise": noise, "Data": data, "Velocity": rate, "Score": -noise / sigma}
-    skip, out, scale = (denoiser.spread(value) for value in parameterisation.coefficients(schedule, t))
+    skip, out, scale = (denoiser.over_events(value) for value in parameterisation.coefficients(schedule, t))
     network.answer = answers.get(type(parameterisation).__name__, (data - skip * x) / out)
     context = torch.randn(7, 4)
     assert torch.allclose(denoiser(x, t, context), data, atol=1e-9)
@@ -183,6 +183,9 @@ class Flat(Schedule):
     def forward(self, t):
         return torch.ones_like(t), torch.ones_like(t)
 
+    def time(self, log_snr):
+        raise NotImplementedError
+
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`schedule` must have a strictly decreasing log-SNR, Flat"):
@@ -191,5 +194,5 @@ def test_bad_arguments_are_named():
         NetworkDenoiser(Oracle(), EDM(), "noise", event_shape=2)
     with pytest.raises(ValueError, match="`data_scale` must be positive"):
         Preconditioned(data_scale=0.0)
-    with pytest.raises(NotImplementedError, match="must define `forward"):
-        Denoiser((2,), EDM())(torch.zeros(2), 0.5)
+    with pytest.raises(TypeError, match="abstract method forward"):
+        Denoiser((2,), EDM())

@@ -28,7 +28,7 @@ from pyrogen.diffusion import (
     UniformTimes,
     mlp,
 )
-from pyrogen.diffusion.times import ends, stratified
+from pyrogen.numerics.times import ends, stratified
 
 SCHEDULES = [LinearVP, CosineVP, SubVP, VE, EDM, RectifiedFlow, LearnedSchedule]
 

@@ -53,8 +53,10 @@ class Moved(Denoiser):
 
     def forward(self, x, t, context=None):
         level = torch.tanh(0.3 * self.schedule.log_snr(self.times(x, t)))
-        scale = self.spread(self.schedule(self.times(x, t))[1])  # small where there is little noise
-        return self.optimal(x, t) + scale * (self.move[0] + self.move[1] * x + self.move[2] * self.spread(level) * x)
+        scale = self.over_events(self.schedule(self.times(x, t))[1])  # small where there is little noise
+        return self.optimal(x, t) + scale * (
+            self.move[0] + self.move[1] * x + self.move[2] * self.over_events(level) * x
+        )
 
 
 def slopes(name, move, repeats=40):

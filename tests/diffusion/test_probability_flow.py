@@ -14,7 +14,7 @@ from pyrogen.core.matching import FlowMatching
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import NetworkDenoiser, Preconditioned
 from pyrogen.diffusion.probability_flow import ProbabilityFlow
-from pyrogen.numerics.ode import Adaptive, Fixed
+from pyrogen.numerics.ode import AdaptiveSolver, FixedSolver
 from pyrogen.numerics.runge_kutta import EULER
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, SubVP
 from pyrogen.numerics.trace import Hutchinson
@@ -53,7 +53,7 @@ class Network(nn.Module):
 def of_network(context=0, **options):
     shape = (context,) if context else None
     denoiser = NetworkDenoiser(Network(2, context), CosineVP(), Preconditioned(), event_shape=(2,), context_shape=shape)
-    return ProbabilityFlow(denoiser, solver=Adaptive(1e-4), **options)
+    return ProbabilityFlow(denoiser, solver=AdaptiveSolver(1e-4), **options)
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_hutchinson_is_unbiased_and_its_variance_falls_with_the_probes():
     denoiser = GaussianMixtureDenoiser(truth, RectifiedFlow())
     draws, spread = 600, []
     for probes in (1, 4):
-        flow = ProbabilityFlow(denoiser, solver=Adaptive(1e-4), trace=Hutchinson(probes))
+        flow = ProbabilityFlow(denoiser, solver=AdaptiveSolver(1e-4), trace=Hutchinson(probes))
         with torch.no_grad():
             error = flow().log_prob(point.expand(draws, -1)) - truth.log_prob(point)
         spread.append(error.var())
@@ -147,7 +147,7 @@ def test_hutchinson_is_unbiased_over_seeds_with_variance_inverse_to_the_probes()
     variance = []
     for probes in (1, 4, 16):
         torch.manual_seed(seeds + probes)
-        flow = ProbabilityFlow(denoiser, solver=Adaptive(1e-4), trace=Hutchinson(probes))
+        flow = ProbabilityFlow(denoiser, solver=AdaptiveSolver(1e-4), trace=Hutchinson(probes))
         with torch.no_grad():
             error = flow().log_prob(points.expand(draws, -1, -1)) - truth.log_prob(points)
         variance.append(error.var(0).mean())
@@ -161,7 +161,7 @@ def test_hutchinson_is_unbiased_over_seeds_with_variance_inverse_to_the_probes()
 
 def test_densities_integrate_to_one_on_a_grid():
     truth = mixture(2, components=3, dtype=torch.float32)
-    flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, CosineVP()), solver=Adaptive(1e-4))
+    flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, CosineVP()), solver=AdaptiveSolver(1e-4))
     axis = torch.linspace(-4, 4, 81)
     with torch.no_grad():
         total = flow().log_prob(torch.cartesian_prod(axis, axis)).exp().sum() * (axis[1] - axis[0]) ** 2
@@ -199,18 +199,18 @@ def test_a_row_does_not_depend_on_its_batch():
 
 def test_a_coarse_grid_draws_but_gives_no_density():
     truth = mixture(2)
-    flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=Fixed(10, EULER))
+    flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=FixedSolver(10, EULER))
     x = flow().sample((5,))
     with pytest.raises(ValueError, match="too coarse for a density: 10 steps of Euler"):
         flow().log_prob(x)
-    fine = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=Fixed(200))
+    fine = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=FixedSolver(200))
     assert (fine().log_prob(x) - truth.log_prob(x)).abs().max() < 2e-2
 
 
 def test_draws_are_differentiable_and_follow_the_mixture():
     torch.manual_seed(0)
     truth = mixture(2, dtype=torch.float32)
-    flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, CosineVP()), solver=Adaptive(1e-3))
+    flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, CosineVP()), solver=AdaptiveSolver(1e-3))
     x = flow().rsample((2000,))
     assert ((x.mean(0) - truth.mean).abs() < 5 * (truth.variance / 2000).sqrt()).all()
     value, log_prob = flow().rsample_and_log_prob((50,))
@@ -227,7 +227,7 @@ def test_parameters_get_the_gradient_of_a_fine_solution():
     tensors = [context, *flow.parameters()]
     found = []
     for tolerance in (1e-5, 1e-10):
-        flow.solver = Adaptive(tolerance)
+        flow.solver = AdaptiveSolver(tolerance)
         found.append(torch.autograd.grad(flow(context).log_prob(x).sum(), tensors))
     for coarse, fine in zip(*found, strict=True):
         assert (coarse - fine).norm() < 1e-3 * fine.norm()
@@ -237,7 +237,7 @@ def test_flow_matching_trains_a_denoiser():
     torch.manual_seed(0)
     truth = dist.Normal(torch.tensor([0.5, -0.5]), torch.tensor([0.5, 1.0])).to_event(1)
     denoiser = NetworkDenoiser(Network(2), RectifiedFlow(), Preconditioned(), event_shape=(2,))
-    flow = ProbabilityFlow(denoiser, solver=Adaptive(1e-4))
+    flow = ProbabilityFlow(denoiser, solver=AdaptiveSolver(1e-4))
     pg.fit(
         FlowMatching(flow), truth.sample((4000,)), steps=500, seed=0, optimizer=lambda p: torch.optim.Adam(p, lr=5e-3)
     )
@@ -249,7 +249,7 @@ def test_flow_matching_trains_a_denoiser():
 def test_as_a_prior_in_variational_inference():
     pyro.set_rng_seed(0)
     truth = dist.Normal(torch.zeros(2), 1.0).to_event(1)
-    prior = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=Adaptive(1e-3))
+    prior = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=AdaptiveSolver(1e-3))
 
     def model():
         with pyro.plate("particles", 16):
@@ -279,7 +279,7 @@ def test_nuts_recovers_the_posterior_of_a_mixture():
     pyro.set_rng_seed(0)
     means = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
     truth = dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.4, 0.6])), dist.Normal(means, 0.5).to_event(1))
-    prior = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=Adaptive(1e-3))
+    prior = ProbabilityFlow(GaussianMixtureDenoiser(truth, RectifiedFlow()), solver=AdaptiveSolver(1e-3))
     y, noise = 0.3, 0.7
 
     def model():

@@ -29,10 +29,10 @@ from pyrogen.diffusion.samplers import (
     PredictorCorrector,
     VelocityPrediction,
 )
-from pyrogen.diffusion.times import LogNormalTimes, LogSNRTimes, ends
 from pyrogen.numerics.grids import FlowGrid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.learned_schedule import LearnedSchedule
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, SubVP
+from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, ends
 
 SCHEDULES = {kind.__name__: kind for kind in (LinearVP, SubVP, CosineVP, VE, EDM, RectifiedFlow, LearnedSchedule)}
 GRIDS = {kind.__name__: kind for kind in (FlowGrid, UniformGrid, LogSNRGrid, KarrasGrid)}

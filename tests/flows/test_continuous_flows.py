@@ -10,7 +10,7 @@ from pyrogen import flows
 from pyrogen.core.matching import FlowMatching
 from pyrogen.core.module import MaximumLikelihood
 from pyrogen.data.toy import two_moons
-from pyrogen.numerics.ode import Adaptive
+from pyrogen.numerics.ode import AdaptiveSolver
 from pyrogen.numerics.trace import ExactTrace, Hutchinson
 from pyrogen.numerics.transport import OptimalTransport
 from pyrogen.testing import check_distribution, check_objective
@@ -115,7 +115,7 @@ def test_the_gradient_of_the_density_is_that_of_a_fine_solution():
     tensors = [x, context, *flow.velocity.parameters()]
     found = []
     for tolerance in (1e-5, 1e-11):
-        flow.solver = Adaptive(tolerance)
+        flow.solver = AdaptiveSolver(tolerance)
         found.append(torch.autograd.grad(flow(context).log_prob(x).sum(), tensors))
     for coarse, fine in zip(*found, strict=True):
         assert torch.cosine_similarity(coarse.flatten(), fine.flatten(), dim=0) > 1 - 1e-6

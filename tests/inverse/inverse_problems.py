@@ -57,6 +57,6 @@ class Centred(Denoiser):
         self.table = table
 
     def forward(self, x, t, context=None):
-        alpha, sigma = self.scales(x, t)
+        alpha, sigma = self.path(x, t)
         mean = self.table[context.long()]
         return mean + alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (x - alpha * mean)

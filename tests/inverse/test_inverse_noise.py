@@ -23,7 +23,7 @@ from pyrogen.flows.linear import Mixing
 from pyrogen.flows.model import Flow
 from pyrogen.inverse import NoiseMCMC, NoiseVI, in_noise
 from pyrogen.latent import VAE, Marginal, StandardNormal
-from pyrogen.numerics.ode import Fixed
+from pyrogen.numerics.ode import FixedSolver
 from pyrogen.transforms.distribution import TransformedDistribution
 
 SCALE, NOISE = 0.5, 0.4
@@ -250,7 +250,7 @@ def test_discrete_site_upstream_is_summed_over():
 def test_probability_flow_against_quadrature(make, dimensions):
     means = torch.tensor([[-1.0, 0.5], [1.0, 0.0]])[:, :dimensions]
     density, diffusion = mixture([0.7, 0.3], means, 0.4)
-    prior, y = ProbabilityFlow(diffusion.denoiser, solver=Fixed(6)), torch.tensor(2.0)
+    prior, y = ProbabilityFlow(diffusion.denoiser, solver=FixedSolver(6)), torch.tensor(2.0)
 
     def model(y):
         x = pyro.sample("x", prior())
@@ -271,7 +271,7 @@ def test_probability_flow_against_quadrature(make, dimensions):
 def test_probability_flow_in_noise():
     """A draw is what the flow makes of the noise, and the log joint is that of noise and measurement."""
     _, diffusion = mixture([0.7, 0.3], torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.4)
-    prior, y = ProbabilityFlow(diffusion.denoiser, solver=Fixed(6)), torch.tensor(1.0)
+    prior, y = ProbabilityFlow(diffusion.denoiser, solver=FixedSolver(6)), torch.tensor(1.0)
     trace = pyro.poutine.trace(in_noise(sum_of(prior), site="x")).get_trace(y)
     noise, x = trace.nodes["x_noise"]["value"], trace.nodes["x"]["value"]
     base = prior().base_dist

@@ -24,7 +24,7 @@ class Erring(Denoiser):
         super().__init__((SIZE,), LinearVP())
 
     def forward(self, x, t, context=None):
-        alpha, sigma = self.scales(x, t)
+        alpha, sigma = self.path(x, t)
         right = alpha * SCALE**2 / (alpha**2 * SCALE**2 + sigma**2) * x
         return right + SCALE * (0.05 * sigma / alpha).clamp(max=1) ** 2 * torch.sin(3 * x)
 

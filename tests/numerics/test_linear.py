@@ -2,7 +2,7 @@
 
 import torch
 
-from pyrogen.numerics.linear import solve, times, white_log_density, whitening
+from pyrogen.numerics.linear import matvec, solve, white_log_density, whitening
 
 
 def test_negative_directions_count_as_zero():
@@ -14,7 +14,7 @@ def test_negative_directions_count_as_zero():
     exact = torch.distributions.MultivariateNormal(residual.new_zeros(2), expected).log_prob(residual)
     found = white_log_density(residual, factor) - torch.log(torch.tensor(2 * torch.pi))
     torch.testing.assert_close(found, exact)
-    torch.testing.assert_close(times(expected, solve(factor, residual)), residual)
+    torch.testing.assert_close(matvec(expected, solve(factor, residual)), residual)
 
 
 def test_a_huge_singular_covariance_is_factorised():

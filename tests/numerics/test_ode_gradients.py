@@ -7,7 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from pyrogen.networks.velocity import VelocityNetwork
 from pyrogen.numerics.adjoint import Problem, solve
-from pyrogen.numerics.ode import Adaptive, Fixed
+from pyrogen.numerics.ode import AdaptiveSolver, FixedSolver
 from pyrogen.numerics.trace import ExactTrace, Hutchinson, gaussian, rademacher
 
 
@@ -29,7 +29,7 @@ def rows():
     return x.requires_grad_(), context.requires_grad_()
 
 
-@pytest.mark.parametrize("solver", [Adaptive(1e-8), Fixed(3)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("solver", [AdaptiveSolver(1e-8), FixedSolver(3)], ids=["adaptive", "fixed"])
 def test_gradients_of_value_and_integral_are_those_of_differences(solver):
     this, parameters = problem(solver)
     x, context = rows()
@@ -43,7 +43,7 @@ def test_gradients_of_value_and_integral_are_those_of_differences(solver):
 
 
 def test_gradients_can_be_differentiated_again():
-    this, parameters = problem(Adaptive(1e-8))
+    this, parameters = problem(AdaptiveSolver(1e-8))
     x, context = rows()
     assert gradgradcheck(
         lambda x, c, *_: solve(this, x, (c,), parameters),
@@ -56,7 +56,7 @@ def test_gradients_can_be_differentiated_again():
 
 def test_the_gradient_of_a_linear_equation_is_the_adjoint_matrix():
     matrix = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    this = Problem(lambda t, x, inputs, r: (x @ matrix.T, None), Adaptive(1e-9), 0.0, 1.0, False)
+    this = Problem(lambda t, x, inputs, r: (x @ matrix.T, None), AdaptiveSolver(1e-9), 0.0, 1.0, False)
     x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 3, dtype=torch.float64)
     expected = torch.autograd.grad((weights * (x @ torch.matrix_exp(matrix).T)).sum(), (x, matrix))
@@ -65,7 +65,7 @@ def test_the_gradient_of_a_linear_equation_is_the_adjoint_matrix():
 
 
 def test_vmap_and_its_gradient_are_those_of_the_batch():
-    this, parameters = problem(Adaptive(1e-8))
+    this, parameters = problem(AdaptiveSolver(1e-8))
     x, context = rows()
 
     def log_det(x, context):
@@ -78,7 +78,7 @@ def test_vmap_and_its_gradient_are_those_of_the_batch():
 
 
 def test_a_lost_row_gives_no_gradient_and_takes_none_away():
-    this, parameters = problem(Adaptive(1e-6))
+    this, parameters = problem(AdaptiveSolver(1e-6))
     x, context = rows()
     spoiled = context.detach().clone()
     spoiled[1] = torch.nan

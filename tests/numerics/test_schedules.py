@@ -114,12 +114,17 @@ def test_grids_in_the_log_snr_are_the_same_points_of_every_path():
     assert torch.allclose((ratio / (1 + ratio)).diff().diff(), torch.zeros(7, dtype=torch.float64), atol=1e-12)
 
 
-class Rising(Schedule):
+class WithoutInverse(Schedule):
+    def time(self, log_snr):
+        raise NotImplementedError
+
+
+class Rising(WithoutInverse):
     def forward(self, t):
         return torch.cos(3 * (t - 0.5) ** 2 + 0.1), torch.sin(3 * (t - 0.5) ** 2 + 0.1)
 
 
-class Infinite(Schedule):
+class Infinite(WithoutInverse):
     def forward(self, t):
         return 1 - t, t
 

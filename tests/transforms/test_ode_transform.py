@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrogen.numerics.ode import Adaptive, Fixed
+from pyrogen.numerics.ode import AdaptiveSolver, FixedSolver
 from pyrogen.numerics.runge_kutta import EULER, RK4
 from pyrogen.numerics.trace import Hutchinson
 from pyrogen.transforms.distribution import TransformedDistribution
@@ -20,7 +20,7 @@ def linear(size=3, **options):
 
 
 def test_the_map_is_a_matrix_exponential_and_its_log_determinant_a_trace():
-    transform, matrix = linear(solver=Adaptive(1e-8))
+    transform, matrix = linear(solver=AdaptiveSolver(1e-8))
     x = torch.randn(2, 5, 3, dtype=torch.float64)
     y, log_det = transform.forward_and_log_det(x)
     assert (y - x @ torch.matrix_exp(-matrix).T).abs().max() < 1e-6
@@ -40,7 +40,7 @@ def test_draws_cost_no_divergence_and_densities_are_those_of_the_gaussian():
         calls.append(len(x))
         return 0.5 * x, torch.full_like(t, 1.0)
 
-    flow = ODE(lambda x, t, context: 0.5 * x, (2,), divergence=divergence, solver=Adaptive(1e-7))
+    flow = ODE(lambda x, t, context: 0.5 * x, (2,), divergence=divergence, solver=AdaptiveSolver(1e-7))
     made = TransformedDistribution(dist.Normal(torch.zeros(2), 1.0).to_event(1), [flow])
     assert made.density == "estimate"
     x = made.sample((7,))
@@ -56,7 +56,7 @@ def test_context_reaches_each_row_and_broadcasts():
         (2,),
         context={"rate": torch.tensor([0.0, 1.0])},
         batch_shape=torch.Size([2]),
-        solver=Adaptive(1e-6),
+        solver=AdaptiveSolver(1e-6),
     )
     y, log_det = flow.forward_and_log_det(torch.ones(3, 1, 2))
     assert y.shape == (3, 2, 2)
@@ -65,7 +65,7 @@ def test_context_reaches_each_row_and_broadcasts():
 
 
 def test_a_grid_too_coarse_for_a_density_is_refused_and_draws_all_the_same():
-    for solver, enough in ((Fixed(3, EULER), False), (Fixed(20, RK4), True)):
+    for solver, enough in ((FixedSolver(3, EULER), False), (FixedSolver(20, RK4), True)):
         transform, _ = linear(solver=solver)
         x = torch.randn(4, 3, dtype=torch.float64)
         assert transform(x).isfinite().all()
@@ -83,7 +83,7 @@ def test_a_field_of_nan_names_row_and_time_or_gives_nan():
     def broken(x, t, context):
         return torch.where((x[:, :1] > 2) & (t[:, None] < 0.5), torch.nan, torch.ones_like(x))
 
-    flow = ODE(broken, (1,), solver=Adaptive(1e-4))
+    flow = ODE(broken, (1,), solver=AdaptiveSolver(1e-4))
     x = torch.tensor([[0.0], [5.0], [1.0]])
     with pytest.raises(ValueError, match=r"row 1 of 3 stops at time 0\.5"):
         flow.forward_and_log_det(x)
@@ -93,7 +93,7 @@ def test_a_field_of_nan_names_row_and_time_or_gives_nan():
 
 
 def test_hutchinson_averages_to_the_trace_and_frozen_noise_repeats():
-    transform, matrix = linear(trace=Hutchinson(), solver=Adaptive(1e-5))
+    transform, matrix = linear(trace=Hutchinson(), solver=AdaptiveSolver(1e-5))
     x = torch.zeros(4000, 3, dtype=torch.float64)
     log_det = transform.forward_and_log_det(x)[1]
     off = (matrix + matrix.T) / 2

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from pyrogen.core.shapes import Context, ContextShape, flatten_batch
+from pyrogen.core.shapes import batch_shape_of, flatten_batch
+from pyrogen.networks.context import by_name, context_rows
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import FlowGrid, Grid
-from pyrogen.numerics.ode import Adaptive as Steps
+from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.schedules import Schedule
 
-from ..denoiser import Denoiser
-from .sampler import Look, Sampler, Scales
+from .sampler import GridDenoiser, Sampler
 
 
 class Adaptive(Sampler):
@@ -28,62 +29,35 @@ class Adaptive(Sampler):
     Args:
         grid: Where to show the trajectory.
         tolerance: Of one step, absolute and relative to the size of the datum.
-        steps: The integrator; if given, ``tolerance`` is not used.
+        solver: The integrator; if given, ``tolerance`` is not used.
 
     Raises:
         ValueError: at a call, if the equation cannot be followed; the message says which row stops when.
     """
 
-    def __init__(self, grid: Grid = FlowGrid(1), *, tolerance: float = 1e-3, steps: Steps | None = None) -> None:
+    def __init__(self, grid: Grid = FlowGrid(1), *, tolerance: float = 1e-3, solver: Solver | None = None) -> None:
         super().__init__(grid)
-        self.steps = Steps(tolerance=tolerance) if steps is None else steps
+        self.solver = AdaptiveSolver(tolerance=tolerance) if solver is None else solver
 
-    def plan(self, scales: Scales, schedule: Schedule) -> tuple[list[float], list[float]]:
-        total = scales.alpha + scales.sigma
-        return (scales.sigma / total).tolist(), total.tolist()
+    def plan(self, path: GaussianPath, schedule: Schedule) -> tuple[list[float], list[float]]:
+        return path.flow_time.tolist(), path.total.tolist()
 
-    def walk(self, look: Look, plan: tuple[list[float], list[float]], x: Tensor) -> Iterator[Tensor]:
-        shape, event_shape = x.shape, look.denoiser.event_shape
+    def walk(self, denoise: GridDenoiser, plan: tuple[list[float], list[float]], x: Tensor) -> Iterator[Tensor]:
+        denoiser, context = denoise.denoiser, denoise.context
         flow_times, totals = plan
-        rows = _Rows(look.denoiser, look.context, shape[: x.dim() - len(event_shape)])
-        state = flatten_batch(x, event_shape) / totals[0]
-        for step in range(len(totals) - 1):
-            path = self.steps.solve(rows.field, state, flow_times[step], flow_times[step + 1], inputs=rows.inputs)
+        batch = batch_shape_of(x, denoiser.event_shape, "x")
+        entries = by_name(context_rows(context, denoiser.context_shape, batch))  # one row for each datum
+
+        def velocity(s: Tensor, z: Tensor, rows: tuple[Tensor, ...], with_rate: bool) -> tuple[Tensor, None]:
+            own = dict(zip(entries, rows, strict=True))
+            t = denoiser.schedule.time(2 * (torch.log1p(-s) - s.log())).clamp(0, 1)
+            path = denoiser.path(z, t)
+            x = z * path.total
+            data = denoiser(x, t, own if isinstance(context, Mapping) else own.get(""))
+            return (x - path.total * data) / path.sigma, None
+
+        state = flatten_batch(x, denoiser.event_shape) / totals[0]
+        for start, end, total in zip(flow_times, flow_times[1:], totals[1:], strict=False):
+            path = self.solver.solve(velocity, state, start, end, inputs=tuple(entries.values()))
             state = path.check().value
-            yield (state * totals[step + 1]).reshape(shape)
-
-
-class _Rows:
-    """The probability flow of rows, with one row of context for each."""
-
-    def __init__(self, denoiser: Denoiser, context: Context, batch: torch.Size) -> None:
-        self.denoiser = denoiser
-        self.keys, self.inputs = _context_rows(context, denoiser.context_shape, batch)
-
-    def field(self, s: Tensor, z: Tensor, inputs: tuple[Tensor, ...], with_rate: bool) -> tuple[Tensor, None]:
-        denoiser = self.denoiser
-        t = denoiser.schedule.time(2 * (torch.log1p(-s) - s.log())).clamp(0, 1)
-        alpha, sigma = (denoiser.spread(value) for value in denoiser.schedule(t))
-        x = z * (alpha + sigma)
-        data = denoiser(x, t, self._context(inputs))
-        return (x - (alpha + sigma) * data) / sigma, None
-
-    def _context(self, inputs: tuple[Tensor, ...]) -> Context:
-        if self.keys is None:
-            return inputs[0] if inputs else None
-        return dict(zip(self.keys, inputs, strict=True))
-
-
-def _context_rows(
-    context: Context, shape: ContextShape, batch: torch.Size
-) -> tuple[tuple[str, ...] | None, tuple[Tensor, ...]]:
-    """The names of the context's tensors, if it is a dict, and the tensors with one row for each datum."""
-    if context is None:
-        return None, ()
-    if isinstance(context, Mapping):
-        return tuple(context), tuple(_rows(context[key], shape[key], batch) for key in context)
-    return None, (_rows(context, shape, batch),)
-
-
-def _rows(value: Tensor, shape: tuple[int, ...], batch: torch.Size) -> Tensor:
-    return flatten_batch(value.expand(batch + torch.Size(shape)), shape)
+            yield (state * total).reshape(x.shape)

@@ -1,8 +1,7 @@
 r"""Ancestral sampling: a step back in time is a Gaussian.
 
 If :math:`x_0` were the denoised mean :math:`D`, going from time :math:`t` to an earlier :math:`s` would be a draw from
-a Gaussian :math:`q(x_s \mid x_t, x_0 = D)`. With :math:`\alpha_{t|s} = \alpha_t / \alpha_s` and
-:math:`\sigma^2_{t|s} = \sigma_t^2 - \alpha_{t|s}^2 \sigma_s^2`, the forward process between them, its variance is
+the Gaussian :math:`q(x_s \mid x_t, x_0 = D)` of :mod:`pyrogen.numerics.gaussian_path`, whose variance is
 :math:`\tilde\beta = \sigma^2_{t|s} \sigma_s^2 / \sigma_t^2`. DDIM keeps the marginals and takes any smaller variance.
 
 References:
@@ -13,35 +12,37 @@ References:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import number
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.schedules import Schedule
 
-from .sampler import Look, Sampler, Scales
+from .sampler import GridDenoiser, Sampler
 
 
-class Gaussian(Sampler):
+class GaussianSampler(Sampler):
     """A sampler whose steps are Gaussian with a mean linear in the noisy and the denoised data."""
 
-    def coefficients(self, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
-        """What multiplies the noisy data, the denoised data and fresh noise at each step, each ``(steps,)``."""
-        raise NotImplementedError(f"{type(self).__name__} must define `coefficients(scales)`")
+    @abstractmethod
+    def coefficients(self, start: GaussianPath, end: GaussianPath) -> tuple[Tensor, Tensor, Tensor]:
+        """What multiplies the noisy data, the denoised data and fresh noise in steps from ``start`` to ``end``."""
 
-    def plan(self, scales: Scales, schedule: Schedule) -> list[tuple[float, float, float]]:
-        return list(zip(*(each.tolist() for each in self.coefficients(scales)), strict=True))
+    def plan(self, path: GaussianPath, schedule: Schedule) -> list[tuple[float, float, float]]:
+        return list(zip(*(each.tolist() for each in self.coefficients(*path.steps())), strict=True))
 
-    def walk(self, look: Look, plan: list[tuple[float, float, float]], x: Tensor) -> Iterator[Tensor]:
+    def walk(self, denoise: GridDenoiser, plan: list[tuple[float, float, float]], x: Tensor) -> Iterator[Tensor]:
         for step, coefficients in enumerate(plan):
-            x = move(x, look.data(x, step), *coefficients)
+            x = gaussian_step(x, denoise(x, step), *coefficients)
             yield x
 
 
-class DDIM(Gaussian):
+class DDIM(GaussianSampler):
     r"""Denoising diffusion implicit sampling.
 
     .. math:: x_s = \alpha_s D + \sqrt{\sigma_s^2 - \eta^2 \tilde\beta}\, \hat\varepsilon + \eta \sqrt{\tilde\beta}\, z
@@ -50,7 +51,7 @@ class DDIM(Gaussian):
     flow; with ``eta=1`` it is :class:`Ancestral` sampling.
 
     Args:
-        grid: When to look.
+        grid: The times of the steps.
         eta: The share of fresh noise, in [0, 1].
     """
 
@@ -60,15 +61,13 @@ class DDIM(Gaussian):
             raise ValueError(f"`eta` must lie in [0, 1], got {eta}")
         self.eta = eta
 
-    def coefficients(self, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
-        between, posterior = _variances(scales)
-        alpha, sigma = scales.alpha, scales.sigma
-        kept = (sigma[1:] ** 2 - self.eta**2 * posterior).sqrt()  # of the old noise
-        noisy = kept / sigma[:-1]
-        return noisy, alpha[1:] - noisy * alpha[:-1], self.eta * posterior.sqrt()
+    def coefficients(self, start: GaussianPath, end: GaussianPath) -> tuple[Tensor, Tensor, Tensor]:
+        variance = self.eta**2 * start.posterior(end).variance
+        noisy = (end.sigma**2 - variance).sqrt() / start.sigma
+        return noisy, end.alpha - noisy * start.alpha, variance.sqrt()
 
 
-class Ancestral(Gaussian):
+class Ancestral(GaussianSampler):
     r"""Ancestral sampling of DDPM.
 
     The mean is that of :math:`q(x_s \mid x_t, x_0 = D)`. The best variance depends on how much of the step's
@@ -76,7 +75,7 @@ class Ancestral(Gaussian):
     :math:`\sigma^2_{t|s}` (all: the datum is white noise, under a variance-preserving schedule).
 
     Args:
-        grid: When to look.
+        grid: The times of the steps.
         variance: Where between the two, geometrically: 0 is :math:`\tilde\beta`, 1 is :math:`\sigma^2_{t|s}` (the
             ``v`` of Nichol and Dhariwal 2021, eq. 15). The last step is always with :math:`\tilde\beta`.
     """
@@ -87,25 +86,14 @@ class Ancestral(Gaussian):
             raise ValueError(f"`variance` must lie in [0, 1], got {variance}")
         self.variance = variance
 
-    def coefficients(self, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
-        between, posterior = _variances(scales)
-        alpha, sigma = scales.alpha, scales.sigma
-        noisy = alpha[:-1] / alpha[1:] * (sigma[1:] / sigma[:-1]) ** 2
-        denoised = alpha[1:] * between / sigma[:-1] ** 2
-        chosen = between**self.variance * posterior ** (1 - self.variance)
-        chosen[-1] = posterior[-1]  # else the draws end up noisier than the data
-        return noisy, denoised, chosen.sqrt()
+    def coefficients(self, start: GaussianPath, end: GaussianPath) -> tuple[Tensor, Tensor, Tensor]:
+        step = start.posterior(end)
+        variance = start.between(end) ** self.variance * step.variance ** (1 - self.variance)
+        variance[-1] = step.variance[-1]  # else the draws end up noisier than the data
+        return step.noisy, step.data, variance.sqrt()
 
 
-def move(x: Tensor, data: Tensor, noisy: float, denoised: float, fresh: float) -> Tensor:
-    """One Gaussian step."""
+def gaussian_step(x: Tensor, data: Tensor, noisy: float, denoised: float, fresh: float) -> Tensor:
+    """The noisy data, the denoised data and fresh noise, each times its number."""
     x = torch.add(x * noisy, data, alpha=denoised)
     return torch.add(x, torch.randn_like(x), alpha=fresh) if fresh else x
-
-
-def _variances(scales: Scales) -> tuple[Tensor, Tensor]:
-    r""":math:`\sigma^2_{t|s}` and :math:`\tilde\beta` of each step, free of cancellation."""
-    alpha, sigma = scales.alpha, scales.sigma
-    ratio = sigma / alpha
-    between = -(sigma[:-1] ** 2) * torch.expm1(2 * (ratio[1:] / ratio[:-1]).log())
-    return between, between * (sigma[1:] / sigma[:-1]) ** 2

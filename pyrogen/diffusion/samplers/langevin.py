@@ -8,15 +8,15 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from torch import Tensor
 
 from pyrogen.arguments import integer, positive
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.schedules import Schedule
 
-from .ancestral import Gaussian, move
-from .sampler import Look, Sampler, Scales
+from .ancestral import GaussianSampler, gaussian_step
+from .sampler import GridDenoiser, Sampler
 
 
 class PredictorCorrector(Sampler):
@@ -33,32 +33,25 @@ class PredictorCorrector(Sampler):
         stride: The length :math:`r` of a Langevin step, in units of the noise.
     """
 
-    def __init__(self, predictor: Gaussian, *, corrections: int = 1, stride: float = 0.3) -> None:
-        if not isinstance(predictor, Gaussian):
+    def __init__(self, predictor: GaussianSampler, *, corrections: int = 1, stride: float = 0.3) -> None:
+        if not isinstance(predictor, GaussianSampler):
             raise ValueError(f"`predictor` must be a DDIM or Ancestral sampler, got {type(predictor).__name__}")
         super().__init__(predictor.grid)
         self.predictor = predictor
         self.corrections = integer(corrections, "corrections", least=0)
         self.stride = positive(stride, "stride")
 
-    def plan(self, scales: Scales, schedule: Schedule) -> Plan:
-        steps = self.predictor.plan(scales, schedule)
-        return Plan(steps, scales.alpha[1:].tolist(), scales.sigma[1:].tolist())
+    def plan(self, path: GaussianPath, schedule: Schedule) -> list[tuple[tuple[float, ...], float, float]]:
+        _, end = path.steps()  # the corrections are made at the end of each step
+        return list(zip(self.predictor.plan(path, schedule), end.alpha.tolist(), end.sigma.tolist(), strict=True))
 
-    def walk(self, look: Look, plan: Plan, x: Tensor) -> Iterator[Tensor]:
-        pull, last = 0.5 * self.stride**2, len(plan.steps) - 1
-        for step, coefficients in enumerate(plan.steps):
-            x = move(x, look.data(x, step), *coefficients)
-            alpha, sigma = plan.alpha[step], plan.sigma[step]
+    def walk(
+        self, denoise: GridDenoiser, plan: list[tuple[tuple[float, ...], float, float]], x: Tensor
+    ) -> Iterator[Tensor]:
+        pull, last = 0.5 * self.stride**2, len(plan) - 1
+        for step, (coefficients, alpha, sigma) in enumerate(plan):
+            x = gaussian_step(x, denoise(x, step), *coefficients)
             for _ in range(self.corrections if step < last else 0):
                 # sigma^2 times the score is alpha D - x.
-                x = move(x, look.data(x, step + 1), 1 - pull, pull * alpha, self.stride * sigma)
+                x = gaussian_step(x, denoise(x, step + 1), 1 - pull, pull * alpha, self.stride * sigma)
             yield x
-
-
-class Plan(NamedTuple):
-    """The steps of the predictor, and the schedule after each."""
-
-    steps: list[tuple[float, float, float]]
-    alpha: list[float]
-    sigma: list[float]

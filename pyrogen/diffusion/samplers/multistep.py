@@ -40,6 +40,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -49,18 +50,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.arguments import integer, non_negative
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import FlowGrid, Grid
 from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule
 
-from .sampler import Look, Sampler, Scales
+from .sampler import GridDenoiser, Sampler
 
 Array = NDArray[np.float64]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _STRETCH = 3.0
 
 
-class Prediction:
+class Prediction(ABC):
     r"""What a multistep method keeps and interpolates.
 
     Subclasses are immutable.
@@ -74,17 +76,17 @@ class Prediction:
     def __repr__(self) -> str:
         return by_settings(self)
 
+    @abstractmethod
     def frame(self, alpha: Array, sigma: Array) -> tuple[Array, Array]:
         """The scale ``c`` and the position ``u`` at each time of the grid."""
-        raise NotImplementedError(f"{type(self).__name__} must define `frame(alpha, sigma)`")
 
+    @abstractmethod
     def kernel(self, position: Array) -> Array:
         """The kernel ``k`` at positions."""
-        raise NotImplementedError(f"{type(self).__name__} must define `kernel(position)`")
 
+    @abstractmethod
     def mixture(self, alpha: Array, sigma: Array) -> tuple[Array, Array]:
         """What multiplies the noisy and the denoised data in the prediction at each time."""
-        raise NotImplementedError(f"{type(self).__name__} must define `mixture(alpha, sigma)`")
 
     def fresh(self, alpha: Array, sigma: Array) -> Array:
         """The standard deviation of the fresh noise of each step; without it the method is deterministic."""
@@ -165,7 +167,7 @@ class Multistep(Sampler):
     is a step more than three times as long as the one before, since extrapolation so far is worse than none.
 
     Args:
-        grid: When to look.
+        grid: The times of the steps.
         order: How many predictions the step extrapolates.
         corrector: How many predictions the correction interpolates, the one at the end of the step among them; 0 for
             no correction.
@@ -192,12 +194,12 @@ class Multistep(Sampler):
         if not isinstance(prediction, Prediction):
             raise ValueError(f"`prediction` must be a Prediction such as VelocityPrediction(), got {prediction!r}")
 
-    def walk(self, look: Look, plan: Plan, x: Tensor) -> Iterator[Tensor]:
+    def walk(self, denoise: GridDenoiser, plan: _Plan, x: Tensor) -> Iterator[Tensor]:
         history: list[Tensor] = []  # predictions, the newest first
         longest = max(self.order, self.corrector)
         before, noise = x, None
         for step, predict in enumerate(plan.predict):
-            found = _predicted(x, look.data(x, step), plan.noisy[step], plan.denoised[step])
+            found = _predicted(x, denoise(x, step), plan.noisy[step], plan.denoised[step])
             history = [found, *history[: longest - 1]]
             if step and plan.correct[step - 1]:
                 x = _advance(before, plan.keep[step - 1], plan.correct[step - 1], history)
@@ -209,8 +211,8 @@ class Multistep(Sampler):
                 x = x + noise
             yield x
 
-    def plan(self, scales: Scales, schedule: Schedule) -> Plan:
-        alpha, sigma = scales.alpha.cpu().numpy(), scales.sigma.cpu().numpy()
+    def plan(self, path: GaussianPath, schedule: Schedule) -> _Plan:
+        alpha, sigma = path.alpha.cpu().numpy(), path.sigma.cpu().numpy()
         scale, position = self.prediction.frame(alpha, sigma)
         steps = np.arange(len(alpha) - 1)
         gaps = np.abs(np.diff(position))
@@ -225,12 +227,12 @@ class Multistep(Sampler):
         noisy, denoised = self.prediction.mixture(alpha, sigma)
         fresh = self.prediction.fresh(alpha, sigma)
         keep = scale[:-1] / scale[1:]
-        return Plan(
+        return _Plan(
             keep.tolist(), rows[: len(steps)], rows[len(steps) :], noisy.tolist(), denoised.tolist(), fresh.tolist()
         )
 
 
-class Plan(NamedTuple):
+class _Plan(NamedTuple):
     """The coefficients of every step, as Python numbers."""
 
     keep: list[float]

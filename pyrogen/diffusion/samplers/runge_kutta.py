@@ -23,45 +23,42 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import non_negative, positive
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.schedules import Schedule
 
-from .sampler import Look, Sampler, Scales
+from .sampler import GridDenoiser, Sampler
 
 
 class Euler(Sampler):
     """Euler's method, of order one; with the same grid, the same draws as :class:`DDIM` without fresh noise.
 
     Args:
-        grid: When to look.
+        grid: The times of the steps.
     """
 
-    def plan(self, scales: Scales, schedule: Schedule) -> list[Step]:
-        return flow_steps(scales, scales)
+    _corrected = False
 
-    def walk(self, look: Look, plan: list[Step], x: Tensor) -> Iterator[Tensor]:
+    def plan(self, path: GaussianPath, schedule: Schedule) -> list[_FlowStep]:
+        return _flow_steps(*path.steps())
+
+    def walk(self, denoise: GridDenoiser, plan: list[_FlowStep], x: Tensor) -> Iterator[Tensor]:
         for i, step in enumerate(plan):
-            x = torch.add(x * step.keep, velocity(x, look.data(x, i), *step.start), alpha=step.move)
+            slope = step.start_slope(x, denoise(x, i))
+            x = step.advance(x, slope, denoise, i + 1 if self._corrected and step is not plan[-1] else None)
             yield x
 
 
-class Heun(Sampler):
+class Heun(Euler):
     """Heun's method, of order two: an Euler step, corrected by the slope at its end; two evaluations a step.
 
     The last step is Euler's, as in Karras et al. 2022.
 
     Args:
-        grid: When to look; a grid of n steps costs 2 n - 1 evaluations.
+        grid: The times of the steps; a grid of n steps costs 2 n - 1 evaluations.
     """
 
-    def plan(self, scales: Scales, schedule: Schedule) -> list[Step]:
-        return flow_steps(scales, scales)
-
-    def walk(self, look: Look, plan: list[Step], x: Tensor) -> Iterator[Tensor]:
-        for i, step in enumerate(plan):
-            slope = velocity(x, look.data(x, i), *step.start)
-            x = _heun(look, x, slope, i, step, i == len(plan) - 1)
-            yield x
+    _corrected = True
 
 
 class Churn(Sampler):
@@ -70,7 +67,7 @@ class Churn(Sampler):
     The fresh noise washes out errors of earlier steps. Algorithm 2 of Karras et al. 2022, under any schedule.
 
     Args:
-        grid: When to look; a grid of n steps costs 2 n - 1 evaluations.
+        grid: The times of the steps; a grid of n steps costs 2 n - 1 evaluations.
         churn: How much: each step raises the noise by at most the factor ``1 + min(churn / steps, sqrt(2) - 1)``.
         minimum: Churn only where :math:`\sigma / \alpha` is at least this, in data units,
         maximum: and at most this.
@@ -95,33 +92,33 @@ class Churn(Sampler):
         self.minimum, self.maximum = minimum, maximum
 
     @torch.no_grad()
-    def plan(self, scales: Scales, schedule: Schedule) -> tuple[Tensor, list[tuple[float, float]], list[Step]]:
-        alpha, sigma = scales.alpha[:-1], scales.sigma[:-1]
-        ratio = sigma / alpha
+    def plan(self, path: GaussianPath, schedule: Schedule) -> tuple[Tensor, list[tuple[float, float]], list[_FlowStep]]:
+        before, end = path.steps()
+        ratio = before.ratio
         raised = ratio * (1 + min(self.churn / len(ratio), math.sqrt(2) - 1))
         # Nothing is raised above the first noise of the schedule.
         churned = (ratio >= self.minimum) & (ratio <= self.maximum) & (raised <= ratio[0])
         times = schedule.time(-2 * torch.where(churned, raised, ratio).log()).clamp(0, 1)
-        start = Scales(*schedule(times))
+        start = schedule(times)
         added = (torch.where(churned, raised, ratio) ** 2 - ratio**2).sqrt()
         fresh = self.inflation * start.alpha * torch.where(churned, added, 0.0)
-        churns = zip((start.alpha / alpha).tolist(), fresh.tolist(), strict=True)
-        return times, list(churns), flow_steps(start, scales)
+        churns = zip((start.alpha / before.alpha).tolist(), fresh.tolist(), strict=True)
+        return times, list(churns), _flow_steps(start, end)
 
     def walk(
-        self, look: Look, plan: tuple[Tensor, list[tuple[float, float]], list[Step]], x: Tensor
+        self, denoise: GridDenoiser, plan: tuple[Tensor, list[tuple[float, float]], list[_FlowStep]], x: Tensor
     ) -> Iterator[Tensor]:
         times, churns, steps = plan
-        first_look = look.at(times)
+        denoise_raised = denoise.at(times)
         for i, (step, (scale, fresh)) in enumerate(zip(steps, churns, strict=True)):
             if fresh:
                 x = torch.add(x * scale, torch.randn_like(x), alpha=fresh)
-            slope = velocity(x, first_look.data(x, i), *step.start)
-            x = _heun(look, x, slope, i, step, i == len(steps) - 1)
+            slope = step.start_slope(x, denoise_raised(x, i))
+            x = step.advance(x, slope, denoise, None if step is steps[-1] else i + 1)
             yield x
 
 
-class Step(NamedTuple):
+class _FlowStep(NamedTuple):
     """One step along a straight line of the flow."""
 
     keep: float  # what multiplies x
@@ -129,27 +126,23 @@ class Step(NamedTuple):
     start: tuple[float, float]  # what the slope is made of at the beginning: shares of the noisy and the denoised data
     end: tuple[float, float]  # and at the end
 
+    def start_slope(self, x: Tensor, data: Tensor) -> Tensor:
+        r"""The slope :math:`v = \hat\varepsilon - D` at the beginning."""
+        return torch.add(x * self.start[0], data, alpha=self.start[1])
 
-def flow_steps(start: Scales, scales: Scales) -> list[Step]:
-    """The steps from ``start`` (the schedule where each begins) to all times of the grid but the first."""
-    alpha, sigma = (value[: len(scales.alpha) - 1] for value in start)
-    next_alpha, next_sigma = scales.alpha[1:], scales.sigma[1:]
-    total, next_total = alpha + sigma, next_alpha + next_sigma
-    keep, move = next_total / total, (next_sigma * alpha - sigma * next_alpha) / total
-    columns = (keep, move, 1 / sigma, -1 - alpha / sigma, 1 / next_sigma, -1 - next_alpha / next_sigma)
+    def advance(self, x: Tensor, slope: Tensor, denoise: GridDenoiser, end: int | None) -> Tensor:
+        """The noisy data at the end, by Euler's method; with the number of the time there by Heun's."""
+        kept = x * self.keep
+        euler = torch.add(kept, slope, alpha=self.move)
+        if end is None:
+            return euler
+        end_slope = torch.add(euler * self.end[0], denoise(euler, end), alpha=self.end[1])
+        return torch.add(kept, slope + end_slope, alpha=0.5 * self.move)
+
+
+def _flow_steps(start: GaussianPath, end: GaussianPath) -> list[_FlowStep]:
+    """The steps from each place of ``start`` to the same of ``end``."""
+    keep, move = end.total / start.total, (end.sigma * start.alpha - start.sigma * end.alpha) / start.total
+    columns = (keep, move, 1 / start.sigma, -1 - start.alpha / start.sigma, 1 / end.sigma, -1 - end.alpha / end.sigma)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [Step(k, m, (a, b), (c, d)) for k, m, a, b, c, d in rows]
-
-
-def velocity(x: Tensor, data: Tensor, noisy: float, denoised: float) -> Tensor:
-    r"""The slope :math:`v = \hat\varepsilon - D` in the coordinates of a rectified flow."""
-    return torch.add(x * noisy, data, alpha=denoised)
-
-
-def _heun(look: Look, x: Tensor, slope: Tensor, i: int, step: Step, last: bool) -> Tensor:
-    kept = x * step.keep
-    euler = torch.add(kept, slope, alpha=step.move)
-    if last:
-        return euler
-    end_slope = velocity(euler, look.data(euler, i + 1), *step.end)
-    return torch.add(kept, slope + end_slope, alpha=0.5 * step.move)
+    return [_FlowStep(k, m, (a, b), (c, d)) for k, m, a, b, c, d in rows]

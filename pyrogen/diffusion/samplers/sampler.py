@@ -1,20 +1,22 @@
 r"""What all samplers share: a grid of times, a walk down it, and errors that say where it failed.
 
 A sampler takes standard normal noise of any batch shape to data: it begins at :math:`x_1 = \sigma_1 \varepsilon` and
-asks the denoiser at the times of its grid. All coefficients are Python numbers found before the first step, in double
-precision, so that a step costs the denoiser and two or three operations on :math:`x`.
+evaluates the denoiser at the times of its grid. All coefficients are Python numbers found before the first step, in
+double precision, so that a step costs the denoiser and two or three operations on :math:`x`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule
@@ -22,27 +24,20 @@ from pyrogen.numerics.schedules import Schedule
 from ..denoiser import Denoiser
 
 
-class Scales(NamedTuple):
-    r"""The schedule on the grid: :math:`\alpha` and :math:`\sigma` at each time, ``(steps + 1,)``, double precision."""
-
-    alpha: Tensor
-    sigma: Tensor
-
-
-class Look:
-    """Asks a denoiser at given times, and refuses what is not an answer.
+class GridDenoiser:
+    """A denoiser at the times of a grid, which refuses wrong shapes.
 
     Args:
-        denoiser: Who is asked.
-        times: When, each a tensor without dimensions.
+        denoiser: Of the data.
+        times: The times, each a tensor without dimensions.
         context: What the data depend on.
-        careful: Whether to look for numbers that are not finite, at the cost of a pass over every answer.
+        careful: Whether to refuse numbers that are not finite too, at the cost of a pass over every output.
     """
 
     def __init__(self, denoiser: Denoiser, times: tuple[Tensor, ...], context: Context, careful: bool) -> None:
         self.denoiser, self.times, self.context, self.careful = denoiser, times, context, careful
 
-    def data(self, x: Tensor, step: int) -> Tensor:
+    def __call__(self, x: Tensor, step: int) -> Tensor:
         """The posterior mean of the data at time number ``step``.
 
         Raises:
@@ -53,9 +48,9 @@ class Look:
             self._examine(data, x, step)
         return data
 
-    def at(self, times: Tensor) -> Look:
+    def at(self, times: Tensor) -> GridDenoiser:
         """The same at other times."""
-        return Look(self.denoiser, times.to(self.times[0]).unbind(), self.context, self.careful)
+        return GridDenoiser(self.denoiser, times.to(self.times[0]).unbind(), self.context, self.careful)
 
     def _examine(self, data: Tensor, x: Tensor, step: int) -> None:
         where = f"at step {step} (t = {self.times[step].item():.4g})"
@@ -66,13 +61,13 @@ class Look:
             raise ValueError(f"the denoiser gave {bad} of {data.numel()} numbers not finite {where}")
 
 
-class Sampler:
+class Sampler(ABC):
     """Takes noise to data with the help of a denoiser.
 
     Subclasses are immutable and define :meth:`plan` and :meth:`walk`. The last plan is kept, with all it depends on.
 
     Args:
-        grid: When to look.
+        grid: The times of the steps.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -115,28 +110,33 @@ class Sampler:
             denoiser: Of the data.
             noise: Standard normal, of shape ``(*batch, *event_shape)``.
             context: What the data depend on.
-            careful: Whether to look for numbers that are not finite at every step.
+            careful: Whether to refuse numbers that are not finite at every step.
         """
         batch_shape_of(noise, denoiser.event_shape, "noise")
         context_batch_shape(context, denoiser.context_shape)
         first, times, plan = self._prepared(denoiser.schedule, noise)
         x = first * noise
         yield x
-        yield from self.walk(Look(denoiser, times, context, careful), plan, x)
+        yield from self.walk(GridDenoiser(denoiser, times, context, careful), plan, x)
 
-    def plan(self, scales: Scales, schedule: Schedule) -> Any:
-        """All coefficients of all steps, as Python numbers."""
-        raise NotImplementedError(f"{type(self).__name__} must define `plan(scales, schedule)`")
+    @abstractmethod
+    def plan(self, path: GaussianPath, schedule: Schedule) -> Any:
+        """All coefficients of all steps, as Python numbers.
 
-    def walk(self, look: Look, plan: Any, x: Tensor) -> Iterator[Tensor]:
+        Args:
+            path: The path at the times of the grid, ``(steps + 1,)``, in double precision.
+            schedule: What it is of.
+        """
+
+    @abstractmethod
+    def walk(self, denoise: GridDenoiser, plan: Any, x: Tensor) -> Iterator[Tensor]:
         """The noisy data after each step.
 
         Args:
-            look: Asks the denoiser.
+            denoise: ``denoise(x, step)`` is the posterior mean of the data at time number ``step``.
             plan: The coefficients.
             x: The noisy data at the first time.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `walk(look, plan, x)`")
 
     @torch.no_grad()
     def _prepared(self, schedule: Schedule, like: Tensor) -> tuple[float, tuple[Tensor, ...], Any]:
@@ -147,14 +147,14 @@ class Sampler:
             return found
         times = self.grid(schedule)
         _check_grid(times)
-        scales = Scales(*schedule(times))
-        found = scales.sigma[0].item(), times.to(like).unbind(), self.plan(scales, schedule)
+        path = schedule(times)
+        found = path.sigma[0].item(), times.to(like).unbind(), self.plan(path, schedule)
         if key is not None:
             self._kept = (key, like.dtype, like.device), found
         return found
 
     def _explain(self, denoiser: Denoiser, noise: Tensor, context: Context, before: Tensor) -> None:
-        """Walks again with open eyes, on the same random numbers, to say where it went wrong."""
+        """Walks again on the same random numbers, with every output checked, to say where it went wrong."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.set_rng_state(before)
             for _ in self.trajectory(denoiser, noise, context, careful=True):

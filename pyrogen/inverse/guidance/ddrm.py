@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import number
-from pyrogen.numerics.linear import times
+from pyrogen.numerics.linear import matvec
 
 from ..chain import Step
 from ..problem import Denoised, Target
@@ -59,12 +59,12 @@ class DDRM(Guidance):
         kept, new = (1 - self.fresh**2) ** 0.5 * scale, self.fresh * scale * torch.randn_like(mean)
 
         free = kept * (denoised.noisy / here.alpha - mean) / here.variance**0.5 + new
-        close = kept * residual + times(right, new)
+        close = kept * residual + matvec(right, new)
         spread = (scale**2 - (self.strength * error).square()).clamp_min(0).sqrt()
         far = self.strength * error * residual + spread * torch.randn_like(residual)
 
-        instead = torch.where(error > scale, close, far) - times(right, free)
-        moved = free + times(right.mT, torch.where(error.isfinite(), instead, 0.0))
+        instead = torch.where(error > scale, close, far) - matvec(right, free)
+        moved = free + matvec(right.mT, torch.where(error.isfinite(), instead, 0.0))
         return there.alpha * (mean + moved)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import integer
-from pyrogen.numerics.linear import times
+from pyrogen.numerics.linear import matvec
 
 from ..chain import Step
 from ..problem import Denoised, Target
@@ -45,12 +45,12 @@ class RePaint(Guidance):
         here, there = step.levels[:2]
         operator = surrogate.jacobian
         inverse = torch.linalg.pinv(operator)
-        measured = denoised.mean + times(inverse, surrogate.residual).to(denoised.mean)
+        measured = denoised.mean + matvec(inverse, surrogate.residual).to(denoised.mean)
         projection = (inverse @ operator).to(denoised.mean)  # onto what is measured
 
         def painted(x: Tensor) -> Tensor:
             noisy = there.alpha * measured + there.sigma * torch.randn_like(x)
-            return x + times(projection, noisy - x)
+            return x + matvec(projection, noisy - x)
 
         x = painted(step.draw(denoised.noisy, denoised.mean))
         for _ in range(self.rounds - 1):

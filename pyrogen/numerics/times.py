@@ -9,24 +9,26 @@ numbers give stratified times.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import number, positive
-from pyrogen.numerics.representation import by_settings
-from pyrogen.numerics.schedules import Schedule
+
+from .representation import by_settings
+from .schedules import Schedule
 
 
-class Times:
+class Times(ABC):
     """Turns uniform numbers into times; immutable."""
 
     def __repr__(self) -> str:
         return by_settings(self)
 
+    @abstractmethod
     def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         r"""Times, and their densities in :math:`\lambda`, both of the shape of ``uniform``."""
-        raise NotImplementedError(f"{type(self).__name__} must define `__call__(uniform, schedule)`")
 
 
 class UniformTimes(Times):
