@@ -89,10 +89,14 @@ class ImportanceWeighted(VAEObjective):
         self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        return -importance_weighted(_log_weights(self.vae, x, context, self.draws)).mean()
+        return -self.bound(_log_weights(self.vae, x, context, self.draws)).mean()
+
+    def bound(self, log_weights: Tensor) -> Tensor:
+        """What is maximised, in nats, from the logarithms of weights ``(draws, *batch)``."""
+        return importance_weighted(log_weights)
 
 
-class DoublyReparameterized(VAEObjective):
+class DoublyReparameterized(ImportanceWeighted):
     r"""Minus the importance-weighted bound, with the doubly reparameterised gradient in the posterior.
 
     With normalised weights :math:`\tilde w_k`, the gradient in the posterior's parameters :math:`\phi` is
@@ -104,25 +108,20 @@ class DoublyReparameterized(VAEObjective):
     them; other than :class:`~pyrogen.core.parametric.Parametric` it runs twice.
 
     Args:
-        vae: The VAE, of parts with exact densities and a reparameterised posterior.
+        vae: As for :class:`ImportanceWeighted`.
         draws: :math:`K`.
 
     Raises:
-        ValueError: ``draws`` is not positive, a part has a density that is not exact, or the posterior shares
-            parameters with another part.
-        NotImplementedError: the posterior is not reparameterised (when called).
+        ValueError: as for :class:`ImportanceWeighted`, or the posterior shares parameters with another part.
 
     References:
         Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives",
         https://arxiv.org/abs/1810.04152
     """
 
-    @checked
     def __init__(self, vae: VAE, *, draws: int) -> None:
-        super().__init__(vae)
-        check_draws(vae.parts, draws)
+        super().__init__(vae, draws=draws)
         check_separate(vae.parts)
-        self.draws = draws
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         z, log_weights = _log_weights_by_path(self.vae, x, context, torch.Size((self.draws,)))
@@ -131,7 +130,7 @@ class DoublyReparameterized(VAEObjective):
         return -doubly_reparameterized(log_weights).mean()
 
 
-class Renyi(VAEObjective):
+class Renyi(ImportanceWeighted):
     r"""Minus the variational Rényi bound, :math:`-\frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha}`.
 
     For :math:`\alpha = 0` it is the importance-weighted bound, towards one it becomes the evidence lower bound, and
@@ -139,13 +138,12 @@ class Renyi(VAEObjective):
     weighs every datum by itself.
 
     Args:
-        vae: The VAE, of parts with exact densities and a reparameterised posterior.
+        vae: As for :class:`ImportanceWeighted`.
         alpha: :math:`\alpha`, other than one.
         draws: :math:`K`.
 
     Raises:
-        ValueError: ``alpha`` is one, ``draws`` is not positive, or a part has a density that is not exact.
-        NotImplementedError: the posterior is not reparameterised (when called).
+        ValueError: as for :class:`ImportanceWeighted`, or ``alpha`` is one.
 
     References:
         Li and Turner 2016, "Rényi divergence variational inference", https://arxiv.org/abs/1602.02311
@@ -153,16 +151,14 @@ class Renyi(VAEObjective):
 
     @checked
     def __init__(self, vae: VAE, *, alpha: float, draws: int) -> None:
-        super().__init__(vae)
         if alpha == 1:
             raise ValueError("`alpha` must not be 1, where the bound is that of `BetaElbo`, got 1")
-        check_draws(vae.parts, draws)
+        super().__init__(vae, draws=draws)
         check_exact(vae.parts, "`vae` must have no")
         self.alpha = alpha
-        self.draws = draws
 
-    def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        return -renyi(_log_weights(self.vae, x, context, self.draws), self.alpha).mean()
+    def bound(self, log_weights: Tensor) -> Tensor:
+        return renyi(log_weights, self.alpha)
 
 
 class ReweightedWakeSleep(VAEObjective):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -68,8 +69,8 @@ def vae(
         >>> module().sample((5,)).shape
         torch.Size([5, 3])
     """
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    return dense.vae(likelihood_of(scale), prior, posterior, draws, prepare=dense.standardizer())
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding, real=True)
+    return dense.vae(likelihood_of(scale), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -166,9 +167,9 @@ def conditional_vae(
     """
     if context_shape is None and classes is None:
         raise ValueError("`context_shape` or `classes` must be given, got neither; without a context, use `vae`")
-    family = likelihood_of(scale, symbols, binary)
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    return dense.vae(family, dense.prior(), None, draws, prepare=dense.standardizer(symbols, binary))
+    family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
+    return dense.vae(family, dense.prior(), draws=draws)
 
 
 @recipe(texts=TEXTS)
@@ -204,9 +205,9 @@ def vamp_vae(
         >>> vamp_vae((8,), latent_shape=(2,), pseudo_data=5, binary=True, hidden=(16,))().sample((5,)).shape
         torch.Size([5, 8])
     """
-    family = likelihood_of(scale, symbols, binary)
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    posterior = dense.posterior(prepare=dense.standardizer(symbols, binary))
+    family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
+    posterior = dense.posterior()
     start = torch.rand(pseudo_data, *dense.event_shape) * (1 if symbols is None else symbols - 1)
     return VAE(VampPrior(posterior, start), dense.likelihood(family), posterior, draws=draws)
 
@@ -247,10 +248,10 @@ def mixture_vae(
         >>> mixture_vae((8,), latent_shape=(2,), classes=3, hidden=(16,))().sample((5,)).shape
         torch.Size([5, 8])
     """
-    family = likelihood_of(scale, symbols, binary)
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding)
+    family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
     prior = ClassNormal(dense.latent_shape, classes=classes, entry="class")
-    return dense.mixture(prior, dense.likelihood(family), classes, draws, lambda: dense.standardizer(symbols, binary))
+    return dense.mixture(prior, dense.likelihood(family), classes, draws)
 
 
 @recipe(texts=TEXTS)
@@ -296,65 +297,49 @@ def semi_supervised_vae(
         >>> pg.fit(objective, (x, label), steps=2).reason
         'steps'
     """
-    family = likelihood_of(scale, symbols, binary)
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding)
+    family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
+    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
     prior, likelihood = StandardNormal(dense.latent_shape), dense.likelihood(family, classes)
-    return dense.mixture(prior, likelihood, classes, draws, lambda: dense.standardizer(symbols, binary))
+    return dense.mixture(prior, likelihood, classes, draws)
 
 
+@dataclass
 class Dense:
     """Makes the parts of a latent-variable model of dense networks, all of which take the context.
 
-    Args:
-        event_shape: Shape of one event.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
-        latent_shape: Shape of one latent.
-        hidden: Sizes of the hidden layers of encoders; those of the decoder are the reverse.
-        classes: How many labels contexts have.
-        embedding: A network of the user's from contexts to features.
+    Attributes are the arguments of recipes; ``real`` says that data are real numbers, to be standardised.
     """
 
-    def __init__(
-        self,
-        event_shape: Shape,
-        context_shape: ContextShape,
-        latent_shape: Shape,
-        hidden: Sequence[int],
-        classes: Classes = None,
-        embedding: nn.Module | None = None,
-    ) -> None:
-        self.event_shape = as_shape(event_shape, "event_shape")
-        self.latent_shape = as_shape(latent_shape, "latent_shape")
-        self.hidden = tuple(hidden)
-        self.context: Callable[[], VectorContext] = lambda: VectorContext(
-            context_shape, classes=classes, embedding=embedding
-        )
+    event_shape: Shape
+    context_shape: ContextShape
+    latent_shape: Shape
+    hidden: Sequence[int]
+    classes: Classes = None
+    embedding: nn.Module | None = None
+    real: bool = False
+
+    def __post_init__(self) -> None:
+        self.event_shape = as_shape(self.event_shape, "event_shape")
+        self.latent_shape = as_shape(self.latent_shape, "latent_shape")
 
     def vae(
         self,
         family: families.Family,
-        prior: DistributionModule | None,
-        posterior: DistributionModule | None,
-        draws: int,
-        *,
-        prepare: nn.Module | None = None,
+        prior: DistributionModule | None = None,
+        posterior: DistributionModule | None = None,
+        draws: int = 100,
     ) -> VAE:
         """The variational autoencoder with a likelihood of a family, and other parts where none are given."""
         likelihood = self.likelihood(family)
-        posterior = self.posterior(prepare=prepare) if posterior is None else posterior
+        posterior = self.posterior() if posterior is None else posterior
         return VAE(StandardNormal(self.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
 
     def mixture(
-        self,
-        prior: DistributionModule,
-        likelihood: DistributionModule,
-        classes: int,
-        draws: int,
-        prepare: Callable[[], nn.Module | None],
+        self, prior: DistributionModule, likelihood: DistributionModule, classes: int, draws: int
     ) -> MixtureVAE:
         """The model with a class, whose component has this prior and likelihood."""
-        component = VAE(prior, likelihood, self.posterior(classes, prepare=prepare()), draws=1)
-        classifier = self._part(families.categorical(classes), (), "x", self.event_shape, prepare=prepare())
+        component = VAE(prior, likelihood, self.posterior(classes), draws=1)
+        classifier = self._encoder(families.categorical(classes), ())
         return MixtureVAE(ClassPrior(classes), component, classifier, draws=draws)
 
     def prior(self) -> Parametric:
@@ -366,17 +351,28 @@ class Dense:
 
     def likelihood(self, family: families.Family, classes: int | None = None) -> Parametric:
         """The likelihood of a family; with ``classes`` it takes the entry ``"class"`` as well."""
-        return self._part(family, self.event_shape, "z", self.latent_shape, classes)
+        return self._part(family, self.event_shape, "z", self.latent_shape, self.hidden[::-1], classes)
 
     def posterior(
         self, classes: int | None = None, *, prepare: nn.Module | None = None, size: int | None = None
     ) -> Parametric:
         """A normal posterior of data that go through ``prepare`` first, which makes ``size`` numbers of them."""
-        return self._part(families.latent_normal, self.latent_shape, "x", self.event_shape, classes, prepare, size)
+        return self._encoder(families.latent_normal, self.latent_shape, classes, prepare, size)
 
-    def standardizer(self, symbols: int | None = None, binary: bool = False) -> Standardizer | None:
-        """What brings data that are real numbers to order one, by moments of the data set."""
-        return None if symbols is not None or binary else Standardizer(self.event_shape, name="x")
+    def context(self) -> VectorContext:
+        """The context as a vector."""
+        return VectorContext(self.context_shape, classes=self.classes, embedding=self.embedding)
+
+    def _encoder(
+        self,
+        family: families.Family,
+        event_shape: Shape,
+        classes: int | None = None,
+        prepare: nn.Module | None = None,
+        size: int | None = None,
+    ) -> Parametric:
+        prepare = Standardizer(self.event_shape, name="x") if self.real else prepare
+        return self._part(family, event_shape, "x", self.event_shape, self.hidden, classes, prepare, size)
 
     def _part(
         self,
@@ -384,14 +380,15 @@ class Dense:
         event_shape: Shape,
         name: str,
         shape: Shape,
+        hidden: Sequence[int],
         classes: int | None = None,
         prepare: nn.Module | None = None,
         size: int | None = None,
     ) -> Parametric:
-        """The distribution of an event given an input of this name and shape, and the context."""
+        """The distribution of an event given an input of this name and shape, a class, and the context."""
         contexts = [] if classes is None else [VectorContext({"class": ()}, classes={"class": classes})]
         contexts += [context] if (context := self.context()).context_shape is not None else []
-        size, hidden = prod(shape) if size is None else size, self.hidden[::-1] if name == "z" else self.hidden
+        size = prod(shape) if size is None else size
         inputs = size + sum(context.size for context in contexts)
         network = MLP(inputs, prod(family.numbers_shape(event_shape)), hidden=hidden)
         return Parametric(
