@@ -9,18 +9,17 @@ from torch import nn
 
 from pyrogen.arguments import checked, integer
 from pyrogen.core.module import DistributionModule, check_part
-from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.networks.context import Classes, VectorContext, WithContext
+from pyrogen.networks.context import Classes
 from pyrogen.networks.convolution import Centred, GridDecoder, GridEncoder, ImageDecoder, ImageEncoder, halved_sizes
 from pyrogen.networks.statistics import Chained, Standardizer
 
 from .model import VAE
 from .quantized import VQVAE, Codebook, CodeTable
-from .recipes import TEXTS, beside, likelihood_of
+from .recipes import TEXTS, Parts, likelihood_of
 
 _TEXTS = {
     **TEXTS,
@@ -63,32 +62,22 @@ def convolutional_vae(
         >>> module().sample((5,)).shape
         torch.Size([5, 1, 8, 8])
     """
-    event_shape, latent_shape = as_shape(event_shape, "event_shape"), as_shape(latent_shape, "latent_shape")
-    family, channels, size = _pixels(scale, symbols, binary), tuple(channels), prod(latent_shape)
+    family, channels = _pixels(scale, symbols, binary), tuple(channels)
+    parts = Parts(event_shape, context_shape, latent_shape, (hidden,), classes, embedding)
+    event_shape, size = parts.event_shape, prod(parts.latent_shape)
     halved_sizes(event_shape, channels)
 
-    def contexts() -> list[VectorContext]:
-        context = VectorContext(context_shape, classes=classes, embedding=embedding)
-        return [] if context.context_shape is None else [context]
+    def decoder(width: int) -> ImageDecoder:
+        planes = _planes(family, event_shape)
+        return ImageDecoder(size + width, planes, channels=channels[::-1], hidden=hidden)
 
-    width = sum(context.size for context in contexts())
-    decoder = ImageDecoder(size + width, _planes(family, event_shape), channels=channels[::-1], hidden=hidden)
-    likelihood = Parametric(
-        WithContext(decoder, "z", contexts(), size=size),
-        family,
-        event_shape=event_shape,
-        context_shape=beside("z", latent_shape, *contexts()),
-    )
+    def encoder(width: int) -> ImageEncoder:
+        return ImageEncoder(event_shape, 2 * size, channels=channels, hidden=hidden, context=width)
+
+    likelihood = parts.part("z", family, network=decoder, size=size)
     if posterior is None:
-        outputs = prod(families.latent_normal.numbers_shape(latent_shape))
-        encoder = ImageEncoder(event_shape, outputs, channels=channels, hidden=hidden, context=width)
-        posterior = Parametric(
-            WithContext(encoder, "x", contexts(), prepare=_scaled(event_shape, symbols, binary)),
-            families.latent_normal,
-            event_shape=latent_shape,
-            context_shape=beside("x", event_shape, *contexts()),
-        )
-    return VAE(StandardNormal(latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+        posterior = parts.part("x", network=encoder, prepare=_scaled(event_shape, symbols, binary))
+    return parts.vae(likelihood, prior, posterior, draws)
 
 
 @recipe(texts=_TEXTS)

@@ -69,8 +69,8 @@ def vae(
         >>> module().sample((5,)).shape
         torch.Size([5, 3])
     """
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding, real=True)
-    return dense.vae(likelihood_of(scale), prior, posterior, draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding, real=True)
+    return parts.vae(parts.part("z", likelihood_of(scale)), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -96,8 +96,8 @@ def binary_vae(
         >>> binary_vae((8,), latent_shape=(2,), hidden=(16,))().sample((5,)).unique()
         tensor([0., 1.])
     """
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    return dense.vae(families.bernoulli, prior, posterior, draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return parts.vae(parts.part("z", families.bernoulli), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -127,8 +127,8 @@ def categorical_vae(
         >>> categorical_vae((8,), latent_shape=(2,), symbols=4)().sample((5,)).dtype
         torch.int64
     """
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    return dense.vae(families.categorical(symbols), prior, posterior, draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return parts.vae(parts.part("z", families.categorical(symbols)), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -168,8 +168,9 @@ def conditional_vae(
     if context_shape is None and classes is None:
         raise ValueError("`context_shape` or `classes` must be given, got neither; without a context, use `vae`")
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
-    return dense.vae(family, dense.prior(), draws=draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
+    prior = parts.prior()
+    return parts.vae(parts.part("z", family), prior, draws=draws)
 
 
 @recipe(texts=TEXTS)
@@ -206,10 +207,10 @@ def vamp_vae(
         torch.Size([5, 8])
     """
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
-    posterior = dense.posterior()
-    start = torch.rand(pseudo_data, *dense.event_shape) * (1 if symbols is None else symbols - 1)
-    return VAE(VampPrior(posterior, start), dense.likelihood(family), posterior, draws=draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
+    posterior = parts.part("x")
+    start = torch.rand(pseudo_data, *parts.event_shape) * (1 if symbols is None else symbols - 1)
+    return VAE(VampPrior(posterior, start), parts.part("z", family), posterior, draws=draws)
 
 
 @recipe(texts=TEXTS)
@@ -249,9 +250,9 @@ def mixture_vae(
         torch.Size([5, 8])
     """
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
-    prior = ClassNormal(dense.latent_shape, classes=classes, entry="class")
-    return dense.mixture(prior, dense.likelihood(family), classes, draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
+    prior = ClassNormal(parts.latent_shape, classes=classes, entry="class")
+    return parts.mixture(prior, parts.part("z", family), classes, draws)
 
 
 @recipe(texts=TEXTS)
@@ -298,14 +299,14 @@ def semi_supervised_vae(
         'steps'
     """
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
-    prior, likelihood = StandardNormal(dense.latent_shape), dense.likelihood(family, classes)
-    return dense.mixture(prior, likelihood, classes, draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
+    prior, likelihood = StandardNormal(parts.latent_shape), parts.part("z", family, classes=classes)
+    return parts.mixture(prior, likelihood, classes, draws)
 
 
 @dataclass
-class Dense:
-    """Makes the parts of a latent-variable model of dense networks, all of which take the context.
+class Parts:
+    """Makes the parts of a latent-variable model, all of which take the context, of dense networks or others.
 
     Attributes are the arguments of recipes; ``real`` says that data are real numbers, to be standardised.
     """
@@ -324,22 +325,21 @@ class Dense:
 
     def vae(
         self,
-        family: families.Family,
+        likelihood: DistributionModule,
         prior: DistributionModule | None = None,
         posterior: DistributionModule | None = None,
         draws: int = 100,
     ) -> VAE:
-        """The variational autoencoder with a likelihood of a family, and other parts where none are given."""
-        likelihood = self.likelihood(family)
-        posterior = self.posterior() if posterior is None else posterior
-        return VAE(StandardNormal(self.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+        """The variational autoencoder of a likelihood, and of a normal prior and posterior where none is given."""
+        prior = StandardNormal(self.latent_shape) if prior is None else prior
+        return VAE(prior, likelihood, self.part("x") if posterior is None else posterior, draws=draws)
 
     def mixture(
         self, prior: DistributionModule, likelihood: DistributionModule, classes: int, draws: int
     ) -> MixtureVAE:
         """The model with a class, whose component has this prior and likelihood."""
-        component = VAE(prior, likelihood, self.posterior(classes), draws=1)
-        classifier = self._encoder(families.categorical(classes), ())
+        component = VAE(prior, likelihood, self.part("x", classes=classes), draws=1)
+        classifier = self.part("x", families.categorical(classes), ())
         return MixtureVAE(ClassPrior(classes), component, classifier, draws=draws)
 
     def prior(self) -> Parametric:
@@ -349,63 +349,54 @@ class Dense:
         shape = context.context_shape
         return Parametric(network, families.latent_normal, event_shape=self.latent_shape, context_shape=shape)
 
-    def likelihood(self, family: families.Family, classes: int | None = None) -> Parametric:
-        """The likelihood of a family; with ``classes`` it takes the entry ``"class"`` as well."""
-        return self._part(family, self.event_shape, "z", self.latent_shape, self.hidden[::-1], classes)
-
-    def posterior(
-        self, classes: int | None = None, *, prepare: nn.Module | None = None, size: int | None = None
+    def part(
+        self,
+        given: str,
+        family: families.Family = families.latent_normal,
+        event_shape: Shape | None = None,
+        *,
+        classes: int | None = None,
+        network: Callable[[int], nn.Module] | None = None,
+        prepare: nn.Module | None = None,
+        size: int | None = None,
     ) -> Parametric:
-        """A normal posterior of data that go through ``prepare`` first, which makes ``size`` numbers of them."""
-        return self._encoder(families.latent_normal, self.latent_shape, classes, prepare, size)
+        """The distribution of a latent given a datum ``"x"``, or of a datum given a latent ``"z"``, and the context.
+
+        Args:
+            given: Which of both it is given.
+            family: Its family.
+            event_shape: Shape of the event, if it is another than that of the latent or the datum.
+            classes: If given, it takes one of so many classes, too, as the entry ``"class"``.
+            network: Makes the network, from the size of the vector of all contexts; a dense one if ``None``.
+            prepare: What the input goes through first.
+            size: How many numbers that makes of it; if given, the input is flattened to vectors.
+        """
+        taken, made = self.event_shape, self.latent_shape
+        taken, made, hidden = (taken, made, self.hidden) if given == "x" else (made, taken, self.hidden[::-1])
+        event_shape = made if event_shape is None else event_shape
+        contexts = [] if classes is None else [VectorContext({"class": ()}, classes={"class": classes})]
+        contexts += [context] if (context := self.context()).context_shape is not None else []
+        shapes: dict[str, Shape] = {given: taken}
+        for context in contexts:
+            own = context.context_shape
+            shapes |= own if isinstance(own, dict) else {"context": own}
+        width = sum(context.size for context in contexts)
+        if network is None:
+            size = prod(taken) if size is None else size
+            built = MLP(size + width, prod(family.numbers_shape(event_shape)), hidden=hidden)
+        else:
+            built = network(width)
+        prepare = Standardizer(taken, name="x") if self.real and given == "x" else prepare
+        return Parametric(
+            WithContext(built, given, contexts, prepare=prepare, size=size),
+            family,
+            event_shape=event_shape,
+            context_shape=shapes if contexts else taken,
+        )
 
     def context(self) -> VectorContext:
         """The context as a vector."""
         return VectorContext(self.context_shape, classes=self.classes, embedding=self.embedding)
-
-    def _encoder(
-        self,
-        family: families.Family,
-        event_shape: Shape,
-        classes: int | None = None,
-        prepare: nn.Module | None = None,
-        size: int | None = None,
-    ) -> Parametric:
-        prepare = Standardizer(self.event_shape, name="x") if self.real else prepare
-        return self._part(family, event_shape, "x", self.event_shape, self.hidden, classes, prepare, size)
-
-    def _part(
-        self,
-        family: families.Family,
-        event_shape: Shape,
-        name: str,
-        shape: Shape,
-        hidden: Sequence[int],
-        classes: int | None = None,
-        prepare: nn.Module | None = None,
-        size: int | None = None,
-    ) -> Parametric:
-        """The distribution of an event given an input of this name and shape, a class, and the context."""
-        contexts = [] if classes is None else [VectorContext({"class": ()}, classes={"class": classes})]
-        contexts += [context] if (context := self.context()).context_shape is not None else []
-        size = prod(shape) if size is None else size
-        inputs = size + sum(context.size for context in contexts)
-        network = MLP(inputs, prod(family.numbers_shape(event_shape)), hidden=hidden)
-        return Parametric(
-            WithContext(network, name, contexts, prepare=prepare, size=size),
-            family,
-            event_shape=event_shape,
-            context_shape=beside(name, shape, *contexts),
-        )
-
-
-def beside(name: str, shape: Shape, *contexts: VectorContext) -> ContextShape:
-    """The shapes that a part takes: those of its own input, and of the contexts beside it."""
-    shapes = {name: shape}
-    for context in contexts:
-        own = context.context_shape
-        shapes |= own if isinstance(own, dict) else {"context": own}
-    return shapes if contexts else shape
 
 
 def likelihood_of(

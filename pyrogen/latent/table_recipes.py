@@ -9,7 +9,6 @@ from torch import nn
 
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.normal import StandardNormal
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
@@ -19,7 +18,7 @@ from pyrogen.networks.context import Classes
 
 from .missing import IncompleteLikelihood
 from .model import VAE
-from .recipes import TEXTS, Dense, likelihood_of
+from .recipes import TEXTS, Parts, likelihood_of
 
 _TEXTS = {
     **TEXTS,
@@ -62,11 +61,11 @@ def tabular_vae(
         torch.Size([5, 4])
     """
     (columns,) = event_shape = _as_row(event_shape)
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    likelihood = dense.likelihood(_columns(columns, None, counts, binary, categories))
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    likelihood = parts.part("z", _columns(columns, None, counts, binary, categories))
     features = ColumnFeatures(columns, counts=counts, categories=categories)
-    posterior = dense.posterior(prepare=features, size=features.size)
-    return VAE(StandardNormal(dense.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+    posterior = parts.part("x", prepare=features, size=features.size)
+    return parts.vae(likelihood, prior, posterior, draws)
 
 
 @recipe(texts=_TEXTS)
@@ -120,10 +119,10 @@ def missing_data_vae(
         family = _columns(columns, scale, counts, binary, categories)
         features = ColumnFeatures(columns, counts=counts, categories=categories, flags=True)
         size = features.size
-    dense = Dense(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    likelihood = IncompleteLikelihood(dense.likelihood(family), missingness)
-    posterior = dense.posterior(prepare=features, size=size)
-    return VAE(StandardNormal(dense.latent_shape) if prior is None else prior, likelihood, posterior, draws=draws)
+    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    likelihood = IncompleteLikelihood(parts.part("z", family), missingness)
+    posterior = parts.part("x", prepare=features, size=size)
+    return parts.vae(likelihood, prior, posterior, draws)
 
 
 @recipe(texts=_TEXTS)
