@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 Build = TypeVar("Build", bound=Callable[..., Any])
+Check = Callable[[Any, str], Any]
 
 
 def integer(value: Any, name: str, *, least: int = 1) -> int:
@@ -139,15 +140,15 @@ def site_name(value: Any, name: str) -> str:
     return value
 
 
-def instance(value: Any, kind: type, name: str) -> Any:
-    """An object of a class, or ``None``.
+def instance_of(kind: type) -> Check:
+    """The check that a value is an object of a class; raises a TypeError where it is not."""
 
-    Raises:
-        TypeError: it is something else.
-    """
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"`{name}` must be a {kind.__name__}, got {type(value).__name__}")
-    return value
+    def check(value: Any, name: str) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError(f"`{name}` must be a {kind.__name__}, got {type(value).__name__}")
+        return value
+
+    return check
 
 
 def finite(value: Any, name: str) -> Tensor:
@@ -160,9 +161,7 @@ def finite(value: Any, name: str) -> Tensor:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"`{name}` must be a tensor of floating-point numbers, got {kind}")
-    if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"`{name}` must be finite, got {int((~torch.isfinite(value)).sum())} entries that are not")
-    return value
+    return numbers(value, name)
 
 
 def real_tensor(value: Any, name: str) -> Tensor:
@@ -347,8 +346,6 @@ def whole_share(value: Any, name: str) -> float:
     return value
 
 
-Check = Callable[[Any, str], Any]
-
 MEANING: dict[str, Check] = {
     **dict.fromkeys(("layers", "units", "rank", "components", "draws", "orders", "modes", "size", "depth"), integer),
     **dict.fromkeys(("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places"), integer),
@@ -356,6 +353,9 @@ MEANING: dict[str, Check] = {
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
     **dict.fromkeys(("bins", "levels", "symbols", "codes", "dimensions"), several),
     **dict.fromkeys(("permutations", "simulations", "repetitions", "batch_size", "chains"), integer),
+    **dict.fromkeys(("particles", "sweeps", "chunk", "points", "rounds", "factor"), integer),
+    "warmup": count,
+    "site": site_name,
     "folds": several,
     **dict.fromkeys(("level", "held_out", "probability"), inner_share),
     "generator": generator,
@@ -371,7 +371,7 @@ MEANING: dict[str, Check] = {
     "sleep": whole_share,
     "alpha": number,
     **dict.fromkeys(("event_shape", "latent_shape", "image_shape"), shape),
-    **dict.fromkeys(("mixing", "standardize", "fast_sampling", "cross", "rotary", "flags"), switch),
+    **dict.fromkeys(("mixing", "standardize", "fast_sampling", "cross", "rotary", "flags", "resample"), switch),
     "context_shape": context_shape,
     "classes": labels,
     "seed": any_integer,

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import function
+from pyrogen.arguments import checked, function
 
 FEW = 20
 """Independent draws that must carry an answer."""
@@ -29,8 +29,12 @@ class Diagnostics(ABC):
 
     Subclasses define what happened, as numbers, :meth:`numbers`, and in words, :meth:`lines`, and how many independent
     draws the answer is worth, :attr:`carried`.
+
+    Attributes:
+        draws: How many draws there are.
     """
 
+    draws: int
     advice: ClassVar[str] = "run it longer, or use another method"
 
     @property
@@ -47,11 +51,6 @@ class Diagnostics(ABC):
         """What happened, in sentences."""
 
     @property
-    def wanted(self) -> int:
-        """How many independent draws must carry the answer: 20, or as many as there are draws."""
-        return FEW
-
-    @property
     def contradicted(self) -> Tensor:
         """For each problem, whether two estimates that ought to agree do not."""
         return torch.zeros_like(self.carried, dtype=torch.bool)
@@ -59,7 +58,7 @@ class Diagnostics(ABC):
     @property
     def collapsed_problems(self) -> Tensor:
         """For each problem, or for the answer as a whole, whether it is not to be trusted."""
-        return ~(self.carried >= self.wanted) | self.contradicted
+        return ~(self.carried >= min(FEW, self.draws)) | self.contradicted
 
     @property
     def collapsed(self) -> bool:
@@ -98,10 +97,6 @@ class DrawDiagnostics(Diagnostics):
     def carried(self) -> Tensor:
         return torch.tensor(float(self.draws))
 
-    @property
-    def wanted(self) -> int:
-        return min(FEW, self.draws)
-
     def numbers(self) -> dict[str, Any]:
         return {"draws": self.draws, "law": self.law}
 
@@ -135,15 +130,14 @@ class Answer(ABC):
 
     Args:
         model: The Pyro model.
-
-    Raises:
-        TypeError: ``model`` cannot be called.
+        site: The name of the latent site whose posterior is wanted, if it is one.
     """
 
     no_evidence: ClassVar[str] = "this method does not estimate the evidence; TwistedSMC and NoiseVI do"
 
-    def __init__(self, model: Callable) -> None:
-        self.model = function(model, "model")
+    @checked
+    def __init__(self, model: Callable, *, site: str | None = None) -> None:
+        self.model, self.site = function(model, "model"), site
         self._results: Results | None = None
 
     @abstractmethod

@@ -59,7 +59,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Step:
+class ReverseStep:
     """One Gaussian step: ``keep`` is :math:`a`, ``pull`` is :math:`b`, ``scale`` the standard deviation ``(D,)``.
 
     ``levels`` are the noise levels that lie ahead: that of the step, the next, and so on to the last.
@@ -108,13 +108,15 @@ class Chain:
         """Pure noise at the first level."""
         return self.levels[0].sigma * torch.randn(shape, dtype=like.dtype, device=like.device)
 
-    def step(self, place: int) -> Step:
+    def step(self, place: int) -> ReverseStep:
         """The step from a level to the next."""
         level, other = self.levels[place], self.levels[place + 1]
         ratio = other.variance / level.variance
         pull = other.alpha * (1 - ratio)
         scale = (other.sigma**2 * (1 - ratio) + pull**2 * self.errors[place]).sqrt()
-        return Step(level.alpha / other.alpha * (other.sigma / level.sigma) ** 2, pull, scale, self.levels[place:])
+        return ReverseStep(
+            level.alpha / other.alpha * (other.sigma / level.sigma) ** 2, pull, scale, self.levels[place:]
+        )
 
     @torch.no_grad()
     def calibrate(self, denoise: Denoise, shape: tuple[int, int], like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer, site_name
+from pyrogen.arguments import checked
 from pyrogen.distributions.abilities import abilities_of
 
 from .answer import Answer, DrawDiagnostics, Results
@@ -49,9 +49,10 @@ class Completion(Answer):
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
 
+    @checked
     def __init__(self, model: Callable, *, site: str, draws: int = 1000) -> None:
-        super().__init__(model)
-        self.site, self.draws = site_name(site, "site"), integer(draws, "draws")
+        super().__init__(model, site=site)
+        self.draws = draws
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:

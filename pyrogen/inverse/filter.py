@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pyrogen.numerics.resampling import conditional_systematic, effective_sample_size, order, systematic, take
 
-from .chain import Chain, Level, Step
+from .chain import Chain, Level, ReverseStep
 from .problem import Target
 from .twist import Twist
 
@@ -159,7 +159,7 @@ class Filter:
         return gained, chosen
 
     def _move(
-        self, target: Target, state: _State, step: Step, level: Level, retained: Tensor | None, place: int
+        self, target: Target, state: _State, step: ReverseStep, level: Level, retained: Tensor | None, place: int
     ) -> None:
         mean = step.keep * state.x + step.pull * (state.mean + state.shift)
         x = self._keep(mean + step.scale * torch.randn_like(state.x), retained, place)

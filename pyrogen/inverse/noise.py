@@ -30,7 +30,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
-from pyrogen.arguments import function, site_name
+from pyrogen.arguments import checked, function
 from pyrogen.core.density import Density, density_of, stamped
 from pyrogen.distributions.abilities import Abilities, abilities_of, push_forward
 from pyrogen.distributions.assembled import Assembled
@@ -43,6 +43,7 @@ from .observation import check_data, filled
 from .problem import check_latent
 
 
+@checked
 def in_noise(model: Callable, *, site: str) -> Callable:
     """A model in which one site is a deterministic function of simple noise, for Pyro's ``NUTS``, ``SVI`` and guides.
 
@@ -76,7 +77,7 @@ def in_noise(model: Callable, *, site: str) -> Callable:
         >>> mcmc.get_samples()["x_noise"].shape
         torch.Size([5, 2])
     """
-    return _Filled()(poutine.reparam(function(model, "model"), config={site_name(site, "site"): _PushForward()}))
+    return _Filled()(poutine.reparam(function(model, "model"), config={site: _PushForward()}))
 
 
 class _Filled(Messenger):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +14,11 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from pyrogen.arguments import function, integer, site_name
+from pyrogen.arguments import checked, function, integer
 from pyrogen.programs.run import Given, run
 from pyrogen.programs.site import Site
 
-from .answer import FEW, Answer, Diagnostics, Results
+from .answer import Answer, Diagnostics, Results
 from .noise import check_model, constant, draws_of, in_noise
 
 _APART = 1.1  # R-hat of chains that have not met
@@ -56,10 +57,6 @@ class ChainDiagnostics(Diagnostics):
     @property
     def carried(self) -> Tensor:
         return torch.tensor(self.least)
-
-    @property
-    def wanted(self) -> int:
-        return min(FEW, self.draws)
 
     @property
     def contradicted(self) -> Tensor:
@@ -123,6 +120,7 @@ class NoiseMCMC(Answer):
 
     no_evidence = "a Markov chain does not estimate the evidence; NoiseVI does"
 
+    @checked(kernel=function, draws=partial(integer, least=4))
     def __init__(
         self,
         model: Callable,
@@ -132,11 +130,8 @@ class NoiseMCMC(Answer):
         draws: int = 1000,
         warmup: int = 500,
     ) -> None:
-        integer(draws, "draws", least=4)
-        integer(warmup, "warmup", least=0)
-        super().__init__(model)
-        self.site, self.kernel = site_name(site, "site"), function(kernel, "kernel")
-        self.draws, self.warmup = draws, warmup
+        super().__init__(model, site=site)
+        self.kernel, self.draws, self.warmup = kernel, draws, warmup
         self.mcmc: MCMC | None = None
 
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:

@@ -17,13 +17,13 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from pyrogen.arguments import function, integer, site_name, switch
+from pyrogen.arguments import checked, function
 from pyrogen.numerics.resampling import effective_sample_size, systematic
 from pyrogen.programs.site import statements_of
 from pyrogen.training.fit import fit
 from pyrogen.training.turn import MakeOptimizer
 
-from .answer import FEW, Answer, Diagnostics, Results
+from .answer import Answer, Diagnostics, Results
 from .noise import check_model, constant, draws_of, in_noise
 
 
@@ -56,10 +56,6 @@ class GuideDiagnostics(Diagnostics):
     @property
     def carried(self) -> Tensor:
         return torch.tensor(self.effective_sample_size)
-
-    @property
-    def wanted(self) -> int:
-        return min(FEW, self.draws)
 
     @property
     def reason(self) -> str:
@@ -115,6 +111,7 @@ class NoiseVI(Answer):
 
     no_evidence = "a site has a density that is known up to a constant only, and so is the evidence"
 
+    @checked(guide=function, optimizer=function)
     def __init__(
         self,
         model: Callable,
@@ -126,12 +123,8 @@ class NoiseVI(Answer):
         optimizer: MakeOptimizer = partial(Adam, lr=0.02),
         resample: bool = True,
     ) -> None:
-        for name, value in (("draws", draws), ("steps", steps)):
-            integer(value, name)
-        switch(resample, "resample")
-        super().__init__(model)
-        self.site, self.make_guide = site_name(site, "site"), function(guide, "guide")
-        self.optimizer = function(optimizer, "optimizer")
+        super().__init__(model, site=site)
+        self.make_guide, self.optimizer = guide, optimizer
         self.draws, self.steps, self.resample = draws, steps, resample
         self.guide: nn.Module | None = None
 

@@ -103,8 +103,9 @@ class ParticleDiagnostics(Diagnostics):
         return torch.where(self.log_evidence[-1].isfinite(), carried, 0.0)
 
     @property
-    def wanted(self) -> int:
-        return min(FEW, self.particles)
+    def draws(self) -> int:
+        """How many particles there were."""
+        return self.particles
 
     @property
     def contradicted(self) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen import arguments
+from pyrogen.arguments import checked, instance_of, whole_share
 from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.numerics.resampling import order, systematic, take
 
@@ -86,6 +86,7 @@ class TwistedSMC(Answer):
         "values, sweep by sweep"
     )
 
+    @checked(twist=instance_of(Twist), grid=instance_of(Grid), threshold=whole_share)
     def __init__(
         self,
         model: Callable,
@@ -101,18 +102,8 @@ class TwistedSMC(Answer):
         warmup: int = 50,
         chunk: int = 4096,
     ) -> None:
-        for name, value in (("particles", particles), ("steps", steps), ("sweeps", sweeps), ("chunk", chunk)):
-            arguments.integer(value, name)
-        arguments.integer(warmup, "warmup", least=0)
-        if not 0 <= arguments.number(threshold, "threshold") <= 1:
-            raise ValueError(f"`threshold` must lie in [0, 1], got {threshold}")
-        arguments.switch(resample, "resample")
-        arguments.instance(twist, Twist, "twist")
-        arguments.instance(grid, Grid, "grid")
-        super().__init__(model)
-        self.site = arguments.site_name(site, "site")
-        self.particles, self.steps, self.grid = particles, steps, grid
-        self.twist = twist
+        super().__init__(model, site=site)
+        self.particles, self.steps, self.twist, self.grid = particles, steps, twist, grid
         self.threshold, self.resample, self.chunk = threshold, resample, chunk
         self.sweeps, self.warmup = sweeps, warmup
 

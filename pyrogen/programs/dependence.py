@@ -17,12 +17,10 @@ import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .run import Program, Record, isolated
-from .site import Plate, Site, is_site, site_of
+from .site import Plate, Site, is_site
 
 Draw = Callable[[TorchDistributionMixin], Tensor]
 Origin = Callable[[TorchDistributionMixin], frozenset[str]]
@@ -74,47 +72,40 @@ def dependence(
         draws: By site, what gives it a value in place of its ``sample``.
         origins: By site, what gives the marks of its distribution in place of its ``log_prob``.
     """
-    try:
-        return _tracked(_Marks(draws or {}, origins or {}), program, args, kwargs)
-    except (
-        TypeError,
-        RuntimeError,
-        NotImplementedError,
-        AttributeError,
-    ):  # a value that bears marks is no plain tensor
-        return _tracked(_Order(draws or {}), program, args, kwargs)
+    for tracker in (_Marks(draws or {}, origins or {}), _Order(draws or {})):
+        try:
+            with isolated(), pyro.validation_enabled(False), tracker:
+                program(*args, **(kwargs or {}))
+            break
+        except (TypeError, RuntimeError, NotImplementedError, AttributeError):
+            if not tracker.traced:
+                raise
+            # A value that bears marks is no plain tensor.
+    sites = {site.name: site for site in tracker.sites}
+    return Dependence(sites, tracker.parents, tracker.indices, tracker.traced)
 
 
-class _Order(Messenger):
-    """Notes the sites; every site depends on all latent sites before it."""
+class _Order(Record):
+    """Records the sites; every site depends on all latent sites before it."""
 
     traced = False
 
     def __init__(self, draws: Mapping[str, Draw]) -> None:
         super().__init__()
         self.draws = draws
-        self.sites: dict[str, Site] = {}
         self.parents: dict[str, frozenset[str]] = {}
-        self.indices: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.draws and msg["value"] is None:
             msg["value"], msg["done"] = self.draws[msg["name"]](msg["fn"]), True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if site_is_subsample(msg):
-            self.indices[msg["name"]] = detach_provenance(msg["value"])
-        elif is_site(msg):
+        if is_site(msg):
             self.parents[msg["name"]] = self._parents(msg)
-            self.sites[msg["name"]] = site_of({**msg, "value": detach_provenance(msg["value"])})
-            if not msg["is_observed"]:
-                self._mark(msg)
+        super()._pyro_post_sample({**msg, "value": detach_provenance(msg["value"])})
 
     def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
-        return frozenset(name for name, site in self.sites.items() if not site.observed)
-
-    def _mark(self, msg: dict[str, Any]) -> None:
-        pass
+        return frozenset(site.name for site in self.sites if not site.observed)
 
 
 class _Marks(_Order):
@@ -126,19 +117,15 @@ class _Marks(_Order):
         super().__init__(draws)
         self.origins = origins
 
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        super()._pyro_post_sample(msg)
+        if is_site(msg) and not msg["is_observed"]:
+            msg["value"] = track_provenance(detach_provenance(msg["value"]), frozenset({msg["name"]}))
+
     def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
         if msg["name"] in self.origins:
             return self.origins[msg["name"]](msg["fn"])
         return get_provenance(msg["fn"].log_prob(msg["value"])) - {msg["name"]}
-
-    def _mark(self, msg: dict[str, Any]) -> None:
-        msg["value"] = track_provenance(detach_provenance(msg["value"]), frozenset({msg["name"]}))
-
-
-def _tracked(tracker: _Order, program: Program, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Dependence:
-    with isolated(), pyro.validation_enabled(False), tracker:
-        program(*args, **(kwargs or {}))
-    return Dependence(tracker.sites, tracker.parents, tracker.indices, tracker.traced)
 
 
 def independent_sites(record: Record, names: Collection[str], inputs: Sequence[Tensor]) -> list[str]:

@@ -2,12 +2,9 @@
 
 from .daps import DAPS
 from .ddrm import DDRM
-from .diffpir import DiffPIR
-from .dps import DPS
 from .guidance import Guidance, GuidedSampling
-from .moment_matching import MomentMatching
-from .pigdm import PiGDM
 from .repaint import RePaint
+from .shifts import DPS, DiffPIR, MomentMatching, PiGDM
 
 __all__ = [
     "DAPS",

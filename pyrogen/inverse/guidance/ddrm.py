@@ -8,7 +8,7 @@ from torch import Tensor
 from pyrogen.arguments import number
 from pyrogen.numerics.linear import matvec
 
-from ..chain import Step
+from ..chain import ReverseStep
 from ..problem import Denoised, Target
 from ..surrogate import Surrogate
 from .guidance import Guidance, linear_gaussian
@@ -34,9 +34,7 @@ class DDRM(Guidance):
 
     The noise of each step is renewed whatever its length, so along directions that nothing measures a Gaussian keeps
     :math:`(1 + \sqrt{1 - \eta^2}) / 2` of its variance, 76 %, however many the steps. Modes get wrong weights.
-
-    On the Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements) its draws
-    are a sliced Wasserstein distance of 4.5 from the posterior; exact draws score 0.06.
+    Measured bias: 4.5.
 
     Args:
         fresh: :math:`\eta`, the part of the noise that is new at each step.
@@ -52,7 +50,7 @@ class DDRM(Guidance):
                 raise ValueError(f"`{name}` must lie in [0, 1], got {value}")
         self.fresh, self.strength = fresh, strength
 
-    def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
+    def __call__(self, target: Target, denoised: Denoised, step: ReverseStep) -> Tensor:
         residual, error, right = _directions(linear_gaussian(target, denoised, self), denoised.mean)
         here, there = step.levels[:2]
         scale, mean = there.variance**0.5, denoised.mean

@@ -1,8 +1,9 @@
 r"""Guided sampling: fast, approximate draws, each led by the measurements and never weighed.
 
 A guidance makes the steps of the prior's chain, moved towards the measurements. That is one particle of a filter
-without weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method stands in its own
-file under the name of its paper, with the bias that we measured.
+without weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method has the name
+of its paper, with the bias that we measured: the sliced Wasserstein distance of its draws from the posterior on the
+Gaussian-mixture problem of ``benchmarks/inverse.py`` (8 dimensions, 2 measurements), where exact draws score 0.06.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen import arguments
+from pyrogen.arguments import checked, instance_of, switch
 from pyrogen.numerics.grids import Grid, default_grid
 
 from ..answer import Answer, DrawDiagnostics, Results
-from ..chain import Chain, Level, Step
+from ..chain import Chain, Level, ReverseStep
 from ..problem import Denoised, InverseProblem, Target
 from ..surrogate import Surrogate
 
@@ -27,7 +28,7 @@ class Guidance(ABC):
     """How particles step when something is measured. Subclasses define :meth:`__call__`."""
 
     @abstractmethod
-    def __call__(self, target: Target, denoised: Denoised, step: Step) -> Tensor:
+    def __call__(self, target: Target, denoised: Denoised, step: ReverseStep) -> Tensor:
         """The particles at the next level, ``(P, N, D)``.
 
         Args:
@@ -71,6 +72,7 @@ class GuidedSampling(Answer):
 
     no_evidence = "guided draws are never weighed, so that nothing estimates the evidence; TwistedSMC does"
 
+    @checked(guidance=instance_of(Guidance), grid=instance_of(Grid), calibrate=switch)
     def __init__(
         self,
         model: Callable,
@@ -82,14 +84,8 @@ class GuidedSampling(Answer):
         grid: Grid | None = None,
         calibrate: bool = False,
     ) -> None:
-        for name, value in (("draws", draws), ("steps", steps)):
-            arguments.integer(value, name)
-        arguments.switch(calibrate, "calibrate")
-        arguments.instance(grid, Grid, "grid")
-        if not isinstance(guidance, Guidance):
-            raise TypeError(f"`guidance` must be a Guidance, such as MomentMatching(), got {type(guidance).__name__}")
-        super().__init__(model)
-        self.site, self.guidance = arguments.site_name(site, "site"), guidance
+        super().__init__(model, site=site)
+        self.guidance = guidance
         self.draws, self.steps, self.grid, self.calibrate = draws, steps, grid, calibrate
 
     @torch.no_grad()
