@@ -5,11 +5,11 @@ from .conditionals import Binary, Categorical, Conditional, FiniteDiscrete, Norm
 from .constraints import constrained
 from .distribution import AutoregressiveDistribution
 from .foreign import from_transformers
+from .given import aligned
 from .layout import SequenceLayout
 from .model import AnyOrder, Autoregressive
 from .objectives import ObservedLikelihood
 from .orders import MixedOrders, OrderMixture
-from .prompts import aligned
 from .recipes import any_order, made, pixel_cnn, transformer, wavenet
 from .tempering import nucleus, tempered, top_k
 

@@ -54,7 +54,7 @@ class OfFamily(Conditional):
     Args:
         family: What distribution the parameters make; see :mod:`pyrogen.distributions.families`.
         symbol_shape: Shape of one symbol; the parameters of an output come in the order ``(size, *symbol_shape)``, or
-            whatever shape the family asks for.
+            the shape that the family takes.
     """
 
     family: Family

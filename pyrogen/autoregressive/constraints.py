@@ -59,7 +59,7 @@ class Allowed(Reweighted):
 
     Args:
         inner: The conditional that is constrained.
-        symbols: How many flags at the end of an output say what is allowed.
+        symbols: How many flags stand at the end of an output, one for each symbol.
     """
 
     symbols: int
@@ -91,7 +91,7 @@ class ConstrainedState(State):
 
 
 class ConstrainedNetwork(SequenceNetwork):
-    """A sequence network whose outputs also say which symbols are allowed.
+    """A sequence network whose outputs end in flags of the symbols that are allowed.
 
     Args:
         network: The network.

@@ -22,9 +22,8 @@ from pyrogen.programs.chain import refuse_chain
 
 from .conditionals import Conditional
 from .generation import Ending, generate
-from .given import Known, event_of, like, places_of, require_first, whole
+from .given import Known, aligned, event_of, like, places_of, require_first, whole
 from .layout import SequenceLayout
-from .prompts import aligned
 
 
 class AutoregressiveDistribution(PyrogenDistribution):
@@ -87,7 +86,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
         """The distribution of the whole event given a part of it.
 
         Args:
-            values: Events ``(*batch, *event)``; only what the mask says is known counts.
+            values: Events ``(*batch, *event)``; only what is known by the mask counts.
             mask: Boolean, of the same shape or one that broadcasts to it: what is known. It must come first in the
                 order, in each row for itself, unless the model takes any order.
 
@@ -185,7 +184,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
             NotImplementedError: each row has a random order of its own.
         """
         if self.orders is not None:
-            raise NotImplementedError("rows have random orders of their own; ask a model `along(order)` instead")
+            raise NotImplementedError("rows have random orders of their own; take a model `along(order)` instead")
         shape = self._common(value=batch_shape_of(value, self.event_shape, "value"))
         symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
         self._require_inside(symbols)

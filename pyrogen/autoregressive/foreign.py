@@ -30,7 +30,7 @@ def from_transformers(
     """A causal or sequence-to-sequence model of Hugging Face's ``transformers`` as a distribution over token sequences.
 
     Its parameters are those of the model, so it trains, serves as a prior or likelihood at a ``pyro.sample`` site, and
-    takes all that the models of this room take. Events are the tokens after the start token.
+    takes all that other autoregressive models take. Events are the tokens after the start token.
 
     Args:
         model: A causal language model (``GPT2LMHeadModel``, ``LlamaForCausalLM``, ...) or one with an encoder
@@ -40,7 +40,7 @@ def from_transformers(
         end: The token that ends a sequence, if lengths differ; it is scored.
         padding: The token after the end; ``end`` itself if ``None``.
         source_length: For models with an encoder, how many tokens the source has; it is the context. Tokens equal to
-            the ``pad_token_id`` of the configuration are not looked at.
+            the ``pad_token_id`` of the configuration are masked.
 
     Raises:
         ValueError: the configuration names no start token and none is given, a token is out of range, ``length`` is
@@ -63,8 +63,8 @@ def from_transformers(
         raise ValueError(f"`length` must be at most the {places} places of the model, got {length}")
     if not has_encoder and not _is_causal(model):
         raise ValueError(
-            f"`model` must be causal: what {type(model).__name__} says of a token depends on those after it, so its "
-            "scores are no log-probabilities"
+            f"`model` must be causal: the scores of a {type(model).__name__} for a token depend on those after it, so "
+            "they are no log-probabilities"
         )
     return Autoregressive(
         ForeignTransformer(model, start),
@@ -78,7 +78,7 @@ def from_transformers(
 
 @torch.no_grad()
 def _is_causal(model: nn.Module) -> bool:
-    """Whether what a model says of a token depends on those before it alone."""
+    """Whether the scores of a model for a token depend on those before it alone."""
     device = next(model.parameters()).device
     tokens = torch.zeros(2, 3, dtype=torch.long, device=device)
     tokens[1, 2] = model.config.vocab_size - 1

@@ -1,13 +1,17 @@
-"""What is given: masks over events as masks over places, and what a mask must be."""
+"""What is given: masks over events as masks over places, what a mask must be, and prompts of unequal length."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from .layout import SequenceLayout
+
+_SCALAR = torch.Size()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,40 @@ def require_first(places: Tensor, name: str) -> None:
         )
 
 
+def aligned(
+    prompts: Sequence[Tensor | Sequence[int]], length: int, symbol_shape: torch.Size = _SCALAR
+) -> tuple[Tensor, Tensor]:
+    """Prompts as symbols ``(N, length, *symbol_shape)`` and a mask ``(N, length)`` of what is known.
+
+    Args:
+        prompts: One sequence of symbols a row, of any lengths from zero to ``length``.
+        length: How many symbols a whole sequence has.
+        symbol_shape: Shape of one symbol.
+
+    Raises:
+        ValueError: there is no prompt, or one is no sequence, too long, or has symbols of another shape.
+
+    Example:
+        >>> symbols, mask = aligned([[3, 1], [2], []], 4)
+        >>> symbols.tolist(), mask.sum(-1).tolist()
+        ([[3, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 0]], [2, 1, 0])
+    """
+    rows = [torch.as_tensor(prompt) for prompt in prompts]
+    if not rows:
+        raise ValueError("`prompts` must hold at least one prompt, got none")
+    for place, row in enumerate(rows):
+        _check_prompt(row, place, length, symbol_shape)
+    # An empty list has a dtype of its own (float), which has nothing to do with symbols.
+    dtype = reduce(torch.promote_types, (row.dtype for row in rows if len(row)), torch.uint8)
+    device = next((row.device for row in rows if len(row)), None)
+    symbols = torch.zeros(len(rows), length, *symbol_shape, dtype=dtype, device=device)
+    for place, row in enumerate(rows):
+        if len(row):
+            symbols[place, : len(row)] = row
+    counts = torch.tensor([len(row) for row in rows], device=symbols.device)
+    return symbols, torch.arange(length, device=symbols.device) < counts.unsqueeze(1)
+
+
 def whole(elements: Tensor, dim: int) -> Tensor:
     """Whether all elements of a symbol are true, ``(*batch, L)`` of ``dim`` dimensions."""
     return elements.flatten(dim).all(-1) if elements.dim() > dim else elements
@@ -71,3 +109,17 @@ def whole(elements: Tensor, dim: int) -> Tensor:
 def like(mask: Tensor, symbol_shape: tuple[int, ...]) -> Tensor:
     """A mask over places that broadcasts over the elements of symbols."""
     return mask.reshape(*mask.shape, *(1,) * len(symbol_shape))
+
+
+def _check_prompt(row: Tensor, place: int, length: int, symbol_shape: torch.Size) -> None:
+    if not row.dim():
+        raise ValueError(
+            f"`prompts` must be sequences of symbols, got the single symbol {row.item()} at position {place}"
+        )
+    if len(row) > length:
+        raise ValueError(
+            f"`prompts` must have at most {length} symbols each, got {len(row)} symbols at position {place}"
+        )
+    if len(row) and row.shape[1:] != symbol_shape:
+        expected, got = tuple(symbol_shape), tuple(row.shape[1:])
+        raise ValueError(f"`prompts` must hold symbols of shape {expected}, got {got} at position {place}")

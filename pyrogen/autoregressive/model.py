@@ -6,10 +6,11 @@ Every distribution is a product of conditionals,
 
 in any order of its symbols. A sequence network gives an output :math:`h_i = f(x_{<i}, c)` for each place, and a
 *conditional* makes the distribution of :math:`x_i` from it. The log-probability is exact and takes one pass over all
-places; a draw goes place by place, and the network keeps what it knows (:mod:`pyrogen.networks.sequence`).
+places; a draw goes place by place, and the network keeps what it needs again (:mod:`pyrogen.networks.sequence`).
 
-What comes first in the order can be given: the rest follows exactly. A model over *any order* is told which place
-comes next, so that any part can be given and any part scored. Its distribution is the even mixture over all orders,
+What comes first in the order can be given: the rest follows exactly. A model over *any order* gets the place that
+comes next as an input, so that any part can be given and any part scored. Its distribution is the even mixture over all
+orders,
 
 .. math:: p(x) = \frac{1}{L!} \sum_\sigma p_\sigma(x), \qquad
           \log p(x) \ge \mathbb{E}_\sigma [\log p_\sigma(x)],
@@ -158,11 +159,11 @@ class AnyOrder(SequenceModel):
     Its draws follow the even mixture over all orders; ``log_prob`` is a lower bound of theirs, with random orders of
     its own for every row and call. Training raises that bound. :meth:`along` gives the exact model of one order.
 
-    What is given comes first in the order, and all such orders count alike, whatever each says of what is given. That
+    What is given comes first in the order, and all such orders count alike, whatever probability each gives to it. That
     is the conditional of the mixture only as far as the orders agree on it.
 
     Args:
-        network: A network that is told the order.
+        network: A network for any order.
         conditional: Makes the distribution of a symbol from an output.
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.

@@ -91,7 +91,7 @@ class OrderMixture(PyrogenDistribution):
     def given(self, values: Tensor, mask: Tensor) -> OrderMixture:
         """The distribution given a part that comes first in every order.
 
-        The orders are weighted by what each says of the part.
+        The orders are weighted by the probability that each gives to the part.
         """
         scores = torch.stack([component.part_log_prob(values, mask) for component in self.components])
         weights = scores if self.log_weights is None else scores + self._weights(scores.shape[1:])

@@ -225,8 +225,8 @@ def pixel_cnn(
 ) -> Autoregressive:
     """A gated PixelCNN over images, pixel by pixel and row by row.
 
-    With ``components`` a pixel is a mixture of discretised logistics, as in PixelCNN++: few numbers for many symbols,
-    and later channels follow earlier ones.
+    With ``components`` a pixel is a mixture of discretised logistics, as in PixelCNN++: few parameters for many
+    symbols, and later channels follow earlier ones.
 
     Args:
         event_shape: ``(rows, columns)`` or ``(channels, rows, columns)``.
@@ -241,7 +241,7 @@ def pixel_cnn(
         kernel: How wide the convolutions are; odd.
         attention: How many causal attention blocks stand among the layers.
         heads: How many heads they have.
-        dropout: Share of the gated numbers dropped in training.
+        dropout: Share of the gated units dropped in training.
 
     Raises:
         ValueError: the event is no image, several channels have no ``components``, or sizes do not fit.
@@ -321,7 +321,7 @@ def wavenet(
             ``1 + cycles * (kernel - 1) * (2**layers - 1)``.
         kernel: How many places a layer covers.
         skip: Size of the hidden layer before the output.
-        dropout: Share of the gated numbers dropped in training.
+        dropout: Share of the gated units dropped in training.
 
     Raises:
         ValueError: the event has not one dimension, or sizes do not fit.

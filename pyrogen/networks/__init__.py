@@ -1,4 +1,4 @@
-"""Networks: plain modules that know nothing of probability."""
+"""Networks: plain modules without probability, the building blocks of all families."""
 
 from .causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
 from .columns import ColumnFeatures, GapFeatures

@@ -42,7 +42,7 @@ class StackState(State):
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotates pairs of numbers in queries and keys by angles that grow with the place.
+    """Rotates pairs of elements of queries and keys by angles that grow with the place.
 
     Args:
         places: How many places there are.
@@ -86,7 +86,7 @@ class CausalAttention(nn.Module):
         queries, keys = rotated.split([self.heads, self.key_heads], 1)
         if cache is not None:
             cache[0][:, :, : x.shape[1]], cache[1][:, :, : x.shape[1]] = keys, values
-        if torch._C._functorch.is_functorch_wrapped_tensor(queries):  # the fused kernel knows no vmap
+        if torch._C._functorch.is_functorch_wrapped_tensor(queries):  # the fused kernel has no rule for vmap
             return self.out(attend(queries, keys, values, causal=True))
         if self.key_heads < self.heads:
             keys, values = (part.repeat_interleave(self.heads // self.key_heads, 1) for part in (keys, values))
@@ -190,7 +190,7 @@ class CausalStack(nn.Module):
         ratio: How much wider the perceptrons are than the stream.
         cross: Whether a context ``(N, m, width)`` is attended to by every block; else it comes before the sequence.
         rotary: Whether queries and keys are rotated by place.
-        dropout: Share of the numbers each part adds to the stream that are dropped in training.
+        dropout: Share of the outputs of each part of a block dropped in training.
 
     Raises:
         ValueError: the heads do not divide the width, or the key heads the heads.
@@ -274,7 +274,7 @@ class CausalTransformer(SequenceNetwork):
         embedding: A network from symbols to vectors of the stack's width.
         stack: The blocks; they must have a place for every symbol and for every vector of a prefix.
         width: Size of the vectors.
-        features: How many numbers each output has.
+        features: Size of an output.
 
     Shape:
         Symbols ``(N, L, *symbol)``, a context ``(N, m, width)``, outputs ``(N, L, features)``.
@@ -312,9 +312,9 @@ class OrderedState(State):
 
 
 class AnyOrderTransformer(nn.Module):
-    r"""A causal transformer that takes symbols in any order and is told which place comes next.
+    r"""A causal transformer that takes symbols in any order and gets with each the place that comes next.
 
-    The vector for a symbol carries its own place and the place to be predicted, so one network gives
+    The vector of a symbol carries its own place and the place to be predicted, so one network gives
     :math:`p(x_{\sigma_i} \mid x_{\sigma_0}, \dots, x_{\sigma_{i-1}})` for every order :math:`\sigma`.
 
     Args:
@@ -322,7 +322,7 @@ class AnyOrderTransformer(nn.Module):
         stack: The blocks, without rotation.
         length: How many places there are.
         width: Size of the vectors.
-        features: How many numbers each output has.
+        features: Size of an output.
 
     References:
         Uria, Murray and Larochelle 2014, "A deep and tractable density estimator", https://arxiv.org/abs/1310.1757

@@ -33,8 +33,8 @@ class ContextEncoder(ContextEmbedding):
 
     What an entry is follows from its shape: ``()`` and ``(n,)`` are numbers, ``(length, features)`` a sequence,
     ``(channels, height, width)`` an image. Entries named by ``classes`` hold integers: of shape ``()`` a label, of
-    shape ``(length,)`` a sequence of symbols, a caption, say. The members of a sequence attend to each other before
-    anything attends to them. Several entries of one kind add up (sequences and images are put side by side).
+    shape ``(length,)`` a sequence of symbols, such as a caption. The members of a sequence attend to each other
+    before anything attends to them. Several entries of one kind add up (sequences and images are put side by side).
 
     Args:
         context_shape: ``None``, the shape of one context, or a dict of them.
@@ -155,7 +155,7 @@ class _Label(_Part):
 
 
 class _Sequence(_Part):
-    """Vectors or symbols, each with a learned place, that have attended to each other: a word alone says little."""
+    """Vectors or symbols, each with a learned place, that have attended to each other: words have meaning together."""
 
     def __init__(self, embedding: nn.Module, length: int, width: int) -> None:
         super().__init__("sequence", (length, width))

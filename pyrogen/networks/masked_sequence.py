@@ -45,7 +45,7 @@ class MaskedSequence(SequenceNetwork):
 
     Args:
         length: How many places there are.
-        features: How many numbers each output has.
+        features: Size of an output.
         symbols: How many symbols there are (each goes in as a one-hot vector), or ``None`` for real numbers.
         order: Which place comes first, second, ...; symbols and outputs are in this order. As they are if ``None``.
         hidden: Sizes of the hidden layers, at least one.
@@ -137,7 +137,7 @@ class MaskedSequence(SequenceNetwork):
         return torch.addmm(bias, state.units[-1][:, :known], last.T), state
 
     def _add(self, symbol: Tensor, place: int, state: MaskedState) -> None:
-        """Adds what a symbol says to the sums of the units that may see it."""
+        """Adds the contribution of a symbol to the sums of the units that may see it."""
         start = self._range(0, place)[1]
         weight = state.weights.first[place, :, start:]
         if self.symbols is None:

@@ -1,4 +1,4 @@
-"""How a network is told how much noise there is: features of a noise level, and norms they modulate."""
+"""Noise levels as inputs of a network: features of a level, and norms that they modulate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Modulation(nn.Module):
     Args:
         width: Size of the condition.
         channels: How many features there are.
-        parts: How many numbers each feature gets.
+        parts: How many values each feature gets.
 
     Shape:
         ``(N, width)`` to ``parts`` tensors ``(N, channels)``.

@@ -70,7 +70,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
 
         Args:
             x: ``(N, *event_shape)``.
-            condition: What level and vectors of the context say, ``(N, width)``.
+            condition: The condition made of level and vectors of the context, ``(N, width)``.
             given: Sequences and images of the context.
         """
 

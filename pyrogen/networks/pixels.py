@@ -1,8 +1,8 @@
 r"""The gated PixelCNN: an image row by row, each pixel seeing all before it and none after; and its caches.
 
 Two stacks of convolutions run side by side. The *vertical* one sees the rows above, the *horizontal* one the pixels to
-the left in its own row and what the vertical stack knows. Both take an image that is shifted by one (down, and to the
-right), so that no weight needs a mask and there is no blind spot.
+the left in its own row and the output of the vertical stack. Both take an image that is shifted by one (down, and to
+the right), so that no weight needs a mask and there is no blind spot.
 
 In steps, the vertical stack runs once for each row, over that row alone, from the rows each of its layers has kept. A
 pixel then costs a few small matrix products.
@@ -39,7 +39,7 @@ class RowState(State):
     Args:
         row: Embedded pixels of the current row, ``(N, columns, width)``.
         above: For each layer, the last rows that came into its vertical part, ``(N, width, reach, columns)``.
-        linked: For each layer, what the vertical part tells the current row, ``(N, columns, 2 width)``.
+        linked: For each layer, what the vertical part gives to the current row, ``(N, columns, 2 width)``.
         left: For each layer, the last vectors that came into its horizontal part, ``(N, reach, width)``.
         keys: For each attention block, the keys so far, ``(N, heads, L, size)``.
         values: The values.
@@ -66,7 +66,7 @@ class GatedLayer(nn.Module):
         width: Size of the vectors.
         kernel: How wide the convolutions are; odd.
         context: Size of the context vectors, 0 for none.
-        dropout: Share of the gated numbers dropped in training.
+        dropout: Share of the gated units dropped in training.
         last: Whether no layer comes after it, which would take the residual of its vertical part.
     """
 
@@ -86,24 +86,24 @@ class GatedLayer(nn.Module):
         vertical, horizontal = (None, None) if condition is None else condition.chunk(2, 1)
         above, linked = self.down(pad(above, (0, 0, self.reach, 0)), vertical, training=self.training)
         weight = self.horizontal.weight.unflatten(1, (self.reach + 1, -1)).transpose(1, 2).unsqueeze(2).contiguous()
-        numbers = conv2d(pad(left, (self.reach, 0, 0, 0)), weight, self.horizontal.bias) + linked
-        gates = self.dropout(gated(numbers if horizontal is None else numbers + horizontal, 1))
+        sums = conv2d(pad(left, (self.reach, 0, 0, 0)), weight, self.horizontal.bias) + linked
+        gates = self.dropout(gated(sums if horizontal is None else sums + horizontal, 1))
         return above, left + conv2d(gates, self.horizontal_residual.weight[..., None, None])
 
     def down(self, rows: Tensor, condition: Tensor | None, *, training: bool = False) -> tuple[Tensor, Tensor]:
-        """The vertical part: rows with those they need above, to the same rows and what it tells the horizontal one."""
-        numbers = self.vertical(pad(rows, (self.reach, self.reach, 0, 0)))
+        """The vertical part: rows with those they need above, to the same rows and the input of the horizontal one."""
+        sums = self.vertical(pad(rows, (self.reach, self.reach, 0, 0)))
         if condition is not None:
-            numbers = numbers + condition
+            sums = sums + condition
         rows = rows[:, :, self.reach :]
         if self.vertical_residual is not None:
-            rows = rows + self.vertical_residual(dropout(gated(numbers, 1), self.dropout.p, training))
-        return rows, self.link(numbers)
+            rows = rows + self.vertical_residual(dropout(gated(sums, 1), self.dropout.p, training))
+        return rows, self.link(sums)
 
-    def right(self, x: Tensor, left: Tensor, told: Tensor) -> Tensor:
-        """The horizontal part for one pixel ``(N, width)``; ``told`` holds biases and conditions too."""
-        numbers = torch.addmm(told, torch.cat([left.flatten(1), x], 1), self.horizontal.weight.t())
-        gates = gated(numbers, 1)
+    def right(self, x: Tensor, left: Tensor, linked: Tensor) -> Tensor:
+        """The horizontal part for one pixel ``(N, width)``; ``linked`` holds biases and conditions too."""
+        sums = torch.addmm(linked, torch.cat([left.flatten(1), x], 1), self.horizontal.weight.t())
+        gates = gated(sums, 1)
         return torch.addmm(x, gates, self.horizontal_residual.weight.t())
 
 
@@ -141,13 +141,13 @@ class PixelCNN(SequenceNetwork):
         embedding: A network from pixels to vectors of size ``width``.
         shape: Rows and columns.
         width: Size of the vectors.
-        features: How many numbers each output has.
+        features: Size of an output.
         depth: How many layers.
         kernel: How wide the convolutions are; odd.
         context: Size of the context vectors, 0 for none.
         attention: How many attention blocks stand among the layers, the last at the end.
         heads: How many heads they have.
-        dropout: Share of the gated numbers dropped in training.
+        dropout: Share of the gated units dropped in training.
 
     Shape:
         Symbols ``(N, rows * columns, *symbol)``; a context ``(N, context)`` for the image or ``(N, rows * columns,
@@ -237,8 +237,8 @@ class PixelCNN(SequenceNetwork):
             rows = torch.cat([state.above[index], above], 2)
             state.above[index] = rows[:, :, 1:]
             above, linked = layer.down(rows, vertical)
-            told = linked[:, :, 0].transpose(1, 2) + layer.horizontal.bias
-            state.linked[index] = told if horizontal is None else told + horizontal
+            linked = linked[:, :, 0].transpose(1, 2) + layer.horizontal.bias
+            state.linked[index] = linked if horizontal is None else linked + horizontal
             state.left[index] = torch.zeros_like(state.left[index])
 
     def _row_conditions(self, condition: Tensor | None, row: int) -> tuple[Tensor | None, Tensor | None]:

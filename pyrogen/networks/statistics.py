@@ -3,7 +3,7 @@ r"""What is learned from the whole data set before training begins, and what is 
 Networks work best on numbers of order one, so means and scales of data and contexts are put into layers of their own.
 Found from a minibatch they would depend on what it happens to hold, and change whenever somebody scores something.
 They are found from the data set instead: ``fit`` reads it once, hands every minibatch to :meth:`ReadsData.read_data`,
-and merges what the rows say in double precision (Chan, Golub and LeVeque 1983),
+and merges the moments of the rows in double precision (Chan, Golub and LeVeque 1983),
 
 .. math::
     n = n_a + n_b, \quad \delta = \bar x_b - \bar x_a, \quad \bar x = \bar x_a + \frac{n_b}{n} \delta, \quad
@@ -207,7 +207,7 @@ class Standardizer(Statistic, ReadsData, nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         if not context.is_floating_point():
             context = context.to(self.mean.dtype)
-        # In the precision of the context first: what is 1e9 +- 1 in double precision is told apart.
+        # In the precision of the context first: 1e9 + 1 and 1e9 - 1 differ in double precision.
         return ((context - self.mean) / self.scale).to(self.mean.dtype)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:

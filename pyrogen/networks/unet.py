@@ -20,8 +20,8 @@ class UNet(NoisyNetwork):
     """A U-Net of images: residual blocks with adaptive group norms, down to coarser grids and back up.
 
     Called ``network(x, level, context)``. Labels and vectors modulate the norms, sequences are attended to, images
-    stand beside the input. Where there is a sequence so do the coordinates of the pixels: "left of" says nothing to a
-    pixel that does not know where it is. Sides need not be powers of two. The output starts at zero.
+    stand beside the input. Where there is a sequence so do the coordinates of the pixels: "left of" has no meaning
+    without them. Sides need not be powers of two. The output starts at zero.
 
     Args:
         event_shape: ``(channels, height, width)``.

@@ -1,6 +1,6 @@
 r"""WaveNet: dilated causal convolutions, and the queues that keep what they have seen.
 
-A gated layer of dilation :math:`d` looks back :math:`d, 2d, \dots` places, so a stack that doubles its dilation sees
+A gated layer of dilation :math:`d` reaches back :math:`d, 2d, \dots` places, so a stack that doubles its dilation sees
 exponentially far. In steps, each layer keeps its last inputs in a ring of :math:`d` vectors and computes one place
 instead of all.
 
@@ -38,10 +38,10 @@ class DilatedLayer(nn.Module):
 
     Args:
         width: Size of the vectors.
-        kernel: How many places it looks at.
+        kernel: How many places it covers.
         dilation: How far they are apart.
         context: Size of the context vectors, 0 for none.
-        dropout: Share of the gated numbers dropped in training.
+        dropout: Share of the gated units dropped in training.
         last: Whether no layer comes after it, which would take its residual.
     """
 
@@ -57,41 +57,41 @@ class DilatedLayer(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How many places back the layer looks."""
+        """How many places back the layer reaches."""
         return self.dilation * (self.kernel - 1)
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``(N, width, L)`` to the next layer's input and the gated numbers, both of this shape."""
+        """``(N, width, L)`` to the next layer's input and the gated units, both of this shape."""
         weight = self.convolution.weight.unflatten(1, (self.kernel, -1)).transpose(1, 2).contiguous()
-        numbers = conv1d(pad(x, (self.reach, 0)), weight, self.convolution.bias, dilation=self.dilation)
+        sums = conv1d(pad(x, (self.reach, 0)), weight, self.convolution.bias, dilation=self.dilation)
         if self.condition is not None:
-            numbers = numbers + self.condition(context).transpose(1, 2)
-        gates = self.dropout(gated(numbers, 1))
+            sums = sums + self.condition(context).transpose(1, 2)
+        gates = self.dropout(gated(sums, 1))
         return x if self.residual is None else x + conv1d(gates, self.residual.weight[..., None]), gates
 
     def step(self, x: Tensor, ring: Tensor, condition: Tensor | None, place: int) -> tuple[Tensor, Tensor]:
         """The same for one place, ``(N, width)``; the ring is changed in place."""
         window = [ring[:, (place - back * self.dilation) % self.reach] for back in range(self.kernel - 1, 0, -1)]
-        numbers = self.convolution(torch.cat([*window, x], 1))
+        sums = self.convolution(torch.cat([*window, x], 1))
         if condition is not None:
-            numbers = numbers + condition[:, min(place, condition.shape[1] - 1)]
+            sums = sums + condition[:, min(place, condition.shape[1] - 1)]
         ring[:, place % self.reach] = x
-        gates = gated(numbers, 1)
+        gates = gated(sums, 1)
         return x if self.residual is None else torch.addmm(x, gates, self.residual.weight.t()), gates
 
 
 class WaveNet(SequenceNetwork):
-    """A stack of dilated gated layers, whose gated numbers all lead to the output.
+    """A stack of dilated gated layers, whose gated units all lead to the output.
 
     Args:
         embedding: A network from symbols to vectors of size ``width``.
         width: Size of the vectors.
-        features: How many numbers each output has.
+        features: Size of an output.
         dilations: The dilation of every layer.
-        kernel: How many places a layer looks at.
+        kernel: How many places a layer covers.
         skip: Size of the hidden layer before the output.
         context: Size of the context vectors, 0 for none.
-        dropout: Share of the gated numbers dropped in training.
+        dropout: Share of the gated units dropped in training.
 
     Shape:
         Symbols ``(N, L, *symbol)``; a context ``(N, context)`` for whole sequences or ``(N, L, context)`` for every
@@ -156,9 +156,9 @@ class WaveNet(SequenceNetwork):
         return self.head(self.hidden(gates).relu())
 
 
-def gated(numbers: Tensor, dim: int) -> Tensor:
-    r"""Half of the numbers through gates that the other half opens: :math:`\tanh(a) \, \sigma(b)`."""
-    signal, gate = numbers.chunk(2, dim)
+def gated(sums: Tensor, dim: int) -> Tensor:
+    r"""Half of the channels through gates that the other half opens: :math:`\tanh(a) \, \sigma(b)`."""
+    signal, gate = sums.chunk(2, dim)
     return signal.tanh() * gate.sigmoid()
 
 
