@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints, transforms
+from torch.distributions import transforms
 
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, Shape
-from pyrogen.transforms.transform import Adapted, Transform, as_transform
+from pyrogen.transforms.transform import Transform, as_transform, parts_of
 
 from .model import Flow
 
@@ -66,10 +66,10 @@ class Foreign(BijectionModule):
     def __init__(self, transform: transforms.Transform, *, event_shape: Shape) -> None:
         super().__init__(event_shape)
         self.transform = transform
-        self.learnable = nn.ModuleList(part for part in _leaves(transform) if isinstance(part, nn.Module))
+        self.learnable = nn.ModuleList(part for part in parts_of(transform) if isinstance(part, nn.Module))
 
     def forward(self, context: Context = None) -> Transform:
-        return _Uncached(self.transform)
+        return as_transform(self.transform)
 
 
 class Zuko(BijectionModule):
@@ -82,41 +82,6 @@ class Zuko(BijectionModule):
     def forward(self, context: Context = None) -> Transform:
         batch_shape = torch.Size() if context is None else context.shape[:-1]
         return _ZukoTransform(self.transform(context), len(self.event_shape), batch_shape)
-
-
-class _Uncached(Adapted):
-    """A transform that forgets what it has cached before and after each pass."""
-
-    def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        self._forget()
-        found = super().forward_and_log_det(x)
-        self._forget()
-        return found
-
-    def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        self._forget()
-        found = super().inverse_and_log_det(y)
-        self._forget()
-        return found
-
-    def _call(self, x: Tensor) -> Tensor:
-        return self.forward_and_log_det(x)[0]
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return self.inverse_and_log_det(y)[0]
-
-    def _forget(self) -> None:
-        for part in (self.transform, *_leaves(self.transform)):
-            for name in ("_cached_x_y", "_cached_log_scale", "_cached_log_detJ", "_cached_logDetJ"):
-                if getattr(part, name, None) is not None:
-                    setattr(part, name, (None, None) if name == "_cached_x_y" else None)
-
-    def image(self, within: constraints.Constraint) -> constraints.Constraint:
-        return as_transform(self.transform).image(within)
-
-    @property
-    def codomain(self) -> constraints.Constraint:
-        return self.image(self.domain)
 
 
 class _ZukoTransform(Transform):
@@ -142,14 +107,3 @@ def _check_zuko(flow: nn.Module, event_shape: Shape) -> None:
         raise ValueError(f"`flow` must have a fixed standard normal base, got {base or flow.base}")
     if base.event_shape != event_shape:
         raise ValueError(f"`flow` must have events of shape {event_shape}, got {tuple(base.event_shape)}")
-
-
-def _leaves(transform: transforms.Transform) -> list[transforms.Transform]:
-    """The transform itself, or the parts of a composition, seen through ``.inv``."""
-    if isinstance(transform, transforms.ComposeTransform):
-        return [leaf for part in transform.parts for leaf in _leaves(part)]
-    if isinstance(transform, transforms.IndependentTransform):
-        return _leaves(transform.base_transform)
-    if isinstance(transform, transforms._InverseTransform):
-        return [transform, *_leaves(transform._inv)]
-    return [transform]

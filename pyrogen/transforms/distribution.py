@@ -18,10 +18,11 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transforms
+from torch.distributions import constraints, transforms
 
 from pyrogen.distributions.abilities import Abilities, Density, Map
 from pyrogen.numerics.autograd import deepcopied, is_functional
+from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
@@ -69,7 +70,6 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
         self.transforms = _as_list(transforms)
         self._transform = Compose(self.transforms, event_dim=len(base_distribution.event_shape))
         self._parameters, self._remake = parameters, remake
-        self._freedom: tuple[int, int] | None = None
         self._memory: _Memory | None = None
         self.base_dist, shape = _fitted(base_distribution, self._transform)
         self.has_rsample = base_distribution.has_rsample
@@ -96,13 +96,7 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
     @property
     def support(self) -> constraints.Constraint:
         """The image of the base's support: what the transforms can give of what the base can."""
-        within, parts = shared(self.base_dist.support), self._transform.parts
-        if is_real(within):
-            count, event_dim = self._free()
-            within, parts = widened(constraints.real, event_dim), parts[count:]
-        for part in parts:
-            within = part.image(within)
-        return widened(within, len(self.event_shape))
+        return widened(self._transform.image(shared(self.base_dist.support)), len(self.event_shape))
 
     @property
     def mean(self) -> Tensor:
@@ -205,21 +199,6 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
         noise, log_det = self._transform.inverse_and_log_det(value)
         return _log_prob(self.base_dist, noise) + log_det
 
-    def _free(self) -> tuple[int, int]:
-        """How many of the first transforms keep all real numbers possible, and how many dimensions events then have.
-
-        It is found once, since it does not depend on any parameter.
-        """
-        if self._freedom is None:
-            count, event_dim = 0, len(self.base_dist.event_shape)
-            for part in self._transform.parts:
-                if not (is_real(part.domain) and is_real(part.codomain)):
-                    break
-                before, after = part.event_dims
-                count, event_dim = count + 1, max(event_dim, before) + after - before
-            self._freedom = count, event_dim
-        return self._freedom
-
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_memory": None}
 
@@ -287,10 +266,6 @@ def _log_prob(base: TorchDistributionMixin, noise: Tensor) -> Tensor:
     return noise.flatten(-event_dim).sum(-1) if event_dim else noise
 
 
-@torch.no_grad()
 def _point_inside(support: constraints.Constraint, like: Tensor) -> Tensor | float:
     found = ends(support)
-    if found is not None:
-        return middle(*found)
-    transform = biject_to(support)
-    return transform(like.new_zeros(transform.inverse_shape(like.shape)))
+    return point_inside(support, like) if found is None else middle(*found)

@@ -58,8 +58,10 @@ class Image(Constraint):
 def image_of(transform: Transform, within: Constraint) -> Constraint:
     """The constraint that the values of a transform, not made of others, meet whose arguments meet ``within``."""
     before, after = transform.event_dims
+    event_dim = max(within.event_dim, before) + after - before
+    if is_real(within) and is_real(transform.domain) and is_real(transform.codomain):
+        return widened(transform.codomain, event_dim)
     within = widened(within, before)
-    event_dim = within.event_dim + after - before
     reached = transform.fills_codomain or not transform.monotone or is_real(transform.codomain)
     if reached and _covers(within, transform.domain):
         return widened(_opened(transform.codomain, within), event_dim)

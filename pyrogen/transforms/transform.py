@@ -9,7 +9,8 @@ the parameters as they are now. :func:`as_transform` gives any torch or Pyro tra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from math import prod
 
 import torch
@@ -70,11 +71,11 @@ class Transform(transforms.Transform, ABC):
 
     @property
     def domain(self) -> Constraint:
-        return widened(constraints.real, self.event_dim)
+        return _real(self.event_dim)
 
     @property
     def codomain(self) -> Constraint:
-        return widened(constraints.real, self.event_dim)
+        return _real(self.event_dim)
 
     @property
     def inv(self) -> transforms.Transform:
@@ -272,7 +273,7 @@ def _one_after_another(parts: Iterable[Transform], x: Tensor, event_dim: int) ->
 
 
 class Adapted(Transform):
-    """A transform of torch's or Pyro's with the methods of ours.
+    """A transform of torch's or Pyro's with the methods of ours; what it has cached is forgotten after each pass.
 
     Args:
         transform: The transform.
@@ -290,18 +291,32 @@ class Adapted(Transform):
         return repr(self.transform)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.transform(x)
-        return y, self.transform.log_abs_det_jacobian(x, y)
+        with self._forgetting():
+            y = self.transform(x)
+            return y, self.transform.log_abs_det_jacobian(x, y)
 
     def inverse_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.transform.inv(y)
-        return x, -self.transform.log_abs_det_jacobian(x, y)
+        with self._forgetting():
+            x = self.transform.inv(y)
+            return x, -self.transform.log_abs_det_jacobian(x, y)
 
     def _call(self, x: Tensor) -> Tensor:
-        return self.transform(x)
+        with self._forgetting():
+            return self.transform(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.transform.inv(y)
+        with self._forgetting():
+            return self.transform.inv(y)
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Nothing that was cached for other parameters is used, nor left behind."""
+        parts = [(part, name) for part in parts_of(self.transform) for name in _CACHES if name in vars(part)]
+        for part, name in parts:
+            setattr(part, name, _CACHES[name])
+        yield
+        for part, name in parts:
+            setattr(part, name, _CACHES[name])
 
     def image(self, within: Constraint) -> Constraint:
         if isinstance(self.transform, transforms.IndependentTransform):
@@ -332,6 +347,21 @@ class Adapted(Transform):
         return torch.Size(self.transform.inverse_shape(shape))
 
 
+_CACHES = {"_cached_x_y": (None, None), "_cached_log_scale": None, "_cached_log_detJ": None, "_cached_logDetJ": None}
+"""Where torch's and Pyro's transforms keep what they computed last, and what stands there before."""
+
+
+def parts_of(transform: transforms.Transform) -> list[transforms.Transform]:
+    """The transform itself, or the parts of a composition, seen through ``.inv``."""
+    if isinstance(transform, transforms.ComposeTransform):
+        return [leaf for part in transform.parts for leaf in parts_of(part)]
+    if isinstance(transform, transforms.IndependentTransform):
+        return [transform, *parts_of(transform.base_transform)]
+    if isinstance(transform, transforms._InverseTransform):
+        return [transform, *parts_of(transform._inv)]
+    return [transform]
+
+
 def as_transform(transform: transforms.Transform) -> Transform:
     """Any torch or Pyro transform as a :class:`Transform`; one that is so already, as it is."""
     if isinstance(transform, Transform):
@@ -339,6 +369,10 @@ def as_transform(transform: transforms.Transform) -> Transform:
     if isinstance(transform, transforms.ComposeTransform):
         return Compose(transform.parts, event_dim=transform.domain.event_dim)
     return Adapted(transform)
+
+
+def _real(event_dim: int) -> Constraint:
+    return constraints.real_vector if event_dim == 1 else widened(constraints.real, event_dim)
 
 
 def _broadcast_batch(shape: torch.Size, event_dim: int, batch_shape: torch.Size) -> torch.Size:
