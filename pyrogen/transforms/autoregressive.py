@@ -17,8 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,94 +52,86 @@ class MaskedAutoregressive(VectorTransform):
         self.conditioner, self.network, self.element = conditioner, network, element
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        order, places = self._order, self.conditioner.places
-        return conditional(self.network, Split(order, order, places), self.element, x)
+        return conditional(self.network, Split(self._order, self._order, self.conditioner.places), self.element, x)
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        batch = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        batch, order = torch.broadcast_shapes(y.shape[:-1], self.batch_shape), self._order
         y = y.expand(*batch, y.shape[-1]).reshape(batch.numel(), y.shape[-1]).T  # (D, N)
-        network, order = self.network.projecting().for_rows(batch), self._order
-        if order is None:
-            x, log_det = self._inverse(network, y)
-        else:
-            x, log_det = self._inverse(network, y.index_select(0, order))
-            x = x.index_select(0, self.conditioner.places)
+        equation = _Equation(self.conditioner, self.network.projecting().for_rows(batch), self.element)
+        x, log_det = equation.solve(y if order is None else y.index_select(0, order))
+        x = x if order is None else x.index_select(0, self.conditioner.places)
         return x.T.reshape(*batch, len(x)), log_det.reshape(batch)
 
     @property
     def _order(self) -> Tensor | None:
         return None if self.conditioner.is_sorted else self.conditioner.order
 
-    def _inverse(self, network: Weighted, y: Tensor) -> tuple[Tensor, Tensor]:
-        """From ``(D, N)``, sorted by level, to the same and the log-determinants."""
-        tensors = [y, *network.tensors] if network.projected is None else [y, network.projected, *network.tensors]
-        if y.numel() == 0 or is_functional(tensors):
-            return _iterated(self.conditioner, network, self.element, y)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return _Inverse.apply(self.conditioner, network, self.element, y, network.projected, *network.tensors)
-        x, log_slope, _ = _solve(self.conditioner, network, self.element, y)
+
+class _Equation(NamedTuple):
+    """The equations ``f(x) = y`` of rows ``(D, N)``, elements sorted by level."""
+
+    conditioner: MaskedConditioner
+    network: Weighted
+    element: Element
+
+    def definition(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` and its log-determinants by one pass for each level, which makes that level exact."""
+        x, log_slope = y, torch.zeros_like(y)
+        for _ in self.conditioner.levels:
+            x, log_slope = self.element.inverse(self.network(x.T), y)
         return x, log_slope.sum(0)
 
+    def solve(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, level by level, with implicit gradients, where that can be."""
+        projected, tensors = self.network.projected, self.network.tensors
+        given = [y, *tensors] if projected is None else [y, projected, *tensors]
+        if y.numel() == 0 or is_functional(given):
+            return self.definition(y)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+            return _Implicit.apply(self, y, projected, *tensors)
+        x, log_slope, _ = self.sweep(y)
+        return x, log_slope.sum(0)
 
-def _iterated(conditioner: MaskedConditioner, network: Weighted, element: Element, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse by as many full passes as there are levels, each of which makes one more level exact."""
-    x, log_slope = y, torch.zeros_like(y)
-    for _ in conditioner.levels:
-        x, log_slope = element.inverse(network(x.T), y)
-    return x, log_slope.sum(0)
+    @torch.no_grad()
+    def sweep(self, y: Tensor) -> tuple[Tensor, Tensor, Sweep]:
+        """``x``, the log-slopes of its elements, and a sweep that holds the solution."""
+        sweep = self.conditioner.sweep(self.network, y.shape[1])
+        if len(self.conditioner.levels) >= _MANY and (found := self._guess(y)) is not None:
+            sweep.fill(found[0])
+            return *found, sweep
+        log_slope = torch.empty_like(y)
 
+        def solve(parameters: Tensor, features: slice) -> Tensor:
+            x, log_slope[features] = self.element.inverse(parameters, y[features])
+            return x
 
-@torch.no_grad()
-def _solve(
-    conditioner: MaskedConditioner, network: Weighted, element: Element, y: Tensor
-) -> tuple[Tensor, Tensor, Sweep]:
-    """The inverse ``(D, N)`` with its log-slopes, and a sweep that holds the solution."""
-    sweep = conditioner.sweep(network, y.shape[1])
-    if len(conditioner.levels) >= _MANY and (found := _guess(conditioner, network, element, y)) is not None:
-        sweep.fill(found[0])
-        return *found, sweep
-    log_slope = torch.empty_like(y)
+        return sweep.forward(solve), log_slope, sweep
 
-    def solve(parameters: Tensor, features: slice) -> Tensor:
-        x, log_slope[features] = element.inverse(parameters, y[features])
-        return x
+    def _guess(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """``x`` by fixed-point iteration of all levels at once, or ``None`` if it does not settle soon.
 
-    return sweep.forward(solve), log_slope, sweep
-
-
-def _guess(
-    conditioner: MaskedConditioner, network: Weighted, element: Element, y: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """The inverse by fixed-point iteration of all levels at once, or ``None`` if it does not settle soon.
-
-    Each pass makes at least one more level exact; where elements depend little on those far before them, a few passes
-    settle all. The last pass changes nothing beyond rounding.
-    """
-    x, tolerance = y, 16 * torch.finfo(y.dtype).eps
-    for _ in range(len(conditioner.levels) // 6):
-        new, log_slope = element.inverse(network(x.T), y)
-        settled = ((new - x).abs() <= tolerance * (1 + new.abs())) | new.isnan()
-        x = new
-        if bool(settled.all()):
-            return x, log_slope
-    return None
+        Each pass makes at least one more level exact; where elements depend little on those far before them, a few
+        passes settle all. The last pass changes nothing beyond rounding.
+        """
+        x, tolerance = y, 16 * torch.finfo(y.dtype).eps
+        for _ in range(len(self.conditioner.levels) // 6):
+            new, log_slope = self.element.inverse(self.network(x.T), y)
+            settled = ((new - x).abs() <= tolerance * (1 + new.abs())) | new.isnan()
+            x = new
+            if bool(settled.all()):
+                return x, log_slope
+        return None
 
 
-class _Inverse(Function):
-    """The inverse and its log-determinant, with implicit gradients."""
+class _Implicit(Function):
+    """The solution and its log-determinant, with implicit gradients."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        conditioner: MaskedConditioner,
-        network: Weighted,
-        element: Element,
-        y: Tensor,
-        projected: Tensor | None,
-        *tensors: Tensor,
+        ctx: Any, equation: _Equation, y: Tensor, projected: Tensor | None, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, log_slope, sweep = _solve(conditioner, network, element, y)
-        ctx.conditioner, ctx.network, ctx.element, ctx.sweep = conditioner, network, element, sweep
+        x, log_slope, ctx.sweep = equation.sweep(y)
+        ctx.equation = equation
         ctx.save_for_backward(x, y, projected, *tensors)
         return x, log_slope.sum(0)
 
@@ -151,27 +142,21 @@ class _Inverse(Function):
         if torch.is_grad_enabled():
 
             def definition(y: Tensor, projected: Tensor | None, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-                return _iterated(ctx.conditioner, ctx.network.given(tensors, projected), ctx.element, y)
+                return ctx.equation._replace(network=ctx.equation.network.given(tensors, projected)).definition(y)
 
-            return None, None, None, *differentiated(definition, given, (g_x, g_log))
-        return None, None, None, *_Inverse._implicit(ctx, x, given[1:], g_x, g_log)
-
-    @staticmethod
-    def _implicit(
-        ctx: Any, x: Tensor, given: Sequence[Tensor | None], g_x: Tensor, g_log: Tensor
-    ) -> list[Tensor | None]:
+            return None, *differentiated(definition, given, (g_x, g_log))
         with torch.enable_grad():
-            inputs = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in (x, *given)]
+            inputs = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in (x, *given[1:])]
             x, projected, *tensors = inputs
-            parameters = ctx.network.given(tensors, projected)(x.T)  # (size, D, N)
-            y, log_slope = ctx.element.forward(parameters, x)
+            parameters = ctx.equation.network.given(tensors, projected)(x.T)  # (size, D, N)
+            y, log_slope = ctx.equation.element.forward(parameters, x)
         by_log = -g_log.expand_as(log_slope)
         (pull,) = torch.autograd.grad(y, parameters, torch.ones_like(y), retain_graph=True)
         (by_x,) = torch.autograd.grad(log_slope, x, by_log, retain_graph=True)
         solution = ctx.sweep.transposed_solve(g_x + by_x, log_slope.detach().exp(), pull)
-        needed = [index for index, need in enumerate(ctx.needs_input_grad[4:], 1) if need]
+        needed = [index for index, need in enumerate(ctx.needs_input_grad[2:], 1) if need]
         found = torch.autograd.grad(
             (y, log_slope), [inputs[index] for index in needed], (-solution, by_log), allow_unused=True
         ) if needed else ()  # fmt: skip
         by_input = dict(zip(needed, found, strict=True))
-        return [solution, *(by_input.get(index) for index in range(1, len(inputs)))]
+        return None, solution, *(by_input.get(index) for index in range(1, len(inputs)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .kernels import Kernel, elementwise
+from .kernels import ElementKernel, elementwise
 
 
 class Element(ABC):
@@ -23,7 +23,7 @@ class Element(ABC):
     def size(self) -> int:
         """How many parameters each number takes."""
 
-    def kernel(self, inverse: bool) -> Kernel | None:
+    def kernel(self, inverse: bool) -> ElementKernel | None:
         """:meth:`forward`, or :meth:`inverse`, with its backward pass, if there is one written by hand."""
         return None
 
@@ -47,10 +47,10 @@ class Affine(Element):
     log_scale_bound: float = 3.0
     size: int = 2
 
-    def kernel(self, inverse: bool) -> Kernel:
+    def kernel(self, inverse: bool) -> ElementKernel:
         if inverse:
-            return Kernel(self._inverse, self._inverse_backward)
-        return Kernel(self._forward, self._forward_backward)
+            return ElementKernel(self._inverse, self._inverse_backward)
+        return ElementKernel(self._forward, self._forward_backward)
 
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return elementwise(self.kernel(False), parameters, x)

@@ -2,9 +2,9 @@
 
 A chain of small operations leaves a graph of many nodes, each of which keeps its own tensors and runs its own backward
 step. Here whole chains are one node, whose backward pass is written by hand, works in place, and leaves out the blocks
-of a masked weight that are zero. What they compute is defined by :meth:`Kernel.forward` for elementwise maps, and by
-:func:`~pyrogen.transforms.coupling.definition` for a conditioner with its elements: those are used under ``torch.func``
-and ``torch.compile`` and are differentiated anew where a second derivative is wanted.
+of a masked weight that are zero. What they compute is defined by :meth:`ElementKernel.forward` for elementwise maps,
+and by :func:`~pyrogen.transforms.coupling.definition` for a conditioner with its elements: those are used under
+``torch.func`` and ``torch.compile`` and are differentiated anew where a second derivative is wanted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WIDE = 100
 """From so many outputs on, keeping hidden units feature-major pays (measured)."""
 
 
-class Kernel(NamedTuple):
+class ElementKernel(NamedTuple):
     """A map of each number with parameters of its own, and its backward pass.
 
     Args:
@@ -41,7 +41,7 @@ class Kernel(NamedTuple):
     backward: Callable[[tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def elementwise(kernel: Kernel, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def elementwise(kernel: ElementKernel, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The value of a map and the logarithm of its slope, for parameters of shape ``(size, *x.shape)``."""
     if x.numel() == 0:
         empty = x + parameters.sum(0)
@@ -56,7 +56,7 @@ def elementwise(kernel: Kernel, parameters: Tensor, x: Tensor) -> tuple[Tensor, 
 
 class _Elementwise(Function):
     @staticmethod
-    def forward(ctx: Any, parameters: Tensor, x: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, parameters: Tensor, x: Tensor, kernel: ElementKernel) -> tuple[Tensor, Tensor]:
         value, log_slope, saved = kernel.forward(parameters, x)
         ctx.kernel = kernel
         ctx.save_for_backward(parameters, x, *saved)
@@ -75,7 +75,7 @@ class _Elementwise(Function):
 def conditional(
     network: Weighted,
     split: Split,
-    kernel: Kernel | None,
+    kernel: ElementKernel | None,
     definition: Callable[[Weighted, Tensor], tuple[Tensor, Tensor]],
     x: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ class _Conditional(Function):
         ctx: Any,
         network: Weighted,
         split: Split,
-        kernel: Kernel,
+        kernel: ElementKernel,
         definition: Callable[[Weighted, Tensor], tuple],
         x: Tensor,
         projected: Tensor | None,
@@ -131,7 +131,7 @@ class _Conditional(Function):
         return *[None] * 4, by_x, by_first if need_projected else None, *by_layers
 
 
-def _forward(network: Weighted, split: Split, kernel: Kernel, x: Tensor) -> tuple[Tensor, Tensor, _Tape]:
+def _forward(network: Weighted, split: Split, kernel: ElementKernel, x: Tensor) -> tuple[Tensor, Tensor, _Tape]:
     x = x.t().contiguous()  # (D, N)
     seen, given = split.take(x)
     hidden, rows = hidden_units(network, seen.t()), x.shape[1]
@@ -148,7 +148,7 @@ def _forward(network: Weighted, split: Split, kernel: Kernel, x: Tensor) -> tupl
 
 
 def _backward(
-    tape: _Tape, split: Split, kernel: Kernel, g_y: Tensor, g_log: Tensor, *, by_input: bool
+    tape: _Tape, split: Split, kernel: ElementKernel, g_y: Tensor, g_log: Tensor, *, by_input: bool
 ) -> list[Tensor | None]:
     """Gradients with respect to ``x``, the projected context, and the layers."""
     network, g_y = tape.network, g_y.t().contiguous()  # (D, N)

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from .elements import Element
-from .kernels import Kernel, elementwise
+from .kernels import ElementKernel, elementwise
 
 LARGEST_RATIO = 100.0
 """Of the sizes of two bins."""
@@ -70,9 +70,9 @@ class Spline(Element):
     def size(self) -> int:
         return 3 * self.bins - 1
 
-    def kernel(self, inverse: bool) -> Kernel:
+    def kernel(self, inverse: bool) -> ElementKernel:
         options = {"bound": self.bound, "inverse": inverse}
-        return Kernel(partial(_evaluate, **options), partial(_backward, **options))
+        return ElementKernel(partial(_evaluate, **options), partial(_backward, **options))
 
     def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return elementwise(self.kernel(False), parameters, x)

@@ -16,7 +16,7 @@ from torch.distributions import transforms
 import pyrogen as pg
 from pyrogen import flows
 from pyrogen.networks.context import VectorContext
-from pyrogen.transforms.autoregressive import _iterated
+from pyrogen.transforms.autoregressive import _Equation
 
 SMALL = {"layers": 2, "hidden": (16, 16)}
 
@@ -153,7 +153,7 @@ def test_sweep_equals_iteration_with_gradients(recipe):
 
     def iterate(y):
         order = layer.conditioner.order
-        x, log_det = _iterated(layer.conditioner, layer.network.projecting(), layer.element, y.T[order])
+        x, log_det = _Equation(layer.conditioner, layer.network.projecting(), layer.element).definition(y.T[order])
         return x[order.argsort()].T, log_det
 
     def answer(method):
@@ -187,8 +187,8 @@ def test_iterating_all_levels_and_going_level_by_level_agree(recipe, scale, monk
 
     module = importlib.import_module("pyrogen.transforms.autoregressive")
     settled = []
-    guess = module._guess
-    monkeypatch.setattr(module, "_guess", lambda *given: settled.append(found := guess(*given)) or found)
+    guess = module._Equation._guess
+    monkeypatch.setattr(module._Equation, "_guess", lambda *given: settled.append(found := guess(*given)) or found)
     first = answer()
     assert (settled[0] is not None) == (scale == 0.005)
     monkeypatch.setattr(module, "_MANY", 1000)
