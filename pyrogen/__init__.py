@@ -17,8 +17,8 @@ from . import (
     training,
     transforms,
 )
-from .core.chunks import log_prob
 from .core.density import density_of
+from .core.log_prob import log_prob
 from .core.matching import FlowMatching
 from .core.module import BijectionModule, DistributionModule, MaximumLikelihood
 from .core.objective import Elbo

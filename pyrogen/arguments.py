@@ -1,7 +1,8 @@
 """Checks of arguments, one for each kind, below all packages: every constructor and recipe refuses a mistake alike.
 
-Each takes a value and the name of its argument, and gives the value back where it makes sense. Nothing is converted:
-a float that happens to be whole, an array or a string of digits is a mistake that the caller should see.
+Each takes a value and the name of its argument, and gives the value back where it makes sense. A value of another type
+raises a TypeError, one that is out of range a ValueError. Nothing is converted: a float that happens to be whole, an
+array or a string of digits is a mistake that the caller should see.
 """
 
 from __future__ import annotations
@@ -20,12 +21,7 @@ Check = Callable[[Any, str], Any]
 
 
 def integer(value: Any, name: str, *, least: int = 1) -> int:
-    """An integer of at least ``least``.
-
-    Raises:
-        TypeError: ``value`` is no ``int``.
-        ValueError: it is too small.
-    """
+    """An integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an int, got {_shown(value)}")
     if value < least:
@@ -34,12 +30,7 @@ def integer(value: Any, name: str, *, least: int = 1) -> int:
 
 
 def number(value: Any, name: str) -> float:
-    """A finite number.
-
-    Raises:
-        TypeError: ``value`` is no ``int`` or ``float``.
-        ValueError: it is NaN or infinite.
-    """
+    """A finite number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {_shown(value)}")
     if not isfinite(value):
@@ -48,36 +39,21 @@ def number(value: Any, name: str) -> float:
 
 
 def positive(value: Any, name: str, *, most: float = inf) -> float:
-    """A finite number above zero, and no larger than ``most``.
-
-    Raises:
-        TypeError: ``value`` is no number.
-        ValueError: it is out of range.
-    """
+    """A finite number above zero, and no larger than ``most``."""
     if not 0 < number(value, name) <= most:
         raise ValueError(f"`{name}` must be positive{'' if most == inf else f' and at most {most}'}, got {value}")
     return value
 
 
 def non_negative(value: Any, name: str) -> float:
-    """A finite number of at least zero.
-
-    Raises:
-        TypeError: ``value`` is no number.
-        ValueError: it is negative, NaN or infinite.
-    """
+    """A finite number of at least zero."""
     if number(value, name) < 0:
         raise ValueError(f"`{name}` must not be negative, got {value}")
     return value
 
 
 def share(value: Any, name: str) -> float:
-    """A number in [0, 1): of units that are dropped, say.
-
-    Raises:
-        TypeError: ``value`` is no number.
-        ValueError: it is out of range.
-    """
+    """A number in [0, 1): of units that are dropped, say."""
     if not 0 <= number(value, name) < 1:
         raise ValueError(f"`{name}` must be at least 0 and less than 1, got {value}")
     return value
@@ -90,10 +66,6 @@ def sizes(values: Any, name: str, *, fewest: int = 0) -> tuple[int, ...]:
         values: The sizes.
         name: Of the argument.
         fewest: How many there must be at least.
-
-    Raises:
-        TypeError: ``values`` is no sequence, or holds something other than ``int``.
-        ValueError: one is not positive, or there are too few.
     """
     if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
         raise TypeError(f"`{name}` must be a sequence of integers, got {_shown(values)}")
@@ -108,33 +80,21 @@ def sizes(values: Any, name: str, *, fewest: int = 0) -> tuple[int, ...]:
 
 
 def switch(value: Any, name: str) -> bool:
-    """A ``bool``.
-
-    Raises:
-        TypeError: ``value`` is something else.
-    """
+    """A ``bool``."""
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False, got {_shown(value)}")
     return value
 
 
 def function(value: Any, name: str) -> Callable[..., Any]:
-    """Something that can be called: a Pyro program, or what makes one.
-
-    Raises:
-        TypeError: ``value`` cannot be called.
-    """
+    """Something that can be called: a Pyro program, or what makes one."""
     if not callable(value):
         raise TypeError(f"`{name}` must be callable, got {type(value).__name__}")
     return value
 
 
 def site_name(value: Any, name: str) -> str:
-    """The name of a site of a Pyro program.
-
-    Raises:
-        TypeError: ``value`` is no ``str``.
-    """
+    """The name of a site of a Pyro program."""
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be the name of a latent site, a str, got {type(value).__name__}")
     return value
@@ -152,12 +112,7 @@ def instance_of(kind: type) -> Check:
 
 
 def finite(value: Any, name: str) -> Tensor:
-    """A floating-point tensor without missing or infinite entries.
-
-    Raises:
-        TypeError: ``value`` is no tensor of floating-point numbers.
-        ValueError: an entry is NaN or infinite.
-    """
+    """A floating-point tensor without missing or infinite entries."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"`{name}` must be a tensor of floating-point numbers, got {kind}")
@@ -165,11 +120,7 @@ def finite(value: Any, name: str) -> Tensor:
 
 
 def real_tensor(value: Any, name: str) -> Tensor:
-    """A tensor of real numbers.
-
-    Raises:
-        TypeError: ``value`` is an array, a list, a tensor of complex numbers or something else.
-    """
+    """A tensor of real numbers."""
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a tensor, got {type(value).__name__}; convert it by `torch.as_tensor`")
     if value.is_complex():
@@ -185,10 +136,6 @@ def numbers(value: Any, name: str, *, minus_infinity: bool = False, plus_infinit
         name: Of the argument.
         minus_infinity: Whether minus infinity has a meaning: a log-probability of zero probability.
         plus_infinity: Whether infinity has a meaning: the score of what is impossible under a model.
-
-    Raises:
-        TypeError: ``value`` is no tensor of real numbers.
-        ValueError: an entry is NaN, or a meaningless infinity.
     """
     real_tensor(value, name)
     _refuse_entries(value.isnan(), name, "must hold numbers", "NaN")
@@ -205,11 +152,7 @@ def without_nan(value: Any, name: str) -> Tensor:
 
 
 def vector(value: Tensor, name: str, shape: str = "(n,)", *, least: int = 1) -> Tensor:
-    """A tensor of one dimension with at least so many entries.
-
-    Raises:
-        ValueError: its shape is another.
-    """
+    """A tensor of one dimension with at least so many entries."""
     if value.dim() != 1 or len(value) < least:
         least_shown = "" if least == 1 else f" with at least {least} entries"
         raise ValueError(f"`{name}` must have shape {shape}{least_shown}, got {tuple(value.shape)}")
@@ -226,11 +169,7 @@ def _refuse_entries(bad: Tensor, name: str, wanted: str, what: str) -> None:
 
 
 def generator(value: Any, name: str) -> torch.Generator | None:
-    """A ``torch.Generator``, or ``None``.
-
-    Raises:
-        TypeError: ``value`` is something else, such as a seed.
-    """
+    """A ``torch.Generator``, or ``None``."""
     if value is not None and not isinstance(value, torch.Generator):
         raise TypeError(
             f"`{name}` must be a torch.Generator or None, got {value!r}; "
@@ -240,11 +179,7 @@ def generator(value: Any, name: str) -> torch.Generator | None:
 
 
 def image_shape(value: Any, *, channels: int | None = None) -> tuple[int, int, int]:
-    """The shape ``(channels, height, width)`` of an image.
-
-    Raises:
-        ValueError: it is of another length, or a size is not a positive integer.
-    """
+    """The shape ``(channels, height, width)`` of an image."""
     shape = tuple(value)
     wanted = "channels" if channels is None else str(channels)
     fits = len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape)
@@ -260,22 +195,12 @@ def _shown(value: Any) -> str:
 
 
 def shape(value: Any, name: str) -> tuple[int, ...]:
-    """The shape of an event: positive integers, none for a scalar; an integer is a shape of one dimension.
-
-    Raises:
-        TypeError: ``value`` is neither an integer nor a sequence of such.
-        ValueError: a size is not positive.
-    """
+    """The shape of an event: positive integers, none for a scalar; an integer is a shape of one dimension."""
     return sizes((value,) if isinstance(value, int) and not isinstance(value, bool) else value, name)
 
 
 def context_shape(value: Any, name: str) -> Any:
-    """``None``, a shape, or a dict of shapes.
-
-    Raises:
-        TypeError: ``value`` is none of these.
-        ValueError: a size is not positive, or the dict is empty.
-    """
+    """``None``, a shape, or a dict of shapes."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -286,12 +211,7 @@ def context_shape(value: Any, name: str) -> Any:
 
 
 def labels(value: Any, name: str) -> Any:
-    """How many labels there are, or how many for each of several contexts.
-
-    Raises:
-        TypeError: ``value`` is neither an ``int`` nor a dict of such.
-        ValueError: one is not positive.
-    """
+    """How many labels there are, or how many for each of several contexts."""
     if isinstance(value, Mapping):
         return {key: integer(entry, f"{name}[{key!r}]") for key, entry in value.items()}
     return integer(value, name)
@@ -328,12 +248,7 @@ def positive_share(value: Any, name: str) -> float:
 
 
 def inner_share(value: Any, name: str) -> float:
-    """A number in (0, 1), such as the level of an interval.
-
-    Raises:
-        TypeError: ``value`` is no number.
-        ValueError: it is out of range.
-    """
+    """A number in (0, 1), such as the level of an interval."""
     if not 0 < number(value, name) < 1:
         raise ValueError(f"`{name}` must be between 0 and 1, got {value}")
     return value

@@ -36,7 +36,7 @@ from pyrogen.programs.chain import refuse_noise
 from .batches import Data
 from .density import Density, density_of, require_normalized, stamped
 from .objective import Objective, Turns
-from .origin import is_tracked, tracked
+from .provenance import is_tracked, tracked
 from .reading import learn_statistics, refuse_outside_support
 from .shapes import (
     Context,

@@ -29,12 +29,12 @@ from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.randomness import held, set_torch_states, torch_states
 from pyrogen.programs.data_plate import DataCount, FullSize, data_of
+from pyrogen.programs.hidden_values import HiddenValues
 from pyrogen.programs.reading import reading_of, settled_data_plates
 from pyrogen.programs.run import Record
 
 from .batches import row_numbers, rows, without_last_row
 from .density import require_bounding
-from .hidden import HiddenValues
 from .modes import evaluating
 
 Turns = Any

@@ -13,8 +13,8 @@ from pyrogen.networks.statistics import statistics_of
 from pyrogen.numerics.randomness import held
 
 from . import archive
-from .allowance import Allowance, check_sizes
 from .known_recipes import EDITION, tensor_names
+from .limits import Allowance, check_sizes
 from .recipe import check_structure, describe, is_function, obstacle, rebuild
 from .structure import structure_of
 

@@ -3,7 +3,8 @@
 A family says how many numbers it needs for each element of an event and what distribution they make. Positive
 parameters come through :func:`positive`, an exponential from 4.2e-18 to 2.4e17, never 0 and never infinite; scales of
 normals and their like lie between 5e-7 and 2.6e10. Data of other scales should be given in other units.
-Elements are independent given the numbers in all of them but two, :func:`pixel_logistic_mixture` and :func:`columns`.
+Elements are independent given the numbers, but for :func:`pixel_logistic_mixture`. A function that gives a family raises
+a ValueError for fewer than two symbols, no component, or a scale that is not positive.
 """
 
 from __future__ import annotations
@@ -246,41 +247,25 @@ continuous_bernoulli = ElementFamily(1, _continuous_bernoulli)
 
 @checked
 def normal(scale: float) -> ElementFamily:
-    """Independent normals of one fixed scale (data units): means.
-
-    Raises:
-        ValueError: ``scale`` is not positive.
-    """
+    """Independent normals of one fixed scale (data units): means."""
     return ElementFamily(1, partial(_normal_with_scale, scale=scale))
 
 
 @checked
 def categorical(symbols: int) -> ElementFamily:
-    """Independent categorical variables over so many values: one logit for each.
-
-    Raises:
-        ValueError: there are fewer than two symbols.
-    """
+    """Independent categorical variables over so many values: one logit for each."""
     return ElementFamily(symbols, _categorical)
 
 
 @checked
 def discretized_logistic(symbols: int) -> ElementFamily:
-    """Independent integers ``0 … symbols - 1`` (as floats): locations on an axis from -1 to 1, then log-scales.
-
-    Raises:
-        ValueError: there are fewer than two symbols.
-    """
+    """Independent integers ``0 … symbols - 1`` (as floats): locations on an axis from -1 to 1, then log-scales."""
     return ElementFamily(2, partial(_discretized_logistic, symbols=symbols))
 
 
 @checked
 def quantized_normal(symbols: int) -> ElementFamily:
-    """Independent integers ``0 … symbols - 1`` (as floats): means on an axis from -1 to 1, then log-scales.
-
-    Raises:
-        ValueError: there are fewer than two symbols.
-    """
+    """Independent integers ``0 … symbols - 1`` (as floats): means on an axis from -1 to 1, then log-scales."""
     return ElementFamily(2, partial(_quantized_normal, symbols=symbols))
 
 
@@ -289,9 +274,6 @@ def discretized_logistic_mixture(symbols: int, components: int = 10) -> ElementF
     """Independent integers ``0 … symbols - 1`` (as floats), each under a mixture of logistics.
 
     For each element the components' logits, then their locations on an axis from -1 to 1, then their log-scales.
-
-    Raises:
-        ValueError: there are fewer than two symbols or no component.
     """
     return ElementFamily(3 * components, partial(_discretized_logistic_mixture, symbols=symbols))
 
@@ -302,9 +284,6 @@ def pixel_logistic_mixture(symbols: int, components: int = 10) -> PixelFamily:
 
     For events ``(channels, *positions)`` of integers ``0 … symbols - 1`` (as floats); the numbers have the same
     positions, as those of a convolutional network, and ten channels a component where a pixel has three.
-
-    Raises:
-        ValueError: there are fewer than two symbols or no component.
     """
     return PixelFamily(symbols, components)
 

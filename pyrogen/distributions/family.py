@@ -36,7 +36,7 @@ class ElementFamily(Family):
     make: Callable[[Tensor, int], TorchDistributionMixin]
 
     def __repr__(self) -> str:
-        return f"ElementFamily(size={self.size}, make={self.make.__name__})"
+        return f"ElementFamily(size={self.size})"
 
     def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.size, *event_shape)

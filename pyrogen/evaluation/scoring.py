@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyrogen.arguments import integer, real_tensor
-from pyrogen.core.chunks import log_prob
 from pyrogen.core.density import Density, density_of, weakest
+from pyrogen.core.log_prob import log_prob
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, batch_shape_of, context_batch_shape, flatten_batch

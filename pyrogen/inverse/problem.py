@@ -25,7 +25,7 @@ from pyro.distributions.util import is_validation_enabled
 from pyro.ops.provenance import detach_provenance, get_provenance
 from torch import Tensor
 
-from pyrogen.core.origin import provenance_of
+from pyrogen.core.provenance import provenance_of
 from pyrogen.distributions.abilities import Abilities, abilities_of
 from pyrogen.numerics.linear import matvec
 from pyrogen.programs.dependence import dependence

@@ -21,8 +21,8 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.core import archive, known_recipes
-from pyrogen.core.allowance import Allowance
 from pyrogen.core.known_recipes import known_recipe
+from pyrogen.core.limits import Allowance
 from pyrogen.core.recipe import describe, recipe
 from pyrogen.core.structure import structure_of
 

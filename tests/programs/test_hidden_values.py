@@ -12,8 +12,8 @@ from torch import nn
 import pyrogen as pg
 from pyrogen import flows
 from pyrogen.core.density import density_of
-from pyrogen.core.hidden import without_hidden
 from pyrogen.distributions import DiagonalNormal, IndependentBernoulli, families
+from pyrogen.programs.hidden_values import without_hidden
 
 SHOWN = torch.tensor([True, False, True])
 FILLERS = [0.3, math.nan, math.inf, -7.5]

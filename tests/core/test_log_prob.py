@@ -6,7 +6,7 @@ from small_programs import Gaussian
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.core.chunks import log_prob
+from pyrogen.core.log_prob import log_prob
 
 
 class Noise(pg.DistributionModule):
