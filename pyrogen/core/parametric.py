@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import prod
 
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrogen.distributions.family import Family
+from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.numerics.autograd import full
 from pyrogen.numerics.values import require_precision
 
 from .module import DistributionModule
-from .shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from .shapes import Context, ContextShape, Shape, context_batch_shape
 
 
 class Parametric(DistributionModule):
@@ -66,28 +66,18 @@ class Parametric(DistributionModule):
         """What the network gives, ``(*batch, size, *event_shape)``."""
         batch_shape = context_batch_shape(context, self.context_shape)
         try:
-            numbers = self._run(context, batch_shape)
+            rows = context_rows(context, self.context_shape, batch_shape)
+            numbers = self.network() if rows is None else self.network(rows)
         except RuntimeError:
             for tensor in context.values() if isinstance(context, Mapping) else (context,):
                 if tensor is not None:
                     require_precision(tensor, self.network.parameters(), "context")
             raise
         shape = self.family.numbers_shape(self.event_shape)
-        expected, rows = prod(shape), prod(batch_shape)
-        if numbers.numel() != rows * expected:
+        expected, count = prod(shape), prod(batch_shape)
+        if numbers.numel() != count * expected:
             raise ValueError(
                 f"`network` must give {expected} numbers a row for `event_shape` {self.event_shape}, "
-                f"got an output of shape {tuple(numbers.shape)} for {rows} rows"
+                f"got an output of shape {tuple(numbers.shape)} for {count} rows"
             )
         return full(numbers.reshape(*batch_shape, *shape))  # a density of half precision is off by nats
-
-    def _run(self, context: Context, batch_shape: torch.Size) -> Tensor:
-        if self.context_shape is None:
-            return self.network()
-        if not isinstance(self.context_shape, dict):
-            return self.network(flatten_batch(context, self.context_shape))
-        rows = {
-            key: flatten_batch(context[key].expand((*batch_shape, *shape)), shape)
-            for key, shape in self.context_shape.items()
-        }
-        return self.network(rows)
