@@ -14,7 +14,7 @@ import torch
 
 from pyrogen.arguments import anything, checked, integer
 from pyrogen.evaluation.comparison import Comparison
-from pyrogen.evaluation.ranks import EcdfNull
+from pyrogen.evaluation.ranks import EcdfNull, checked_ranks
 from pyrogen.evaluation.result import Estimate, normal_quantile
 from pyrogen.training.progress import Fit, History
 
@@ -313,15 +313,9 @@ def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray
         raise TypeError(f"`ranks` must be a dict of ranks, got {type(ranks).__name__}")
     if not ranks:
         raise ValueError("`ranks` must hold at least one quantity, got none")
-    arrays = {name: as_array(values).ravel() for name, values in ranks.items()}
-    for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.integer) or not len(array):
-            raise ValueError(f"`ranks[{name!r}]` must be integers, at least one, got {len(array)} of {array.dtype}")
-        if array.min() < 0 or array.max() > draws:
-            raise ValueError(
-                f"`ranks[{name!r}]` must lie between 0 and draws = {draws}, got {array.min()} to {array.max()}"
-            )
-    return arrays
+    arrays = {f"ranks[{name!r}]": real_array(values, f"ranks[{name!r}]").ravel() for name, values in ranks.items()}
+    found = [checked_ranks(torch.as_tensor(array), draws, name) for name, array in arrays.items()]
+    return dict(zip(ranks, found, strict=True))
 
 
 def _checked_scores(name: str, values: Any) -> np.ndarray:

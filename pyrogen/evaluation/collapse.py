@@ -27,14 +27,15 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from pyrogen.arguments import checked, function, non_negative, numbers, several, whole_share
-from pyrogen.core.density import density_of
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
-from .pairs import check_names, checked_rows, measured
+from .pairs import check_names, checked_rows, measured, require_density
 from .result import Estimate
 from .scoring import as_evaluated
+
+_WHY = "a divergence needs normalised log_probs of posterior and prior"
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,22 +159,13 @@ def _ratios_and_values(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
         raise ValueError("`guide` must draw a latent site of the model, got none")
     measures = {}
     for name, site in shared.items():
-        _check_density(site, "guide")
-        _check_density(scored[name], "model")
+        require_density(site, " of `guide`", _WHY)
+        require_density(scored[name], " of `model`", _WHY)
         measures[f"ratio of {name}"] = site.split(*_log_ratio(site, scored[name])).double()
         measures[f"value of {name}"] = site.values().double()
         if not site.value.isfinite().all():
             raise ValueError(f"`guide` must draw finite values at site {name!r}; does `batch` hold NaN or infinity?")
     return measures
-
-
-def _check_density(site: DrawnSite, what: str) -> None:
-    density = density_of(site.distribution)
-    if density not in ("exact", "estimate"):
-        raise NotImplementedError(
-            f"site {site.name!r} of `{what}` has density {density!r}: a divergence needs normalised log_probs of "
-            "posterior and prior"
-        )
 
 
 def _moments(block: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:

@@ -33,12 +33,11 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer, numbers
-from pyrogen.core.density import density_of
 from pyrogen.numerics.resampling import effective_sample_size
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
-from .pairs import check_names, measured, total
+from .pairs import check_names, measured, require_density, total
 from .result import Estimate
 from .scoring import as_evaluated
 
@@ -209,12 +208,8 @@ def _check_pair(drawn: Sites, scored: Sites) -> None:
 
 
 def _check_density(site: DrawnSite) -> None:
-    density = density_of(site.distribution)
-    if density not in ("exact", "estimate"):
-        raise NotImplementedError(
-            f"site {site.name!r} has density {density!r}: importance weights exponentiate its log_prob, which must be "
-            "exact; use an exact prior, likelihood and posterior"
-        )
+    why = "importance weights exponentiate it, so it must be exact; use an exact prior, likelihood and posterior"
+    density = require_density(site, "", why)
     if density == "estimate" and not torch.equal(site.log_probs(), site.log_probs()):
         raise NotImplementedError(
             f"the log_prob of site {site.name!r} is noisy (two calls on one value differ), and importance weights "

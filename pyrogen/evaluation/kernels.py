@@ -44,6 +44,8 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class _WithBandwidth(Kernel):
+    """A function of distance over a bandwidth, in data units; ``None`` for ``multiple`` times the median distance."""
+
     bandwidth: float | None = None
     multiple: float = 1.0
 
@@ -71,12 +73,7 @@ class _WithBandwidth(Kernel):
 
 @dataclass(frozen=True)
 class GaussianKernel(_WithBandwidth):
-    r"""The kernel :math:`\exp(-r^2 / 2 h^2)`.
-
-    Args:
-        bandwidth: :math:`h`, in data units; ``None`` for the median distance.
-        multiple: What the median distance is multiplied with.
-    """
+    r"""The kernel :math:`\exp(-r^2 / 2 h^2)`."""
 
     def _profile(self, ratio: Tensor) -> Tensor:
         return torch.exp(-0.5 * ratio.square())
@@ -84,12 +81,7 @@ class GaussianKernel(_WithBandwidth):
 
 @dataclass(frozen=True)
 class LaplaceKernel(_WithBandwidth):
-    r"""The kernel :math:`\exp(-r / h)`.
-
-    Args:
-        bandwidth: :math:`h`, in data units; ``None`` for the median distance.
-        multiple: What the median distance is multiplied with.
-    """
+    r"""The kernel :math:`\exp(-r / h)`."""
 
     def _profile(self, ratio: Tensor) -> Tensor:
         return torch.exp(-ratio)
@@ -97,12 +89,7 @@ class LaplaceKernel(_WithBandwidth):
 
 @dataclass(frozen=True)
 class InverseMultiquadricKernel(_WithBandwidth):
-    r"""The kernel :math:`(1 + r^2 / h^2)^{-1/2}`.
-
-    Args:
-        bandwidth: :math:`h`, in data units; ``None`` for the median distance.
-        multiple: What the median distance is multiplied with.
-    """
+    r"""The kernel :math:`(1 + r^2 / h^2)^{-1/2}`."""
 
     def _profile(self, ratio: Tensor) -> Tensor:
         return torch.rsqrt(1 + ratio.square())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyrogen.arguments import real_tensor
 from pyrogen.core.batches import rows as count_rows
+from pyrogen.core.density import density_of
 from pyrogen.programs.layouts import (
     DrawLayout,
     DrawnSite,
@@ -260,6 +261,18 @@ def check_names(drawn: Sites, scored: Sites) -> None:
     surplus = [name for name, site in drawn.items() if name not in scored and not site.auxiliary]
     if surplus:
         raise ValueError(f"`model` must have every site of the guide, missing are {surplus}")
+
+
+def require_density(site: DrawnSite, what: str, why: str) -> str:
+    """What the ``log_prob`` of a site means: "exact" or "estimate".
+
+    Raises:
+        NotImplementedError: it is a bound, unnormalised or missing.
+    """
+    density = density_of(site.distribution)
+    if density not in ("exact", "estimate"):
+        raise NotImplementedError(f"site {site.name!r}{what} has density {density!r}: {why}")
+    return density
 
 
 def total(sites: Iterable[DrawnSite]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, integer, numbers, real_tensor
 
-from .result import TestResult, normal_quantile
+from .result import TestResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,6 +119,7 @@ class EcdfNull:
         p_value = (1 + np.searchsorted(self.null, smallest * (1 + 1e-9), side="right")) / (1 + len(self.null))
         return TestResult(-log10(max(smallest, 1e-300)), float(p_value), "ECDF distance")
 
+    @checked
     def band(self, ranks: Tensor, level: float = 0.95) -> EcdfBand:
         """The empirical distribution function with its simultaneous band.
 
@@ -128,7 +129,6 @@ class EcdfNull:
         """
         from scipy.stats import binom
 
-        normal_quantile(level)  # checks the level
         rejected = int((1 - level) * (len(self.null) + 1) + 1e-9)
         if rejected < 1:
             raise ValueError(
@@ -207,15 +207,7 @@ def highest_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
 def central_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None) -> Coverage:
     r"""Coverage of the central intervals of a quantity, between its lower and upper quantiles.
 
-    Args:
-        ranks: Of the true value among the draws.
-        draws: How many draws :math:`L`.
-        levels: Credibilities, rounded to those at which uniform ranks give exactly the credibility; twenty even ones if
-            ``None``.
-
-    Raises:
-        TypeError: ``ranks`` is no tensor.
-        ValueError: a rank is out of range, or a level is not between 0 and 1.
+    Arguments and errors are those of :func:`highest_coverage`.
     """
     checked = checked_ranks(ranks, draws)
     cut = ((draws + 1 - _steps(levels, draws)) // 2)[None]
@@ -247,17 +239,17 @@ def _histogram(ranks: Tensor, draws: int) -> np.ndarray:
     return np.bincount(checked_ranks(ranks, draws), minlength=draws + 1)
 
 
-def checked_ranks(ranks: Tensor, draws: int) -> np.ndarray:
+def checked_ranks(ranks: Tensor, draws: int, name: str = "ranks") -> np.ndarray:
     """Ranks as an array.
 
     Raises:
         TypeError: they are no tensor.
         ValueError: they are not a vector of integers between 0 and ``draws``.
     """
-    real_tensor(ranks, "ranks")
+    real_tensor(ranks, name)
     integer(draws, "draws")
     if ranks.is_floating_point() or ranks.dtype == torch.bool or ranks.dim() != 1 or not len(ranks):
-        raise ValueError(f"`ranks` must be integers of shape (simulations,), got {ranks.dtype} {tuple(ranks.shape)}")
+        raise ValueError(f"`{name}` must be integers of shape (simulations,), got {ranks.dtype} {tuple(ranks.shape)}")
     if int(ranks.min()) < 0 or int(ranks.max()) > draws:
-        raise ValueError(f"`ranks` must be between 0 and {draws}, got {int(ranks.min())} to {int(ranks.max())}")
+        raise ValueError(f"`{name}` must be between 0 and {draws}, got {int(ranks.min())} to {int(ranks.max())}")
     return ranks.cpu().numpy()

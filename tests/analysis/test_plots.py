@@ -129,7 +129,7 @@ def test_a_legend_covers_no_curve():
     [
         (lambda: image_grid(images(2, 8, 8), images(2, 8, 8)), "`data` must have shape"),
         (lambda: image_grid(images(2, 3, 8, 8), images(1, 3, 8, 8)), "`samples` and `rows`"),
-        (lambda: rank_histogram({"a": [3]}, 2), "must lie between 0 and draws = 2"),
+        (lambda: rank_histogram({"a": [3]}, 2), "must be between 0 and 2"),
         (lambda: rank_ecdf({"a": [0.5]}, 2), "must be integers"),
         (lambda: rank_ecdf({}, 2), "`ranks` must hold at least one quantity"),
         (lambda: coverage_curve([0.5, 1.5], {"a": [0.4, 0.5]}, 10), "`levels` must be numbers between 0 and 1"),
