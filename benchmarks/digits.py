@@ -43,7 +43,7 @@ def vae(train, held_out, seed):
 
 def unet(train, held_out, seed):
     """The U-Net of examples/diffusion_digits.py, trained longer and always told the class."""
-    module = pg.diffusion.unet(SHAPE, classes=CLASSES, levels=LEVELS, channels=(16, 32), depth=1, dropout=0.1)
+    module = pg.diffusion.unet(SHAPE, classes=CLASSES, symbols=LEVELS, channels=(16, 32), depth=1, dropout=0.1)
     trained(module, train, seed, 1000, 3e-3, ema=0.99)
     module.draws = 32
     return module

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
     print("\n1. Fit P(image | class) by its variational bound")
     model = diffusion.unet(
-        SHAPE, classes=CLASSES, levels=levels, channels=(16, 32), depth=1, dropout=0.1, context_dropout=0.1
+        SHAPE, classes=CLASSES, symbols=levels, channels=(16, 32), depth=1, dropout=0.1, context_dropout=0.1
     ).to(options.device)
     fit = pg.fit(
         model,

@@ -72,7 +72,7 @@ def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe by their names of today, and those it has got since as they were then."""
     if name.startswith("pyrogen.flows.") and arguments.get("interval") is not None and "margin" not in arguments:
         return {**arguments, "margin": 0.05}
-    if name.startswith("pyrogen.autoregressive.") and "levels" in arguments:
+    if name.startswith(("pyrogen.autoregressive.", "pyrogen.diffusion.")) and "levels" in arguments:
         return {"symbols" if key == "levels" else key: value for key, value in arguments.items()}
     if name.startswith("pyrogen.latent.") and "levels" in arguments:
         return _of_latent(name.endswith(".categorical_vae"), **arguments)

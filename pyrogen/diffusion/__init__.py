@@ -10,7 +10,7 @@ from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, 
 from .editing import TradeOff, edit, trade_off
 from .foreign import DiscreteVP, from_diffusers
 from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
-from .levels import LevelDenoiser
+from .integers import IntegerDenoiser
 from .model import Diffusion
 from .objectives import (
     DenoisingScoreMatching,
@@ -24,7 +24,7 @@ from .objectives import (
 )
 from .probability_flow import ProbabilityFlow
 from .recipes import mlp, transformer, unet
-from .reference import LevelReference, NormalReference, Reference
+from .reference import IntegerReference, NormalReference, Reference
 from .samplers.adaptive import Adaptive
 from .samplers.ancestral import DDIM, Ancestral
 from .samplers.langevin import PredictorCorrector
@@ -41,7 +41,7 @@ __all__ = [
     "Autoguidance",
     "ClassifierFree",
     "ClassifierGuidance",
-    "LevelDenoiser",
+    "IntegerDenoiser",
     "Diffusion",
     "DenoisingScoreMatching",
     "EDMWeighting",
@@ -55,7 +55,7 @@ __all__ = [
     "mlp",
     "transformer",
     "unet",
-    "LevelReference",
+    "IntegerReference",
     "NormalReference",
     "Reference",
     "LogNormalTimes",

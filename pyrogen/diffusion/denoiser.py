@@ -115,6 +115,10 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         """The times as a tensor of the dtype and device of ``x``."""
         return torch.as_tensor(t, dtype=x.dtype, device=x.device)
 
+    def noise_level(self, t: Tensor) -> Tensor:
+        r"""What a network is told of the time, :math:`\tfrac{1}{4} \log(\sigma_t / \alpha_t)`."""
+        return -self.schedule.log_snr(t) / 8
+
     def over_events(self, value: Tensor) -> Tensor:
         """One number for each datum, with dimensions for the event put on its right."""
         return value.reshape(value.shape + (1,) * len(self.event_shape)) if value.dim() else value
@@ -147,16 +151,15 @@ class Noise(Parameterisation):
     r"""The network predicts the noise :math:`\varepsilon` (Ho et al. 2020): weak where there is nearly only noise."""
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, sigma = schedule(t)
-        return 1 / alpha, -sigma / alpha, _whitening(alpha, sigma)
+        path = schedule(t)
+        return 1 / path.alpha, -path.ratio, path.whitening()
 
 
 class Data(Parameterisation):
     r"""The network predicts the datum :math:`x_0`: weak where there is nearly only data."""
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, sigma = schedule(t)
-        return torch.zeros_like(alpha), torch.ones_like(alpha), _whitening(alpha, sigma)
+        return torch.zeros_like(t), torch.ones_like(t), schedule(t).whitening()
 
 
 class Velocity(Parameterisation):
@@ -169,17 +172,17 @@ class Velocity(Parameterisation):
     """
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, sigma = schedule(t)
+        alpha, sigma = path = schedule(t)
         alpha_slope, sigma_slope = schedule.derivatives(t)
-        return sigma_slope / (alpha * sigma_slope - sigma * alpha_slope), -sigma, _whitening(alpha, sigma)
+        return sigma_slope / (alpha * sigma_slope - sigma * alpha_slope), -sigma, path.whitening()
 
 
 class Score(Parameterisation):
     r"""The network predicts the score :math:`\nabla_x \log p_t(x)`, which grows as :math:`1 / \sigma`."""
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, sigma = schedule(t)
-        return 1 / alpha, sigma**2 / alpha, _whitening(alpha, sigma)
+        path = schedule(t)
+        return 1 / path.alpha, path.sigma**2 / path.alpha, path.whitening()
 
 
 class Preconditioned(Parameterisation):
@@ -203,8 +206,8 @@ class Preconditioned(Parameterisation):
         self.data_scale = positive(data_scale, "data_scale")
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, sigma = schedule(t)
-        whitening = _whitening(alpha * self.data_scale, sigma)
+        alpha, sigma = path = schedule(t)
+        whitening = path.whitening(self.data_scale)
         return alpha * (self.data_scale * whitening) ** 2, sigma * self.data_scale * whitening, whitening
 
 
@@ -243,13 +246,13 @@ class NetworkDenoiser(Denoiser):
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         t = self.times(x, t)
-        skip, out, scale = (self.over_events(c) for c in self.parameterisation.coefficients(self.schedule, t))
+        skip, out, scale = map(self.over_events, self.parameterisation.coefficients(self.schedule, t))
         return skip * x + out * self.output(x, t, scale, context)
 
     def noise(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         # In one expression: at little noise the large terms of (x - alpha D) / sigma cancel before they meet.
         t = self.times(x, t)
-        skip, out, scale = (self.over_events(c) for c in self.parameterisation.coefficients(self.schedule, t))
+        skip, out, scale = map(self.over_events, self.parameterisation.coefficients(self.schedule, t))
         alpha, sigma = self.path(x, t)
         return ((1 - alpha * skip) / sigma) * x - (alpha * out / sigma) * self.output(x, t, scale, context)
 
@@ -262,13 +265,8 @@ class NetworkDenoiser(Denoiser):
         Raises:
             ValueError: it has another shape than ``x``.
         """
-        level = -self.schedule.log_snr(t) / 8
         batch = x.shape[: x.dim() - len(self.event_shape)]
-        found = self.network(scale * x, level.expand(batch), context)
+        found = self.network(scale * x, self.noise_level(t).expand(batch), context)
         if found.shape != x.shape:
             raise ValueError(f"the denoiser must keep the shape {tuple(x.shape)}, got {tuple(found.shape)}")
         return found
-
-
-def _whitening(alpha: Tensor, sigma: Tensor) -> Tensor:
-    return (alpha**2 + sigma**2).rsqrt()

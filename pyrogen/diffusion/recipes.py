@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import nn
 
-from pyrogen.arguments import checked, integer, share, sizes
+from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
+from pyrogen.networks.context import Classes, described
 from pyrogen.networks.diffusion_transformer import DiffusionTransformer
+from pyrogen.networks.noisy import NoisyNetwork
 from pyrogen.networks.residual_mlp import ResidualMLP
 from pyrogen.networks.unet import UNet
 from pyrogen.numerics.schedules import CosineVP, Schedule
 
 from .denoiser import NetworkDenoiser, Preconditioned
-from .levels import LevelDenoiser
+from .integers import IntegerDenoiser
 from .model import Diffusion
-from .reference import LevelReference, NormalReference
+from .reference import IntegerReference, NormalReference
 
 _FEW = 32
-"""Up to so many levels the network gives each its own number; above, the outputs would outweigh the network."""
+"""Up to so many integers the network gives each its own logit; above, the outputs would outweigh the network."""
+
+_TEXTS = {
+    "context_shape": "``None``, the shape of one context tensor, or a dict of shapes. Numbers and labels modulate the"
+    " norms, sequences ``(length, features)`` are attended to, images stand beside an event that is one.",
+    "classes": "How many values integer contexts take: labels (``context_shape`` ``()``, the default with ``classes``)"
+    " or sequences of symbols (``(length,)``); a dict for several contexts.",
+    "depth": "How many blocks.",
+    "context_dropout": "Share of the rows that lose their context in training, which classifier-free guidance needs.",
+    "symbols": "If given, events are integers ``0 … symbols - 1``.",
+    "data_scale": "Standard deviation of the data, which should have a mean near zero; 1 if ``None``, 0.5 for integers"
+    " (which are diffused in (-1, 1)).",
+    "schedule": "The path from data to noise; :class:`~pyrogen.numerics.schedules.CosineVP` if ``None``. A model with"
+    " another is saved without its recipe, and loads with ``into=``.",
+    "draws": "How many noise levels ``log_prob`` averages over.",
+}
 
 
-@recipe
+@recipe(texts=_TEXTS)
 @checked
 def mlp(
     event_shape: Shape,
@@ -32,10 +50,11 @@ def mlp(
     *,
     width: int = 128,
     depth: int = 3,
-    classes: int | dict[str, int] | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     context_dropout: float = 0.0,
     dropout: float = 0.0,
-    levels: int | None = None,
+    symbols: int | None = None,
     data_scale: float | None = None,
     schedule: Schedule | None = None,
     draws: int = 8,
@@ -45,18 +64,6 @@ def mlp(
     Args:
         event_shape: Shape of one event, which is flattened.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes. Everything is flattened.
-        width: Size of the hidden vectors.
-        depth: How many residual blocks.
-        classes: How many values integer contexts take: labels (``context_shape`` ``()``, the default with ``classes``)
-            or sequences of symbols (``(length,)``); a dict for several contexts.
-        context_dropout: Share of the rows that lose their context in training, which classifier-free guidance needs.
-        dropout: Share of the hidden units dropped in training.
-        levels: If given, events are integers ``0 … levels - 1``.
-        data_scale: Standard deviation of the data, which should have a mean near zero; 1 if ``None``, 0.5 for integers
-            (which are diffused in (-1, 1)).
-        schedule: The path from data to noise; :class:`~pyrogen.numerics.schedules.CosineVP` if ``None``. A model with
-            another is saved without its recipe, and loads with ``into=``.
-        draws: How many noise levels ``log_prob`` averages over.
 
     Raises:
         ValueError: shapes do not fit.
@@ -65,25 +72,21 @@ def mlp(
         >>> mlp((2,))().sample((5,)).shape
         torch.Size([5, 2])
     """
-    context_shape = _context_shape(context_shape, classes)
-    _check(dropout, width=width, depth=depth)
-
-    def network(numbers: int | None) -> nn.Module:
-        return ResidualMLP(
-            as_shape(event_shape, "event_shape"),
-            context_shape,
-            outputs=numbers,
-            width=width,
-            depth=depth,
-            classes=classes,
-            context_dropout=context_dropout,
-            dropout=dropout,
-        )
-
-    return _diffusion(network, event_shape, context_shape, levels, data_scale, schedule, draws)
+    network = partial(
+        ResidualMLP,
+        as_shape(event_shape, "event_shape"),
+        described(context_shape, classes)[0],
+        width=width,
+        depth=depth,
+        classes=classes,
+        embedding=embedding,
+        context_dropout=context_dropout,
+        dropout=dropout,
+    )
+    return _diffusion(network, symbols, data_scale, schedule, draws)
 
 
-@recipe
+@recipe(texts=_TEXTS)
 @checked
 def unet(
     event_shape: Shape,
@@ -94,10 +97,11 @@ def unet(
     attention: int = 1,
     heads: int = 4,
     width: int = 128,
-    classes: int | dict[str, int] | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     context_dropout: float = 0.0,
     dropout: float = 0.0,
-    levels: int | None = None,
+    symbols: int | None = None,
     data_scale: float | None = None,
     schedule: Schedule | None = None,
     draws: int = 8,
@@ -106,55 +110,40 @@ def unet(
 
     Args:
         event_shape: ``(channels, height, width)``.
-        context_shape: ``None``, the shape of one context tensor, or a dict of shapes. Numbers and labels modulate the
-            norms, sequences ``(length, features)`` are attended to, images stand beside the input.
         channels: Of the hidden layers, one entry for each resolution from fine to coarse.
         depth: Residual blocks at each resolution.
         attention: How many of the resolutions, counted from the coarsest, have attention.
         heads: Of the attention; divides the channels there.
         width: Size of what modulates the norms.
-        classes: As for :func:`mlp`.
-        context_dropout: As for :func:`mlp`.
-        dropout: As for :func:`mlp`.
-        levels: As for :func:`mlp`.
-        data_scale: As for :func:`mlp`.
-        schedule: As for :func:`mlp`.
-        draws: As for :func:`mlp`.
 
     Raises:
         ValueError: shapes do not fit.
 
     Example:
-        >>> unet((1, 8, 8), channels=(8, 16), levels=17)().sample((2,)).shape
+        >>> unet((1, 8, 8), channels=(8, 16), symbols=17)().sample((2,)).shape
         torch.Size([2, 1, 8, 8])
     """
-    context_shape = _context_shape(context_shape, classes)
-    _check(dropout, width=width, depth=depth, heads=heads)
-    channels = sizes(channels, "channels", fewest=1)
-    if integer(attention, "attention", least=0) > len(channels):
+    if attention > len(channels):
         raise ValueError(f"`attention` must be at most the {len(channels)} resolutions, got {attention}")
-    for size in channels[len(channels) - attention :]:
-        _divisible("channels", size, heads)
-
-    def network(numbers: int | None) -> nn.Module:
-        return UNet(
-            as_shape(event_shape, "event_shape"),
-            context_shape,
-            outputs=numbers,
-            channels=channels,
-            depth=depth,
-            attention=attention,
-            heads=heads,
-            width=width,
-            classes=classes,
-            context_dropout=context_dropout,
-            dropout=dropout,
-        )
-
-    return _diffusion(network, event_shape, context_shape, levels, data_scale, schedule, draws)
+    _require_divisible(heads, channels=channels[len(channels) - attention :])
+    network = partial(
+        UNet,
+        as_shape(event_shape, "event_shape"),
+        described(context_shape, classes)[0],
+        channels=channels,
+        depth=depth,
+        attention=attention,
+        heads=heads,
+        width=width,
+        classes=classes,
+        embedding=embedding,
+        context_dropout=context_dropout,
+        dropout=dropout,
+    )
+    return _diffusion(network, symbols, data_scale, schedule, draws)
 
 
-@recipe
+@recipe(texts=_TEXTS)
 @checked
 def transformer(
     event_shape: Shape,
@@ -164,10 +153,11 @@ def transformer(
     width: int = 128,
     depth: int = 4,
     heads: int = 4,
-    classes: int | dict[str, int] | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
     context_dropout: float = 0.0,
     dropout: float = 0.0,
-    levels: int | None = None,
+    symbols: int | None = None,
     data_scale: float | None = None,
     schedule: Schedule | None = None,
     draws: int = 8,
@@ -176,18 +166,8 @@ def transformer(
 
     Args:
         event_shape: ``(channels, height, width)``, ``(length, features)`` or ``(size,)``.
-        context_shape: As for :func:`unet`; images only where events are images.
         patch: Side of the patches into which images are cut.
-        width: Size of the hidden vectors.
-        depth: How many blocks.
         heads: Of the attention; divides ``width``.
-        classes: As for :func:`mlp`.
-        context_dropout: As for :func:`mlp`.
-        dropout: As for :func:`mlp`.
-        levels: As for :func:`mlp`.
-        data_scale: As for :func:`mlp`.
-        schedule: As for :func:`mlp`.
-        draws: As for :func:`mlp`.
 
     Raises:
         ValueError: shapes do not fit.
@@ -196,67 +176,55 @@ def transformer(
         >>> transformer((6, 2), width=32)().sample((3,)).shape
         torch.Size([3, 6, 2])
     """
-    context_shape = _context_shape(context_shape, classes)
-    _check(dropout, patch=patch, width=width, depth=depth, heads=heads)
-    _divisible("width", width, heads)
-
-    def network(numbers: int | None) -> nn.Module:
-        return DiffusionTransformer(
-            as_shape(event_shape, "event_shape"),
-            context_shape,
-            outputs=numbers,
-            patch=patch,
-            width=width,
-            depth=depth,
-            heads=heads,
-            classes=classes,
-            context_dropout=context_dropout,
-            dropout=dropout,
-        )
-
-    return _diffusion(network, event_shape, context_shape, levels, data_scale, schedule, draws)
-
-
-def _check(dropout: float, **sizes: int) -> None:
-    share(dropout, "dropout")
-    for name, size in sizes.items():
-        integer(size, name)
-
-
-def _divisible(name: str, size: int, heads: int) -> None:
-    if size % heads:
-        raise ValueError(f"`{name}` must be divisible by `heads` = {heads}, got {size}")
-
-
-def _context_shape(context_shape: ContextShape, classes: int | dict[str, int] | None) -> ContextShape:
-    return () if isinstance(classes, int) and context_shape is None else as_context_shape(context_shape)
+    _require_divisible(heads, width=(width,))
+    network = partial(
+        DiffusionTransformer,
+        as_shape(event_shape, "event_shape"),
+        described(context_shape, classes)[0],
+        patch=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        classes=classes,
+        embedding=embedding,
+        context_dropout=context_dropout,
+        dropout=dropout,
+    )
+    return _diffusion(network, symbols, data_scale, schedule, draws)
 
 
 def _diffusion(
-    network: Callable[[int | None], nn.Module],
-    event_shape: Shape,
-    context_shape: ContextShape,
-    levels: int | None,
+    build: Callable[..., NoisyNetwork],
+    symbols: int | None,
     data_scale: float | None,
     schedule: Schedule | None,
     draws: int,
 ) -> Diffusion:
-    shapes = {"event_shape": as_shape(event_shape, "event_shape"), "context_shape": context_shape}
-    if levels is None:
-        scale = 1.0 if data_scale is None else data_scale
-        schedule = CosineVP() if schedule is None else schedule
+    """The model of a network, which has an output for each integer if there are few."""
+    few = symbols is not None and symbols <= _FEW
+    network = build(outputs=symbols if few else None)
+    shapes = {"event_shape": network.event_shape, "context_shape": network.context_shape}
+    if symbols is None:
+        scale, default = 1.0 if data_scale is None else data_scale, CosineVP()
         reference = NormalReference(scale=scale)
     else:
-        scale = 0.5 if data_scale is None else data_scale
-        schedule = _resolving(levels) if schedule is None else schedule
-        reference = LevelReference(levels)
-    if levels is not None and levels <= _FEW:
-        denoiser = LevelDenoiser(network(levels), schedule, reference, **shapes)
+        scale, default = 0.5 if data_scale is None else data_scale, _resolving(symbols)
+        reference = IntegerReference(symbols)
+    schedule = default if schedule is None else schedule
+    if few:
+        denoiser = IntegerDenoiser(network, schedule, reference, **shapes)
     else:
-        denoiser = NetworkDenoiser(network(None), schedule, Preconditioned(data_scale=scale), **shapes)
+        denoiser = NetworkDenoiser(network, schedule, Preconditioned(data_scale=scale), **shapes)
     return Diffusion(denoiser, reference=reference, draws=draws)
 
 
-def _resolving(levels: int) -> Schedule:
-    """A schedule whose last noise is a tenth of the distance of two levels: they are told apart at five of it."""
-    return CosineVP(start=2 / math.pi * math.atan(0.2 / levels))
+def _resolving(symbols: int) -> Schedule:
+    """A schedule whose last noise is a tenth of the distance of two integers: they are told apart at five of it."""
+    return CosineVP(start=2 / math.pi * math.atan(0.2 / symbols))
+
+
+def _require_divisible(heads: int, **sizes: Sequence[int]) -> None:
+    for name, values in sizes.items():
+        for size in values:
+            if size % heads:
+                raise ValueError(f"`{name}` must be divisible by `heads` = {heads}, got {size}")

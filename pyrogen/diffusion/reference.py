@@ -20,7 +20,7 @@ alone. For :math:`r` itself the bound is an equality, and subtracting it leaves
 the bound grows by what the denoiser knows better than the reference (Kong et al. 2023 with Gaussian :math:`r`). The
 difference vanishes where there is little noise, and its parts share their noise, which makes an estimate from a few
 draws sharp. A network that puts out zero *is* the reference, with EDM's preconditioning for real numbers and with
-:class:`~pyrogen.diffusion.levels.LevelDenoiser` for integers: its bound has no noise at all.
+:class:`~pyrogen.diffusion.integers.IntegerDenoiser` for integers: its bound has no noise at all.
 
 References:
     Kingma, Salimans, Poole and Ho 2021, "Variational diffusion models", https://arxiv.org/abs/2107.00630
@@ -108,52 +108,52 @@ class NormalReference(Reference):
         return x * path.sigma / (path.alpha**2 * self.scale**2 + path.sigma**2)
 
 
-class LevelReference(Reference):
+class IntegerReference(Reference):
     r"""Integers :math:`0, \dots, K - 1`, all equally likely, diffused as :math:`x_v = (2 v + 1) / K - 1` in (-1, 1).
 
     The bound is then one of the log-probability of integers, without dequantization (Kingma et al. 2021, eq. 10).
 
     Args:
-        levels: How many integers :math:`K` there are.
+        symbols: How many integers :math:`K` there are.
 
     Raises:
-        ValueError: ``levels`` is less than two.
+        ValueError: ``symbols`` is less than two.
     """
 
-    def __init__(self, levels: int) -> None:
-        self.levels = integer(levels, "levels", least=2)
+    def __init__(self, symbols: int) -> None:
+        self.symbols = integer(symbols, "symbols", least=2)
 
     def support(self, event_dim: int) -> constraints.Constraint:
-        return constraints.independent(constraints.integer_interval(0, self.levels - 1), event_dim)
+        return constraints.independent(constraints.integer_interval(0, self.symbols - 1), event_dim)
 
     def encode(self, value: Tensor) -> Tensor:
-        return (2 * value + 1) / self.levels - 1
+        return (2 * value + 1) / self.symbols - 1
 
     def decode(self, x: Tensor) -> Tensor:
-        return ((x + 1) * (0.5 * self.levels)).floor().clamp(0, self.levels - 1)
+        return ((x + 1) * (0.5 * self.symbols)).floor().clamp(0, self.symbols - 1)
 
     def times(self) -> Times:
-        # From where data of unit scale show to where neighbouring levels are told apart: 0 to 2 log K, roughly.
-        return LogSNRTimes(mean=math.log(self.levels), scale=max(0.5 * math.log(self.levels), 1.0), uniform=0.2)
+        # From where data of unit scale show to where neighbouring integers are told apart: 0 to 2 log K, roughly.
+        return LogSNRTimes(mean=math.log(self.symbols), scale=max(0.5 * math.log(self.symbols), 1.0), uniform=0.2)
 
     def draw(self, like: Tensor) -> Tensor:
-        return self.encode(torch.randint_like(like, self.levels))
+        return self.encode(torch.randint_like(like, self.symbols))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return torch.full_like(x, -math.log(self.levels))
+        return torch.full_like(x, -math.log(self.symbols))
 
     def noise(self, x: Tensor, path: GaussianPath) -> Tensor:
         return path.noise(x, self.log_weights(x, path).softmax(-1) @ self.values(x))
 
     def values(self, like: Tensor) -> Tensor:
-        """What the integers are diffused as, ``(levels,)``."""
-        return self.encode(torch.arange(self.levels, dtype=like.dtype, device=like.device))
+        """What the integers are diffused as, ``(symbols,)``."""
+        return self.encode(torch.arange(self.symbols, dtype=like.dtype, device=like.device))
 
     def log_weights(self, x: Tensor, path: GaussianPath) -> Tensor:
-        r"""What noisy data say of each level by themselves, :math:`\log q(x \mid x_v)` but for a constant.
+        r"""What noisy data say of each integer by themselves, :math:`\log q(x \mid x_v)` but for a constant.
 
         Shape:
-            The scales of ``path`` broadcast with ``x``; the result is ``(*x, levels)``.
+            The scales of ``path`` broadcast with ``x``; the result is ``(*x, symbols)``.
         """
         signal = (path.alpha / path.sigma).unsqueeze(-1)
         deviation = (x / path.sigma).unsqueeze(-1) - signal * self.values(x)

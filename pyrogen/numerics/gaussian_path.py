@@ -72,6 +72,10 @@ class GaussianPath(NamedTuple):
         r""":math:`\alpha_t + \sigma_t`: divided by it, noisy data lie on the path of a rectified flow."""
         return self.alpha + self.sigma
 
+    def whitening(self, data_scale: float = 1.0) -> Tensor:
+        """The inverse of the standard deviation of noisy data whose data have the given one."""
+        return ((self.alpha * data_scale) ** 2 + self.sigma**2).rsqrt()
+
     @property
     def flow_time(self) -> Tensor:
         r""":math:`\sigma_t / (\alpha_t + \sigma_t)`: the time of a rectified flow with as much noise."""

@@ -26,18 +26,18 @@ CASES = {
         (2,),
         {"a": torch.randn(4), "b": torch.randn(4, 2, 2)},
     ),
-    "mlp of integers": (lambda: diffusion.mlp((3,), classes=3, levels=3, **SMALL), (3,), torch.arange(3)),
-    "mlp of many integers": (lambda: diffusion.mlp((3,), levels=40, **SMALL), (3,), None),
+    "mlp of integers": (lambda: diffusion.mlp((3,), classes=3, symbols=3, **SMALL), (3,), torch.arange(3)),
+    "mlp of many integers": (lambda: diffusion.mlp((3,), symbols=40, **SMALL), (3,), None),
     "mlp, learned schedule": (lambda: diffusion.mlp((3,), schedule=LearnedSchedule(), **SMALL), (3,), None),
     "unet": (lambda: diffusion.unet((1, 2, 3), classes=3, **IMAGES), (1, 2, 3), torch.arange(3)),
     "transformer": (lambda: diffusion.transformer((2, 2), (3,), **SMALL), (2, 2), torch.randn(3, 3)),
 }
 SLOW = {
-    "unet of integers": (lambda: diffusion.unet((1, 4, 4), levels=3, **IMAGES), (1, 4, 4), None),
+    "unet of integers": (lambda: diffusion.unet((1, 4, 4), symbols=3, **IMAGES), (1, 4, 4), None),
     "unet looking at sequences": (lambda: diffusion.unet((1, 3, 3), (2, 3), **IMAGES), (1, 3, 3), torch.randn(3, 2, 3)),
     "unet beside images": (lambda: diffusion.unet((1, 3, 3), (2, 3, 3), **IMAGES), (1, 3, 3), torch.randn(3, 2, 3, 3)),
     "transformer of images": (
-        lambda: diffusion.transformer((1, 3, 4), (4,), classes=5, levels=3, **SMALL),
+        lambda: diffusion.transformer((1, 3, 4), (4,), classes=5, symbols=3, **SMALL),
         (1, 3, 4),
         torch.arange(12).reshape(3, 4) % 5,
     ),

@@ -16,9 +16,9 @@ from pyrogen.diffusion import (
     CosineVP,
     Diffusion,
     GaussianMixtureDenoiser,
+    IntegerDenoiser,
+    IntegerReference,
     LearnedSchedule,
-    LevelDenoiser,
-    LevelReference,
     LinearVP,
     LogNormalTimes,
     LogSNRTimes,
@@ -174,7 +174,7 @@ class Enumerated(nn.Module):
         super().__init__()
         self.register_buffer("x", reference.encode(values))
         self.register_buffer("log_probabilities", probabilities.log())
-        self.levels = reference.levels
+        self.levels = reference.symbols
         self.index = values.long()
 
     def forward(self, scaled, level, context=None):
@@ -193,9 +193,9 @@ class Enumerated(nn.Module):
 def test_integers_with_the_optimal_denoiser_have_their_own_probabilities():
     torch.manual_seed(0)
     values, probabilities = chain(3, 3)
-    reference = LevelReference(3)
+    reference = IntegerReference(3)
     network = Enumerated(values, probabilities, reference)
-    denoiser = LevelDenoiser(network, CosineVP(start=0.01), reference, event_shape=3)
+    denoiser = IntegerDenoiser(network, CosineVP(start=0.01), reference, event_shape=3)
     module = Diffusion(denoiser, reference=reference, draws=200)
     draws = torch.stack([module().log_prob(values) for _ in range(40)])
     error = draws.std(0) / math.sqrt(40)
@@ -209,7 +209,7 @@ def test_untrained_networks_are_the_reference():
     x = torch.randn(4, 3)
     assert torch.allclose(mlp((3,))().log_prob(x), normal(0.0, 1.0).log_prob(x.double()).float(), atol=1e-3)
     v = torch.randint(17, (4, 3))
-    assert torch.allclose(mlp((3,), levels=17)().log_prob(v), torch.tensor(-3 * math.log(17)), atol=1e-3)
+    assert torch.allclose(mlp((3,), symbols=17)().log_prob(v), torch.tensor(-3 * math.log(17)), atol=1e-3)
 
 
 def test_draws_follow_the_data():
@@ -262,11 +262,11 @@ def widened():
         (lambda: Diffusion(mlp((2,)).denoiser, draws=0), "`draws` must be"),
         (lambda: Diffusion(widened())().log_prob(torch.zeros(4, 2)), "the denoiser must keep the shape"),
         (lambda: NormalReference(scale=0.0), "`scale` must be positive"),
-        (lambda: LevelReference(1), "`levels` must be at least 2"),
+        (lambda: IntegerReference(1), "`symbols` must be at least 2"),
         (lambda: LogSNRTimes(uniform=0.0), "`uniform` must be"),
         (lambda: LogSNRTimes(scale=0.0), "`scale` must be"),
         (lambda: LogNormalTimes(scale=0.0), "`scale` must be"),
-        (lambda: mlp((2,), levels=3)().log_prob(torch.tensor([0.5, 1.0])), "within the support"),
+        (lambda: mlp((2,), symbols=3)().log_prob(torch.tensor([0.5, 1.0])), "within the support"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):

@@ -14,7 +14,7 @@ from pyrogen.diffusion import mlp, transformer, unet
         (lambda: mlp((2,), dropout=1.5), "dropout"),
         (lambda: mlp((2,), draws=0), "draws"),
         (lambda: mlp((2,), data_scale=-1.0), "data_scale"),
-        (lambda: mlp((2,), levels=1), "levels"),
+        (lambda: mlp((2,), symbols=1), "symbols"),
         (lambda: unet((1, 8, 8), channels=()), "channels"),
         (lambda: unet((1, 8, 8), channels=(8, 10)), "channels"),
         (lambda: unet((1, 8, 8), channels=(8, 0)), "channels"),

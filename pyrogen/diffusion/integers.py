@@ -1,12 +1,12 @@
-r"""A denoiser of integers: a network's opinion of each level, weighted by what the noisy datum itself says.
+r"""A denoiser of integers: a network's logits, and what the noisy datum itself says.
 
-For data on a grid of levels :math:`x_v` the posterior mean, element by element, is a sum over levels,
+For data that take the values :math:`x_v` the posterior mean, element by element, is a sum over them,
 
 .. math::
     D_i(z, t) = \sum_v x_v \, \operatorname{softmax}_v
     \Bigl( F_{v, i}(z, t) - \frac{(z_i - \alpha x_v)^2}{2 \sigma^2} \Bigr),
 
-with :math:`F` free. At little noise the quadratic term alone rounds to the nearest level, which a network with real
+with :math:`F` free. At little noise the quadratic term alone rounds to the nearest value, which a network with real
 outputs has to learn at great cost in bits; the network is left with what the other elements say about this one.
 
 References:
@@ -24,18 +24,18 @@ from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Denoiser
-from .reference import LevelReference
+from .reference import IntegerReference
 
 
-class LevelDenoiser(Denoiser):
-    """A denoiser of data with few levels, such as grey values.
+class IntegerDenoiser(Denoiser):
+    """A denoiser of integers with few values, such as grey levels.
 
     Args:
         network: Called as ``network(x, c_noise, context)`` like that of a
-            :class:`~pyrogen.diffusion.denoiser.NetworkDenoiser`; gives a number for each level of each element,
-            ``(*batch, levels, *event_shape)``.
+            :class:`~pyrogen.diffusion.denoiser.NetworkDenoiser`; gives a logit for each value of each element,
+            ``(*batch, symbols, *event_shape)``.
         schedule: The path from data to noise.
-        reference: Where the levels lie.
+        reference: How integers are diffused.
         event_shape: Shape of one datum.
         context_shape: As for :class:`~pyrogen.core.module.DistributionModule`.
     """
@@ -44,7 +44,7 @@ class LevelDenoiser(Denoiser):
         self,
         network: nn.Module,
         schedule: Schedule,
-        reference: LevelReference,
+        reference: IntegerReference,
         *,
         event_shape: int | tuple[int, ...],
         context_shape: ContextShape = None,
@@ -57,10 +57,9 @@ class LevelDenoiser(Denoiser):
         t = self.times(x, t)
         path = self.path(x, t)
         batch = x.shape[: x.dim() - len(self.event_shape)]
-        scaled = x * (path.alpha**2 + path.sigma**2).rsqrt()
-        opinions = self.network(scaled, (-self.schedule.log_snr(t) / 8).expand(batch), context)
-        weights = opinions.movedim(len(batch), -1) + self.reference.log_weights(x, path)
-        return weights.softmax(-1) @ self.reference.values(x)
+        logits = self.network(x * path.whitening(), self.noise_level(t).expand(batch), context)
+        logits = logits.movedim(len(batch), -1) + self.reference.log_weights(x, path)
+        return logits.softmax(-1) @ self.reference.values(x)
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return read_by(self.network, context)
