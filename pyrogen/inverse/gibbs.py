@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -32,31 +31,14 @@ from torch.distributions import biject_to
 
 from pyrogen.programs.site import Site
 
+from .answer import Results
 from .filter import Cloud, Filter
 from .observation import observed
-from .problem import InverseProblem, Target
+from .particle_diagnostics import diagnostics_of
+from .problem import InverseProblem
 
 _WIDTH = 1.0  # of the first slice, in unconstrained coordinates
 _STEPS_OUT = 20
-
-
-@dataclass(frozen=True)
-class Swept:
-    """The draws of all sites, one of each sweep, and what happened.
-
-    Attributes:
-        draws: By site, of shape ``(sweeps, *shape of the site)``.
-        log_evidence: Of the filters, given the other sites: ``(sweeps, N)``.
-        acceptance: The share of accepted proposals by upstream site.
-        cloud: The last filter's particles.
-        target: The last filter's target.
-    """
-
-    draws: dict[str, Tensor]
-    log_evidence: Tensor
-    acceptance: dict[str, float]
-    cloud: Cloud
-    target: Target
 
 
 class Sweeps:
@@ -75,8 +57,8 @@ class Sweeps:
         self.steps = dict.fromkeys(problem.upstream, 1.0)
         self.accepted = {name: [] for name in problem.upstream}
 
-    def __call__(self) -> Swept:
-        """Runs all sweeps."""
+    def __call__(self) -> Results:
+        """Runs all sweeps: the draws of all sites, one of each sweep, and what happened."""
         cloud = self._filter(self.values, None)
         self.path, self.log_evidence = cloud.path, cloud.log_evidence
         kept, evidences = [], []
@@ -89,13 +71,13 @@ class Sweeps:
             if sweep >= 0:
                 kept.append(dict(self.values))
                 evidences.append(self.log_evidence)
+        acceptance = {name: sum(flags[-self.sweeps :]) / self.sweeps for name, flags in self.accepted.items()}
         names = (self.problem.site, *self.problem.others)
-        return Swept(
-            draws={name: torch.stack([values[name] for values in kept]) for name in names},
-            log_evidence=torch.stack(evidences),
-            acceptance={name: sum(flags[-self.sweeps :]) / self.sweeps for name, flags in self.accepted.items()},
-            cloud=self.cloud,
-            target=self.target,
+        evidence = {"log_evidence": torch.stack(evidences), "acceptance": acceptance}
+        return Results(
+            {name: torch.stack([values[name] for values in kept]) for name in names},
+            diagnostics_of(self.cloud, self.target, self.filter.twist, **evidence),
+            log_weights=torch.zeros(len(kept)),
         )
 
     def _filter(self, values: dict[str, Tensor], retained: Tensor | None) -> Cloud:

@@ -28,6 +28,7 @@ from torch import Tensor
 from pyrogen.core.provenance import provenance_of
 from pyrogen.distributions.abilities import Abilities, abilities_of
 from pyrogen.numerics.linear import matvec
+from pyrogen.numerics.schedules import Schedule
 from pyrogen.programs.dependence import dependence
 from pyrogen.programs.problems import IndependentProblems, independent_problems
 from pyrogen.programs.run import run
@@ -96,11 +97,11 @@ class InverseProblem:
         """The distribution at the site, given values of all latent sites."""
         return self.sites(values)[self.site].distribution
 
-    def diffusion(self, values: Mapping[str, Tensor]) -> Abilities:
-        """The diffusion prior of the site, given values of all latent sites.
+    def target(self, values: Mapping[str, Tensor]) -> Target:
+        """The posterior of the site given values of the other sites.
 
         Raises:
-            ValueError: it has no denoiser.
+            ValueError: the prior of the site has no denoiser.
         """
         prior = self.prior(values)
         if not abilities_of(prior).has_denoiser:
@@ -110,17 +111,8 @@ class InverseProblem:
             )
         if prior.support.is_discrete:
             raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {self.site!r}")
-        return abilities_of(prior)
-
-    def target(self, values: Mapping[str, Tensor]) -> Target:
-        """The posterior of the site given values of the other sites.
-
-        Raises:
-            ValueError: the prior of the site has no denoiser.
-        """
-        prior = self.diffusion(values)
         return Target(
-            lambda x, time: prior.denoiser(x, time, prior.context),
+            abilities_of(prior),
             lambda value: self.sites({**values, self.site: value}),
             scored=self.scored,
             problems=self.problems,
@@ -157,7 +149,7 @@ class Target:
     """What twists and guidances are made of: prior and measurements of one site, for particles in rows ``(P, N, D)``.
 
     Args:
-        denoise: Noisy values of the site and the time to denoised means.
+        prior: The prior of the site, which has a denoiser.
         sites: The sites of a run of the model in which the site has a given value.
         scored: The names of the sites that depend on the site directly, observed or latent, and so are scored given it.
         problems: How its values split into independent problems.
@@ -166,14 +158,16 @@ class Target:
 
     def __init__(
         self,
-        denoise: Callable[[Tensor, Tensor], Tensor],
+        prior: Abilities,
         sites: Callable[[Tensor], Mapping[str, Site]],
         *,
         scored: tuple[str, ...],
         problems: IndependentProblems,
         typical: Tensor,
     ) -> None:
-        self._denoise, self._sites, self._scored, self._problems = denoise, sites, scored, problems
+        self._sites, self._scored, self._problems = sites, scored, problems
+        self._denoiser, self._context = prior.denoiser, prior.context
+        self.schedule: Schedule = prior.denoiser.schedule
         self.shape = problems.count, problems.size
         self.mapped = True
         self._probed = False
@@ -183,7 +177,7 @@ class Target:
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """The denoised means of noisy particles."""
         time = torch.as_tensor(level.time, dtype=x.dtype, device=x.device)
-        means = self._denoise(self._problems.whole(x), time)
+        means = self._denoiser(self._problems.whole(x), time, self._context)
         return self._problems.rows(means, len(self._problems.event_shape), leading=1)
 
     @torch.enable_grad()

@@ -24,8 +24,8 @@ from .answer import Answer, Results
 from .averaged import Averaged
 from .chain import Chain, data_norm
 from .filter import Cloud, Filter
-from .gibbs import Sweeps, Swept
-from .particle_diagnostics import ParticleDiagnostics, diagnostics_of, prior_evidence
+from .gibbs import Sweeps
+from .particle_diagnostics import diagnostics_of, prior_evidence
 from .problem import InverseProblem, Target
 from .twist import Isotropic, MomentMatched, Twist
 
@@ -110,26 +110,28 @@ class TwistedSMC(Answer):
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         problem = InverseProblem(self.model, args, kwargs, self.site)
         target, like = problem.target(problem.values), problem.values[self.site]
-        chain = self._chain(problem, target)
-        pilot = chain.calibrate(target.denoise, target.shape, like)
-        twist = self.twist or default_twist(target, pilot)
-        filter_ = Filter(chain, twist, self.particles, self.threshold, self.chunk)
+        prior = target.denoise, target.shape, like
+        grid = self.grid or default_grid(target.schedule, self.steps, norm=data_norm(target.schedule, *prior))
+        chain = Chain(target.schedule, grid)
+        pilot = chain.calibrate(*prior)
+        filter_ = Filter(chain, self.twist or default_twist(target, pilot), self.particles, self.threshold, self.chunk)
         if problem.others:
-            swept = Sweeps(problem, filter_, self.sweeps, self.warmup)()
-            self._cloud = _whole(swept.cloud, problem)
-            return _from_sweeps(swept, twist)
+            sweeps = Sweeps(problem, filter_, self.sweeps, self.warmup)
+            results = sweeps()
+            self._keep(problem, sweeps.cloud)
+            return results
         draws = pilot + chain.errors[-1].sqrt() * torch.randn_like(pilot)
-        prior = prior_evidence(target.log_likelihood(draws))
+        evidence = prior_evidence(target.log_likelihood(draws))
         cloud = filter_(target, like)
-        self._cloud = _whole(cloud, problem)
-        return _from_cloud(cloud, problem, self.resample, diagnostics_of(cloud, target, twist, prior=prior))
-
-    def _chain(self, problem: InverseProblem, target: Target) -> Chain:
-        schedule = problem.diffusion(problem.values).denoiser.schedule
-        if self.grid is not None:
-            return Chain(schedule, self.grid)
-        norm = data_norm(schedule, target.denoise, target.shape, problem.values[self.site])
-        return Chain(schedule, default_grid(schedule, self.steps, norm=norm))
+        values, log_weights = self._keep(problem, cloud)
+        if self.resample:
+            values, log_weights = problem.problems.whole(_resampled(cloud)), torch.zeros(self.particles)
+        return Results(
+            {self.site: values},
+            diagnostics_of(cloud, target, filter_.twist, prior=evidence),
+            log_weights=log_weights,
+            log_evidence=cloud.log_evidence.reshape(problem.problems.shape),
+        )
 
     @property
     def cloud(self) -> tuple[Tensor, Tensor]:
@@ -137,37 +139,17 @@ class TwistedSMC(Answer):
         self.get_samples()
         return self._cloud
 
-
-def _whole(cloud: Cloud, problem: InverseProblem) -> tuple[Tensor, Tensor]:
-    """Values of the site and their log-weights."""
-    problems = problem.problems
-    return problems.whole(cloud.values), cloud.log_weights.reshape(-1, *problems.shape)
-
-
-def _from_cloud(cloud: Cloud, problem: InverseProblem, resample: bool, diagnostics: ParticleDiagnostics) -> Results:
-    values, log_weights = cloud.values, cloud.log_weights.reshape(-1, *problem.problems.shape)
-    if resample:
-        along = order(values)
-        values = take(values, take(along, systematic(take(cloud.log_weights, along))))
-        # The copies lie along a curve; in random order any part of the draws is as good as any other.
-        values = values[torch.randperm(len(values))]
-        log_weights = torch.zeros(len(values))
-    return Results(
-        draws={problem.site: problem.problems.whole(values)},
-        log_weights=log_weights,
-        log_evidence=cloud.log_evidence.reshape(problem.problems.shape),
-        diagnostics=diagnostics,
-    )
+    def _keep(self, problem: InverseProblem, cloud: Cloud) -> tuple[Tensor, Tensor]:
+        problems = problem.problems
+        self._cloud = problems.whole(cloud.values), cloud.log_weights.reshape(-1, *problems.shape)
+        return self._cloud
 
 
-def _from_sweeps(swept: Swept, twist: Twist) -> Results:
-    return Results(
-        draws=swept.draws,
-        log_weights=torch.zeros(len(swept.log_evidence)),
-        diagnostics=diagnostics_of(
-            swept.cloud, swept.target, twist, log_evidence=swept.log_evidence, acceptance=swept.acceptance
-        ),
-    )
+def _resampled(cloud: Cloud) -> Tensor:
+    """Equally weighted particles in random order: any part of them is as good as any other."""
+    along = order(cloud.values)
+    values = take(cloud.values, take(along, systematic(take(cloud.log_weights, along))))
+    return values[torch.randperm(len(values))]
 
 
 def default_twist(target: Target, data: Tensor) -> Twist:

@@ -94,8 +94,7 @@ class GuidedSampling(Answer):
         target, like = problem.target(problem.values), problem.values[self.site]
         if problem.others:
             raise ValueError(f"`model` must have no other latent sites for guided sampling, got {problem.others}")
-        schedule = problem.diffusion(problem.values).denoiser.schedule
-        chain = Chain(schedule, self.grid or default_grid(schedule, self.steps))
+        chain = Chain(target.schedule, self.grid or default_grid(target.schedule, self.steps))
         if self.calibrate:
             chain.calibrate(target.denoise, target.shape, like)
         x = chain.start((self.draws, *target.shape), like)
