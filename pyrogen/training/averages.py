@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,14 +33,14 @@ class Average:
         self.of = module_or_parameters(of, "of")
 
 
-def averaged(ema: float | Average | None, trained: list[nn.Parameter]) -> AveragedWeights | None:
+def averaged(ema: float | Average | None, trained: Sequence[nn.Parameter]) -> AveragedWeights | None:
     """What ``fit`` was given, as an average of trained parameters.
 
     Raises:
         ValueError: nothing that is to be averaged is trained.
     """
     if not isinstance(ema, Average):
-        return None if ema is None else AveragedWeights(trained, ema)
+        return None if ema is None else AveragedWeights(list(dict.fromkeys(trained)), ema)
     known = set(map(id, trained))
     own = [parameter for parameter in parameters_of(ema.of) if id(parameter) in known]
     if not own:

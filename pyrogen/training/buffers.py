@@ -84,27 +84,21 @@ class MovingBuffers:
     """The buffers that a pass changes (batch statistics, say), so that a bad minibatch does not stay in them.
 
     Args:
-        module: Whose buffers.
+        module: Whose buffers. They get back what they held before the pass: a dry run is no step.
+        before: What they held, from :func:`buffers_of`.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.before = {id(buffer): buffer.clone() for buffer in module.buffers() if _exists(buffer)}
-        self.moving: list[Tensor] = []
-        self.kept: list[Tensor] = []
-
     @torch.no_grad()
-    def find(self) -> None:
-        """Finds those that have changed since construction, and puts back what they held: a dry run is no step."""
-        for buffer in self.module.buffers():
-            before = self.before.get(id(buffer))
-            if before is None or before.shape != buffer.shape:
+    def __init__(self, module: nn.Module, before: dict[int, Tensor]) -> None:
+        self.moving: list[Tensor] = []
+        for buffer in module.buffers():
+            held = before.get(id(buffer))
+            if held is None or held.shape != buffer.shape:
                 self.moving.append(buffer)
-            elif not torch.equal(before, buffer):
+            elif not torch.equal(held, buffer):
                 self.moving.append(buffer)
-                buffer.copy_(before)
+                buffer.copy_(held)
         self.kept = [buffer.clone() for buffer in self.moving]
-        self.before = {}
 
     def keep(self) -> None:
         """Remembers what they hold."""
@@ -117,5 +111,6 @@ class MovingBuffers:
             torch._foreach_copy_(self.moving, self.kept)
 
 
-def _exists(buffer: Tensor) -> bool:
-    return not nn.parameter.is_lazy(buffer)
+def buffers_of(module: nn.Module) -> dict[int, Tensor]:
+    """Copies of what the buffers of a module hold, by identity; lazy ones hold nothing yet."""
+    return {id(buffer): buffer.clone() for buffer in module.buffers() if not nn.parameter.is_lazy(buffer)}

@@ -16,8 +16,8 @@ from pyrogen.core.batches import Batch, Batches, LoaderBatches, rows, single_row
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.reading import Reading
 
-from .buffers import MovingBuffers, local_buffers, unchanged
-from .feed import Source
+from .buffers import MovingBuffers, buffers_of, local_buffers, unchanged
+from .feed import Feed
 from .player import per_datum
 from .processes import Processes
 from .scopes import naming_data, pyro_scope
@@ -33,7 +33,7 @@ class DryRun:
     Attributes:
         buffers: The buffers that the objectives move.
         statements: Pyro's statements that they run.
-        readings: What the Pyro programs of each source make of its minibatches.
+        readings: What the Pyro programs of each feed make of its minibatches.
     """
 
     buffers: MovingBuffers
@@ -42,7 +42,7 @@ class DryRun:
 
 
 def dry_run(
-    sources: Sequence[Source],
+    feeds: Sequence[Feed],
     everything: nn.Module,
     processes: Processes,
     *,
@@ -52,7 +52,7 @@ def dry_run(
     """Calls every objective on its first minibatch.
 
     Args:
-        sources: The turns, by their data.
+        feeds: The data, each with its turns.
         everything: All that is trained.
         processes: Where it runs; all have the same tensors afterwards.
         validated: Whether an objective is also evaluated on held-out data.
@@ -63,30 +63,30 @@ def dry_run(
             change the posterior of a Pyro program.
     """
     everything.train()
-    found = DryRun(MovingBuffers(everything), Statements(), [])
+    before, statements, readings = buffers_of(everything), Statements(), []
     with unchanged(local_buffers(everything)), pyro_scope(validation=True), held():
-        for source in sources:
-            first = source.feed.first()
-            counting = found.statements.watching(everything) if watch else found.statements
-            with counting, naming_data(source.feed, everything):
-                found.readings.append(_reading(source, first, everything, processes))
-    found.statements.refuse_parameters_outside(everything)
-    for source, reading in zip(sources, found.readings, strict=True):
-        check_minibatches(reading, source.feed.data, validated=validated)
+        for feed in feeds:
+            first = feed.first()
+            counting = statements.watching(everything) if watch else statements
+            with counting, naming_data(feed, everything):
+                readings.append(_reading(feed, first, everything, processes))
+    statements.refuse_parameters_outside(everything)
+    for feed, reading in zip(feeds, readings, strict=True):
+        check_minibatches(reading, feed.data, validated=validated)
     processes.equalize(everything)
-    found.buffers.find()
-    for source in sources:
-        _try_one_row(source, everything, found.buffers, processes)
-    return found
+    buffers = MovingBuffers(everything, before)
+    for feed in feeds:
+        _try_one_row(feed, everything, buffers, processes)
+    return DryRun(buffers, statements, readings)
 
 
-def _reading(source: Source, first: Batch, everything: nn.Module, processes: Processes) -> Reading:
+def _reading(feed: Feed, first: Batch, everything: nn.Module, processes: Processes) -> Reading:
     """Runs the objectives on a minibatch and reads the Pyro programs in them."""
 
     def play(batch: Batch) -> None:
-        _losses(source.turns, batch, processes)
+        _losses(feed.turns, batch, processes)
 
-    return read_programs(play, first, rows(first), everything, source.feed.data)
+    return read_programs(play, first, rows(first), everything, feed.data)
 
 
 def _losses(turns: Sequence[Turn], batch: Batch, processes: Processes) -> Tensor:
@@ -95,22 +95,22 @@ def _losses(turns: Sequence[Turn], batch: Batch, processes: Processes) -> Tensor
     return torch.stack([loss.detach() for loss in found])
 
 
-def _try_one_row(source: Source, everything: nn.Module, buffers: MovingBuffers, processes: Processes) -> None:
-    """Runs the objectives of a source on a single row, where the last minibatch of an epoch has no more.
+def _try_one_row(feed: Feed, everything: nn.Module, buffers: MovingBuffers, processes: Processes) -> None:
+    """Runs the objectives of a feed on a single row, where the last minibatch of an epoch has no more.
 
     Raises:
         ValueError: an objective raises, or gives no finite number of a row that is fine among others.
     """
-    data, first = source.feed.data, source.feed.first()
+    data, first = feed.data, feed.first()
     count = rows(first)
-    if count == 1 or not _ends_in_one_row(data, source.taken):
+    if count == 1 or not _ends_in_one_row(data, feed.taken):
         return
     buffers.keep()
     problem = None
     with unchanged(local_buffers(everything)), pyro_scope(validation=True), held():
         try:
-            found = _losses(source.turns, single_row(first, 0, count), processes)
-            if not found.isfinite().all() and _losses(source.turns, first, processes).isfinite().all():
+            found = _losses(feed.turns, single_row(first, 0, count), processes)
+            if not found.isfinite().all() and _losses(feed.turns, first, processes).isfinite().all():
                 problem = f"its loss is {found.tolist()}"
         except Exception as error:
             problem = str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,15 +21,22 @@ class Feed:
     Args:
         data: Where they come from.
         device: Where they go.
+        turns: Which turns take them.
+        taken: How many they take at most, if that is known.
 
     Attributes:
         epoch: Epochs finished.
         place: Minibatches drawn of the next one.
     """
 
-    def __init__(self, data: Batches | LoaderBatches, device: torch.device = torch.device("cpu")) -> None:
-        self.data = data
-        self.device = device
+    def __init__(
+        self,
+        data: Batches | LoaderBatches,
+        device: torch.device = torch.device("cpu"),
+        turns: Sequence[Turn] = (),
+        taken: int | None = None,
+    ) -> None:
+        self.data, self.device, self.turns, self.taken = data, device, turns, taken
         self.epoch = 0
         self.place = 0
         self._rest: Iterator[Minibatch] | None = None
@@ -131,26 +137,8 @@ class Feed:
         self._rest = self._ready = self._last = None
 
 
-@dataclass
-class Source:
-    """Data, and the turns whose minibatches are of them.
-
-    Attributes:
-        feed: The data.
-        turns: The turns.
-        taken: The largest number of minibatches that the run takes, if it is given a number of steps.
-    """
-
-    feed: Feed
-    turns: list[Turn]
-    taken: int | None
-
-
-def sources_of(turns: Sequence[Turn], feeds: Sequence[Feed], steps: int | None, accumulate: int) -> list[Source]:
-    """The turns, by their data."""
-    sources = {feed: Source(feed, [], None if steps is None else 0) for feed in feeds}
-    for turn, feed in zip(turns, feeds, strict=True):
-        sources[feed].turns.append(turn)
-        if steps is not None:
-            sources[feed].taken += accumulate * turn.repeats * (steps // turn.every)
-    return list(sources.values())
+def most_taken(turns: Sequence[Turn], steps: int | None, accumulate: int) -> int | None:
+    """How many minibatches turns take at most, if they are given a number of steps."""
+    if steps is None:
+        return None
+    return accumulate * sum(turn.repeats * (steps // turn.every) for turn in turns)

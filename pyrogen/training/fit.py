@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from pyrogen.arguments import integer, positive, switch
-from pyrogen.core.batches import Batches, Data, LoaderBatches, batches, device_of, split
+from pyrogen.core.batches import Data, batches, device_of, split
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .averages import Average, as_decay, averaged
 from .checkpoint import Checkpoint
 from .compilation import compiled
 from .dry_run import dry_run
-from .feed import Feed, sources_of
+from .feed import Feed, most_taken
 from .player import Player
 from .processes import FabricProcesses, Processes
 from .progress import Fit, Progress
@@ -137,14 +137,14 @@ def fit(
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
     processes = Processes() if fabric is None else FabricProcesses(fabric)
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        checkpoint = _checkpoint(checkpoint)
+    checkpoint = _checkpoint(checkpoint)
     with _ONE_AT_A_TIME, ExitStack() as stack:
+        saved = None
         if checkpoint:
             with processes.together():
                 if processes.rank == 0:
                     stack.enter_context(checkpoint.reserved())
-        saved = _saved(checkpoint, processes) if checkpoint else None
+            saved = _saved(checkpoint, processes)
         order = processes.gather(_order_seed(seed, saved))[0]
         if isinstance(validation, float):
             data, validation = split(data, validation, order)
@@ -154,42 +154,40 @@ def fit(
         stack.enter_context(as_before_on_failure(everything))
         processes.place(everything)
 
-        def feed_of(data: Data, seed: int) -> Feed:
+        def feed_of(data: Data, seed: int, turns: list[Turn]) -> Feed:
             found = batches(data, batch_size, seed=seed, rank=processes.rank, world=processes.world)
-            return Feed(found, device_of(everything))
+            return Feed(found, device_of(everything), turns, most_taken(turns, steps, accumulate))
 
-        feed = feed_of(data, order)
-        feeds = [feed if turn.data is None else feed_of(turn.data, order + n) for n, turn in enumerate(turns, 1)]
-        sources = sources_of(turns, feeds, steps, accumulate)
-        held_out = _held_out(validation, batch_size, processes, whole=isinstance(metric, WholeSet))
-        validated = turns[0].objective if metric is None and held_out is not None else None
+        feed = feed_of(data, order, [turn for turn in turns if turn.data is None])
+        own = {turn: feed_of(turn.data, order + n, [turn]) for n, turn in enumerate(turns, 1) if turn.data is not None}
+        feeds = [each for each in (feed, *own.values()) if each.turns]
+        held_out = None
+        if validation is not None:
+            share = {} if isinstance(metric, WholeSet) else {"rank": processes.rank, "world": processes.world}
+            held_out = batches(validation, batch_size, name="validation", **share)
+        validates = metric is None and held_out is not None
         if saved is None:
-            learn(sources, everything, processes)
-            if validated is not None:
-                refuse_bad_rows(validated, held_out, feeds[0], everything, processes)
-        dry = dry_run(sources, everything, processes, validated=validated is not None, watch=compile)
+            learn(feeds, everything, processes)
+            if validates:
+                refuse_bad_rows(turns[0].objective, held_out, feeds[0], everything, processes)
+        dry = dry_run(feeds, everything, processes, validated=validates, watch=compile)
         calls = stack.enter_context(compiled(turns, everything, dry.statements)) if compile else {}
 
-        if lr is not None:
-            optimizer = partial(adam, lr=lr)
+        optimizer = optimizer if lr is None else partial(adam, lr=lr)
         defaults = {"optimizer": optimizer, "schedule": schedule, "clip": clip, "processes": processes}
         players = [
-            Player(turn, its, everything, run=calls.get(number), **defaults)
-            for number, (turn, its) in enumerate(zip(turns, feeds, strict=True))
+            Player(turn, own.get(turn, feed), everything, run=calls.get(number), **defaults)
+            for number, turn in enumerate(turns)
         ]
-        trained = dict.fromkeys(parameter for player in players for parameter in player.parameters)
-        if validated is not None:
-            evaluation = Validation(held_out, validated, everything, processes, dry.readings[0])
-        else:
-            evaluation = None if held_out is None else Validation(held_out, metric, everything, processes)
+        evaluated, reading = (turns[0].objective, dry.readings[0]) if metric is None else (metric, None)
         run = Run(
             players,
             everything,
             feed,
             dry.buffers,
             accumulate=accumulate,
-            average=averaged(ema, list(trained)),
-            validation=evaluation,
+            average=averaged(ema, [parameter for player in players for parameter in player.parameters]),
+            validation=None if held_out is None else Validation(held_out, evaluated, everything, processes, reading),
             steps=steps,
             epochs=epochs,
             patience=patience,
@@ -205,24 +203,16 @@ def fit(
         return run()
 
 
-def _held_out(
-    validation: Data | None, batch_size: int, processes: Processes, *, whole: bool
-) -> Batches | LoaderBatches | None:
-    """The held-out data: the share of this process, or the whole."""
-    if validation is None:
-        return None
-    share = {} if whole else {"rank": processes.rank, "world": processes.world}
-    return batches(validation, batch_size, name="validation", **share)
-
-
-def _checkpoint(path: Any) -> Checkpoint:
+def _checkpoint(path: Any) -> Checkpoint | None:
+    if path is None or isinstance(path, Checkpoint):
+        return path
     try:
         return Checkpoint(path)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`checkpoint` must be a path or a Checkpoint: {error}") from error
 
 
-def _saved(checkpoint: Checkpoint, processes: Processes | FabricProcesses) -> dict[str, Any] | None:
+def _saved(checkpoint: Checkpoint, processes: Processes) -> dict[str, Any] | None:
     saved = checkpoint.load()
     if len(set(processes.gather(saved is None))) > 1:
         raise ValueError(f"`checkpoint` must be a file that all processes see, got {str(checkpoint.path)!r}")

@@ -54,7 +54,7 @@ class Player:
     ) -> None:
         self.parameters = turn.trained()
         if not self.parameters:
-            raise ValueError("`target` has nothing to train: no parameter of a turn asks for a gradient")
+            raise ValueError("`target` has nothing to train: no parameter of a turn requires a gradient")
         own = set(map(id, self.parameters))
         self.others = [p for p in everything.parameters() if p.requires_grad and id(p) not in own]
         self.objective = turn.objective

@@ -14,8 +14,8 @@ class History:
     """What a run recorded, in nats per datum where the objective is.
 
     Attributes:
-        losses: For each turn, the loss of every gradient step.
-        gradient_norms: For each turn, the gradient norm of every gradient step.
+        losses: For each turn, its loss in every step in which it was taken.
+        gradient_norms: For each turn, the norms of its gradients, likewise.
         validation: The held-out loss (or metric) by step.
         seconds: Time spent, in all runs that made this history.
     """
@@ -38,7 +38,7 @@ class Fit:
     Attributes:
         history: Losses, gradient norms and held-out losses.
         best_step: The step whose weights the run ends with: the best held-out loss, or the last.
-        reason: Why it ended: ``"steps"``, ``"epochs"``, ``"patience"``, or what a callback said.
+        reason: Why it ended: ``"steps"``, ``"epochs"``, ``"patience"``, or the reason of a callback.
     """
 
     history: History
@@ -94,14 +94,14 @@ class Bar:
         if self.bar.disable:
             return
         if self.bar.update():
-            self.bar.set_postfix(self._figures(progress), refresh=False)
+            self.bar.set_postfix(self._shown(progress), refresh=False)
 
-    def _figures(self, progress: Progress) -> dict[str, str]:
-        losses = [f"{losses[-1]:.4g}" for losses in progress.history.losses]
-        figures: dict[str, Any] = {"loss": " ".join(losses)}
+    def _shown(self, progress: Progress) -> dict[str, str]:
+        losses = [f"{losses[-1]:.4g}" for losses in progress.history.losses if losses]
+        shown: dict[str, Any] = {"loss": " ".join(losses)}
         if progress.history.validation:
-            figures["held-out"] = f"{next(reversed(progress.history.validation.values())):.4g}"
-        return figures
+            shown["held-out"] = f"{next(reversed(progress.history.validation.values())):.4g}"
+        return shown
 
     def __enter__(self) -> Bar:
         return self

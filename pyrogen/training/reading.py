@@ -16,18 +16,18 @@ from pyrogen.core.reading import Read, passes
 from pyrogen.networks.statistics import Moments, ReadsData, Statistic
 from pyrogen.numerics.randomness import held
 
-from .feed import Feed, Source
+from .feed import Feed
 from .processes import Processes
 from .scopes import naming_data, pyro_scope
 
 
-def learn(sources: Sequence[Source], everything: nn.Module, processes: Processes) -> None:
+def learn(feeds: Sequence[Feed], everything: nn.Module, processes: Processes) -> None:
     """Reads the data sets: once for what is independent, and once more for each statistic that depends on another.
 
     Modules are left in evaluation mode. All processes end with the same statistics.
 
     Args:
-        sources: The turns, by their data.
+        feeds: The data, each with its turns.
         everything: All that is trained.
         processes: Where it runs; each reads its share.
 
@@ -35,9 +35,9 @@ def learn(sources: Sequence[Source], everything: nn.Module, processes: Processes
         ValueError: rows hold values that a reader cannot take.
     """
     everything.eval()
-    for source in sources:
-        feed, reads = source.feed, _reads([turn.objective for turn in source.turns], processes)
-        limit = None if len(feed.data) else source.taken  # a stream of unknown length may have no end
+    for feed in feeds:
+        reads = _reads([turn.objective for turn in feed.turns], processes)
+        limit = None if len(feed.data) else feed.taken  # a stream of unknown length may have no end
         moments = passes(reads, feed.data, device=feed.device, limit=limit) if reads else iter(())
         with _reading(feed, everything):
             while (found := _next(moments, processes)) is not None:

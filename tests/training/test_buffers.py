@@ -9,7 +9,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.training import LocalBuffers
-from pyrogen.training.buffers import MovingBuffers
+from pyrogen.training.buffers import MovingBuffers, buffers_of
 from pyrogen.training.checkpoint import Checkpoint
 
 
@@ -40,9 +40,9 @@ def test_they_are_changed_in_place_and_copied_by_nobody():
     assert {found for found, _ in seen} == {pointer}
     assert [count for _, count in seen] == [1, 2, 3, 4, 5, 6]  # neither the dry run nor held-out data count
     assert objective.replay["count"] == 6  # the best weights may be of an earlier step
-    buffers = MovingBuffers(objective.train())
+    before = buffers_of(objective.train())
     objective(x)
-    buffers.find()
+    buffers = MovingBuffers(objective, before)
     assert sum(buffer.numel() for buffer in buffers.kept) == 5  # mean, variance and count of the batch statistics
 
 
