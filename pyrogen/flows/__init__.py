@@ -2,18 +2,15 @@
 
 from pyrogen.core.normal import StandardNormal
 
-from .autoregressive import AutoregressiveLayer
 from .bases import NormalMixture, StudentT
-from .block_neural import BlockNeuralLayer
 from .bounded import Bounded
 from .continuous import ContinuousFlow
-from .coupling import CouplingLayer
 from .dequantized import Dequantized
 from .foreign import Foreign, from_transforms, from_zuko
 from .guide import AutoFlow
+from .layers import AutoregressiveLayer, BlockNeuralLayer, CouplingLayer, PlanarLayer, RadialLayer, SylvesterLayer
 from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
 from .model import Flow
-from .planar import PlanarLayer, RadialLayer, SylvesterLayer
 from .recipes import (
     affine_autoregressive,
     affine_coupling,

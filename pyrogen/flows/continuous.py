@@ -28,6 +28,7 @@ from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
 from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.networks.velocity import Velocity
+from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
@@ -121,6 +122,6 @@ class ContinuousFlow(DistributionModule):
 
     def slopes(self, data: Tensor, noise: Tensor, t: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """The velocity at time ``t`` on the straight line from data to noise, and that of the line."""
-        share = t.reshape(t.shape + (1,) * len(self.event_shape))
+        path = GaussianPath(1 - t, t).over(len(self.event_shape))
         shared = embedded(context, self.context_shape, self.embedding)
-        return self.velocity((1 - share) * data + share * noise, t, shared), noise - data
+        return self.velocity(path.mix(data, noise), t, shared), noise - data

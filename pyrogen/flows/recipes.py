@@ -23,14 +23,11 @@ from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.monotone import Sigmoids
 from pyrogen.transforms.spline import Spline
 
-from .autoregressive import AutoregressiveLayer
-from .block_neural import BlockNeuralLayer
 from .bounded import Bounded
 from .continuous import ContinuousFlow
-from .coupling import CouplingLayer
+from .layers import AutoregressiveLayer, BlockNeuralLayer, CouplingLayer, PlanarLayer, RadialLayer, SylvesterLayer
 from .linear import Mixing, Standardize
 from .model import Flow
-from .planar import PlanarLayer, RadialLayer, SylvesterLayer
 
 _FEW = 16
 """Below so many elements a matrix between autoregressive layers helps; above it overfits small data (measured)."""

@@ -44,7 +44,7 @@ class Projection(NamedTuple):
         return F.linear(self.context.to(self.weight.dtype), self.weight, self.bias)
 
 
-class Weighted:
+class Weighted(NamedTuple):
     """A conditioner's network with the weights of one call, a projected context, and the units that are dropped.
 
     With a :class:`Projection` it can be used again and again, each time with a graph of its own: the tensors it holds
@@ -60,19 +60,13 @@ class Weighted:
         dropped: Factors of the hidden units of each layer, zero where one is dropped.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        layers: Sequence[Layer],
-        masks: Sequence[Tensor] = (),
-        projected: Tensor | None = None,
-        *,
-        projection: Projection | None = None,
-        dropout: float = 0.0,
-        dropped: Sequence[Tensor] = (),
-    ) -> None:
-        self.structure, self.layers, self.masks, self.projected = structure, layers, masks, projected
-        self.projection, self.dropout, self.dropped = projection, dropout, dropped
+    structure: Structure
+    layers: Sequence[Layer]
+    masks: Sequence[Tensor] = ()
+    projected: Tensor | None = None
+    projection: Projection | None = None
+    dropout: float = 0.0
+    dropped: Sequence[Tensor] = ()
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -95,20 +89,18 @@ class Weighted:
     def given(self, tensors: Sequence[Tensor], projected: Tensor | None) -> Weighted:
         """The same with other numbers; dropped units stay dropped."""
         layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
-        return Weighted(self.structure, layers, self.masks, projected, dropped=self.dropped)
+        return self._replace(layers=layers, projected=projected)
 
     def projecting(self) -> Weighted:
         """The same with its context projected."""
-        if self.projection is None:
-            return self
-        return Weighted(self.structure, self.layers, self.masks, self.projection(), dropout=self.dropout)
+        return self if self.projection is None else self._replace(projected=self.projection(), projection=None)
 
     def for_rows(self, batch: torch.Size) -> Weighted:
         """The same with one row for each place of ``batch``, to which the context's batch dimensions broadcast."""
         if self.projected is None:
             return self
         projected = self.projected.expand(*batch, -1).reshape(-1, self.projected.shape[-1])
-        return Weighted(self.structure, self.layers, self.masks, projected, dropout=self.dropout)
+        return self._replace(projected=projected)
 
     def dropping(self, rows: int) -> Weighted:
         """The same with units newly dropped for each of so many rows."""
@@ -117,7 +109,7 @@ class Weighted:
         keep = 1 - self.dropout
         chances = [weight.new_full((rows, len(bias)), keep) for weight, bias in self.layers[:-1]]
         dropped = [chance.bernoulli().div_(keep) for chance in chances]
-        return Weighted(self.structure, self.layers, self.masks, self.projected, dropped=dropped)
+        return self._replace(dropout=0.0, dropped=dropped)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""
@@ -134,6 +126,4 @@ class Weighted:
 
     def premultiplied(self) -> Weighted:
         """The same with the masks multiplied in."""
-        if not self.masks:
-            return self
-        return Weighted(self.structure, self.masked, (), self.projected, dropped=self.dropped)
+        return self._replace(layers=self.masked, masks=()) if self.masks else self

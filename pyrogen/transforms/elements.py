@@ -36,8 +36,21 @@ class Element(ABC):
         """The place where the value is ``y``, and the logarithm of the *inverse's* slope."""
 
 
+class FusedElement(Element):
+    """An element whose backward passes are written by hand."""
+
+    @abstractmethod
+    def kernel(self, inverse: bool) -> ElementKernel: ...
+
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise(self.kernel(False), parameters, x)
+
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise(self.kernel(True), parameters, y)
+
+
 @dataclass(frozen=True)
-class Affine(Element):
+class Affine(FusedElement):
     r"""The map :math:`y = e^{s} x + t` with a soft-clipped log-scale :math:`s = a / (1 + |a| / c)`.
 
     Args:
@@ -51,12 +64,6 @@ class Affine(Element):
         if inverse:
             return ElementKernel(self._inverse, self._inverse_backward)
         return ElementKernel(self._forward, self._forward_backward)
-
-    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return elementwise(self.kernel(False), parameters, x)
-
-    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return elementwise(self.kernel(True), parameters, y)
 
     def _clip(self, raw: Tensor) -> Tensor:
         return raw.abs().mul_(1 / self.log_scale_bound).add_(1)

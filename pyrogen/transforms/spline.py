@@ -31,8 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .elements import Element
-from .kernels import ElementKernel, elementwise
+from .elements import FusedElement
+from .kernels import ElementKernel
 
 LARGEST_RATIO = 100.0
 """Of the sizes of two bins."""
@@ -44,7 +44,7 @@ _PER_FALL, _PER_RISE = 1 / math.log(SMALLEST_SLOPE), 1 / math.log(LARGEST_SLOPE)
 
 
 @dataclass(frozen=True)
-class Spline(Element):
+class Spline(FusedElement):
     """A rational-quadratic spline on ``[-bound, bound]``, the identity outside.
 
     Its parameters are logits of widths (K), of heights (K), and log-slopes at the inner knots (K - 1), before clipping.
@@ -73,12 +73,6 @@ class Spline(Element):
     def kernel(self, inverse: bool) -> ElementKernel:
         options = {"bound": self.bound, "inverse": inverse}
         return ElementKernel(partial(_evaluate, **options), partial(_backward, **options))
-
-    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return elementwise(self.kernel(False), parameters, x)
-
-    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return elementwise(self.kernel(True), parameters, y)
 
 
 class _Place(NamedTuple):
