@@ -41,17 +41,17 @@ class Bounded(BijectionModule):
         self._read: tuple[tuple, bool, list[float] | None] = ((), made.finite, None)
 
     def forward(self, context: Context = None) -> Interval:
-        finite, numbers = self._numbers()
-        low, high = self.ends if numbers is None else numbers
+        finite, pair = self._read_ends()
+        low, high = self.ends if pair is None else pair
         return Interval(low, high, event_dim=len(self.event_shape), finite=finite)
 
-    def _numbers(self) -> tuple[bool, list[float] | None]:
+    def _read_ends(self) -> tuple[bool, list[float] | None]:
         """Whether all ends are finite, and both of them if there are only two; read from the device once."""
         if torch.compiler.is_compiling():
             return self._read[1], None  # a graph holds no number that may change
         if self._read[0] != self._key():
-            numbers = self.ends.tolist() if self.ends.dim() == 1 else None
-            self._read = self._key(), bool(self.ends.isfinite().all()), numbers
+            pair = self.ends.tolist() if self.ends.dim() == 1 else None
+            self._read = self._key(), bool(self.ends.isfinite().all()), pair
         return self._read[1:]
 
     def _key(self) -> tuple:

@@ -206,7 +206,7 @@ class AutoFlow(AutoContinuous):
         return Flow([*layers, location], built.base, event_shape=(size,))
 
     def _flow(self) -> Flow:
-        # Not `self.flow`, which Pyro would answer by registering the parameters a second time, under a shared name.
+        # Not `self.flow`, at which Pyro registers the parameters a second time, under a shared name.
         if "flow" not in self._modules:
             raise RuntimeError("an AutoFlow has no flow before its first call; call the guide as you call the model")
         return self._modules["flow"]
@@ -214,7 +214,7 @@ class AutoFlow(AutoContinuous):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
         start = f"{prefix}flow.bijections."
         layers = [int(name.removeprefix(start).split(".")[0]) for name in state_dict if name.startswith(start)]
-        if layers and "flow" not in self._modules:  # the last layer is the location, which knows the size
+        if layers and "flow" not in self._modules:  # the last layer is the location, as long as the event
             loc = state_dict[f"{start}{max(layers)}.loc"]
             self.flow = self._located(len(loc)).to(loc)
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -263,7 +263,7 @@ class _Location(BijectionModule):
 
 
 class _Remembering(Compose):
-    """Several transforms as one, with the log-determinant of the last value remembered: NeuTra asks for both."""
+    """Several transforms as one, with the log-determinant of the last value remembered: NeuTra needs both."""
 
     _last: tuple | None = None
 

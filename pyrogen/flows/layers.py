@@ -66,7 +66,7 @@ class CouplingLayer(BijectionModule):
 
 
 class AutoregressiveLayer(BijectionModule):
-    """Each element of an event is mapped as a network says that sees some of the others.
+    """Each element of an event is mapped with parameters from a network that sees some of the others.
 
     The network sees data, so that densities take one pass and draws a sweep over the elements; or noise, and it is the
     other way round.

@@ -42,7 +42,7 @@ _TEXTS = {
     "bins": "How many bins each spline has.",
     "bound": "The splines live on ``[-bound, bound]`` in standardised units and are linear outside.",
     "log_scale_bound": "Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.",
-    "dependence": "If given, a matrix that says which element (row) may depend on which (column) in each layer, without"
+    "dependence": "If given, a boolean matrix: which element (row) may depend on which (column) in each layer, without"
     " cycles; every layer then has the same and ``mixing`` is off.",
     "fast_sampling": "Whether draws take one pass and densities a sweep over the elements (for variational inference),"
     " instead of densities one pass and draws a sweep (for fitting data).",

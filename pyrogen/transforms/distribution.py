@@ -84,7 +84,7 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
 
     @property
     def density(self) -> Density:
-        """What the transforms make of an exact base: ``"exact"``, unless one of them says otherwise."""
+        """What the transforms make of an exact base: ``"exact"``, unless one of them makes it less."""
         return self._transform.density
 
     has_push_forward = True
@@ -236,7 +236,7 @@ def _as_list(given: transforms.Transform | Iterable[transforms.Transform]) -> li
 
 
 def _fitted(base: TorchDistributionMixin, transform: Compose) -> tuple[TorchDistributionMixin, torch.Size]:
-    """The base with the batch and event dimensions the transform asks for, and the shape of what comes out."""
+    """The base with the batch and event dimensions the transform needs, and the shape of what comes out."""
     shape = base.batch_shape + base.event_shape
     if len(shape) < transform.event_dim:
         raise ValueError(

@@ -85,7 +85,7 @@ class Cayley(Rotate):
     r"""The rotation :math:`Q = (I + S)^{-1} (I - S)` of a skew matrix :math:`S`, computed whenever it is used.
 
     Args:
-        entries: The numbers of :math:`S` below its diagonal, ``(D (D - 1) / 2,)``.
+        entries: The entries of :math:`S` below its diagonal, ``(D (D - 1) / 2,)``.
         places: Their rows and columns, ``(2, D (D - 1) / 2)``.
         event_shape: Shape of one event, of ``D`` elements.
     """

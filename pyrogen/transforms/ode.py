@@ -56,7 +56,7 @@ class ODE(Transform):
         solver: Chooses the steps. A :class:`~pyrogen.numerics.ode.FixedSolver` refuses a log-determinant whose
             estimated error is above its tolerance.
         trace: How the divergence is found.
-        module: Where the tensors inside ``velocity`` are that may want gradients. They count as they are when the
+        module: Where the tensors inside ``velocity`` are that may need gradients. They count as they are when the
             transform is made, also if ``torch.func.functional_call`` puts others back before it is used.
     """
 

@@ -73,13 +73,13 @@ class Radial(VectorTransform):
         self.center, self.raw_radius, self.raw_strength = center, raw_radius, raw_strength
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        radius, strength = self._numbers()
+        radius, strength = self._radius_and_strength()
         distance = _norm(x - self.center)
         y = x + (strength / (radius + distance)).unsqueeze(-1) * (x - self.center)
         return y, _radial_log_det(radius, strength, distance, x.shape[-1])
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        radius, strength = self._numbers()
+        radius, strength = self._radius_and_strength()
         away = _norm(y - self.center)
         half = (radius + strength - away) / 2
         root = (half.square() + radius * away).sqrt()
@@ -87,7 +87,7 @@ class Radial(VectorTransform):
         x = self.center + (y - self.center) / (1 + strength / (radius + distance)).unsqueeze(-1)
         return x, -_radial_log_det(radius, strength, distance, y.shape[-1])
 
-    def _numbers(self) -> tuple[Tensor, Tensor]:
+    def _radius_and_strength(self) -> tuple[Tensor, Tensor]:
         r""":math:`\alpha` and :math:`\beta`."""
         radius = softplus(self.raw_radius)
         return radius, softplus(self.raw_radius + self.raw_strength) - radius

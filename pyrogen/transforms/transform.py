@@ -88,7 +88,7 @@ class Transform(transforms.Transform, ABC):
         return _broadcast_batch(shape, self.event_dim, self.batch_shape)
 
     def with_cache(self, cache_size: int = 1) -> Transform:
-        """Itself: there is no cache that could go stale, whatever ``cache_size`` asks for."""
+        """Itself: there is no cache that could go stale, whatever ``cache_size`` is."""
         return self
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
