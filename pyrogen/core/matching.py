@@ -17,38 +17,39 @@ References:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrogen.networks.statistics import ReadsData, Statistic
-from pyrogen.numerics.transport import Independent, OptimalTransport
+from pyrogen.abstract import Abstract
+from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.transport import IndependentCoupling, OptimalTransport
 
-from .shapes import Context, ContextShape
+from .objective import Objective
+from .shapes import Context
 
 
-class Matchable(Protocol):
-    """What flow matching asks of a module."""
+class Matchable(Abstract):
+    """A module with a velocity that flow matching can train: mixed into a DistributionModule."""
 
-    context_shape: ContextShape
-
+    @abstractmethod
     def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The data in the coordinates of the flow, and as many draws of noise."""
 
+    @abstractmethod
     def slopes(self, data: Tensor, noise: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """The velocity at time ``t`` between the two ends, and that of the path between them."""
 
 
-class FlowMatching(ReadsData, nn.Module):
+class FlowMatching(Objective):
     """The mean squared error of a velocity, per element.
 
     Not nats: a smaller loss is not a larger likelihood, and even the best velocity has a positive one.
 
     Args:
-        module: What is trained: ``flows.continuous(...)``, a ``ProbabilityFlow``, or anything with the two methods of
-            :class:`Matchable`.
+        module: What is trained: ``flows.continuous(...)``, a ``ProbabilityFlow``, or any other :class:`Matchable`.
         coupling: Which noise goes with which datum of a batch.
 
     Raises:
@@ -57,15 +58,19 @@ class FlowMatching(ReadsData, nn.Module):
             context would make the noise depend on it, and draws from independent noise would be wrong.
     """
 
-    def __init__(self, module: Matchable, *, coupling: Independent | OptimalTransport = Independent()) -> None:
+    unit = "squared velocity per element"
+
+    def __init__(
+        self, module: Matchable, *, coupling: IndependentCoupling | OptimalTransport = IndependentCoupling()
+    ) -> None:
         super().__init__()
-        if not (hasattr(module, "ends") and hasattr(module, "slopes")):
+        if not isinstance(module, Matchable):
             raise NotImplementedError(
                 f"{type(module).__name__} has no velocity to match; use `flows.continuous` or `ProbabilityFlow`, "
                 "or the objectives of its family"
             )
-        if module.context_shape is not None and not isinstance(coupling, Independent):
-            raise ValueError(f"`coupling` must be Independent() for a module with a context, got {coupling}")
+        if module.context_shape is not None and not isinstance(coupling, IndependentCoupling):
+            raise ValueError(f"`coupling` must be IndependentCoupling() for a module with a context, got {coupling}")
         self.module, self.coupling = module, coupling
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
@@ -76,4 +81,4 @@ class FlowMatching(ReadsData, nn.Module):
         return (predicted - actual).square().mean()
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.module.read_data(x, context) if isinstance(self.module, ReadsData) else iter(())
+        return self.module.read_data(x, context)

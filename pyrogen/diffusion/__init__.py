@@ -11,7 +11,7 @@ from .editing import TradeOff, edit, trade_off
 from .foreign import DiscreteVP, from_diffusers
 from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
 from .integers import IntegerDenoiser
-from .model import Diffusion
+from .model import Diffusion, VariationalBound
 from .objectives import (
     DenoisingScoreMatching,
     EDMWeighting,
@@ -19,7 +19,6 @@ from .objectives import (
     LikelihoodWeighting,
     MinSNRWeighting,
     UniformWeighting,
-    VariationalBound,
     Weighting,
 )
 from .probability_flow import ProbabilityFlow

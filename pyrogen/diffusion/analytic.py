@@ -46,13 +46,14 @@ class GaussianMixtureDenoiser(Denoiser):
 
     Example:
         >>> from pyro.distributions import Categorical, Independent, MixtureSameFamily, Normal
-        >>> from pyrogen.numerics.gaussian_path import GaussianPath
-    from pyrogen.numerics.schedules import CosineVP
+        >>> from pyrogen.numerics.schedules import CosineVP
         >>> components = Independent(Normal(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1), 1)
         >>> denoiser = GaussianMixtureDenoiser(MixtureSameFamily(Categorical(torch.ones(2)), components), CosineVP())
         >>> denoiser(torch.tensor([0.9, 0.2]), 0.3).shape
         torch.Size([2])
     """
+
+    has_divergence = True
 
     def __init__(self, mixture: TorchDistribution, schedule: Schedule) -> None:
         super().__init__(tuple(mixture.event_shape), schedule)

@@ -68,6 +68,9 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         check_schedule(schedule)
         self.schedule = schedule
 
+    has_divergence: bool = False
+    """Whether :meth:`velocity_and_divergence` is implemented."""
+
     @property
     def data_scale(self) -> Tensor | float:
         """The standard deviation of the data, in data units, as far as the denoiser knows it; 1 where it does not."""
@@ -98,6 +101,16 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         r"""The direction of the probability flow, :math:`dx / dt = \alpha'_t D + \sigma'_t \hat\varepsilon`."""
         data = self(x, t, context)
         return self.slope(x, t).mix(data, self.path(x, t).noise(x, data))
+
+    def velocity_and_divergence(self, x: Tensor, t: Tensor | float, context: Context = None) -> tuple[Tensor, Tensor]:
+        """The velocity and its divergence, of the shape of ``batch``, in closed form.
+
+        Raises:
+            NotImplementedError: there is none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no divergence in closed form; GaussianMixtureDenoiser has"
+        )
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads contexts before training; one with a network hands them on."""

@@ -47,16 +47,18 @@ from functools import partial
 from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.objective import Objective
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.learned_schedule import LearnedSchedule
 from pyrogen.numerics.randomness import fixed_noise
 from pyrogen.numerics.rows import rearranged, spared
 from pyrogen.numerics.times import Times, UniformTimes, antithetic, stratified
@@ -64,7 +66,6 @@ from pyrogen.numerics.values import require_precision, require_value
 from pyrogen.programs.chain import refuse_chain
 
 from .denoiser import Denoiser
-from .objectives import VariationalBound
 from .reference import NormalReference, Reference
 from .samplers.multistep import Multistep
 from .samplers.sampler import Sampler
@@ -147,7 +148,13 @@ class Diffusion(DistributionModule):
         parts = chain(self.denoiser.parameters(), self.denoiser.buffers())
         return next((part for part in parts if part.is_floating_point()), torch.empty(()))
 
-    def objective(self) -> nn.Module:
+    def noise_draw(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Events as floats, uniform numbers stratified over the rows, and noise: one draw for each row."""
+        batch = batch_shape_of(x, self.event_shape, "x")
+        value = self.as_numbers(x)
+        return value, stratified(batch.numel(), (), value).reshape(batch), torch.randn_like(value)
+
+    def objective(self) -> VariationalBound:
         """The default objective, which ``fit`` uses: the variational bound."""
         return VariationalBound(self)
 
@@ -261,6 +268,44 @@ class DiffusionDistribution(PyrogenDistribution):
             uniform.reshape(draws, *ones).expand(draws, *batch),
             noise.reshape(draws, *ones, *self.event_shape).expand(draws, *value.shape),
         )
+
+
+class VariationalBound(Objective):
+    r"""Minus the variational bound, in nats per datum, with noise levels stratified over the minibatch.
+
+    The bound does not depend on how a schedule goes from its first to its last log-SNR; the variance of its estimate
+    does. So the shape of a :class:`~pyrogen.numerics.schedules.LearnedSchedule` descends the variance of the
+    estimate, while its ends and the denoiser descend the bound (Kingma et al. 2021, appendix H).
+
+    Args:
+        diffusion: What is fitted.
+
+    References:
+        Kingma, Salimans, Poole and Ho 2021, "Variational diffusion models", https://arxiv.org/abs/2107.00630
+    """
+
+    def __init__(self, diffusion: Diffusion) -> None:
+        super().__init__()
+        self.diffusion = diffusion
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        distribution = self.diffusion(context)
+        bound = distribution.bound(*self.diffusion.noise_draw(x))
+        schedule = self.diffusion.denoiser.schedule
+        loss = -bound.mean()
+        if isinstance(schedule, LearnedSchedule) and bound.requires_grad and schedule.log_rate.requires_grad:
+            variance = (bound - bound.detach().mean()).square().mean()
+            loss = _with_gradient(loss, variance, schedule.log_rate)
+        return loss
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.diffusion.read_data(x, context)
+
+
+def _with_gradient(loss: Tensor, other: Tensor, parameter: Tensor) -> Tensor:
+    """The loss, with the gradient of another one in place of its own for a parameter."""
+    (wanted,) = torch.autograd.grad(other - loss, parameter, retain_graph=True)
+    return loss + ((parameter - parameter.detach()) * wanted).sum()
 
 
 def _all(flags: Tensor, event_dim: int) -> Tensor:

@@ -6,7 +6,7 @@ differ, and their minimiser does not: at every noise level it is the posterior m
 that of the variational bound; other weightings trade likelihood for looks (Kingma and Gao 2023).
 
 =================================  ====================================================================================
-:class:`VariationalBound`          minus the bound of the log-likelihood, in nats
+:class:`.model.VariationalBound`   minus the bound of the log-likelihood, in nats
 :class:`DenoisingScoreMatching`    a weighted squared error, with one of the weightings below
 :class:`UniformWeighting`          :math:`\lVert \varepsilon - \hat\varepsilon \rVert^2` at uniform times, as in DDPM
 :class:`MinSNRWeighting`           :math:`\min(v, \gamma) \lVert x - D \rVert^2` at uniform times
@@ -23,57 +23,25 @@ References:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import positive
-from pyrogen.core.shapes import Context, batch_shape_of
+from pyrogen.core.objective import Objective
+from pyrogen.core.shapes import Context
 from pyrogen.networks.noise_level import Fourier, zeroed
-from pyrogen.networks.statistics import ReadsData, Statistic
-from pyrogen.numerics.learned_schedule import LearnedSchedule
-from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes, stratified
+from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 
-if TYPE_CHECKING:
-    from .model import Diffusion
+from .model import Diffusion
 
 
-class VariationalBound(ReadsData, nn.Module):
-    r"""Minus the variational bound, in nats per datum, with noise levels stratified over the minibatch.
-
-    The bound does not depend on how a schedule goes from its first to its last log-SNR; the variance of its estimate
-    does. So the shape of a :class:`~pyrogen.numerics.schedules.LearnedSchedule` descends the variance of the
-    estimate, while its ends and the denoiser descend the bound (Kingma et al. 2021, appendix H).
-
-    Args:
-        diffusion: What is fitted.
-
-    References:
-        Kingma, Salimans, Poole and Ho 2021, "Variational diffusion models", https://arxiv.org/abs/2107.00630
-    """
-
-    def __init__(self, diffusion: Diffusion) -> None:
-        super().__init__()
-        self.diffusion = diffusion
-
-    def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        distribution = self.diffusion(context)
-        bound = distribution.bound(*_one_draw(x, self.diffusion))
-        schedule = self.diffusion.denoiser.schedule
-        loss = -bound.mean()
-        if isinstance(schedule, LearnedSchedule) and bound.requires_grad and schedule.log_rate.requires_grad:
-            spread = (bound - bound.detach().mean()).square().mean()
-            loss = _with_gradient(loss, spread, schedule.log_rate)
-        return loss
-
-    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.diffusion.read_data(x, context)
-
-
-class Weighting(nn.Module):
-    r"""Which noise levels are looked at, and what an error there costs.
+class Weighting(Abstract, nn.Module):
+    r"""At which noise levels errors count, and how much.
 
     Args:
         times: How the noise levels are drawn.
@@ -83,15 +51,15 @@ class Weighting(nn.Module):
         super().__init__()
         self.times = times
 
+    @abstractmethod
     def forward(self, error: Tensor, log_snr: Tensor, density: Tensor) -> Tensor:
         r"""The losses of rows.
 
         Args:
             error: The mean square of :math:`\varepsilon - \hat\varepsilon` over the elements.
-            log_snr: Where each row was looked at.
-            density: The density of that place in the log-SNR.
+            log_snr: The noise level of each row.
+            density: The density of that level in the log-SNR.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `forward(error, log_snr, density)`")
 
 
 class UniformWeighting(Weighting):
@@ -196,7 +164,7 @@ class LearnedUncertainty(Weighting):
         return self.weighting(error, log_snr, density) * torch.exp(-uncertainty) + uncertainty
 
 
-class DenoisingScoreMatching(ReadsData, nn.Module):
+class DenoisingScoreMatching(Objective):
     r"""The weighted squared error of a denoiser, averaged over elements and rows.
 
     Args:
@@ -208,6 +176,8 @@ class DenoisingScoreMatching(ReadsData, nn.Module):
         https://doi.org/10.1162/NECO_a_00142
     """
 
+    unit = "weighted squared error per element"
+
     def __init__(self, diffusion: Diffusion, weighting: Weighting) -> None:
         super().__init__()
         self.diffusion = diffusion
@@ -215,7 +185,7 @@ class DenoisingScoreMatching(ReadsData, nn.Module):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         denoiser = self.diffusion.denoiser
-        value, uniform, noise = _one_draw(x, self.diffusion)
+        value, uniform, noise = self.diffusion.noise_draw(x)
         data = self.diffusion.reference.encode(value)
         t, density = self.weighting.times(uniform, denoiser.schedule)
         predicted = denoiser.noise(denoiser.path(data, t).mix(data, noise), t, context)
@@ -228,16 +198,3 @@ class DenoisingScoreMatching(ReadsData, nn.Module):
 
 def _mean(numbers: Tensor, event_dim: int) -> Tensor:
     return numbers.flatten(-event_dim).mean(-1) if event_dim else numbers
-
-
-def _one_draw(x: Tensor, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
-    """Events of floating point, uniform numbers stratified over the rows, and noise: one draw for each row."""
-    batch = batch_shape_of(x, diffusion.event_shape, "x")
-    value = diffusion.as_numbers(x)
-    return value, stratified(batch.numel(), (), value).reshape(batch), torch.randn_like(value)
-
-
-def _with_gradient(loss: Tensor, other: Tensor, parameter: Tensor) -> Tensor:
-    """The loss, with the gradient of another one in place of its own for a parameter."""
-    (wanted,) = torch.autograd.grad(other - loss, parameter, retain_graph=True)
-    return loss + ((parameter - parameter.detach()) * wanted).sum()

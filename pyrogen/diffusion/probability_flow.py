@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform
 
 from pyrogen.arguments import positive
+from pyrogen.core.matching import Matchable
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
@@ -47,14 +48,14 @@ from pyrogen.transforms.ode import ODE
 from .denoiser import Denoiser
 
 
-class ProbabilityFlow(DistributionModule):
+class ProbabilityFlow(DistributionModule, Matchable):
     """A denoiser as a distribution with a differentiable ``log_prob`` and ``rsample``.
 
     Use it where a density is asked of a single point: under NUTS, as a prior in variational inference, for scoring.
     :class:`~pyrogen.diffusion.model.Diffusion` is cheaper to train with and to draw from.
 
     Args:
-        denoiser: What was learned. If it has ``velocity_and_divergence``, exact traces use that.
+        denoiser: What was learned. If it has a divergence in closed form, exact traces use that.
         solver: Chooses the steps; see :class:`~pyrogen.numerics.ode.AdaptiveSolver` for what its tolerance means. A
             :class:`~pyrogen.numerics.ode.FixedSolver` draws at a fixed cost and refuses densities it cannot vouch for.
         trace: Exact, or Hutchinson's estimate.
@@ -84,7 +85,7 @@ class ProbabilityFlow(DistributionModule):
             self.event_shape,
             context=context,
             batch_shape=batch,
-            divergence=getattr(self.denoiser, "velocity_and_divergence", None),
+            divergence=self.denoiser.velocity_and_divergence if self.denoiser.has_divergence else None,
             solver=self.solver,
             trace=self.trace,
             module=self.denoiser,

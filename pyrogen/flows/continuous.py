@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.matching import FlowMatching
+from pyrogen.core.matching import FlowMatching, Matchable
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.normal import StandardNormal
 from pyrogen.core.remade import Remade
@@ -37,7 +37,7 @@ from pyrogen.transforms.ode import ODE
 from .linear import Standardize
 
 
-class ContinuousFlow(DistributionModule):
+class ContinuousFlow(DistributionModule, Matchable):
     """Standard normal noise carried to data by a velocity.
 
     Args:

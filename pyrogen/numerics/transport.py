@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Independent:
+class IndependentCoupling:
     """Every datum with its own draw of noise."""
 
     def __call__(self, x: Tensor, noise: Tensor) -> Tensor:

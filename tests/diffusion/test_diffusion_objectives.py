@@ -23,7 +23,6 @@ from pyrogen.diffusion import (
     mlp,
 )
 from pyrogen.diffusion.denoiser import Denoiser
-from pyrogen.diffusion.objectives import _one_draw
 from pyrogen.testing import check_objective
 
 WEIGHTINGS = {
@@ -125,7 +124,7 @@ def test_the_shape_of_a_schedule_descends_the_variance_and_its_ends_the_bound():
         return function()
 
     def bound():
-        return module().bound(*_one_draw(x, module))
+        return module().bound(*module.noise_draw(x))
 
     objective_gradients = torch.autograd.grad(seeded(lambda: objective(x)), list(schedule.parameters()))
     plain = torch.autograd.grad(-seeded(bound).mean(), [schedule.first, schedule.log_span])

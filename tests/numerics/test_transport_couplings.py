@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from pyrogen.numerics.transport import Independent, OptimalTransport, assignment, sinkhorn
+from pyrogen.numerics.transport import IndependentCoupling, OptimalTransport, assignment, sinkhorn
 
 
 def test_the_assignment_is_the_cheapest_of_all():
@@ -38,7 +38,7 @@ def test_optimal_pairs_are_closer_than_independent_ones(regularization):
     torch.manual_seed(0)
     x, noise = torch.randn(200, 2), torch.randn(200, 2)
     coupled = OptimalTransport(regularization)(x, noise)
-    assert Independent()(x, noise) is noise
+    assert IndependentCoupling()(x, noise) is noise
     assert (x - coupled).square().sum(-1).mean() < 0.3 * (x - noise).square().sum(-1).mean()
     if regularization is None:
         assert torch.equal(coupled.sort(0).values, noise.sort(0).values)
