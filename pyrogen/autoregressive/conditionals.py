@@ -21,8 +21,7 @@ from torch.distributions import Independent, constraints
 from pyrogen.core.shapes import Shape
 from pyrogen.distributions.bernoulli import Bits
 from pyrogen.distributions.distribution import PyrogenDistribution
-from pyrogen.distributions.families import bounded
-from pyrogen.distributions.family import Family
+from pyrogen.distributions.families import Family, bounded
 from pyrogen.distributions.independent import as_event
 
 

@@ -44,7 +44,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
-from pyrogen.distributions.family import Family
+from pyrogen.distributions.families import Family
 from pyrogen.networks.causal_transformer import AnyOrderTransformer
 from pyrogen.networks.sequence import SequenceNetwork
 from pyrogen.networks.statistics import Statistic, read_by

@@ -36,7 +36,7 @@ from pyrogen.programs.chain import refuse_noise
 from .batches import Data
 from .density import Density, density_of, require_normalized, stamped
 from .objective import Objective, Turns
-from .provenance import is_tracked, tracked
+from .provenance import tracked, tracks
 from .reading import learn_statistics, refuse_outside_support
 from .shapes import (
     Context,
@@ -95,7 +95,8 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         # Our own distributions refuse when they are scored: a chain over their noise does not score them.
         if self.density in ("estimate", "lower bound") and not type(distribution).__module__.startswith("pyrogen."):
             refuse_noise(distribution, f"a {type(self).__name__}")
-        return tracked(distribution, get_provenance(context)) if is_tracked(context) else distribution
+        provenance = get_provenance(context)
+        return tracked(distribution, provenance) if provenance or tracks() else distribution
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -127,8 +128,8 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         """
         if self.density is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has density None: without a log_prob there is neither guide nor ELBO; "
-                "train it with its `objective()`"
+                f"{type(self).__name__} has no log_prob (its density is None), hence no guide and no ELBO; train it with "
+                "its `objective()`"
             )
         require_normalized(self.density, type(self).__name__, "an ELBO of its model and guide")
         return Guide(self)

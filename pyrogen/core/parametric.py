@@ -8,7 +8,7 @@ from math import prod
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyrogen.distributions.family import Family
+from pyrogen.distributions.families import Family
 from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import Statistic, read_by
 from pyrogen.numerics.autograd import full
@@ -31,7 +31,7 @@ class Parametric(DistributionModule):
             the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without arguments if
             there is no context.
         family: What distribution the numbers make: one of :mod:`pyrogen.distributions.families`, or whatever is called
-            like a :class:`~pyrogen.distributions.family.Family`.
+            like a :class:`~pyrogen.distributions.families.Family`.
         event_shape: Shape of one event.
         context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.distributions import Independent
 
 
-def is_tracked(context: Any) -> bool:
-    """Whether it is asked where values come from: by a handler, or by a context that remembers."""
-    return any(isinstance(handler, TrackProvenance) for handler in _PYRO_STACK) or bool(get_provenance(context))
+def tracks() -> bool:
+    """Whether a handler records where values come from."""
+    return any(isinstance(handler, TrackProvenance) for handler in _PYRO_STACK)
 
 
 def tracked(distribution: TorchDistributionMixin, provenance: frozenset) -> TorchDistributionMixin:

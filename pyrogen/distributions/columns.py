@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -14,52 +13,6 @@ from pyrogen.numerics.points import EachColumn, score_inside
 from pyrogen.numerics.values import require_value
 
 from .distribution import PyrogenDistribution
-from .family import ElementFamily, Family
-from .independent import unchecked
-
-
-@dataclass(frozen=True)
-class Columns(Family):
-    """A family of rows with independent columns given the numbers, each column of a family of its own.
-
-    Columns that share one family object are computed together.
-
-    Args:
-        kinds: The family of each column, in the order of the columns.
-    """
-
-    kinds: tuple[ElementFamily, ...]
-
-    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """One vector of numbers for each row.
-
-        Raises:
-            ValueError: there are not as many columns as families.
-        """
-        if event_shape != (len(self.kinds),):
-            raise ValueError(f"`event_shape` must be {(len(self.kinds),)}, one element a column, got {event_shape}")
-        return (sum(kind.size for kind in self.kinds),)
-
-    def __call__(self, numbers: Tensor, event_dim: int = 1) -> ColumnsDistribution:
-        """The distribution of rows, from numbers of shape ``(*batch, numbers)``, family by family."""
-        groups = self.groups()
-        parts = numbers.split([kind.size * len(places) for kind, places in groups], -1)
-        each = zip(parts, groups, strict=True)
-        shaped = [(kind, places, part.unflatten(-1, (kind.size, len(places)))) for part, (kind, places) in each]
-        return ColumnsDistribution(
-            [(places, unchecked(kind(part.movedim(-2, -1), 0))) for kind, places, part in shaped]
-        )
-
-    def groups(self) -> list[tuple[ElementFamily, list[int]]]:
-        """Each family with the places of its columns."""
-        groups: list[tuple[ElementFamily, list[int]]] = []
-        for place, kind in enumerate(self.kinds):
-            places = next((places for other, places in groups if other is kind), None)
-            if places is None:
-                groups.append((kind, [place]))
-            else:
-                places.append(place)
-        return groups
 
 
 class ColumnsDistribution(PyrogenDistribution):

@@ -9,7 +9,8 @@ ValueError for fewer than two symbols, no component, or a scale that is not posi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,11 +23,10 @@ from pyrogen.arguments import checked
 from pyrogen.numerics.values import checks
 
 from .bernoulli import Bits, IndependentBernoulli
-from .columns import Columns
+from .columns import ColumnsDistribution
 from .continuous_bernoulli import ContinuousBernoulli
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
-from .family import ElementFamily, Family
-from .independent import as_event
+from .independent import as_event, unchecked
 from .normal import DiagonalNormal
 from .zero_inflated import ZeroInflated
 
@@ -36,6 +36,41 @@ LOWEST, HIGHEST = -14.5, 24.0
 _BEND = 10.0
 _RATE = 40.0
 """Bound of the logarithms of rates and the like, on either side."""
+
+
+class Family(ABC):
+    """From numbers to a distribution over events; what has ``numbers_shape`` and is called like it serves as well."""
+
+    @abstractmethod
+    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the numbers of one event, ``(size, *event_shape)`` for most."""
+
+    @abstractmethod
+    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+        """The distribution over events, from numbers of shape ``(*batch, *numbers_shape(event_shape))``."""
+
+
+@dataclass(frozen=True)
+class ElementFamily(Family):
+    """A family of single elements, which are independent given the numbers.
+
+    Args:
+        size: How many numbers each element of the event takes.
+        make: Called with a tensor of shape ``(*batch, size, *event)`` and how many dimensions an event has; gives the
+            distribution over events. A module-level function, so that the family pickles.
+    """
+
+    size: int
+    make: Callable[[Tensor, int], TorchDistributionMixin]
+
+    def __repr__(self) -> str:
+        return f"ElementFamily(size={self.size})"
+
+    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.size, *event_shape)
+
+    def __call__(self, numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+        return self.make(numbers, event_dim)
 
 
 def bounded(number: Tensor) -> Tensor:
@@ -104,6 +139,50 @@ class PixelFamily(Family):
             self.symbols,
             event_dim,
         )
+
+
+@dataclass(frozen=True)
+class Columns(Family):
+    """A family of rows with independent columns given the numbers, each column of a family of its own.
+
+    Columns that share one family object are computed together.
+
+    Args:
+        kinds: The family of each column, in the order of the columns.
+    """
+
+    kinds: tuple[ElementFamily, ...]
+
+    def numbers_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """One vector of numbers for each row.
+
+        Raises:
+            ValueError: there are not as many columns as families.
+        """
+        if event_shape != (len(self.kinds),):
+            raise ValueError(f"`event_shape` must be {(len(self.kinds),)}, one element a column, got {event_shape}")
+        return (sum(kind.size for kind in self.kinds),)
+
+    def __call__(self, numbers: Tensor, event_dim: int = 1) -> ColumnsDistribution:
+        """The distribution of rows, from numbers of shape ``(*batch, numbers)``, family by family."""
+        groups = self.groups()
+        parts = numbers.split([kind.size * len(places) for kind, places in groups], -1)
+        each = zip(parts, groups, strict=True)
+        shaped = [(kind, places, part.unflatten(-1, (kind.size, len(places)))) for part, (kind, places) in each]
+        return ColumnsDistribution(
+            [(places, unchecked(kind(part.movedim(-2, -1), 0))) for kind, places, part in shaped]
+        )
+
+    def groups(self) -> list[tuple[ElementFamily, list[int]]]:
+        """Each family with the places of its columns."""
+        groups: list[tuple[ElementFamily, list[int]]] = []
+        for place, kind in enumerate(self.kinds):
+            places = next((places for other, places in groups if other is kind), None)
+            if places is None:
+                groups.append((kind, [place]))
+            else:
+                places.append(place)
+        return groups
 
 
 def _checks(numbers: Tensor) -> bool | None:
