@@ -128,7 +128,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         """
         if self.density is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has no log_prob (its density is None), hence no guide and no ELBO; train it with "
+                f"{type(self).__name__} has no log_prob (density None), hence no guide and no ELBO; train it with "
                 "its `objective()`"
             )
         require_normalized(self.density, type(self).__name__, "an ELBO of its model and guide")
