@@ -86,7 +86,7 @@ def _root(denoised: Denoised, operator: Tensor) -> Tensor:
     size = denoised.mean.shape[-1]
     if size <= _SMALL or size <= operator.shape[-2]:
         operator = torch.eye(size, dtype=operator.dtype, device=operator.device)[None, None]
-    pulled = denoised.level.spread * denoised.pull(operator).double().nan_to_num(0.0)  # (P, N, r, D)
+    pulled = denoised.level.covariance_scale * denoised.pull(operator).double().nan_to_num(0.0)  # (P, N, r, D)
     covariance = pulled @ operator.double().mT
     values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
     known = values > 1e-6 * values.amax(-1, keepdim=True).clamp_min(1e-30)

@@ -1,15 +1,8 @@
 r"""The chain of a diffusion prior: from noise to data in steps, each a Gaussian.
 
-The law of :math:`x_s` given :math:`x_t` and the datum is Gaussian with mean :math:`a x_t + b x_0` and variance
-:math:`v`, where :math:`\rho` is the ratio of the noise-to-signal variances at :math:`s` and :math:`t`:
-
-.. math::
-    a = \frac{\alpha_t}{\alpha_s} \frac{\sigma_s^2}{\sigma_t^2}, \quad
-    b = \alpha_s (1 - \rho), \quad v = \sigma_s^2 (1 - \rho), \quad
-    \rho = \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2} .
-
-The datum is not known, only its denoised mean :math:`D(x_t, t)` with an error of variance :math:`c_t`, so the chain
-steps by
+Given :math:`x_t` and the datum, :math:`x_s` is Gaussian with mean :math:`a x_t + b x_0` and variance :math:`v`
+(:mod:`~pyrogen.numerics.gaussian_path`). The datum is not known, only its denoised mean :math:`D(x_t, t)` with an error
+of variance :math:`c_t`, so the chain steps by
 
 .. math:: x_s \mid x_t \sim \mathcal{N}\bigl(a x_t + b D(x_t, t), v + b^2 c_t\bigr), \qquad
     x_0 \mid x_t \sim \mathcal{N}(D(x_t, t), c_t) .
@@ -17,8 +10,8 @@ steps by
 The error :math:`c_t` is one number for each coordinate and level, the mean of :math:`(\sigma_t^2 / \alpha_t)
 \operatorname{diag} \partial D / \partial x_t` over a small pilot run of the prior. With it the chain is exact for
 Gaussian data with independent coordinates, however few its steps; without (ancestral sampling) 100 steps lose a tenth
-of the variance of a Gaussian. This chain, not its limit of many steps, is the prior that the methods of this room are
-exact for.
+of the variance of a Gaussian. This chain, not its limit of many steps, is the prior that the methods of this package
+are exact for.
 
 References:
     Bao, Li, Zhu and Zhang 2022, "Analytic-DPM: an analytic estimate of the optimal reverse variance in diffusion
@@ -36,7 +29,7 @@ from torch import Tensor
 from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.numerics.schedules import Schedule
 
-_PILOT = 20  # steps that tell the norm of the data
+_PILOT = 20  # steps of the run that estimates the norm of the data
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Level:
     sigma: float
 
     @property
-    def spread(self) -> float:
+    def covariance_scale(self) -> float:
         r""":math:`\sigma^2 / \alpha`: times the Jacobian of the denoiser it is the covariance of the datum."""
         return self.sigma**2 / self.alpha
 
@@ -93,15 +86,17 @@ class Chain:
 
     Args:
         schedule: The path from data to noise.
-        grid: The times at which to look at the denoiser.
+        grid: The times at which the denoiser is evaluated.
     """
 
     def __init__(self, schedule: Schedule, grid: Grid) -> None:
         with torch.no_grad():
             times = grid(schedule)
-            alphas, sigmas = schedule(times)
-        rows = zip(times.tolist(), alphas.tolist(), sigmas.tolist(), strict=True)
+            path = schedule(times)
+        rows = zip(times.tolist(), path.alpha.tolist(), path.sigma.tolist(), strict=True)
         self.levels = [Level(*row) for row in rows]
+        here, there = path.steps()
+        self._posteriors = list(zip(*(entry.tolist() for entry in here.posterior(there)), strict=True))
         self.errors = [torch.zeros(()) for _ in self.levels]
 
     def start(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -110,13 +105,8 @@ class Chain:
 
     def step(self, place: int) -> ReverseStep:
         """The step from a level to the next."""
-        level, other = self.levels[place], self.levels[place + 1]
-        ratio = other.variance / level.variance
-        pull = other.alpha * (1 - ratio)
-        scale = (other.sigma**2 * (1 - ratio) + pull**2 * self.errors[place]).sqrt()
-        return ReverseStep(
-            level.alpha / other.alpha * (other.sigma / level.sigma) ** 2, pull, scale, self.levels[place:]
-        )
+        keep, pull, variance = self._posteriors[place]
+        return ReverseStep(keep, pull, (variance + pull**2 * self.errors[place]).sqrt(), self.levels[place:])
 
     @torch.no_grad()
     def calibrate(self, denoise: Denoise, shape: tuple[int, int], like: Tensor) -> Tensor:
@@ -135,7 +125,7 @@ class Chain:
         for place, level in enumerate(self.levels):
             mean, slope = _diagonal(denoise, x, level)
             # Neither more than the noise nor less than nothing, as the covariance of the datum is.
-            self.errors[place] = (level.spread * slope.mean((0, 1))).clamp(0, level.variance)
+            self.errors[place] = (level.covariance_scale * slope.mean((0, 1))).clamp(0, level.variance)
             if level is not self.levels[-1]:
                 x = self.step(place).draw(x, mean)
         return mean

@@ -1,7 +1,7 @@
 r"""The twisted particle filter: a cloud of particles led from noise to data, weighed so that nothing is lost.
 
 The target is the path of the prior's chain :math:`x_T, \dots, x_0` times the likelihood :math:`p(y \mid x_0)`. With
-twists :math:`\psi_t`, particles move by the chain's Gaussian with its denoised mean shifted as the twist asks, a
+twists :math:`\psi_t`, particles move by the chain's Gaussian with its denoised mean shifted by the twist, a
 proposal :math:`q`, and gain the weight
 
 .. math:: \frac{p(x_s \mid x_t)}{q(x_s \mid x_t)} \frac{\psi_s(x_s)}{\psi_t(x_t)} .
@@ -43,7 +43,7 @@ class Cloud:
         effective: The effective sample size before each step and at the end, ``(steps + 1, N)``.
         resampled: At which steps each problem was resampled, ``(steps, N)``.
         roots: How many particles of the first level have descendants in the end, ``(N,)``.
-        path: The values of one particle at all levels and at the end, ``(steps + 2, N, D)``, if asked for.
+        path: The values of one particle at all levels and at the end, ``(steps + 2, N, D)``, if ``trace``.
     """
 
     values: Tensor

@@ -188,12 +188,12 @@ def slice_sample(log_density: Callable[[Tensor], float], point: Tensor, index: i
     height = log_density(point) + torch.rand(()).log().item()
     left = -_WIDTH * torch.rand(()).item()
     right = left + _WIDTH
-    room = int(_STEPS_OUT * torch.rand(()).item())
-    for _ in range(room):
+    left_steps = int(_STEPS_OUT * torch.rand(()).item())
+    for _ in range(left_steps):
         if log_density(moved(left)) <= height:
             break
         left -= _WIDTH
-    for _ in range(_STEPS_OUT - 1 - room):
+    for _ in range(_STEPS_OUT - 1 - left_steps):
         if log_density(moved(right)) <= height:
             break
         right += _WIDTH

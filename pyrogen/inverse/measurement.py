@@ -41,7 +41,7 @@ from .observation import Observed
 from .surrogate import Surrogate
 
 LOG_2PI = math.log(2 * math.pi)
-_FLOOR = 1e-9  # of a precision: less says nothing
+_FLOOR = 1e-9  # of a precision: less measures nothing
 _FAR = 80.0  # unconstrained coordinates beyond it are rounding
 
 Parts = dict[str, Tensor]
@@ -247,7 +247,7 @@ class Measured:
 
 
 def measurement_of(name: str, site: Observed) -> Measurement | None:
-    """The kind of measurement a scored site is, from one run in which the unknown asks for gradients.
+    """The kind of measurement a scored site is, from one run in which the unknown requires gradients.
 
     Args:
         name: The name of the site.

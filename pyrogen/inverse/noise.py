@@ -143,7 +143,7 @@ def _check(name: str, prior: TorchDistribution, density: Density, event_dim: int
             "parameters say instead, such as the mean of a decoder, or complete a part of it with `given`"
         )
     if isinstance(prior, Abilities) and density == "lower bound" and not prior.has_denoiser:
-        prior.joint()  # a model with latents that has none says what to do instead
+        prior.joint()  # the error of a model with latents names the alternative
     if density not in ("exact", "estimate", "unnormalized"):
         raise ValueError(
             f"`site` must have a prior that is a function of noise, or has a density, got {kind} of density "
@@ -158,7 +158,7 @@ def _check(name: str, prior: TorchDistribution, density: Density, event_dim: int
 
 @contextmanager
 def constant(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """A scope in which the parameters of the model, which Pyro's ``SVI`` would train, ask for no gradient."""
+    """A scope in which the parameters of the model, which Pyro's ``SVI`` would train, require no gradient."""
     store = pyro.get_param_store()
     with store.scope(store.get_state()), torch.no_grad(), poutine.block(), poutine.trace(param_only=True) as listener:
         model(*args, **kwargs)

@@ -78,14 +78,14 @@ class NoiseVI(Answer):
 
     For the same priors as :class:`~pyrogen.inverse.noise_mcmc.NoiseMCMC`. The guide is fitted by the evidence lower
     bound; its draws are then weighted by the joint density over its own, so that they estimate the posterior and the
-    evidence however well it fits, and :meth:`diagnostics` says how few carry the answer. The weights are of the whole
-    model: many plates, or many numbers, ask for a guide that fits well.
+    evidence however well it fits, and :meth:`diagnostics` shows how few carry the answer. The weights are of the whole
+    model: many plates, or many numbers, need a guide that fits well.
 
     Args:
         model: The Pyro model.
         site: The name of the latent site.
         guide: Makes the guide, an ``nn.Module``, of a model: any autoguide, or ``partial(AutoFlow, ...)``. It should
-            start as wide as the noise, as the default does: what a narrow guide misses no weight tells.
+            start as wide as the noise, as the default does: what a narrow guide misses shows in no weight.
         draws: How many draws are weighted.
         steps: How many gradient steps the guide takes.
         optimizer: Makes the optimizer of a list of parameters.

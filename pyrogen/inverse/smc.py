@@ -1,7 +1,7 @@
 r"""Twisted SMC: the posterior of a Pyro model with a diffusion prior at one site.
 
 The interface is that of Pyro's ``MCMC``: an ordinary Pyro model, a run with its arguments, draws. The model is any
-model with a distribution at ``site`` that has a ``denoiser``; what it says about the site is read off its runs
+model with a distribution at ``site`` that has a ``denoiser``; its likelihood of the site is read off its runs
 (:mod:`~pyrogen.inverse.problem`), and a particle filter turns prior and measurements into the posterior and its
 evidence (:mod:`~pyrogen.inverse.filter`).
 
@@ -52,7 +52,7 @@ class TwistedSMC(Answer):
             or four measured numbers (:class:`MomentMatched` where they are linear with Gaussian noise), and
             :class:`Isotropic` for more.
         grid: The noise levels. If not given, uniform in the log-SNR, from a noise of five times the norm of the data
-            (a short run of the prior tells it) down to 0.01 data units.
+            (estimated by a short run of the prior) down to 0.01 data units.
         threshold: Resampling where the effective sample size falls below this part of the particles.
         resample: Whether the draws are resampled to equal weights in the end.
         sweeps: How many sweeps are kept, where there are other latent sites.

@@ -1,4 +1,4 @@
-r"""Linear-Gaussian surrogates: what a likelihood looks like from a point.
+r"""Linear-Gaussian surrogates: a likelihood near a point.
 
 Near a point :math:`\hat x` every likelihood is replaced by that of a linear measurement with Gaussian noise,
 
@@ -118,7 +118,7 @@ class Surrogate(NamedTuple):
         return here
 
     def evidence(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        r"""What it says when :math:`A x` has the given covariance round :math:`A \hat x`.
+        r"""The evidence when :math:`A x` has the given covariance round :math:`A \hat x`.
 
         Returns:
             The logarithm of the expected likelihood, ``(P, N)``, and :math:`S^{-1} r`, ``(P, N, m)``, with :math:`S`

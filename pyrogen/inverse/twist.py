@@ -1,7 +1,7 @@
-r"""Twists: what the measurements say about a particle that is still noisy.
+r"""Twists: the likelihood of a particle that is still noisy.
 
 The best guide for a particle :math:`x_t` is :math:`p(y \mid x_t) = \mathbb{E}[p(y \mid x_0) \mid x_t]`. A twist is a
-positive function :math:`\psi_t(x_t)` near it, with the shift of the denoised mean that it asks for. Any twist is right:
+positive function :math:`\psi_t(x_t)` near it, with the shift of the denoised mean that goes with it. Any twist is right:
 the filter divides by what it multiplied and weighs by the true likelihood in the end. A good one needs few particles.
 
 References:
@@ -28,7 +28,7 @@ from .problem import Denoised, Target
 
 
 class Twisted(NamedTuple):
-    r"""The logarithm of the twist, ``(P, N)``, and the shift of the denoised mean it asks for, ``(P, N, D)``.
+    r"""The logarithm of the twist, ``(P, N)``, and the shift of the denoised mean that goes with it, ``(P, N, D)``.
 
     The shift is :math:`(\sigma_t^2 / \alpha_t) \nabla_{x_t} \log \psi_t`, or near it.
     """
@@ -59,7 +59,7 @@ class MomentMatched(Twist):
     """
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
-        surrogate, spread = target.surrogate(denoised.mean), denoised.level.spread
+        surrogate, spread = target.surrogate(denoised.mean), denoised.level.covariance_scale
         jacobian = denoised.pull(surrogate.jacobian).double()  # (P, N, m, D)
         covariance = spread * jacobian @ surrogate.jacobian.double().mT
         covariance = 0.5 * (covariance + covariance.mT)
@@ -89,7 +89,7 @@ class Isotropic(Twist):
         covariance = variance * operator @ operator.mT
         log_value, solution = surrogate.fitted(covariance).evidence(covariance)
         pushed = solution.unsqueeze(-2) @ operator  # (P, N, 1, D)
-        return Twisted(log_value, level.spread * denoised.pull(pushed).squeeze(-2))
+        return Twisted(log_value, level.covariance_scale * denoised.pull(pushed).squeeze(-2))
 
 
 class FiniteParticle(Twist):
@@ -115,4 +115,4 @@ class FiniteParticle(Twist):
         log_value = log_likelihood.logsumexp(0) - math.log(self.draws)
         # Stein's identity: the gradient in the mean of a Gaussian average is the covariance with the noise.
         gradient = (weights.unsqueeze(-1) * noise).sum(0) / scale
-        return Twisted(log_value, level.spread * denoised.pull(gradient.unsqueeze(-2)).squeeze(-2))
+        return Twisted(log_value, level.covariance_scale * denoised.pull(gradient.unsqueeze(-2)).squeeze(-2))
