@@ -1,7 +1,7 @@
 r"""Twists: the likelihood of a particle that is still noisy.
 
 The best guide for a particle :math:`x_t` is :math:`p(y \mid x_t) = \mathbb{E}[p(y \mid x_0) \mid x_t]`. A twist is a
-positive function :math:`\psi_t(x_t)` near it, with the shift of the denoised mean that goes with it. Any twist is right:
+positive function :math:`\psi_t(x_t)` near it, and the shift of the denoised mean that goes with it. Any twist is right:
 the filter divides by what it multiplied and weighs by the true likelihood in the end. A good one needs few particles.
 
 References:
