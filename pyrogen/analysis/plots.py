@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Figure:
+def training_history(fit: Fit | History, *, unit: str | None = None) -> Figure:
     """Loss and held-out loss over the steps of a training run.
 
     Every step's loss is shown pale, their running mean (over a fiftieth of the run) dark. The axis leaves out the
@@ -34,7 +34,7 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
 
     Args:
         fit: What ``fit`` returned, or its history.
-        unit: Unit of the loss.
+        unit: Unit of the loss; that of the objective if ``None``.
 
     Example:
         >>> figure = training_history(History(losses=[[2.0, 1.5, 1.2]], gradient_norms=[[]], validation={3: 1.3}))
@@ -43,7 +43,7 @@ def training_history(fit: Fit | History, *, unit: str = "nats per datum") -> Fig
     if not isinstance(history, History):
         raise TypeError(f"`fit` must be what `pg.fit` returned, or its history, got {type(fit).__name__}")
     figure = new_figure(5.5 + legend_width(["best (step 1000)"]), 3.2)
-    axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})")
+    axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit or history.unit})")
     for number, (colour, losses) in enumerate(zip(_colours(history.losses), history.losses, strict=True)):
         name = "training" if len(history.losses) == 1 else f"turn {number + 1}"
         steps, values = 1 + np.arange(len(losses)), np.asarray(losses)

@@ -106,7 +106,8 @@ def fit(
         compile: Compile the objective, or, where it runs Pyro, its networks.
 
     Returns:
-        The history (losses in nats per datum), the step whose weights remain, and why the run ended.
+        The history (losses in the unit of the objective, as a rule nats per datum), the step whose weights remain, and
+        why the run ended.
 
     Raises:
         TypeError: an argument is of another type; the message names it.

@@ -11,19 +11,21 @@ from tqdm.auto import tqdm
 
 @dataclass
 class History:
-    """What a run recorded, in nats per datum where the objective is.
+    """What a run recorded.
 
     Attributes:
         losses: For each turn, its loss in every step in which it was taken.
         gradient_norms: For each turn, the norms of its gradients, likewise.
         validation: The held-out loss (or metric) by step.
         seconds: Time spent, in all runs that made this history.
+        unit: What the losses of the first turn are measured in.
     """
 
     losses: list[list[float]] = field(repr=False)
     gradient_norms: list[list[float]] = field(repr=False)
     validation: dict[int, float] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
+    unit: str = "nats per datum"
 
     @property
     def loss(self) -> list[float]:

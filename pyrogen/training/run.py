@@ -9,9 +9,10 @@ from fractions import Fraction
 from math import ceil
 from typing import Any, NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 
 from pyrogen.core.batches import LoaderBatches, Minibatch
+from pyrogen.core.objective import Objective
 from pyrogen.core.saving import fill, named_tensors
 from pyrogen.numerics.randomness import random_states, set_random_states
 
@@ -73,7 +74,9 @@ class Run:
         self.steps, self.epochs, self.patience = steps, epochs, patience
         self.checkpoint, self.callbacks, self.processes = checkpoint, callbacks, processes
         self.stopped = False
-        self.progress = Progress(History([[] for _ in players], [[] for _ in players]))
+        self.progress = Progress(
+            History([[] for _ in players], [[] for _ in players], unit=_unit(players[0].objective))
+        )
         self._interval = validate_every or min(self._steps_of(1) or 1000, 1000)
         self._check()
 
@@ -317,7 +320,12 @@ class Run:
         for feed, stored in zip(self._own_feeds(), state.get("feeds", ()), strict=True):
             feed.load_state_dict(stored)
         best_step = self.validation.best_step if self.validation else state["step"]
-        self.progress = Progress(History(**state["history"]), state["step"], state["epoch"], best_step=best_step)
+        self.progress = Progress(
+            History(**{**state["history"], "unit": self.progress.history.unit}),
+            state["step"],
+            state["epoch"],
+            best_step=best_step,
+        )
         stopped = state.get("stopped")
         if stopped is not None and not self._is_given_more(stopped["given"]):
             self.progress.reason, self.stopped = stopped["reason"], True
@@ -359,6 +367,10 @@ class Run:
             )
         epoch, place = divmod(state["drawn"], len(self.feed.data))
         return {"epoch": epoch, "place": place, "loader": None, "seen": None}
+
+
+def _unit(objective: Callable[..., Tensor]) -> str:
+    return objective.unit if isinstance(objective, Objective) else Objective.unit
 
 
 def _has_state(part: Any) -> bool:

@@ -421,3 +421,19 @@ def test_contexts_reach_a_module():
     before = weights(module)
     pg.fit(module, (torch.randn(20, 2), torch.randn(20, 3)), steps=2)
     assert not same(weights(module), before)
+
+
+def test_a_history_has_the_unit_of_its_objective():
+    class Bits(pg.core.objective.Objective):
+        unit = "bits"
+
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return -self.module().log_prob(x).mean() / 0.6931
+
+    module = Gaussian()
+    assert pg.fit(Bits(module), torch.randn(8, 2), steps=1).history.unit == "bits"
+    assert pg.fit(module, torch.randn(8, 2), steps=1).history.unit == "nats per datum"
