@@ -91,7 +91,8 @@ class Site:
     def log_prob(self) -> Tensor:
         """The log-probability of the value, one number an entry of the batch; masked, not scaled."""
         log_prob = scale_and_mask(self.distribution.log_prob(self.value), mask=self.mask)
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.distribution.batch_shape))
+        shape = self.distribution.batch_shape  # a mask may have made one number of them
+        return log_prob if log_prob.shape == shape else log_prob.expand(torch.broadcast_shapes(log_prob.shape, shape))
 
     def log_prob_if_any(self) -> Tensor | None:
         """The same; ``None`` where the distribution is implicit, or a mask hides a value that has none."""
