@@ -21,6 +21,7 @@ from torch.autograd import Function
 
 from .autograd import in_full_precision, is_functional
 from .ode import Path, Solver
+from .rows import column
 from .runge_kutta import Field
 
 
@@ -97,13 +98,13 @@ def _repeated(
     problem: Problem, times: Tensor, failed: Tensor, x: Tensor, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """All rows taken through steps at given times; those that failed are NaN and stand still, to spoil no sum."""
-    x, *rest = (torch.where(_column(failed, part), torch.zeros_like(part), part) for part in (x, *inputs))
+    x, *rest = (torch.where(column(failed, part), torch.zeros_like(part), part) for part in (x, *inputs))
     times = torch.where(failed, times[-1:], times)
     integral = torch.zeros_like(x.reshape(len(x), -1)[:, 0])
     for t, t_next in zip(times, times[1:], strict=False):
         x, more = problem.advance(t, t_next, x, tuple(rest))
         integral = integral + more
-    return torch.where(_column(failed, x), torch.nan, x), torch.where(failed, torch.nan, integral)
+    return torch.where(column(failed, x), torch.nan, x), torch.where(failed, torch.nan, integral)
 
 
 class _Steps(Function):
@@ -137,11 +138,6 @@ def _with_rows(value: Tensor, dim: int | None, size: int) -> Tensor:
     return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
-def _column(rows: Tensor, like: Tensor) -> Tensor:
-    """Truth values of rows, ``(N,)``, that broadcast over the events of ``like``, ``(N, *event)``."""
-    return rows.reshape(rows.shape + (1,) * (like.dim() - 1))
-
-
 class _Solve(Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,11 +151,11 @@ class _Solve(Function):
     def backward(ctx: Any, g_value: Tensor, g_integral: Tensor) -> tuple:
         times, states, failed, *tensors = ctx.saved_tensors
         pull = _differentiable if torch.is_grad_enabled() else _pull
-        path = Trail(times, states, failed)
+        path = _Trail(times, states, failed)
         return None, None, *pull(ctx.problem, ctx.count, path, tensors, ctx.needs_input_grad[2:], g_value, g_integral)
 
 
-class Trail(NamedTuple):
+class _Trail(NamedTuple):
     """Where rows were and when; see :class:`~pyrogen.numerics.ode.Path`."""
 
     times: Tensor
@@ -170,7 +166,7 @@ class Trail(NamedTuple):
 def _pull(
     problem: Problem,
     count: int,
-    trail: Trail,
+    trail: _Trail,
     tensors: list[Tensor],
     needed: Sequence[bool],
     g_value: Tensor,
@@ -179,7 +175,7 @@ def _pull(
     """The gradients step by step, from the last to the first, only of rows that moved and arrived."""
     inputs, parameters = tensors[1 : count + 1], tensors[count + 1 :]
     times, states, failed = trail
-    g_x = g_value.masked_fill(_column(failed, g_value), 0.0)
+    g_x = g_value.masked_fill(column(failed, g_value), 0.0)
     g_rest = [torch.zeros_like(t) if need else None for t, need in zip(tensors[1:], needed[1:], strict=True)]
     wanted = [parameter for parameter, need in zip(parameters, needed[count + 1 :], strict=True) if need]
     for step in reversed(range(len(times) - 1)):
@@ -207,7 +203,7 @@ def _pull(
 def _differentiable(
     problem: Problem,
     count: int,
-    trail: Trail,
+    trail: _Trail,
     tensors: list[Tensor],
     needed: Sequence[bool],
     g_value: Tensor,

@@ -1,6 +1,6 @@
 r"""Ordinary differential equations, every row with its own steps.
 
-Both solvers take rows of a batch from ``start`` to ``end`` along dx/dt = f(t, x) and collect an integral on the way. A
+A solver takes rows of a batch from ``start`` to ``end`` along dx/dt = f(t, x) and collects an integral on the way. A
 row's path does not depend on its batch mates: it has its own times and its own errors, and leaves the batch once it has
 arrived. A path remembers where each row was at each step; from that :mod:`pyrogen.numerics.adjoint` computes gradients.
 
@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from pyrogen.arguments import integer, positive
 
+from .rows import column
 from .runge_kutta import DORMAND_PRINCE, RK4, Field, RungeKutta, Step
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
@@ -80,8 +82,35 @@ class Path:
         return self
 
 
+class Solver(ABC):
+    """Chooses the steps; subclasses define :meth:`follow`."""
+
+    method: RungeKutta
+
+    def solve(
+        self,
+        field: Field,
+        x: Tensor,
+        start: float,
+        end: float,
+        *,
+        inputs: tuple[Tensor, ...] = (),
+        integral: bool = False,
+        keep: bool = False,
+    ) -> Path:
+        """The path of rows ``x`` from time ``start`` to ``end``; ``inputs`` hold one row each; ``keep`` the states."""
+        record = _Record(x, start, integral, keep)
+        if len(x) and start != end:
+            self.follow(_Rows(field, self.method, x, start, inputs, integral), start, end, record)
+        return record.path()
+
+    @abstractmethod
+    def follow(self, rows: _Rows, start: float, end: float, record: _Record) -> None:
+        """Takes rows from ``start`` to ``end``, and records their steps and how each of them ends."""
+
+
 @dataclass(frozen=True)
-class AdaptiveSolver:
+class AdaptiveSolver(Solver):
     """Steps as long as the tolerance allows, for each row its own.
 
     A step is accepted if its estimated error is at most ``tolerance * (1 + |x|)`` (root mean square over the event) and
@@ -105,72 +134,44 @@ class AdaptiveSolver:
         positive(self.tolerance, "tolerance")
         integer(self.most_steps, "most_steps")
 
-    def solve(
-        self,
-        field: Field,
-        x: Tensor,
-        start: float,
-        end: float,
-        *,
-        inputs: tuple[Tensor, ...] = (),
-        integral: bool = False,
-        keep: bool = False,
-    ) -> Path:
-        """The path of rows ``x`` from time ``start`` to ``end``; ``inputs`` hold one row each; ``keep`` the states."""
-        record = _Record(x, start, end, integral, keep)
-        rows = torch.arange(len(x), device=x.device)
-        if not len(x) or start == end:
-            return record.path()
-        tolerance = max(self.tolerance, 20 * torch.finfo(x.dtype).eps)
-        t = x.new_full((len(x),), start)
-        first = field(t, x, inputs, integral)
-        h = self._first_step(field, t, x, inputs, first[0], end, tolerance)
-        before = torch.ones_like(t)  # the error of the last accepted step
-        total, error = torch.zeros_like(t), torch.zeros_like(t)
+    def follow(self, rows: _Rows, start: float, end: float, record: _Record) -> None:
+        tolerance = max(self.tolerance, 20 * torch.finfo(rows.x.dtype).eps)
+        h = self._first_step(rows, end, tolerance)
+        before = torch.ones_like(h)  # the error of the last accepted step
         for _ in range(self.most_steps):
-            last = (t + 1.01 * h - end) * (end - start) >= 0
-            t_next = torch.where(last, end, t + h)
-            h = t_next - t
-            step = self.method.attempt(field, t, h, x, inputs, first)
-            ratio, step_error = _ratio(step, x, tolerance)
+            last = (rows.t + 1.01 * h - end) * (end - start) >= 0
+            t_next = torch.where(last, end, rows.t + h)
+            h = t_next - rows.t
+            step = rows.attempt(t_next)
+            ratio, error = _ratio(step, rows.x, tolerance)
             accept = ratio <= 1
-            record.add(rows, t, x, accept)
-            t, x, total, error, first = _moved(accept, step, step_error, t_next, t, x, total, error, first)
+            record.add(rows, accept)
+            rows.move(accept, t_next, step, error)
             h = h * self._factor(ratio, before, accept)
             before = torch.where(accept, ratio.clamp(min=1e-4), before)
             arrived = accept & last
-            outcome = torch.where(h.abs() < 4 * torch.finfo(t.dtype).eps * t.abs(), _TOO_SHORT, _ARRIVED)
-            outcome = torch.where(_is_finite(first, x), outcome, _NOT_FINITE).masked_fill(arrived, _ARRIVED)
+            outcome = torch.where(h.abs() < 4 * torch.finfo(h.dtype).eps * rows.t.abs(), _TOO_SHORT, _ARRIVED)
+            outcome = torch.where(rows.finite(), outcome, _NOT_FINITE).masked_fill(arrived, _ARRIVED)
             done = arrived | (outcome != _ARRIVED)
             if bool(done.any()):
-                record.finish(rows[done], t[done], x[done], total[done], error[done], outcome[done])
+                record.finish(rows, outcome, done)
                 stay = (~done).nonzero().squeeze(1)
                 if not len(stay):
-                    return record.path()
-                rows, t, h, x, total, error, before = (part[stay] for part in (rows, t, h, x, total, error, before))
-                inputs = tuple(part[stay] for part in inputs)
-                first = first[0][stay], None if first[1] is None else first[1][stay]
-        record.finish(rows, t, x, total, error, torch.full_like(rows, _TOO_MANY))
-        return record.path()
+                    return
+                rows.keep(stay)
+                h, before = h[stay], before[stay]
+        record.finish(rows, torch.full_like(rows.numbers, _TOO_MANY))
 
-    def _first_step(
-        self,
-        field: Field,
-        t: Tensor,
-        x: Tensor,
-        inputs: tuple[Tensor, ...],
-        slope: Tensor,
-        end: float,
-        tolerance: float,
-    ) -> Tensor:
+    def _first_step(self, rows: _Rows, end: float, tolerance: float) -> Tensor:
         """The starting step of Hairer, Norsett and Wanner, section II.4, for every row."""
+        t, x, slope = rows.t, rows.x, rows.first[0]
         way = end - t
         scale = tolerance * (1 + x.abs())
         size, speed = _rms(x / scale), _rms(slope / scale)
         h = torch.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / speed, 1e-6)
         h = torch.minimum(h, way.abs()) * way.sign()
-        column = h.reshape(h.shape + (1,) * (x.dim() - 1))
-        bend = _rms((field(t + h, x + column * slope, inputs, False)[0] - slope) / scale) / h.abs()
+        ahead = rows.field(t + h, x + column(h, x) * slope, rows.inputs, False)[0]
+        bend = _rms((ahead - slope) / scale) / h.abs()
         sharpest = torch.maximum(speed, bend).nan_to_num(torch.inf)
         guess = torch.where(sharpest > 1e-15, (0.01 / sharpest) ** (1 / (self.method.error_order)), 1e-3)
         return torch.minimum(torch.minimum(100 * h.abs(), guess.clamp(min=1e-8)), way.abs()) * way.sign()
@@ -185,7 +186,7 @@ class AdaptiveSolver:
 
 
 @dataclass(frozen=True, eq=False)
-class FixedSolver:
+class FixedSolver(Solver):
     """Steps at given times, the same for all rows: the cost is known beforehand, the error only afterwards.
 
     Args:
@@ -221,45 +222,68 @@ class FixedSolver:
         count = len(self.shares) - 1
         return f"{count} step{'s' if count > 1 else ''} of {self.method.name}"
 
-    def solve(
-        self,
-        field: Field,
-        x: Tensor,
-        start: float,
-        end: float,
-        *,
-        inputs: tuple[Tensor, ...] = (),
-        integral: bool = False,
-        keep: bool = False,
-    ) -> Path:
-        """The path of rows ``x`` from time ``start`` to ``end``; ``inputs`` hold one row each; ``keep`` the states."""
-        record = _Record(x, start, end, integral, keep)
-        rows = torch.arange(len(x), device=x.device)
-        if not len(x) or start == end:
-            return record.path()
-        times = (start + (end - start) * self.shares).to(x)
-        t = times[0].expand(len(x))
-        first = field(t, x, inputs, integral)
-        total, error = torch.zeros_like(t), torch.zeros_like(t)
-        everywhere = torch.ones_like(rows, dtype=torch.bool)
-        for time in times[1:]:
-            t_next = time.expand(len(x))
-            step = self.method.attempt(field, t, t_next - t, x, inputs, first)
-            _, step_error = _ratio(step, x, 1.0)
-            record.add(rows, t, x, everywhere)
-            t, x, total, error, first = _moved(everywhere, step, step_error, t_next, t, x, total, error, first)
-        outcome = torch.where(_is_finite(first, x), _ARRIVED, _NOT_FINITE)
-        record.finish(rows, t, x, total, error, outcome)
-        return record.path()
+    def follow(self, rows: _Rows, start: float, end: float, record: _Record) -> None:
+        everywhere = torch.ones_like(rows.numbers, dtype=torch.bool)
+        for time in (start + (end - start) * self.shares).to(rows.x)[1:]:
+            t_next = time.expand(len(rows.x))
+            step = rows.attempt(t_next)
+            record.add(rows, everywhere)
+            rows.move(everywhere, t_next, step, _ratio(step, rows.x, 1.0)[1])
+        record.finish(rows, torch.where(rows.finite(), _ARRIVED, _NOT_FINITE))
 
 
-Solver = AdaptiveSolver | FixedSolver
+class _Rows:
+    """_Rows on their way: where each is, and what it has collected.
+
+    Args:
+        field: What they follow.
+        method: How a step is made.
+        x: Where they begin, ``(N, *event)``.
+        start: When.
+        inputs: What else the field takes, one row each.
+        integral: Whether the rate is integrated.
+    """
+
+    def __init__(
+        self, field: Field, method: RungeKutta, x: Tensor, start: float, inputs: tuple[Tensor, ...], integral: bool
+    ) -> None:
+        self.field, self.method, self.inputs, self.x = field, method, inputs, x
+        self.numbers = torch.arange(len(x), device=x.device)
+        self.t = x.new_full((len(x),), start)
+        self.first = field(self.t, x, inputs, integral)  # slope and rate at the start of the next step
+        self.integral, self.error = torch.zeros_like(self.t), torch.zeros_like(self.t)
+
+    def attempt(self, t_next: Tensor) -> Step:
+        """A step to other times."""
+        return self.method.attempt(self.field, self.t, t_next - self.t, self.x, self.inputs, self.first)
+
+    def move(self, accept: Tensor, t_next: Tensor, step: Step, error: Tensor) -> None:
+        """Takes the step where it is accepted."""
+        (slope, rate), wide = self.first, column(accept, self.x)
+        slope = torch.where(wide, step.last[0], slope)
+        self.first = slope, None if rate is None else torch.where(accept, step.last[1], rate)
+        if step.integral is not None:
+            self.integral = torch.where(accept, self.integral + step.integral, self.integral)
+        self.error = torch.where(accept, self.error + error, self.error)
+        self.t, self.x = torch.where(accept, t_next, self.t), torch.where(wide, step.value, self.x)
+
+    def keep(self, chosen: Tensor) -> None:
+        """Leaves the others behind."""
+        parts = self.numbers, self.t, self.x, self.integral, self.error
+        self.numbers, self.t, self.x, self.integral, self.error = (part[chosen] for part in parts)
+        self.inputs = tuple(part[chosen] for part in self.inputs)
+        self.first = tuple(None if part is None else part[chosen] for part in self.first)
+
+    def finite(self) -> Tensor:
+        """Whether a row, its slope and its rate are finite."""
+        parts = [part for part in (self.x, *self.first) if part is not None]
+        return torch.stack([part.isfinite().reshape(len(part), -1).all(1) for part in parts]).all(0)
 
 
 class _Record:
     """Collects the steps of rows that go their own ways, and where they end."""
 
-    def __init__(self, x: Tensor, start: float, end: float, integral: bool, keep: bool) -> None:
+    def __init__(self, x: Tensor, start: float, integral: bool, keep: bool) -> None:
         self.keep, self.with_integral = keep, integral
         self.legs: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         self.count = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -268,18 +292,22 @@ class _Record:
         self.integral, self.error = torch.zeros_like(self.time), torch.zeros_like(self.time)
         self.outcome = torch.zeros_like(self.count)
 
-    def add(self, rows: Tensor, t: Tensor, x: Tensor, accept: Tensor) -> None:
+    def add(self, rows: _Rows, accept: Tensor) -> None:
+        """The beginnings of the steps that are accepted."""
+        numbers, t, x = rows.numbers, rows.t, rows.x
         if not bool(accept.all()):
             chosen = accept.nonzero().squeeze(1)
-            rows, t, x = rows[chosen], t[chosen], x[chosen]
-        self.legs.append((self.count[rows], rows, t, x if self.keep else None))
-        self.count[rows] += 1
+            numbers, t, x = numbers[chosen], t[chosen], x[chosen]
+        self.legs.append((self.count[numbers], numbers, t, x if self.keep else None))
+        self.count[numbers] += 1
 
-    def finish(self, rows: Tensor, t: Tensor, x: Tensor, integral: Tensor, error: Tensor, outcome: Tensor) -> None:
-        self.time[rows], self.error[rows], self.outcome[rows] = t, error, outcome
+    def finish(self, rows: _Rows, outcome: Tensor, done: Tensor | slice = slice(None)) -> None:
+        """The ends of those rows that are done."""
+        numbers, outcome, x = rows.numbers[done], outcome[done], rows.x[done]
+        self.time[numbers], self.error[numbers], self.outcome[numbers] = rows.t[done], rows.error[done], outcome
         lost = outcome != _ARRIVED
-        self.value[rows] = x.masked_fill(lost.reshape(lost.shape + (1,) * (x.dim() - 1)), torch.nan)
-        self.integral[rows] = integral.masked_fill(lost, torch.nan)
+        self.value[numbers] = x.masked_fill(column(lost, x), torch.nan)
+        self.integral[numbers] = rows.integral[done].masked_fill(lost, torch.nan)
 
     def path(self) -> Path:
         steps = int(self.count.max()) if len(self.count) else 0
@@ -302,32 +330,6 @@ def _ratio(step: Step, x: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     of_integral = step.integral_error.abs()
     rounding = 20 * torch.finfo(x.dtype).eps * step.integral.abs()
     return torch.maximum(ratio, of_integral / rounding.clamp(min=tolerance)), torch.maximum(error, of_integral)
-
-
-def _moved(
-    accept: Tensor,
-    step: Step,
-    step_error: Tensor,
-    t_next: Tensor,
-    t: Tensor,
-    x: Tensor,
-    total: Tensor,
-    error: Tensor,
-    first: tuple[Tensor, Tensor | None],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor | None]]:
-    column = accept.reshape(accept.shape + (1,) * (x.dim() - 1))
-    slope = torch.where(column, step.last[0], first[0])
-    rate = None if first[1] is None else torch.where(accept, step.last[1], first[1])
-    if step.integral is not None:
-        total = torch.where(accept, total + step.integral, total)
-    error = torch.where(accept, error + step_error, error)
-    return torch.where(accept, t_next, t), torch.where(column, step.value, x), total, error, (slope, rate)
-
-
-def _is_finite(first: tuple[Tensor, Tensor | None], x: Tensor) -> Tensor:
-    parts = [x, *(part for part in first if part is not None)]
-    finite = [part.isfinite().reshape(len(x), -1).all(1) for part in parts]
-    return torch.stack(finite).all(0)
 
 
 def _rms(x: Tensor) -> Tensor:

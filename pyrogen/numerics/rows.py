@@ -63,6 +63,11 @@ def spared(
     return torch.where(finite, good, score.detach())
 
 
+def column(rows: Tensor, like: Tensor) -> Tensor:
+    """A number for each row, ``(N,)``, that broadcasts over the events of ``like``, ``(N, *event)``."""
+    return rows.reshape(rows.shape + (1,) * (like.dim() - 1))
+
+
 def rearranged(x: Tensor, event_shape: tuple[int, ...], batch: torch.Size, places: Tensor) -> Tensor:
     """Rows, expanded to a batch, of which the one named stands at each place of the flattened batch."""
     rows = x.expand(*batch, *event_shape).reshape(-1, *event_shape)

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rows import column
+
 Field = Callable[[Tensor, Tensor, tuple[Tensor, ...], bool], tuple[Tensor, Tensor | None]]
 """``field(t, x, inputs, with_rate) -> (slope, rate)``: for rows ``t`` ``(N,)``, ``x`` ``(N, *event)`` and further
 ``inputs`` with one row each, the slope like ``x`` and the rate ``(N,)``, or ``None`` where it is not asked for."""
@@ -56,7 +58,7 @@ class RungeKutta:
     ) -> tuple[Tensor, Tensor | None]:
         """The value at the end of one step, and the integral of the rate over it."""
         slopes, rates = self._stages(field, t, h, x, inputs, with_rate, None)
-        return x + _column(h, x) * _combine(self.weights, slopes), _integral(h, self.weights, rates, with_rate)
+        return x + column(h, x) * _combine(self.weights, slopes), _integral(h, self.weights, rates, with_rate)
 
     def attempt(
         self,
@@ -70,9 +72,9 @@ class RungeKutta:
         """One step with its error, from the slope and rate ``first`` at its start; no rate there, none at all."""
         with_rate = first[1] is not None
         slopes, rates = self._stages(field, t, h, x, inputs, with_rate, first)
-        value = x + _column(h, x) * _combine(self.weights, slopes)
+        value = x + column(h, x) * _combine(self.weights, slopes)
         last = field(t + h, value, inputs, with_rate)
-        error = _column(h, x) * _combine(self.error, [*slopes, last[0]])
+        error = column(h, x) * _combine(self.error, [*slopes, last[0]])
         integral = _integral(h, self.weights, rates, with_rate)
         integral_error = _integral(h, self.error, [*rates, last[1]], with_rate)
         return Step(value, integral, error, integral_error, last)
@@ -89,10 +91,10 @@ class RungeKutta:
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         slope, rate = field(t, x, inputs, with_rate) if first is None else first
         slopes, rates = [slope], [rate]
-        column = _column(h, x)
+        wide = column(h, x)
         for index in range(1, len(self.nodes)):
             counts = self.weights[index] != 0 or self.error[index] != 0
-            at = x + column * _combine(self.coefficients[index], slopes)
+            at = x + wide * _combine(self.coefficients[index], slopes)
             slope, rate = field(t + self.nodes[index] * h, at, inputs, with_rate and counts)
             slopes.append(slope)
             rates.append(rate)
@@ -107,10 +109,6 @@ class Step(NamedTuple):
     error: Tensor
     integral_error: Tensor | None
     last: tuple[Tensor, Tensor | None]
-
-
-def _column(h: Tensor, x: Tensor) -> Tensor:
-    return h.reshape(h.shape + (1,) * (x.dim() - 1))
 
 
 def _combine(shares: Sequence[float], slopes: Sequence[Tensor | None]) -> Tensor:
