@@ -23,6 +23,7 @@ from pyrogen.distributions.bernoulli import Bits
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.families import Family, bounded
 from pyrogen.distributions.independent import as_event
+from pyrogen.numerics.supports import element_of
 
 
 class Conditional(ABC):
@@ -65,10 +66,7 @@ class OfFamily(Conditional):
 
     @property
     def support(self) -> constraints.Constraint:
-        support = self(torch.zeros(self.size)).support
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        return support
+        return element_of(self(torch.zeros(self.size)).support)
 
     def __call__(self, output: Tensor) -> TorchDistributionMixin:
         parameters = output.unflatten(-1, self.family.numbers_shape(self.symbol_shape))

@@ -9,7 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.numerics.points import EachColumn, score_inside
+from pyrogen.numerics.scores import score_inside
+from pyrogen.numerics.supports import EachColumn
 from pyrogen.numerics.values import require_value
 
 from .distribution import PyrogenDistribution

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.numerics.points import score_inside
+from pyrogen.numerics.scores import score_inside
 from pyrogen.numerics.special import langevin, log_sinhc
 from pyrogen.numerics.values import checks, require_value
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyrogen.numerics.points import score_inside
+from pyrogen.numerics.scores import score_inside
 from pyrogen.numerics.special import log_logistic_mass, log_normal_cdf, log_normal_mass
 from pyrogen.numerics.values import require_value
 

@@ -10,8 +10,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.numerics.points import OrMissing, point_inside
 from pyrogen.numerics.representation import by_shapes
+from pyrogen.numerics.supports import OrMissing, point_inside
 from pyrogen.numerics.values import require_value
 from pyrogen.programs.chain import refuse_chain
 

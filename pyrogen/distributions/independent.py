@@ -7,7 +7,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyrogen.numerics.points import score_events_inside
+from pyrogen.numerics.scores import score_events_inside
 from pyrogen.numerics.values import require_value
 
 from .abilities import Abilities

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.numerics.points import AnyOf
-from pyrogen.numerics.supports import is_real, varies
+from pyrogen.numerics.supports import AnyOf, is_real, varies
 from pyrogen.numerics.values import require_expandable, require_value
 
 from .abilities import Abilities

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyrogen.numerics.points import score_inside
+from pyrogen.numerics.scores import score_inside
 from pyrogen.numerics.values import require_value
 
 from .distribution import PyrogenDistribution

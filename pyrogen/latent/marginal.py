@@ -17,8 +17,8 @@ from pyrogen.core.module import DistributionModule, Guide, Model, data_plate
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
-from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.rows import rearranged, spared
+from pyrogen.numerics.supports import point_inside
 from pyrogen.numerics.values import require_value
 
 from .bounds import importance_weighted

@@ -43,8 +43,8 @@ from pyrogen.core.shapes import Context, Shape, flatten_batch
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.randomness import held, require_one_noise
+from pyrogen.numerics.supports import point_inside
 from pyrogen.programs.chain import refuse_chain
 
 from .annealing import Annealing

@@ -1,14 +1,16 @@
-"""Where numbers may lie: intervals with both, one or no end, and what a constraint says of single elements."""
+"""Where numbers may lie: intervals, supports of several parts, what a constraint says of single elements."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import StackTransform
 
 End = float | Tensor
 
@@ -26,6 +28,84 @@ class OpenInterval(constraints.interval):
 
     def __repr__(self) -> str:
         return f"OpenInterval({_said(self.lower_bound)}, {_said(self.upper_bound)})"
+
+
+class OnBase(Constraint):
+    """A constraint made of another one, of the same kind and the same event dimensions.
+
+    Args:
+        base_constraint: The other one.
+    """
+
+    def __init__(self, base_constraint: Constraint) -> None:
+        self.base_constraint = base_constraint
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.base_constraint.is_discrete
+
+    @property
+    def event_dim(self) -> int:
+        return self.base_constraint.event_dim
+
+
+class AnyOf(OnBase):
+    """What meets one of several constraints of one kind, held along one more batch dimension, the rightmost.
+
+    Args:
+        base_constraint: The constraints, whose parameters have that dimension.
+    """
+
+    def check(self, value: Tensor) -> Tensor:
+        return self.base_constraint.check(value.unsqueeze(-1 - self.event_dim)).any(-1)
+
+
+class OrMissing(OnBase):
+    """Events of which entries may be missing, marked by NaN.
+
+    Args:
+        base_constraint: Where a complete event lies.
+    """
+
+    def check(self, value: Tensor) -> Tensor:
+        inside = point_inside(self.base_constraint, value)
+        return self.base_constraint.check(torch.where(value.isnan(), inside, value))
+
+
+class EachColumn(Constraint):
+    """Vectors of which each element has a constraint of its own; torch's ``stack`` does not make one event of them.
+
+    Args:
+        columns: The constraints of single numbers.
+    """
+
+    event_dim = 1
+
+    def __init__(self, columns: Sequence[Constraint]) -> None:
+        self.columns = list(columns)
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:
+        return any(column.is_discrete for column in self.columns)
+
+    def check(self, value: Tensor) -> Tensor:
+        each = zip(self.columns, value.unbind(-1), strict=True)
+        return torch.stack([column.check(part) for column, part in each], -1).all(-1)
+
+
+class EachTransform(StackTransform):
+    """Transforms of the elements of a vector, as one of the vector."""
+
+    domain = constraints.real_vector
+
+    @property
+    def codomain(self) -> EachColumn:
+        return EachColumn([transform.codomain for transform in self.transforms])
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().log_abs_det_jacobian(x, y).sum(-1)
 
 
 def element_of(constraint: Constraint) -> Constraint:
@@ -124,6 +204,19 @@ def middle(low: End, high: End) -> End:
     return low + (high - low) / 2
 
 
+def point_inside(support: Constraint, like: Tensor) -> Tensor:
+    """A point inside a support, of the shape and dtype of ``like``: zero for integers."""
+    if isinstance(support, EachColumn):
+        columns = zip(support.columns, like.unbind(-1), strict=True)
+        return torch.stack([point_inside(part, column) for part, column in columns], -1)
+    if isinstance(support, constraints.independent | OrMissing):
+        return point_inside(support.base_constraint, like)
+    if support.is_discrete:
+        return torch.full_like(like, getattr(support, "lower_bound", 0))
+    transform = biject_to(support)
+    return transform(like.new_zeros(transform.inverse_shape(like.shape)))
+
+
 def _are_numbers(low: End, high: End) -> bool:
     return not (isinstance(low, Tensor) or isinstance(high, Tensor))
 
@@ -148,3 +241,15 @@ def _said(end: End) -> str:
     if not isinstance(end, Tensor):
         return str(end)
     return f"{end.item():g}" if end.dim() == 0 else f"a tensor of shape {tuple(end.shape)}"
+
+
+@biject_to.register(EachColumn)
+@transform_to.register(EachColumn)
+def _to_columns(constraint: EachColumn) -> EachTransform:
+    return EachTransform([biject_to(column) for column in constraint.columns], -1)
+
+
+@biject_to.register(OrMissing)
+@transform_to.register(OrMissing)
+def _to_complete(constraint: OrMissing) -> torch.distributions.Transform:
+    return biject_to(constraint.base_constraint)

@@ -10,8 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrogen.numerics.points import point_inside
-from pyrogen.numerics.supports import element_of, shared
+from pyrogen.numerics.supports import element_of, point_inside, shared
 
 
 class HiddenValues(Messenger):

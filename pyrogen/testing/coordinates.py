@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, biject_to, constraints
 from torch.distributions.constraints import Constraint
 
-from pyrogen.numerics.points import AnyOf, OrMissing
+from pyrogen.numerics.supports import AnyOf, OrMissing
 
 from .inputs import take
 from .report import NotApplicableError, require

@@ -22,10 +22,19 @@ from torch.distributions import constraints, transforms
 
 from pyrogen.distributions.abilities import Abilities, Density, Map
 from pyrogen.numerics.autograd import deepcopied, is_functional
-from pyrogen.numerics.points import point_inside
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
-from pyrogen.numerics.supports import ends, innermost, is_closed, is_real, middle, resolved, shared, widened
+from pyrogen.numerics.supports import (
+    ends,
+    innermost,
+    is_closed,
+    is_real,
+    middle,
+    point_inside,
+    resolved,
+    shared,
+    widened,
+)
 from pyrogen.numerics.values import require_expandable, require_numbers, require_value
 
 from .transform import Compose

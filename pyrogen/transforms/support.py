@@ -14,13 +14,23 @@ from torch.distributions import biject_to, constraints, transform_to, transforms
 from torch.distributions.constraints import Constraint
 
 from pyrogen.numerics.autograd import is_functional
-from pyrogen.numerics.supports import End, OpenInterval, element_of, ends, is_closed, is_real, widened
+from pyrogen.numerics.supports import (
+    End,
+    OnBase,
+    OpenInterval,
+    element_of,
+    ends,
+    is_closed,
+    is_real,
+    point_inside,
+    widened,
+)
 
 if TYPE_CHECKING:
     from .transform import Transform
 
 
-class Image(Constraint):
+class Image(OnBase):
     """Where a transform sends what meets a constraint.
 
     Args:
@@ -30,12 +40,7 @@ class Image(Constraint):
 
     def __init__(self, transform: Transform, base_constraint: Constraint) -> None:
         self.transform = transform
-        self.base_constraint = base_constraint
-        super().__init__()
-
-    @property
-    def is_discrete(self) -> bool:
-        return self.base_constraint.is_discrete
+        super().__init__(base_constraint)
 
     @property
     def event_dim(self) -> int:
@@ -46,9 +51,8 @@ class Image(Constraint):
     def check(self, value: Tensor) -> Tensor:
         codomain = widened(self.transform.codomain, self.event_dim)
         possible = codomain.check(value)
-        inside = biject_to(codomain)
-        filling = inside(value.new_zeros(inside.inverse_shape(value.shape)))
-        safe = torch.where(possible.reshape(possible.shape + (1,) * self.event_dim), value, filling)
+        inside = possible.reshape(possible.shape + (1,) * self.event_dim)
+        safe = torch.where(inside, value, point_inside(codomain, value))
         return possible & self.base_constraint.check(self.transform.inv(safe))
 
     def __repr__(self) -> str:

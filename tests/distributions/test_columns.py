@@ -8,7 +8,7 @@ import torch
 
 import pyrogen as pg
 from pyrogen.distributions import ColumnsDistribution, Incomplete, families, log_prob_by_element
-from pyrogen.numerics.points import point_inside
+from pyrogen.numerics.supports import point_inside
 from pyrogen.testing import check_distribution
 
 LABELS = families.categorical(3)
