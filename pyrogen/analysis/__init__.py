@@ -1,4 +1,4 @@
-"""Analysis: any posterior to ArviZ in one call, and the figures people look at."""
+"""Analysis: any posterior to ArviZ in one call, and figures."""
 
 from .arviz import to_arviz
 from .images import image_grid

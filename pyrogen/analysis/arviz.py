@@ -101,7 +101,7 @@ def to_arviz(
         plate: The data plate of the minibatches, where the observed sites share more than one.
         constant_data: Further arrays to store, such as covariates.
         resample: Whether weighted draws are resampled to equal weights; if not, they are stored with ``log_weight``,
-            which ArviZ does not look at.
+            which ArviZ does not use.
         seed: A seed for everything drawn here.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Names: dimensions and coordinates for the values of sites, from plates, event shapes and what the user says."""
+"""Names: dimensions and coordinates for the values of sites, from plates, event shapes and the user's choice."""
 
 from __future__ import annotations
 

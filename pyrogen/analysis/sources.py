@@ -36,8 +36,8 @@ class PosteriorSource:
         args: The arguments inference ran with, if it kept them.
         kwargs: The same for keyword arguments.
         predicts: Whether sites without draws are meant to be drawn from the model.
-        guide_draws: How many draws from the guide the source itself asks for.
-        prior_draws: How many prior draws it asks for.
+        guide_draws: How many draws from the guide the source itself takes.
+        prior_draws: How many prior draws it takes.
     """
 
     model: Callable | None = None

@@ -1,4 +1,4 @@
-"""The look of all figures: few colours that colour-blind readers can tell apart, thin axes, no clutter.
+"""The style of all figures: few colours that colour-blind readers can tell apart, thin axes, no clutter.
 
 Figures are made without pyplot, so nothing global changes and no window opens; ``figure.savefig(path)`` stores one, and
 a notebook shows it by itself.

@@ -10,7 +10,7 @@
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
 
-Every figure is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
+Every number is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
 """
 
 from . import kernels

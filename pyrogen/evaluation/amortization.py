@@ -8,7 +8,7 @@ The bound that a guide :math:`q_\phi(z \mid x)` reaches lies below the log-likel
     \underbrace{\log p(x) - \mathcal{L}[q^*_x]}_{\text{approximation gap}} +
     \underbrace{\mathcal{L}[q^*_x] - \mathcal{L}[q_\phi]}_{\text{amortization gap}} .
 
-The first asks for a richer family, the second for a larger network or more training.
+The first shrinks with a richer family, the second with a larger network or more training.
 
 Each datum's posterior is refined by an affine map of every latent element, :math:`z \mapsto m + s z` in unconstrained
 coordinates, that starts as the identity and is optimised for this datum alone. On a guide of independent normals this

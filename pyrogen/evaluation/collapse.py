@@ -1,6 +1,6 @@
 r"""Posterior collapse: which latent elements a guide uses.
 
-A latent element whose posterior is the prior whatever the datum carries nothing. Two figures find it, for each element
+A latent element whose posterior is the prior whatever the datum carries nothing. Two numbers show it, for each element
 :math:`d`:
 
 .. math::

@@ -1,7 +1,7 @@
 """A grid of variational-inference experiments: guide x objective x seed, trained alike and judged alike, in one table.
 
 One run of one guide says little: another seed, another objective or another family may do better, and the loss that
-was trained is no fair judge, since objectives differ. Here every run is judged by the same three figures on the same
+was trained is no fair judge, since objectives differ. Here every run is judged by the same three numbers on the same
 data: the evidence lower bound, the importance-weighted bound, and the Pareto k-hat of the weights.
 
 Every guide and objective is tried on the data before any is trained, so that a mistake shows at once; a run that fails
@@ -106,7 +106,7 @@ class Cell:
         pareto_k: The median k-hat over the data.
         share_above: The share of data whose k-hat says that the weights cannot be trusted.
         seconds: Training time.
-        failed: How many seeds failed. The figures are those of the others, which may be the lucky ones.
+        failed: How many seeds failed. The numbers are those of the others, which may be the lucky ones.
     """
 
     guide: str
@@ -157,7 +157,7 @@ class GuideGrid:
         return Estimate.of_mean(_over_seeds(differences), density="estimate")
 
     def to_dataframe(self) -> DataFrame:
-        """A row for each run: its figures, or why it failed."""
+        """A row for each run: its results, or why it failed."""
         from pandas import DataFrame
 
         rows = [
@@ -192,10 +192,10 @@ class GuideGrid:
         draws = len(self.runs[0].log_weights)
         lines = [("guide", "objective", "ELBO", f"bound of {draws} draws", "k-hat", "above", "seconds", "")]
         for cell in self.cells():
-            figures = [number.rounded() for number in (cell.elbo, cell.bound, cell.pareto_k)]
+            shown = [number.rounded() for number in (cell.elbo, cell.bound, cell.pareto_k)]
             failed = f"{cell.failed} failed" if cell.failed else ""
             others = (f"{cell.share_above:.0%}", f"{cell.seconds.value:.1f}", failed)
-            lines.append((cell.guide, cell.objective, *figures, *others))
+            lines.append((cell.guide, cell.objective, *shown, *others))
         lost = [f"failed: {f.guide} by {f.objective}, seed {f.seed}: {f.reason}" for f in self.failures]
         return "\n".join([table(lines), *lost])
 

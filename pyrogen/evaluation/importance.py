@@ -90,7 +90,7 @@ def importance_weighted_log_likelihood(
 
     The standard error covers the spread over the data and the noise of the draws. It does not cover the gap to
     :math:`\log p(x)`: that is a bias, always downwards, and shrinks as ``draws`` grows. Compare several numbers of
-    draws, of which one gives the ELBO, and look at :func:`pareto_k`. Arguments and errors are those of
+    draws, of which one gives the ELBO, and check :func:`pareto_k`. Arguments and errors are those of
     :func:`importance_log_weights`.
     """
     values = importance_weighted_log_probs(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)

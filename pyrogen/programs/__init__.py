@@ -1,14 +1,15 @@
 """Reading and running Pyro programs.
 
-``site``        a random statement: name, distribution, value, plates, observed, scale, mask, support
-``run``         one way to run a program with given values, apart from all around it, and to record what ran
-``dependence``  which sites are computed from which others, or from the data
-``problems``    a site in plates as independent problems, one a row
-``data_plate``  the plate whose rows are the data, and how many data it stands for
-``rows``        what lies outside the data plate, and parameters that belong to single rows
-``reading``     all that at once, of a model and guide on a minibatch
-``layouts``     many draws at once, under a plate of their own or as repeated rows
-``chain``       noisy log-probabilities are refused under a Markov chain
+``site``           a random statement: name, distribution, value, plates, observed, scale, mask, support
+``run``            one way to run a program with given values, apart from all around it, and to record what ran
+``dependence``     which sites are computed from which others, or from the data
+``problems``       a site in plates as independent problems, one a row
+``data_plate``     the plate whose rows are the data, and how many data it stands for
+``rows``           what lies outside the data plate, and parameters that belong to single rows
+``reading``        all that at once, of a model and guide on a minibatch
+``layouts``        many draws at once, under a plate of their own or as repeated rows
+``hidden_values``  points of the support in place of observed values that a mask hides
+``chain``          noisy log-probabilities are refused under a Markov chain
 """
 
 from .chain import refuse_chain, refuse_noise

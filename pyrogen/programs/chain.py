@@ -2,7 +2,7 @@
 
 A chain compares densities of two points. Where each call of ``log_prob`` draws noise anew, it compares noise: it moves
 to where the noise was lucky once and stays there, without a warning. Pyro's kernels (NUTS, HMC and all others) score
-the sites of a model after it has run, outside of every handler, so that nothing but the call itself shows who asks.
+the sites of a model after it has run, outside of every handler, so that nothing but the stack of calls shows it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _KERNELS = "pyro.infer.mcmc."
 
 
 def refuse_chain(distribution: str, instead: str) -> None:
-    """Refuses to score with fresh noise where a Markov chain of Pyro's asks for it.
+    """Refuses to score with fresh noise under a Markov chain of Pyro's.
 
     Call it where a ``log_prob`` draws its noise.
 

@@ -1,8 +1,8 @@
 r"""The data plate: the plate whose rows are the data, and how many data it stands for.
 
 A program is called with a minibatch of :math:`b` rows and observes them in a plate. Written
-``pyro.plate("data", len(x))`` the plate says that these rows are all there are; written
-``pyro.plate("data", N, subsample_size=len(x))`` (or ``subsample=rows``) it says that they stand for :math:`N`, and Pyro
+``pyro.plate("data", len(x))`` the plate holds all the rows there are; written
+``pyro.plate("data", N, subsample_size=len(x))`` (or ``subsample=rows``) its rows stand for :math:`N`, and Pyro
 multiplies the log-probability of everything inside by :math:`N / b`. Sites outside it, the *global* ones, count once.
 With global latent variables :math:`\theta` and local ones :math:`z_i` the evidence lower bound of all data is
 
@@ -103,7 +103,7 @@ class DataCount(Messenger):
 
 
 class FullSize(Messenger):
-    """Makes plates stand for so many rows, whatever the program says: all inside is scaled up to them.
+    """Makes plates stand for so many rows, whatever the program declares: all inside is scaled up to them.
 
     Args:
         sizes: How many rows a plate stands for, by its name.

@@ -136,7 +136,7 @@ def independent_sites(record: Record, names: Collection[str], inputs: Sequence[T
     Args:
         record: A run of guide and model on the inputs, with gradients.
         names: The names of the sites.
-        inputs: Tensors that ask for gradients.
+        inputs: Tensors that require gradients.
     """
     first = {site.name: site for site in reversed(record.sites)}
     log_probs = {name: site.distribution.log_prob(site.value.detach()) for name, site in first.items() if name in names}
@@ -149,7 +149,7 @@ def loose_sites(sites: Iterable[Site], plates: Sequence[Plate], inputs: Sequence
     Args:
         sites: What ran on the inputs, with gradients.
         plates: The data plates.
-        inputs: Tensors that ask for gradients.
+        inputs: Tensors that require gradients.
     """
     outside = (site for site in sites if site.observed and not any(site.plate(plate.name) for plate in plates))
     plain = (site for site in outside if not isinstance(site.scale, Tensor) and site.scale == 1)

@@ -42,7 +42,7 @@ def row_parameters(
     """The names of the parameters that hold an entry for each row of the data plate, as those of ``AutoNormal`` do.
 
     What happens in a row of the plate then depends on the entry of that row and on no other. An embedding of labels, or
-    a network that happens to be as wide as the minibatch is long, does not look like that.
+    a network that happens to be as wide as the minibatch is long, is not such.
 
     Args:
         record: A run of the programs, with gradients.
