@@ -1,1 +1,1 @@
-"""The words of pyrogen: modules, densities, objectives, training, checkpoints."""
+"""What all families share: modules, densities, objectives, recipes, saving."""

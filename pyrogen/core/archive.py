@@ -90,7 +90,7 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
     path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}" + (", but a folder" if path.is_dir() else ""))
-    content = path.read_bytes()  # in one go: by a second look the file may be another
+    content = path.read_bytes()  # in one go: at a second access the file may be another
     if not content:
         raise ValueError(f"{str(path)!r} is empty")
     try:
@@ -107,7 +107,7 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """What a safetensors file says besides its tensors: eight bytes of length, then JSON."""
+    """What a safetensors file holds besides its tensors: eight bytes of length, then JSON."""
     end = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:end]).get("__metadata__") or {}
 

@@ -1,6 +1,6 @@
 r"""What a ``log_prob`` means.
 
-Every distribution answers ``log_prob(x)``, and not every answer is a normalised log-density. Its *density* says which
+Every distribution has ``log_prob(x)``, and not every one gives a normalised log-density. Its *density* states which
 it is:
 
 ========================  =====================================================================
@@ -11,8 +11,8 @@ it is:
 ``None``                  there is no ``log_prob`` (implicit models)
 ========================  =====================================================================
 
-A composed model has the weakest density of its parts. A module says what its distributions are; the distribution of a
-module that says something weaker than the distribution itself is *stamped* with it, so that whoever meets the
+A composed model has the weakest density of its parts. A module declares what its distributions are; the distribution of
+a module that declares something weaker than the distribution itself is *stamped* with it, so that whoever uses the
 distribution, wrapped or expanded, finds it there.
 """
 
@@ -98,7 +98,7 @@ def require_bounding(distribution: Distribution, name: str, *, guide: bool) -> N
 def stamped(distribution: TorchDistributionMixin, density: Density) -> TorchDistributionMixin:
     """The distribution, with a ``density`` no stronger than the one given.
 
-    One that says so already is returned as it is. Of another a shallow copy is: what is given may be shared, and stays
+    One that has it already is returned as it is. Of another a shallow copy is: what is given may be shared, and stays
     as it was.
     """
     if density == "exact" or density_of(distribution) == weakest(density_of(distribution), density):
@@ -109,13 +109,13 @@ def stamped(distribution: TorchDistributionMixin, density: Density) -> TorchDist
 
 
 class _Stamped:
-    """Mixed into the class of a distribution whose module says what its ``log_prob`` means."""
+    """Mixed into the class of a distribution whose module declares what its ``log_prob`` means."""
 
     def expand(self, batch_shape: Iterable[int], _instance: Any = None) -> TorchDistributionMixin:
         return stamped(super().expand(batch_shape, _instance), self.density)
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistributionMixin:
-        # Pyro looks through an `Independent` to what it wraps, past the stamp.
+        # Pyro goes through an `Independent` to what it wraps, past the stamp.
         return stamped(super().to_event(reinterpreted_batch_ndims), self.density)
 
     def __reduce_ex__(self, protocol: int) -> tuple:

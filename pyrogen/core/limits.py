@@ -1,4 +1,4 @@
-"""A limit on what building a module may take: a file of a few bytes cannot ask for all memory, nor for hours."""
+"""A limit on what building a module may take: a file of a few bytes can take neither all memory nor hours."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Allowance(TorchFunctionMode):
         calls: How many calls may be made.
 
     Raises:
-        ValueError: more is asked for (from within the scope).
+        ValueError: more is made (from within the scope).
     """
 
     def __init__(self, size: int, calls: int) -> None:
@@ -69,9 +69,9 @@ def _size(function: Callable, args: tuple, kwargs: dict[str, Any]) -> int:
     """Bytes of what a call gives; nothing where that depends on values, which is no larger than what it reads."""
     leaves = tree_leaves((args, kwargs))
     read = sum(leaf.numel() for leaf in leaves if isinstance(leaf, Tensor))
-    # No more than this can come of it: what it reads or is told, against itself. Most calls are tiny.
-    told = prod(max(abs(leaf), 1) for leaf in leaves if isinstance(leaf, (int, float)))
-    if (max(read, 1) * told) ** 2 <= _TINY:
+    # No more than this can come of it: what it reads or is given, against itself. Most calls are tiny.
+    given = prod(max(abs(leaf), 1) for leaf in leaves if isinstance(leaf, (int, float)))
+    if (max(read, 1) * given) ** 2 <= _TINY:
         return 0
     if not read:
         kwargs = {**kwargs, "device": "meta", **({"generator": None} if "generator" in kwargs else {})}

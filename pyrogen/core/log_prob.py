@@ -23,7 +23,7 @@ def log_prob(module: DistributionModule, x: Tensor, context: Context = None, *, 
     of the context broadcast; what is broadcast is never held in memory beyond one chunk.
 
     Args:
-        module: Whose ``log_prob`` is asked for.
+        module: Whose ``log_prob`` is wanted.
         x: Events.
         context: As the module takes it.
         rows: Events in a chunk.

@@ -52,7 +52,7 @@ from .shapes import (
 class DistributionModule(Abstract, ReadsData, nn.Module):
     """A module whose ``forward(context=None)`` gives a Pyro distribution.
 
-    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``: what the module says, its
+    Subclasses define :meth:`forward`, and :attr:`density` where it is not ``"exact"``: what the module declares, its
     distributions carry (:func:`~pyrogen.core.density.density_of`). They get a Pyro model/guide pair, a training
     objective and the context checks.
 
@@ -303,7 +303,7 @@ class _Instance:
 
 
 def _register(module: nn.Module, name: str) -> None:
-    """Makes a ``param`` statement for every parameter that asks for a gradient, and for no other."""
+    """Makes a ``param`` statement for every parameter that takes a gradient, and for no other."""
     store = pyro.get_param_store()
     for path, parameter in module.named_parameters():
         if parameter.requires_grad:

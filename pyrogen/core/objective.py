@@ -9,9 +9,9 @@ objectives of a Pyro model/guide pair; maximum likelihood stands beside the modu
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pyro import poutine
@@ -37,8 +37,17 @@ from .batches import row_numbers, rows, without_last_row
 from .density import require_bounding
 from .modes import evaluating
 
-Turns = Any
-"""A turn of a game (:class:`pyrogen.training.turn.Turn`), or a list of them."""
+
+class TurnOfGame(Protocol):
+    """What a turn of a game has, such as a :class:`pyrogen.training.turn.Turn`: a loss, and what it trains."""
+
+    objective: Callable[..., Tensor]
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the turn moves."""
+
+
+Turns = TurnOfGame | list[TurnOfGame]
 
 
 class Objective(Abstract, ReadsData, nn.Module):
@@ -65,7 +74,7 @@ class PairObjective(Objective):
         model: A Pyro model, called with the batch.
         guide: Its guide, called with the same.
         size: How many data there are in all, for a pair whose data plate is as long as the batch: the plate then
-            stands for so many, as ``pyro.plate(name, size, subsample_size=...)`` does. ``None``: what the plate says.
+            stands for so many, as ``pyro.plate(name, size, subsample_size=...)`` does. ``None``: the size of the plate.
 
     Raises:
         ValueError: when called: ``size`` is less than the rows of the batch, model or guide hold an entry for each row,
@@ -116,9 +125,11 @@ class PairObjective(Objective):
         if not plates:
             raise ValueError(f"`size` needs a plate of the {count} rows of the batch around observed sites, got none")
         for plate in plates:
-            said = data_of(plate, plate.size, count)
-            if said not in (count, self.size):
-                raise ValueError(f"`size` must be the {said} data that the plate {plate.name!r} says, got {self.size}")
+            stated = data_of(plate, plate.size, count)
+            if stated not in (count, self.size):
+                raise ValueError(
+                    f"`size` must be the {stated} data that the plate {plate.name!r} says, got {self.size}"
+                )
         if count < self.size in reading.sizes and all(data_of(plate, plate.size, count) == count for plate in plates):
             raise ValueError(
                 f"`size` must be None for a program that scales its rows up to as many itself, got {self.size}"
@@ -147,8 +158,8 @@ class Elbo(PairObjective):
     validation off, as inside ``fit``, guide and model run once under one small messenger; a guide with sites that are
     not reparameterised falls back to Pyro's.
 
-    Latent variables of all data, outside the data plate, have the right posterior on minibatches if the plate says how
-    many data there are, or ``size`` does.
+    Latent variables of all data, outside the data plate, have the right posterior on minibatches if the plate has the
+    number of all data, or ``size`` is given.
 
     Args:
         model: A Pyro model, called with the batch.
@@ -254,7 +265,7 @@ class _Score(Messenger):
         distribution, arguments = msg["fn"], (msg["value"], *msg["args"])
         if not self.must_reparameterize:
             return distribution.log_prob(*arguments, **msg["kwargs"])
-        # Rejection samplers say has_rsample, and still have a score-function part.
+        # Rejection samplers have `has_rsample`, and still a score-function part.
         parts = distribution.score_parts(*arguments, **msg["kwargs"])
         if not is_identically_zero(parts.score_function):
             raise _NotReparameterized

@@ -27,7 +27,7 @@ class Parametric(DistributionModule):
     data set: ``networks.Chained(networks.Standardizer(shape), network)``.
 
     Args:
-        network: Takes the context, one batch dimension in front, and gives the numbers that the family asks for, in
+        network: Takes the context, one batch dimension in front, and gives the numbers that the family needs, in
             the order ``(size, *event_shape)`` (flat or shaped: channels first for images). Called without arguments if
             there is no context.
         family: What distribution the numbers make: one of :mod:`pyrogen.distributions.families`, or whatever is called
@@ -36,7 +36,7 @@ class Parametric(DistributionModule):
         context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
 
     Raises:
-        ValueError: the network's output does not hold as many numbers a row as the family asks for (when called).
+        ValueError: the network's output does not hold as many numbers a row as the family needs (when called).
 
     Example:
         >>> import pyrogen as pg

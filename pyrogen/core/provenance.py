@@ -44,7 +44,7 @@ def provenance_of(distribution: TorchDistributionMixin) -> frozenset:
 
 
 class _Tracked:
-    """Mixed into the class of a distribution while it is asked where values come from."""
+    """Mixed into the class of a distribution while it is recorded where values come from."""
 
     provenance: frozenset = frozenset()
 

@@ -84,7 +84,7 @@ def load(
         FileNotFoundError: there is no such file.
         TypeError: an argument is of another type.
         ValueError: the file is empty, truncated, altered, foreign or of another version; names no recipe, or one that
-            builds something else by now, and there is no ``into``; asks for far more memory than its tensors take; or
+            builds something else by now, and there is no ``into``; needs far more memory than its tensors take; or
             its tensors have other names or shapes than the module's.
     """
     recipes, device = _checked(into, recipes, device)

@@ -1,4 +1,4 @@
-"""Shapes: what an event, a batch and a context look like, and the errors when they do not."""
+"""Shapes: of events, batches and contexts, and the errors where they do not fit."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def structure_of(module: nn.Module) -> Structure:
 
 
 def differences(stored: Structure, own: Structure, *, values: bool = True) -> list[str]:
-    """What differs between two structures, in words.
+    """What differs between two structures, as sentences.
 
     Args:
         stored: The structure that is expected.

@@ -1,7 +1,7 @@
 r"""From counted grey levels to real numbers.
 
-A density over real numbers says nothing about integers :math:`v \in \{0, \dots, K-1\}` until noise fills the gaps. With
-uniform noise :math:`u \in [0, 1)`,
+A density over real numbers states nothing about integers :math:`v \in \{0, \dots, K-1\}` until noise fills the gaps.
+With uniform noise :math:`u \in [0, 1)`,
 
 .. math:: \log P(v) \ge \mathbb{E}_u [\log p((v + u) / K)] - D \log K,
 

@@ -1,4 +1,4 @@
-"""Two-dimensional densities to look at: small, sharp, and hard in one way each."""
+"""Two-dimensional densities for plots: small, sharp, and hard in one way each."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a distribution can do beyond Pyro's interface: declared here, each with its meaning and who has it.
 
-Pyro says ``has_rsample`` of a distribution that has ``rsample``. In the same way :class:`Abilities` says ``has_given``
-of one that has ``given``, and so on. A distribution without an ability raises NotImplementedError, which names those
-that have it. All distributions of pyrogen inherit it.
+In Pyro a distribution that has ``rsample`` declares ``has_rsample``. In the same way :class:`Abilities` declares
+``has_given`` for one that has ``given``, and so on. A distribution without an ability raises NotImplementedError, which
+names those that have it. All distributions of pyrogen inherit it.
 
 Distributions of Pyro and torch inherit nothing of ours, and wrap what does (``Independent``, ``Masked``, ``Expanded``):
 :func:`abilities_of` finds what is inside, :func:`draw_and_score`, :func:`log_prob_by_element` and
@@ -28,7 +28,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Abilities:
-    """Mixed into the distributions of pyrogen: what each may have, and does not have unless it says so."""
+    """Mixed into the distributions of pyrogen: what each may have, and has only where it is declared."""
 
     density: Density = "exact"
     """What ``log_prob`` means."""
@@ -58,7 +58,7 @@ class Abilities:
         """The distribution of the whole event given a part of it.
 
         Args:
-            values: Events; only what the mask says is known counts.
+            values: Events; only what is known by the mask counts.
             mask: Boolean, of the events' shape or one that broadcasts to it: what is known.
         """
         self._lacks("given", "autoregressive models have it (`pyrogen.autoregressive`)")

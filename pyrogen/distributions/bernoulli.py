@@ -17,7 +17,7 @@ from .distribution import PyrogenDistribution
 
 
 class Bits(Abilities, Bernoulli):
-    """A Bernoulli distribution of bits of any dtype: booleans and integers mean what they say."""
+    """A Bernoulli distribution of bits of any dtype, booleans and integers included."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
@@ -28,7 +28,7 @@ class Bits(Abilities, Bernoulli):
 class IndependentBernoulli(PyrogenDistribution):
     r"""Independent binary variables, :math:`\prod_i p_i^{x_i} (1 - p_i)^{1 - x_i}`.
 
-    ``Bernoulli(logits=...).to_event(n)`` says the same with a second object and more operations a call.
+    ``Bernoulli(logits=...).to_event(n)`` is the same with a second object and more operations a call.
 
     Args:
         logits: Of shape ``(*batch, *event)``.

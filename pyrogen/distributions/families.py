@@ -1,6 +1,6 @@
 """Families: from the numbers a network puts out to a Pyro distribution.
 
-A family says how many numbers it needs for each element of an event and what distribution they make. Positive
+A family states how many numbers it needs for each element of an event and what distribution they make. Positive
 parameters come through :func:`positive`, an exponential from 4.2e-18 to 2.4e17, never 0 and never infinite; scales of
 normals and their like lie between 5e-7 and 2.6e10. Data of other scales should be given in other units.
 Elements are independent given the numbers, but for :func:`pixel_logistic_mixture`. Functions that give a family raise a

@@ -22,8 +22,8 @@ from .distribution import PyrogenDistribution
 class Incomplete(PyrogenDistribution):
     r"""A distribution of events as they are recorded, with NaN where an entry is missing.
 
-    An event :math:`x` falls into what is observed and what is missing; :math:`s` says which, one where observed. If why
-    entries are missing may be ignored, the others have the marginal density :math:`\log p(x_{obs})`, and draws are
+    An event :math:`x` falls into what is observed and what is missing; :math:`s` marks which, one where observed. If
+    why entries are missing may be ignored, the others have the marginal density :math:`\log p(x_{obs})`, and draws are
     complete. With a *missingness* model :math:`p(s \mid x)` the pattern is part of the data: draws have gaps, and
 
     .. math:: p(x_{obs}, s) = \mathbb{E}_{p(x_{mis} \mid x_{obs})} \left[ p(x_{obs}) \, p(s \mid x_{obs}, x_{mis})

@@ -16,7 +16,7 @@ from .abilities import Abilities
 
 
 class Mixture(Abilities, dist.MixtureSameFamily):
-    """Pyro's ``MixtureSameFamily``, in fewer operations, which can also be asked for no draws at all.
+    """Pyro's ``MixtureSameFamily``, in fewer operations, which also gives no draws at all.
 
     Args:
         mixture_distribution: A ``Categorical`` over the components.

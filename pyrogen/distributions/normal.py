@@ -1,6 +1,6 @@
 r"""Normal distributions over whole events, scored in a few operations.
 
-``Normal(loc, scale).to_event(n)`` says the same with an object, an expansion and a sum more per call; priors and
+``Normal(loc, scale).to_event(n)`` is the same with an object, an expansion and a sum more per call; priors and
 encoders of latent-variable models and bases of flows are scored millions of times.
 """
 
@@ -99,8 +99,8 @@ class DiagonalNormal(PyrogenDistribution):
         # An infinite or missing element keeps its own log_prob infinite or missing, and no gradient of others.
         finite = value.isfinite()
         noise = (torch.where(finite, value, self.loc) - self.loc) / self.log_scale.exp()
-        floor = torch.where(finite, self.log_scale, value.abs())
-        energy = _sum(torch.addcmul(floor, noise, noise, value=0.5), len(self.event_shape))
+        constant = torch.where(finite, self.log_scale, value.abs())
+        energy = _sum(torch.addcmul(constant, noise, noise, value=0.5), len(self.event_shape))
         return -0.5 * _LOG_2PI * math.prod(self.event_shape) - energy
 
     def entropy(self) -> Tensor:

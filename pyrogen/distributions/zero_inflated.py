@@ -22,7 +22,7 @@ class ZeroInflated(PyrogenDistribution):
 
     .. math:: P(x) = \pi [x = 0] + (1 - \pi) P_0(x), \qquad \pi = \sigma(g)
 
-    Pyro's ``ZeroInflatedDistribution`` says the same and, once sampled, no longer expands (version 1.9.2).
+    Pyro's ``ZeroInflatedDistribution`` is the same and, once sampled, no longer expands (version 1.9.2).
 
     Args:
         base: The distribution of counts :math:`P_0`, of single elements.

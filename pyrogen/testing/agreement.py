@@ -30,7 +30,7 @@ DEVIATIONS = 5.5
 """Standard errors at which a check fails: by chance once in 26 million tests of one number."""
 
 INCONCLUSIVE = 0.3
-"""The largest standard error (nats) at which an estimate of log Z says something."""
+"""The largest standard error (nats) at which an estimate of log Z is conclusive."""
 
 
 def normalization(subject: DistributionSubject) -> str:

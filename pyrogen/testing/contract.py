@@ -141,7 +141,7 @@ def check_distribution(
     """Holds a distribution module to the contract: shapes, densities, gradients, copies, and life inside Pyro.
 
     Each check makes its own module, lets it see one batch in training mode, and perturbs its parameters. What a check
-    asks for depends on the module's ``density``: an estimate gets more tolerance, of a lower bound only the bound is
+    requires depends on the module's ``density``: an estimate gets more tolerance, of a lower bound only the bound is
     checked, an unnormalised density is not normalised, and without ``log_prob`` only samples are checked. Pyro's param
     store, settings, stack and seeds are afterwards as they were.
 

@@ -185,7 +185,7 @@ def row_of(subject: DistributionSubject, module: nn.Module) -> Row:
 
 
 def _is_represented(back: Tensor, reals: Tensor) -> Tensor:
-    """Where floating-point numbers tell a value from the border of the support."""
+    """Where floating-point numbers distinguish a value from the border of the support."""
     return (back - reals).abs() <= 1.0
 
 

@@ -56,7 +56,7 @@ def state_dict(subject: Subject) -> str:
 
 
 def double_precision(subject: Subject) -> str:
-    """``module.double()`` answers in float64, close to what float32 says."""
+    """``module.double()`` answers in float64, close to the answer in float32."""
     module = subject.fresh().float()  # also where the default dtype is another
     inputs = of_dtype(subject.inputs(module), torch.float32)
     answer = subject.evaluate(module, *inputs)

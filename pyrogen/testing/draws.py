@@ -1,4 +1,4 @@
-"""Draws: their gradients, their independence, and what a distribution says of its own."""
+"""Draws: their gradients, their independence, and the scores of own draws."""
 
 from __future__ import annotations
 

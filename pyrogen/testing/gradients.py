@@ -56,7 +56,7 @@ def parameter_gradient(subject: Subject) -> str:
 
 
 def gradients_reach_parameters(subject: Subject) -> str:
-    """Training moves every parameter that asks for a gradient."""
+    """Training moves every parameter that takes a gradient."""
     module = subject.fresh().train()
     count = 0
     for answer_of, parameters in _trained_parts(subject, module, subject.inputs(module)):

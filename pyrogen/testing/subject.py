@@ -54,7 +54,7 @@ class Subject(ABC):
 
     @abstractmethod
     def answer(self, module: nn.Module, *inputs: Any) -> Tensor:
-        """What the module says of its inputs, ``(*batch, numbers)``."""
+        """What the module computes of its inputs, ``(*batch, numbers)``."""
 
     def evaluate(self, module: nn.Module, *inputs: Any) -> Tensor:
         """The answer with the same noise in each call."""
@@ -240,7 +240,7 @@ def turns_of(module: nn.Module) -> list[Turn]:
 
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that ask for gradients, with their names."""
+    """The parameters that take gradients, with their names."""
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
@@ -280,8 +280,8 @@ def is_closed_form(distribution: Distribution, *, outside: bool = False) -> bool
     """Whether a formula of torch, Pyro or (unless ``outside``) pyrogen gives the density, with no transform between."""
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
-    rooms = ("torch.", "pyro.") if outside else ("torch.", "pyro.", "pyrogen.distributions.")
-    return type(distribution).__module__.startswith(rooms) and not isinstance(distribution, TransformedDistribution)
+    packages = ("torch.", "pyro.") if outside else ("torch.", "pyro.", "pyrogen.distributions.")
+    return type(distribution).__module__.startswith(packages) and not isinstance(distribution, TransformedDistribution)
 
 
 def has_sampler(distribution: TorchDistributionMixin) -> bool:
