@@ -68,8 +68,8 @@ def look(denoiser: pg.diffusion.Denoiser, x: Tensor, level: Level) -> Tensor:
 
 def trained(steps: int, chain_steps: int) -> pg.diffusion.Diffusion:
     """The prior: a perceptron's diffusion of digits in (-1, 1), with draws by the chain."""
-    pixels, _, levels = pg.data.digits()
-    images = 2 * pg.data.dequantize(pixels, levels=levels, seed=0).flatten(1) - 1
+    pixels, _, symbols = pg.data.digits()
+    images = 2 * pg.data.dequantize(pixels, symbols=symbols, seed=0).flatten(1) - 1
     prior = pg.diffusion.mlp((SIZE,), width=128, depth=3, data_scale=0.7, draws=32)
     pg.fit(prior, images, steps=steps, ema=0.999, seed=0)
     prior.requires_grad_(False)

@@ -96,8 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--prior", type=Path, help="where the prior is kept")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    pixels, _, levels = pg.data.digits()
-    images = 2 * pg.data.dequantize(pixels, levels=levels, seed=0) - 1
+    pixels, _, symbols = pg.data.digits()
+    images = 2 * pg.data.dequantize(pixels, symbols=symbols, seed=0) - 1
     prior = fitted(images[:1500], options.fit, options.prior)
     truth = images[1500 : 1500 + options.digits]
     for name, operator in operators().items():

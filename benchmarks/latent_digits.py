@@ -168,8 +168,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    pixels, labels, levels = pg.data.digits()
-    x = (pixels.reshape(len(pixels), -1) >= levels / 2).float()
+    pixels, labels, symbols = pg.data.digits()
+    x = (pixels.reshape(len(pixels), -1) >= symbols / 2).float()
     scores = {}
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         (train_x,), (test_x,) = pg.data.split(x, sizes=(1437, 360), seed=seed)

@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     train, test = (
-        2 * pg.data.dequantize(images.pixels, levels=images.levels, seed=0) - 1 for images in pg.data.photographs(16)
+        2 * pg.data.dequantize(images.pixels, symbols=images.symbols, seed=0) - 1 for images in pg.data.photographs(16)
     )
     prior = fitted(train, options.fit, options.prior).requires_grad_(False)
     truths = test[:: len(test) // options.images][: options.images]  # of all photographs

@@ -72,8 +72,8 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 50, 100])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    pixels, labels, levels = pg.data.digits()
-    x = pixels.reshape(len(pixels), -1).float() / (levels - 1)
+    pixels, labels, symbols = pg.data.digits()
+    x = pixels.reshape(len(pixels), -1).float() / (symbols - 1)
     print(f"{'labels':>6}{'logistic regression':>22}{'M2, classifier':>18}{'less logistic':>16}{'M2, Bayes':>16}")
     for count in arguments.labels:
         accuracy = {"logistic": [], "classifier": [], "bayes": []}

@@ -35,13 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     pyro.set_rng_seed(options.seed)
 
     print("Data: 1,797 handwritten digits, 8x8 pixels, 17 grey levels")
-    pixels, labels, levels = pg.data.digits()
+    pixels, labels, symbols = pg.data.digits()
     pixels, labels = pixels.to(options.device), labels.to(options.device)
     train, _, test = pg.data.split(pixels, labels, sizes=(1257, 180, 360), seed=options.seed)
 
     print("\n1. Fit P(image | class) by its variational bound")
     model = diffusion.unet(
-        SHAPE, classes=CLASSES, symbols=levels, channels=(16, 32), depth=1, dropout=0.1, context_dropout=0.1
+        SHAPE, classes=CLASSES, symbols=symbols, channels=(16, 32), depth=1, dropout=0.1, context_dropout=0.1
     ).to(options.device)
     fit = pg.fit(
         model,
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     guided = diffusion.Diffusion(diffusion.ClassifierFree(model.denoiser, weight=3.0), reference=model.reference)
     plain, sharp = (one(classes).sample((8,)).transpose(0, 1) for one in (model, guided))
     names = [str(label) for label in range(CLASSES)]
-    grid = pg.analysis.image_grid(plain, sharp, rows=names, names=("weight 1", "weight 3"), limits=(0, levels - 1))
+    grid = pg.analysis.image_grid(plain, sharp, rows=names, names=("weight 1", "weight 3"), limits=(0, symbols - 1))
     save(options, "diffusion_samples", grid)
 
     print("\n4. Whose class does a classifier trained on the data see in them?")

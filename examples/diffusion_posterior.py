@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)  # small images: more threads only wait for each other
     pyro.set_rng_seed(options.seed)
 
-    pixels, labels, levels = pg.data.digits()
-    x = pg.data.dequantize(pixels, levels, seed=options.seed)
+    pixels, labels, symbols = pg.data.digits()
+    x = pg.data.dequantize(pixels, symbols, seed=options.seed)
     train, _, test = pg.data.split(x, labels, sizes=(1257, 180, 360), seed=options.seed)
     prior = pg.diffusion.unet(SHAPE, classes=CLASSES, channels=(16, 32), depth=1, data_scale=0.7)
     optimizer = partial(torch.optim.Adam, lr=2e-3)

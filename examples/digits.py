@@ -42,17 +42,17 @@ def main(argv: list[str] | None = None) -> None:
     pyro.set_rng_seed(options.seed)
 
     print("Data: 1,797 handwritten digits, 8x8 pixels, 17 grey levels")
-    pixels, labels, levels = pg.data.digits()
+    pixels, labels, symbols = pg.data.digits()
     pixels, labels = pixels.to(options.device), labels.to(options.device)
     train, held_out, test = pg.data.split(pixels, labels, sizes=(1257, 180, 360), seed=options.seed)
-    real = partial(pg.data.dequantize, levels=levels, seed=options.seed)  # integers to real numbers in (0, 1)
+    real = partial(pg.data.dequantize, symbols=symbols, seed=options.seed)  # integers to real numbers in (0, 1)
     x, y = real(test[0]), test[1]
 
     print("\n1. Fit p(image | class): a spline flow")
     flow = pg.flows.spline_coupling(SHAPE, classes=CLASSES, interval=(0.0, 1.0), hidden=(256, 256), dropout=0.3)
     flow.to(options.device)
     fit = pg.fit(
-        pg.flows.Dequantized(flow, levels),
+        pg.flows.Dequantized(flow, symbols),
         train,
         steps=options.steps,
         schedule=partial(CosineAnnealingLR, T_max=options.steps),
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     scores = {"flow, class known": pg.log_prob(flow, x, y), "flow, class unknown": marginal(flow, x)}
     scores |= baselines(*(real(part[0]).flatten(1).cpu().numpy() for part in (train, held_out, test)))
     for name, log_probs in scores.items():
-        per_pixel = log2(levels) - log_probs / x[0].numel() / log(2)
+        per_pixel = log2(symbols) - log_probs / x[0].numel() / log(2)
         bits = pg.evaluation.Estimate.of_mean(per_pixel, unit="bits per dimension", density="lower bound")
         print(f"   {name:<28}{pg.evaluation.Estimate.of_mean(log_probs)}   {bits}")
 

@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)  # small matrices: more threads only wait for each other
     pyro.set_rng_seed(options.seed)
 
-    pixels, labels, levels = pg.data.digits()
-    x = (pixels > levels // 2).float()
+    pixels, labels, symbols = pg.data.digits()
+    x = (pixels > symbols // 2).float()
     (train, _), (test, _) = pg.data.split(x, labels, sizes=(1437, 360), seed=options.seed)
     draws = min(DRAWS, 50 * options.steps)
 

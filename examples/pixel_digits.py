@@ -31,12 +31,12 @@ def main(argv: list[str] | None = None) -> None:
     pyro.set_rng_seed(options.seed)
 
     print("Data: 1,797 handwritten digits, 8x8 pixels, 17 grey levels")
-    pixels, labels, levels = pg.data.digits()
+    pixels, labels, symbols = pg.data.digits()
     train, held_out, test = pg.data.split(pixels, labels, sizes=(1257, 180, 360), seed=options.seed)
     x, y = (part[: 30 * options.steps] for part in test)  # all of them, unless this is a trial
 
     print("\n1. Fit P(image | class), one pixel after the other; the log-probability of the integers is exact")
-    model = pg.autoregressive.pixel_cnn(SHAPE, symbols=levels, classes=CLASSES, width=48, depth=4, dropout=0.3)
+    model = pg.autoregressive.pixel_cnn(SHAPE, symbols=symbols, classes=CLASSES, width=48, depth=4, dropout=0.3)
     fit = train_by(options, model, train, held_out)
     print(f"   {fit.history.seconds:.0f} s, best at step {fit.best_step}")
     report("   class known", pg.log_prob(model, x, y))
@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> None:
     shown = torch.where(known, x[:8].double(), torch.nan)
     rows = torch.stack([x[:8].double(), shown]).transpose(0, 1)
     save(
-        options, "completed", pg.analysis.image_grid(rows, halves.sample((6,)).transpose(0, 1), limits=(0, levels - 1))
+        options, "completed", pg.analysis.image_grid(rows, halves.sample((6,)).transpose(0, 1), limits=(0, symbols - 1))
     )
     report("   the lower half given the upper", halves.log_prob(x[:8]), dimensions=32)
 
     print("\n3. A PixelCNN as the decoder of a VAE: it needs the latents less, and says so")
-    decoder = pg.autoregressive.pixel_cnn(SHAPE, (8,), symbols=levels, width=32, depth=2, dropout=0.3)
-    plain = pg.latent.convolutional_vae(SHAPE, latent_shape=(8,), symbols=levels)
+    decoder = pg.autoregressive.pixel_cnn(SHAPE, (8,), symbols=symbols, width=32, depth=2, dropout=0.3)
+    plain = pg.latent.convolutional_vae(SHAPE, latent_shape=(8,), symbols=symbols)
     pixels = pg.latent.VAE(pg.latent.StandardNormal((8,)), decoder, deepcopy(plain.posterior))
     for name, vae in {"independent pixels": plain, "PixelCNN": pixels}.items():
         train_by(options, vae, train[:1], held_out[:1])

@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)  # small images: more threads only wait for each other
     pyro.set_rng_seed(options.seed)
 
-    pixels, _, levels = pg.data.digits()
-    images = 2 * pg.data.dequantize(pixels, levels, seed=options.seed) - 1  # from -1 to 1
+    pixels, _, symbols = pg.data.digits()
+    images = 2 * pg.data.dequantize(pixels, symbols, seed=options.seed) - 1  # from -1 to 1
     train, test = images[:1500], images[1500:]
     prior = pg.diffusion.unet(SHAPE, channels=(16, 32), depth=1, data_scale=0.7)
     optimizer = partial(torch.optim.Adam, lr=2e-3)

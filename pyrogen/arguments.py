@@ -266,7 +266,7 @@ MEANING: dict[str, Check] = {
     **dict.fromkeys(("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places"), integer),
     **dict.fromkeys(("steps", "every", "rows", "repeats", "count", "columns"), integer),
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
-    **dict.fromkeys(("bins", "levels", "symbols", "codes", "dimensions"), several),
+    **dict.fromkeys(("bins", "symbols", "codes", "dimensions"), several),
     **dict.fromkeys(("permutations", "simulations", "repetitions", "batch_size", "chains"), integer),
     **dict.fromkeys(("particles", "sweeps", "chunk", "points", "rounds", "factor"), integer),
     "warmup": count,

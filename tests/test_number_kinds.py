@@ -37,7 +37,7 @@ DISCRETE = {
     "bernoulli": (lambda: pg.Parametric(Numbers(4), pg.families.bernoulli, event_shape=(4,)), BITS),
     "one bit": (lambda: pg.Parametric(Numbers(1), pg.families.bernoulli, event_shape=()), BITS[:, 0]),
     "transformer": (lambda: autoregressive.transformer((4,), **TOKENS), LEVELS),
-    "diffusion of levels": (lambda: diffusion.mlp((4,), width=8, depth=1, levels=3), LEVELS),
+    "diffusion of levels": (lambda: diffusion.mlp((4,), width=8, depth=1, symbols=3), LEVELS),
     "categorical": (lambda: pg.Parametric(Numbers(12), pg.families.categorical(3), event_shape=(4,)), LEVELS),
 }
 ENTRIES = {

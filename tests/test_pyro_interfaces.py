@@ -39,7 +39,7 @@ FAMILIES = {
     "pixel cnn": lambda c: autoregressive.pixel_cnn((1, 4, 4), c),
     "wavenet": lambda c: autoregressive.wavenet((4,), c),
     "diffusion": lambda c: diffusion.mlp((2,), c, width=8, depth=1),
-    "diffusion of levels": lambda c: diffusion.mlp((2,), c, width=8, depth=1, levels=4),
+    "diffusion of levels": lambda c: diffusion.mlp((2,), c, width=8, depth=1, symbols=4),
     "probability flow": lambda c: diffusion.ProbabilityFlow(diffusion.mlp((2,), c, width=8, depth=1).denoiser),
 }
 
@@ -155,7 +155,7 @@ def hutchinson(**options):
 
 NOISY = {
     "diffusion": (lambda: diffusion.mlp((2,), width=8, depth=1), "ProbabilityFlow"),
-    "diffusion of levels": (lambda: diffusion.mlp((2,), width=8, depth=1, levels=4), "ProbabilityFlow"),
+    "diffusion of levels": (lambda: diffusion.mlp((2,), width=8, depth=1, symbols=4), "ProbabilityFlow"),
     "vae": (lambda: latent.vae((2,), latent_shape=(1,), hidden=(8,)), "prior_at"),
     "mixture vae": (lambda: latent.mixture_vae((2,), classes=2, latent_shape=(1,), hidden=(8,)), "sites of their own"),
     "marginal": (pair, "sites of its model"),

@@ -12,12 +12,12 @@ class Images(NamedTuple):
     """Images and their labels."""
 
     pixels: Tensor
-    """Integers from 0 to ``levels - 1``, of shape ``(N, channels, height, width)``."""
+    """Integers from 0 to ``symbols - 1``, of shape ``(N, channels, height, width)``."""
 
     labels: Tensor
     """Integers of shape ``(N,)``."""
 
-    levels: int
+    symbols: int
     """How many values a pixel can take."""
 
 

@@ -21,34 +21,34 @@ from torch import Tensor
 from pyrogen.arguments import checked, integer
 
 
-@checked(levels=integer)
-def dequantize(values: Tensor, levels: int, *, seed: int) -> Tensor:
+@checked(symbols=integer)
+def dequantize(values: Tensor, symbols: int, *, seed: int) -> Tensor:
     """Integers as real numbers in (0, 1), with uniform noise; :func:`quantize` gives them back.
 
     Args:
-        values: Integers from 0 to ``levels - 1``, of any shape.
-        levels: How many values there are.
+        values: Integers from 0 to ``symbols - 1``, of any shape.
+        symbols: How many values there are.
         seed: Of the noise.
 
     Returns:
-        ``(values + noise) / levels`` in the default dtype and on the device of ``values``, never 0 or 1.
+        ``(values + noise) / symbols`` in the default dtype and on the device of ``values``, never 0 or 1.
 
     Raises:
         ValueError: ``values`` are not integers in range.
     """
-    if values.is_floating_point() or values.numel() and not (values.min() >= 0 and values.max() < levels):
-        raise ValueError(f"`values` must be integers from 0 to {levels - 1}, got {values.dtype} {_range(values)}")
+    if values.is_floating_point() or values.numel() and not (values.min() >= 0 and values.max() < symbols):
+        raise ValueError(f"`values` must be integers from 0 to {symbols - 1}, got {values.dtype} {_range(values)}")
     noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)).to(values.device)
-    return (values + within_cell(noise, levels)) / levels
+    return (values + within_cell(noise, symbols)) / symbols
 
 
-@checked(levels=integer)
-def quantize(values: Tensor, levels: int) -> Tensor:
-    """Real numbers in [0, 1] as integers from 0 to ``levels - 1``: undoes :func:`dequantize`."""
-    return (values * levels).floor().clamp(0, levels - 1).long()
+@checked(symbols=integer)
+def quantize(values: Tensor, symbols: int) -> Tensor:
+    """Real numbers in [0, 1] as integers from 0 to ``symbols - 1``: undoes :func:`dequantize`."""
+    return (values * symbols).floor().clamp(0, symbols - 1).long()
 
 
-def within_cell(noise: Tensor, levels: int) -> Tensor:
+def within_cell(noise: Tensor, symbols: int) -> Tensor:
     r"""Noise in [0, 1] kept so far from both ends that rounding takes no :math:`(v + u) / K` out of its cell.
 
     A number near :math:`K` is known to :math:`K \epsilon`, so now and then a level of 255 would become 256,
@@ -56,9 +56,9 @@ def within_cell(noise: Tensor, levels: int) -> Tensor:
 
     Args:
         noise: The noise :math:`u`.
-        levels: How many levels :math:`K` there are.
+        symbols: How many symbols :math:`K` there are.
     """
-    edge = 2 * levels * torch.finfo(noise.dtype).eps
+    edge = 2 * symbols * torch.finfo(noise.dtype).eps
     return noise.clamp(edge, 1 - edge)
 
 

@@ -46,8 +46,8 @@ class ColumnFeatures(nn.Module):
         observed = ~x.isnan()
         x = torch.where(observed, x, 0.0) if self.flags else x
         parts = [x[..., self.plain], x[..., self.counts].log1p()]
-        for column, levels in self.categories.items():
-            one_hot = x[..., column, None] == torch.arange(levels, device=x.device)
+        for column, symbols in self.categories.items():
+            one_hot = x[..., column, None] == torch.arange(symbols, device=x.device)
             parts.append((one_hot & observed[..., column, None]).to(x.dtype))
         return torch.cat([*parts, observed.to(x.dtype)] if self.flags else parts, -1)
 

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from pyrogen.data import inverse_mu_law, mu_law
 
 
-@pytest.mark.parametrize("levels", [2, 7, 256, 1024])
-def test_every_level_comes_back(levels):
-    codes = torch.arange(levels)
-    assert torch.equal(mu_law(inverse_mu_law(codes, levels), levels), codes)
+@pytest.mark.parametrize("symbols", [2, 7, 256, 1024])
+def test_every_level_comes_back(symbols):
+    codes = torch.arange(symbols)
+    assert torch.equal(mu_law(inverse_mu_law(codes, symbols), symbols), codes)
 
 
 @given(st.floats(-1, 1), st.sampled_from([16, 256]))
-def test_a_sample_comes_back_within_half_a_level(x, levels):
-    mu = levels - 1
-    found = float(inverse_mu_law(mu_law(torch.tensor([x]), levels), levels))
+def test_a_sample_comes_back_within_half_a_level(x, symbols):
+    mu = symbols - 1
+    found = float(inverse_mu_law(mu_law(torch.tensor([x]), symbols), symbols))
     # The slope of the inverse bend is at most log(1 + mu) (1 + mu |x|) / mu, and half a level is 1 / mu.
     slope = float(torch.tensor(1.0 + mu).log()) / mu * (1 + mu * max(abs(x), abs(found)))
     assert abs(found - x) <= slope / mu * 1.001 + 1e-6
@@ -35,5 +35,5 @@ def test_bad_input_is_named():
         mu_law(torch.tensor([float("nan")]))
     with pytest.raises(ValueError, match="`codes` must lie between 0 and 255"):
         inverse_mu_law(torch.tensor([256]))
-    with pytest.raises(ValueError, match="`levels` must be at least 2"):
+    with pytest.raises(ValueError, match="`symbols` must be at least 2"):
         mu_law(torch.zeros(1), 1)

@@ -10,14 +10,14 @@ def images(rows=64, side=8, generator_seed=0):
     return torch.rand(rows, 1, side, side, generator=torch.Generator().manual_seed(generator_seed))
 
 
-def check(found, rows, side, levels):
+def check(found, rows, side, symbols):
     assert isinstance(found, Images)
     assert found.pixels.shape == (rows, 1, side, side)
     assert found.labels.shape == (rows,)
-    assert found.levels == levels
+    assert found.symbols == symbols
     assert found.pixels.dtype == found.labels.dtype == torch.long
     assert found.pixels.min() == 0
-    assert found.pixels.max() == levels - 1
+    assert found.pixels.max() == symbols - 1
     assert found.labels.unique().tolist() == list(range(10))
 
 

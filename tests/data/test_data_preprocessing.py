@@ -11,23 +11,23 @@ from pyrogen.data import dequantize, quantize
 
 
 @given(
-    levels=st.integers(1, 65536),
+    symbols=st.integers(1, 65536),
     shape=st.lists(st.integers(0, 5), max_size=3),
     seed=st.integers(0, 2**31),
 )
-def test_quantize_undoes_dequantize(levels, shape, seed):
-    values = torch.randint(levels, shape, generator=torch.Generator().manual_seed(seed))
-    reals = dequantize(values, levels, seed=seed)
+def test_quantize_undoes_dequantize(symbols, shape, seed):
+    values = torch.randint(symbols, shape, generator=torch.Generator().manual_seed(seed))
+    reals = dequantize(values, symbols, seed=seed)
     assert reals.shape == values.shape
     assert ((reals > 0) & (reals < 1)).all()
-    assert torch.equal(quantize(reals, levels), values)
+    assert torch.equal(quantize(reals, symbols), values)
 
 
-@pytest.mark.parametrize("levels", [2, 17, 256, 65536])
-def test_every_level_survives(levels):
+@pytest.mark.parametrize("symbols", [2, 17, 256, 65536])
+def test_every_level_survives(symbols):
     """Rounding to single precision must not lift a value into the next level, whatever the noise."""
-    values = torch.arange(levels).repeat(-(-200_000 // levels))
-    assert torch.equal(quantize(dequantize(values, levels, seed=0), levels), values)
+    values = torch.arange(symbols).repeat(-(-200_000 // symbols))
+    assert torch.equal(quantize(dequantize(values, symbols, seed=0), symbols), values)
 
 
 def test_the_noise_is_uniform():

@@ -10,7 +10,7 @@ pytest.importorskip("skimage")
 
 def test_patches_are_colour_images_of_all_photographs():
     for images in photographs(16):
-        assert images.levels == 256
+        assert images.symbols == 256
         assert images.pixels.shape[1:] == (3, 16, 16)
         assert images.pixels.min() >= 0
         assert images.pixels.max() <= 255
