@@ -186,16 +186,9 @@ def check_bijection(
     Args:
         make: Gives a fresh module each time it is called.
         event_shape: Shape of one event, the same on both sides.
-        context: A context of at least 3 rows for a conditional module: a tensor with one batch dimension, or a dict of
-            such tensors.
+        context: As for :func:`check_distribution`, as are ``only``, the report and the errors.
         slow: All parameters against finite differences one by one, instead of some.
         only: Names of the checks to run; all if empty.
-
-    Returns:
-        The report, with one finding a check. ``report.raise_if_failed()`` makes a test of it.
-
-    Raises:
-        ValueError: ``context`` has fewer than 3 rows, or ``only`` names a check that does not exist.
     """
     check_context(context)
     subject = BijectionSubject(make, as_shape(event_shape, "event_shape"), context, slow)
@@ -217,12 +210,6 @@ def check_objective(
             in front.
         slow: More repetitions and steps.
         only: Names of the checks to run; all if empty.
-
-    Returns:
-        The report, with one finding a check. ``report.raise_if_failed()`` makes a test of it.
-
-    Raises:
-        ValueError: ``only`` names a check that does not exist.
 
     Example:
         >>> import torch

@@ -88,17 +88,26 @@ def _check_bad(subject: RowSubject, spoil: Callable[[Tensor, float], Tensor], wh
     good = torch.arange(subject.rows) != 1
     of_parameters = isinstance(subject, DistributionSubject) and not is_closed_form(module(context))
     parameters = [parameter for _, parameter in trainable(module)]
+
+    def answer_and_gradients(value: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The answers for the good rows, and their gradients in the parameters or in their own values."""
+        value = value.detach().clone().requires_grad_(not of_parameters)
+        answer = subject.evaluate(module, value, context)[good]
+        if not answer.requires_grad:
+            return answer, []
+        return answer, _gradients(answer, parameters) if of_parameters else [_gradients(answer, [value])[0][good]]
+
+    kind = "parameters' gradients" if of_parameters else "gradients in the values"
     with pyro.validation_enabled(False):
-        expected, gradients = _answer_and_gradients(subject, module, value, context, good, parameters, of_parameters)
+        expected, gradients = answer_and_gradients(value)
         for bad in (float("nan"), float("inf"), -float("inf")):
-            spoiled = spoil(value, bad)
-            answer, found = _answer_and_gradients(subject, module, spoiled, context, good, parameters, of_parameters)
+            answer, found = answer_and_gradients(spoil(value, bad))
             require(agree(answer, expected, TOLERANCE), f"one {what} of {bad} changes the answers for the other rows")
-            kept = agree_all(found, gradients, 1e-6)
-            whose = "the parameters' gradients from" if of_parameters else "the gradients in the values of"
-            require(kept, f"one {what} of {bad} changes {whose} the other rows")
-        _check_bad_context(subject, module, value, context, good, expected, spoil, what)
-    kind = "parameter gradients" if of_parameters else "gradients in the values"
+            require(agree_all(found, gradients, 1e-6), f"one {what} of {bad} changes the {kind} of the other rows")
+        if floating(context):
+            spoiled = each(lambda tensor: spoil(tensor, torch.nan) if tensor.is_floating_point() else tensor, context)
+            same = agree(subject.evaluate(module, value, spoiled)[good], expected, TOLERANCE)
+            require(same, f"one {what} of NaN in the context changes the answers for other rows")
     return f"one {what} of NaN or infinity leaves the answers of the other rows and their {kind} alone"
 
 
@@ -113,48 +122,12 @@ def _require_no_noise(subject: RowSubject, module: nn.Module, inputs: tuple) -> 
         raise NotApplicableError(f"the density is {density!r} and its log_prob is noisy: rows share no noise")
 
 
-def _answer_and_gradients(
-    subject: RowSubject,
-    module: nn.Module,
-    value: Tensor,
-    context: Context,
-    good: Tensor,
-    parameters: Sequence[Tensor],
-    of_parameters: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """The answers for the good rows, and their gradients in the parameters or in their own values."""
-    value = value.detach().clone().requires_grad_(not of_parameters)
-    answer = subject.evaluate(module, value, context)[good]
-    if not answer.requires_grad:
-        return answer, []
-    if of_parameters:
-        return answer, _gradients(answer, parameters)
-    return answer, [_gradients(answer, [value])[0][good]]
-
-
 def _answer_nothing(subject: RowSubject, module: nn.Module, value: Tensor, context: Context) -> Tensor:
     nothing = take(context, slice(0, 0))
     if isinstance(subject, DistributionSubject):
         draws = subject.draw(module(nothing), () if context is not None else (0,))
         require(draws.shape == value[:0].shape, f"an empty batch is drawn with shape {tuple(draws.shape)}")
     return subject.evaluate(module, value[:0], nothing)
-
-
-def _check_bad_context(
-    subject: RowSubject,
-    module: nn.Module,
-    value: Tensor,
-    context: Context,
-    good: Tensor,
-    expected: Tensor,
-    spoil: Callable[[Tensor, float], Tensor],
-    what: str,
-) -> None:
-    if floating(context):
-        spoiled = each(lambda tensor: spoil(tensor, float("nan")) if tensor.is_floating_point() else tensor, context)
-        answer = subject.evaluate(module, value, spoiled)[good]
-        same = agree(answer, expected, TOLERANCE)
-        require(same, f"one {what} of NaN in the context changes the answers for other rows")
 
 
 def _spoiled(value: Tensor, bad: float) -> Tensor:
