@@ -24,7 +24,7 @@ from .feed import Feed, most_taken
 from .player import Player
 from .processes import FabricProcesses, Processes
 from .progress import Fit, Progress
-from .reading import learn, refuse_bad_rows
+from .reading import learn_statistics, refuse_bad_rows
 from .run import Run
 from .scopes import as_before_on_failure
 from .turn import MakeOptimizer, MakeSchedule, Turn, adam, all_trained, as_turns
@@ -168,7 +168,7 @@ def fit(
             held_out = batches(validation, batch_size, name="validation", **share)
         validates = metric is None and held_out is not None
         if saved is None:
-            learn(feeds, everything, processes)
+            learn_statistics(feeds, everything, processes)
             if validates:
                 refuse_bad_rows(turns[0].objective, held_out, feeds[0], everything, processes)
         dry = dry_run(feeds, everything, processes, validated=validates, watch=compile)

@@ -21,7 +21,7 @@ from .processes import Processes
 from .scopes import naming_data, pyro_scope
 
 
-def learn(feeds: Sequence[Feed], everything: nn.Module, processes: Processes) -> None:
+def learn_statistics(feeds: Sequence[Feed], everything: nn.Module, processes: Processes) -> None:
     """Reads the data sets: once for what is independent, and once more for each statistic that depends on another.
 
     Modules are left in evaluation mode. All processes end with the same statistics.
