@@ -131,7 +131,7 @@ class _Foreign(Abilities):
 
 def has_draw_and_score(distribution: TorchDistributionMixin) -> bool:
     """Whether a distribution draws and scores in one pass, which costs less than two."""
-    if isinstance(distribution, Independent | MaskedDistribution):
+    if isinstance(distribution, Independent | MaskedDistribution | ExpandedDistribution):
         return has_draw_and_score(distribution.base_dist)
     return isinstance(distribution, Abilities) and distribution.has_rsample_and_log_prob
 
@@ -146,6 +146,8 @@ def draw_and_score(distribution: TorchDistributionMixin, sample_shape: Iterable[
         value, log_prob = draw_and_score(distribution.base_dist, sample_shape)
         count = distribution.reinterpreted_batch_ndims
         return value, log_prob.flatten(-count).sum(-1) if count else log_prob
+    if isinstance(distribution, ExpandedDistribution):
+        return draw_and_score(distribution.base_dist.expand(distribution.batch_shape), sample_shape)
     if isinstance(distribution, MaskedDistribution):
         value, log_prob = draw_and_score(distribution.base_dist, sample_shape)
         return value, scale_and_mask(log_prob, mask=distribution._mask)

@@ -76,7 +76,7 @@ def test_families_declare_what_they_have():
     assert flow.has_rsample_and_log_prob
 
 
-@pytest.mark.parametrize("wrap", ["itself", "independent", "masked"])
+@pytest.mark.parametrize("wrap", WRAPPERS)
 def test_draw_and_score_is_rsample_and_log_prob_in_one_pass(wrap):
     distribution = WRAPPERS[wrap](normal())
     assert has_draw_and_score(distribution)
