@@ -18,7 +18,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -92,14 +93,11 @@ class BlockNeural(VectorTransform):
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
         rows, (layers, gate), batch = self._rows(x)
-        below, slope = rows.unsqueeze(1), torch.ones_like(rows).unsqueeze(1)  # (D, units, N)
-        for layer in layers[:-1]:
-            inner = layer.diagonal @ below + layer.lower @ below.flatten(0, 1) + layer.bias
-            below = inner.tanh()
-            slope = layer.diagonal @ slope * (1 - below.square())
-        last = layers[-1]
-        value = (last.diagonal @ below + last.lower @ below.flatten(0, 1) + last.bias).squeeze(1)
-        value, log_slope = _gated(rows, value, (last.diagonal @ slope).squeeze(1), gate.unsqueeze(1))
+
+        def offset(index: int, units: Tensor) -> Tensor:
+            return layers[index].lower @ units.flatten(0, 1) + layers[index].bias
+
+        value, log_slope, _ = _through([layer.diagonal for layer in layers], gate.unsqueeze(1), rows, offset)
         return self._events(value, batch), log_slope.sum(0).reshape(batch)
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,8 +109,10 @@ class BlockNeural(VectorTransform):
         for place in range(len(rows)):
             offsets = [layer.lower[place] @ units.flatten(0, 1) + layer.bias[place]
                        for layer, units in zip(layers, seen, strict=True)]  # fmt: skip
-            x = invert(lambda x, at=place, to=offsets: _element(layers, gate, x, at, to)[:2], rows[place])
-            _, log_slope, units = _element(layers, gate, x, place, offsets)
+            diagonals = [layer.diagonal[place] for layer in layers]
+            element = partial(_through, diagonals, gate[place], offset=lambda index, _, at=offsets: at[index])
+            x = invert(lambda x, element=element: element(x)[:2], rows[place])
+            _, log_slope, units = element(x)
             here = torch.arange(len(rows), device=x.device).reshape(-1, 1, 1) == place
             seen = [torch.where(here, new, old) for new, old in zip(units, seen, strict=True)]
             found.append(x)
@@ -134,18 +134,17 @@ class BlockNeural(VectorTransform):
         return rows.index_select(0, self.order.argsort()).T.reshape(*batch, len(rows))
 
 
-def _element(
-    layers: Sequence[BlockLayer], gate: Tensor, x: Tensor, place: int, offsets: Sequence[Tensor]
+def _through(
+    diagonals: Sequence[Tensor], gate: Tensor, x: Tensor, offset: Callable[[int, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Value and log-slope of one element ``(N,)``, and its units in each layer, what elements before add given."""
-    units, slope = [x.unsqueeze(0)], torch.ones_like(x).unsqueeze(0)
-    for layer, offset in zip(layers[:-1], offsets, strict=False):
-        units.append((layer.diagonal[place] @ units[-1] + offset).tanh())
-        slope = layer.diagonal[place] @ slope * (1 - units[-1].square())
-    last = layers[-1].diagonal[place]
-    value = (last @ units[-1] + offsets[-1]).squeeze(0)
-    return *_gated(x, value, (last @ slope).squeeze(0), gate[place]), units
+    """Value and log-slope of elements ``(..., N)``, and their units in each layer, ``(..., units, N)``.
 
-
-def _gated(x: Tensor, value: Tensor, slope: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-    return x + gate * (value - x), (1 + gate * (slope - 1)).log()
+    ``offset`` gives what bias and elements before add to a layer, from its index and the units below.
+    """
+    units, slope = [x.unsqueeze(-2)], torch.ones_like(x).unsqueeze(-2)
+    *inner, last = diagonals
+    for index, diagonal in enumerate(inner):
+        units.append((diagonal @ units[-1] + offset(index, units[-1])).tanh())
+        slope = diagonal @ slope * (1 - units[-1].square())
+    value, slope = (last @ units[-1] + offset(len(inner), units[-1])).squeeze(-2), (last @ slope).squeeze(-2)
+    return x + gate * (value - x), (1 + gate * (slope - 1)).log(), units
