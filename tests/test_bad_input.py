@@ -137,7 +137,7 @@ ENTRIES = {
     flows.planar: {"event_shape": (2,)},
     flows.radial: {"event_shape": (2,)},
     flows.sylvester: {"event_shape": (2,)},
-    flows.NormalMixture: {"event_shape": (2,), "components": 2},
+    flows.GaussianMixture: {"event_shape": (2,), "components": 2},
     flows.StudentT: {"event_shape": (2,)},
     flows.StandardNormal: {"event_shape": (2,)},
     flows.Standardize: {"event_shape": (2,)},

@@ -2,7 +2,7 @@
 
 from pyrogen.core.normal import StandardNormal
 
-from .bases import NormalMixture, StudentT
+from .bases import GaussianMixture, StudentT
 from .bounded import Bounded
 from .continuous import ContinuousFlow
 from .dequantized import Dequantized
@@ -40,7 +40,7 @@ __all__ = [
     "Reorder",
     "Rescale",
     "Rotation",
-    "NormalMixture",
+    "GaussianMixture",
     "StandardNormal",
     "Standardize",
     "StudentT",

@@ -40,7 +40,7 @@ class StudentT(DistributionModule):
         return Assembled(_student, self.log_excess)
 
 
-class NormalMixture(DistributionModule):
+class GaussianMixture(DistributionModule):
     """A mixture of diagonal normals: for data in separate clusters. Its draws are not differentiable.
 
     Args:

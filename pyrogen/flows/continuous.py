@@ -27,7 +27,7 @@ from pyrogen.core.normal import StandardNormal
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, embedded
 from pyrogen.networks.statistics import Statistic, read_by
-from pyrogen.networks.velocity import Velocity
+from pyrogen.networks.velocity import VelocityField
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
@@ -42,7 +42,7 @@ class ContinuousFlow(DistributionModule, Matchable):
 
     Args:
         velocity: Called as ``velocity(x, t, context)`` with rows ``(N, *event_shape)``, times ``(N,)`` and (embedded)
-            contexts of ``N`` rows or ``None``. One that is a :class:`~pyrogen.networks.velocity.Velocity` with a
+            contexts of ``N`` rows or ``None``. One that is a :class:`~pyrogen.networks.velocity.VelocityField` with a
             divergence in closed form has it used for exact traces.
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
@@ -78,7 +78,7 @@ class ContinuousFlow(DistributionModule, Matchable):
         self.solver, self.trace = solver, trace
 
     def forward(self, context: Context = None) -> TransformedDistribution:
-        closed = isinstance(self.velocity, Velocity) and self.velocity.has_divergence
+        closed = isinstance(self.velocity, VelocityField) and self.velocity.has_divergence
         flow = ODE(
             self.velocity,
             self.event_shape,

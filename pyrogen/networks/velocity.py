@@ -24,7 +24,7 @@ from pyrogen.arguments import checked
 _WAVES = 4
 
 
-class Velocity(nn.Module):
+class VelocityField(nn.Module):
     """A network called as ``velocity(x, t, context)``, whose divergence may have a closed form."""
 
     has_divergence: bool = False
@@ -39,7 +39,7 @@ class Velocity(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no divergence in closed form; use ExactTrace()")
 
 
-class VelocityNetwork(Velocity):
+class VelocityNetwork(VelocityField):
     """A perceptron that gives the velocity at a point and a time, and its divergence.
 
     Time (as a few sines and cosines) and context enter every hidden layer. The last layer starts at zero: at first

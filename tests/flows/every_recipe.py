@@ -24,7 +24,7 @@ RECIPES = {
     "continuous_deep": lambda *shapes: flows.continuous(*shapes, hidden=(4, 4, 4)),
     "student": lambda *shapes: flows.affine_coupling(*shapes, base=flows.StudentT(shapes[0]), **SMALL),
     "mixture": lambda *shapes: flows.affine_coupling(
-        *shapes, base=flows.NormalMixture(shapes[0], components=3), **SMALL
+        *shapes, base=flows.GaussianMixture(shapes[0], components=3), **SMALL
     ),
 }
 UNCONDITIONAL = {

@@ -35,7 +35,7 @@ CLASSIC = {
         [*flows.affine_coupling((2,), **SMALL).bijections, flows.Rotation((2,))], event_shape=(2,)
     ),
     "student": lambda: flows.affine_coupling((2,), base=flows.StudentT((2,)), **SMALL),
-    "mixture": lambda: flows.spline_coupling((2,), base=flows.NormalMixture((2,), components=3), **SMALL),
+    "mixture": lambda: flows.spline_coupling((2,), base=flows.GaussianMixture((2,), components=3), **SMALL),
     "interval": lambda: flows.spline_coupling((2,), interval=(0.0, 1.0), **SMALL),
 }
 SLOW = ("neural_autoregressive", "inverse_spline_autoregressive", "inverse_block_neural_autoregressive")

@@ -255,11 +255,11 @@ def test_a_mixture_as_base_has_a_bijection():
     components = dist.Independent(dist.Normal(torch.tensor([[0.0, 0.0], [5.0, 5.0]]), 1.0), 1)
     made = TransformedDistribution(dist.MixtureSameFamily(weights, components), [])
     assert biject_to(made.support)(torch.zeros(2)).tolist() == [0.0, 0.0]
-    base = flows.NormalMixture((2,), components=3)()
+    base = flows.GaussianMixture((2,), components=3)()
     assert biject_to(base.support)(torch.zeros(2)).tolist() == [0.0, 0.0]
 
     def model():
-        x = pyro.sample("x", flows.NormalMixture((2,), components=3)())
+        x = pyro.sample("x", flows.GaussianMixture((2,), components=3)())
         pyro.sample("y", dist.Normal(x.sum(), 1.0), obs=torch.tensor(1.0))
 
     mcmc = MCMC(NUTS(model, max_tree_depth=3), num_samples=3, warmup_steps=3, disable_progbar=True)
