@@ -150,8 +150,8 @@ class Filter:
             along = order(state.mean)
             chosen = take(along, systematic(take(log_weights, along)))
         chosen = torch.where(low, chosen, parents)
-        for name in ("x", "mean", "log_twist", "shift", "roots"):
-            setattr(state, name, take(getattr(state, name), chosen))
+        cloud = state.x, state.mean, state.log_twist, state.shift, state.roots
+        state.x, state.mean, state.log_twist, state.shift, state.roots = (take(values, chosen) for values in cloud)
         alive = effective_sample_size(log_weights) > 0
         gained = torch.where(low & alive, _log_mean(log_weights), torch.zeros_like(log_weights[0]))
         # A dead cloud stays dead: with weights of one it would pass for a healthy one.

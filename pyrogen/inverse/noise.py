@@ -32,7 +32,7 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, function
 from pyrogen.core.density import Density, density_of, stamped
-from pyrogen.distributions.abilities import Abilities, abilities_of, push_forward
+from pyrogen.distributions.abilities import Abilities, push_forward
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.run import run
@@ -106,7 +106,7 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
         prior = prior.base_dist
     if isinstance(prior, Assembled):
         return _draw(name, prior.assemble(), event_dim)
-    if abilities_of(prior).has_joint:
+    if isinstance(prior, Abilities) and prior.has_joint:
         latent, likelihood = prior.joint()
         z = _draw(f"{name}_latent", latent, latent.event_dim)
         return _draw(name, likelihood(pyro.deterministic(f"{name}_latent", z, latent.event_dim)), event_dim)
@@ -123,10 +123,10 @@ def _draw(name: str, prior: TorchDistribution, event_dim: int) -> Tensor:
 def _standard(normal: TorchDistribution, event_dim: int) -> UnitNormal:
     shape = normal.shape()
     cut = len(shape) - event_dim
-    return UnitNormal(shape[cut:], normal.mean, _own(shape[:cut]))
+    return UnitNormal(shape[cut:], normal.mean, _without_enumeration(shape[:cut]))
 
 
-def _own(batch_shape: torch.Size) -> torch.Size:
+def _without_enumeration(batch_shape: torch.Size) -> torch.Size:
     """Without the dimensions, left of all plates, along which inference sums over discrete sites: they share noise."""
     for messenger in _PYRO_STACK:
         if isinstance(messenger, EnumMessenger) and messenger.first_available_dim is not None:
@@ -149,7 +149,7 @@ def _check(name: str, prior: TorchDistribution, density: Density, event_dim: int
             f"`site` must have a prior that is a function of noise, or has a density, got {kind} of density "
             f"{density!r} at {name!r}; of a diffusion model, use ProbabilityFlow, or TwistedSMC"
         )
-    if batch_shape.numel() != _own(batch_shape).numel():
+    if batch_shape.numel() != _without_enumeration(batch_shape).numel():
         raise ValueError(
             f"`site` must have normal noise where it depends on a discrete site that inference sums over, got {kind} "
             f"at {name!r}"
