@@ -1,8 +1,7 @@
 """Diffusion models: schedules, denoisers, samplers, and the two distributions they make."""
 
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.learned_schedule import LearnedSchedule
-from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, Schedule, SubVP
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 
 from .analytic import GaussianMixtureDenoiser
@@ -24,11 +23,9 @@ from .objectives import (
 from .probability_flow import ProbabilityFlow
 from .recipes import mlp, transformer, unet
 from .reference import IntegerReference, NormalReference, Reference
-from .samplers.adaptive import Adaptive
-from .samplers.ancestral import DDIM, Ancestral
-from .samplers.langevin import PredictorCorrector
+from .samplers.ancestral import DDIM, Ancestral, PredictorCorrector
 from .samplers.multistep import DataPrediction, Multistep, NoisePrediction, Prediction, VelocityPrediction
-from .samplers.runge_kutta import Churn, Euler, Heun
+from .samplers.runge_kutta import Adaptive, Churn, Euler, Heun
 from .samplers.sampler import Sampler
 
 __all__ = [

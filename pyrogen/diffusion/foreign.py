@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.context import integer_labels
 from pyrogen.networks.noisy import flat_inputs
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedules import LogSNRSchedule
 
 from .denoiser import Data, NetworkDenoiser, Noise, Velocity
 
@@ -71,7 +71,7 @@ def from_diffusers(
     return NetworkDenoiser(network, schedule, _PREDICTIONS[prediction](), **shapes)
 
 
-class DiscreteVP(Schedule):
+class DiscreteVP(LogSNRSchedule):
     r"""Variance-preserving, through given levels: the log-SNR is linear between them.
 
     Args:
@@ -89,10 +89,6 @@ class DiscreteVP(Schedule):
         levels = levels[levels > 1e-9]
         self.register_buffer("levels", torch.logit(levels))
 
-    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_snr = self.log_snr(t)
-        return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
-
     def log_snr(self, t: Tensor) -> Tensor:
         left, part = self._locate(t)
         levels = self.levels.to(t)
@@ -108,10 +104,6 @@ class DiscreteVP(Schedule):
         left, _ = self._locate(t)
         levels = self.levels.to(t)
         return (levels[left + 1] - levels[left]) * (len(levels) - 1)
-
-    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        (alpha, sigma), slope = self(t), self.slope(t)
-        return 0.5 * slope * sigma**2 * alpha, -0.5 * slope * alpha**2 * sigma
 
     def timestep(self, log_snr: Tensor) -> Tensor:
         """The number of the training step with so much noise, not rounded."""

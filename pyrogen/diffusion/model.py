@@ -58,9 +58,9 @@ from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.learned_schedule import LearnedSchedule
 from pyrogen.numerics.randomness import fixed_noise
 from pyrogen.numerics.rows import rearranged, spared
+from pyrogen.numerics.schedules import LearnedSchedule
 from pyrogen.numerics.times import Times, UniformTimes, antithetic, stratified
 from pyrogen.numerics.values import require_precision, require_value
 from pyrogen.programs.chain import refuse_chain

@@ -4,8 +4,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Data, Denoiser, NetworkDenoiser, Noise, Preconditioned, Score, Velocity
-from pyrogen.numerics.learned_schedule import LearnedSchedule
-from pyrogen.numerics.schedules import EDM, CosineVP, LinearVP, RectifiedFlow, Schedule, SubVP
+from pyrogen.numerics.schedules import EDM, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
 
 SCHEDULES = (LinearVP, SubVP, CosineVP, EDM, RectifiedFlow, LearnedSchedule)
 

@@ -22,8 +22,7 @@ from pyrogen.diffusion.samplers import (
     VelocityPrediction,
 )
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.learned_schedule import LearnedSchedule
-from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, SubVP
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 
 
 def multistep(grid, order, corrector, prediction=None):

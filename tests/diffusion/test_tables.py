@@ -30,8 +30,7 @@ from pyrogen.diffusion.samplers import (
     VelocityPrediction,
 )
 from pyrogen.numerics.grids import FlowGrid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.learned_schedule import LearnedSchedule
-from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, SubVP
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, ends
 
 SCHEDULES = {kind.__name__: kind for kind in (LinearVP, SubVP, CosineVP, VE, EDM, RectifiedFlow, LearnedSchedule)}

@@ -5,8 +5,17 @@ import pytest
 import torch
 
 from pyrogen.numerics.grids import FlowGrid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.learned_schedule import LearnedSchedule
-from pyrogen.numerics.schedules import EDM, VE, CosineVP, LinearVP, RectifiedFlow, Schedule, SubVP, check_schedule
+from pyrogen.numerics.schedules import (
+    EDM,
+    VE,
+    CosineVP,
+    LearnedSchedule,
+    LinearVP,
+    RectifiedFlow,
+    Schedule,
+    SubVP,
+    check_schedule,
+)
 
 CLASSES = (LinearVP, SubVP, CosineVP, VE, EDM, RectifiedFlow, LearnedSchedule)
 GRIDS = (UniformGrid, LogSNRGrid, KarrasGrid, FlowGrid)

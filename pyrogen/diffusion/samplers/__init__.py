@@ -1,10 +1,8 @@
 """Samplers: from noise to data with the help of a denoiser."""
 
-from .adaptive import Adaptive
-from .ancestral import DDIM, Ancestral
-from .langevin import PredictorCorrector
+from .ancestral import DDIM, Ancestral, PredictorCorrector
 from .multistep import DataPrediction, Multistep, NoisePrediction, Prediction, VelocityPrediction
-from .runge_kutta import Churn, Euler, Heun
+from .runge_kutta import Adaptive, Churn, Euler, Heun
 from .sampler import Sampler
 
 __all__ = [

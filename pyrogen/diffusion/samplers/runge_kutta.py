@@ -1,4 +1,4 @@
-r"""Euler's and Heun's methods, and Heun's with churn.
+r"""Euler's and Heun's methods, Heun's with churn, and adaptive steps.
 
 In the coordinates of a rectified flow, :math:`z = x / (\alpha + \sigma)` and :math:`s = \sigma / (\alpha + \sigma)`,
 the probability flow of every schedule is
@@ -16,15 +16,18 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import non_negative, positive
+from pyrogen.core.shapes import batch_shape_of, flatten_batch
+from pyrogen.networks.context import by_name, context_rows
 from pyrogen.numerics.gaussian_path import GaussianPath
-from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.grids import FlowGrid, Grid
+from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.schedules import Schedule
 
 from .sampler import GridDenoiser, Sampler
@@ -116,6 +119,48 @@ class Churn(Sampler):
             slope = step.start_slope(x, denoise_raised(x, i))
             x = step.advance(x, slope, denoise, None if step is steps[-1] else i + 1)
             yield x
+
+
+class Adaptive(Sampler):
+    """An embedded Runge-Kutta pair with the error of every row under control: no draw depends on its batch mates.
+
+    The grid only says where a trajectory is shown; one step, from noise to data, is the default.
+
+    Args:
+        grid: Where to show the trajectory.
+        tolerance: Of one step, absolute and relative to the size of the datum.
+        solver: The integrator; if given, ``tolerance`` is not used.
+
+    Raises:
+        ValueError: at a call, if the equation cannot be followed; the message says which row stops when.
+    """
+
+    def __init__(self, grid: Grid = FlowGrid(1), *, tolerance: float = 1e-3, solver: Solver | None = None) -> None:
+        super().__init__(grid)
+        self.solver = AdaptiveSolver(tolerance=tolerance) if solver is None else solver
+
+    def plan(self, path: GaussianPath, schedule: Schedule) -> tuple[list[float], list[float]]:
+        return path.flow_time.tolist(), path.total.tolist()
+
+    def walk(self, denoise: GridDenoiser, plan: tuple[list[float], list[float]], x: Tensor) -> Iterator[Tensor]:
+        denoiser, context = denoise.denoiser, denoise.context
+        flow_times, totals = plan
+        batch = batch_shape_of(x, denoiser.event_shape, "x")
+        entries = by_name(context_rows(context, denoiser.context_shape, batch))  # one row for each datum
+
+        def velocity(s: Tensor, z: Tensor, rows: tuple[Tensor, ...], with_rate: bool) -> tuple[Tensor, None]:
+            own = dict(zip(entries, rows, strict=True))
+            t = denoiser.schedule.time(2 * (torch.log1p(-s) - s.log())).clamp(0, 1)
+            path = denoiser.path(z, t)
+            x = z * path.total
+            data = denoiser(x, t, own if isinstance(context, Mapping) else own.get(""))
+            return (x - path.total * data) / path.sigma, None
+
+        state = flatten_batch(x, denoiser.event_shape) / totals[0]
+        for start, end, total in zip(flow_times, flow_times[1:], totals[1:], strict=False):
+            path = self.solver.solve(velocity, state, start, end, inputs=tuple(entries.values()))
+            state = path.check().value
+            yield (state * total).reshape(x.shape)
 
 
 class _FlowStep(NamedTuple):
