@@ -26,6 +26,7 @@ from torch.distributions import Independent, MixtureSameFamily, MultivariateNorm
 
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.gaussian_path import GaussianPath
+from pyrogen.numerics.rows import by_datum
 from pyrogen.numerics.schedules import Schedule
 
 from .denoiser import Denoiser
@@ -110,8 +111,8 @@ class GaussianMixtureDenoiser(Denoiser):
         own_data = alpha * variance * (precision - u * u) - self.centre.to(x) * u
         own_noise = sigma * (precision - u * u)
         mean_u = self._average(weight, u).reshape(x.shape)
-        of_data = (weight * own_data.sum(-1)).sum(-1) + self._total(data * mean_u)
-        of_noise = (weight * own_noise.sum(-1)).sum(-1) + self._total(noise * mean_u)
+        of_data = (weight * own_data.sum(-1)).sum(-1) + by_datum(data * mean_u, len(self.event_shape)).sum(-1)
+        of_noise = (weight * own_noise.sum(-1)).sum(-1) + by_datum(noise * mean_u, len(self.event_shape)).sum(-1)
         slope = GaussianPath(*self.schedule.derivatives(self.times(x, t)))
         return slope.over(len(self.event_shape)).mix(data, noise), slope.mix(of_data, of_noise)
 
@@ -129,7 +130,7 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def _posterior(self, x: Tensor, t: Tensor | float) -> _Posterior:
         alpha, sigma = self.schedule(self.times(x, t)).over(2)
-        flat = x.flatten(x.dim() - len(self.event_shape)) if self.event_shape else x.unsqueeze(-1)
+        flat = by_datum(x, len(self.event_shape))
         axes = flat.unsqueeze(-2) if self.rotation is None else _project(flat, self.rotation.to(x), len(self.mean))
         deviation = axes - alpha * self.centre.to(x)  # (*B, K, D)
         variance = self.variance.to(x)
@@ -146,10 +147,6 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def _noise(self, x: Tensor, posterior: _Posterior) -> Tensor:
         return self._average(posterior.weight, posterior.sigma * posterior.whitened).reshape(x.shape)
-
-    def _total(self, x: Tensor) -> Tensor:
-        """The sum over each event."""
-        return x.flatten(x.dim() - len(self.event_shape)).sum(-1) if self.event_shape else x
 
     def _average(self, weight: Tensor, along_axes: Tensor) -> Tensor:
         """The weighted sum over components of vectors given along their axes: ``(*B, D)``."""

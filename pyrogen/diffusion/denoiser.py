@@ -39,6 +39,7 @@ from pyrogen.abstract import Abstract
 from pyrogen.arguments import positive
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.statistics import ReadsData, Statistic, read_by
+from pyrogen.numerics.autograd import tensors_of
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.schedules import Schedule, check_schedule
@@ -115,6 +116,11 @@ class Denoiser(Abstract, ReadsData, nn.Module):
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads contexts before training; one with a network hands them on."""
         return iter(())
+
+    def like(self) -> Tensor:
+        """A number of the dtype and the device of the denoiser."""
+        parts = (part for part in tensors_of(self).values() if part.is_floating_point())
+        return next(parts, torch.empty(())).new_zeros(())
 
     def path(self, x: Tensor, t: Tensor | float) -> GaussianPath:
         r"""The path from data to noise, :math:`(\alpha_t, \sigma_t)`, broadcasting with ``x``."""

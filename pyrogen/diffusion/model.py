@@ -44,7 +44,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -59,7 +58,7 @@ from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.randomness import fixed_noise
-from pyrogen.numerics.rows import rearranged, spared
+from pyrogen.numerics.rows import by_datum, rearranged, spared
 from pyrogen.numerics.schedules import LearnedSchedule
 from pyrogen.numerics.times import Times, UniformTimes, antithetic, stratified
 from pyrogen.numerics.values import require_precision, require_value
@@ -138,15 +137,10 @@ class Diffusion(DistributionModule):
             ValueError: events are real numbers of another precision (with validation on).
         """
         if self.reference.support(len(self.event_shape)).is_discrete or not value.is_floating_point():
-            return value.to(self.like().dtype)
+            return value.to(self.denoiser.like().dtype)
         if torch.distributions.Distribution._validate_args:
             require_precision(value, self.denoiser.parameters())
         return value
-
-    def like(self) -> Tensor:
-        """A tensor of the dtype and the device of the denoiser."""
-        parts = chain(self.denoiser.parameters(), self.denoiser.buffers())
-        return next((part for part in parts if part.is_floating_point()), torch.empty(()))
 
     def noise_draw(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Events as floats, uniform numbers stratified over the rows, and noise: one draw for each row."""
@@ -201,10 +195,10 @@ class DiffusionDistribution(PyrogenDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
-        like = self.module.like()
+        like = self.denoiser.like()
         noise = torch.randn(shape, dtype=like.dtype, device=like.device)
         # Samplers scale their noise by sigma_1; what is left of the data there is drawn from the reference.
-        last = self.denoiser.schedule(torch.ones((), dtype=like.dtype, device=like.device))
+        last = self.denoiser.schedule(torch.ones_like(like))
         noise = noise + self.module.reference.draw(noise) / last.ratio
         return self.module.reference.decode(self.module.sampler(self.denoiser, noise, self.context))
 
@@ -223,10 +217,10 @@ class DiffusionDistribution(PyrogenDistribution):
         batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
         value = self.module.as_numbers(value).expand(batch + self.event_shape)
         finite = value.isfinite()
-        whole = _all(finite, len(self.event_shape))
+        whole = by_datum(finite, len(self.event_shape)).all(-1)
         inside = torch.where(whole.reshape(batch + (1,) * len(self.event_shape)), value, 0.0)
         bound = self.bound(inside, *self._noise(inside, batch)).mean(0)
-        missing = ~_all(~value.isnan(), len(self.event_shape))
+        missing = by_datum(value.isnan(), len(self.event_shape)).any(-1)
         return torch.where(whole, bound, torch.where(missing, math.nan, -math.inf).to(bound))
 
     def bound(self, value: Tensor, uniform: Tensor, noise: Tensor) -> Tensor:
@@ -254,7 +248,7 @@ class DiffusionDistribution(PyrogenDistribution):
             raise ValueError(f"the denoiser must keep the shape {tuple(noisy.shape)}, got {tuple(predicted.shape)}")
         reference = module.reference.noise(noisy, path)
         gain = 0.5 * (predicted - reference) * (2 * noise - reference - predicted)  # half the difference of two squares
-        return _sum(module.reference.log_prob(x), event_dim) + _sum(gain, event_dim) / density
+        return by_datum(module.reference.log_prob(x), event_dim).sum(-1) + by_datum(gain, event_dim).sum(-1) / density
 
     def _noise(self, value: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor]:
         draws = self.module.draws
@@ -306,11 +300,3 @@ def _with_gradient(loss: Tensor, other: Tensor, parameter: Tensor) -> Tensor:
     """The loss, with the gradient of another one in place of its own for a parameter."""
     (wanted,) = torch.autograd.grad(other - loss, parameter, retain_graph=True)
     return loss + ((parameter - parameter.detach()) * wanted).sum()
-
-
-def _all(flags: Tensor, event_dim: int) -> Tensor:
-    return flags.flatten(-event_dim).all(-1) if event_dim else flags
-
-
-def _sum(numbers: Tensor, event_dim: int) -> Tensor:
-    return numbers.flatten(-event_dim).sum(-1) if event_dim else numbers

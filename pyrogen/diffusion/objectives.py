@@ -35,6 +35,7 @@ from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context
 from pyrogen.networks.noise_level import Fourier, zeroed
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.rows import by_datum
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 
 from .model import Diffusion
@@ -189,12 +190,8 @@ class DenoisingScoreMatching(Objective):
         data = self.diffusion.reference.encode(value)
         t, density = self.weighting.times(uniform, denoiser.schedule)
         predicted = denoiser.noise(denoiser.path(data, t).mix(data, noise), t, context)
-        error = _mean((noise - predicted).square(), len(self.diffusion.event_shape))
+        error = by_datum((noise - predicted).square(), len(self.diffusion.event_shape)).mean(-1)
         return self.weighting(error, denoiser.schedule.log_snr(t), density).mean()
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         return self.diffusion.read_data(x, context)
-
-
-def _mean(numbers: Tensor, event_dim: int) -> Tensor:
-    return numbers.flatten(-event_dim).mean(-1) if event_dim else numbers

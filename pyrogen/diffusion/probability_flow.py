@@ -26,11 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions.transforms import AffineTransform
 
 from pyrogen.arguments import positive
@@ -40,6 +39,7 @@ from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, context_batch_shape, expand_context
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.autograd import tensors_of, with_tensors
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
 from pyrogen.numerics.trace import ExactTrace, Trace
 from pyrogen.transforms.distribution import TransformedDistribution
@@ -94,9 +94,8 @@ class ProbabilityFlow(DistributionModule, Matchable):
         # One number for each element: torch counts the scale of a single number once for a whole event.
         rescale = AffineTransform(0.0, (1 / alpha).expand(self.event_shape), event_dim=len(self.event_shape))
         remake = None if context is None else Remade(self, context)
-        tensors = {**dict(self.denoiser.named_parameters()), **dict(self.denoiser.named_buffers())}
-        make = partial(_noise_with, self, context, batch, tuple(tensors))
-        noise = Assembled(make, *tensors.values(), batch_shape=batch)
+        make = partial(_noise_with, self, context, batch)
+        noise = Assembled(make, *tensors_of(self.denoiser).values(), batch_shape=batch)
         return TransformedDistribution(noise, [flow, rescale], parameters=self._tensors, remake=remake)
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
@@ -139,35 +138,13 @@ class ProbabilityFlow(DistributionModule, Matchable):
         return dist.Normal(mean, scale.expand(mean.shape)).to_event(len(self.event_shape))
 
     def _time(self, t: float) -> Tensor:
-        like = next((part for part in self._all_tensors() if part.is_floating_point()), torch.empty(()))
-        return torch.tensor(t, dtype=like.dtype, device=like.device)
+        return torch.full_like(self.denoiser.like(), t)
 
     def _tensors(self) -> list[Tensor]:
         """Whatever may want a gradient: a mixture may hand its own tensors to a denoiser without parameters."""
-        return [part for part in self._all_tensors() if part.requires_grad]
-
-    def _all_tensors(self) -> Iterator[Tensor]:
-        return chain(self.denoiser.parameters(), self.denoiser.buffers())
+        return [part for part in tensors_of(self.denoiser).values() if part.requires_grad]
 
 
-class _Noise(nn.Module):
-    """The noise that a flow begins with, as a module, so that the tensors of its denoiser can be given."""
-
-    def __init__(self, flow: ProbabilityFlow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, context: Context, batch: torch.Size) -> dist.TorchDistribution:
-        return self.flow._noise(context, batch)
-
-
-def _noise_with(
-    flow: ProbabilityFlow, context: Context, batch: torch.Size, names: tuple[str, ...], *tensors: Tensor
-) -> dist.TorchDistribution:
+def _noise_with(flow: ProbabilityFlow, context: Context, batch: torch.Size, *tensors: Tensor) -> dist.TorchDistribution:
     """The noise that a flow begins with, of a denoiser that has such tensors."""
-    state = dict(zip(names, tensors, strict=True))
-    now = chain(flow.denoiser.named_parameters(), flow.denoiser.named_buffers())
-    if all(state[name] is tensor for name, tensor in now):
-        return flow._noise(context, batch)
-    state = {f"flow.denoiser.{name}": tensor for name, tensor in state.items()}
-    return torch.func.functional_call(_Noise(flow), state, (context, batch))
+    return with_tensors(flow._noise, flow.denoiser, tensors)(context, batch)

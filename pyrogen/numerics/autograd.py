@@ -52,6 +52,32 @@ def differentiated(
     return [found.get(place) for place in range(len(inputs))]
 
 
+def tensors_of(module: nn.Module | None) -> dict[str, Tensor]:
+    """The parameters and buffers of a module by their names."""
+    return {} if module is None else {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def with_tensors(function: Callable[..., R], module: nn.Module | None, tensors: Sequence[Tensor]) -> Callable[..., R]:
+    """A function that uses a module, called with others in the places of the module's :func:`tensors_of`."""
+    own = tensors_of(module)
+    if all(tensor is now for tensor, now in zip(tensors, own.values(), strict=True)):
+        return function
+    called = _Called(module, function)
+    state = {f"module.{name}": tensor for name, tensor in zip(own, tensors, strict=True)}
+    return lambda *given: torch.func.functional_call(called, state, given)
+
+
+class _Called(nn.Module):
+    """A function that uses a module, as a module, so that its tensors can be given."""
+
+    def __init__(self, module: nn.Module, function: Callable) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
 def deepcopied(value: T, memo: dict) -> T:
     """What ``__deepcopy__`` gives of an object that may hold tensors in the middle of a graph: those without it.
 

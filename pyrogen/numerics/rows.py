@@ -68,6 +68,11 @@ def column(rows: Tensor, like: Tensor) -> Tensor:
     return rows.reshape(rows.shape + (1,) * (like.dim() - 1))
 
 
+def by_datum(x: Tensor, event_dim: int) -> Tensor:
+    """The elements of each event along one dimension, ``(*batch, size)``."""
+    return x.flatten(-event_dim) if event_dim else x.unsqueeze(-1)
+
+
 def rearranged(x: Tensor, event_shape: tuple[int, ...], batch: torch.Size, places: Tensor) -> Tensor:
     """Rows, expanded to a batch, of which the one named stands at each place of the flattened batch."""
     rows = x.expand(*batch, *event_shape).reshape(-1, *event_shape)

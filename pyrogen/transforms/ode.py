@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.numerics.adjoint import Problem, solve
-from pyrogen.numerics.autograd import in_full_precision
+from pyrogen.numerics.autograd import in_full_precision, tensors_of, with_tensors
 from pyrogen.numerics.ode import AdaptiveSolver, FixedSolver, Path, Solver
 from pyrogen.numerics.runge_kutta import Field
 from pyrogen.numerics.trace import ExactTrace, Trace
@@ -80,7 +80,7 @@ class ODE(Transform):
         self.solver, self.trace = solver, trace
         self.event_shape = torch.Size(event_shape)
         self.context = context
-        self.module, self.state = module, _state(module)
+        self.module, self.state = module, tensors_of(module)
 
     def forward_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._follow(x, 1.0, 0.0, True)
@@ -121,12 +121,7 @@ class ODE(Transform):
 
     def _field(self, tensors: tuple[Tensor, ...], *, noisy: bool) -> Field:
         """The slope with such tensors in the module."""
-        slope = partial(self._slope, noisy=noisy)
-        if all(tensor is now for tensor, now in zip(tensors, _state(self.module).values(), strict=True)):
-            return slope
-        called = _Called(self.module, slope)
-        state = {f"module.{name}": tensor for name, tensor in zip(self.state, tensors, strict=True)}
-        return lambda *given: torch.func.functional_call(called, state, given)
+        return with_tensors(partial(self._slope, noisy=noisy), self.module, tensors)
 
     def _slope(
         self, t: Tensor, x: Tensor, inputs: tuple[Tensor, ...], with_rate: bool, *, noisy: bool
@@ -153,18 +148,3 @@ class ODE(Transform):
                 f"{float(worst):.2g} nats in row {int(row)}, above its tolerance of {limit:g}; use more "
                 "steps or AdaptiveSolver()"
             )
-
-
-class _Called(nn.Module):
-    """A function that uses a module, as a module, so that its tensors can be given."""
-
-    def __init__(self, module: nn.Module, function: Callable) -> None:
-        super().__init__()
-        self.module, self.function = module, function
-
-    def forward(self, *args: object) -> object:
-        return self.function(*args)
-
-
-def _state(module: nn.Module | None) -> dict[str, Tensor]:
-    return {} if module is None else {**dict(module.named_parameters()), **dict(module.named_buffers())}
