@@ -120,7 +120,7 @@ def test_the_traced_divergence_gives_the_same_as_the_closed_one(monkeypatch):
     x = truth.sample((5,))
     flow = ProbabilityFlow(GaussianMixtureDenoiser(truth, CosineVP()))
     closed = flow().log_prob(x)
-    monkeypatch.delattr(GaussianMixtureDenoiser, "velocity_and_divergence")
+    monkeypatch.setattr(GaussianMixtureDenoiser, "has_divergence", False)
     assert (flow().log_prob(x) - closed).abs().max() < 1e-9
 
 
