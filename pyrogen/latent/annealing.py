@@ -1,6 +1,6 @@
 r"""Annealing: the weight :math:`\beta` of the rate as a function of the training step.
 
-Early in training a decoder that knows nothing makes it cheapest to ignore the latent; a rate that costs little at
+Early in training a decoder that has learned nothing makes it cheapest to ignore the latent; a rate that costs little at
 first leaves the latent time to become useful. The step is counted in a buffer, so that a run resumed from a checkpoint
 goes on where it was.
 """

@@ -40,6 +40,7 @@ from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.networks.statistics import Statistic
 
 from .model import VAE, given
+from .parts import taken
 
 
 class IncompleteLikelihood(DistributionModule):
@@ -65,14 +66,12 @@ class IncompleteLikelihood(DistributionModule):
 
     def __init__(self, likelihood: DistributionModule, missingness: DistributionModule | None = None) -> None:
         super().__init__(likelihood.event_shape, likelihood.context_shape)
-        if missingness is not None:
-            taken = missingness.context_shape
-            taken = taken.get("x") if isinstance(taken, dict) else taken
-            if missingness.event_shape != self.event_shape or taken != self.event_shape:
-                raise ValueError(
-                    f"`missingness` must have event and context shape {self.event_shape}, as the likelihood's event, "
-                    f"got {missingness.event_shape} and {missingness.context_shape}"
-                )
+        shapes = None if missingness is None else {missingness.event_shape, taken(missingness, "x")}
+        if shapes not in (None, {self.event_shape}):
+            raise ValueError(
+                f"`missingness` must have event and context shape {self.event_shape}, as the likelihood's event, got "
+                f"{missingness.event_shape} and {missingness.context_shape}"
+            )
         self.likelihood = likelihood
         self.missingness = missingness
 

@@ -1,6 +1,6 @@
 r"""Mixtures of variational autoencoders: models with a class beside the latent.
 
-A datum belongs to a class :math:`y` of few, and looks as a conditional variational autoencoder says its class does:
+A datum belongs to a class :math:`y` of few, and comes from a conditional variational autoencoder given that class:
 
 .. math:: p(x) = \sum_y p(y) \int p(x \mid z, y) \, p(z \mid y) \, dz .
 
@@ -21,7 +21,7 @@ those of the others are summed exactly:
 
 Two models of the literature are of this form. In the *Gaussian mixture VAE* the class speaks through the latent alone,
 :math:`p(z \mid y)` being a normal each, and finds clusters. In *M2*, the semi-supervised model of Kingma et al., the
-class is a label that some data have; it stands beside a latent that tells how, and not what, :math:`x` is.
+class is a label that some data have; beside it a latent describes how, and not what, :math:`x` is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pyrogen.programs.chain import refuse_chain
 
 from .marginal import LatentVariableModel
 from .model import VAE, given, read_part
-from .parts import check_draws, merged_context_shape
+from .parts import check_draws, merged_context_shape, taken
 
 UNKNOWN = -1
 """The label of data without one."""
@@ -109,13 +109,13 @@ class MixtureVAE(LatentVariableModel):
     def responsibilities(self, x: Tensor, context: Context = None) -> dist.Categorical:
         r"""The model's own :math:`p(y | x, c)` by Bayes' rule, from ``draws`` importance weights of every class.
 
-        Consistent as draws become many, whatever the classifier says.
+        Consistent as draws become many, whatever the classifier gives.
         """
         log_weights = self.class_log_weights(x, context).logsumexp(0)
         return dist.Categorical(logits=log_weights.movedim(0, -1))
 
     def given_class(self, label: Tensor, context: Context = None) -> Context:
-        """What the component is given: the class, and what else it asks for."""
+        """What the component is given: the class, and what else it takes."""
         if not isinstance(self.component.context_shape, dict):
             return label
         others = context if isinstance(context, Mapping) else {"context": context}
@@ -218,7 +218,7 @@ class SemiSupervisedElbo(Objective):
         -\sum_{\text{unlabelled}} \sum_y q(y \mid x) \left[ \mathcal{L}(x, y) - \log q(y \mid x) \right] \Bigr)
 
     Called with ``(x, label)`` or ``(x, label, context)``, where the label is -1 for data without one; a minibatch may
-    hold both kinds. The bound of labelled data says nothing to the classifier, hence the term with :math:`\alpha`.
+    hold both kinds. The bound of labelled data does not train the classifier, hence the term with :math:`\alpha`.
 
     Args:
         module: The model.
@@ -258,12 +258,12 @@ class SemiSupervisedElbo(Objective):
 
 
 def _check(prior: DistributionModule, component: VAE, classifier: DistributionModule) -> None:
-    shape = component.context_shape
-    if (shape.get("class") if isinstance(shape, dict) else shape) != ():
-        raise ValueError(f'`component` must take the class, of shape (), alone or as the entry "class", got {shape}')
-    taken = classifier.context_shape
-    if (taken.get("x") if isinstance(taken, dict) else taken) != component.event_shape:
-        raise ValueError(f"`classifier` must take data of shape {component.event_shape}, got context shape {taken}")
+    if taken(component, "class") != ():
+        got = component.context_shape
+        raise ValueError(f'`component` must take the class, of shape (), alone or as the entry "class", got {got}')
+    if taken(classifier, "x") != component.event_shape:
+        got = classifier.context_shape
+        raise ValueError(f"`classifier` must take data of shape {component.event_shape}, got context shape {got}")
     for name, part in (("prior", prior), ("classifier", classifier)):
         if part.event_shape != ():
             raise ValueError(f"`{name}` must give classes, of event shape (), got {part.event_shape}")

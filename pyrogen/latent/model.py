@@ -61,7 +61,7 @@ class VAE(LatentVariableModel):
     What each part is given follows from the ``context_shape`` it declares. A part with a single shape gets its main
     entry: the latent ``z`` (likelihood), the datum ``x`` (posterior), the context (prior). A part with a dict of shapes
     gets the entries it names: ``"z"`` or ``"x"``, and ``"context"``, or, for a context of several tensors, their keys.
-    The ``context_shape`` of the whole is what its parts ask for, so a likelihood
+    The ``context_shape`` of the whole is what its parts take, so a likelihood
     ``{"z": (2,), "context": (3,)}`` makes a conditional model with contexts of shape ``(3,)``.
 
     Args:
@@ -356,7 +356,7 @@ def _scored_draws(posterior: TorchDistributionMixin, shape: torch.Size) -> tuple
     if has_draw_and_score(posterior):
         return draw_and_score(posterior, shape)
     z = posterior.rsample(shape)
-    # Rejection samplers say has_rsample, and still have a score-function part.
+    # Rejection samplers have `has_rsample`, and still have a score-function part.
     parts = posterior.score_parts(z)
     return (z, parts.log_prob) if is_identically_zero(parts.score_function) else None
 
@@ -366,7 +366,7 @@ def _closed_form(posterior: TorchDistributionMixin, prior: TorchDistributionMixi
         return kl_divergence(posterior, prior)
     except NotImplementedError as error:
         raise NotImplementedError(
-            f"torch knows no closed form for the divergence of {type(posterior).__name__} from {type(prior).__name__}; "
+            f"torch has no closed form for the divergence of {type(posterior).__name__} from {type(prior).__name__}; "
             "use `analytic_kl=False`"
         ) from error
 

@@ -2,7 +2,7 @@ r"""The marginal of a Pyro model and guide that somebody wrote.
 
 The pair runs on all draws of all rows at once, as one large minibatch: every datum is repeated :math:`K` times. That
 takes nothing from the model but that its data plate is as long as its data: ``plate(len(x))``, or
-``plate(N, subsample_size=len(x))``, whose scale has no say in the marginal of one datum. A plate of fixed size is
+``plate(N, subsample_size=len(x))``, whose scale does not touch the marginal of one datum. A plate of fixed size is
 refused.
 """
 
@@ -20,6 +20,7 @@ from torch.distributions import constraints
 
 from pyrogen.arguments import checked
 from pyrogen.core.density import require_bounding
+from pyrogen.core.module import Guide
 from pyrogen.core.objective import Elbo
 from pyrogen.core.shapes import Context, ContextShape, Shape, batch_shape_of, context_batch_shape, flatten_batch
 from pyrogen.networks.context import context_rows
@@ -188,12 +189,10 @@ class PairModel(nn.Module):
             return module.sample_model(_placeholder(module, batch), context)
 
 
-class PairGuide(nn.Module):
+class PairGuide(Guide):
     """The guide of a :class:`Marginal`."""
 
-    def __init__(self, module: Marginal) -> None:
-        super().__init__()
-        self.module = module
+    module: Marginal
 
     def forward(self, x: Tensor | None = None, context: Context = None, size: int | None = None) -> Any:
         if x is None:
@@ -217,7 +216,7 @@ def require_same_latents(drawn: set[str], latent: set[str]) -> None:
 def require_unscaled(site: Site, plates: Iterable[Plate]) -> None:
     """Sees that the log-probability of a site is scaled by nothing but these plates: a power of a density is none.
 
-    A subsampled plate scales its sites up to all data, which has no say in the weights of one datum.
+    A subsampled plate scales its sites up to all data, which does not touch the weights of one datum.
 
     Raises:
         ValueError: it is.

@@ -1,4 +1,4 @@
-"""Whether prior, likelihood and posterior fit together, and what context they ask for between them."""
+"""Whether prior, likelihood and posterior fit together, and what context they take between them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,18 @@ def check_shapes(prior: DistributionModule, likelihood: DistributionModule, post
 
 
 def _check_takes(part: str, module: DistributionModule, entry: str, expected: Shape, whose: str) -> None:
-    shape = module.context_shape
-    found = shape.get(entry) if isinstance(shape, dict) else shape
+    found = taken(module, entry)
     if found is None:
-        raise ValueError(f'`{part}` must take the entry "{entry}" of shape {expected}, got context shape {shape}')
+        got = module.context_shape
+        raise ValueError(f'`{part}` must take the entry "{entry}" of shape {expected}, got context shape {got}')
     if found != expected:
         raise ValueError(f'`{part}` must take "{entry}" of shape {expected}, {whose}, got {found}')
+
+
+def taken(part: DistributionModule, entry: str) -> Shape | None:
+    """The shape of its main entry that a part takes, alone or by this name; ``None`` if it takes none."""
+    shape = part.context_shape
+    return shape.get(entry) if isinstance(shape, dict) else shape
 
 
 def check_densities(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
@@ -91,24 +97,24 @@ def check_separate(parts: Parts) -> None:
 
 
 def merged_context_shape(*parts: tuple[str, DistributionModule, str | None]) -> ContextShape:
-    """The context that parts ask for between them, besides the entries that are their own.
+    """The context that parts take between them, besides the entries that are their own.
 
     Args:
         parts: For each its name, itself, and the entry it is given by the whole: ``None`` if it is given none.
 
     Raises:
-        ValueError: they ask for one entry in two shapes.
+        ValueError: they take one entry in two shapes.
     """
-    asked: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for name, part, own in parts:
         for key, shape in _entries(part, own).items():
-            if asked.setdefault(key, shape) != shape:
-                raise ValueError(f"`{name}` must take {key!r} of shape {asked[key]}, as other parts do, got {shape}")
-    return asked["context"] if set(asked) == {"context"} else asked or None
+            if shapes.setdefault(key, shape) != shape:
+                raise ValueError(f"`{name}` must take {key!r} of shape {shapes[key]}, as other parts do, got {shape}")
+    return shapes["context"] if set(shapes) == {"context"} else shapes or None
 
 
 def _entries(part: DistributionModule, own: str | None) -> dict[str, Shape]:
-    """What a part asks for besides its main entry."""
+    """What a part takes besides its main entry."""
     shape = part.context_shape
     if isinstance(shape, dict):
         return {key: value for key, value in shape.items() if key != own}

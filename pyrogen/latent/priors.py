@@ -1,7 +1,7 @@
 r"""Priors: where latent variables come from.
 
-The bound asks the posteriors, averaged over the data, to look like the prior. The better prior is therefore one that
-can look like them: a mixture, or the *VampPrior*, whose components are posteriors themselves.
+The bound draws the posteriors, averaged over the data, towards the prior. The better prior is therefore one that can
+be like them: a mixture, or the *VampPrior*, whose components are posteriors themselves.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, several
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.families import bounded
 from pyrogen.distributions.mixture import Mixture
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.networks.statistics import Statistic, require_labels
+
+from .parts import merged_context_shape, taken
 
 
 class MixturePrior(DistributionModule):
@@ -142,8 +144,10 @@ class VampPrior(DistributionModule):
     """
 
     def __init__(self, posterior: DistributionModule, pseudo_data: Tensor) -> None:
-        super().__init__(posterior.event_shape, _context_shape(posterior))
-        shape = posterior.context_shape["x"] if isinstance(posterior.context_shape, dict) else posterior.context_shape
+        super().__init__(posterior.event_shape, merged_context_shape(("posterior", posterior, "x")))
+        shape = taken(posterior, "x")
+        if shape is None:
+            raise ValueError(f'`posterior` must take a datum, "x", got context shape {posterior.context_shape}')
         if not len(pseudo_data) or pseudo_data.shape[1:] != shape or not pseudo_data.is_floating_point():
             raise ValueError(
                 f"`pseudo_data` must be real numbers of shape (K, *{tuple(shape)}), got {tuple(pseudo_data.shape)} of "
@@ -179,16 +183,3 @@ class VampPrior(DistributionModule):
             key: self.pseudo_data if key == "x" else entries[key].unsqueeze(-len(shape) - 1)
             for key, shape in self.posterior.context_shape.items()
         }
-
-
-def _context_shape(posterior: DistributionModule) -> ContextShape:
-    """What the posterior asks for besides a datum."""
-    shape = posterior.context_shape
-    if not isinstance(shape, dict):
-        if shape is None:
-            raise ValueError("`posterior` must take a datum, got one without `context_shape`")
-        return None
-    if "x" not in shape:
-        raise ValueError(f'`posterior` must take the entry "x", a datum, got context shape {shape}')
-    others = {key: entry for key, entry in shape.items() if key != "x"}
-    return others["context"] if set(others) == {"context"} else others or None

@@ -8,7 +8,7 @@ needs no draws here:
 
 The prior is any distribution over grids of codes (integers): a table, or an autoregressive model. Latents carry the
 encoder's gradient past the quantisation (*straight through*), so the pair trains by any ELBO; :class:`QuantizedElbo`
-adds the commitment of the encoder to its codes, and lets the codebook follow the vectors it stands for.
+adds the commitment of the encoder to its codes, and lets the codebook follow the vectors it replaces.
 
 References:
     van den Oord, Vinyals and Kavukcuoglu 2017, "Neural discrete representation learning",
@@ -88,9 +88,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, numbers: Tensor, dim: int) -> None:
-        """Moves each vector towards the average of those it stands for; dead codes start anew at some of them.
+        """Moves each vector towards the average of those it replaces; dead codes start anew at some of them.
 
-        A code is dead if it stands for less than a hundredth of an even share.
+        A code is dead if it replaces less than a hundredth of an even share.
         """
         vectors, codes = numbers.movedim(dim, -1).flatten(0, -2), self.nearest(numbers, dim).flatten()
         if not len(vectors):

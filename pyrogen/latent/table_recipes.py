@@ -131,7 +131,7 @@ def self_masking(event_shape: Shape, context_shape: None = None, *, sign: int | 
     r"""A missingness model: whether an entry is observed depends on its own value, :math:`\sigma(a_i + b_i x_i)`.
 
     The likelihood can have a second maximum at slopes :math:`b_i` of the wrong sign. Where it is known whether large
-    or small values go missing, say so; else train from several seeds and keep the largest bound.
+    or small values go missing, give ``sign``; else train from several seeds and keep the largest bound.
 
     Args:
         event_shape: Shape of one event.

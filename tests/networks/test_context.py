@@ -6,7 +6,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.networks.conditions import ContextEncoder
-from pyrogen.networks.context import PlaceContext, SequenceContext, VectorContext, context_rows
+from pyrogen.networks.context import PlaceContext, SequenceContext, VectorContext, WithContext, context_rows
 
 SEVERAL = {"a": (2,), "b": (), "c": (2, 2)}
 ROWS = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([1]), "c": torch.arange(4.0).reshape(1, 2, 2)}
@@ -112,6 +112,23 @@ class _Only(nn.Module):
         return self.network(context[self.name])
 
 
+class Both(nn.Module):
+    def forward(self, x, context):
+        return torch.cat([x, context], -1)
+
+
+def test_contexts_stand_beside_the_input_of_a_network():
+    label = VectorContext({"class": ()}, classes={"class": 3})
+    network = WithContext(Both(), "x", [label, VectorContext((1,))], prepare=pg.networks.Standardizer((1, 2)), size=2)
+    inputs = {"x": torch.tensor([[[1, 2]], [[3, 6]]]), "class": torch.tensor([2, 0]), "context": torch.ones(2, 1)}
+    assert network(inputs).tolist() == [[1, 2, 0, 0, 1, 1], [3, 6, 1, 0, 0, 1]]
+    learned(network, {"x": inputs["x"].float(), "class": inputs["class"], "context": torch.tensor([[1.0], [3.0]])})
+    assert network(inputs)[:, :2].sum(0).tolist() == [0, 0]
+    assert (network(inputs)[:, -1] < 0).all()
+    with pytest.raises(ValueError, match="integer labels from 0 to 2"):
+        list(network.read_data({"class": torch.tensor([3])}))
+
+
 def test_rows_of_several_broadcast():
     shapes = {"a": (2,), "b": ()}
     rows = context_rows({"a": torch.zeros(3, 1, 2), "b": torch.arange(4)}, shapes, (3, 4))
@@ -128,6 +145,11 @@ def test_rows_of_several_broadcast():
         lambda **c: pg.autoregressive.any_order((3,), symbols=4, width=8, depth=1, heads=2, **c),
         lambda **c: pg.autoregressive.pixel_cnn((2, 2), symbols=4, width=8, depth=1, **c),
         lambda **c: pg.autoregressive.wavenet((3,), symbols=4, width=8, layers=2, **c),
+        lambda **c: pg.latent.vae((3,), latent_shape=(2,), hidden=(8,), draws=2, **c),
+        lambda **c: pg.latent.conditional_vae((3,), latent_shape=(2,), symbols=3, hidden=(8,), draws=2, **c),
+        lambda **c: pg.latent.vamp_vae((3,), latent_shape=(2,), binary=True, hidden=(8,), draws=2, **c),
+        lambda **c: pg.latent.missing_data_vae((3,), latent_shape=(2,), counts=[1], hidden=(8,), draws=2, **c),
+        lambda **c: pg.latent.convolutional_vae((1, 4, 4), latent_shape=(2,), channels=(4,), hidden=8, draws=2, **c),
     ],
 )
 def test_recipes_take_embeddings_and_labels_among_several(build):
@@ -141,4 +163,4 @@ def test_recipes_take_embeddings_and_labels_among_several(build):
     module(context).log_prob(x).sum().backward()
     assert embedding.linear.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="integer labels"):
-        module({**context, "b": torch.tensor([3])})
+        module({**context, "b": torch.tensor([3])}).sample()
