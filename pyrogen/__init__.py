@@ -28,7 +28,7 @@ from .core.saving import load, save
 from .distributions import families
 from .training.checkpoint import Checkpoint
 from .training.fit import fit
-from .training.power_average import PowerAverages
+from .training.power_averages import PowerAverages
 from .training.progress import Fit, Progress
 from .training.turn import Turn
 

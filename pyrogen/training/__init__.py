@@ -4,7 +4,7 @@ from .averages import Average
 from .buffers import LocalBuffers
 from .checkpoint import Checkpoint
 from .fit import fit
-from .power_average import PowerAverages
+from .power_averages import PowerAverages
 from .progress import Fit, History, Progress
 from .turn import Turn
 from .validation import WholeSet

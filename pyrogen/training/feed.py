@@ -75,7 +75,7 @@ class Feed:
 
     def exhausted(self) -> bool:
         """Whether an epoch of unknown length has ended here; its next minibatch is drawn to see."""
-        return not len(self.data) and self._ready is None and self.place > 0 and not self._draw()
+        return not len(self.data) and self.place > 0 and not self._goes_on()
 
     def _goes_on(self) -> bool:
         """Whether the epoch of the last minibatch has more of them."""

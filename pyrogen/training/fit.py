@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyrogen.arguments import integer, positive, switch
+from pyrogen.arguments import checked, integer, positive, switch
 from pyrogen.core.batches import Data, batches, device_of, split
 from pyrogen.numerics.randomness import seed_all, seeded
 
@@ -35,6 +35,46 @@ _ONE_AT_A_TIME = threading.RLock()
 _LARGEST = 2**63
 
 
+def _seed(value: Any, name: str) -> None:
+    if integer(value, name, least=-_LARGEST) >= _LARGEST:
+        raise ValueError(f"`{name}` must be less than 2**63, got {value}")
+
+
+def _ema(value: Any, name: str) -> None:
+    if not isinstance(value, Average):
+        as_decay(value, name)
+
+
+def _validation(value: Any, name: str) -> None:
+    if isinstance(value, (int, float)) and not 0 < value < 1:
+        raise ValueError(f"`{name}` must be data, or a fraction between 0 and 1, got {value}")
+
+
+def _metric(value: Any, name: str) -> None:
+    if not isinstance(value, WholeSet) and not callable(value):
+        raise TypeError(f"`{name}` must be a function of a minibatch, got {type(value).__name__}")
+
+
+def _callbacks(value: Any, name: str) -> None:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(map(callable, value)):
+        advice = "; put it into a list" if callable(value) else ""
+        raise TypeError(f"`{name}` must be a list of functions of a Progress, got {type(value).__name__}{advice}")
+
+
+@checked(
+    epochs=integer,
+    accumulate=integer,
+    lr=positive,
+    clip=positive,
+    ema=_ema,
+    validation=_validation,
+    patience=integer,
+    validate_every=integer,
+    metric=_metric,
+    callbacks=_callbacks,
+    seed=_seed,
+    compile=switch,
+)
 def fit(
     target: nn.Module | Turn | Sequence[Turn],
     data: Data,
@@ -126,10 +166,11 @@ def fit(
         >>> fit(module, torch.randn(100, 2), steps=3).reason
         'steps'
     """
-    _check_limits(steps=steps, epochs=epochs, patience=patience, validate_every=validate_every)
-    _check_numbers(seed=seed, lr=lr, clip=clip, ema=ema, accumulate=accumulate, compile=compile)
-    _check_validation(validation, patience=patience, validate_every=validate_every)
-    _check_functions(metric, callbacks)
+    if steps is epochs is patience is None:
+        raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
+    for name, value in (("patience", patience), ("validate_every", validate_every)):
+        if value is not None and validation is None:
+            raise ValueError(f"`validation` must be given with `{name}`, got None")
     if lr is not None and optimizer is not None:
         raise ValueError("`lr` is of the default optimizer; with `optimizer` give it there, got both")
     if torch.is_inference_mode_enabled():
@@ -226,43 +267,3 @@ def _order_seed(seed: int | None, saved: dict[str, Any] | None) -> int:
             raise ValueError(f"`seed` must be {saved['order']} to resume from the checkpoint, got {seed}")
         return saved["order"]
     return int(torch.randint(2**62, ())) if seed is None else seed
-
-
-def _check_limits(**limits: int | None) -> None:
-    for name, value in limits.items():
-        if value is not None:
-            integer(value, name)
-    if all(limits[name] is None for name in ("steps", "epochs", "patience")):
-        raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
-
-
-def _check_numbers(
-    seed: int | None, lr: float | None, clip: float | None, ema: float | Average | None, accumulate: int, compile: bool
-) -> None:
-    switch(compile, "compile")
-    integer(accumulate, "accumulate")
-    for name, value in (("lr", lr), ("clip", clip)):
-        if value is not None:
-            positive(value, name)
-    if ema is not None and not isinstance(ema, Average):
-        as_decay(ema, "ema")
-    if seed is not None and integer(seed, "seed", least=-_LARGEST) >= _LARGEST:
-        raise ValueError(f"`seed` must be less than 2**63, got {seed}")
-
-
-def _check_validation(validation: Data | float | None, **needing: int | None) -> None:
-    for name, value in needing.items():
-        if value is not None and validation is None:
-            raise ValueError(f"`validation` must be given with `{name}`, got None")
-    if isinstance(validation, (int, float)) and not 0 < validation < 1:
-        raise ValueError(f"`validation` must be data, or a fraction between 0 and 1, got {validation}")
-
-
-def _check_functions(metric: Any, callbacks: Any) -> None:
-    if metric is not None and not isinstance(metric, WholeSet) and not callable(metric):
-        raise TypeError(f"`metric` must be a function of a minibatch, got {type(metric).__name__}")
-    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str) or not all(map(callable, callbacks)):
-        raise TypeError(
-            f"`callbacks` must be a list of functions of a Progress, got {type(callbacks).__name__}"
-            + ("; put it into a list" if callable(callbacks) else "")
-        )

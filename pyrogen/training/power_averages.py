@@ -76,7 +76,7 @@ class PowerAverages:
             ValueError: ``width`` is not in (0, 0.28), or no step was taken.
         """
         if not self.step:
-            raise ValueError("`width` asks for an average of steps, got none to average")
+            raise ValueError("`width` is of an average of steps, got none to average")
         if not self.snapshots or self.snapshots[-1][0] != self.step:
             self._store()
         times, powers = (np.array([snapshot[index] for snapshot in self.snapshots]) for index in (0, 1))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.training.power_average import PowerAverages, power_of
+from pyrogen.training.power_averages import PowerAverages, power_of
 from pyrogen.training.progress import History, Progress
 
 
