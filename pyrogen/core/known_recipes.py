@@ -92,5 +92,5 @@ def tensor_names(stored: Collection[str], own: Collection[str]) -> dict[str, str
     for name in stored:
         if name not in own:
             candidates = (re.sub(pattern, today, name) for pattern, today in _TENSORS)
-            found[name] = next((candidate for candidate in candidates if candidate in own), name)
+            found[name] = next((today for today in candidates if today in own and today not in stored), name)
     return found
