@@ -42,7 +42,7 @@ _TEXTS = {
     "bins": "How many bins each spline has.",
     "bound": "The splines live on ``[-bound, bound]`` in standardised units and are linear outside.",
     "log_scale_bound": "Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.",
-    "dependence": "If given, a boolean matrix: which element (row) may depend on which (column) in each layer, without"
+    "dependence": "If given, a boolean matrix ``(D, D)``: which element (row) may depend on which (column) in a layer, without"
     " cycles; every layer then has the same and ``mixing`` is off.",
     "fast_sampling": "Whether draws take one pass and densities a sweep over the elements (for variational inference),"
     " instead of densities one pass and draws a sweep (for fitting data).",
@@ -155,9 +155,6 @@ def affine_autoregressive(
 ) -> Flow:
     """A flow of affine autoregressive layers: masked autoregressive flow, or inverse autoregressive flow.
 
-    Raises:
-        ValueError: ``dependence`` has a cycle or another size than the event.
-
     References:
         Papamakarios, Pavlakou and Murray 2017, "Masked autoregressive flow for density estimation",
         https://arxiv.org/abs/1705.07057
@@ -198,9 +195,6 @@ def spline_autoregressive(
 ) -> Flow:
     """A flow of rational-quadratic-spline autoregressive layers: the most flexible a layer.
 
-    Raises:
-        ValueError: ``dependence`` has a cycle or another size than the event.
-
     References:
         Durkan, Bekasov, Murray and Papamakarios 2019, "Neural spline flows", https://arxiv.org/abs/1906.04032
 
@@ -239,9 +233,6 @@ def neural_autoregressive(
 
     Args:
         units: How many sigmoids each monotone network has.
-
-    Raises:
-        ValueError: ``dependence`` has a cycle or another size than the event.
 
     References:
         Huang, Krueger, Lacoste and Courville 2018, "Neural autoregressive flows", https://arxiv.org/abs/1804.00779
@@ -300,22 +291,14 @@ def block_neural_autoregressive(
 @recipe(texts=_CLASSIC)
 @checked
 def planar(event_shape: Shape, context_shape: None = None, *, layers: int = 8, standardize: bool = True) -> Flow:
-    """A flow of learned ridges; few parameters, inverted by root finding.
-
-    Raises:
-        ValueError: a context shape is given.
-    """
+    """A flow of learned ridges; few parameters, inverted by root finding."""
     return _classic(PlanarLayer, event_shape, context_shape, layers, standardize)
 
 
 @recipe(texts=_CLASSIC)
 @checked
 def radial(event_shape: Shape, context_shape: None = None, *, layers: int = 8, standardize: bool = True) -> Flow:
-    """A flow of learned contractions and expansions around centres; few parameters, inverted by root finding.
-
-    Raises:
-        ValueError: a context shape is given.
-    """
+    """A flow of learned contractions and expansions around centres; few parameters, inverted by root finding."""
     return _classic(RadialLayer, event_shape, context_shape, layers, standardize)
 
 
@@ -328,9 +311,6 @@ def sylvester(
 
     Args:
         rank: How many ridges each layer has, at most the number of elements.
-
-    Raises:
-        ValueError: a context shape is given.
     """
     return _classic(partial(SylvesterLayer, rank=rank), event_shape, context_shape, layers, standardize)
 

@@ -300,14 +300,6 @@ class Adapted(Transform):
             x = self.transform.inv(y)
             return x, -self.transform.log_abs_det_jacobian(x, y)
 
-    def _call(self, x: Tensor) -> Tensor:
-        with self._forgetting():
-            return self.transform(x)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        with self._forgetting():
-            return self.transform.inv(y)
-
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
         """Nothing that was cached for other parameters is used, nor left behind."""
