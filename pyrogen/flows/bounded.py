@@ -60,14 +60,12 @@ class Bounded(BijectionModule):
     def _both(self, low: End, high: End) -> Tensor:
         """Both ends in one tensor: two numbers, or two for each element."""
         pair = [torch.as_tensor(end, dtype=torch.get_default_dtype()) for end in (low, high)]
+        if all(end.dim() == 0 for end in pair):
+            return torch.stack(pair)
         try:
-            own = torch.broadcast_shapes(*(end.shape for end in pair))
-            fits = not own or torch.broadcast_shapes(own, self.event_shape) == torch.Size(self.event_shape)
+            return torch.stack([end.expand(self.event_shape) for end in pair])
         except RuntimeError:
-            fits = False
-        if not fits:
             shapes = " and ".join(str(tuple(end.shape)) for end in pair)
             raise ValueError(
                 f"`low` and `high` must be numbers or broadcast to {self.event_shape}, got shapes {shapes}"
-            )
-        return torch.stack([end.expand(self.event_shape if own else ()) for end in pair]).clone()
+            ) from None

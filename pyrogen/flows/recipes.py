@@ -42,8 +42,8 @@ _TEXTS = {
     "bins": "How many bins each spline has.",
     "bound": "The splines live on ``[-bound, bound]`` in standardised units and are linear outside.",
     "log_scale_bound": "Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.",
-    "dependence": "If given, a boolean matrix ``(D, D)``: which element (row) may depend on which (column) in a layer, without"
-    " cycles; every layer then has the same and ``mixing`` is off.",
+    "dependence": "If given, a boolean matrix ``(D, D)``: which element (row) may depend on which (column) in a layer,"
+    " without cycles; every layer then has the same and ``mixing`` is off.",
     "fast_sampling": "Whether draws take one pass and densities a sweep over the elements (for variational inference),"
     " instead of densities one pass and draws a sweep (for fitting data).",
     "mixing": "Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than"
