@@ -127,7 +127,7 @@ class BoundProgram:
     def _together(self, part: slice, given: Mapping[str, Tensor], score: bool) -> Draws:
         draws = part.stop - part.start
         width = max((len(site.dims) for site in self.sites.values()), default=0)
-        given = {name: self._spread(name, value[part], width) for name, value in given.items()}
+        given = {name: self._broadcast(name, value[part], width) for name, value in given.items()}
         check = part.start == 0
         found = _draws_of(self._run(given, DrawsTogether(draws, width)), score or check)
         for tensors in (found.values, found.log_probs):
@@ -140,7 +140,7 @@ class BoundProgram:
             self._check(found, {0, draws - 1})
         return found if score else Draws(found.values)
 
-    def _spread(self, name: str, value: Tensor, width: int) -> Tensor:
+    def _broadcast(self, name: str, value: Tensor, width: int) -> Tensor:
         """``(draws, *shape)`` with room for the plates that are not around this site."""
         site = self.sites.get(name)
         if site is None:

@@ -150,7 +150,7 @@ def _bounds(pair: Pair, layouts: list[DrawLayout], refinement: Refinement) -> tu
 
 def _identity(pair: Pair) -> Refinement:
     drawn = _latents(pair, OneDraw())
-    values = {name: biject_to(site.distribution.support).inv(site.value) for name, site in drawn.items()}
+    values = {name: biject_to(site.support).inv(site.value) for name, site in drawn.items()}
     return {name: (_zeros(value), _zeros(value)) for name, value in values.items()}
 
 
@@ -168,7 +168,7 @@ def _log_weights(pair: Pair, layout: DrawLayout, refinement: Refinement) -> tupl
 def _latents(pair: Pair, layout: DrawLayout) -> Sites:
     drawn = pair.guided(layout)
     for site in drawn.values():
-        if site.auxiliary or site.distribution.support.is_discrete:
+        if site.auxiliary or site.support.is_discrete:
             kind = "auxiliary" if site.auxiliary else "discrete"
             raise ValueError(f"`guide` must have continuous latents of its own, got the {kind} site {site.name!r}")
     return drawn
@@ -180,9 +180,9 @@ def _zeros(like: Tensor) -> Tensor:
 
 def _moved(site: DrawnSite, location: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """A site's values, moved and stretched in unconstrained coordinates, and the log-determinant ``(draws, rows)``."""
-    transform = biject_to(site.distribution.support)
+    transform = biject_to(site.support)
     events = site.distribution.event_dim
-    location, log_scale = site.spread(location), site.spread(log_scale)
+    location, log_scale = site.to_all_draws(location), site.to_all_draws(log_scale)
     before = transform.inv(site.value)
     after = location + log_scale.exp() * before
     value = transform(after)

@@ -27,7 +27,7 @@ from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.run import Program
 from pyrogen.training.progress import Fit
 
-from .importance import ParetoK, importance_log_weights, pareto_k_of
+from .importance import ParetoK, check_draws, importance_log_weights, pareto_k_of
 from .result import Estimate, table
 
 if TYPE_CHECKING:
@@ -257,8 +257,7 @@ def grid(
         integer(seed, "seeds", least=0)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"`seeds` must differ, got {tuple(seeds)}")
-    if integer(draws, "draws") < 25:
-        raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
+    check_draws(draws)
     for name, makers in {"pairs": pairs, "objectives": objectives, "fit": {"fit": fit}}.items():
         strange = [key for key, maker in makers.items() if not callable(maker)]
         if strange:

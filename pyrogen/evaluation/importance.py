@@ -142,7 +142,7 @@ def pareto_k(
 
     Arguments and errors are those of :func:`importance_log_weights`, with at least 25 draws.
     """
-    _check_draws(draws)
+    check_draws(draws)
     log_weights = importance_log_weights(model, guide, *batch, draws=draws, whole=whole, batch_size=batch_size)
     return pareto_k_of(log_weights)
 
@@ -163,10 +163,7 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
     numbers(log_weights, "log_weights", minus_infinity=True)
     if log_weights.dim() != 2 or not log_weights.shape[1]:
         raise ValueError(f"`log_weights` must have shape (draws, rows), got {tuple(log_weights.shape)}")
-    if len(log_weights) < 25:
-        raise ValueError(
-            f"`log_weights` must hold at least 25 draws, so that there is a tail to fit, got {len(log_weights)}"
-        )
+    check_draws(len(log_weights), "`log_weights` must hold at least 25 draws")
     log_weights = log_weights.detach().double()
     shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
@@ -217,9 +214,10 @@ def _check_density(site: DrawnSite) -> None:
         )
 
 
-def _check_draws(draws: int) -> None:
+def check_draws(draws: int, wanted: str = "`draws` must be at least 25") -> None:
+    """Raises a ValueError where draws are too few for a Pareto k-hat."""
     if integer(draws, "draws") < 25:
-        raise ValueError(f"`draws` must be at least 25, so that there is a tail to fit, got {draws}")
+        raise ValueError(f"{wanted}, so that there is a tail to fit, got {draws}")
 
 
 def _pareto_k(log_weights: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ def loose_sites(sites: Iterable[Site], plates: Sequence[Plate], inputs: Sequence
         plates: The data plates.
         inputs: Tensors that require gradients.
     """
-    outside = (site for site in sites if site.observed and not any(site.plate(plate.name) for plate in plates))
+    outside = (site for site in sites if site.observed and not site.inside(plates))
     plain = (site for site in outside if not isinstance(site.scale, Tensor) and site.scale == 1)
     return [site.name for site in plain if _has_gradient(site.log_prob_if_any(), inputs)]
 

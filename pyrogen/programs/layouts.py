@@ -57,7 +57,7 @@ class DrawLayout(ABC):
             ``(draws, rows, ...)``; one row without a plate.
         """
 
-    def spread(self, tensor: Tensor, axis: int) -> Tensor:
+    def to_all_draws(self, tensor: Tensor, axis: int) -> Tensor:
         """A tensor of one draw, with its rows at ``axis`` from the right, in a shape that broadcasts to all draws."""
         return tensor
 
@@ -115,7 +115,7 @@ class RowsRepeated(DrawLayout):
     def split(self, tensor: Tensor, events: int, dim: int | None) -> Tensor:
         return rows_first(tensor, events, dim).unflatten(0, (self.draws, self.rows))
 
-    def spread(self, tensor: Tensor, axis: int) -> Tensor:
+    def to_all_draws(self, tensor: Tensor, axis: int) -> Tensor:
         return tensor.index_select(axis, self._index.to(tensor.device))
 
     def rows_in_plate(self, rows: int) -> int:
@@ -148,9 +148,9 @@ class DrawnSite(Site):
         """A tensor of the site's batch shape, and so many more dimensions, with draws first and rows second."""
         return self.layout.split(tensor, events, self.dim)
 
-    def spread(self, tensor: Tensor) -> Tensor:
+    def to_all_draws(self, tensor: Tensor) -> Tensor:
         """A tensor of the shape that the value of one draw has, in one that broadcasts to the value of all."""
-        return self.layout.spread(tensor, self.dim - self.distribution.event_dim)
+        return self.layout.to_all_draws(tensor, self.dim - self.distribution.event_dim)
 
     def values(self) -> Tensor:
         """The value, ``(draws, rows, ...)``."""

@@ -17,7 +17,7 @@ def global_sites(sites: Iterable[Site], *plates: Plate) -> list[str]:
 
     A guide's auxiliary sites are named where there are no others: elsewhere they are how it draws these.
     """
-    outside = [site for site in sites if not site.observed and not any(site.plate(plate.name) for plate in plates)]
+    outside = [site for site in sites if not site.observed and not site.inside(plates)]
     own = [site.name for site in outside if not site.auxiliary]
     return list(dict.fromkeys(own or [site.name for site in outside]))
 

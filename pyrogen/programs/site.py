@@ -8,7 +8,7 @@ The rows that a plate takes are neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,6 +87,10 @@ class Site:
     def plate(self, name: str) -> Plate | None:
         """The plate of that name around the site, if there is one."""
         return next((plate for plate in self.plates if plate.name == name), None)
+
+    def inside(self, plates: Iterable[Plate]) -> bool:
+        """Whether one of these plates is around it."""
+        return any(self.plate(plate.name) for plate in plates)
 
     def log_prob(self) -> Tensor:
         """The log-probability of the value, one number an entry of the batch; masked, not scaled."""

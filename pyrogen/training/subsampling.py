@@ -57,7 +57,7 @@ def read_programs(
     if not reading.outside or data.whole:
         return reading
     one = _may_be_one_datum(reading, data)
-    beside = [site for site in record.sites if site.observed and not any(site.plate(plate.name) for plate in plates)]
+    beside = [site for site in record.sites if site.observed and not site.inside(plates)]
     if not one and not (plates and beside):
         return reading
     batch, inputs = _with_gradients(batch)
