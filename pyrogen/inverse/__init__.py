@@ -13,7 +13,7 @@ from pyrogen.operators import (
     gaussian_blur,
 )
 
-from .answer import Answer, Diagnostics, DrawDiagnostics
+from .answer import Answer, Diagnostics, DrawDiagnostics, Results
 from .averaged import Averaged
 from .completion import Completion
 from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
@@ -58,6 +58,7 @@ __all__ = [
     "ParticleDiagnostics",
     "PiGDM",
     "RePaint",
+    "Results",
     "Twist",
     "TwistedSMC",
 ]

@@ -35,7 +35,7 @@ class Completion(Answer):
         draws: How many draws.
 
     Raises:
-        ValueError: ``draws`` is not positive. When it runs: the model has other latent sites, the prior cannot be given
+        ValueError: when it runs: the model has other latent sites, the prior cannot be given
             a part, or the measurements are not entries of the site, or contradict each other.
 
     Example:

@@ -11,8 +11,6 @@ weights of the final cloud are right whatever the twists are, and the average we
 :math:`p(y)`. Where the measurement is linear and its noise Gaussian, the last step is exact.
 
 References:
-    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in
-    diffusion models", https://arxiv.org/abs/2306.17775
     Andrieu, Doucet and Holenstein 2010, "Particle Markov chain Monte Carlo methods",
     https://doi.org/10.1111/j.1467-9868.2009.00736.x
 """

@@ -101,9 +101,6 @@ class NoiseMCMC(Answer):
         draws: How many draws are kept.
         warmup: How many go before.
 
-    Raises:
-        ValueError: a number is out of range.
-
     References:
         Hoffman and Gelman 2014, "The No-U-Turn sampler", https://www.jmlr.org/papers/v15/hoffman14a.html
 

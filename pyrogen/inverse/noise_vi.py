@@ -91,9 +91,6 @@ class NoiseVI(Answer):
         optimizer: Makes the optimizer of a list of parameters.
         resample: Whether the draws are resampled to equal weights in the end; if not, they are the guide's.
 
-    Raises:
-        ValueError: a number is out of range.
-
     References:
         Hoffman, Sountsov, Dillon, Langmore, Tran and Vasudevan 2019, "NeuTra-lizing bad geometry in Hamiltonian Monte
         Carlo using neural transport", https://arxiv.org/abs/1903.03704

@@ -59,9 +59,6 @@ class TwistedSMC(Answer):
         warmup: How many sweeps go before.
         chunk: How many particles (of all problems together) the denoiser differentiates at once.
 
-    Raises:
-        ValueError: a number is out of range.
-
     References:
         Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in
         diffusion models", https://arxiv.org/abs/2306.17775

@@ -3,14 +3,6 @@ r"""Twists: the likelihood of a particle that is still noisy.
 The best guide for a particle :math:`x_t` is :math:`p(y \mid x_t) = \mathbb{E}[p(y \mid x_0) \mid x_t]`. A twist is a
 positive function :math:`\psi_t(x_t)` near it, and the shift of the denoised mean that goes with it. Any twist is right:
 the filter divides by what it multiplied and weighs by the true likelihood in the end. A good one needs few particles.
-
-References:
-    Wu, Trippe, Naesseth, Blei and Cunningham 2023, "Practical and asymptotically exact conditional sampling in
-    diffusion models", https://arxiv.org/abs/2306.17775
-    Boys, Girolami, Pidstrigach, Reich, Mosca and Akyildiz 2023, "Tweedie moment projected diffusions for inverse
-    problems", https://arxiv.org/abs/2310.06721
-    Rozet, Andry, Lanusse and Louppe 2024, "Learning diffusion priors from observations by expectation maximization",
-    https://arxiv.org/abs/2405.13712
 """
 
 from __future__ import annotations
@@ -55,7 +47,7 @@ class MomentMatched(Twist):
 
     For Gaussian likelihoods this is moment matching, for others the Laplace approximation round the denoised mean. It
     takes one backward pass through the denoiser for each measured number, and trusts a network's Jacobian: use
-    :class:`Isotropic` for many.
+    :class:`Isotropic` for many. The references are those of :class:`~pyrogen.inverse.guidance.MomentMatching`.
     """
 
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
