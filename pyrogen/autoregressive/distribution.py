@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
@@ -18,6 +18,7 @@ from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.absorbing import random_orders
 from pyrogen.numerics.autograd import deepcopied, full, is_functional
 from pyrogen.numerics.rows import Remake, rearranged, spared
+from pyrogen.numerics.supports import point_inside
 from pyrogen.programs.chain import refuse_chain
 
 from .conditionals import Conditional
@@ -319,10 +320,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
 
     def _filler(self, symbols: Tensor) -> Tensor:
         """A number of the support that stands where a symbol is unknown or bad."""
-        support = self.symbol_support
-        if support.is_discrete:
-            return symbols.new_full((), getattr(support, "lower_bound", 0))
-        return biject_to(support)(symbols.new_zeros(())).detach()
+        return point_inside(self.symbol_support, symbols.new_zeros(())).detach()
 
     def _filler_symbols(self, shape: torch.Size) -> Tensor:
         parameter = next(self.network.parameters())
