@@ -157,7 +157,7 @@ class GaussianMixtureDenoiser(Denoiser):
 
 
 class _Posterior(NamedTuple):
-    """What the noisy data say about the components, and how far they are from each along its axes."""
+    """The posterior over the components, and the distance from each along its axes."""
 
     log_joint: Tensor  # (*B, K)
     weight: Tensor  # (*B, K)

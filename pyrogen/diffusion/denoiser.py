@@ -114,7 +114,7 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         )
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads contexts before training; one with a network hands them on."""
+        """Reads contexts before training; one with a network reads them by it."""
         return iter(())
 
     def like(self) -> Tensor:
@@ -135,7 +135,7 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         return torch.as_tensor(t, dtype=x.dtype, device=x.device)
 
     def noise_level(self, t: Tensor) -> Tensor:
-        r"""What a network is told of the time, :math:`\tfrac{1}{4} \log(\sigma_t / \alpha_t)`."""
+        r"""The noise level that a network gets as its second input, :math:`\tfrac{1}{4} \log(\sigma_t / \alpha_t)`."""
         return -self.schedule.log_snr(t) / 8
 
     def over_events(self, value: Tensor) -> Tensor:

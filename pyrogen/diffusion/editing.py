@@ -22,7 +22,7 @@ from pyrogen.numerics.grids import default_grid
 def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int = 100) -> Tensor:
     """Draws of the prior near a picture.
 
-    This is no posterior: the picture is no measurement, and nothing says how it came about.
+    This is no posterior: the picture is no measurement, and has no likelihood.
 
     Args:
         prior: A distribution with a denoiser, such as that of a Diffusion.
@@ -68,7 +68,7 @@ class TradeOff:
     Args:
         time: How far into the noise.
         distance: The root mean square distance to the picture, in data units: small is faithful.
-        realism: What the given score says of the draws, on average.
+        realism: The mean of the given score over the draws.
     """
 
     time: float

@@ -36,8 +36,8 @@ def from_diffusers(
         scheduler: Any with ``alphas_cumprod`` and ``config.prediction_type`` ``"epsilon"``, ``"v_prediction"`` or
             ``"sample"``, such as ``DDPMScheduler``. Only its noise levels are used.
         event_shape: ``(channels, height, width)``; that of ``model.config`` if ``None``.
-        context_shape: Of the sequences a network with cross-attention looks at, ``(length, features)``. A network with
-            class labels has ``()``.
+        context_shape: Of the sequences that a network with cross-attention attends to, ``(length, features)``. A
+            network with class labels has ``()``.
         null: What stands for no context, as classifier-free guidance needs it: the embedded empty caption, or the label
             for "no class".
 
@@ -61,7 +61,7 @@ def from_diffusers(
     if prediction == "epsilon" and len(schedule.levels) < schedule.steps:
         raise ValueError(
             "`scheduler` must predict 'v_prediction' or 'sample' where its last `alphas_cumprod` is zero: noise alone "
-            "says nothing of the datum, got 'epsilon'"
+            "holds no information about the datum, got 'epsilon'"
         )
     context_shape = _context_shape(model.config, context_shape)
     event_shape = _event_shape(model.config) if event_shape is None else as_shape(event_shape, "event_shape")

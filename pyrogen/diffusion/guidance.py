@@ -47,7 +47,7 @@ class Guided(Denoiser):
         denoiser: What is guided.
         weight: How far to go; 1 is the denoiser itself.
         interval: Smallest and largest noise-to-signal ratio :math:`\sigma / \alpha`, in data units, at which to guide
-            (Kynkäänniemi et al. 2024); outside the denoiser is left alone, and the weak one not asked if one time
+            (Kynkäänniemi et al. 2024); outside the denoiser is left alone, and the weak one not evaluated if one time
             serves all data.
         rescaling: In [0, 1]: how far to bring the standard deviation of each guided datum back to that of the
             unguided (Lin et al. 2024, section 3.4).
@@ -78,7 +78,7 @@ class Guided(Denoiser):
 
     @abstractmethod
     def weak(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        """The weaker denoiser's answer, of the shape of ``x``."""
+        """The weaker denoiser's output, of the shape of ``x``."""
 
     def forward(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         t = self.times(x, t)
@@ -108,10 +108,10 @@ class Guided(Denoiser):
 
 
 class ClassifierFree(Guided):
-    """Classifier-free guidance: away from what the denoiser would say without the context.
+    """Classifier-free guidance: away from the denoiser without the context.
 
     Args:
-        denoiser: Conditional; if ``unconditional`` is not given it must answer ``context=None``, as the recipes do
+        denoiser: Conditional; if ``unconditional`` is not given it must take ``context=None``, as the recipes do
             that are trained with ``context_dropout``.
         weight: How far to go; 1 is the conditional, 0 the unconditional.
         unconditional: A denoiser without context, under the same schedule.
@@ -140,7 +140,7 @@ class ClassifierFree(Guided):
 
 
 class Autoguidance(Guided):
-    """Autoguidance: away from what a worse version of the same denoiser says.
+    """Autoguidance: away from a worse version of the same denoiser.
 
     Args:
         denoiser: What is guided.
@@ -227,6 +227,6 @@ def _check_alike(denoiser: Denoiser, other: Denoiser, name: str) -> None:
 
 
 def _readable(flag: Tensor) -> bool:
-    """Whether one flag serves all data and can be looked at."""
+    """Whether one flag serves all data and can be read."""
     hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(flag)
     return flag.dim() == 0 and not hidden

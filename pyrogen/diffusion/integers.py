@@ -1,4 +1,4 @@
-r"""A denoiser of integers: a network's logits, and what the noisy datum itself says.
+r"""A denoiser of integers: a network's logits and the likelihood of the noisy datum.
 
 For data that take the values :math:`x_v` the posterior mean, element by element, is a sum over them,
 
@@ -7,7 +7,7 @@ For data that take the values :math:`x_v` the posterior mean, element by element
     \Bigl( F_{v, i}(z, t) - \frac{(z_i - \alpha x_v)^2}{2 \sigma^2} \Bigr),
 
 with :math:`F` free. At little noise the quadratic term alone rounds to the nearest value, which a network with real
-outputs has to learn at great cost in bits; the network is left with what the other elements say about this one.
+outputs has to learn at great cost in bits; the network is left with what the other elements imply.
 
 References:
     Graves, Srivastava, Atkinson and Gomez 2023, "Bayesian flow networks", https://arxiv.org/abs/2308.07037

@@ -75,7 +75,7 @@ class Diffusion(DistributionModule):
 
     Each call of ``log_prob`` estimates the bound with fresh noise for every row, without bias, at ``draws`` noise
     levels that are stratified within each row. It is differentiable in the value, the context and the parameters, so
-    ``pyro.sample("z", diffusion())`` trains under ``Trace_ELBO``. Where the density of a single point is asked for, as
+    ``pyro.sample("z", diffusion())`` trains under ``Trace_ELBO``. Where the density of a single point is needed, as
     by NUTS and HMC, which refuse this one, use :class:`~pyrogen.diffusion.probability_flow.ProbabilityFlow` of the same
     denoiser.
 
@@ -182,7 +182,7 @@ class DiffusionDistribution(PyrogenDistribution):
 
     @property
     def denoiser(self) -> Denoiser:
-        """The denoiser, for whoever follows the diffusion step by step."""
+        """The denoiser, for methods that follow the diffusion step by step."""
         return self.module.denoiser
 
     @property

@@ -51,7 +51,7 @@ from .denoiser import Denoiser
 class ProbabilityFlow(DistributionModule, Matchable):
     """A denoiser as a distribution with a differentiable ``log_prob`` and ``rsample``.
 
-    Use it where a density is asked of a single point: under NUTS, as a prior in variational inference, for scoring.
+    Use it where the density of a single point is needed: under NUTS, as a prior in variational inference, for scoring.
     :class:`~pyrogen.diffusion.model.Diffusion` is cheaper to train with and to draw from.
 
     Args:
@@ -133,7 +133,7 @@ class ProbabilityFlow(DistributionModule, Matchable):
         origin = time.new_zeros(batch + self.event_shape)
         data_scale = self.denoiser.data_scale if self.data_scale is None else self.data_scale
         scale = (sigma**2 + (alpha * data_scale) ** 2).sqrt()
-        # The denoiser draws the mean of the data towards what it is asked about, here zero.
+        # The denoiser draws the mean of the data towards its input, here zero.
         mean = alpha * self.denoiser(origin, time, context) * (scale / sigma) ** 2
         return dist.Normal(mean, scale.expand(mean.shape)).to_event(len(self.event_shape))
 
@@ -141,7 +141,7 @@ class ProbabilityFlow(DistributionModule, Matchable):
         return torch.full_like(self.denoiser.like(), t)
 
     def _tensors(self) -> list[Tensor]:
-        """Whatever may want a gradient: a mixture may hand its own tensors to a denoiser without parameters."""
+        """All that may want a gradient: the tensors of a mixture are buffers of its denoiser."""
         return [part for part in tensors_of(self.denoiser).values() if part.requires_grad]
 
 

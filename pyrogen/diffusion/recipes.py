@@ -219,7 +219,7 @@ def _diffusion(
 
 
 def _resolving(symbols: int) -> Schedule:
-    """A schedule whose last noise is a tenth of the distance of two integers: they are told apart at five of it."""
+    """A schedule whose last noise is a tenth of the distance of two integers: they are distinguished at five of it."""
     return CosineVP(start=2 / math.pi * math.atan(0.2 / symbols))
 
 

@@ -133,7 +133,7 @@ class IntegerReference(Reference):
         return ((x + 1) * (0.5 * self.symbols)).floor().clamp(0, self.symbols - 1)
 
     def times(self) -> Times:
-        # From where data of unit scale show to where neighbouring integers are told apart: 0 to 2 log K, roughly.
+        # From where data of unit scale show to where neighbouring integers are distinguished: 0 to 2 log K, roughly.
         return LogSNRTimes(mean=math.log(self.symbols), scale=max(0.5 * math.log(self.symbols), 1.0), uniform=0.2)
 
     def draw(self, like: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class IntegerReference(Reference):
         return self.encode(torch.arange(self.symbols, dtype=like.dtype, device=like.device))
 
     def log_weights(self, x: Tensor, path: GaussianPath) -> Tensor:
-        r"""What noisy data say of each integer by themselves, :math:`\log q(x \mid x_v)` but for a constant.
+        r"""The log-likelihood of each integer by itself, :math:`\log q(x \mid x_v)` but for a constant.
 
         Shape:
             The scales of ``path`` broadcast with ``x``; the result is ``(*x, symbols)``.

@@ -5,7 +5,7 @@ their times held fixed. The backward pass goes through the steps from the last t
 from the state remembered at its start, and applies its vector-Jacobian product. So the gradient is exact for the
 numbers in hand, memory is that of one step plus the states, and rejected steps cost nothing.
 
-Where a gradient of the gradient is asked for, under ``torch.func`` and in forward mode, the steps are chosen first and
+Where a gradient of the gradient is wanted, under ``torch.func`` and in forward mode, the steps are chosen first and
 then repeated as one differentiable computation.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class Problem:
 def solve(
     problem: Problem, x: Tensor, inputs: Sequence[Tensor] = (), parameters: Sequence[Tensor] = ()
 ) -> tuple[Tensor, Tensor]:
-    """The rows at the end and the integral on the way (zero if not asked for), differentiable.
+    """The rows at the end and the integral on the way (zero if not wanted), differentiable.
 
     Args:
         problem: The equation and its solver.
@@ -149,70 +149,73 @@ class _Solve(Function):
     @staticmethod
     @in_full_precision
     def backward(ctx: Any, g_value: Tensor, g_integral: Tensor) -> tuple:
-        times, states, failed, *tensors = ctx.saved_tensors
-        pull = _differentiable if torch.is_grad_enabled() else _pull
-        path = _Trail(times, states, failed)
-        return None, None, *pull(ctx.problem, ctx.count, path, tensors, ctx.needs_input_grad[2:], g_value, g_integral)
+        backward = _Backward(ctx.problem, ctx.count, *ctx.saved_tensors, needed=ctx.needs_input_grad[2:])
+        found = backward.at_once if torch.is_grad_enabled() else backward.step_by_step
+        return None, None, *found(g_value, g_integral)
 
 
-class _Trail(NamedTuple):
-    """Where rows were and when; see :class:`~pyrogen.numerics.ode.Path`."""
+class _Backward:
+    """The gradients of a path in the rows at its start, the inputs and the parameters.
 
-    times: Tensor
-    states: Tensor
-    failed: Tensor
+    Args:
+        problem: What was solved.
+        count: How many of the tensors behind the rows are inputs.
+        times: When each row began its steps; see :class:`~pyrogen.numerics.ode.Path`.
+        states: The rows at these times.
+        failed: Which rows did not arrive.
+        tensors: The rows at the start, the inputs and the parameters.
+        needed: Of which of them gradients are wanted.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        count: int,
+        times: Tensor,
+        states: Tensor,
+        failed: Tensor,
+        *tensors: Tensor,
+        needed: Sequence[bool],
+    ) -> None:
+        self.problem, self.count, self.tensors, self.needed = problem, count, tensors, needed
+        self.times, self.states, self.failed = times, states, failed
+
+    def step_by_step(self, g_value: Tensor, g_integral: Tensor) -> list[Tensor | None]:
+        """From the last step to the first, only of rows that moved and arrived."""
+        count, needed, times = self.count, self.needed, self.times
+        rest = list(zip(self.tensors[1:], needed[1:], strict=True))
+        g_x = g_value.masked_fill(column(self.failed, g_value), 0.0)
+        g_rest = [torch.zeros_like(tensor) if need else None for tensor, need in rest]
+        wanted = [parameter for parameter, need in rest[count:] if need]
+        for step in reversed(range(len(times) - 1)):
+            rows = ((times[step] != times[step + 1]) & ~self.failed).nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            with torch.enable_grad():
+                x = self.states[step, rows].requires_grad_()
+                own = [part.detach()[rows].requires_grad_(need) for part, need in rest[:count]]
+                after = self.problem.advance(times[step, rows], times[step + 1, rows], x, tuple(own))
+                leaves = [x, *(part for part in own if part.requires_grad), *wanted]
+                found = iter(_pulled(after, (g_x[rows], g_integral[rows]), leaves))
+            g_x[rows] = next(found)
+            for place, total in enumerate(g_rest):
+                if total is not None and (gradient := next(found)) is not None:
+                    total.index_add_(0, rows, gradient) if place < count else total.add_(gradient)
+        return [g_x if needed[0] else None, *g_rest]
+
+    def at_once(self, g_value: Tensor, g_integral: Tensor) -> list[Tensor | None]:
+        """The same gradients as differentiable functions of the tensors, of all steps together."""
+        x, *rest = self.tensors
+        after = _repeated(self.problem, self.times, self.failed, x, tuple(rest[: self.count]))
+        wanted = [tensor for tensor, need in zip(self.tensors, self.needed, strict=True) if need]
+        found = iter(_pulled(after, (g_value, g_integral), wanted, create_graph=True))
+        return [next(found) if need else None for need in self.needed]
 
 
-def _pull(
-    problem: Problem,
-    count: int,
-    trail: _Trail,
-    tensors: list[Tensor],
-    needed: Sequence[bool],
-    g_value: Tensor,
-    g_integral: Tensor,
-) -> list[Tensor | None]:
-    """The gradients step by step, from the last to the first, only of rows that moved and arrived."""
-    inputs, parameters = tensors[1 : count + 1], tensors[count + 1 :]
-    times, states, failed = trail
-    g_x = g_value.masked_fill(column(failed, g_value), 0.0)
-    g_rest = [torch.zeros_like(t) if need else None for t, need in zip(tensors[1:], needed[1:], strict=True)]
-    wanted = [parameter for parameter, need in zip(parameters, needed[count + 1 :], strict=True) if need]
-    for step in reversed(range(len(times) - 1)):
-        rows = ((times[step] != times[step + 1]) & ~failed).nonzero().squeeze(1)
-        if not len(rows):
-            continue
-        with torch.enable_grad():
-            x = states[step, rows].requires_grad_()
-            own = [
-                part.detach()[rows].requires_grad_(need)
-                for part, need in zip(inputs, needed[1 : count + 1], strict=True)
-            ]
-            after = problem.advance(times[step, rows], times[step + 1, rows], x, tuple(own))
-            leaves = [x, *(part for part in own if part.requires_grad), *wanted]
-            pairs = [pair for pair in zip(after, (g_x[rows], g_integral[rows]), strict=True) if pair[0].requires_grad]
-            outputs, gradients = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(outputs, leaves, gradients, allow_unused=True))
-        g_x[rows] = next(found)
-        for place, total in enumerate(g_rest):
-            if total is not None and (gradient := next(found)) is not None:
-                total.index_add_(0, rows, gradient) if place < count else total.add_(gradient)
-    return [g_x if needed[0] else None, *g_rest]
-
-
-def _differentiable(
-    problem: Problem,
-    count: int,
-    trail: _Trail,
-    tensors: list[Tensor],
-    needed: Sequence[bool],
-    g_value: Tensor,
-    g_integral: Tensor,
-) -> list[Tensor | None]:
-    """The same gradients as differentiable functions of ``tensors``, of all steps at once."""
-    after = _repeated(problem, trail.times, trail.failed, tensors[0], tuple(tensors[1 : count + 1]))
-    pairs = [pair for pair in zip(after, (g_value, g_integral), strict=True) if pair[0].requires_grad]
-    wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
-    outputs, gradients = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
+def _pulled(
+    values: Sequence[Tensor], gradients: Sequence[Tensor], leaves: Sequence[Tensor], *, create_graph: bool = False
+) -> Sequence[Tensor | None]:
+    """The gradients in the leaves, of those values that have a graph."""
+    pairs = [pair for pair in zip(values, gradients, strict=True) if pair[0].requires_grad]
+    outputs, given = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, leaves, given, create_graph=create_graph, allow_unused=True)

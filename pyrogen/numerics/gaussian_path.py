@@ -4,10 +4,10 @@ A datum :math:`x_0` becomes noise along
 
 .. math:: x_t = \alpha_t x_0 + \sigma_t \varepsilon, \qquad \varepsilon \sim \mathcal{N}(0, I) .
 
-Given :math:`x_t`, each of :math:`x_0` and :math:`\varepsilon` tells the other, and so do their posterior means; with
-:math:`\hat\varepsilon = \mathbb{E}[\varepsilon \mid x_t]` the score is
-:math:`\nabla \log p_t(x_t) = -\hat\varepsilon / \sigma_t` (Tweedie's formula). Diffusion models, flow matching and
-inverse problems all read these from here; a :class:`~pyrogen.numerics.schedules.Schedule` gives the scales.
+Given :math:`x_t`, each of :math:`x_0` and :math:`\varepsilon` determines the other, and so do their posterior means;
+with :math:`\hat\varepsilon = \mathbb{E}[\varepsilon \mid x_t]` the score is
+:math:`\nabla \log p_t(x_t) = -\hat\varepsilon / \sigma_t` (Tweedie's formula). A
+:class:`~pyrogen.numerics.schedules.Schedule` gives the scales.
 
 From a time :math:`t` to an earlier :math:`s` the process is Gaussian, too. With :math:`\alpha_{t|s} = \alpha_t /
 \alpha_s` and :math:`\sigma^2_{t|s} = \sigma_t^2 - \alpha_{t|s}^2 \sigma_s^2`,

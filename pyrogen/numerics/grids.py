@@ -61,13 +61,7 @@ class Grid(ABC):
 
 
 class UniformGrid(Grid):
-    """Uniform in time, hence different points of the path under different schedules.
-
-    Args:
-        steps: How many steps from ``start`` to ``end``.
-        start: The first time.
-        end: The last time.
-    """
+    """Uniform in time, hence different points of the path under different schedules; arguments as for :class:`Grid`."""
 
     def __call__(self, schedule: Schedule) -> Tensor:
         return torch.linspace(self.start, self.end, self.steps + 1, dtype=torch.float64)
@@ -133,15 +127,7 @@ class NoiseGrid(Grid):
 
 
 class LogSNRGrid(NoiseGrid):
-    """Uniform in the log-SNR.
-
-    Args:
-        steps: How many steps from ``start`` to ``end``.
-        start: The first time.
-        end: The last time.
-        maximum: The largest noise-to-signal ratio the grid spends steps on, in data units.
-        minimum: The smallest.
-    """
+    """Uniform in the log-SNR; arguments as for :class:`NoiseGrid`."""
 
     def position(self, log_snr: Tensor) -> Tensor:
         return log_snr
@@ -210,8 +196,8 @@ class FlowGrid(NoiseGrid):
 def default_grid(schedule: Schedule, steps: int, *, norm: float = math.inf) -> Grid:
     """Uniform in the log-SNR, from a noise of five times the norm of the data to 0.01 data units.
 
-    Under more noise than that hardly a datum can be told from another, and a network's errors are all there is to
-    follow: they count times the variance of the noise. A schedule that does not reach so far is used whole.
+    Under more noise than that data can hardly be distinguished, and a network's errors are all there is to follow: they
+    count times the variance of the noise. A schedule that does not reach so far is used whole.
 
     Args:
         schedule: The path from data to noise.

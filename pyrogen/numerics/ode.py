@@ -45,8 +45,8 @@ class Path:
             square over the event), whichever is larger, ``(N,)``.
         times: When each row began its steps, and its last time below, ``(steps + 1, N)``; rows of fewer steps are
             padded with their last time.
-        states: The rows at these times, ``(steps + 1, N, *event)``; ``None`` unless asked for.
-        outcome: Zero for rows that arrived, else a number that says why not, ``(N,)``.
+        states: The rows at these times, ``(steps + 1, N, *event)``; ``None`` unless kept.
+        outcome: Zero for rows that arrived, else a number for the reason, ``(N,)``.
     """
 
     value: Tensor
@@ -70,7 +70,7 @@ class Path:
         """Itself.
 
         Raises:
-            ValueError: a row failed; the message says which, when and why.
+            ValueError: a row failed; the message names the row, the time and the reason.
         """
         if bool(self.failed.any()):
             row = int(self.failed.nonzero()[0])
@@ -218,7 +218,7 @@ class FixedSolver(Solver):
 
     @property
     def name(self) -> str:
-        """What people call it: ``"10 steps of RK4"``."""
+        """Its usual name: ``"10 steps of RK4"``."""
         count = len(self.shares) - 1
         return f"{count} step{'s' if count > 1 else ''} of {self.method.name}"
 

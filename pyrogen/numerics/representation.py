@@ -1,4 +1,4 @@
-"""What objects say of themselves: a class, its settings or its shapes, and no tensors."""
+"""Representations: a class, its settings or its shapes, and no tensors."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ A method with nodes :math:`c`, coefficients :math:`a`, weights :math:`b` and err
 
 The last error weight belongs to :math:`f(t + h, x')`, which is the first slope of the next step and so costs nothing.
 Along the way an integral of a *rate* :math:`r(t, x)` is collected, the divergence in a flow: it does not act back on
-:math:`x`, so where a stage has neither weight nor error weight its rate is never asked for.
+:math:`x`, so where a stage has neither weight nor error weight its rate is never evaluated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .rows import column
 
 Field = Callable[[Tensor, Tensor, tuple[Tensor, ...], bool], tuple[Tensor, Tensor | None]]
 """``field(t, x, inputs, with_rate) -> (slope, rate)``: for rows ``t`` ``(N,)``, ``x`` ``(N, *event)`` and further
-``inputs`` with one row each, the slope like ``x`` and the rate ``(N,)``, or ``None`` where it is not asked for."""
+``inputs`` with one row each, the slope like ``x`` and the rate ``(N,)``, or ``None`` where it is not wanted."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RungeKutta:
     """An explicit method with an estimate of its own error.
 
     Args:
-        name: What people call it.
+        name: Its usual name.
         order: The error of a whole path falls as this power of the step.
         error_order: The estimated error of one step falls as this power of the step.
         nodes: When in the step each stage is.

@@ -76,12 +76,12 @@ class Schedule(Abstract, nn.Module):
         return 2 * (alpha_slope / alpha - sigma_slope / sigma)
 
     def key(self) -> tuple[object, ...] | None:
-        """What says all about the schedule, for samplers to know whether their plans still hold; ``None``: nothing."""
+        """All that determines the schedule, by which samplers keep their plans; ``None``: not known."""
         return None
 
 
 class FixedSchedule(Schedule):
-    """A schedule whose attributes are Python numbers and say all about it."""
+    """A schedule that its attributes, Python numbers, determine."""
 
     def key(self) -> tuple[object, ...] | None:
         return type(self), *(value for value in vars(self).values() if isinstance(value, float))
@@ -358,7 +358,7 @@ def check_times(t: Tensor, name: str = "t") -> None:
     """Refuses times outside [0, 1].
 
     Raises:
-        ValueError: a time is not a number in [0, 1]; the message says which.
+        ValueError: a time is not a number in [0, 1]; the message names it.
     """
     if t.dim() == 0:
         if not -_SLACK <= t.item() <= 1 + _SLACK:
@@ -375,7 +375,7 @@ def check_schedule(schedule: Schedule, *, points: int = 257) -> None:
     r"""Refuses a schedule whose :math:`\lambda` is not finite or does not fall strictly.
 
     Raises:
-        ValueError: the message says at which times.
+        ValueError: the message names the times.
     """
     t = torch.linspace(0, 1, points, dtype=torch.float64)
     with torch.no_grad():
@@ -399,7 +399,7 @@ def check_schedule(schedule: Schedule, *, points: int = 257) -> None:
 
 
 def visible(t: Tensor) -> bool:
-    """Whether looking at the numbers is asked for, possible and free."""
+    """Whether reading the numbers is wanted, possible and free."""
     return (
         torch.distributions.Distribution._validate_args
         and not torch.compiler.is_compiling()

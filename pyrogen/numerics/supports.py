@@ -1,4 +1,4 @@
-"""Where numbers may lie: intervals, supports of several parts, what a constraint says of single elements."""
+"""Where numbers may lie: intervals, supports of several parts, constraints on single elements."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@ r"""At which noise levels an integral over all of them is estimated.
 
 An integral over the log-SNR :math:`\lambda` between the ends of a schedule is an expectation under any density
 :math:`q` that is positive there, :math:`\int f(\lambda) \, d\lambda = \mathbb{E}_q [f(\lambda) / q(\lambda)]`. The
-objects here turn uniform numbers into times, and say with which density in :math:`\lambda` they do. Stratified uniform
+objects here turn uniform numbers into times, with a known density in :math:`\lambda`. Stratified uniform
 numbers give stratified times.
 """
 

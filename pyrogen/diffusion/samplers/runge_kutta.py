@@ -124,7 +124,7 @@ class Churn(Sampler):
 class Adaptive(Sampler):
     """An embedded Runge-Kutta pair with the error of every row under control: no draw depends on its batch mates.
 
-    The grid only says where a trajectory is shown; one step, from noise to data, is the default.
+    The grid only sets where a trajectory is shown; one step, from noise to data, is the default.
 
     Args:
         grid: Where to show the trajectory.
@@ -132,7 +132,7 @@ class Adaptive(Sampler):
         solver: The integrator; if given, ``tolerance`` is not used.
 
     Raises:
-        ValueError: at a call, if the equation cannot be followed; the message says which row stops when.
+        ValueError: at a call, if the equation cannot be followed; the message names the row and the time.
     """
 
     def __init__(self, grid: Grid = FlowGrid(1), *, tolerance: float = 1e-3, solver: Solver | None = None) -> None:

@@ -1,4 +1,4 @@
-r"""What all samplers share: a grid of times, a walk down it, and errors that say where it failed.
+r"""What all samplers share: a grid of times, a walk down it, and errors that name the step.
 
 A sampler takes standard normal noise of any batch shape to data: it begins at :math:`x_1 = \sigma_1 \varepsilon` and
 evaluates the denoiser at the times of its grid. All coefficients are Python numbers found before the first step, in
@@ -154,7 +154,7 @@ class Sampler(ABC):
         return found
 
     def _explain(self, denoiser: Denoiser, noise: Tensor, context: Context, before: Tensor) -> None:
-        """Walks again on the same random numbers, with every output checked, to say where it went wrong."""
+        """Walks again on the same random numbers, with every output checked, to find where it went wrong."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.set_rng_state(before)
             for _ in self.trajectory(denoiser, noise, context, careful=True):
