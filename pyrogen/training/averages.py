@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import positive
+from pyrogen.arguments import inner_share
 
 from .turn import module_or_parameters, parameters_of
 
@@ -29,35 +28,24 @@ class Average:
     """
 
     def __init__(self, decay: float, *, of: nn.Module | Iterable[nn.Parameter]) -> None:
-        self.decay = as_decay(decay, "decay")
+        self.decay = inner_share(decay, "decay")
         self.of = module_or_parameters(of, "of")
 
 
-def averaged(ema: float | Average | None, trained: Sequence[nn.Parameter]) -> AveragedWeights | None:
+def averaged(ema: float | Average | None, trained: Iterable[nn.Parameter]) -> AveragedWeights | None:
     """What ``fit`` was given, as an average of trained parameters.
 
     Raises:
         ValueError: nothing that is to be averaged is trained.
     """
+    trained = list(dict.fromkeys(trained))
     if not isinstance(ema, Average):
-        return None if ema is None else AveragedWeights(list(dict.fromkeys(trained)), ema)
+        return None if ema is None else AveragedWeights(trained, ema)
     known = set(map(id, trained))
     own = [parameter for parameter in parameters_of(ema.of) if id(parameter) in known]
     if not own:
         raise ValueError("`ema` must average a part of what is trained, got an Average of nothing that is")
     return AveragedWeights(own, ema.decay)
-
-
-def as_decay(value: Any, name: str) -> float:
-    """A decay.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is not in (0, 1).
-    """
-    if not 0 < positive(value, name) < 1:
-        raise ValueError(f"`{name}` must be a decay between 0 and 1, got {value}")
-    return value
 
 
 class AveragedWeights:

@@ -109,6 +109,8 @@ class Feed:
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and for a loader what it takes to find it again."""
+        if self.place == 0 and self._ready is None:  # the dry run, or reading, may have moved a loader's generators
+            self.data.between_epochs()
         loader = self.data.state_dict()
         seen = self._seen
         if loader is not None and self.place and self._last:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyrogen.arguments import checked, integer, positive, switch
+from pyrogen.arguments import checked, inner_share, integer, positive, switch
 from pyrogen.core.batches import Data, batches, device_of, split
 from pyrogen.numerics.randomness import seed_all, seeded
 
-from .averages import Average, as_decay, averaged
+from .averages import Average, averaged
 from .checkpoint import Checkpoint
 from .compilation import compiled
 from .dry_run import dry_run
@@ -42,7 +42,7 @@ def _seed(value: Any, name: str) -> None:
 
 def _ema(value: Any, name: str) -> None:
     if not isinstance(value, Average):
-        as_decay(value, name)
+        inner_share(value, name)
 
 
 def _validation(value: Any, name: str) -> None:

@@ -317,8 +317,11 @@ class Run:
             if stored is not None:
                 callback.load_state_dict(stored)
         self.feed.load_state_dict(state["feed"] if "feed" in state else self._place_of_before(state))
-        for feed, stored in zip(self._own_feeds(), state.get("feeds", ()), strict=True):
-            feed.load_state_dict(stored)
+        own, places = self._own_feeds(), state.get("feeds", [])
+        if len(own) != len(places):
+            raise ValueError(f"`checkpoint` holds {len(places)} turns with `data` of their own, got {len(own)}")
+        for feed, place in zip(own, places, strict=True):
+            feed.load_state_dict(place)
         best_step = self.validation.best_step if self.validation else state["step"]
         self.progress = Progress(
             History(**{**state["history"], "unit": self.progress.history.unit}),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_programs import Game, Gaussian, rmsprop, same, weights
 from torch import nn
+from torch.utils.data import DataLoader
 
 import pyrogen as pg
 from pyrogen.core.batches import batches
@@ -209,3 +210,31 @@ def test_the_objective_of_a_module_may_be_a_turn():
     pg.fit(module, torch.randn(8, 2) + 1, steps=2)
     assert module.loc.abs().min() > 0
     assert torch.equal(module.log_scale, torch.zeros(2))
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_turns_with_data_and_a_pace_of_their_own_resume(loader, tmp_path):
+    def run(steps, **arguments):
+        torch.manual_seed(2)
+        game, own = Game(), torch.arange(20.0).reshape(10, 2)
+        generator = torch.Generator().manual_seed(4)
+        own = DataLoader(own, batch_size=3, shuffle=True, generator=generator) if loader else own
+
+        def fool(x):
+            return game.fool(x) + 1e-3 * game.generator(x).square().mean()
+
+        turns = [
+            pg.Turn(game.judge, game.critic, repeats=2, clip=0.5),
+            pg.Turn(fool, game.generator, data=own, every=2, schedule=schedule),
+        ]
+        result = pg.fit(turns, torch.randn(50, 2), steps=steps, batch_size=8, accumulate=2, seed=1, **arguments)
+        return weights(game), result.history.losses
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+    expected = run(12)
+    for steps in (1, 4, 7, 12):
+        found = run(steps, checkpoint=tmp_path / "run")
+    assert found[1] == expected[1]
+    assert same(found[0], expected[0])
