@@ -61,7 +61,7 @@ class CouplingLayer(BijectionModule):
         self.register_buffer("move", (~staying).nonzero().flatten(), persistent=False)
 
     def forward(self, context: Context = None) -> Inverse:
-        network = self.conditioner.weighted(context=context)
+        network = self.conditioner.weighted(context)
         return Inverse(Coupling(network, self.element, self.stay, self.move, self.event_shape))
 
 
@@ -92,7 +92,7 @@ class AutoregressiveLayer(BijectionModule):
         self.conditioner, self.element, self.sees_noise = conditioner, element, sees_noise
 
     def forward(self, context: Context = None) -> Transform:
-        network = self.conditioner.weighted(context=context)
+        network = self.conditioner.weighted(context)
         transform = MaskedAutoregressive(self.conditioner, network, self.element, self.event_shape)
         return transform if self.sees_noise else transform.inv
 

@@ -96,19 +96,12 @@ class MaskedConditioner(nn.Module):
         parts = max(1, min(4, self.bias.numel() // 350))
         self.structure = Structure(self.activation, blocks, staircase(masks[-1], parts))
 
-    def project(self, context: Tensor | None) -> Tensor | None:
-        """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
-        return None if self.context is None else self._projection(context)()
-
-    def weighted(self, projected: Tensor | None = None, *, context: Tensor | None = None) -> Weighted:
-        """The network in one call, for a projected context or one that is projected whenever it is used."""
+    def weighted(self, context: Tensor | None = None) -> Weighted:
+        """The network in one call, for a context ``(*batch, context)`` that is projected whenever it is used."""
         layers = [*((layer.weight, layer.bias) for layer in self.layers), (self.weight, self.bias)]
         masks = [self.get_buffer(f"mask_{index}") for index in range(len(layers))]
-        projection, dropout = None if context is None else self._projection(context), self.dropout * self.training
-        return Weighted(self.structure, layers, masks, projected, projection=projection, dropout=dropout)
-
-    def _projection(self, context: Tensor) -> Projection:
-        return Projection(context, self.context.weight, self.context.bias)
+        projection = None if context is None else Projection(context, self.context.weight, self.context.bias)
+        return Weighted(self.structure, layers, masks, projection=projection, dropout=self.dropout * self.training)
 
     def sweep(self, weighted: Weighted, rows: int) -> Sweep:
         """The network ready to be computed level by level for ``rows`` data; see :class:`Sweep`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +62,8 @@ class Conditioner(nn.Module):
     """A perceptron that computes, for each of several features, the parameters of its map.
 
     Its output is *parameter-major*, ``(parameters, features, *batch)``: everything downstream works on long contiguous
-    vectors. The last layer starts at zero. The part of the first layer that sees the context is computed apart, once
-    for each context, by :meth:`project`.
+    vectors. The last layer starts at zero. It is called through :meth:`weighted`; the part of the first layer that sees
+    the context is computed apart, once for each context.
 
     Args:
         inputs: Size of the input's last dimension, possibly zero.
@@ -106,26 +105,11 @@ class Conditioner(nn.Module):
         blocks = tuple(whole(after, before) for before, after in zip(sizes, hidden, strict=False))
         self.structure = Structure(self.activation, blocks, whole(features, hidden[-1]))
 
-    def project(self, context: Tensor | None) -> Tensor | None:
-        """What a context ``(*batch, context)`` adds to the first hidden layer, ``(*batch, hidden[0])``."""
-        return None if self.context is None else self._projection(context)()
-
-    def weighted(self, projected: Tensor | None = None, *, context: Tensor | None = None) -> Weighted:
-        """The network in one call, for a projected context or one that is projected whenever it is used."""
+    def weighted(self, context: Tensor | None = None) -> Weighted:
+        """The network in one call, for a context ``(*batch, context)`` that is projected whenever it is used."""
         layers = [self._first(), *((layer.weight, layer.bias) for layer in self.hidden), (self.weight, self.bias)]
-        projection, dropout = None if context is None else self._projection(context), self.dropout * self.training
-        return Weighted(self.structure, layers, (), projected, projection=projection, dropout=dropout)
-
-    def _projection(self, context: Tensor) -> Projection:
-        return Projection(context, self.context.weight, self.context.bias)
-
-    def forward(self, x: Tensor, projected: Tensor | None = None) -> Tensor:
-        """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""
-        network = self.weighted(projected)
-        batch = torch.broadcast_shapes(x.shape[:-1], network.batch_shape)
-        x = x.expand(*batch, x.shape[-1]).reshape(prod(batch), x.shape[-1])
-        out = network.for_rows(batch).dropping(len(x))(x)
-        return out.reshape(*out.shape[:2], *batch)
+        projection = None if context is None else Projection(context, self.context.weight, self.context.bias)
+        return Weighted(self.structure, layers, projection=projection, dropout=self.dropout * self.training)
 
     def _first(self) -> tuple[Tensor, Tensor]:
         if self.first is not None:

@@ -34,7 +34,7 @@ def test_sweep_equals_the_dense_pass(order, context):
     network = wild(MaskedConditioner(chain(order), 3, hidden=(9, 70, 80), context=context))
     assert network.order.tolist() == order
     x = torch.randn(6, 5).double()
-    weighted = network.weighted(network.project(torch.randn(6, context).double()) if context else None)
+    weighted = network.weighted(torch.randn(6, context).double() if context else None).projecting()
     dense = weighted(x)
     sweep = network.sweep(weighted, 6)
     seen = torch.empty_like(dense)
@@ -52,7 +52,7 @@ def test_first_feature_depends_on_the_context():
     network = wild(MaskedConditioner(chain([0, 1, 2]), 1, hidden=(8,), context=2))
 
     def first(context):
-        return network.weighted(network.project(context))(torch.zeros(3).double())[0, 0]
+        return network.weighted(context).projecting()(torch.zeros(3).double())[0, 0]
 
     assert (torch.autograd.functional.jacobian(first, torch.randn(2).double()) != 0).all()
 
@@ -110,11 +110,11 @@ def test_a_wide_network_is_built_at_once():
 @pytest.mark.parametrize(("inputs", "context"), [(3, 0), (3, 2), (0, 2), (0, 0)])
 def test_conditioner_is_parameter_major_and_starts_at_zero(inputs, context):
     network = Conditioner(inputs, 4, 5, hidden=(8, 8), context=context)
-    projected = network.project(torch.randn(6, context)) if context else None
-    out = network(torch.randn(7, 6, inputs), projected)
+    given = torch.randn(6, context) if context else None
+    out = network.weighted(given).projecting()(torch.randn(7, 6, inputs))
     assert out.shape == (5, 4, 7, 6)
     assert not out.any()
-    out = wild(network).float()(torch.randn(7, 6, inputs), projected)
+    out = wild(network).float().weighted(given).projecting()(torch.randn(7, 6, inputs))
     assert out.isfinite().all()
 
 

@@ -116,8 +116,9 @@ def test_passes_of_a_network_equal_its_definition(masked, dropout, outputs):
     else:
         network = wild(Conditioner(6, 6, outputs, hidden=(80, 90), context=2, dropout=dropout))
     x = torch.randn(7, 6).double().requires_grad_()
-    projected = network.project(torch.randn(7, 2).double()).detach().requires_grad_()
-    call = network.weighted(projected).dropping(7)
+    call = network.weighted(torch.randn(7, 2).double()).projecting().dropping(7)
+    projected = call.projected.detach().requires_grad_()
+    call = call._replace(projected=projected)
     weighting = torch.randn(outputs, 6, 7).double()
     expected = torch.autograd.grad((call(x) * weighting).sum(), (x, projected, *call.tensors))
     with torch.no_grad():
