@@ -29,7 +29,7 @@ from pyrogen.core.density import density_of, require_bounding
 from pyrogen.core.objective import PairObjective
 from pyrogen.programs.data_plate import data_plate, observed_plates
 from pyrogen.programs.layouts import DRAWS, DrawsTogether, OneDraw
-from pyrogen.programs.rows import global_sites
+from pyrogen.programs.reading import global_sites
 from pyrogen.programs.run import Given, Record
 from pyrogen.programs.site import Plate, Site
 from pyrogen.training.turn import frozen

@@ -5,20 +5,18 @@
 ``dependence``     which sites are computed from which others, or from the data
 ``problems``       a site in plates as independent problems, one a row
 ``data_plate``     the plate whose rows are the data, and how many data it stands for
-``rows``           what lies outside the data plate, and parameters that belong to single rows
-``reading``        all that at once, of a model and guide on a minibatch
+``reading``        a model and guide on a minibatch: the data plate, what lies outside it, what belongs to single rows
 ``layouts``        many draws at once, under a plate of their own or as repeated rows
 ``hidden_values``  points of the support in place of observed values that a mask hides
 ``chain``          noisy log-probabilities are refused under a Markov chain
 """
 
 from .chain import refuse_chain, refuse_noise
-from .data_plate import DataCount, DataRows, FullSize, candidates, data_plate
+from .data_plate import DataCount, DataRows, FullSize, data_plate, possible_data_plates
 from .dependence import Dependence, dependence
 from .layouts import DrawLayout, DrawnSite, DrawsTogether, OneDraw, RowsRepeated
 from .problems import IndependentProblems, independent_problems
-from .reading import Reading, reading_of, settled_data_plates
-from .rows import drawn_together, global_sites, row_parameters
+from .reading import Reading, drawn_together, global_sites, reading_of, row_parameters, settled_data_plates
 from .run import Given, ProgramRun, Record, isolated, run
 from .site import Plate, Site, is_site
 
@@ -39,7 +37,7 @@ __all__ = [
     "Record",
     "RowsRepeated",
     "Site",
-    "candidates",
+    "possible_data_plates",
     "data_plate",
     "dependence",
     "drawn_together",

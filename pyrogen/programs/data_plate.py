@@ -31,7 +31,7 @@ from pyro.poutine.util import site_is_subsample
 from .site import Plate, Site, plate_of
 
 
-def candidates(sites: Iterable[Site], rows: int) -> list[Plate]:
+def possible_data_plates(sites: Iterable[Site], rows: int) -> list[Plate]:
     """The plates that can be the data plate, for a program called with so many rows.
 
     They lie around an observed site and have so many rows, or take a subsample of so many. Where some of them stand for
@@ -61,7 +61,7 @@ def data_plate(sites: Iterable[Site], rows: int) -> Plate | None:
     Raises:
         ValueError: several plates are as long as the data.
     """
-    found = candidates(sites, rows)
+    found = possible_data_plates(sites, rows)
     if len(found) > 1:
         raise ValueError(
             f"the data plate must be the only plate of {rows} rows around observed sites, got "
