@@ -1,10 +1,14 @@
 """Contexts become vectors, sequences or vectors for each place, by one path with one set of checks."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 import pyrogen as pg
+from pyrogen.core.known_recipes import RECIPES
+from pyrogen.core.recipe import recipe
 from pyrogen.networks.conditions import ContextEncoder
 from pyrogen.networks.context import PlaceContext, SequenceContext, VectorContext, WithContext, context_rows
 
@@ -164,3 +168,30 @@ def test_recipes_take_embeddings_and_labels_among_several(build):
     assert embedding.linear.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="integer labels"):
         module({**context, "b": torch.tensor([3])}).sample()
+
+
+@recipe
+def words(width):
+    """A recipe of these tests'."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, width))
+
+
+def test_an_embedding_built_by_a_recipe_comes_back_from_a_file(tmp_path):
+    model = pg.autoregressive.made((3,), (3, 2), symbols=4, hidden=(8,), embedding=words(5))
+    context, x = torch.randn(4, 3, 2), torch.randint(4, (4, 3))
+    pg.fit(model, (x, context), steps=2)
+    pg.save(model, tmp_path / "model")
+    loaded = pg.load(tmp_path / "model", recipes=[words])
+    torch.testing.assert_close(loaded(context).log_prob(x), model(context).log_prob(x))
+    by_hand = pg.autoregressive.made((3,), (3, 2), symbols=4, hidden=(8,), embedding=nn.Flatten())
+    pg.save(by_hand, tmp_path / "model")
+    with pytest.raises(ValueError, match="`embedding` holds a Flatten that was put together by hand.*into="):
+        pg.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("package", ["autoregressive", "flows", "latent", "diffusion"])
+def test_recipes_describe_all_their_arguments(package):
+    names = RECIPES[package]
+    for build in (getattr(getattr(pg, package), name) for name in names):
+        for argument in inspect.signature(build).parameters:
+            assert f"\n    {argument}: " in inspect.cleandoc(build.__doc__), f"{build.__name__}: {argument}"
