@@ -41,7 +41,7 @@ def _by_log_variance(numbers, event_dim):
     return DiagonalNormal(loc, log_variance / 2, event_dim)
 
 
-LOG_VARIANCE = families.Family(2, _by_log_variance)
+LOG_VARIANCE = families.ElementFamily(2, _by_log_variance)
 """pythae's encoders give logarithms of variances."""
 
 
