@@ -19,7 +19,7 @@ from pyrogen.networks.statistics import Chained, Standardizer
 
 from .model import VAE
 from .quantized import VQVAE, Codebook, CodeTable
-from .recipes import TEXTS, Parts, likelihood_of
+from .recipes import TEXTS, Builder, likelihood_of
 
 _TEXTS = {
     **TEXTS,
@@ -63,8 +63,8 @@ def convolutional_vae(
         torch.Size([5, 1, 8, 8])
     """
     family, channels = _pixels(scale, symbols, binary), tuple(channels)
-    parts = Parts(event_shape, context_shape, latent_shape, (hidden,), classes, embedding)
-    event_shape, size = parts.event_shape, prod(parts.latent_shape)
+    build = Builder(event_shape, context_shape, latent_shape, (hidden,), classes, embedding)
+    event_shape, size = build.event_shape, prod(build.latent_shape)
     halved_sizes(event_shape, channels)
 
     def decoder(width: int) -> ImageDecoder:
@@ -74,10 +74,10 @@ def convolutional_vae(
     def encoder(width: int) -> ImageEncoder:
         return ImageEncoder(event_shape, 2 * size, channels=channels, hidden=hidden, context=width)
 
-    likelihood = parts.part("z", family, network=decoder, size=size)
+    likelihood = build.part("z", family, network=decoder, size=size)
     if posterior is None:
-        posterior = parts.part("x", network=encoder, prepare=_scaled(event_shape, symbols, binary))
-    return parts.vae(likelihood, prior, posterior, draws)
+        posterior = build.part("x", network=encoder, prepare=_scaled(event_shape, symbols, binary))
+    return build.vae(likelihood, prior, posterior, draws)
 
 
 @recipe(texts=_TEXTS)

@@ -66,8 +66,7 @@ class IncompleteLikelihood(DistributionModule):
 
     def __init__(self, likelihood: DistributionModule, missingness: DistributionModule | None = None) -> None:
         super().__init__(likelihood.event_shape, likelihood.context_shape)
-        shapes = None if missingness is None else {missingness.event_shape, taken(missingness, "x")}
-        if shapes not in (None, {self.event_shape}):
+        if missingness is not None and not self.event_shape == missingness.event_shape == taken(missingness, "x"):
             raise ValueError(
                 f"`missingness` must have event and context shape {self.event_shape}, as the likelihood's event, got "
                 f"{missingness.event_shape} and {missingness.context_shape}"

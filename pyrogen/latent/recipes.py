@@ -69,8 +69,8 @@ def vae(
         >>> module().sample((5,)).shape
         torch.Size([5, 3])
     """
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding, real=True)
-    return parts.vae(parts.part("z", likelihood_of(scale)), prior, posterior, draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding, real=True)
+    return build.vae(build.part("z", likelihood_of(scale)), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -96,8 +96,8 @@ def binary_vae(
         >>> binary_vae((8,), latent_shape=(2,), hidden=(16,))().sample((5,)).unique()
         tensor([0., 1.])
     """
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    return parts.vae(parts.part("z", families.bernoulli), prior, posterior, draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return build.vae(build.part("z", families.bernoulli), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -127,8 +127,8 @@ def categorical_vae(
         >>> categorical_vae((8,), latent_shape=(2,), symbols=4)().sample((5,)).dtype
         torch.int64
     """
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    return parts.vae(parts.part("z", families.categorical(symbols)), prior, posterior, draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    return build.vae(build.part("z", families.categorical(symbols)), prior, posterior, draws)
 
 
 @recipe(texts=TEXTS)
@@ -168,9 +168,9 @@ def conditional_vae(
     if context_shape is None and classes is None:
         raise ValueError("`context_shape` or `classes` must be given, got neither; without a context, use `vae`")
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
-    prior = parts.prior()
-    return parts.vae(parts.part("z", family), prior, draws=draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
+    prior = build.prior()
+    return build.vae(build.part("z", family), prior, draws=draws)
 
 
 @recipe(texts=TEXTS)
@@ -207,10 +207,10 @@ def vamp_vae(
         torch.Size([5, 8])
     """
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
-    posterior = parts.part("x")
-    start = torch.rand(pseudo_data, *parts.event_shape) * (1 if symbols is None else symbols - 1)
-    return VAE(VampPrior(posterior, start), parts.part("z", family), posterior, draws=draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding, real)
+    posterior = build.part("x")
+    start = torch.rand(pseudo_data, *build.event_shape) * (1 if symbols is None else symbols - 1)
+    return VAE(VampPrior(posterior, start), build.part("z", family), posterior, draws=draws)
 
 
 @recipe(texts=TEXTS)
@@ -250,9 +250,9 @@ def mixture_vae(
         torch.Size([5, 8])
     """
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
-    prior = ClassNormal(parts.latent_shape, classes=classes, entry="class")
-    return parts.mixture(prior, parts.part("z", family), classes, draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
+    prior = ClassNormal(build.latent_shape, classes=classes, entry="class")
+    return build.mixture(prior, build.part("z", family), classes, draws)
 
 
 @recipe(texts=TEXTS)
@@ -299,13 +299,13 @@ def semi_supervised_vae(
         'steps'
     """
     family, real = likelihood_of(scale, symbols, binary), symbols is None and not binary
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
-    prior, likelihood = StandardNormal(parts.latent_shape), parts.part("z", family, classes=classes)
-    return parts.mixture(prior, likelihood, classes, draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, None, embedding, real)
+    prior, likelihood = StandardNormal(build.latent_shape), build.part("z", family, classes=classes)
+    return build.mixture(prior, likelihood, classes, draws)
 
 
 @dataclass
-class Parts:
+class Builder:
     """Makes the parts of a latent-variable model, all of which take the context, of dense networks or others.
 
     Attributes are the arguments of recipes; ``real``: data are real numbers, to be standardised.
@@ -371,8 +371,8 @@ class Parts:
             prepare: What the input goes through first.
             size: How many numbers that makes of it; if given, the input is flattened to vectors.
         """
-        taken, made = self.event_shape, self.latent_shape
-        taken, made, hidden = (taken, made, self.hidden) if given == "x" else (made, taken, self.hidden[::-1])
+        x, z = self.event_shape, self.latent_shape
+        taken, made, hidden = (x, z, self.hidden) if given == "x" else (z, x, self.hidden[::-1])
         event_shape = made if event_shape is None else event_shape
         contexts = [] if classes is None else [VectorContext({"class": ()}, classes={"class": classes})]
         contexts += [context] if (context := self.context()).context_shape is not None else []

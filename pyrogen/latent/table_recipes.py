@@ -18,7 +18,7 @@ from pyrogen.networks.context import Classes
 
 from .missing import IncompleteLikelihood
 from .model import VAE
-from .recipes import TEXTS, Parts, likelihood_of
+from .recipes import TEXTS, Builder, likelihood_of
 
 _TEXTS = {
     **TEXTS,
@@ -61,11 +61,11 @@ def tabular_vae(
         torch.Size([5, 4])
     """
     (columns,) = event_shape = _as_row(event_shape)
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    likelihood = parts.part("z", _columns(columns, None, counts, binary, categories))
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    likelihood = build.part("z", _columns(columns, None, counts, binary, categories))
     features = ColumnFeatures(columns, counts=counts, categories=categories)
-    posterior = parts.part("x", prepare=features, size=features.size)
-    return parts.vae(likelihood, prior, posterior, draws)
+    posterior = build.part("x", prepare=features, size=features.size)
+    return build.vae(likelihood, prior, posterior, draws)
 
 
 @recipe(texts=_TEXTS)
@@ -119,10 +119,10 @@ def missing_data_vae(
         family = _columns(columns, scale, counts, binary, categories)
         features = ColumnFeatures(columns, counts=counts, categories=categories, flags=True)
         size = features.size
-    parts = Parts(event_shape, context_shape, latent_shape, hidden, classes, embedding)
-    likelihood = IncompleteLikelihood(parts.part("z", family), missingness)
-    posterior = parts.part("x", prepare=features, size=size)
-    return parts.vae(likelihood, prior, posterior, draws)
+    build = Builder(event_shape, context_shape, latent_shape, hidden, classes, embedding)
+    likelihood = IncompleteLikelihood(build.part("z", family), missingness)
+    posterior = build.part("x", prepare=features, size=size)
+    return build.vae(likelihood, prior, posterior, draws)
 
 
 @recipe(texts=_TEXTS)
