@@ -60,6 +60,9 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         ValueError: the log-SNR of the schedule is not finite or does not fall strictly.
     """
 
+    has_divergence: bool = False
+    """Whether :meth:`velocity_and_divergence` is implemented."""
+
     def __init__(
         self, event_shape: int | tuple[int, ...], schedule: Schedule, *, context_shape: ContextShape = None
     ) -> None:
@@ -68,9 +71,6 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         self.context_shape = as_context_shape(context_shape)
         check_schedule(schedule)
         self.schedule = schedule
-
-    has_divergence: bool = False
-    """Whether :meth:`velocity_and_divergence` is implemented."""
 
     @property
     def data_scale(self) -> Tensor | float:
@@ -112,10 +112,6 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         raise NotImplementedError(
             f"{type(self).__name__} has no divergence in closed form; GaussianMixtureDenoiser has"
         )
-
-    def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads contexts before training; one with a network reads them by it."""
-        return iter(())
 
     def like(self) -> Tensor:
         """A number of the dtype and the device of the denoiser."""

@@ -17,7 +17,7 @@ def by_settings(thing: Any) -> str:
 
 def by_shapes(distribution: Distribution, *parts: str) -> str:
     """A distribution's class, what it is made of, and its shapes."""
-    shapes = (f"{name}={tuple(getattr(distribution, name))}" for name in ("batch_shape", "event_shape"))
+    shapes = f"batch_shape={tuple(distribution.batch_shape)}", f"event_shape={tuple(distribution.event_shape)}"
     return f"{type(distribution).__name__}({', '.join((*parts, *shapes))})"
 
 

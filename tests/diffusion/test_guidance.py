@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from pyrogen.diffusion import Multistep
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Denoiser
 from pyrogen.diffusion.guidance import Autoguidance, ClassifierFree, ClassifierGuidance
-from pyrogen.diffusion.samplers import Multistep
 from pyrogen.numerics.grids import FlowGrid
 from pyrogen.numerics.schedules import EDM, CosineVP
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
-from pyrogen.diffusion.denoiser import Denoiser
-from pyrogen.diffusion.samplers import (
+from pyrogen.diffusion import (
     DDIM,
     Adaptive,
     Ancestral,
@@ -21,6 +19,8 @@ from pyrogen.diffusion.samplers import (
     PredictorCorrector,
     VelocityPrediction,
 )
+from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
+from pyrogen.diffusion.denoiser import Denoiser
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 

@@ -10,13 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
-from pyrogen.diffusion.denoiser import Data, NetworkDenoiser, Noise, Preconditioned, Score, Velocity
-from pyrogen.diffusion.guidance import ClassifierFree
-from pyrogen.diffusion.model import Diffusion
-from pyrogen.diffusion.probability_flow import ProbabilityFlow
-from pyrogen.diffusion.reference import NormalReference
-from pyrogen.diffusion.samplers import (
+from pyrogen.diffusion import (
     DDIM,
     Adaptive,
     Ancestral,
@@ -29,6 +23,12 @@ from pyrogen.diffusion.samplers import (
     PredictorCorrector,
     VelocityPrediction,
 )
+from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
+from pyrogen.diffusion.denoiser import Data, NetworkDenoiser, Noise, Preconditioned, Score, Velocity
+from pyrogen.diffusion.guidance import ClassifierFree
+from pyrogen.diffusion.model import Diffusion
+from pyrogen.diffusion.probability_flow import ProbabilityFlow
+from pyrogen.diffusion.reference import NormalReference
 from pyrogen.numerics.grids import FlowGrid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, ends
