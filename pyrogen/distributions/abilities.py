@@ -131,9 +131,10 @@ class _Foreign(Abilities):
 
 def has_draw_and_score(distribution: TorchDistributionMixin) -> bool:
     """Whether a distribution draws and scores in one pass, which costs less than two."""
-    if isinstance(distribution, Independent | MaskedDistribution | ExpandedDistribution):
-        return has_draw_and_score(distribution.base_dist)
-    return isinstance(distribution, Abilities) and distribution.has_rsample_and_log_prob
+    if isinstance(distribution, Abilities):
+        return distribution.has_rsample_and_log_prob
+    wraps = isinstance(distribution, Independent | MaskedDistribution | ExpandedDistribution)
+    return wraps and has_draw_and_score(distribution.base_dist)
 
 
 def draw_and_score(distribution: TorchDistributionMixin, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
@@ -142,16 +143,15 @@ def draw_and_score(distribution: TorchDistributionMixin, sample_shape: Iterable[
     if not has_draw_and_score(distribution):
         value = distribution.rsample(sample_shape)
         return value, distribution.log_prob(value)
-    if isinstance(distribution, Independent):
-        value, log_prob = draw_and_score(distribution.base_dist, sample_shape)
-        count = distribution.reinterpreted_batch_ndims
-        return value, log_prob.flatten(-count).sum(-1) if count else log_prob
+    if isinstance(distribution, Abilities):
+        return distribution.rsample_and_log_prob(sample_shape)
     if isinstance(distribution, ExpandedDistribution):
         return draw_and_score(distribution.base_dist.expand(distribution.batch_shape), sample_shape)
+    value, log_prob = draw_and_score(distribution.base_dist, sample_shape)
     if isinstance(distribution, MaskedDistribution):
-        value, log_prob = draw_and_score(distribution.base_dist, sample_shape)
         return value, scale_and_mask(log_prob, mask=distribution._mask)
-    return distribution.rsample_and_log_prob(sample_shape)
+    count = distribution.reinterpreted_batch_ndims
+    return value, log_prob.flatten(-count).sum(-1) if count else log_prob
 
 
 def log_prob_by_element(distribution: TorchDistributionMixin, value: Tensor) -> Tensor:

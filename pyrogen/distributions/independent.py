@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch.distributions import Distribution
 from pyrogen.numerics.scores import score_events_inside
 from pyrogen.numerics.values import require_value
 
-from .abilities import Abilities
+from .abilities import Abilities, draw_and_score, has_draw_and_score
 
 
 class Independent(Abilities, dist.Independent):
@@ -35,6 +37,15 @@ class Independent(Abilities, dist.Independent):
     @_validate_args.setter
     def _validate_args(self, checks: bool) -> None:
         self._checks = checks
+
+    @property
+    def has_rsample_and_log_prob(self) -> bool:
+        return has_draw_and_score(self.base_dist)
+
+    def rsample_and_log_prob(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
+        value, log_prob = draw_and_score(self.base_dist, sample_shape)
+        count = self.reinterpreted_batch_ndims
+        return value, log_prob.flatten(-count).sum(-1) if count else log_prob
 
     def log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)

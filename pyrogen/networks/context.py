@@ -339,12 +339,14 @@ def by_name(entries: Any) -> dict[str, Any]:
 
 def context_rows(context: Context, context_shape: ContextShape, batch_shape: Shape) -> Context:
     """A context with one batch dimension in front, its own expanded to ``batch_shape``; ``None`` stays."""
-    shapes, size = by_name(context_shape), prod(batch_shape)
-    rows = {
-        key: value.expand((*batch_shape, *shapes[key])).reshape((size, *shapes[key]))
-        for key, value in by_name(context).items()
-    }
-    return rows if isinstance(context, Mapping) else rows.get("")
+    if isinstance(context, Mapping):
+        return {key: _rows(value, context_shape[key], batch_shape) for key, value in context.items()}
+    return None if context is None else _rows(context, context_shape, batch_shape)
+
+
+def _rows(value: Tensor, shape: Shape, batch_shape: Shape) -> Tensor:
+    wide = value if value.shape == (*batch_shape, *shape) else value.expand((*batch_shape, *shape))
+    return wide if len(batch_shape) == 1 else wide.reshape((prod(batch_shape), *shape))
 
 
 def _require_scalar_labels(context_shape: ContextShape, labels: Mapping[str, int]) -> None:
