@@ -122,6 +122,7 @@ class ContinuousFlow(DistributionModule, Matchable):
 
     def slopes(self, data: Tensor, noise: Tensor, t: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """The velocity at time ``t`` on the straight line from data to noise, and that of the line."""
-        path = GaussianPath(1 - t, t).over(len(self.event_shape))
+        sigma = t.reshape(t.shape + (1,) * len(self.event_shape))
+        path = GaussianPath(1 - sigma, sigma)
         shared = embedded(context, self.context_shape, self.embedding)
         return self.velocity(path.mix(data, noise), t, shared), noise - data
