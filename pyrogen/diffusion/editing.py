@@ -6,7 +6,6 @@ strokes as they are, *faithful*; much noise makes a draw of the prior of them, *
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +52,14 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
         times = torch.cat([grid.new_tensor([time]), grid[grid < time - 1e-9]])
+        start, end = denoiser.schedule(times).steps()
+        steps = zip(*(each.tolist() for each in start.posterior(end)), strict=True)
         noise = torch.randn(draws, *picture.shape, dtype=picture.dtype, device=picture.device)
-        x = denoiser.path(noise, times[0]).mix(picture, noise)
-        for t, earlier in itertools.pairwise(times):
-            step = denoiser.path(x, t).posterior(denoiser.path(x, earlier))
-            x = step.noisy * x + step.data * denoiser(x, t, context) + step.variance.sqrt() * torch.randn_like(x)
-        return denoiser(x, times[-1], context)
+        x = denoiser.path(noise, time).mix(picture, noise)
+        *times, last = times.to(x)
+        for t, (noisy, data, variance) in zip(times, steps, strict=True):
+            x = noisy * x + data * denoiser(x, t, context) + variance**0.5 * torch.randn_like(x)
+        return denoiser(x, last, context)
 
 
 @dataclass(frozen=True)
