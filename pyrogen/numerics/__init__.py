@@ -1,9 +1,11 @@
 """Numerical mathematics that knows no Pyro.
 
-``schedules``, ``grids``     noise over time, and the times at which to step
+``gaussian_path``            data becoming noise; ``absorbing``: elements becoming unknown
+``schedules``, ``grids``     noise over time, and the times at which to step; ``times``: at which to estimate
 ``ode``, ``runge_kutta``     integrators with step control for each row; ``adjoint``: gradients through them
 ``trace``                    divergences, exact and estimated
 ``transport``                which noise goes with which datum
 ``resampling``               of weighted particles; ``linear``: products with operators
+``supports``, ``scores``     where numbers may lie, and scores that are safe outside
 ``pairwise``, ``special``    distances; logarithms of small differences
 """
