@@ -26,6 +26,7 @@ from torch.nn import functional
 
 import pyrogen as pg
 from pyrogen import inverse
+from pyrogen.inverse.particle_diagnostics import ParticleDiagnostics
 from pyrogen.numerics.grids import default_grid
 
 SHAPE, SIZE, NOISE = (3, 16, 16), 768, 0.05
@@ -101,7 +102,7 @@ def methods(task: Task, y: Tensor, prior: pg.DistributionModule, scale: float, o
         image = pyro.sample("image", prior())
         pyro.sample("y", dist.Normal(task.operator(image), NOISE).to_event(y.dim()), obs=y)
 
-    def smc() -> tuple[Tensor, inverse.ParticleDiagnostics]:
+    def smc() -> tuple[Tensor, ParticleDiagnostics]:
         found = inverse.TwistedSMC(model, site="image", particles=options.particles, steps=options.steps).run(y)
         return found.get_samples()["image"], found.diagnostics()
 

@@ -33,3 +33,43 @@ from .training.progress import Fit, Progress
 from .training.turn import Turn
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BijectionModule",
+    "Checkpoint",
+    "DistributionModule",
+    "Elbo",
+    "Fit",
+    "FlowMatching",
+    "MaximumLikelihood",
+    "Parametric",
+    "PowerAverages",
+    "Progress",
+    "Turn",
+    "analysis",
+    "autoregressive",
+    "data",
+    "density_of",
+    "diffusion",
+    "distributions",
+    "evaluation",
+    "families",
+    "fit",
+    "flows",
+    "inverse",
+    "latent",
+    "load",
+    "log_prob",
+    "networks",
+    "numerics",
+    "operators",
+    "recipe",
+    "save",
+    "testing",
+    "training",
+    "transforms",
+]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -14,6 +14,7 @@ from torch import nn
 import pyrogen as pg
 from pyrogen import autoregressive, data, diffusion, flows, latent, networks
 from pyrogen.distributions import families
+from pyrogen.flows import layers
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -143,9 +144,9 @@ ENTRIES = {
     flows.Standardize: {"event_shape": (2,)},
     flows.Mixing: {"event_shape": (2,)},
     flows.Dequantized: {"module": flows.StandardNormal((2,)), "symbols": 2},
-    flows.PlanarLayer: {"event_shape": (2,)},
-    flows.RadialLayer: {"event_shape": (2,)},
-    flows.SylvesterLayer: {"event_shape": (2,), "rank": 1},
+    layers.PlanarLayer: {"event_shape": (2,)},
+    layers.RadialLayer: {"event_shape": (2,)},
+    layers.SylvesterLayer: {"event_shape": (2,), "rank": 1},
     latent.vae: {"event_shape": (2,), "latent_shape": (2,)},
     latent.binary_vae: {"event_shape": (2,), "latent_shape": (2,)},
     latent.categorical_vae: {"event_shape": (2,), "latent_shape": (2,), "symbols": 3},

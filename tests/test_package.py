@@ -1,12 +1,17 @@
 """The package as a user meets it: importing, installing, and what importing must not do."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import pyrogen as pg
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +59,9 @@ def test_a_wheel_installs_and_runs_in_an_empty_environment(tmp_path):
     dependencies = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     code = """
 import pyrogen, torch
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
 assert "venv" in pyrogen.__file__ and (Path(pyrogen.__file__).parent / "py.typed").exists(), pyrogen.__file__
 flow = pyrogen.flows.spline_coupling((2,))
 pyrogen.fit(flow, torch.randn(64, 2), steps=2)
@@ -66,3 +73,21 @@ print(flow().log_prob(torch.zeros(3, 2)).shape)
         [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert "torch.Size([3])" in out.stdout
+
+
+def packages():
+    return [module for module in vars(pg).values() if isinstance(module, ModuleType) and hasattr(module, "__path__")]
+
+
+def test_completion_offers_the_public_names_alone():
+    for package in (pg, *(p for p in packages() if hasattr(p, "__all__"))):
+        assert sorted(package.__all__) == [name for name in dir(package) if not name.startswith("__")], package
+        assert all(hasattr(package, name) for name in package.__all__), package
+
+
+def test_a_public_class_name_is_defined_once():
+    defined = Counter()
+    for path in (ROOT / "pyrogen").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        defined.update(node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")
+    assert not [name for name, count in defined.items() if count > 1]

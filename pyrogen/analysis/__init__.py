@@ -21,3 +21,7 @@ __all__ = [
     "to_arviz",
     "training_history",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,15 +1,12 @@
 """Autoregressive models: exact likelihoods, fast generation, conditioning on what is known."""
 
 from .beam import beam_search
-from .conditionals import Binary, Categorical, Conditional, FiniteDiscrete, NormalMixture, OfFamily
+from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily
 from .constraints import constrained
-from .distribution import AutoregressiveDistribution
 from .foreign import from_transformers
-from .given import aligned
-from .layout import SequenceLayout
 from .model import AnyOrder, Autoregressive
 from .objectives import ObservedLikelihood
-from .orders import MixedOrders, OrderMixture
+from .orders import MixedOrders
 from .recipes import any_order, made, pixel_cnn, transformer, wavenet
 from .tempering import nucleus, tempered, top_k
 
@@ -18,16 +15,11 @@ __all__ = [
     "Autoregressive",
     "Binary",
     "Categorical",
-    "AutoregressiveDistribution",
     "Conditional",
-    "SequenceLayout",
     "MixedOrders",
     "NormalMixture",
     "ObservedLikelihood",
     "OfFamily",
-    "OrderMixture",
-    "FiniteDiscrete",
-    "aligned",
     "any_order",
     "beam_search",
     "constrained",
@@ -40,3 +32,7 @@ __all__ = [
     "transformer",
     "wavenet",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -30,3 +30,7 @@ __all__ = [
     "two_moons",
     "uci",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,9 +1,8 @@
 """Pyro distributions without learnable parts, and the families that networks parameterise."""
 
 from . import families
-from .abilities import abilities_of, draw_and_score, log_prob_by_element
+from .abilities import abilities_of, draw_and_score
 from .bernoulli import IndependentBernoulli
-from .columns import ColumnsDistribution
 from .continuous_bernoulli import ContinuousBernoulli
 from .dequantized import UniformDequantized
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
@@ -15,23 +14,25 @@ from .normal import DiagonalNormal, UnitNormal
 from .zero_inflated import ZeroInflated
 
 __all__ = [
-    "PyrogenDistribution",
-    "abilities_of",
-    "draw_and_score",
     "Columns",
-    "ColumnsDistribution",
     "ContinuousBernoulli",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "Incomplete",
     "IndependentBernoulli",
     "Mixture",
-    "Incomplete",
     "PixelLogisticMixture",
+    "PyrogenDistribution",
     "QuantizedNormal",
-    "UnitNormal",
     "UniformDequantized",
+    "UnitNormal",
     "ZeroInflated",
+    "abilities_of",
+    "draw_and_score",
     "families",
-    "log_prob_by_element",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,9 +6,9 @@ from .bases import GaussianMixture, StudentT
 from .bounded import Bounded
 from .continuous import ContinuousFlow
 from .dequantized import Dequantized
-from .foreign import Foreign, from_transforms, from_zuko
+from .foreign import from_transforms, from_zuko
 from .guide import AutoFlow
-from .layers import AutoregressiveLayer, BlockNeuralLayer, CouplingLayer, PlanarLayer, RadialLayer, SylvesterLayer
+from .layers import AutoregressiveLayer, CouplingLayer
 from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
 from .model import Flow
 from .recipes import (
@@ -27,28 +27,23 @@ from .recipes import (
 __all__ = [
     "AutoFlow",
     "AutoregressiveLayer",
-    "BlockNeuralLayer",
     "Bounded",
     "ContinuousFlow",
     "CouplingLayer",
     "Dequantized",
     "Flow",
-    "Foreign",
+    "GaussianMixture",
     "Mixing",
-    "PlanarLayer",
-    "RadialLayer",
     "Reorder",
     "Rescale",
     "Rotation",
-    "GaussianMixture",
     "StandardNormal",
     "Standardize",
     "StudentT",
-    "SylvesterLayer",
     "affine_autoregressive",
     "affine_coupling",
-    "continuous",
     "block_neural_autoregressive",
+    "continuous",
     "from_transforms",
     "from_zuko",
     "neural_autoregressive",
@@ -58,3 +53,7 @@ __all__ = [
     "spline_coupling",
     "sylvester",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

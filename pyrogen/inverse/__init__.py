@@ -13,52 +13,51 @@ from pyrogen.operators import (
     gaussian_blur,
 )
 
-from .answer import Answer, Diagnostics, DrawDiagnostics, Results
+from .answer import Answer, Diagnostics, Results
 from .averaged import Averaged
 from .completion import Completion
 from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
 from .noise import in_noise
-from .noise_mcmc import ChainDiagnostics, NoiseMCMC
-from .noise_vi import GuideDiagnostics, NoiseVI
-from .particle_diagnostics import ParticleDiagnostics
+from .noise_mcmc import NoiseMCMC
+from .noise_vi import NoiseVI
 from .smc import TwistedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
 
 __all__ = [
-    "Convolution",
-    "Grey",
-    "Linear",
-    "Mask",
-    "Matrix",
-    "PhaseRetrieval",
-    "Separable",
-    "bicubic_downsampling",
-    "box_downsampling",
-    "gaussian_blur",
-    "in_noise",
     "Answer",
     "Averaged",
-    "ChainDiagnostics",
     "Completion",
+    "Convolution",
     "DAPS",
     "DDRM",
     "DPS",
     "Diagnostics",
-    "DrawDiagnostics",
     "DiffPIR",
     "FiniteParticle",
-    "GuideDiagnostics",
+    "Grey",
     "Guidance",
     "GuidedSampling",
     "Isotropic",
+    "Linear",
+    "Mask",
+    "Matrix",
     "MomentMatched",
     "MomentMatching",
     "NoiseMCMC",
     "NoiseVI",
-    "ParticleDiagnostics",
+    "PhaseRetrieval",
     "PiGDM",
     "RePaint",
     "Results",
+    "Separable",
     "Twist",
     "TwistedSMC",
+    "bicubic_downsampling",
+    "box_downsampling",
+    "gaussian_blur",
+    "in_noise",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,7 +5,7 @@ from pyrogen.core.normal import StandardNormal
 from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
 from .enumeration import EnumeratedElbo, EnumeratedPair
 from .image_recipes import convolutional_vae, vq_vae
-from .missing import Imputation, IncompleteLikelihood, impute
+from .missing import IncompleteLikelihood, impute
 from .mixture import MixtureElbo, MixtureVAE, SemiSupervisedElbo
 from .model import VAE, BetaElbo
 from .objectives import (
@@ -16,15 +16,9 @@ from .objectives import (
     StickingTheLanding,
 )
 from .pair import Marginal
-from .pair_objectives import (
-    DoublyReparameterizedPair,
-    ImportanceWeightedPair,
-    RenyiPair,
-    StickingTheLandingPair,
-    WeightedPair,
-)
+from .pair_objectives import DoublyReparameterizedPair, ImportanceWeightedPair, RenyiPair, StickingTheLandingPair
 from .priors import Classes, ClassNormal, MixturePrior, VampPrior
-from .quantized import VQVAE, Codebook, CodePrior, CodeTable, CodeUsage, QuantizedElbo
+from .quantized import VQVAE, Codebook, CodeTable
 from .recipes import (
     binary_vae,
     categorical_vae,
@@ -37,15 +31,11 @@ from .recipes import (
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
 
 __all__ = [
-    "VAE",
-    "VQVAE",
     "Annealing",
     "BetaElbo",
     "ClassNormal",
     "Classes",
-    "CodePrior",
     "CodeTable",
-    "CodeUsage",
     "Codebook",
     "CyclicAnnealing",
     "DoublyReparameterized",
@@ -54,14 +44,12 @@ __all__ = [
     "EnumeratedPair",
     "ImportanceWeighted",
     "ImportanceWeightedPair",
-    "Imputation",
     "IncompleteLikelihood",
     "LinearAnnealing",
     "Marginal",
     "MixtureElbo",
     "MixturePrior",
     "MixtureVAE",
-    "QuantizedElbo",
     "Renyi",
     "RenyiPair",
     "ReweightedWakeSleep",
@@ -69,8 +57,9 @@ __all__ = [
     "StandardNormal",
     "StickingTheLanding",
     "StickingTheLandingPair",
+    "VAE",
+    "VQVAE",
     "VampPrior",
-    "WeightedPair",
     "binary_vae",
     "categorical_vae",
     "conditional_vae",
@@ -85,3 +74,7 @@ __all__ = [
     "vamp_vae",
     "vq_vae",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,26 +15,30 @@ from .statistics import Chained, ReadsData, Standardizer
 from .unet import UNet
 
 __all__ = [
-    "Chained",
-    "ReadsData",
-    "Standardizer",
-    "ContextEncoder",
-    "DiffusionTransformer",
-    "ResidualMLP",
-    "UNet",
-    "MLP",
     "AnyOrderTransformer",
     "CausalStack",
     "CausalTransformer",
+    "Chained",
+    "ColumnFeatures",
     "Conditioner",
-    "VectorContext",
+    "ContextEncoder",
+    "DiffusionTransformer",
     "GapFeatures",
     "ImageDecoder",
     "ImageEncoder",
+    "MLP",
     "MaskedConditioner",
     "MaskedSequence",
     "Numbers",
+    "ReadsData",
+    "ResidualMLP",
     "SequenceNetwork",
-    "ColumnFeatures",
+    "Standardizer",
     "Tokens",
+    "UNet",
+    "VectorContext",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -27,3 +27,7 @@ __all__ = [
     "box_downsampling",
     "gaussian_blur",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,44 +11,20 @@
 ``chain``          noisy log-probabilities are refused under a Markov chain
 """
 
-from .chain import refuse_chain, refuse_noise
-from .data_plate import DataCount, DataRows, FullSize, data_plate, possible_data_plates
+from .data_plate import data_plate
 from .dependence import Dependence, dependence
-from .layouts import DrawLayout, DrawnSite, DrawsTogether, OneDraw, RowsRepeated
-from .problems import IndependentProblems, independent_problems
-from .reading import Reading, drawn_together, global_sites, reading_of, row_parameters, settled_data_plates
-from .run import Given, ProgramRun, Record, isolated, run
-from .site import Plate, Site, is_site
+from .run import ProgramRun, run
+from .site import Site
 
 __all__ = [
-    "DataCount",
-    "DataRows",
     "Dependence",
-    "DrawLayout",
-    "DrawnSite",
-    "DrawsTogether",
-    "FullSize",
-    "Given",
-    "IndependentProblems",
-    "OneDraw",
-    "Plate",
     "ProgramRun",
-    "Reading",
-    "Record",
-    "RowsRepeated",
     "Site",
-    "possible_data_plates",
     "data_plate",
     "dependence",
-    "drawn_together",
-    "global_sites",
-    "independent_problems",
-    "is_site",
-    "isolated",
-    "reading_of",
-    "refuse_chain",
-    "refuse_noise",
-    "row_parameters",
     "run",
-    "settled_data_plates",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,6 +5,15 @@
 """
 
 from .contract import check_bijection, check_distribution, check_objective
-from .report import Finding, Report
+from .report import Report
 
-__all__ = ["Finding", "Report", "check_bijection", "check_distribution", "check_objective"]
+__all__ = [
+    "Report",
+    "check_bijection",
+    "check_distribution",
+    "check_objective",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,37 +6,36 @@ from .coupling import Coupling
 from .distribution import TransformedDistribution
 from .elements import Affine, Element
 from .interval import Interval
-from .linear import Cayley, Factored, Flip, Permute, Rotate, Triangular
-from .monotone import Sigmoids, invert
+from .linear import Flip, Permute, Triangular
+from .monotone import Sigmoids
 from .ode import ODE
 from .planar import Planar, Radial, Sylvester
 from .spline import Spline
-from .transform import Compose, Inverse, Transform, VectorTransform, as_transform
+from .transform import Compose, Inverse, Transform, as_transform
 
 __all__ = [
     "Affine",
-    "MaskedAutoregressive",
     "BlockNeural",
-    "Cayley",
     "Compose",
     "Coupling",
     "Element",
-    "Factored",
     "Flip",
     "Interval",
     "Inverse",
+    "MaskedAutoregressive",
     "ODE",
     "Permute",
     "Planar",
     "Radial",
-    "Rotate",
     "Sigmoids",
     "Spline",
     "Sylvester",
     "Transform",
     "TransformedDistribution",
     "Triangular",
-    "VectorTransform",
     "as_transform",
-    "invert",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyrogen.analysis import edited_images, posterior_histogram, posterior_images
-from pyrogen.diffusion import TradeOff
+from pyrogen.diffusion.editing import TradeOff
 
 CURVE = [TradeOff(0.3, 0.1, -2.0), TradeOff(0.6, 0.3, -1.0)]
 

@@ -12,8 +12,6 @@ from pyrogen.autoregressive import (
     AnyOrder,
     Autoregressive,
     Categorical,
-    SequenceLayout,
-    aligned,
     any_order,
     beam_search,
     constrained,
@@ -22,6 +20,8 @@ from pyrogen.autoregressive import (
     transformer,
     wavenet,
 )
+from pyrogen.autoregressive.given import aligned
+from pyrogen.autoregressive.layout import SequenceLayout
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
 

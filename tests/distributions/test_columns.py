@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.distributions import ColumnsDistribution, Incomplete, families, log_prob_by_element
+from pyrogen.distributions import Incomplete, families
+from pyrogen.distributions.abilities import log_prob_by_element
+from pyrogen.distributions.columns import ColumnsDistribution
 from pyrogen.numerics.supports import point_inside
 from pyrogen.testing import check_distribution
 

@@ -10,7 +10,8 @@ import torch
 import pyrogen as pg
 from pyrogen.analysis import model_comparison
 from pyrogen.core.module import DistributionModule
-from pyrogen.evaluation import Comparison, compare, log_likelihood_difference
+from pyrogen.evaluation import compare, log_likelihood_difference
+from pyrogen.evaluation.comparison import Comparison
 
 TRUTH, SHIFTED = dist.Normal(0.0, 1.0), dist.Normal(0.5, 1.0)
 FIT = partial(pg.fit, steps=2)

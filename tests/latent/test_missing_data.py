@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal
 import pyrogen as pg
 from pyrogen import latent
 from pyrogen.distributions import Incomplete, families
+from pyrogen.latent.missing import Imputation
 from pyrogen.testing import check_distribution
 from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
@@ -144,7 +145,7 @@ def test_ninety_per_cent_intervals_hold_ninety_per_cent_of_what_was_removed():
 def test_draws_anew_have_the_weights_distribution():
     torch.manual_seed(4)
     values = torch.arange(3.0).reshape(3, 1, 1)
-    filled = latent.Imputation(values, torch.tensor([[0.2], [0.5], [0.3]]).log())
+    filled = Imputation(values, torch.tensor([[0.2], [0.5], [0.3]]).log())
     assert filled.mean.item() == pytest.approx(1.1)
     assert filled.probability(2.0).item() == pytest.approx(0.3)
     assert filled.quantile(0.19).item() == 0

@@ -10,7 +10,8 @@ from pyro.optim import Adam
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.latent import VQVAE, Codebook, CodeTable, CodeUsage, vq_vae
+from pyrogen.latent import VQVAE, Codebook, CodeTable, vq_vae
+from pyrogen.latent.quantized import CodeUsage
 from pyrogen.testing import check_distribution
 from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 

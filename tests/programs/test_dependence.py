@@ -4,7 +4,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 
-from pyrogen.programs import IndependentProblems, dependence, independent_problems
+from pyrogen.programs import dependence
+from pyrogen.programs.problems import IndependentProblems, independent_problems
 
 
 def chained(y):

@@ -5,8 +5,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrogen.programs import DataRows, DrawsTogether, OneDraw, RowsRepeated, run
-from pyrogen.programs.layouts import LayoutMismatch, placed
+from pyrogen.programs import run
+from pyrogen.programs.data_plate import DataRows
+from pyrogen.programs.layouts import DrawsTogether, LayoutMismatch, OneDraw, RowsRepeated, placed
 
 
 def model(x):

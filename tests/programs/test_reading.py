@@ -9,17 +9,11 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
 from pyro.infer.reparam import LocScaleReparam
 from torch import nn
 
-from pyrogen.programs import (
-    DataCount,
-    FullSize,
-    Plate,
-    Record,
-    data_plate,
-    drawn_together,
-    global_sites,
-    row_parameters,
-    run,
-)
+from pyrogen.programs import data_plate, run
+from pyrogen.programs.data_plate import DataCount, FullSize
+from pyrogen.programs.reading import drawn_together, global_sites, row_parameters
+from pyrogen.programs.run import Record
+from pyrogen.programs.site import Plate
 
 
 def hierarchical(x, plate=None):

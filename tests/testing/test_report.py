@@ -12,7 +12,8 @@ from sound_modules import SoundBijection, SoundDistribution, SoundObjective
 from torch import nn
 from torch.distributions import Distribution
 
-from pyrogen.testing import Finding, Report, check_bijection, check_distribution, check_objective
+from pyrogen.testing import Report, check_bijection, check_distribution, check_objective
+from pyrogen.testing.report import Finding
 
 CONTEXT = torch.linspace(-1, 1, 15).reshape(5, 3)
 
