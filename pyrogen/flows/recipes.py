@@ -18,7 +18,8 @@ from pyrogen.networks.masked import MaskedConditioner, chain
 from pyrogen.networks.mlp import Conditioner
 from pyrogen.networks.velocity import VelocityNetwork
 from pyrogen.numerics.ode import AdaptiveSolver
-from pyrogen.transforms.elements import Affine, Element
+from pyrogen.transforms.affine import Affine
+from pyrogen.transforms.elements import Element
 from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.monotone import Sigmoids
 from pyrogen.transforms.spline import Spline

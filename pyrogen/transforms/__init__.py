@@ -1,10 +1,11 @@
 """Pyro transforms without learnable parts, and the distribution of a transformed variable."""
 
+from .affine import Affine
 from .autoregressive import MaskedAutoregressive
 from .block_neural import BlockNeural
 from .coupling import Coupling
 from .distribution import TransformedDistribution
-from .elements import Affine, Element
+from .elements import Element
 from .interval import Interval
 from .linear import Flip, Permute, Triangular
 from .monotone import Sigmoids

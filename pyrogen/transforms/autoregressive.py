@@ -27,8 +27,8 @@ from pyrogen.networks.masked import MaskedConditioner, Sweep
 from pyrogen.networks.weighted import Weighted
 from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional
 
-from .coupling import Split, conditional
-from .elements import Element
+from .coupling import conditional
+from .elements import Element, Split
 from .transform import VectorTransform
 
 _MANY = 32

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,33 +25,8 @@ from torch import Tensor
 from pyrogen.networks.weighted import Weighted
 
 from . import kernels
-from .elements import Element
+from .elements import Element, Split
 from .transform import VectorTransform
-
-
-class Split(NamedTuple):
-    """Which elements of a vector a network sees, and which are mapped.
-
-    Args:
-        seen: Indices of the elements the network sees; all in their order if ``None``.
-        mapped: Indices of the elements that are mapped; if it is ``seen``, those the network sees.
-        back: If all are mapped, what puts them into the old order.
-    """
-
-    seen: Tensor | None = None
-    mapped: Tensor | None = None
-    back: Tensor | None = None
-
-    def take(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The elements that are seen, and those that are mapped, from ``(D, N)``."""
-        seen = x if self.seen is None else x.index_select(0, self.seen)
-        return seen, seen if self.mapped is self.seen else x.index_select(0, self.mapped)
-
-    def join(self, mapped: Tensor, x: Tensor) -> Tensor:
-        """The vectors ``x`` with mapped elements in their places."""
-        if self.mapped is None:
-            return mapped
-        return x.index_copy(0, self.mapped, mapped) if self.back is None else mapped.index_select(0, self.back)
 
 
 def definition(split: Split, g: Callable[[Tensor, Tensor], tuple], network: Weighted, x: Tensor) -> tuple:

@@ -1,18 +1,30 @@
 r"""Elements: monotone maps of single numbers, the building blocks of coupling and autoregressive transforms.
 
 An element takes ``size`` parameters for each number. They come parameter-major, ``(size, *shape)`` for numbers of shape
-``shape``, so that computing is contiguous. Zero parameters give the identity.
+``shape``, so that computing is contiguous. Zero parameters give the identity. A :class:`Split` tells which elements of a
+vector are mapped, and which the network sees that computes the parameters.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .kernels import ElementKernel, elementwise
+
+class ElementKernel(NamedTuple):
+    """A map of each number with parameters of its own, and its backward pass.
+
+    Args:
+        forward: From parameters ``(size, N)`` and ``x`` ``(N,)`` to value, log-slope and what ``backward`` needs, by
+            differentiable operations.
+        backward: From that and the gradients of value and log-slope to those of parameters and ``x``.
+    """
+
+    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]
+    backward: Callable[[tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Element(ABC):
@@ -36,63 +48,26 @@ class Element(ABC):
         """The place where the value is ``y``, and the logarithm of the *inverse's* slope."""
 
 
-class FusedElement(Element):
-    """An element whose backward passes are written by hand."""
-
-    @abstractmethod
-    def kernel(self, inverse: bool) -> ElementKernel: ...
-
-    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return elementwise(self.kernel(False), parameters, x)
-
-    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return elementwise(self.kernel(True), parameters, y)
-
-
-@dataclass(frozen=True)
-class Affine(FusedElement):
-    r"""The map :math:`y = e^{s} x + t` with a soft-clipped log-scale :math:`s = a / (1 + |a| / c)`.
+class Split(NamedTuple):
+    """Which elements of a vector a network sees, and which are mapped.
 
     Args:
-        log_scale_bound: The clip :math:`c`: scales lie between :math:`e^{-c}` and :math:`e^{c}`.
+        seen: Indices of the elements the network sees; all in their order if ``None``.
+        mapped: Indices of the elements that are mapped; if it is ``seen``, those the network sees.
+        back: If all are mapped, what puts them into the old order.
     """
 
-    log_scale_bound: float = 3.0
-    size: int = 2
+    seen: Tensor | None = None
+    mapped: Tensor | None = None
+    back: Tensor | None = None
 
-    def kernel(self, inverse: bool) -> ElementKernel:
-        if inverse:
-            return ElementKernel(self._inverse, self._inverse_backward)
-        return ElementKernel(self._forward, self._forward_backward)
+    def take(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The elements that are seen, and those that are mapped, from ``(D, N)``."""
+        seen = x if self.seen is None else x.index_select(0, self.seen)
+        return seen, seen if self.mapped is self.seen else x.index_select(0, self.mapped)
 
-    def _clip(self, raw: Tensor) -> Tensor:
-        return raw.abs().mul_(1 / self.log_scale_bound).add_(1)
-
-    def _forward(self, parameters: Tensor, x: Tensor) -> tuple:
-        shift, raw = parameters
-        clip = self._clip(raw)
-        log_scale = raw / clip
-        scale = log_scale.exp()
-        scaled = scale * x
-        return scaled + shift, log_scale, (scaled, scale, clip)
-
-    def _forward_backward(self, saved: tuple, g_y: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
-        scaled, scale, clip = saved
-        gradient = g_y.new_empty(2, *g_y.shape)
-        gradient[0] = g_y
-        torch.addcmul(g_log, g_y, scaled, out=gradient[1])
-        gradient[1].div_(clip).div_(clip)
-        return gradient, g_y * scale
-
-    def _inverse(self, parameters: Tensor, y: Tensor) -> tuple:
-        shift, raw = parameters
-        clip = self._clip(raw)
-        log_scale = (-raw).div_(clip)
-        scale = log_scale.exp()
-        x = (y - shift).mul_(scale)
-        return x, log_scale, (x + 0, scale, clip)
-
-    def _inverse_backward(self, saved: tuple, g_x: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
-        x, scale, clip = saved
-        g_y = g_x * scale
-        return torch.stack((-g_y, torch.addcmul(g_log, g_x, x).neg_().div_(clip).div_(clip))), g_y
+    def join(self, mapped: Tensor, x: Tensor) -> Tensor:
+        """The vectors ``x`` with mapped elements in their places."""
+        if self.mapped is None:
+            return mapped
+        return x.index_copy(0, self.mapped, mapped) if self.back is None else mapped.index_select(0, self.back)

@@ -9,8 +9,9 @@ and by :func:`~pyrogen.transforms.coupling.definition` for a conditioner with it
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +22,10 @@ from pyrogen.networks.blocks import Blocks, MatrixBlock, upright
 from pyrogen.networks.weighted import Weighted
 from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional
 
-if TYPE_CHECKING:
-    from .coupling import Split
+from .elements import Element, ElementKernel, Split
 
 _WIDE = 100
 """From so many outputs on, keeping hidden units feature-major pays (measured)."""
-
-
-class ElementKernel(NamedTuple):
-    """A map of each number with parameters of its own, and its backward pass.
-
-    Args:
-        forward: From parameters ``(size, N)`` and ``x`` ``(N,)`` to value, log-slope and what ``backward`` needs, by
-            differentiable operations.
-        backward: From that and the gradients of value and log-slope to those of parameters and ``x``.
-    """
-
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]
-    backward: Callable[[tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def elementwise(kernel: ElementKernel, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,6 +39,19 @@ def elementwise(kernel: ElementKernel, parameters: Tensor, x: Tensor) -> tuple[T
     else:
         value, log_slope, _ = kernel.forward(*flat)
     return value.reshape(x.shape), log_slope.reshape(x.shape)
+
+
+class FusedElement(Element):
+    """An element whose backward passes are written by hand."""
+
+    @abstractmethod
+    def kernel(self, inverse: bool) -> ElementKernel: ...
+
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise(self.kernel(False), parameters, x)
+
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return elementwise(self.kernel(True), parameters, y)
 
 
 class _Elementwise(Function):

@@ -31,8 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .elements import FusedElement
-from .kernels import ElementKernel
+from .elements import ElementKernel
+from .kernels import FusedElement
 
 LARGEST_RATIO = 100.0
 """Of the sizes of two bins."""

@@ -6,7 +6,7 @@ can give: a sigmoid of a sigmoid lies between 0.5 and 0.731.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +26,19 @@ from pyrogen.numerics.supports import (
     widened,
 )
 
-if TYPE_CHECKING:
-    from .transform import Transform
+
+class Mapping(Protocol):
+    """What is read of a :class:`~pyrogen.transforms.transform.Transform` to find where it sends a support."""
+
+    domain: Constraint
+    codomain: Constraint
+    event_dims: tuple[int, int]
+    fills_codomain: bool
+    monotone: bool
+    sign: Tensor | int
+    inv: Mapping
+
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Image(OnBase):
@@ -38,7 +49,7 @@ class Image(OnBase):
         base_constraint: On its arguments.
     """
 
-    def __init__(self, transform: Transform, base_constraint: Constraint) -> None:
+    def __init__(self, transform: Mapping, base_constraint: Constraint) -> None:
         self.transform = transform
         super().__init__(base_constraint)
 
@@ -59,7 +70,7 @@ class Image(OnBase):
         return f"Image({repr(self.transform).removesuffix('()')} of {self.base_constraint})"
 
 
-def image_of(transform: Transform, within: Constraint) -> Constraint:
+def image_of(transform: Mapping, within: Constraint) -> Constraint:
     """The constraint that the values of a transform, not made of others, meet whose arguments meet ``within``."""
     before, after = transform.event_dims
     event_dim = max(within.event_dim, before) + after - before
@@ -95,7 +106,7 @@ def _opened(codomain: Constraint, within: Constraint) -> Constraint:
 
 
 @torch.no_grad()
-def _between(transform: Transform, within: Constraint) -> Constraint:
+def _between(transform: Mapping, within: Constraint) -> Constraint:
     """The image of an interval under a monotone map: between the images of its ends."""
     arguments = [torch.as_tensor(end, dtype=torch.float64) for end in ends(within)]
     limits = [torch.as_tensor(end, dtype=torch.float64) for end in ends(transform.codomain)]

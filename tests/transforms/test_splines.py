@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrogen.transforms.elements import Affine
+from pyrogen.transforms.affine import Affine
 from pyrogen.transforms.monotone import Sigmoids
 from pyrogen.transforms.spline import Spline
 
