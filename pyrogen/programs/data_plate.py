@@ -28,7 +28,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-from .site import Plate, Site, plate_of
+from .site import Plate, Site, is_site, plate_of
 
 
 def possible_data_plates(sites: Iterable[Site], rows: int) -> list[Plate]:
@@ -97,7 +97,7 @@ class DataCount(Messenger):
         return max((data_of(plate, plate.size, rows) for plate in exact or several), default=rows)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"]:
+        if msg["is_observed"] and is_site(msg):
             for frame in msg["cond_indep_stack"]:
                 self._frames[frame.name] = frame
 

@@ -12,17 +12,21 @@ from torch import Tensor
 
 from pyrogen.numerics.supports import element_of, point_inside, shared
 
+from .site import is_site
+
 
 class HiddenValues(Messenger):
     """Puts points of the support in place of observed values that are masked.
 
     Pyro scores all values and leaves out what is masked afterwards. So NaN that stands where nothing was measured is
-    refused under validation, and its gradient is NaN whatever it is multiplied by.
+    refused under validation, and its gradient is NaN whatever it is multiplied by. What ``pyro.deterministic`` and
+    reparameterisations compute bears a mask as well, and stays: the program goes on with it.
     """
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         value, distribution = msg["value"], msg["fn"]
-        if msg["is_observed"] and isinstance(value, Tensor) and isinstance(distribution, TorchDistributionMixin):
+        data = msg["is_observed"] and is_site(msg) and isinstance(value, Tensor)
+        if data and isinstance(distribution, TorchDistributionMixin):
             msg["value"] = without_hidden(distribution, value, msg["mask"])
 
 

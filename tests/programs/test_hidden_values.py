@@ -7,6 +7,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from pyro.infer.reparam import LocScaleReparam, TransformReparam
 from torch import nn
 
 import pyrogen as pg
@@ -155,3 +158,39 @@ def test_points_of_the_support_stand_in():
     assert without_hidden(normal, x, SHOWN).isnan()[:, 0].tolist() == SHOWN.tolist()
     bits = IndependentBernoulli(torch.zeros(3, 2))
     assert bits.support.check(without_hidden(bits, x, torch.zeros(3, dtype=torch.bool))).all()
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("how", ["deterministic", "location and scale", "transform", "noise of a flow"])
+def test_computed_values_stay(how, validate):
+    """They bear a mask and are none of the data: the program goes on with them."""
+    x = torch.tensor([-1.0, 0.5, 2.0])
+    flow = flows.affine_coupling((1,), layers=1, hidden=(4,), standardize=False)
+
+    def model(x):
+        with pyro.plate("rows", 3):
+            if how == "deterministic":
+                z = pyro.deterministic("twice", 2 * pyro.sample("z", dist.Normal(0.0, 1.0))) / 2
+            elif how == "transform":
+                z = pyro.sample(
+                    "z", dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.AffineTransform(1.0, 2.0))
+                )
+            elif how == "noise of a flow":
+                z = pyro.sample("z", flow().expand([3]))[..., 0]
+            else:
+                z = pyro.sample("z", dist.Normal(1.0, 2.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    reparams = {"location and scale": LocScaleReparam(0.0), "transform": TransformReparam()}
+    if how in reparams:
+        model = poutine.reparam(model, {"z": reparams[how]})
+    elif how == "noise of a flow":
+        model = pg.inverse.in_noise(model, site="z")
+    guide = AutoNormal(model)
+    pyro.set_rng_seed(0)
+    guide(x)
+    pyro.set_rng_seed(0)
+    expected = Trace_ELBO().differentiable_loss(model, guide, x) / 3
+    pyro.set_rng_seed(0)
+    with pyro.validation_enabled(validate):
+        assert torch.allclose(pg.Elbo(model, guide)(x), expected)
