@@ -216,7 +216,7 @@ def _check_density(site: DrawnSite) -> None:
 
 def check_draws(draws: int, wanted: str = "`draws` must be at least 25") -> None:
     """Raises a ValueError where draws are too few for a Pareto k-hat."""
-    if integer(draws, "draws") < 25:
+    if integer(draws, "draws", least=0) < 25:
         raise ValueError(f"{wanted}, so that there is a tail to fit, got {draws}")
 
 

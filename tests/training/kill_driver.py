@@ -102,8 +102,11 @@ def main(folder, kills):
         if not os.WIFSIGNALED(status):
             sys.exit(f"a child ended by itself with status {status} after {done} kills")
         done += 1
+        before = reached[-1] if reached else None
         try:
             reached.append(archive.read(path, "training run")[0]["dict"] if path.exists() else None)
+            if reached[-1] == before:
+                start *= 1.5  # the machine has become busier: killed before it went on
         except ValueError:
             unreadable += 1
     finish(child(lambda: train(Checkpoint(path), folder / "broken", steps)))
