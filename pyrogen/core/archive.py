@@ -1,7 +1,7 @@
 """The file format: one safetensors file whose header carries a JSON document.
 
-Written to a temporary file, flushed to disk and moved into place, so that whoever opens the path sees the old file or
-the new one, whole. A digest over document and tensors tells an altered file from a good one. No file runs code.
+Written to a temporary file, flushed to disk and moved into place, so that a reader gets the old file or the new one,
+whole. A digest over document and tensors detects an altered file. No file runs code.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def write(
         kind: What the file holds; :func:`read` refuses another kind.
         document: JSON values.
         tensors: By name; stored on the CPU.
-        alone: Whether nobody else can be writing this file. One temporary name will then do, and what a killed writer
-            left under it is overwritten.
+        alone: Whether no other process can be writing this file. One temporary name will then do, and what a killed
+            writer left under it is overwritten.
 
     Raises:
         OSError: it cannot be written: the folder does not exist, the path is a folder, the disk is full.

@@ -40,7 +40,7 @@ def completed(documentation: str, parameters: Iterable[str], texts: Mapping[str,
     Args:
         documentation: The docstring, which may describe some of them, or none.
         parameters: Their names.
-        texts: What is said of the others, where :data:`ARGUMENTS` does not.
+        texts: Descriptions of the others, which come before those of :data:`ARGUMENTS`.
 
     Raises:
         ValueError: a parameter is described nowhere.

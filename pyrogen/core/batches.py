@@ -58,7 +58,13 @@ class Batches:
     """
 
     def __init__(
-        self, source: TensorRows, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+        self,
+        source: TensorRows | DatasetRows,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.source = source
         self.batch_size = batch_size
@@ -113,7 +119,7 @@ class LoaderBatches:
 
     What it draws from the generators of torch, numpy and Python while it makes minibatches comes from a stream that
     depends on a seed and the epoch alone, so that an epoch can be gone through again. Generators that a ``DataLoader``
-    holds are noted at the begin of an epoch.
+    holds are noted at the beginning of an epoch.
 
     Args:
         loader: The loader.

@@ -12,8 +12,8 @@ it is:
 ========================  =====================================================================
 
 A composed model has the weakest density of its parts. A module declares what its distributions are; the distribution of
-a module that declares something weaker than the distribution itself is *stamped* with it, so that whoever uses the
-distribution, wrapped or expanded, finds it there.
+a module that declares something weaker than the distribution itself is *stamped* with it, so that it is found on the
+distribution, wrapped or expanded.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 EDITION = 2
-"""The edition of names that files are written in; a file that tells none is of the first."""
+"""The edition of names that files are written in; a file without one is of the first."""
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "flows": (

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 _TINY = 2**26
 
 
-EXCESS = "asks for far more than its tensors hold"
+EXCESS = "needs far more memory or time than its tensors"
 
 
 def check_sizes(arguments: Any, most: int, name: str = "") -> None:

@@ -40,8 +40,6 @@ def log_prob(module: DistributionModule, x: Tensor, context: Context = None, *, 
         >>> log_prob(encoder, torch.zeros(1000, 3), torch.zeros(4), rows=300).shape
         torch.Size([1000])
     """
-    if rows < 1:
-        raise ValueError(f"`rows` must be at least 1, got {rows}")
     batch = batch_shape_of(x, module.event_shape, "x")
     batch = torch.broadcast_shapes(batch, context_batch_shape(context, module.context_shape))
     with torch.no_grad(), evaluating(module):

@@ -7,7 +7,7 @@ A generative model is a probability distribution :math:`p(x)` or :math:`p(x \mid
 
 Used at a ``pyro.sample`` site, a module's parameters must reach ``SVI``. Pyro's ``SVI`` finds parameters by listening
 for ``param`` statements while it runs the model, so :meth:`DistributionModule.__call__` makes one such statement, and
-only while somebody listens. The name is unique for each instance and renewed by copying and pickling: under equal names
+only under ``SVI``. The name is unique for each instance and renewed by copying and pickling: under equal names
 the second module would silently not train.
 """
 
@@ -142,8 +142,8 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         """Learns means and scales of events and contexts from a data set, in place of those learned before.
 
         ``fit`` does so for what it trains, unless it was done before. Call it where another loop trains the module
-        (``SVI``, say), or where it stands in somebody else's program as a prior or a guide and you know events of it:
-        there nothing is learned, and the module's standardisation is the identity.
+        (``SVI``, say), or where it is a prior or a guide in another program and events of it are known: without
+        this call nothing is learned there, and the module's standardisation is the identity.
 
         Args:
             data: As for ``fit``: events, or a tuple of events and contexts.
@@ -162,7 +162,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         learn_statistics(self, self.read_data, data, batch_size)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads events and their contexts, as :class:`~pyrogen.networks.statistics.ReadsData` says.
+        """Reads events and their contexts, see :class:`~pyrogen.networks.statistics.ReadsData`.
 
         Those outside the support are refused, and contexts that broadcast against events. Subclasses add the statistics
         of events.
@@ -173,7 +173,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
             refuse_outside_support(self, x, context, self.parameters())
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads contexts alone, of which entries may be missing; subclasses hand them to their networks."""
+        """Reads contexts alone, of which entries may be missing; subclasses pass them to their networks."""
         return iter(())
 
 
@@ -280,7 +280,7 @@ def data_plate(
 
 
 def check_part(part: Any, name: str) -> None:
-    """Sees that a part of a model is a module that gives distributions.
+    """Checks that a part of a model is a module that gives distributions.
 
     Raises:
         ValueError: it is something else.
@@ -315,7 +315,7 @@ def _register(module: nn.Module, name: str) -> None:
 
 
 def _let_context_pass() -> None:
-    """Lets Pyro's handlers hand a keyword argument ``context`` to the model they wrap.
+    """Lets Pyro's handlers pass a keyword argument ``context`` to the model they wrap.
 
     They call it as ``_context_wrap(context, model, *args, **kwargs)``, so that ``svi.step(x, context=c)`` would give
     ``context`` two values. With the first two parameters positional-only it has one; nothing else changes.

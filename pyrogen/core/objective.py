@@ -127,9 +127,7 @@ class PairObjective(Objective):
         for plate in plates:
             stated = data_of(plate, plate.size, count)
             if stated not in (count, self.size):
-                raise ValueError(
-                    f"`size` must be the {stated} data that the plate {plate.name!r} says, got {self.size}"
-                )
+                raise ValueError(f"`size` must be the {stated} data of the plate {plate.name!r}, got {self.size}")
         if count < self.size in reading.sizes and all(data_of(plate, plate.size, count) == count for plate in plates):
             raise ValueError(
                 f"`size` must be None for a program that scales its rows up to as many itself, got {self.size}"

@@ -33,7 +33,7 @@ class Parametric(DistributionModule):
         family: What distribution the numbers make: one of :mod:`pyrogen.distributions.families`, or whatever is called
             like a :class:`~pyrogen.distributions.families.Family`.
         event_shape: Shape of one event.
-        context_shape: Shape of the context, or a dict of shapes, handed to the network as a dict.
+        context_shape: Shape of the context, or a dict of shapes, passed to the network as a dict.
 
     Raises:
         ValueError: the network's output does not hold as many numbers a row as the family needs (when called).

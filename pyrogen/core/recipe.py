@@ -1,7 +1,7 @@
 """Recipes: functions that build a module from plain arguments, and remember how.
 
 A checkpoint names the recipe and its arguments, never code. The name is looked up in a table of pyrogen's own recipes
-and among those the caller hands to ``load``: a free name in a file would be an import. The structure as the recipe left
+and among those passed to ``load``: a free name in a file would be an import. The structure as the recipe left
 it shows whether the module was edited since, and whether the recipe still builds the same.
 """
 

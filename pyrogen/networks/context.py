@@ -33,7 +33,7 @@ Classes = int | Mapping[str, int] | None
 
 
 class ContextEmbedding(Abstract, ReadsData, nn.Module):
-    """A context made ready for a network; subclasses say what becomes of its entries.
+    """A context made ready for a network; subclasses define what becomes of its entries.
 
     Args:
         context_shape: ``None``, the shape of one context, or a dict of them. With ``classes`` alone it is ``()``.

@@ -40,7 +40,7 @@ def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
     At other times nothing is done.
 
     Args:
-        distribution: Any, also of somebody who does not call :func:`refuse_chain`.
+        distribution: Any distribution, such as one whose ``log_prob`` does not call :func:`refuse_chain`.
         name: Whose it is.
 
     Raises:

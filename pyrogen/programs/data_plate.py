@@ -14,8 +14,8 @@ so that without the factor the posterior of :math:`\theta` is that of :math:`b` 
 :math:`\sqrt{N / b}`. Nats per datum are this over :math:`N`, the *full size* of the data plate.
 
 The data plate is found by its length: it lies around an observed site, and as many rows as the minibatch has are in it,
-or are what it takes its own subsample of. Where there is none it may hold several rows for each datum, all pixels of a
-minibatch in one plate, say. Plates of the same rows side by side, one for each of several outcomes, are as one.
+or are what it takes its own subsample of. Where there is none it may hold several rows for each datum, such as all
+pixels of a minibatch in one plate. Plates of the same rows side by side, one for each of several outcomes, are as one.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def without_hidden(distribution: TorchDistributionMixin, value: Tensor, mask: Te
         return value
     try:
         support = shared(distribution.support)
-        if support.is_discrete and element_of(support).event_dim:  # counts of one total, say: no point is known
+        if support.is_discrete and element_of(support).event_dim:  # such as counts of one total: no point is known
             return value
         return torch.where(shown.to(value.device), value, point_inside(support, value))
     except NotImplementedError:  # no support is declared, or it has no bijection

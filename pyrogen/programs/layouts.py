@@ -7,7 +7,7 @@ Draws are laid out in one of three ways:
 - repeated, each datum as several rows of the data plate, for networks that take one batch dimension and no more;
 - one by one.
 
-Whether a layout fits a program is not taken on trust: who uses one runs single draws again alone, and compares.
+Whether a layout fits a program is checked: its users run single draws again alone, and compare.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def _shared(sites: Iterable[Site]) -> list[Plate]:
 
 
 def _refuse(sites: list[Site], rows: int, what: str, way_out: str) -> None:
-    """Says why sites have no data plate of so many rows."""
+    """Raises the error of sites that have no data plate of so many rows."""
     shared = _shared(sites)
     own = next((plate for plate in shared if plate.rows < plate.size == rows), None)
     if own is not None:

@@ -24,7 +24,7 @@ class Reading:
         outside: The names of the latent sites outside it, which are those of all data.
         owned: The parameters, and the sites, that hold an entry for each row of the data plate. The entries are of use
             only to the rows that the programs were called with, unless these are named by number.
-        sizes: The numbers of data that the programs may be said to stand for: the full size of the data plate, and the
+        sizes: The numbers of data that the programs may stand for: the full size of the data plate, and the
             rows in it times their scale.
         loose: The names of the observed sites outside the data plate that depend on the data, where one has looked.
     """
@@ -129,7 +129,7 @@ def drawn_together(sites: Iterable[Site], plate: Plate) -> list[str]:
     """The names of the latent sites inside the data plate that a guide draws as one vector with those of other rows.
 
     Pyro's ``AutoContinuous`` guides do: an auxiliary site outside the plate, and none inside, is the draw, and a point
-    mass inside it hands each site its part.
+    mass inside it gives each site its part.
     """
     sites = list(sites)
     auxiliary = [site.plate(plate.name) is not None for site in sites if site.auxiliary]

@@ -14,7 +14,7 @@ from .turn import module_or_parameters, parameters_of
 
 
 class Average:
-    """An exponential moving average of a part of what is trained, for ``fit(ema=...)``: of a generator, say.
+    """An exponential moving average of a part of what is trained, for ``fit(ema=...)``, such as a generator.
 
     Args:
         decay: Between zero and one; smaller early on, see :class:`AveragedWeights`.

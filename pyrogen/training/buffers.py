@@ -14,7 +14,7 @@ class LocalBuffers(nn.Module):
     """Tensors of which every process has its own and that change as training goes on: a replay buffer, Markov chains.
 
     A part of an objective. They move with it between devices and precisions, and checkpoints of ``fit`` hold those of
-    every process. Otherwise nobody copies them, however large they are: they are no part of ``state_dict()``, are not
+    every process. Otherwise they are not copied, however large they are: they are no part of ``state_dict()``, are not
     made equal between processes, stay as they are when the best weights are restored, and when a step fails. The dry
     run before training leaves them unchanged. An objective changes them in training mode only.
 
@@ -81,7 +81,7 @@ def unchanged(parts: list[LocalBuffers]) -> Iterator[None]:
 
 
 class MovingBuffers:
-    """The buffers that a pass changes (batch statistics, say), so that a bad minibatch does not stay in them.
+    """The buffers that a pass changes, such as batch statistics, so that a bad minibatch does not stay in them.
 
     Args:
         module: Whose buffers. They get back what they held before the pass: a dry run is no step.

@@ -90,16 +90,16 @@ class Feed:
             return True
         length = len(self.data)
         if not self.place or length:
-            wanted = f"{length} minibatches, as its length says" if length else "at least one minibatch"
-            raise ValueError(f"`data` must give {wanted}, in every epoch, got {self.place} in epoch {self.epoch}")
+            wanted = f"{length} minibatches, its length," if length else "at least one minibatch"
+            raise ValueError(f"`data` must give {wanted} in every epoch, got {self.place} in epoch {self.epoch}")
         self._begin_epoch()
         return False
 
     def _check_end(self) -> None:
-        """Sees that a loader gives no more than its length says."""
+        """Checks that a loader gives no more minibatches than its length."""
         if next(self._rest, None) is not None:
             raise ValueError(
-                f"`data` must give {len(self.data)} minibatches, as its length says, in every epoch, got more in epoch "
+                f"`data` must give {len(self.data)} minibatches, its length, in every epoch, got more in epoch "
                 f"{self.epoch}"
             )
 

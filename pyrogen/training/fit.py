@@ -105,9 +105,10 @@ def fit(
     the support) are refused. Scoring never sets them; see :meth:`DistributionModule.learn_statistics
     <pyrogen.core.module.DistributionModule.learn_statistics>` for other training loops.
 
-    A Pyro program with latent sites outside its data plate is trained on minibatches where it says how many data there
-    are, by ``pyro.plate(name, N, subsample_size=...)`` or ``Elbo(model, guide, size=N)``; its posterior would else be
-    that of a minibatch. The same holds for programs with parameters for single rows, unless these are named by number.
+    A Pyro program with latent sites outside its data plate is trained on minibatches where it states how many data
+    there are, by ``pyro.plate(name, N, subsample_size=...)`` or ``Elbo(model, guide, size=N)``; its posterior would
+    else be that of a minibatch. The same holds for programs with parameters for single rows, unless these are named by
+    number.
 
     A progress bar shows loss, held-out loss, speed and time left. Pyro's validation is on for a dry run on the
     first minibatch, off inside the loop, and afterwards as it was. Modules end in evaluation mode, with their best or

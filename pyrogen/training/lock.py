@@ -35,7 +35,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # somebody cleaned the folder up
+        with suppress(OSError):  # the file was deleted meanwhile
             lock.unlink()
         os.close(handle)
 

@@ -1,4 +1,4 @@
-"""A turn at play: its objective, its optimizer, and one gradient step of it."""
+"""A turn in training: its objective, its optimizer, and one gradient step of it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Player:
     Args:
         turn: The turn.
         feed: Where its minibatches come from.
-        everything: All that is trained; what is not the turn's is frozen while it plays.
+        everything: All that is trained; what is not the turn's is frozen during its steps.
         processes: Where it runs.
         optimizer: For a turn without one of its own.
         schedule: Makes a learning-rate schedule of the optimizer, for a turn without one of its own. It is stepped
             after each gradient step.
         clip: Largest gradient norm, for a turn without one of its own.
-        run: What is called in place of the objective (compiled, say).
+        run: What is called in place of the objective: a compiled version of it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Player:
         """One gradient step on the mean over the rows of some minibatches.
 
         Returns:
-            The loss, in nats per datum, and the norm of its gradient.
+            The loss, in the unit of the objective, and the norm of its gradient.
 
         Raises:
             NonFiniteStep: loss or gradient is not finite; no weight has moved.
@@ -175,7 +175,7 @@ def _made(make: Callable[[Any], Any], argument: Any, name: str) -> Any:
 
 
 def per_datum(objective: Callable[..., Tensor], run: Callable[..., Tensor], batch: Batch) -> Tensor:
-    """What an objective gives for a minibatch, in nats per datum.
+    """The loss of a minibatch, per datum.
 
     Args:
         objective: The objective. Pyro's give the sum over the data that the minibatch stands for.

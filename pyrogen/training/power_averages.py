@@ -44,8 +44,6 @@ class PowerAverages:
 
     @checked
     def __init__(self, module: nn.Module, *, every: int = 100, widths: tuple[float, ...] = (0.05, 0.1)) -> None:
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every}")
         if not isinstance(widths, tuple | list) or not widths:
             raise ValueError(f"`widths` must name at least one average, got {widths!r}")
         for width in widths:

@@ -1,4 +1,4 @@
-"""What a run shows and records: its history, and the bar on the terminal."""
+"""The record of a run: its history, its result, and the progress bar on the terminal."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ class Progress:
 
     Attributes:
         step: Steps taken.
-        epoch: Epochs begun, from zero.
+        epoch: Epochs finished.
         history: What was recorded so far; ``history.losses[turn][-1]`` is the newest loss.
         validation: The held-out loss of this very step, if it was validated.
         best_step: The step of the best held-out loss so far.
+        reason: Why the run ends after this step; ``None`` while it goes on.
     """
 
     history: History
@@ -79,7 +80,7 @@ class Progress:
 
 
 class Bar:
-    """The progress bar: loss, held-out loss, speed, time left. Silent where no person watches.
+    """The progress bar: loss, held-out loss, speed, time left. Shown in terminals and notebooks only.
 
     Args:
         total: Steps to take, if known.

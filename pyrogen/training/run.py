@@ -120,7 +120,7 @@ class Run:
         return Fit(progress.history, progress.best_step, progress.reason)
 
     def _runs_out(self) -> bool:
-        """Whether the last epoch of unknown length has ended, which only drawing more can tell."""
+        """Whether the last epoch of unknown length has ended, which is found by drawing one more minibatch."""
         if self.epochs is not None and self.feed.exhausted():
             self.progress.epoch = self.feed.epoch
             self._finish_if_done()
@@ -224,7 +224,7 @@ class Run:
         ) from None
 
     def _names(self) -> dict[int, str]:
-        """The parameters' names as the first module that holds them knows them."""
+        """The parameters' names in the first module that holds them."""
         names: dict[int, str] = {}
         for part in self.everything:
             for name, parameter in part.named_parameters():

@@ -1,6 +1,6 @@
 """When minibatches would change the posterior of a Pyro program, and what held-out data stand for.
 
-A posterior of all data is trained on minibatches if the program says how many data they stand for (see
+A posterior of all data is trained on minibatches if the program states how many data they stand for (see
 :mod:`pyrogen.programs.data_plate`), and if what belongs to a single row is computed from the row, or found by its
 number.
 """
@@ -70,7 +70,7 @@ def read_programs(
 
 
 def check_minibatches(reading: Reading, data: Batches | LoaderBatches, *, validated: bool = False) -> None:
-    """Sees that minibatches of the data leave the posterior what it is.
+    """Checks that minibatches of the data leave the posterior as it is.
 
     Args:
         reading: What the programs are.
@@ -83,13 +83,13 @@ def check_minibatches(reading: Reading, data: Batches | LoaderBatches, *, valida
     rows = data.rows
     if reading.owned:
         _check_owned(reading.owned, data, rows, validated)
-    if reading.outside and not _says_how_many(reading, data):
+    if reading.outside and not _states_size(reading, data):
         raise ValueError(_complaint(reading, rows))
     if reading.outside and reading.loose:
         raise ValueError(
             f"`target` observes {list(reading.loose)} outside the data plate {reading.plates[0].name!r}, where the "
             "rows of a minibatch stand for themselves alone, beside the latent sites of all data "
-            f"{reading.outside}: put them in a plate that says how many they are; or give all data at once by "
+            f"{reading.outside}: put them in a plate of their full number; or give all data at once by "
             f"`batch_size={rows or 'N'}`"
         )
 
@@ -146,7 +146,8 @@ def _check_owned(owned: list[str], data: Batches | LoaderBatches, rows: int | No
         )
 
 
-def _says_how_many(reading: Reading, data: Batches | LoaderBatches) -> bool:
+def _states_size(reading: Reading, data: Batches | LoaderBatches) -> bool:
+    """Whether the programs state how many data a minibatch stands for."""
     if not reading.plates:
         return data.whole
     if data.rows is not None:

@@ -25,7 +25,7 @@ class Turn:
     """One player's part of a training step.
 
     Args:
-        objective: Called with a minibatch; gives a scalar loss in nats per datum.
+        objective: Called with a minibatch; gives a scalar loss, a mean over its data.
         parameters: What this turn trains: a module, or parameters. All others are frozen while it lasts.
         optimizer: Makes an optimizer of a list of parameters. ``None``: that of ``fit``.
         repeats: How often the turn is taken a step, each time with a minibatch of its own.

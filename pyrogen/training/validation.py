@@ -34,7 +34,7 @@ Metric = Callable[..., Tensor | float]
 
 
 class WholeSet:
-    """A metric of the whole held-out set, for ``fit(metric=...)``: a distance between generated and held-out data, say.
+    """A metric of the whole held-out set, for ``fit(metric=...)``, such as a distance of draws from it.
 
     Other metrics are evaluated on minibatches and averaged over the rows, which a distance between sets of data is not.
 

@@ -609,7 +609,7 @@ FLOW = "pyrogen.flows.recipes.affine_coupling"
 def test_a_file_that_asks_for_far_more_than_it_holds_is_refused(name, arguments, path):
     forged(path, name, **arguments)
     began = time.monotonic()
-    refused(path, "asks for far more than its tensors hold")
+    refused(path, "needs far more memory or time than its tensors")
     assert time.monotonic() - began < 10
 
 
@@ -646,7 +646,7 @@ def test_the_allowance_sees_what_is_made_before_it_is_made():
         lambda: [torch.zeros(2) for _ in range(10**9)],
     ]
     for make in makers:
-        with pytest.raises(ValueError, match="asks for far more"), Allowance(10**9, 1000):
+        with pytest.raises(ValueError, match="needs far more"), Allowance(10**9, 1000):
             make()
     with Allowance(10**9, 1000):
         made = nn.Linear(100, 100)
@@ -708,7 +708,6 @@ def test_the_table_holds_every_recipe_of_pyrogens():
     assert len(found) > 30
     assert all(known_recipe(f"{value.__module__}.{value.__qualname__}") is value for value in found)
     assert sum(map(len, known_recipes.RECIPES.values())) == len(found)
-    assert all(known_recipe(f"{value.__module__}.{value.__qualname__}") is value for value in found)
 
 
 def test_a_free_name_in_a_nested_recipe_is_refused(path):

@@ -5,14 +5,17 @@ Both use what ``training`` gives and change nothing in ``core``.
 
 from functools import partial
 
-import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
 from small_programs import same, weights
 from torch import nn
+from torch.distributions import constraints
 
 import pyrogen as pg
+from pyrogen.core.objective import Objective
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.distributions.normal import UnitNormal
 from pyrogen.training import Average, LocalBuffers, Turn, WholeSet
 
 MEAN, SCALE = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
@@ -27,23 +30,26 @@ def network(outputs, width=32):
     return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs))
 
 
-class Draws(dist.TorchDistribution):
+class Draws(PyrogenDistribution):
     """Noise pushed through a network: draws without a density."""
 
-    has_rsample = True
-    arg_constraints = {}
-    support = dist.constraints.real_vector
+    density = None
+    has_rsample = has_push_forward = True
+    support = constraints.real_vector
 
     def __init__(self, network, batch_shape=()):
         self.network = network
         super().__init__(torch.Size(batch_shape), torch.Size((2,)), validate_args=False)
 
-    def expand(self, batch_shape, _instance=None):
+    def _expanded(self, batch_shape):
         return Draws(self.network, batch_shape)
 
-    def rsample(self, sample_shape=torch.Size()):
-        shape = self._extended_shape(sample_shape)
-        return self.network(torch.randn(shape))
+    def push_forward(self):
+        return UnitNormal((2,), next(self.network.parameters()), self.batch_shape), self.network
+
+    def rsample(self, sample_shape=()):
+        noise, generate = self.push_forward()
+        return generate(noise.sample(sample_shape))
 
 
 class Generator(pg.DistributionModule):
@@ -118,6 +124,11 @@ def test_a_game_resumes_where_it_was(tmp_path):
     assert result.history.validation == whole.history.validation
 
 
+@pytest.mark.parametrize("make", [lambda: Generator(), lambda: Energy()])
+def test_the_skeletons_pass_the_contract(make):
+    pg.testing.check_distribution(make(), event_shape=(2,))
+
+
 def test_an_implicit_model_has_neither_guide_nor_likelihood():
     for refused in (lambda module: module.guide, pg.MaximumLikelihood):
         with pytest.raises(NotImplementedError, match="Generator"):
@@ -143,19 +154,23 @@ class Energy(pg.DistributionModule):
         return PersistentDivergence(self)
 
 
-class Unnormalized(dist.TorchDistribution):
-    arg_constraints = {}
-    support = dist.constraints.real_vector
+class Unnormalized(PyrogenDistribution):
+    density = "unnormalized"
+    support = constraints.real_vector
 
     def __init__(self, energy, batch_shape=()):
         self.energy = energy
         super().__init__(torch.Size(batch_shape), torch.Size((2,)), validate_args=False)
 
+    def _expanded(self, batch_shape):
+        return Unnormalized(self.energy, batch_shape)
+
     def log_prob(self, x):
-        return self.energy.log_density(x)
+        log_density = self.energy.log_density(x)
+        return log_density.expand(torch.broadcast_shapes(log_density.shape, self.batch_shape))
 
 
-class PersistentDivergence(nn.Module):
+class PersistentDivergence(Objective):
     """The gradient of the likelihood, with draws of chains that go on from step to step.
 
     Tieleman 2008, "Training restricted Boltzmann machines using approximations to the likelihood gradient".

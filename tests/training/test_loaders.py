@@ -177,7 +177,7 @@ def test_tensors_in_place_of_a_loader_are_refused(tmp_path):
 
 @pytest.mark.parametrize("length", [5, 7])
 def test_a_length_that_is_not_true_is_refused(length):
-    with pytest.raises(ValueError, match=rf"`data` must give {length} minibatches, as its length says"):
+    with pytest.raises(ValueError, match=rf"`data` must give {length} minibatches, its length"):
         run(lambda: Sized(length), steps=20)
 
 
@@ -230,7 +230,7 @@ def test_an_epoch_of_nothing_is_refused():
             self.left -= 1
             return iter([X] * max(self.left, 0))
 
-    with pytest.raises(ValueError, match="`data` must give at least one minibatch, in every epoch, got 0 in epoch"):
+    with pytest.raises(ValueError, match="`data` must give at least one minibatch in every epoch, got 0 in epoch"):
         run(Dwindling, steps=20)
 
 

@@ -441,7 +441,7 @@ def test_size_is_refused_where_it_has_no_meaning():
         pg.Elbo(Regression(), Normal(), size=60)(X, Y)
     with pytest.raises(ValueError, match="`size` needs a plate of the 240 rows"):
         pg.Elbo(OneDatum(), Normal(), size=500)(X, Y)
-    with pytest.raises(ValueError, match="`size` must be the 240 data that the plate 'data' says, got 500"):
+    with pytest.raises(ValueError, match="`size` must be the 240 data of the plate 'data', got 500"):
         pg.Elbo(Regression("subsample_size"), Normal(), size=500)(X[:60], Y[:60])
 
 
