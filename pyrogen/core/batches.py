@@ -39,11 +39,16 @@ class Minibatch(NamedTuple):
     weight: float
     size: int
 
-    def named(self, rows: list[int], number: int) -> str:
+    def named(self, rows: list[int], number: int | None = None) -> str:
         """The names of some of its rows: their numbers in the data, or those in it, the minibatch of this number."""
         if self.indices is None:
-            return f"{listed('row', rows)} of minibatch {number}"
+            return f"{listed('row', rows)} of {'the minibatch' if number is None else f'minibatch {number}'}"
         return listed("row", self.indices[rows].tolist())
+
+    def culprits(self, spoils: Callable[[Batch], bool]) -> list[int]:
+        """Its rows that by themselves, each as a batch of its own, spoil something."""
+        count = rows(self.entries)
+        return [row for row in range(count) if spoils(single_row(self.entries, row, count))]
 
 
 class Batches:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pyrogen.core.batches import Batch, Minibatch, rows, single_row
+from pyrogen.core.batches import Batch, Minibatch
+from pyrogen.numerics.randomness import held
 
 from .player import Player, per_datum
 
@@ -24,19 +26,14 @@ def explain(player: Player, minibatches: Sequence[Minibatch], names: dict[int, s
 
 
 def _rows(player: Player, minibatch: Minibatch) -> str | None:
-    count = rows(minibatch.entries)
-    culprits = [row for row in range(count) if _spoils(player, single_row(minibatch.entries, row, count))]
-    if not culprits:
-        return None
-    if minibatch.indices is None:
-        return f"rows {_few(culprits)} of the minibatch"
-    return f"rows {_few(minibatch.indices[culprits].tolist())} of the data"
+    culprits = minibatch.culprits(partial(_spoils, player))
+    return f"{minibatch.named(culprits)} of `data`" if culprits else None
 
 
 def _spoils(player: Player, row: Batch) -> bool:
     """Whether a row by itself has a loss or gradient that is not finite; no, if the objective takes no single row."""
     try:
-        with torch.random.fork_rng(devices=[]):
+        with held():
             loss = per_datum(player.objective, player.processes.evaluated(player.objective), row)
             gradients = torch.autograd.grad(loss, player.parameters, allow_unused=True)
     except Exception:
@@ -45,9 +42,6 @@ def _spoils(player: Player, row: Batch) -> bool:
 
 
 def _named(parameters: Iterable[Tensor], names: dict[int, str]) -> str:
-    return _few([names.get(id(parameter), "an unnamed parameter") for parameter in parameters])
-
-
-def _few(entries: list) -> str:
-    shown = ", ".join(map(str, entries[:5]))
-    return shown if len(entries) <= 5 else f"{shown} and {len(entries) - 5} more"
+    found = [names.get(id(parameter), "an unnamed parameter") for parameter in parameters]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return ", ".join(found[:5]) + more

@@ -17,7 +17,6 @@ from pyrogen.core.batches import (
     device_of,
     joined,
     rows,
-    single_row,
     to_device,
 )
 from pyrogen.core.modes import evaluating
@@ -158,8 +157,7 @@ class Validation:
 
     def _refuse(self, minibatch: Minibatch, number: int, step: int) -> None:
         """Raises the error of a minibatch whose metric is NaN, and names the rows that have it by themselves."""
-        count = rows(minibatch.entries)
-        culprits = [row for row in range(count) if self._spoils(single_row(minibatch.entries, row, count))]
+        culprits = minibatch.culprits(self._spoils)
         where = minibatch.named(culprits, number) if culprits else f"no single row of minibatch {number}"
         raise FloatingPointError(
             f"{self._complaint(step)}, which is neither better nor worse: it comes from {where} of `validation`"

@@ -93,7 +93,7 @@ def test_an_accumulating_run_resumes(tmp_path):
 def test_a_bad_row_of_any_of_them_is_named():
     x = X.clone()
     x[41] = 1e30
-    with pytest.raises(FloatingPointError, match="rows 41 of the data"):
+    with pytest.raises(FloatingPointError, match="row 41 of `data`"):
         run(10, 5, x, epochs=1)
 
 
