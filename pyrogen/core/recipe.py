@@ -99,7 +99,7 @@ def obstacle(module: nn.Module) -> str:
     return f"was edited after its recipe: {_few(edits)}" if edits else ""
 
 
-def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]] = ()) -> nn.Module:
+def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]]) -> nn.Module:
     """The module a description stands for.
 
     Raises:

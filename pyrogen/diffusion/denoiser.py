@@ -74,7 +74,7 @@ class Denoiser(Abstract, ReadsData, nn.Module):
 
     @property
     def data_scale(self) -> Tensor | float:
-        """The standard deviation of the data, in data units, as far as the denoiser knows it; 1 where it does not."""
+        """The standard deviation of the data, in data units, where it is known; 1 where it is not."""
         return 1.0
 
     @abstractmethod

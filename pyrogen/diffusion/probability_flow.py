@@ -12,7 +12,7 @@ Besides solver and trace there are two sources of error, both the schedule's:
   For data whose smallest scale is :math:`\tau` in :math:`D` dimensions this changes the log-density by about
   :math:`\tfrac{1}{2} D (\sigma_0 / \alpha_0 \tau)^2` nats.
 - At :math:`t = 1` a little data is left. The noise is taken to be normal with the mean
-  :math:`\mu = \alpha_1 D(0, 1) s_1^2 / \sigma_1^2` that the denoiser knows, and the variance
+  :math:`\mu = \alpha_1 D(0, 1) s_1^2 / \sigma_1^2` of the denoiser, and the variance
   :math:`s_1^2 = \sigma_1^2 + \alpha_1^2 d^2` of data of scale :math:`d`, which is exact for Gaussian data with
   independent elements of that scale. Where their variance is :math:`d^2 + \delta` in each of :math:`D` dimensions, the
   log-density of data is off by about :math:`\sqrt{D / 2} \, \delta (\alpha_1 / \sigma_1)^2` nats (root mean square).

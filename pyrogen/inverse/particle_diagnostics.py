@@ -59,7 +59,7 @@ def prior_evidence(log_likelihood: Tensor) -> PriorEvidence:
 class ParticleDiagnostics(Diagnostics):
     """What happened in a run; with other latent sites, in the last filter of many.
 
-    Then the sweeps are a Markov chain besides, whose effective sample size ArviZ knows.
+    Then the sweeps are a Markov chain besides, whose effective sample size ArviZ computes.
 
     Attributes:
         particles: How many particles there were.

@@ -12,14 +12,14 @@ The class is summed over, never drawn. With a classifier :math:`q(y \mid x)` the
     w_y = \frac{p(y) \, p(z \mid y) \, p(x \mid z, y)}{q(z \mid x, y)} .
 
 Importance weights :math:`w_{y,k}` of :math:`K` draws and all classes bound it tighter. The class of the first draw is
-the classifier's, so that one draw gives the bound above and whoever trains ``log_prob`` trains the classifier with it;
+the classifier's, so that one draw gives the bound above and training by ``log_prob`` trains the classifier with it;
 those of the others are summed exactly:
 
 .. math::
     \log p(x) \ge \sum_y q(y \mid x) \log \frac1K \Bigl[ \frac{w_{y,1}}{q(y \mid x)}
     + \sum_{k=2}^K \sum_{y'} w_{y',k} \Bigr] .
 
-Two models of the literature are of this form. In the *Gaussian mixture VAE* the class speaks through the latent alone,
+Two models of the literature are of this form. In the *Gaussian mixture VAE* the class acts through the latent alone,
 :math:`p(z \mid y)` being a normal each, and finds clusters. In *M2*, the semi-supervised model of Kingma et al., the
 class is a label that some data have; beside it a latent describes how, and not what, :math:`x` is.
 """

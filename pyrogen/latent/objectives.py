@@ -1,6 +1,6 @@
 r"""Objectives for variational autoencoders: bounds of the evidence, and gradients of them with less noise.
 
-For a Pyro pair that somebody wrote see :mod:`~pyrogen.latent.pair_objectives`; the bounds of both are in
+For a Pyro pair of your own see :mod:`~pyrogen.latent.pair_objectives`; the bounds of both are in
 :mod:`~pyrogen.latent.bounds`.
 
 All are losses in nats per datum of a :class:`~pyrogen.latent.model.VAE` on a minibatch ``(x, context)``. They run the

@@ -1,4 +1,4 @@
-r"""The marginal of a Pyro model and guide that somebody wrote.
+r"""The marginal of a Pyro model and guide of your own.
 
 The pair runs on all draws of all rows at once, as one large minibatch: every datum is repeated :math:`K` times. That
 takes nothing from the model but that its data plate is as long as its data: ``plate(len(x))``, or
@@ -202,7 +202,7 @@ class PairGuide(Guide):
 
 
 def require_same_latents(drawn: set[str], latent: set[str]) -> None:
-    """Sees that a guide draws the latent sites of its model.
+    """Checks that a guide draws the latent sites of its model.
 
     Raises:
         ValueError: one of them has a site that the other lacks.
@@ -214,7 +214,7 @@ def require_same_latents(drawn: set[str], latent: set[str]) -> None:
 
 
 def require_unscaled(site: Site, plates: Iterable[Plate]) -> None:
-    """Sees that the log-probability of a site is scaled by nothing but these plates: a power of a density is none.
+    """Checks that the log-probability of a site is scaled by nothing but these plates: a power of a density is none.
 
     A subsampled plate scales its sites up to all data, which does not touch the weights of one datum.
 

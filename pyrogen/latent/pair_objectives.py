@@ -1,7 +1,7 @@
 r"""Importance-weighted objectives for any Pyro model/guide pair.
 
-Those of :mod:`~pyrogen.latent.objectives` take a VAE, whose every latent belongs to one datum. A pair that somebody
-wrote may have latents of all data as well, outside the data plate. Its weights, with draws :math:`z_k \sim q`, are
+Those of :mod:`~pyrogen.latent.objectives` take a VAE, whose every latent belongs to one datum. A pair of your
+own may have latents of all data as well, outside the data plate. Its weights, with draws :math:`z_k \sim q`, are
 
 - one for each datum where every latent is in the data plate, :math:`w_{ik} = p(x_i, z_{ik}) / q(z_{ik})`. The bound is
   then a sum over the data, which minibatches estimate without bias;

@@ -14,7 +14,7 @@ Parts = Mapping[str, DistributionModule]
 
 
 def check_shapes(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
-    """Sees that latents and data have one shape in all parts.
+    """Checks that latents and data have one shape in all parts.
 
     Raises:
         ValueError: they have not, or a part is no DistributionModule.
@@ -45,7 +45,7 @@ def taken(part: DistributionModule, entry: str) -> Shape | None:
 
 
 def check_densities(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
-    """Sees that the evidence lower bound is one.
+    """Checks that the evidence lower bound is one.
 
     Raises:
         ValueError: a bound of the posterior's density has the wrong sign in it, and an unnormalised or missing density
@@ -62,7 +62,7 @@ def check_densities(prior: DistributionModule, likelihood: DistributionModule, p
 
 
 def check_draws(parts: Parts, draws: int) -> None:
-    """Sees that so many importance weights may be averaged.
+    """Checks that so many importance weights may be averaged.
 
     Raises:
         ValueError: there is no draw, or there are several and the ``log_prob`` of a part may be noisy.
@@ -72,7 +72,7 @@ def check_draws(parts: Parts, draws: int) -> None:
 
 
 def check_exact(parts: Parts, demand: str) -> None:
-    """Sees that importance weights are not noisy: the exponential of noise is biased upwards.
+    """Checks that importance weights are not noisy: the exponential of noise is biased upwards.
 
     Raises:
         ValueError: a part of the VAE has a density that is not exact.
@@ -86,7 +86,7 @@ def check_exact(parts: Parts, demand: str) -> None:
 
 
 def check_separate(parts: Parts) -> None:
-    """Sees that posterior and model can be given gradients of different losses.
+    """Checks that posterior and model can be given gradients of different losses.
 
     Raises:
         ValueError: the posterior shares parameters with another part of the VAE.

@@ -14,7 +14,7 @@ All are called with one batch dimension in front, ``(N, *context_shape)``; :func
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -40,7 +40,6 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         classes: How many labels there are: a number for a single context, a dict for some of several.
         embedding: Any module from contexts to features, ``(N, *features)``. It gets numbers standardised and labels as
             integers: a tensor, or a dict of tensors.
-        standardize: Which entries of a dict are standardised; all that are no labels if ``None``.
 
     Attributes:
         context_shape: Shape of the context, a dict of shapes, or ``None``.
@@ -58,13 +57,11 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         *,
         classes: Classes = None,
         embedding: nn.Module | None = None,
-        standardize: Collection[str] | None = None,
     ) -> None:
         super().__init__()
         self.context_shape, self.labels = described(context_shape, classes)
         self.shapes = by_name(self.context_shape)
-        chosen = self.shapes if standardize is None else standardize
-        numbers = {key: shape for key, shape in self.shapes.items() if key in chosen and key not in self.labels}
+        numbers = {key: shape for key, shape in self.shapes.items() if key not in self.labels}
         self.standardizers = Standardizers(numbers)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.embedding = embedding
@@ -114,7 +111,6 @@ class VectorContext(ContextEmbedding):
         context_shape: As for :class:`ContextEmbedding`.
         classes: As for :class:`ContextEmbedding`; labels have the shape ``()``.
         embedding: As for :class:`ContextEmbedding`; its features are flattened.
-        standardize: As for :class:`ContextEmbedding`.
 
     Shape:
         ``(*batch, *context_shape)`` to ``(*batch, size)``; the batch dimensions of several tensors broadcast. With an
@@ -132,9 +128,8 @@ class VectorContext(ContextEmbedding):
         *,
         classes: Classes = None,
         embedding: nn.Module | None = None,
-        standardize: Collection[str] | None = None,
     ) -> None:
-        super().__init__(context_shape, classes=classes, embedding=embedding, standardize=standardize)
+        super().__init__(context_shape, classes=classes, embedding=embedding)
         _require_scalar_labels(self.context_shape, self.labels)
 
     @property

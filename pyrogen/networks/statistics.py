@@ -1,8 +1,8 @@
 r"""What is learned from the whole data set before training begins, and what is refused there.
 
 Networks work best on numbers of order one, so means and scales of data and contexts are put into layers of their own.
-Found from a minibatch they would depend on what it happens to hold, and change whenever somebody scores something.
-They are found from the data set instead: ``fit`` reads it once, hands every minibatch to :meth:`ReadsData.read_data`,
+Found from a minibatch they would depend on what it happens to hold, and change whenever something is scored.
+They are found from the data set instead: ``fit`` reads it once, passes every minibatch to :meth:`ReadsData.read_data`,
 and merges the moments of the rows in double precision (Chan, Golub and LeVeque 1983),
 
 .. math::

@@ -38,7 +38,8 @@ def spared(
         first: Gives the scores as they are, ``(*batch)``.
         again: The same for other rows: takes, for each place of the flattened batch, which row stands there, and the
             batch shape.
-        remake: What knows of the context; a row of a context that is not finite has score NaN.
+        remake: Makes the distribution anew for other rows of the context; a row of a context that is not finite has
+            score NaN.
         noisy: On which device the scores draw random numbers, if they do; both times they are the same.
     """
     state = None if noisy is None else _randomness(noisy)

@@ -1,8 +1,8 @@
 """Dependence: which sites of a program are computed from which others, and which parts of a site are independent.
 
-One run of the program with values that remember where they come from finds out: the value of each latent site is marked
-with its name, and the ``log_prob`` of a site bears the marks of all that its distribution was computed from. Where a
-program cannot run on such values, every site is taken to depend on all latent sites before it.
+It is found by one run of the program with values that remember where they come from: the value of each latent site is
+marked with its name, and the ``log_prob`` of a site has the marks of all that its distribution was computed from. Where
+a program cannot run on such values, every site is taken to depend on all latent sites before it.
 
 Whether sites depend on what the program was called with is seen by gradients.
 """
@@ -34,7 +34,7 @@ class Dependence:
         sites: The sites of one run by name, in the order of the program.
         parents: By site, the latent sites from whose values its distribution was computed.
         indices: The rows that each plate took, by the name of the plate.
-        traced: Whether this was found out; else every site is taken to depend on all latent sites before it.
+        traced: Whether the parents were found; else every site is taken to depend on all latent sites before it.
     """
 
     sites: dict[str, Site]
@@ -80,7 +80,7 @@ def dependence(
         except (TypeError, RuntimeError, NotImplementedError, AttributeError):
             if not tracker.traced:
                 raise
-            # A value that bears marks is no plain tensor.
+            # A value with marks is no plain tensor.
     sites = {site.name: site for site in tracker.sites}
     return Dependence(sites, tracker.parents, tracker.indices, tracker.traced)
 

@@ -26,7 +26,8 @@ class Reading:
             only to the rows that the programs were called with, unless these are named by number.
         sizes: The numbers of data that the programs may stand for: the full size of the data plate, and the
             rows in it times their scale.
-        loose: The names of the observed sites outside the data plate that depend on the data, where one has looked.
+        loose: The names of the observed sites outside the data plate that depend on the data; empty where that was not
+            checked.
     """
 
     rows: int
@@ -61,7 +62,7 @@ def reading_of(
     return Reading(rows, plates, outside, owned, frozenset(set.intersection(*sizes) if sizes else ()))
 
 
-def settled_data_plates(record: Record, rows: int, again: Callable[[], Record] | None = None) -> list[Plate]:
+def settled_data_plates(record: Record, rows: int, again: Callable[[], Record]) -> list[Plate]:
     """The data plate; where none or several are as long as the data, those that follow their number.
 
     Args:
@@ -73,7 +74,7 @@ def settled_data_plates(record: Record, rows: int, again: Callable[[], Record] |
         ValueError: several are, one inside the other.
     """
     found = possible_data_plates(record.sites, rows)
-    if again is None or rows == 1 or len(found) == 1 or not observed_plates(record.sites):
+    if rows == 1 or len(found) == 1 or not observed_plates(record.sites):
         return _side_by_side(record, found, rows)
     lengths = {plate.name: plate.rows for site in _sites_of(again) if site.observed for plate in site.plates}
     following = [

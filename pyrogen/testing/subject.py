@@ -309,7 +309,7 @@ def is_repeatable(subject: Subject, module: nn.Module, inputs: tuple) -> bool:
 
 
 def check_context(context: Context) -> None:
-    """Sees that there are rows enough to compare.
+    """Checks that there are rows enough to compare.
 
     Raises:
         ValueError: a context has fewer than 3 rows, or its tensors differ in their numbers of rows.

@@ -1,11 +1,11 @@
 r"""Coupling transforms: some elements of an event are mapped, in a way that a network computes from others.
 
-Of a vector :math:`x`, the network sees :math:`x_s`, and the elements :math:`x_m` are mapped one by one,
+Of a vector :math:`x`, the network takes :math:`x_s`, and the elements :math:`x_m` are mapped one by one,
 
 .. math:: y_m = g(x_m; \theta(x_s)), \qquad \log |\det J| = \sum_{i \in m} \log g'(x_i; \theta_i(x_s)) ,
 
 the others stay. If :math:`s` and :math:`m` share no element, the Jacobian is triangular, and the inverse costs what the
-forward pass costs. If a masked network sees all elements and all are mapped, the transform is autoregressive; see
+forward pass costs. If a masked network takes all elements and all are mapped, the transform is autoregressive; see
 :mod:`pyrogen.transforms.autoregressive`. Both are :func:`definition`, for which a fused twin stands in where it can
 (:mod:`pyrogen.transforms.kernels`).
 

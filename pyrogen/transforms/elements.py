@@ -1,8 +1,8 @@
 r"""Elements: monotone maps of single numbers, the building blocks of coupling and autoregressive transforms.
 
 An element takes ``size`` parameters for each number. They come parameter-major, ``(size, *shape)`` for numbers of shape
-``shape``, so that computing is contiguous. Zero parameters give the identity. A :class:`Split` tells which elements of
-a vector are mapped, and which the network sees that computes the parameters.
+``shape``, so that computing is contiguous. Zero parameters give the identity. A :class:`Split` holds which elements of
+a vector are mapped, and which are the input of the network that computes the parameters.
 """
 
 from __future__ import annotations
