@@ -169,7 +169,7 @@ def fit(
     """
     if steps is epochs is patience is None:
         raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
-    for name, value in (("patience", patience), ("validate_every", validate_every)):
+    for name, value in (("patience", patience), ("validate_every", validate_every), ("metric", metric)):
         if value is not None and validation is None:
             raise ValueError(f"`validation` must be given with `{name}`, got None")
     if lr is not None and optimizer is not None:

@@ -174,13 +174,16 @@ def _made(make: Callable[[Any], Any], argument: Any, name: str) -> Any:
         raise ValueError(f"`{name}` could not be made: {error}") from error
 
 
-def per_datum(objective: Callable[..., Tensor], run: Callable[..., Tensor], batch: Batch) -> Tensor:
+def per_datum(
+    objective: Callable[..., Tensor], run: Callable[..., Tensor], batch: Batch, *, name: str = "objective"
+) -> Tensor:
     """The loss of a minibatch, per datum.
 
     Args:
         objective: The objective. Pyro's give the sum over the data that the minibatch stands for.
         run: What is called in its place.
         batch: The minibatch.
+        name: What errors call the objective.
 
     Raises:
         ValueError: it gives something other than a scalar.
@@ -190,5 +193,5 @@ def per_datum(objective: Callable[..., Tensor], run: Callable[..., Tensor], batc
         loss = run(*batch)
     if not isinstance(loss, Tensor) or loss.dim():
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"`objective` must give a scalar tensor, got {got}")
+        raise ValueError(f"`{name}` must give a scalar tensor, got {got}")
     return loss / count.of(rows(batch)) if is_sum else loss

@@ -106,9 +106,10 @@ def as_turns(target: Any) -> list[Turn]:
     turns = list(target) if isinstance(target, (list, tuple)) else [target]
     if turns and all(isinstance(turn, Turn) for turn in turns):
         return turns
+    advice = "; a function needs the parameters that it trains: `Turn(function, parameters)`"
     raise ValueError(
         "`target` must be a DistributionModule, an objective that is an nn.Module, a Turn or a list of them, "
-        f"got {type(target).__name__}"
+        f"got {type(target).__name__}{advice if any(map(callable, turns)) else ''}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -146,14 +147,14 @@ class Validation:
     def _value(self, batch: Batch) -> float:
         """The metric of a minibatch."""
         with held_out_scope(self.reading):
-            return per_datum(
-                self.metric, self.processes.evaluated(self._scalar), to_device(batch, device_of(self.module))
-            ).item()
+            entries = to_device(batch, device_of(self.module))
+            name = "metric" if self.reading is None else "objective"
+            return per_datum(self.metric, self.processes.evaluated(self._scalar), entries, name=name).item()
 
     def _scalar(self, *batch: Any) -> Any:
         """What the metric gives, a plain number made a tensor."""
         value = self.metric(*batch)
-        return torch.tensor(value, dtype=torch.float64) if isinstance(value, (float, int)) else value
+        return torch.tensor(float(value), dtype=torch.float64) if isinstance(value, Real) else value
 
     def _refuse(self, minibatch: Minibatch, number: int, step: int) -> None:
         """Raises the error of a minibatch whose metric is NaN, and names the rows that have it by themselves."""

@@ -32,7 +32,7 @@ def test_maximum_likelihood_is_the_mean():
 @pytest.mark.parametrize(("make", "density"), [(Energy, "unnormalized"), (Implicit, "None")])
 def test_maximum_likelihood_refuses_by_name(make, density):
     with pytest.raises(
-        NotImplementedError, match=f"{make.__name__} has density '?{density}'?.*objectives of its family"
+        NotImplementedError, match=f"{make.__name__} has density '?{density}'?.*objective of its family"
     ):
         make().objective()
 

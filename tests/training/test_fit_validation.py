@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from small_programs import Gaussian, pair, same, weights
@@ -310,3 +311,22 @@ def test_a_metric_of_the_whole_set_that_is_no_number_is_refused():
         whole(lambda module, x: 0.0, [])
     with pytest.raises(TypeError, match="`function` must be a function of the held-out set, got int"):
         WholeSet(3)
+
+
+@pytest.mark.parametrize("metric", [lambda x: x, WholeSet(lambda x: None)])
+def test_a_metric_without_a_number_is_named(metric):
+    module = pg.flows.affine_coupling((2,), layers=1, hidden=(4,))
+    with pytest.raises(ValueError, match="`metric` must give a scalar tensor"):
+        pg.fit(module, torch.randn(16, 2), steps=1, validation=0.5, metric=metric)
+
+
+def test_a_metric_may_give_a_number_of_numpy():
+    module = pg.flows.affine_coupling((2,), layers=1, hidden=(4,))
+    result = pg.fit(module, torch.randn(16, 2), steps=1, validation=0.5, metric=lambda x: np.float32(0.5))
+    assert result.history.validation == {1: 0.5}
+
+
+def test_a_metric_needs_held_out_data():
+    module = pg.flows.affine_coupling((2,), layers=1, hidden=(4,))
+    with pytest.raises(ValueError, match="`validation` must be given with `metric`, got None"):
+        pg.fit(module, torch.randn(16, 2), steps=1, metric=lambda x: 0.0)
