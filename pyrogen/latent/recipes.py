@@ -379,6 +379,11 @@ class Builder:
         shapes: dict[str, Shape] = {given: taken}
         for context in contexts:
             own = context.context_shape
+            if isinstance(own, dict) and (taken_names := sorted({*shapes, "context"} & set(own))):
+                raise ValueError(
+                    "`context_shape` must name entries otherwise than the model does its own ('x', 'z', 'class' and "
+                    f"'context'), got {taken_names}"
+                )
             shapes |= own if isinstance(own, dict) else {"context": own}
         width = sum(context.size for context in contexts)
         if network is None:

@@ -87,9 +87,20 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         for key, value in parts.items():
             known = self.labels.get(key)
             parts[key] = value.to(self.zero.dtype) if known is None else integer_labels(value, known, _shown(key))
-        if self.embedding is None:
-            return parts
-        return {"": self.embedding(parts if isinstance(self.context_shape, dict) else parts[""])}
+        return parts if self.embedding is None else {"": self._features(parts)}
+
+    def _features(self, parts: dict[str, Tensor]) -> Tensor:
+        """What the embedding makes of the entries, each taken and given in its own precision."""
+        like = _like(self.embedding, self.zero)
+        own = {key: part.to(like.dtype) if key not in self.labels else part for key, part in parts.items()}
+        features = self.embedding(own if isinstance(self.context_shape, dict) else own[""])
+        rows = len(next(iter(parts.values())))
+        if features.shape != (rows, *self.single):
+            raise ValueError(
+                f"`embedding` must give features {(rows, *self.single)} of {rows} contexts, as it does of few, got "
+                f"{tuple(features.shape)}"
+            )
+        return features.to(self.zero.dtype)
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         parts = {key: value for key, value in by_name(context).items() if value is not None}
@@ -357,16 +368,18 @@ def _features_shape(embedding: nn.Module, context_shape: ContextShape, labels: M
         raise TypeError(f"`embedding` must be an nn.Module, got {type(embedding).__name__}")
     if context_shape is None:
         raise ValueError("`embedding` needs a context, got neither `context_shape` nor `classes`")
-    like = next(embedding.parameters(), torch.zeros(()))
+    like = _like(embedding, torch.zeros(()))
     rows = {
         key: torch.zeros(2, *shape, dtype=torch.long if key in labels else like.dtype, device=like.device)
         for key, shape in by_name(context_shape).items()
     }
+    for key, classes in labels.items():
+        rows[key][1] = classes - 1  # a table of too few fails here, not in the first minibatch with such a label
     training = [part for part in embedding.modules() if part.training]
     try:
         with torch.no_grad():
             features = embedding.eval()(rows if isinstance(context_shape, dict) else rows[""])
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # the user's network may raise anything
         raise ValueError(
             f"`embedding` must take contexts (N, *shape) of shape {context_shape}, got an error: {error}"
         ) from error
@@ -377,6 +390,11 @@ def _features_shape(embedding: nn.Module, context_shape: ContextShape, labels: M
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"`embedding` must give features (N, ...) for N contexts, got {got} for 2")
     return tuple(features.shape[1:])
+
+
+def _like(embedding: nn.Module, otherwise: Tensor) -> Tensor:
+    """A tensor of the precision and the device in which an embedding takes numbers: those of its parameters."""
+    return next((parameter for parameter in embedding.parameters() if parameter.is_floating_point()), otherwise)
 
 
 def _shown(key: str) -> str:

@@ -32,7 +32,9 @@ class PowerAverages:
         widths: Of the averages kept, relative to the length of the run.
 
     Raises:
-        ValueError: ``every`` is not positive, or there are no widths, or one is not in (0, 0.28).
+        TypeError: ``module`` is no module.
+        ValueError: ``module`` has no parameters, or none yet; ``every`` is not positive, or there are no widths, or one
+            is not in (0, 0.28).
 
     Example:
         >>> import pyrogen as pg
@@ -44,12 +46,17 @@ class PowerAverages:
 
     @checked
     def __init__(self, module: nn.Module, *, every: int = 100, widths: tuple[float, ...] = (0.05, 0.1)) -> None:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"`module` must be an nn.Module, got {type(module).__name__}")
+        self.parameters = list(module.parameters())
+        if not self.parameters or any(map(nn.parameter.is_lazy, self.parameters)):
+            got = "lazy ones, which are made in its first call" if self.parameters else "none"
+            raise ValueError(f"`module` must have parameters to average, got {got}")
         if not isinstance(widths, tuple | list) or not widths:
             raise ValueError(f"`widths` must name at least one average, got {widths!r}")
         for width in widths:
             if not isinstance(width, float) or not 0 < width < 0.28:
                 raise ValueError(f"`widths` must hold numbers in (0, 0.28), got {width!r}")
-        self.parameters = list(module.parameters())
         self.every = every
         self.powers = [power_of(width) for width in widths]
         self.step = 0
@@ -94,10 +101,26 @@ class PowerAverages:
 
     def state_dict(self) -> dict[str, Any]:
         """Averages and snapshots, for checkpoints."""
-        return {"step": self.step, "averages": self.averages, "snapshots": [list(entry) for entry in self.snapshots]}
+        return {
+            "step": self.step,
+            "powers": self.powers,
+            "averages": self.averages,
+            "snapshots": [list(entry) for entry in self.snapshots],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts averages and snapshots into the given state."""
+        """Puts averages and snapshots into the given state.
+
+        Raises:
+            ValueError: the state is that of averages of other widths, or of other parameters.
+        """
+        powers = state.get("powers", self.powers)  # states of an earlier pyrogen do not hold them
+        if len(state["averages"]) != len(self.averages) or not np.allclose(powers, self.powers):
+            raise ValueError("`widths` must be as in the checkpoint: its averages have others")
+        if any(
+            [own.shape for own in self.parameters] != [part.shape for part in stored] for stored in state["averages"]
+        ):
+            raise ValueError("`module` must be as in the checkpoint: its averages are of other parameters")
         self.step = state["step"]
         for own, stored in zip(self.averages, state["averages"], strict=True):
             torch._foreach_copy_(own, list(stored))

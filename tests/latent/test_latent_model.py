@@ -166,3 +166,9 @@ def test_noisy_importance_weights_are_refused():
         assert VAE(*parts, draws=1).draws == 1
         with pytest.raises(ValueError, match="`draws` must be 1 for a .* of density 'estimate': a noisy log_prob"):
             VAE(*parts, draws=2)
+
+
+@pytest.mark.parametrize("name", ["x", "z", "context", "class"])
+def test_recipes_refuse_entries_named_like_their_own(name):
+    with pytest.raises(ValueError, match=rf"`context_shape` must name entries otherwise .* got \['{name}'\]"):
+        pg.latent.mixture_vae((3,), {name: ()}, classes=2, latent_shape=2)

@@ -16,6 +16,17 @@ SEVERAL = {"a": (2,), "b": (), "c": (2, 2)}
 ROWS = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([1]), "c": torch.arange(4.0).reshape(1, 2, 2)}
 
 
+class Applied(nn.Module):
+    """An embedding without parameters."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 class Sum(nn.Module):
     """Features of several entries; counts its calls in training."""
 
@@ -58,6 +69,15 @@ def test_numbers_are_standardised_and_missing_entries_are_passed_over():
         (lambda: VectorContext(None, embedding=nn.Linear(2, 3)), "`embedding` needs a context"),
         (lambda: VectorContext((3,), embedding=nn.Linear(2, 3)), r"`embedding` must take contexts .* shape \(3,\)"),
         (lambda: VectorContext((2,), embedding=nn.Flatten(0)), r"`embedding` must give features .* got \(4,\)"),
+        (
+            lambda: VectorContext((2,), embedding=Applied(lambda x: x[:, 5])),
+            "`embedding` must take contexts .* index 5",
+        ),
+        (lambda: VectorContext((), classes=5, embedding=nn.Embedding(4, 3)), "`embedding` must take .* out of range"),
+        (
+            lambda: VectorContext((2,), embedding=Applied(lambda x: x[:2]))(torch.zeros(5, 2)),
+            r"`embedding` must give features \(5, 2\) of 5 contexts, .* got \(2, 2\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(build, message):
@@ -84,6 +104,17 @@ def test_features_of_an_embedding_stand_in_the_place_of_the_context():
     learned(context, rows)
     expected = embedding({"a": context.standardizers["entry_a"](rows["a"]), "b": rows["b"]})
     torch.testing.assert_close(context(rows), expected)
+
+
+@pytest.mark.parametrize(
+    "embedding", [nn.Linear(2, 3).double(), nn.Linear(2, 3).bfloat16(), Applied(lambda x: (x > 0).long())]
+)
+@pytest.mark.parametrize("build", [pg.flows.affine_coupling, pg.autoregressive.made, pg.diffusion.mlp])
+def test_an_embedding_has_a_precision_of_its_own(build, embedding):
+    module = build((2,), (2,), embedding=embedding)
+    assert module(torch.randn(4, 2)).sample().dtype == torch.float32
+    double = build((2,), (2,), embedding=embedding).double()
+    assert double(torch.randn(4, 2).double()).sample().dtype == torch.float64
 
 
 def test_an_embedding_reads_the_data_that_reach_it():

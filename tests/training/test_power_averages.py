@@ -55,6 +55,17 @@ def test_it_is_a_callback_that_resumes():
     twin = PowerAverages(module, every=4)
     twin.load_state_dict(averages.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(averages.weights(0.07), twin.weights(0.07), strict=True))
+    for widths in ((0.1,), (0.05, 0.2)):
+        with pytest.raises(ValueError, match="`widths` must be as in the checkpoint"):
+            PowerAverages(module, widths=widths).load_state_dict(averages.state_dict())
+    with pytest.raises(ValueError, match="`module` must be as in the checkpoint"):
+        PowerAverages(nn.Linear(2, 3)).load_state_dict(averages.state_dict())
+
+
+@pytest.mark.parametrize("module", [3, nn.ReLU(), nn.LazyLinear(2)])
+def test_what_has_no_parameters_is_refused(module):
+    with pytest.raises((TypeError, ValueError), match="`module` must"):
+        PowerAverages(module)
 
 
 @pytest.mark.parametrize(
