@@ -1,8 +1,9 @@
-"""Where values come from, past networks that cannot carry it.
+"""Provenance: which sites a value was computed from, also through networks that cannot carry its marks.
 
-``pyro.infer.inspect`` runs a program on tensors that remember the sites they come from, and reads off the ``log_prob``
-of each site which sites it depends on. Such tensors have a tuple for a shape, and lose their memory in functions
-written outside of torch's; so networks and distributions see plain tensors here, and the memory goes around them.
+``pyro.infer.inspect`` runs a program on tensors that are marked with the sites they come from, and finds in the
+``log_prob`` of each site which sites it depends on. Such tensors have a tuple for a shape, and lose their marks in
+functions written outside of torch. So networks and distributions get plain tensors here, and the marks are put on the
+distributions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def tracks() -> bool:
 
 
 def tracked(distribution: TorchDistributionMixin, provenance: frozenset) -> TorchDistributionMixin:
-    """A shallow copy of a distribution whose ``log_prob`` remembers where its context and its value come from."""
+    """A shallow copy of a distribution whose ``log_prob`` is marked with what its context and its value come from."""
     twin = copy.copy(distribution)
     if not isinstance(twin, _Tracked):
         twin.__class__ = _tracked_class(type(twin))

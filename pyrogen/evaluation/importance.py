@@ -103,7 +103,7 @@ class ParetoK:
 
     Moments of the weights of order above :math:`1 / k` do not exist. Below ``threshold`` an average over these draws
     can be trusted; above 0.7 no practical number of draws is enough; above 1 the weights have no mean. A small value
-    speaks for the draws at hand: mass that no draw came near leaves no trace in it.
+    is about the draws at hand only: mass that no draw came near does not change it.
 
     Args:
         values: :math:`\hat k` for each datum; 0 where the largest weights are equal, infinite where all are zero.

@@ -1,7 +1,7 @@
 """Answers: what every inference method of this package gives, and when not to trust it.
 
-A method is built of a Pyro model, runs with the arguments of that model, and then holds draws, perhaps with weights and
-the evidence, and diagnostics. A new method is a subclass of :class:`Answer` with one method, :meth:`~Answer.infer`.
+A method is made for a Pyro model, runs with the arguments of that model, and then holds draws, for some methods weights
+and the evidence, and diagnostics. A new method is a subclass of :class:`Answer` with one method, :meth:`~Answer.infer`.
 
 There is one rule for "do not trust this", in :class:`Diagnostics`: an answer has *collapsed* where fewer than 20
 independent draws carry some part of it, since quantiles and spreads then mean little, or where two estimates contradict
@@ -106,7 +106,7 @@ class DrawDiagnostics(Diagnostics):
 
 @dataclass(frozen=True)
 class Results:
-    """What a run leaves.
+    """The results of a run.
 
     Attributes:
         draws: By site, each of shape ``(draws, *shape of the site)``.

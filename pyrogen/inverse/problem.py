@@ -5,7 +5,7 @@ without being upstream are *downstream*, such as a noise scale, or what lies bet
 on which no measurement depends are predictions and of no concern.
 
 Given all other latent sites, what depends on the site directly is its likelihood, be it observed or downstream: in a
-chain x, z, y the site x is seen through z alone.
+chain x, z, y the site x is measured through z alone.
 
 The posterior of the site given all others is a :class:`Target`: its prior as a denoiser, and what is measured of it.
 The model runs with all latent sites given, under ``torch.func.vmap`` over particles, so that it is written for one
@@ -220,11 +220,11 @@ class Target:
     def _tangents(self, x: Tensor) -> tuple[Tensor, AllParts]:
         """Slopes ``(P, N, m, D)`` and parts of all measurements at the particles."""
         slopes, parts = self._over_particles(torch.func.jacrev(self._measured, has_aux=True), x)
-        # A particle at which a slope is no number is not led.
+        # A particle at which a slope is not a number is not guided.
         return slopes.transpose(1, 2).nan_to_num(0.0, posinf=0.0, neginf=0.0), parts
 
     def _probe(self, x: Tensor) -> Surrogate | None:
-        """The measurements, seen from zero, if near and far, on both sides of zero, they have one slope.
+        """The measurements, linearised at zero, if they have one slope near and far, on both sides of zero.
 
         Only Gaussian measurements have one: of other families more than the measured number changes with the particles.
         Between kinks and steps slopes may agree and what is measured not lie on one line.
@@ -270,7 +270,7 @@ class Target:
             for key, value in (("shown", site.shown), ("weight", site.weight)):
                 entries = self._rows(value, site)
                 found[key] = entries.repeat_interleave(found["eta"].shape[-1] // entries.shape[-1], -1)
-            # What is not shown measures nothing, at whatever the unknown is.
+            # Hidden entries measure nothing, whatever the unknown is.
             found["eta"] = torch.where(found["shown"].bool(), found["eta"], 0.0)
             parts[name] = found
             etas.append(found["eta"])

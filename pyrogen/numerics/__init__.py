@@ -1,4 +1,4 @@
-"""Numerical mathematics that knows no Pyro.
+"""Numerical mathematics, without Pyro.
 
 ``gaussian_path``            data becoming noise; ``absorbing``: elements becoming unknown
 ``schedules``, ``grids``     noise over time, and the times at which to step; ``times``: at which to estimate

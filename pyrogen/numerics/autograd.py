@@ -2,7 +2,7 @@
 
 A function with a backward pass written out is fast where a loss is differentiated once. Elsewhere (under ``torch.func``
 and ``torch.compile``, in forward mode, where a second derivative is wanted) its definition by differentiable operations
-is used: :func:`is_functional` tells which, :func:`differentiated` gives second derivatives.
+is used: :func:`is_functional` finds where, :func:`differentiated` gives second derivatives.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Linear(ABC):
         """The measurement of ``x``, of shape ``(*batch, *shape)``, without noise."""
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """The adjoint at ``y``, of shape ``(*batch, *shape)``; by differentiation unless a subclass knows it."""
+        """The adjoint at ``y``, of shape ``(*batch, *shape)``; by differentiation unless a subclass defines it."""
         batch = y.shape[: y.dim() - self._output_dim(y)]
         start = torch.zeros(batch + self.shape, dtype=y.dtype, device=y.device)
         return torch.func.vjp(self, start)[1](y)[0]

@@ -1,8 +1,8 @@
 """A noisy ``log_prob`` under a Markov chain: refused.
 
 A chain compares densities of two points. Where each call of ``log_prob`` draws noise anew, it compares noise: it moves
-to where the noise was lucky once and stays there, without a warning. Pyro's kernels (NUTS, HMC and all others) score
-the sites of a model after it has run, outside of every handler, so that nothing but the stack of calls shows it.
+to a point where the noise was large once and stays there, without a warning. Pyro's kernels (NUTS, HMC and all others)
+score the sites of a model after it has run, outside of every handler, so that nothing but the stack of calls shows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The dry run: before training, every objective is called once on its first minibatch, with Pyro's validation on.
 
-Lazy modules come to be, mistakes of shape and support show, and what a Pyro program makes of a minibatch is found out.
-No noise is used up and no buffer moves.
+Lazy modules are initialised, errors of shape and support are raised, and the data plate of a Pyro program is found. The
+random generators and buffers are left as they were.
 """
 
 from __future__ import annotations

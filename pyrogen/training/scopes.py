@@ -1,4 +1,4 @@
-"""Scopes of a run: Pyro's state is its own, a failure leaves modules as they were, and errors name the data."""
+"""Scopes of a run: Pyro's state is kept apart, a failure leaves modules as they were, and errors name the data."""
 
 from __future__ import annotations
 

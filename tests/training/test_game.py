@@ -5,6 +5,8 @@ Both use what ``training`` gives and change nothing in ``core``.
 
 from functools import partial
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
@@ -230,3 +232,17 @@ def test_neither_dry_run_nor_validation_moves_the_chains():
     assert 0 < moved.sum() <= 64  # those of the one step alone
     validated, _ = train_energy(1, validation=data(10, seed=3))
     assert torch.equal(validated.replay["x"], objective.replay["x"])
+
+
+def test_a_generator_is_a_prior_of_inverse_problems():
+    torch.manual_seed(0)
+    generator, y = Generator(), torch.tensor([0.3, -0.2])
+    generator.network = nn.Linear(2, 2)
+    weight, bias = generator.network.weight.detach(), generator.network.bias.detach()
+
+    def model(y):
+        pyro.sample("y", dist.Normal(pyro.sample("x", generator()), 0.5).to_event(1), obs=y)
+
+    posterior = pg.inverse.NoiseVI(model, site="x", draws=4000, steps=100).run(y)
+    gain = weight @ weight.T @ torch.linalg.inv(weight @ weight.T + 0.25 * torch.eye(2))
+    assert torch.allclose(posterior.get_samples()["x"].mean(0), bias + gain @ (y - bias), atol=0.05)
