@@ -135,7 +135,10 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         return Guide(self)
 
     def objective(self) -> nn.Module | Turns:
-        """The default objective, which ``fit`` uses, or the turns of a game: here maximum likelihood."""
+        """The default objective, which ``fit`` uses, or the turns of a game: here maximum likelihood.
+
+        A module without a normalised ``log_prob`` overrides it.
+        """
         return MaximumLikelihood(self)
 
     def learn_statistics(self, data: Data, *, batch_size: int = 128) -> None:

@@ -39,7 +39,7 @@ class Fit:
 
     Attributes:
         history: Losses, gradient norms and held-out losses.
-        best_step: The step whose weights the run ends with: the best held-out loss, or the last.
+        best_step: The step whose weights remain: that of the best held-out loss (or metric), or the last.
         reason: Why it ended: ``"steps"``, ``"epochs"``, ``"patience"``, or the reason of a callback.
     """
 
@@ -56,7 +56,7 @@ class Progress:
         step: Steps taken.
         epoch: Epochs finished.
         history: What was recorded so far; ``history.losses[turn][-1]`` is the newest loss.
-        validation: The held-out loss of this very step, if it was validated.
+        validation: The held-out loss (or metric) of this very step, if it was validated.
         best_step: The step of the best held-out loss so far.
         reason: Why the run ends after this step; ``None`` while it goes on.
     """

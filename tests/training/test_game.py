@@ -243,6 +243,6 @@ def test_a_generator_is_a_prior_of_inverse_problems():
     def model(y):
         pyro.sample("y", dist.Normal(pyro.sample("x", generator()), 0.5).to_event(1), obs=y)
 
-    posterior = pg.inverse.NoiseVI(model, site="x", draws=4000, steps=100).run(y)
+    posterior = pg.inverse.NoiseVI(model, site="x", draws=1000, steps=100).run(y)
     gain = weight @ weight.T @ torch.linalg.inv(weight @ weight.T + 0.25 * torch.eye(2))
     assert torch.allclose(posterior.get_samples()["x"].mean(0), bias + gain @ (y - bias), atol=0.05)
