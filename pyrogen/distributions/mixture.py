@@ -49,5 +49,9 @@ class Mixture(Abilities, dist.MixtureSameFamily):
         return torch.where(size < torch.inf, self._score(value.nan_to_num(0.0, 0.0, 0.0)), -size)
 
     def _score(self, value: Tensor) -> Tensor:
-        log_prob = self.component_distribution.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+        event_dim = len(self.event_shape)
+        if not value.numel():  # torch's `Independent` fails on empty batches
+            score = value.flatten(-event_dim).sum(-1) if event_dim else value
+            return score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
+        log_prob = self.component_distribution.log_prob(value.unsqueeze(-1 - event_dim))
         return (log_prob + self.mixture_distribution.logits).logsumexp(-1)

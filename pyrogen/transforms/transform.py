@@ -310,12 +310,6 @@ class Adapted(Transform):
         for part, name in parts:
             setattr(part, name, _CACHES[name])
 
-    def image(self, within: Constraint) -> Constraint:
-        if isinstance(self.transform, transforms.IndependentTransform):
-            element = as_transform(self.transform.base_transform)
-            return widened(element.image(within), self.transform.codomain.event_dim)
-        return super().image(within)
-
     @property
     def sign(self) -> int | Tensor:
         return self.transform.sign
@@ -360,7 +354,18 @@ def as_transform(transform: transforms.Transform) -> Transform:
         return transform
     if isinstance(transform, transforms.ComposeTransform):
         return Compose(transform.parts, event_dim=transform.domain.event_dim)
-    return Adapted(transform)
+    element = _element_of(transform)  # the log-determinants of which torch fails to sum over empty batches
+    return Adapted(transform) if element is None else Compose([element], event_dim=transform.domain.event_dim)
+
+
+def _element_of(transform: transforms.Transform) -> transforms.Transform | None:
+    """What torch's ``IndependentTransform``, or its inverse, does to each element; ``None`` of others."""
+    if isinstance(transform, transforms.IndependentTransform):
+        return transform.base_transform
+    if isinstance(transform, transforms._InverseTransform):
+        element = _element_of(transform._inv)
+        return element if element is None else element.inv
+    return None
 
 
 def _real(event_dim: int) -> Constraint:

@@ -4,6 +4,7 @@ import math
 from itertools import product
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import chisquare, kstest
@@ -13,6 +14,7 @@ from pyrogen.distributions import (
     ContinuousBernoulli,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
+    Mixture,
     PixelLogisticMixture,
     QuantizedNormal,
     ZeroInflated,
@@ -284,3 +286,10 @@ def test_bad_arguments_are_named():
         ZeroInflated(families.poisson(torch.zeros(1, 3), 1), torch.zeros(3))
     with pytest.raises(ValueError, match="within the support"):
         DiscretizedLogistic(torch.zeros(3), torch.zeros(3), 4).log_prob(torch.tensor([0.0, 1.5, 2.0]))
+
+
+def test_mixtures_of_events_score_empty_batches():
+    parts = dist.Normal(torch.zeros(3, 4, 2), 1.0).to_event(1)
+    mixture = Mixture(dist.Categorical(torch.ones(3, 4)), parts)
+    assert mixture.log_prob(torch.zeros(0, 3, 2)).shape == (0, 3)
+    assert mixture.log_prob(torch.zeros(0, 1, 2)).shape == (0, 3)

@@ -170,3 +170,27 @@ class TestCompose:
         assert transform.codomain.check(torch.tensor([1.0, 2.0]))
         assert not transform.codomain.check(torch.tensor([1.0, -1.0]))
         assert isinstance(transform.domain, constraints.independent)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        transforms.IndependentTransform(transforms.ExpTransform(), 1),
+        transforms.IndependentTransform(transforms.ExpTransform(), 1).inv.inv,
+        transforms.IndependentTransform(transforms.AffineTransform(0.0, 2.0), 1).inv,
+        transforms.IndependentTransform(transforms.StickBreakingTransform(), 1),
+    ],
+    ids=repr,
+)
+def test_independent_transforms_take_empty_batches(transform):
+    base = dist.Normal(torch.zeros(3, 2, 2), 1.0).to_event(2)
+    ours = TransformedDistribution(base, [transform])
+    x = ours.sample((5,))
+    summed = base.log_prob(transform.inv(x)) - transform.log_abs_det_jacobian(transform.inv(x), x).reshape(
+        5, 3, -1
+    ).sum(-1)
+    assert torch.allclose(ours.log_prob(x), summed, atol=1e-5)
+    assert ours.support.event_dim == 2
+    assert ours.support.check(x).all()
+    assert ours.sample((0,)).shape == (0, *x.shape[1:])
+    assert ours.log_prob(x[:0]).shape == (0, 3)
