@@ -306,9 +306,11 @@ class Adapted(Transform):
         parts = [(part, name) for part in parts_of(self.transform) for name in _CACHES if name in vars(part)]
         for part, name in parts:
             setattr(part, name, _CACHES[name])
-        yield
-        for part, name in parts:
-            setattr(part, name, _CACHES[name])
+        try:
+            yield
+        finally:
+            for part, name in parts:
+                setattr(part, name, _CACHES[name])
 
     @property
     def sign(self) -> int | Tensor:

@@ -12,7 +12,7 @@ from pyro.infer.reparam import TransformReparam
 from torch.distributions import biject_to, constraints, transforms
 
 from pyrogen.core.density import density_of
-from pyrogen.transforms import Compose, Flip, Permute, TransformedDistribution, Triangular
+from pyrogen.transforms import Compose, Flip, Permute, TransformedDistribution, Triangular, as_transform
 
 
 def lognormal(**more):
@@ -194,3 +194,14 @@ def test_independent_transforms_take_empty_batches(transform):
     assert ours.support.check(x).all()
     assert ours.sample((0,)).shape == (0, *x.shape[1:])
     assert ours.log_prob(x[:0]).shape == (0, 3)
+
+
+def test_nothing_stays_cached_when_a_foreign_transform_fails():
+    class Failing(transforms.ExpTransform):
+        def log_abs_det_jacobian(self, x, y):
+            raise RuntimeError("no determinant")
+
+    foreign = Failing(cache_size=1)
+    with pytest.raises(RuntimeError, match="no determinant"):
+        as_transform(foreign).forward_and_log_det(torch.zeros(2))
+    assert foreign._cached_x_y == (None, None)
