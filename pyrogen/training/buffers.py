@@ -33,17 +33,26 @@ class LocalBuffers(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-            raise TypeError("`tensors` must be a dict of tensors")
+        if not isinstance(tensors, Mapping):
+            raise TypeError(f"`tensors` must be a dict of tensors, got {type(tensors).__name__}")
+        for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                raise TypeError(f"`tensors` must have names, got {name!r} of type {type(name).__name__}")
+            _require_tensor(tensor, f"tensors[{name!r}]")
         self.tensors = {name: tensor.detach() for name, tensor in tensors.items()}
 
     def __getitem__(self, name: str) -> Tensor:
+        self._require_known(name)
         return self.tensors[name]
 
     def __setitem__(self, name: str, value: Tensor) -> None:
+        self._require_known(name)
+        _require_tensor(value, "value")
+        self.tensors[name] = value.detach()
+
+    def _require_known(self, name: str) -> None:
         if name not in self.tensors:
             raise KeyError(f"`name` must be one of {list(self.tensors)}, got {name!r}")
-        self.tensors[name] = value.detach()
 
     def replace(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts others in their place, on the devices of these.
@@ -60,6 +69,11 @@ class LocalBuffers(nn.Module):
         super()._apply(function, recurse)
         self.tensors = {name: function(tensor) for name, tensor in self.tensors.items()}
         return self
+
+
+def _require_tensor(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, got {type(value).__name__}")
 
 
 def local_buffers(module: nn.Module) -> list[LocalBuffers]:

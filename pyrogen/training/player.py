@@ -86,6 +86,11 @@ class Player:
                 share = minibatch.weight * (minibatch.size / size)
                 with self.processes.accumulating(self._run, number < last):
                     loss = per_datum(self.objective, self._run, minibatch.entries)
+                    if not loss.requires_grad:
+                        raise ValueError(
+                            "`objective` must give a loss that depends on the parameters of its turn, got one without "
+                            "a gradient"
+                        )
                     self.processes.backward(loss if share == 1 else loss * share)
                 mean += loss.item() * share
         gradient_norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])

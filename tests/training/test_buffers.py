@@ -85,3 +85,18 @@ def test_bad_buffers_are_named():
         LocalBuffers(torch.zeros(3))
     with pytest.raises(KeyError, match=r"`name` must be one of \['x'\], got 'y'"):
         LocalBuffers({"x": torch.zeros(3)})["y"] = torch.zeros(3)
+
+
+def test_what_holds_no_tensors_is_refused_by_name():
+    buffers = LocalBuffers({"x": torch.zeros(2)})
+    for wrong, message in (
+        ([torch.zeros(2)], "`tensors` must be a dict of tensors, got list"),
+        ({"x": 3}, r"`tensors\['x'\]` must be a tensor, got int"),
+        ({3: torch.zeros(2)}, "`tensors` must have names, got 3"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            LocalBuffers(wrong)
+    with pytest.raises(TypeError, match="`value` must be a tensor, got int"):
+        buffers["x"] = 3
+    with pytest.raises(KeyError, match="`name` must be one of .*'x'.*, got 'y'"):
+        buffers["y"]

@@ -238,3 +238,10 @@ def test_turns_with_data_and_a_pace_of_their_own_resume(loader, tmp_path):
         found = run(steps, checkpoint=tmp_path / "run")
     assert found[1] == expected[1]
     assert same(found[0], expected[0])
+
+
+def test_a_loss_without_a_gradient_is_refused_by_name():
+    game = Game()
+    for loss in (lambda x: game.critic(x).mean().detach(), lambda x: game.generator(x).mean()):
+        with pytest.raises(ValueError, match="`objective` must give a loss that depends on the parameters of its turn"):
+            pg.fit([pg.Turn(loss, game.critic), game.turns()[1]], torch.randn(8, 2), steps=1)
