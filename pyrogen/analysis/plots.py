@@ -43,7 +43,8 @@ def training_history(fit: Fit | History, *, unit: str | None = None) -> Figure:
     if not isinstance(history, History):
         raise TypeError(f"`fit` must be what `pg.fit` returned, or its history, got {type(fit).__name__}")
     figure = new_figure(5.5 + legend_width(["best (step 1000)"]), 3.2)
-    axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit or history.unit})")
+    unit = history.unit if unit is None else unit
+    axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})" if unit else "loss")
     for number, (colour, losses) in enumerate(zip(_colours(history.losses), history.losses, strict=True)):
         name = "training" if len(history.losses) == 1 else f"turn {number + 1}"
         steps, values = 1 + np.arange(len(losses)), np.asarray(losses)

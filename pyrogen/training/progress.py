@@ -18,7 +18,7 @@ class History:
         gradient_norms: For each turn, the norms of its gradients, likewise.
         validation: The held-out loss (or metric) by step.
         seconds: Time spent, in all runs that made this history.
-        unit: What the losses of the first turn are measured in.
+        unit: What the losses of the first turn are measured in; empty if its objective states none.
     """
 
     losses: list[list[float]] = field(repr=False)

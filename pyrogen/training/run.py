@@ -9,6 +9,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Any, NoReturn
 
+from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyrogen.core.batches import LoaderBatches, Minibatch
@@ -373,7 +374,10 @@ class Run:
 
 
 def _unit(objective: Callable[..., Tensor]) -> str:
-    return objective.unit if isinstance(objective, Objective) else Objective.unit
+    """The unit of a loss; an evidence lower bound of Pyro's is divided by the data, any other function states none."""
+    if isinstance(objective, Objective):
+        return objective.unit
+    return Objective.unit if isinstance(objective, ELBOModule) else ""
 
 
 def _has_state(part: Any) -> bool:

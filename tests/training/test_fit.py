@@ -437,3 +437,5 @@ def test_a_history_has_the_unit_of_its_objective():
     module = Gaussian()
     assert pg.fit(Bits(module), torch.randn(8, 2), steps=1).history.unit == "bits"
     assert pg.fit(module, torch.randn(8, 2), steps=1).history.unit == "nats per datum"
+    game = pg.Turn(lambda x: (x * module.loc).sum(), module)
+    assert pg.fit(game, torch.randn(8, 2), steps=1).history.unit == ""
