@@ -18,7 +18,7 @@ from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.absorbing import random_orders
 from pyrogen.numerics.autograd import deepcopied, full, is_functional
 from pyrogen.numerics.rows import Remake, rearranged, spared
-from pyrogen.numerics.supports import point_inside
+from pyrogen.numerics.supports import contains, point_inside
 from pyrogen.programs.chain import refuse_chain
 
 from .conditionals import Conditional
@@ -306,7 +306,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
 
     def _inside(self, symbols: Tensor) -> Tensor:
         """Whether each symbol is in the support, ``(..., L)``."""
-        inside = self.symbol_support.check(symbols)
+        inside = contains(self.symbol_support, symbols)
         if symbols.is_floating_point():
             inside = inside & symbols.isfinite()
         return whole(inside, symbols.dim() - len(self.layout.symbol_axes))

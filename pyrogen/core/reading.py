@@ -14,6 +14,7 @@ from torch.distributions import constraints, transforms
 
 from pyrogen.networks.statistics import Moments, RefusedDataError, Statistic
 from pyrogen.numerics.randomness import held
+from pyrogen.numerics.supports import contains
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, device_of, to_device
@@ -114,7 +115,7 @@ def refuse_outside_support(
         require_numbers(x, support, parameters, "x")
     except WrongNumbersError as error:
         raise RefusedDataError(error.demand, str(error.dtype), []) from error
-    inside = support.check(x)
+    inside = contains(support, x)
     if inside.all():
         return
     rows = x[~inside]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.representation import by_shapes
-from pyrogen.numerics.supports import ends, innermost
+from pyrogen.numerics.supports import contains, ends, innermost
 from pyrogen.numerics.values import require_value
 from pyrogen.programs.chain import refuse_chain
 
@@ -78,7 +78,7 @@ class UniformDequantized(PyrogenDistribution):
         # Rounding must take no noise out of its cell, nor out of the support: a density is zero beyond.
         noise = low + (high - low) * torch.rand_like(low)
         noise = noise.clamp(torch.nextafter(low, high), torch.nextafter(high, low))
-        possible = constraints.integer_interval(0, self.symbols - 1).check(value)
+        possible = contains(constraints.integer_interval(0, self.symbols - 1), value)
         log_volume = torch.where(possible, (high - low).clamp(min=0.0), 0.0).log()
         event_dim = len(self.event_shape)
         log_volume = log_volume.flatten(-event_dim).sum(-1) if event_dim else log_volume

@@ -29,6 +29,7 @@ from torch.nn.functional import logsigmoid
 
 from pyrogen.numerics.scores import score_inside
 from pyrogen.numerics.special import log_logistic_mass, log_normal_cdf, log_normal_mass
+from pyrogen.numerics.supports import contains
 from pyrogen.numerics.values import require_value
 
 from .distribution import PyrogenDistribution
@@ -294,7 +295,7 @@ class PixelLogisticMixture(PyrogenDistribution):
         require_value(self, value)
         dim = -len(self.event_shape)
         value = value.to(self.loc.dtype)
-        inside = self.support.base_constraint.check(value)
+        inside = contains(self.support.base_constraint, value)
         channels = torch.where(inside, value, 0.0).unsqueeze(dim - 1)  # (*batch, 1, channels, *positions)
         parts = _logistic_score(channels, self._locations(channels), self.log_scale, self.symbols).sum(dim)
         pixels = (self.logits.log_softmax(dim) + parts).logsumexp(dim)

@@ -91,7 +91,8 @@ def require_labels(labels: Tensor, classes: int, name: str = "context", lowest: 
     demand = f"`{name}` must hold integer labels from {lowest} to {classes - 1}"
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"{demand}, got {labels.dtype}")
-    require_rows((labels >= lowest) & (labels < classes), labels, demand)
+    wide = labels.long()  # a number beyond what a short type holds would wrap around in a comparison
+    require_rows((wide >= lowest) & (wide < classes), labels, demand)
 
 
 class Moments:

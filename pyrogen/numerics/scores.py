@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from .supports import is_real, point_inside
+from .supports import contains, is_real, point_inside
 
 
 def score_inside(log_prob: Callable[[Tensor], Tensor], support: Constraint, value: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def score_inside(log_prob: Callable[[Tensor], Tensor], support: Constraint, valu
         inside = value.isfinite()
         scores = log_prob(torch.where(inside, value, 0.0))
         return torch.where(inside, scores, -value.abs())
-    inside = support.check(value)
+    inside = contains(support, value)
     if value.is_floating_point():
         inside = inside & value.isfinite()
     scores = log_prob(torch.where(inside, value, point_inside(support, value)))
@@ -41,7 +41,7 @@ def score_events_inside(
         size = value.detach().abs().flatten(-event_dim).sum(-1)
         scores = log_prob(value.nan_to_num(0.0, 0.0, 0.0)).flatten(-event_dim).sum(-1)
         return torch.where(size < torch.inf, scores, -size)
-    inside = support.check(value) & value.isfinite()
+    inside = contains(support, value) & value.isfinite()
     scores = log_prob(torch.where(inside, value, point_inside(support, value))).flatten(-event_dim).sum(-1)
     outside = torch.where(value.isnan().flatten(-event_dim).any(-1), torch.nan, -torch.inf)
     return torch.where(inside.flatten(-event_dim).all(-1), scores, outside.to(scores))

@@ -30,6 +30,12 @@ class OpenInterval(constraints.interval):
         return f"OpenInterval({_said(self.lower_bound)}, {_said(self.upper_bound)})"
 
 
+def contains(support: Constraint, value: Tensor) -> Tensor:
+    """Whether values lie in a support; bounds beyond what a short integer type holds do not wrap around."""
+    short = value.dtype in (torch.uint8, torch.int8, torch.int16)
+    return support.check(value.long() if short else value)
+
+
 class OnBase(Constraint):
     """A constraint made of another one, of the same kind and the same event dimensions.
 
@@ -48,6 +54,9 @@ class OnBase(Constraint):
     @property
     def event_dim(self) -> int:
         return self.base_constraint.event_dim
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_constraint})"
 
 
 class AnyOf(OnBase):
@@ -93,6 +102,9 @@ class EachColumn(Constraint):
     def check(self, value: Tensor) -> Tensor:
         each = zip(self.columns, value.unbind(-1), strict=True)
         return torch.stack([column.check(part) for column, part in each], -1).all(-1)
+
+    def __repr__(self) -> str:
+        return f"EachColumn({self.columns})"
 
 
 class EachTransform(StackTransform):

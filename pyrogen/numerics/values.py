@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from .autograd import is_functional
-from .supports import element_of, ends, is_closed
+from .supports import contains, element_of, ends, is_closed
 
 
 def checks(validate_args: bool | None, *parameters: Tensor) -> bool | None:
@@ -112,7 +112,7 @@ def require_expandable(distribution: Distribution, batch_shape: Iterable[int]) -
 
 def _require_inside(distribution: Distribution, value: Tensor) -> None:
     support = distribution.support
-    inside = support.check(value)
+    inside = contains(support, value)
     if is_functional((inside,)) or bool(inside.all()):
         return
     outside = _outside(support, value)
@@ -128,8 +128,8 @@ def _outside(support: Constraint, value: Tensor) -> Tensor:
     """What is not in the support and no missing number: elements where it is one of elements, else events."""
     element, nan = element_of(support), value.isnan()
     if element.event_dim == 0:
-        return ~(element.check(value) | nan)
-    return ~(support.check(value) | nan.flatten(-support.event_dim).any(-1))
+        return ~(contains(element, value) | nan)
+    return ~(contains(support, value) | nan.flatten(-support.event_dim).any(-1))
 
 
 def advice(support: Constraint, value: Tensor) -> str:

@@ -93,6 +93,23 @@ def test_labels_out_of_range_are_refused():
         context(torch.tensor([0, 3]))
 
 
+@pytest.mark.parametrize(("short", "classes"), [(torch.uint8, 256), (torch.uint8, 300), (torch.int8, 200)])
+def test_labels_and_symbols_may_have_short_types(short, classes):
+    labels = torch.tensor([0, 100], dtype=short)
+    assert VectorContext((), classes=classes)(labels).argmax(-1).tolist() == [0, 100]
+    x = torch.tensor([[0, 100, 3]], dtype=short)
+    for module in (
+        pg.autoregressive.made((3,), symbols=classes, hidden=(4,)),
+        pg.flows.Dequantized(pg.flows.affine_coupling((3,), interval=(0, classes)), classes),
+    ):
+        torch.manual_seed(0)
+        found = module().log_prob(x)
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, module().log_prob(x.long()))
+    vae = pg.latent.categorical_vae((3,), symbols=classes, latent_shape=2, hidden=(4,))
+    assert vae().log_prob(x).isfinite().all()
+
+
 def test_features_of_an_embedding_stand_in_the_place_of_the_context():
     embedding = Sum()
     context = VectorContext({"a": (2,), "b": ()}, classes={"b": 3}, embedding=embedding)
