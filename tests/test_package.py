@@ -91,3 +91,28 @@ def test_a_public_class_name_is_defined_once():
         tree = ast.parse(path.read_text())
         defined.update(node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")
     assert not [name for name, count in defined.items() if count > 1]
+
+
+@pytest.mark.parametrize(
+    ("package", "before", "today"),
+    [
+        (pg.inverse, "psnr", pg.evaluation.psnr),
+        (pg.inverse, "report", pg.evaluation.restoration_report),
+        (pg.inverse, "edit", pg.diffusion.edit),
+        (pg.latent, "Elbo", pg.latent.BetaElbo),
+        (pg.flows, "Mixture", pg.flows.GaussianMixture),
+        (pg.distributions, "StandardNormal", pg.distributions.UnitNormal),
+        (pg.transforms, "Autoregressive", pg.transforms.MaskedAutoregressive),
+        (pg.diffusion, "LevelDenoiser", pg.diffusion.IntegerDenoiser),
+        (pg.networks, "Table", pg.networks.ColumnFeatures),
+    ],
+)
+def test_names_of_before_still_work_and_name_those_of_today(package, before, today):
+    with pytest.warns(DeprecationWarning, match=today.__name__):
+        assert getattr(package, before) is today
+    assert before not in dir(package)
+
+
+def test_a_name_that_never_was_is_refused():
+    with pytest.raises(AttributeError, match=r"'pyrogen.flows' has no attribute 'nothing'"):
+        _ = pg.flows.nothing

@@ -8,6 +8,7 @@ it shows whether the module was edited since, and whether the recipe still build
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -68,7 +69,7 @@ def recipe(build: Build | None = None, /, *, texts: Mapping[str, str] | None = N
 
     @wraps(build)
     def built(*args: Any, **kwargs: Any) -> nn.Module:
-        bound = signature.bind(*map(_plain, args), **_plain(kwargs))
+        bound = signature.bind(*map(_plain, args), **_plain(_by_names_of_today(build, signature, kwargs)))
         bound.apply_defaults()
         arguments, obstacle = _encoded(bound.arguments)  # first: a function may change what it is given
         module = build(*bound.args, **bound.kwargs)
@@ -81,6 +82,17 @@ def recipe(build: Build | None = None, /, *, texts: Mapping[str, str] | None = N
     if texts is not None and build.__doc__:  # there is none under `python -OO`
         built.__doc__ = completed(build.__doc__, signature.parameters, texts)
     return built
+
+
+def _by_names_of_today(build: Build, signature: inspect.Signature, given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments given by a name of before, as a file of before has them, by that of today."""
+    if "levels" not in given or "levels" in signature.parameters:
+        return given
+    today = as_written(_name(build), given)
+    if today is not given:
+        names = " or ".join(f"`{name}`" for name in today.keys() - given.keys())
+        warnings.warn(f"`levels` of `{build.__name__}` is now {names}", DeprecationWarning, stacklevel=3)
+    return today
 
 
 def describe(module: nn.Module) -> dict[str, Any] | None:

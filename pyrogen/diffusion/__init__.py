@@ -3,6 +3,7 @@
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
+from pyrogen.renamed import renamed
 
 from .analytic import GaussianMixtureDenoiser
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
@@ -27,6 +28,11 @@ from .samplers.ancestral import DDIM, Ancestral, PredictorCorrector
 from .samplers.multistep import DataPrediction, Multistep, NoisePrediction, VelocityPrediction
 from .samplers.runge_kutta import Adaptive, Churn, Euler, Heun
 from .samplers.sampler import Sampler
+
+__getattr__ = renamed(
+    __name__,
+    {"LevelDenoiser": "pyrogen.diffusion.IntegerDenoiser", "LevelReference": "pyrogen.diffusion.IntegerReference"},
+)
 
 __all__ = [
     "Adaptive",

@@ -1,5 +1,7 @@
 """Pyro distributions without learnable parts, and the families that networks parameterise."""
 
+from pyrogen.renamed import renamed
+
 from . import families
 from .abilities import abilities_of, draw_and_score
 from .bernoulli import IndependentBernoulli
@@ -12,6 +14,8 @@ from .incomplete import Incomplete
 from .mixture import Mixture
 from .normal import DiagonalNormal, UnitNormal
 from .zero_inflated import ZeroInflated
+
+__getattr__ = renamed(__name__, {"StandardNormal": "pyrogen.distributions.UnitNormal"})
 
 __all__ = [
     "Columns",

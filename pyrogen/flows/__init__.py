@@ -1,6 +1,7 @@
 """Normalizing flows: distributions with exact densities, made of bijections. See :mod:`pyrogen.flows.model`."""
 
 from pyrogen.core.normal import StandardNormal
+from pyrogen.renamed import renamed
 
 from .bases import GaussianMixture, StudentT
 from .bounded import Bounded
@@ -23,6 +24,8 @@ from .recipes import (
     spline_coupling,
     sylvester,
 )
+
+__getattr__ = renamed(__name__, {"Mixture": "pyrogen.flows.GaussianMixture"})
 
 __all__ = [
     "AutoFlow",

@@ -12,6 +12,7 @@ from pyrogen.operators import (
     box_downsampling,
     gaussian_blur,
 )
+from pyrogen.renamed import renamed
 
 from .answer import Answer, Diagnostics, Results
 from .averaged import Averaged
@@ -22,6 +23,18 @@ from .noise_mcmc import NoiseMCMC
 from .noise_vi import NoiseVI
 from .smc import TwistedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "psnr": "pyrogen.evaluation.psnr",
+        "ssim": "pyrogen.evaluation.ssim",
+        "predictive_p_values": "pyrogen.evaluation.predictive_p_values",
+        "report": "pyrogen.evaluation.restoration_report",
+        "edit": "pyrogen.diffusion.edit",
+        "trade_off": "pyrogen.diffusion.trade_off",
+    },
+)
 
 __all__ = [
     "Answer",

@@ -1,6 +1,7 @@
 """Latent-variable models: variational autoencoders, marginals of model/guide pairs, and their objectives."""
 
 from pyrogen.core.normal import StandardNormal
+from pyrogen.renamed import renamed
 
 from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
 from .enumeration import EnumeratedElbo, EnumeratedPair
@@ -29,6 +30,8 @@ from .recipes import (
     vamp_vae,
 )
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
+
+__getattr__ = renamed(__name__, {"Elbo": "pyrogen.latent.BetaElbo"})
 
 __all__ = [
     "Annealing",

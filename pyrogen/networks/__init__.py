@@ -1,5 +1,7 @@
 """Networks: plain modules without probability, the building blocks of all families."""
 
+from pyrogen.renamed import renamed
+
 from .causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
 from .columns import ColumnFeatures, GapFeatures
 from .conditions import ContextEncoder
@@ -13,6 +15,8 @@ from .residual_mlp import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
 from .statistics import Chained, ReadsData, Standardizer
 from .unet import UNet
+
+__getattr__ = renamed(__name__, {"Table": "pyrogen.networks.ColumnFeatures", "Gaps": "pyrogen.networks.GapFeatures"})
 
 __all__ = [
     "AnyOrderTransformer",

@@ -1,5 +1,7 @@
 """Pyro transforms without learnable parts, and the distribution of a transformed variable."""
 
+from pyrogen.renamed import renamed
+
 from .affine import Affine
 from .autoregressive import MaskedAutoregressive
 from .block_neural import BlockNeural
@@ -13,6 +15,8 @@ from .ode import ODE
 from .planar import Planar, Radial, Sylvester
 from .spline import Spline
 from .transform import Compose, Inverse, Transform, as_transform
+
+__getattr__ = renamed(__name__, {"Autoregressive": "pyrogen.transforms.MaskedAutoregressive"})
 
 __all__ = [
     "Affine",

@@ -874,3 +874,14 @@ def test_files_of_an_earlier_edition_load_by_their_tensors(tmp_path, monkeypatch
     monkeypatch.setattr(known_recipes, "_TENSORS", ((r"layers\.", "bijections."),))
     loaded = pg.load(tmp_path / "flow")
     assert all(torch.equal(value, tensors[name]) for name, value in loaded.state_dict().items())
+
+
+def test_levels_of_before_are_symbols_or_binary_today():
+    with pytest.warns(DeprecationWarning, match="`levels` of `categorical_vae` is now `symbols`"):
+        three = pg.latent.categorical_vae((4,), latent_shape=(2,), levels=3)
+    assert three.recipe.arguments == pg.latent.categorical_vae((4,), latent_shape=(2,), symbols=3).recipe.arguments
+    with pytest.warns(DeprecationWarning, match="`levels` of `vamp_vae` is now `binary`"):
+        binary = pg.latent.vamp_vae((4,), latent_shape=(2,), levels=2)
+    assert binary.recipe.arguments == pg.latent.vamp_vae((4,), latent_shape=(2,), binary=True).recipe.arguments
+    with pytest.raises(TypeError, match="unexpected keyword argument 'levels'"):
+        pg.flows.planar((2,), levels=2)

@@ -1,0 +1,26 @@
+"""Names of before: each still works, and warns which one stands in its place."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package in which things have got other names.
+
+    Args:
+        package: Its ``__name__``.
+        names: For each name of before, that of today, with its package.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warnings.warn(f"`{package}.{name}` is now `{names[name]}`", DeprecationWarning, stacklevel=2)
+        home, _, today = names[name].rpartition(".")
+        return vars(sys.modules[home])[today]  # importing pyrogen has imported its packages
+
+    return find
