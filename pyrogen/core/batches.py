@@ -302,6 +302,16 @@ class TensorRows:
         return map_tensors(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
 
+class TensorData(Dataset):
+    """A dataset whose rows lie in tensors, from which minibatches are cut as from tensors by themselves.
+
+    Attributes:
+        entries: Tensors, and dicts of them, of equal lengths: the arguments of an objective.
+    """
+
+    entries: Batch
+
+
 class DatasetRows:
     """Rows of a map-style dataset, collated by torch.
 
@@ -393,6 +403,8 @@ def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:
         return TensorRows((data,), name)
     if isinstance(data, tuple):
         return TensorRows(data, name)
+    if isinstance(data, TensorData):
+        return TensorRows(data.entries, name)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return DatasetRows(data)
     if isinstance(data, Iterator):

@@ -1,6 +1,17 @@
-"""Simulation-based inference: learned posteriors, likelihoods and ratios of any Pyro program."""
+"""Simulation-based inference: learned posteriors, likelihoods and ratios of any Pyro program.
 
-__all__: list[str] = []
+``joint``        the joint distribution of a program's latent and observed sites, known by simulation
+``simulations``  rows of latent values and of what was observed with them, which ``fit`` takes
+``simulator``    a plain function as a site of a program
+``variable``     a site as learning sees it
+"""
+
+from .joint import Joint
+from .simulations import Simulations
+from .simulator import Simulator
+from .variable import Variable
+
+__all__ = ["Joint", "Simulations", "Simulator", "Variable"]
 
 
 def __dir__() -> list[str]:
