@@ -9,6 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyrogen.networks.embedding import takes_absent
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.rows import rearranged
 
@@ -40,6 +41,8 @@ class Remade:
                 continue
             bad = ~context[key].detach().isfinite()
             if not is_functional((bad,)) and bool(bad.any()):
+                if takes_absent(self.module):  # a row that is bad in part is NaN all the same
+                    bad = context[key].detach().isinf()
                 bad = bad.flatten(bad.dim() - len(shape)).any(-1) if shape else bad
                 found = bad if found is None else found | bad
         return None if found is None else found.expand(batch)

@@ -8,11 +8,15 @@ from .conditions import ContextEncoder
 from .context import VectorContext
 from .convolution import ImageDecoder, ImageEncoder
 from .diffusion_transformer import DiffusionTransformer
+from .embedding import EachRow, Embedding, ImageEmbedding, SideBySide, VectorEmbedding
+from .embedding_defaults import default_embedding
 from .masked import MaskedConditioner
 from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
 from .residual_mlp import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
+from .series import SequenceEmbedding
+from .sets import SetEmbedding
 from .statistics import Chained, ReadsData, Standardizer
 from .unet import UNet
 
@@ -27,8 +31,11 @@ __all__ = [
     "Conditioner",
     "ContextEncoder",
     "DiffusionTransformer",
+    "EachRow",
+    "Embedding",
     "GapFeatures",
     "ImageDecoder",
+    "ImageEmbedding",
     "ImageEncoder",
     "MLP",
     "MaskedConditioner",
@@ -36,11 +43,16 @@ __all__ = [
     "Numbers",
     "ReadsData",
     "ResidualMLP",
+    "SequenceEmbedding",
     "SequenceNetwork",
+    "SetEmbedding",
+    "SideBySide",
     "Standardizer",
     "Tokens",
     "UNet",
     "VectorContext",
+    "VectorEmbedding",
+    "default_embedding",
 ]
 
 

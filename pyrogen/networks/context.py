@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pyrogen import arguments
 from pyrogen.abstract import Abstract
 
+from .embedding import Embedding
 from .statistics import ReadsData, Standardizers, Statistic, read_by, require_labels
 
 Shape = tuple[int, ...]
@@ -39,7 +40,8 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         context_shape: ``None``, the shape of one context, or a dict of them. With ``classes`` alone it is ``()``.
         classes: How many labels there are: a number for a single context, a dict for some of several.
         embedding: Any module from contexts to features, ``(N, *features)``. It gets numbers standardised and labels as
-            integers: a tensor, or a dict of tensors.
+            integers: a tensor, or a dict of tensors. An :class:`~pyrogen.networks.embedding.Embedding` gets numbers as
+            they are, and standardises them itself.
 
     Attributes:
         context_shape: Shape of the context, a dict of shapes, or ``None``.
@@ -61,8 +63,9 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         super().__init__()
         self.context_shape, self.labels = described(context_shape, classes)
         self.shapes = by_name(self.context_shape)
-        numbers = {key: shape for key, shape in self.shapes.items() if key not in self.labels}
-        self.standardizers = Standardizers(numbers)
+        # An `Embedding` standardises by itself.
+        unread = {} if isinstance(embedding, Embedding) else self.shapes
+        self.standardizers = Standardizers({key: shape for key, shape in unread.items() if key not in self.labels})
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.embedding = embedding
         if embedding is not None:
@@ -85,15 +88,18 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         """
         parts = self.standardizers(by_name(context))
         for key, value in parts.items():
-            known = self.labels.get(key)
-            parts[key] = value.to(self.zero.dtype) if known is None else integer_labels(value, known, _shown(key))
+            if (known := self.labels.get(key)) is not None:
+                parts[key] = integer_labels(value, known, _shown(key))
+            elif not isinstance(self.embedding, Embedding):  # which may lose nothing before it standardises
+                parts[key] = value.to(self.zero.dtype)
         return parts if self.embedding is None else {"": self._features(parts)}
 
     def _features(self, parts: dict[str, Tensor]) -> Tensor:
         """What the embedding makes of the entries, each taken and given in its own precision."""
-        like = _like(self.embedding, self.zero)
-        own = {key: part.to(like.dtype) if key not in self.labels else part for key, part in parts.items()}
-        features = self.embedding(own if isinstance(self.context_shape, dict) else own[""])
+        if not isinstance(self.embedding, Embedding):
+            like = _like(self.embedding, self.zero)
+            parts = {key: part if key in self.labels else part.to(like.dtype) for key, part in parts.items()}
+        features = self.embedding(parts if isinstance(self.context_shape, dict) else parts[""])
         rows = len(next(iter(parts.values())))
         if features.shape != (rows, *self.single):
             raise ValueError(

@@ -1,0 +1,63 @@
+"""Which embedding observed data get, from their shapes and from which of their dimensions are sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from .embedding import EachRow, Embedding, ImageEmbedding, Shape, SideBySide, VectorEmbedding
+from .series import SequenceEmbedding
+from .sets import SetEmbedding
+
+_SHORT = 64
+"""Up to so many numbers stay as they are."""
+_SMALL_SIDE = 8
+"""From so many rows and columns on, an image gets convolutions."""
+
+
+def default_embedding(
+    context_shape: Shape | Mapping[str, Shape],
+    *,
+    sets: Sequence[bool] | Mapping[str, Sequence[bool]] | None = None,
+) -> Embedding:
+    """The embedding of observed data that fits their shape.
+
+    Sets go to a :class:`SetEmbedding`, images ``(channels, rows, columns)`` to convolutions, series ``(length,)`` or
+    ``(length, features)`` of more than 64 numbers as well; all else is a vector. Several data stand side by side.
+
+    Args:
+        context_shape: Shape of one context (plates, then the event), or a dict of shapes.
+        sets: For each of the first dimensions, whether it counts exchangeable rows; a dict of these for several.
+
+    Raises:
+        ValueError: ``sets`` names an entry that does not exist, or has more entries than there are dimensions.
+
+    Example:
+        >>> default_embedding((20, 3), sets=(True,)).context_shape
+        (20, 3)
+        >>> type(default_embedding({"x": (20,), "y": ()}, sets={"x": (True,)})).__name__
+        'SideBySide'
+    """
+    if not isinstance(context_shape, Mapping):
+        return _one(tuple(context_shape), tuple(sets or ()))
+    sets = sets or {}
+    if not set(sets) <= set(context_shape):
+        raise ValueError(f"`sets` must name entries of the context among {sorted(context_shape)}, got {sorted(sets)}")
+    return SideBySide({name: _one(tuple(shape), tuple(sets.get(name, ()))) for name, shape in context_shape.items()})
+
+
+def _one(shape: Shape, sets: tuple[bool, ...]) -> Embedding:
+    if len(sets) > len(shape):
+        raise ValueError(f"`sets` must have at most {len(shape)} entries for the shape {shape}, got {sets}")
+    if not any(sets):
+        return _event(shape)
+    row = _one(shape[1:], sets[1:])
+    return SetEmbedding(row, rows=shape[0]) if sets[0] else EachRow(row, rows=shape[0])
+
+
+def _event(shape: Shape) -> Embedding:
+    if prod(shape) <= _SHORT:
+        return VectorEmbedding(shape)
+    if len(shape) == 3 and min(shape[1:]) >= _SMALL_SIDE:
+        return ImageEmbedding(shape)
+    return SequenceEmbedding(shape) if len(shape) <= 2 else VectorEmbedding(shape)
