@@ -6,7 +6,7 @@
 ``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
 ``grid``         guide x objective x seed, in one table
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
-``calibration``  simulation-based calibration; ``ranks``: its statistics
+``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
 
@@ -30,6 +30,7 @@ from .importance import (
 )
 from .outliers import auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
 from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
+from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .result import Estimate, TestResult
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
@@ -39,6 +40,7 @@ __all__ = [
     "Calibration",
     "EcdfNull",
     "Estimate",
+    "RegressionScore",
     "TestResult",
     "amortization_gap",
     "auroc",

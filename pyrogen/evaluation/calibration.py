@@ -6,11 +6,12 @@ the posterior under test. If it is the true posterior, :math:`\theta^*` is one m
 fault; which faults can show depends on :math:`f`. Coordinates of :math:`\theta` alone are not enough: draws from the
 *prior*, which ignore the data, give uniform ranks for every quantity that does not depend on :math:`y`. Quantities that
 do, the log-likelihood and the log-joint density, are therefore always among those tested. A simulator without a
-``log_prob`` has neither: they are left out with a warning, and quantities of your own that depend on the data should
-take their place.
+``log_prob`` has neither; a regression of latent values on data, learned from the simulations, then takes their place
+(:class:`~pyrogen.evaluation.RegressionScore`).
 
 The model is called as ``model(size=rows)`` and draws ``rows`` independent simulations in one data plate; the ``.model``
-of every distribution module is of this form.
+of every distribution module, and a joint distribution of :mod:`pyrogen.simulation`, are of this form. Simulations that
+are there already serve as well, and then no model need be known.
 
 References:
     Talts, Betancourt, Simpson, Vehtari and Gelman 2018, "Validating Bayesian inference algorithms with
@@ -22,20 +23,18 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 from types import MappingProxyType
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
-from pyrogen.arguments import checked, function, real_tensor, without_nan
-from pyrogen.core.density import density_of
-from pyrogen.programs.layouts import DrawnSite, OneDraw, Sites, placed, values_of
-from pyrogen.programs.run import Program, run
-from pyrogen.programs.site import Plate
+from pyrogen.arguments import anything, checked, function, real_tensor
+from pyrogen.programs.layouts import Sites
+from pyrogen.programs.run import Program
 
 from .pairs import measured, sites_of, total
 from .ranks import (
@@ -49,10 +48,20 @@ from .ranks import (
 )
 from .result import TestResult
 from .scoring import as_evaluated
+from .simulated import (
+    FEWEST,
+    JointLogProb,
+    Quantity,
+    Simulated,
+    Values,
+    joint_of,
+    listed,
+    observed_names,
+    rows_of,
+    site_names,
+)
 
-Values = dict[str, Tensor]
 Posterior = Callable[[Values, int], Values]
-Quantity = Callable[[Values, Values], Tensor]
 
 
 class Amortized:
@@ -69,7 +78,7 @@ class Amortized:
 
     def __init__(self, guide: Program, observed: str | Sequence[str] = ("x",)) -> None:
         self.guide = function(guide, "guide")
-        self.observed = _observed(observed)
+        self.observed = observed_names(observed)
 
     def __call__(self, data: Values, draws: int) -> Values:
         """Draws for each row of the data: ``(draws, rows, *shape)`` for each latent site."""
@@ -174,14 +183,15 @@ class Calibration:
         return self.ranks[name]
 
 
-@checked(model=function, posterior=function)
+@checked(posterior=function, simulations=anything)
 def simulation_based_calibration(
-    model: Program,
+    model: Program | None,
     posterior: Posterior,
     *,
-    observed: str | Sequence[str],
-    simulations: int = 1000,
+    observed: str | Sequence[str] | None = None,
+    simulations: int | Simulated = 1000,
     draws: int = 99,
+    nuisance: str | Sequence[str] = (),
     coordinates: str | Sequence[str] | None = None,
     quantities: Mapping[str, Quantity] = MappingProxyType({}),
     batch_size: int = 16384,
@@ -191,16 +201,23 @@ def simulation_based_calibration(
 
     Tested are ``"log_likelihood"`` and ``"log_joint"``, every coordinate of the latent sites (``"z[0]"``) and the
     quantities of your own. Where a site has no ``log_prob`` (an implicit distribution, a point mass, a deterministic
-    site), what needs it is left out, with a warning.
+    site), what needs it is left out. Without a log-likelihood, ``"regression_score"`` is tested in its place: a
+    :class:`~pyrogen.evaluation.RegressionScore`, which each half of the simulations gets from the other half.
 
     Args:
-        model: A Pyro model, called as ``model(size=rows)``: ``rows`` independent simulations in one data plate.
+        model: A Pyro model, called as ``model(size=rows)``: ``rows`` independent simulations in one data plate. With
+            ready ``simulations`` it gives the log-likelihood, and may be ``None``.
         posterior: What is tested: a function of the data (rows of each observed site) and a number of draws, which
             gives independent draws of every latent site, draws first, then rows. :class:`Amortized` makes one of a
             guide. Draws of a Markov chain must be thinned until they are nearly independent.
         observed: The names of the sites that are data, ``pyro.deterministic`` ones among them; all others are latent.
-        simulations: How many simulations: more show smaller faults.
+            Those of ready ``simulations`` if ``None``.
+        simulations: How many simulations: more show smaller faults. Or ready ones, with ``latents`` and ``observed``
+            by site, as :meth:`pyrogen.simulation.Joint.draw` gives them: where a simulator is slow, or where rows of
+            the data are absent (NaN).
         draws: How many posterior draws each gets.
+        nuisance: The latent sites that the posterior leaves out; sites marked ``infer={"is_auxiliary": True}`` are
+            among them. The log-likelihood at given values of the others is then not known.
         coordinates: The latent sites whose coordinates are ranked; all if ``None``.
         quantities: Further functions of latent values and data (rows of each), giving one number a row.
         batch_size: How many pairs of simulation and draw are computed at once.
@@ -214,52 +231,43 @@ def simulation_based_calibration(
     """
     if not isinstance(quantities, Mapping) or not all(map(callable, quantities.values())):
         raise TypeError(f"`quantities` must be a dict of functions, got {quantities!r}")
-    observed = _observed(observed)
-    with as_evaluated(model):
-        sites, computed = _simulated(model, simulations, observed)
-        _check_model(sites, computed, observed)
-        left_out = _left_out(sites, computed, observed)
-        values = values_of(sites.values())
-        data = {name: value for name, value in {**values, **computed}.items() if name in observed}
-        latents = {name: value for name, value in values.items() if name not in observed}
-        chosen = tuple(latents) if coordinates is None else _names(coordinates, "coordinates")
-        if not set(chosen) <= set(latents):
-            raise ValueError(f"`coordinates` must name latent sites {list(latents)}, got {list(chosen)}")
-        plate = next(iter(sites.values())).data_plate
-        evaluate = _Evaluation(model, observed, chosen, quantities, left_out, plate)
+    with as_evaluated(model) if model is not None else nullcontext():
+        joint = joint_of(model, simulations, observed, site_names(nuisance, "nuisance"))
+        chosen = tuple(joint.latents) if coordinates is None else site_names(coordinates, "coordinates")
+        if not set(chosen) <= set(joint.latents):
+            raise ValueError(f"`coordinates` must name latent sites {list(joint.latents)}, got {list(chosen)}")
         ranks: dict[str, list[Tensor]] = {}
-        for block in torch.arange(simulations).split(max(1, batch_size // draws)):
-            rows = slice(int(block[0]), int(block[-1]) + 1)
-            truth = {name: value[rows] for name, value in latents.items()}
-            given = {name: value[rows] for name, value in data.items()}
-            drawn = _checked(posterior(given, draws), truth, draws)
-            for name, value in _ranks(evaluate, truth, drawn, given, draws, generator).items():
-                ranks.setdefault(name, []).append(value)
-    if left_out:
-        lost = "; ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        for part, learned in joint.parts():
+            evaluate = _Evaluation(joint.likelihood, chosen, {**learned, **quantities})
+            for block in torch.arange(part.start, part.stop).split(max(1, batch_size // draws)):
+                rows = slice(int(block[0]), int(block[-1]) + 1)
+                truth, given = rows_of(joint.latents, rows), rows_of(joint.data, rows)
+                drawn = _checked(posterior(given, draws), truth, draws)
+                for name, value in _ranks(evaluate, truth, drawn, given, draws, generator).items():
+                    ranks.setdefault(name, []).append(value)
+    if not joint.sees_the_data:
         warnings.warn(
-            f"simulation_based_calibration leaves out {lost}. Draws from the prior pass for every quantity that does "
-            "not depend on the data: give `quantities` that do",
+            f"simulation_based_calibration leaves out {listed(joint.left_out)}. Draws from the prior pass for every "
+            "quantity that does not depend on the data: take at least "
+            f"{FEWEST} simulations, or pass `quantities` that do, such as "
+            '{"regression_score": pg.evaluation.RegressionScore(latents, observed)} of other simulations',
             UserWarning,
             stacklevel=3,
         )
-    return Calibration({name: torch.cat(parts) for name, parts in ranks.items()}, draws, left_out)
+    return Calibration({name: torch.cat(parts) for name, parts in ranks.items()}, draws, joint.left_out)
 
 
 @dataclass(frozen=True)
 class _Evaluation:
     """All test quantities of latent values and data, one number a row."""
 
-    model: Program
-    observed: Sequence[str]
+    likelihood: JointLogProb | None
     coordinates: Sequence[str]
     quantities: Mapping[str, Quantity]
-    left_out: Mapping[str, str]
-    plate: Plate
 
     def __call__(self, latents: Values, data: Values) -> Values:
-        rows = len(data[self.observed[0]])
-        values = {} if len(self.left_out) == 2 else self._log_probs({**latents, **data}, rows)
+        rows = len(next(iter(data.values())))
+        values = {} if self.likelihood is None else self.likelihood(latents, data)
         for name in self.coordinates:
             values.update(_coordinates(name, latents[name]))
         for name, quantity in self.quantities.items():
@@ -271,21 +279,6 @@ class _Evaluation:
                 got = tuple(values[name].shape)
                 raise ValueError(f"quantity {name!r} must give one number a row, shape {(rows,)}, got {got}")
         return values
-
-    def _log_probs(self, given: Values, rows: int) -> Values:
-        at_once = self.plate.size if self.plate.size > self.plate.rows else rows  # a subsampled plate holds no more
-        blocks = [slice(start, start + at_once) for start in range(0, rows, at_once)]
-        parts = [self._part({name: value[block] for name, value in given.items()}) for block in blocks]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _part(self, given: Values) -> Values:
-        rows = len(given[self.observed[0]])
-        sites = sites_of(self.model, rows=rows, what="model", given=given, plate=self.plate.name, size=rows)
-        likelihood = total(sites[name] for name in self.observed)[0]
-        if "log_joint" in self.left_out:
-            return {"log_likelihood": likelihood}
-        prior = total(site for name, site in sites.items() if name not in self.observed)[0]
-        return {"log_likelihood": likelihood, "log_joint": likelihood + prior}
 
 
 def _ranks(
@@ -320,73 +313,8 @@ def _coordinates(name: str, value: Tensor) -> Values:
     return {f"{name}{list(index)}".replace(" ", ""): value[(slice(None), *index)] for index in indices}
 
 
-def _names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
-    if not isinstance(names, str | Sequence | Set):
-        raise TypeError(f"`{argument}` must be the name of a site, or several, got {names!r}")
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _observed(names: str | Sequence[str]) -> tuple[str, ...]:
-    found = _names(names, "observed")
-    if not found:
-        raise ValueError("`observed` must name at least one site, got none")
-    return found
-
-
 def _repeat(value: Tensor, draws: int) -> Tensor:
     return value.expand(draws, *value.shape).flatten(0, 1)
-
-
-def _simulated(model: Program, size: int, observed: Sequence[str]) -> tuple[Sites, Values]:
-    """The sites of so many simulations, and the values of those data that the model computes and does not draw."""
-    try:
-        found = run(model, kwargs={"size": size})
-    except Exception as error:
-        error.add_note(f"It was raised by `model`, called with `size={size}` for as many simulations.")
-        raise
-    statements = found.statements
-    computed = {name: statements[name].value for name in observed if name in statements and statements[name].computed}
-    for name, value in computed.items():
-        if not value.dim() or len(value) != size:
-            raise ValueError(f"site {name!r} must have the {size} simulations as rows, got shape {tuple(value.shape)}")
-    return placed(found.sites, OneDraw(), size, "model"), computed
-
-
-def _left_out(sites: Sites, computed: Values, observed: Sequence[str]) -> dict[str, str]:
-    """Why the likelihood, and the joint density, cannot be test quantities."""
-    reasons = {name: "is computed" for name in computed}
-    reasons |= {name: reason for name, site in sites.items() if (reason := _silence(site))}
-    likelihood = [f"site {name!r} {reason}" for name, reason in reasons.items() if name in observed]
-    joint = [f"site {name!r} {reason}" for name, reason in reasons.items()]
-    left_out = {"log_likelihood": likelihood, "log_joint": joint}
-    return {name: ", ".join(reasons) for name, reasons in left_out.items() if reasons}
-
-
-def _silence(site: DrawnSite) -> str:
-    """Why a site has no log-density; nothing where it has one."""
-    if isinstance(site.distribution, Delta):
-        return "is a point mass"
-    try:
-        silent = density_of(site.distribution) is None or site.log_probs() is None
-    except NotImplementedError:
-        silent = True
-    return "has no log_prob" if silent else ""
-
-
-def _check_model(sites: Sites, computed: Values, observed: Sequence[str]) -> None:
-    unknown = [name for name in observed if name not in {**sites, **computed}]
-    if unknown:
-        raise ValueError(f"`observed` must name sites of the model {list(sites)}, got {unknown}")
-    if not set(sites) - set(observed):
-        raise ValueError(f"`model` must have a latent site, got only the observed {list(observed)}")
-    given = [name for name, site in sites.items() if site.observed]
-    if given:
-        raise ValueError(f"`model` must draw all its sites when called with `size` alone, but {given} have a value")
-    for name, site in sites.items():
-        if site.value.dim() - len(site.distribution.event_shape) + site.dim != 0:
-            raise ValueError(f"the data plate must be the outermost (leftmost) plate, got site {name!r} inside another")
-    for name, value in (*values_of(sites.values()).items(), *computed.items()):
-        without_nan(value, f"model: {name}")
 
 
 def _shown(drawn: object) -> object:

@@ -1,0 +1,139 @@
+"""Values by site as feature vectors of order one, for checks that compare simulations by distance or regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from pyrogen.arguments import numbers, real_tensor
+from pyrogen.numerics.pairwise import median_distance
+
+Values = Mapping[str, Tensor]
+Summary = Callable[[dict[str, Tensor]], Tensor]
+
+_LINEAR = 5.0  # so many standard deviations from the mean, numbers are compressed to their logarithm
+_MOST = 256
+
+
+class Features:
+    """Feature vectors of values by site, standardised by those they are made from.
+
+    A site has its entries for features and, where it has dimensions, mean and logarithm of the standard deviation over
+    the first of them, which is that of a plate where there is one. NaN is a row that is absent: it counts as a mean
+    one, and how many there are is a feature. Numbers beyond five standard deviations count by their logarithm. Of more
+    than 256 features the principal components are taken.
+
+    Args:
+        values: By site, rows first.
+        summary: A function from such values to features of its own, ``(rows, features)``; it replaces the entries.
+        name: What errors call the values.
+
+    Raises:
+        TypeError: a value is no tensor.
+        ValueError: values are infinite, there are no rows, or the sites differ in how many they have; or what
+            ``summary`` gives are no finite rows.
+    """
+
+    def __init__(self, values: Values, *, summary: Summary | None = None, name: str = "observed") -> None:
+        self.summary = summary
+        self.shapes = {site: tuple(value.shape[1:]) for site, value in checked_values(values, name).items()}
+        raw = self._raw(values)
+        present = ~raw.isnan()
+        count = present.sum(0).clamp(min=1)
+        self.mean = raw.nan_to_num().sum(0) / count
+        variance = torch.where(present, (raw - self.mean).square(), 0.0).sum(0) / count
+        # A column that is constant up to rounding says nothing.
+        varies = variance.sqrt() > 1e-7 * (1 + self.mean.abs())
+        self.scale = torch.where(varies, variance.sqrt(), torch.inf)
+        self.axes = None
+        if raw.shape[1] > _MOST:
+            self.axes = torch.linalg.svd(self._standardised(raw), full_matrices=False).Vh[:_MOST].T
+
+    def __call__(self, values: Values) -> Tensor:
+        """The features of values, ``(rows, features)`` in double precision."""
+        found = self._standardised(self._raw(values))
+        return found if self.axes is None else found @ self.axes
+
+    def _standardised(self, raw: Tensor) -> Tensor:
+        z = ((raw - self.mean) / self.scale).nan_to_num()
+        return _LINEAR * torch.asinh(z / _LINEAR)
+
+    def _raw(self, values: Values) -> Tensor:
+        rows = len(next(iter(values.values())))
+        if self.summary is not None:
+            found = numbers(self.summary(dict(values)), "summary(...)")
+            if found.dim() != 2 or len(found) != rows:
+                raise ValueError(f"`summary` must give features of shape ({rows}, n), got {tuple(found.shape)}")
+            return found.detach().double()
+        parts = []
+        for site, shape in self.shapes.items():
+            value = values[site].detach().double().reshape(rows, *shape)
+            parts.append(value.reshape(rows, -1))
+            if shape and shape[0] > 1:
+                parts += _over_rows(value)
+        return torch.cat(parts, 1)
+
+
+def _over_rows(value: Tensor) -> list[Tensor]:
+    """Mean, logarithm of the standard deviation and number of the rows of a set that are there."""
+    present = ~value.isnan()
+    count = present.sum(1)
+    mean = value.nan_to_num().sum(1) / count.clamp(min=1)
+    variance = torch.where(present, (value - mean.unsqueeze(1)).square(), 0.0).sum(1) / count.clamp(min=1)
+    parts = [torch.where(count > 0, mean, torch.nan), 0.5 * variance.log().clamp(min=-50.0)]
+    return [part.reshape(len(value), -1) for part in (*parts, count.double())]
+
+
+class RandomFeatures:
+    r"""Points, and random cosines of them: linear functions of these approximate a Gaussian kernel's.
+
+    Args:
+        points: Points from which the bandwidth, their median distance, is found.
+        count: How many cosines.
+
+    Shape:
+        ``(rows, d)`` to ``(rows, d + count)``.
+
+    References:
+        Rahimi and Recht 2007, "Random features for large-scale kernel machines"
+    """
+
+    def __init__(self, points: Tensor, count: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        options = {"generator": generator, "dtype": torch.double}
+        try:
+            bandwidth = float(median_distance(points, generator=generator))
+        except ValueError:  # most points coincide
+            bandwidth = 1.0
+        self.frequencies = (torch.randn(points.shape[1], count, **options) / bandwidth).to(points.device)
+        self.phases = (2 * torch.pi * torch.rand(count, **options)).to(points.device)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return torch.cat([points, torch.cos(points @ self.frequencies + self.phases)], 1)
+
+
+def checked_values(values: Values, name: str, *, like: Features | None = None) -> Values:
+    """Values by site with equally many rows, infinities refused.
+
+    Args:
+        values: The values.
+        name: Of the argument.
+        like: Features whose sites and shapes they must have.
+    """
+    if not isinstance(values, Mapping) or not values:
+        raise TypeError(f"`{name}` must be a dict of tensors by site, got {type(values).__name__}")
+    for site, value in values.items():
+        real_tensor(value, f"{name}[{site!r}]")
+        infinite = int(value.isinf().sum()) if value.is_floating_point() else 0
+        if infinite:
+            raise ValueError(f"`{name}[{site!r}]` must be finite, got {infinite} infinite entries")
+    counts = {site: len(value) if value.dim() else 0 for site, value in values.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(f"`{name}` must have equally many rows at every site, at least one, got {counts}")
+    if like is not None:
+        shapes = {site: tuple(value.shape[1:]) for site, value in values.items()}
+        if shapes != like.shapes:
+            raise ValueError(f"`{name}` must have rows of the shapes {like.shapes}, got {shapes}")
+    return values

@@ -1,0 +1,272 @@
+"""Simulations of a model, ready or drawn here, and what can be known of its log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from pyro.distributions import Delta
+from torch import Tensor
+
+from pyrogen.arguments import function, integer, without_nan
+from pyrogen.core.density import density_of
+from pyrogen.programs.layouts import DrawnSite, OneDraw, Sites, placed, values_of
+from pyrogen.programs.run import Program, run
+from pyrogen.programs.site import Plate
+
+from .features import checked_values
+from .pairs import sites_of, total
+from .regression import RegressionScore
+
+Values = dict[str, Tensor]
+Quantity = Callable[[Values, Values], Tensor]
+
+_LOG_PROBS = ("log_likelihood", "log_joint")
+FEWEST = 20  # simulations from which a regression is learned
+
+
+class Simulated(Protocol):
+    """Simulations that are there already: values by site, rows first.
+
+    Attributes:
+        latents: Of the latent sites.
+        observed: Of the observed sites; NaN where rows are absent.
+    """
+
+    latents: Mapping[str, Tensor]
+    observed: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class JointLogProb:
+    """The log-probabilities of the model at given values, one number a row."""
+
+    model: Program
+    observed: Sequence[str]
+    shapes: Mapping[str, torch.Size]
+    left_out: Mapping[str, str]
+    plate: Plate
+
+    def __call__(self, latents: Values, data: Values) -> Values:
+        given, rows = {**latents, **data}, len(data[self.observed[0]])
+        given = {name: value.reshape(len(value), *self.shapes[name]) for name, value in given.items()}
+        at_once = self.plate.size if self.plate.size > self.plate.rows else rows  # a subsampled plate holds no more
+        blocks = [slice(start, start + at_once) for start in range(0, rows, at_once)]
+        parts = [self._part({name: value[block] for name, value in given.items()}) for block in blocks]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _part(self, given: Values) -> Values:
+        rows = len(given[self.observed[0]])
+        sites = sites_of(self.model, rows=rows, what="model", given=given, plate=self.plate.name, size=rows)
+        likelihood = total(sites[name] for name in self.observed)[0]
+        if "log_joint" in self.left_out:
+            return {"log_likelihood": likelihood}
+        prior = total(site for name, site in sites.items() if name not in self.observed)[0]
+        return {"log_likelihood": likelihood, "log_joint": likelihood + prior}
+
+
+@dataclass(frozen=True)
+class SimulatedJoint:
+    """Simulations, and what is known of the model that made them.
+
+    Attributes:
+        latents: The true values, rows first, each in the shape that the program has it without foreign plates.
+        data: The data, likewise.
+        left_out: Why the log-likelihood, and the log-joint density, cannot be tested.
+        likelihood: Those of the two that can.
+    """
+
+    latents: Values
+    data: Values
+    left_out: Mapping[str, str]
+    likelihood: JointLogProb | None
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.latents.values())))
+
+    @property
+    def sees_the_data(self) -> bool:
+        """Whether a quantity that depends on the data is known."""
+        return self.likelihood is not None or self.rows >= FEWEST
+
+    def parts(self) -> list[tuple[slice, dict[str, Quantity]]]:
+        """The rows in parts, each with the quantities that are learned from rows outside of it."""
+        if self.likelihood is not None or self.rows < FEWEST:
+            return [(slice(0, self.rows), {})]
+        halves = slice(0, self.rows // 2), slice(self.rows // 2, self.rows)
+        scores = [RegressionScore(rows_of(self.latents, half), rows_of(self.data, half)) for half in halves]
+        return [(half, {"regression_score": score}) for half, score in zip(halves, reversed(scores), strict=True)]
+
+
+def joint_of(
+    model: Program | None,
+    simulations: int | Simulated,
+    observed: str | Sequence[str] | None,
+    nuisance: Sequence[str],
+) -> SimulatedJoint:
+    """The simulations that are ranked: ready ones, or as many as were asked for.
+
+    Args:
+        model: A Pyro model called with ``size``; ``None`` where it is not known.
+        simulations: How many, or ready ones.
+        observed: The names of the observed sites.
+        nuisance: The names of latent sites that are left out.
+    """
+    if isinstance(simulations, int | float | str | None):
+        return _drawn(function(model, "model"), integer(simulations, "simulations"), observed_names(observed), nuisance)
+    latents, data = _ready(simulations, observed, nuisance)
+    if model is None:
+        return SimulatedJoint(latents, data, dict.fromkeys(_LOG_PROBS, "there is no `model`"), None)
+    sites, computed = _simulated(function(model, "model"), 2, tuple(data))
+    _check_model(sites, computed, tuple(data))
+    unknown = [name for name in latents if name not in sites]
+    if unknown:
+        raise ValueError(f"`simulations` must have sites of the model {list(sites)}, got {unknown}")
+    left_out = _left_out(sites, computed, tuple(data), [name for name in sites if name not in {**latents, **data}])
+    absent = [name for name, value in data.items() if value.isnan().any()]
+    if absent:
+        left_out = dict.fromkeys(_LOG_PROBS, f"sites {absent} have absent rows (NaN)")
+    for name, value in {**latents, **data}.items():
+        own = _own_shape(sites[name]) if name in sites else value.shape[1:]
+        if value.shape[1:] != own:
+            raise ValueError(f"`simulations` must have {name!r} of shape (rows, *{tuple(own)}), got {value.shape}")
+    return SimulatedJoint(latents, data, left_out, _likelihood(model, sites, computed, tuple(data), left_out))
+
+
+def _drawn(model: Program, simulations: int, observed: Sequence[str], nuisance: Sequence[str]) -> SimulatedJoint:
+    sites, computed = _simulated(model, simulations, observed)
+    _check_model(sites, computed, observed)
+    for name in nuisance:
+        if name not in sites or name in observed:
+            raise ValueError(f"`nuisance` must name latent sites of the model {list(sites)}, got {name!r}")
+    hidden = [name for name, site in sites.items() if name in nuisance or (site.auxiliary and name not in observed)]
+    left_out = _left_out(sites, computed, observed, hidden)
+    own = {name: site.value.reshape(simulations, *_own_shape(site)) for name, site in sites.items()} | computed
+    latents = {name: value for name, value in own.items() if name not in (*observed, *hidden)}
+    if not latents:
+        raise ValueError(f"`model` must have a latent site that is no nuisance, got {hidden} alone")
+    data = {name: own[name] for name in observed}
+    return SimulatedJoint(latents, data, left_out, _likelihood(model, sites, computed, observed, left_out))
+
+
+def _likelihood(
+    model: Program, sites: Sites, computed: Values, observed: Sequence[str], left_out: Mapping[str, str]
+) -> JointLogProb | None:
+    if "log_likelihood" in left_out:
+        return None
+    shapes = {name: site.value.shape[1:] for name, site in sites.items()}
+    return JointLogProb(model, observed, shapes, left_out, next(iter(sites.values())).data_plate)
+
+
+def _ready(
+    simulations: Simulated, observed: str | Sequence[str] | None, nuisance: Sequence[str]
+) -> tuple[Values, Values]:
+    try:
+        latents, data = simulations.latents, simulations.observed
+    except AttributeError:
+        raise TypeError(
+            "`simulations` must be an int, or simulations with `latents` and `observed` by site, got "
+            f"{type(simulations).__name__}"
+        ) from None
+    checked_values(latents, "simulations.latents")
+    checked_values({**latents, **checked_values(data, "simulations.observed")}, "simulations")
+    if observed is not None and set(observed_names(observed)) != set(data):
+        raise ValueError(f"`observed` must name the observed sites {list(data)} of `simulations`, got {observed!r}")
+    latents = {name: value for name, value in latents.items() if name not in nuisance}
+    if not latents:
+        raise ValueError(f"`simulations` must have a latent site that is no nuisance, got {list(simulations.latents)}")
+    for name, value in latents.items():
+        without_nan(value, f"simulations.latents[{name!r}]")
+    return latents, dict(data)
+
+
+def site_names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
+    """One name or several, as a tuple."""
+    if not isinstance(names, str | Sequence | Set):
+        raise TypeError(f"`{argument}` must be the name of a site, or several, got {names!r}")
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def observed_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the observed sites, at least one."""
+    found = site_names(names, "observed")
+    if not found:
+        raise ValueError("`observed` must name at least one site, got none")
+    return found
+
+
+def _simulated(model: Program, size: int, observed: Sequence[str]) -> tuple[Sites, Values]:
+    """The sites of so many simulations, and the values of those data that the model computes and does not draw."""
+    try:
+        found = run(model, kwargs={"size": size})
+    except Exception as error:
+        error.add_note(f"It was raised by `model`, called with `size={size}` for as many simulations.")
+        raise
+    statements = found.statements
+    computed = {name: statements[name].value for name in observed if name in statements and statements[name].computed}
+    for name, value in computed.items():
+        if not value.dim() or len(value) != size:
+            raise ValueError(f"site {name!r} must have the {size} simulations as rows, got shape {tuple(value.shape)}")
+    return placed(found.sites, OneDraw(), size, "model"), computed
+
+
+def _left_out(sites: Sites, computed: Values, observed: Sequence[str], nuisance: Sequence[str]) -> dict[str, str]:
+    """Why the likelihood, and the joint density, cannot be test quantities."""
+    reasons = {name: "is computed" for name in computed}
+    reasons |= {name: reason for name, site in sites.items() if (reason := _silence(site))}
+    reasons |= dict.fromkeys(nuisance, "is a nuisance")
+    likelihood = [f"site {name!r} {reason}" for name, reason in reasons.items() if name in (*observed, *nuisance)]
+    joint = [f"site {name!r} {reason}" for name, reason in reasons.items()]
+    left_out = dict(zip(_LOG_PROBS, (likelihood, joint), strict=True))
+    return {name: ", ".join(reasons) for name, reasons in left_out.items() if reasons}
+
+
+def _silence(site: DrawnSite) -> str:
+    """Why a site has no log-density; nothing where it has one."""
+    if isinstance(site.distribution, Delta):
+        return "is a point mass"
+    try:
+        silent = density_of(site.distribution) is None or site.log_probs() is None
+    except NotImplementedError:
+        silent = True
+    return "has no log_prob" if silent else ""
+
+
+def _check_model(sites: Sites, computed: Values, observed: Sequence[str]) -> None:
+    unknown = [name for name in observed if name not in {**sites, **computed}]
+    if unknown:
+        raise ValueError(f"`observed` must name sites of the model {list(sites)}, got {unknown}")
+    if not set(sites) - set(observed):
+        raise ValueError(f"`model` must have a latent site, got only the observed {list(observed)}")
+    given = [name for name, site in sites.items() if site.observed]
+    if given:
+        raise ValueError(f"`model` must draw all its sites when called with `size` alone, but {given} have a value")
+    for name, site in sites.items():
+        if site.value.dim() - len(site.distribution.event_shape) + site.dim != 0:
+            raise ValueError(f"the data plate must be the outermost (leftmost) plate, got site {name!r} inside another")
+    for name, value in (*values_of(sites.values()).items(), *computed.items()):
+        without_nan(value, f"model: {name}")
+
+
+def _own_shape(site: DrawnSite) -> torch.Size:
+    """The shape of one row in a run of its own: without the dimensions between the data plate and the site's own."""
+    event_shape = site.distribution.event_shape
+    batch = site.value.shape[1 : site.value.dim() - len(event_shape)]
+    own = {plate.dim for plate in site.plates}
+    foreign = 0
+    while foreign < len(batch) and batch[foreign] == 1 and foreign - len(batch) not in own:
+        foreign += 1
+    return torch.Size((*batch[foreign:], *event_shape))
+
+
+def rows_of(values: Values, rows: slice) -> Values:
+    """Some rows of values by site."""
+    return {name: value[rows] for name, value in values.items()}
+
+
+def listed(left_out: Mapping[str, str]) -> str:
+    """Quantities and the reasons why they are left out, in one line."""
+    return "; ".join(f"{name} ({reason})" for name, reason in left_out.items())
