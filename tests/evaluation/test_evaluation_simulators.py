@@ -126,7 +126,7 @@ def test_values_have_the_shapes_of_the_program_whatever_plates_are_inside():
     assert calibration.left_out["log_likelihood"] == "site 'offset' is a nuisance"
 
 
-def conjugate_sets(rows, least=1, most=8):
+def conjugate_sets(rows, least=1, most=20):
     """Sets of normal data with a common mean, of which each keeps a random number of rows."""
     mean = torch.randn(rows)
     y = mean[:, None] + torch.randn(rows, most)
@@ -142,7 +142,7 @@ def test_sets_with_absent_rows():
         return {"mean": data["y"].nansum(1) / precision + torch.randn(draws, len(precision)) / precision.sqrt()}
 
     def ignores_how_many(data, draws):
-        return {"mean": data["y"].nanmean(1) * 0.8 + torch.randn(draws, len(data["y"])) / 5**0.5}
+        return {"mean": data["y"].nanmean(1) + torch.randn(draws, len(data["y"])) / 6}
 
     simulations = conjugate_sets(600)
     right = simulation_based_calibration(None, exact, simulations=simulations, draws=49)
