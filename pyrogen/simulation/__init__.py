@@ -1,17 +1,21 @@
 """Simulation-based inference: learned posteriors, likelihoods and ratios of any Pyro program.
 
 ``joint``        the joint distribution of a program's latent and observed sites, known by simulation
+``likelihood``   the learned distribution of one row of an observed site given what it depends on
+``replaced``     a program with learned modules in the place of its simulators
 ``simulations``  rows of latent values and of what was observed with them, which ``fit`` takes
 ``simulator``    a plain function as a site of a program
 ``variable``     a site as learning sees it
 """
 
 from .joint import Joint
+from .likelihood import Likelihood, likelihood
+from .replaced import replaced
 from .simulations import Simulations
 from .simulator import Simulator
 from .variable import Variable
 
-__all__ = ["Joint", "Simulations", "Simulator", "Variable"]
+__all__ = ["Joint", "Likelihood", "Simulations", "Simulator", "Variable", "likelihood", "replaced"]
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,77 @@
+"""What learns the distribution of a row by default, by where the row lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+
+import torch
+from torch import nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+from pyrogen.autoregressive.recipes import made
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.parametric import Parametric
+from pyrogen.core.shapes import ContextShape, Shape
+from pyrogen.distributions import families
+from pyrogen.distributions.families import ElementFamily
+from pyrogen.flows.recipes import spline_autoregressive
+from pyrogen.networks.context import VectorContext
+from pyrogen.networks.mlp import MLP
+from pyrogen.networks.statistics import Chained
+from pyrogen.numerics.supports import element_of
+
+Recipe = Callable[..., DistributionModule]
+
+_MANY = 256
+"""Of more labels than these no table of probabilities is learned: they count as counts up to a largest one."""
+
+
+def default_recipe(support: Constraint) -> Recipe:
+    """The recipe for rows of such a support; those of one number need no more than a network of the context.
+
+    Raises:
+        NotImplementedError: no family fits discrete rows of this support.
+    """
+    if not support.is_discrete:
+        return spline_autoregressive
+    element = element_of(support)
+    if isinstance(element, type(constraints.boolean)):
+        return partial(discrete, symbols=2, family=families.bernoulli)
+    if isinstance(element, constraints.integer_interval) and element.lower_bound == 0:
+        symbols = int(torch.as_tensor(element.upper_bound).max()) + 1
+        if symbols <= _MANY:
+            return partial(discrete, symbols=symbols, family=families.categorical(symbols))
+        return partial(discrete, symbols=symbols, family=families.discretized_logistic_mixture(symbols))
+    raise NotImplementedError(
+        f"`recipe` must be given for rows within {support}: those that are known by default are real ones, of any "
+        "bounds, labels and counts from zero, and binary ones"
+    )
+
+
+def discrete(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    symbols: int,
+    family: ElementFamily,
+    embedding: nn.Module | None = None,
+    hidden: tuple[int, ...] = (128, 128),
+) -> DistributionModule:
+    """Labels: of one number a network of the context alone, of several an autoregressive one.
+
+    Args:
+        event_shape: Shape of one row.
+        context_shape: Of the context.
+        symbols: How many labels there are.
+        family: That of a single label.
+        embedding: Of the context.
+        hidden: Sizes of the hidden layers.
+    """
+    if prod(event_shape) > 1:
+        return made(event_shape, context_shape, symbols=symbols, embedding=embedding, hidden=hidden)
+    vector = VectorContext(context_shape, embedding=embedding)
+    network = Chained(vector, MLP(vector.size, prod(family.numbers_shape(event_shape)), hidden=hidden))
+    return Parametric(network, family, event_shape=event_shape, context_shape=context_shape)

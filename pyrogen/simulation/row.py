@@ -1,0 +1,364 @@
+r"""One row of an observed site: what a learned likelihood or ratio is about.
+
+The rows of the plates around an observed site are independent given what they depend on. So one row :math:`x_i`, given
+the values :math:`\theta_i` of its *parents* as that row sees them, is all there is to learn: a simulation of :math:`n`
+rows holds :math:`n` pairs :math:`(\theta_i, x_i)`, and what is learned serves any number of rows. Parents are the
+latent sites that the distribution of :math:`x_i` is computed from, directly or through values computed between, and
+observed sites before it. Of a parent in plates around the observed site as well, each row sees its own value; of one in
+other plates it sees all of them.
+
+A nuisance site is summed out, and its own parents stand in its place. That is right where each row has its own; a
+nuisance that rows share makes them dependent, and is refused. So are rows that differ by what the program keeps fixed,
+such as covariates: one distribution cannot serve them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import biject_to
+from torch.distributions.constraints import Constraint
+
+from pyrogen.core.shapes import Context, ContextShape, Shape
+from pyrogen.networks.statistics import RefusedDataError, require_rows
+from pyrogen.numerics.randomness import seeded
+from pyrogen.numerics.supports import contains, is_real, is_same
+from pyrogen.programs.run import run
+from pyrogen.programs.site import Site
+from pyrogen.transforms.transform import Transform, as_transform
+
+from .joint import Joint
+from .simulator import Simulator
+from .variable import Variable
+
+Values = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a row of an observed site sees of a site that it depends on.
+
+    Attributes:
+        variable: The site.
+        others: Its batch dimensions, negative and ascending, that are no plates around the row: the row sees all of
+            them, in front of the event.
+    """
+
+    variable: Variable
+    others: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of what one row sees."""
+        batch = self.variable.batch_shape
+        return (*(batch[len(batch) + dim] for dim in self.others), *self.variable.event_shape)
+
+    @property
+    def support(self) -> Constraint:
+        """Where the values of the site lie."""
+        return self.variable.support
+
+    def seen(self, value: Tensor) -> Tensor:
+        """The value of the site with what each row sees on the right, and the rows' plates in their places.
+
+        Args:
+            value: ``(*any, *batch, *event)``.
+        """
+        if not self.others:
+            return value
+        event_dim, count = self.variable.event_dim, len(self.others)
+        places = [dim - event_dim for dim in self.others]
+        value = value.movedim(places, list(range(-event_dim - count, -event_dim)) if event_dim else [*range(-count, 0)])
+        for dim in reversed(self.others):
+            value = value.unsqueeze(dim - count - event_dim)
+        return value
+
+
+class Pairs(NamedTuple):
+    """Rows of an observed site, each with what it sees of its parents; one axis in front for the simulations.
+
+    Attributes:
+        x: ``(N, *plates, *event)``.
+        context: What rows see, ``(N, *plates, *shape)`` with ones for plates that a parent is not in.
+        present: Which rows there are, ``(N, *plates)``; ``None``: all.
+    """
+
+    x: Tensor
+    context: dict[str, Tensor]
+    present: Tensor | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an observed site, and what it depends on.
+
+    Attributes:
+        variable: The observed site.
+        parents: By site, what the row sees, in the order of the program.
+        latent: The names of those that are latent.
+    """
+
+    variable: Variable
+    parents: dict[str, Parent]
+    latent: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The name of the observed site."""
+        return self.variable.name
+
+    @property
+    def event_shape(self) -> Shape:
+        """The shape of one row."""
+        return self.variable.event_shape
+
+    @property
+    def context_shape(self) -> ContextShape:
+        """Shapes of what the row sees, by the names of sites; of a single site its shape alone."""
+        shapes = {name: parent.shape for name, parent in self.parents.items()}
+        return shapes if len(shapes) > 1 else next(iter(shapes.values()))
+
+    @property
+    def to_support(self) -> Transform | None:
+        """From real numbers to where the row lies; ``None`` if it may be any real numbers, or is discrete."""
+        support = self.variable.support
+        return None if support.is_discrete or is_real(support) else as_transform(biject_to(support))
+
+    @property
+    def free_shape(self) -> Shape:
+        """The shape of one row as real numbers without bounds."""
+        transform = self.to_support
+        return self.event_shape if transform is None else tuple(transform.inverse_shape(torch.Size(self.event_shape)))
+
+    def named(self, context: Context) -> dict[str, Tensor]:
+        """A context by the names of sites."""
+        return dict(context) if isinstance(context, Mapping) else {next(iter(self.parents)): context}
+
+    def packed(self, entries: Values) -> Context:
+        """What rows see, as a module takes it: a dict by the names of sites, or a tensor of a single one."""
+        return dict(entries) if len(self.parents) > 1 else entries[next(iter(self.parents))]
+
+    def context(self, values: Values) -> Context:
+        """What the row sees of the values that sites have in a run of a program."""
+        return self.packed({name: parent.seen(values[name]) for name, parent in self.parents.items()})
+
+    def pairs(self, latents: Values, observed: Values) -> Pairs:
+        """Rows with what they see, of simulations.
+
+        Raises:
+            ValueError: a site is missing, or a value has another shape.
+        """
+        x = self._entry(observed, self.variable, "observed")
+        width = max(len(v.batch_shape) for v in (self.variable, *(p.variable for p in self.parents.values())))
+        entries = {}
+        for name, parent in self.parents.items():
+            values, place = (latents, "latents") if name in self.latent else (observed, "observed")
+            value = parent.variable.spread(self._entry(values, parent.variable, place), width)
+            entries[name] = parent.seen(value)
+        event_dim = self.variable.event_dim
+        missing = x.isnan().reshape(*x.shape[: x.dim() - event_dim], -1).all(-1) if x.is_floating_point() else None
+        absent = None if missing is None or not x.dim() > event_dim + 1 or not bool(missing.any()) else missing
+        x = x if absent is None else self._filled(x, absent)
+        spread = self.variable.spread(x, width)
+        return Pairs(spread, entries, None if absent is None else ~absent.reshape(spread.shape[: width + 1]))
+
+    def flat(self, pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rows that there are one after the other, each with a context of its own."""
+        batch = pairs.x.shape[: pairs.x.dim() - self.variable.event_dim]
+        kept = slice(None) if pairs.present is None else pairs.present.flatten()
+        x = pairs.x.reshape(-1, *self.event_shape)[kept]
+        return x, {
+            name: value.expand(*batch, *self.parents[name].shape).reshape(-1, *self.parents[name].shape)[kept]
+            for name, value in pairs.context.items()
+        }
+
+    def refuse(self, pairs: Pairs) -> None:
+        """Refuses simulations of which rows hold NaN, or lie outside of where the program says.
+
+        Raises:
+            RefusedDataError: rows do.
+        """
+        self._refuse(pairs.x, self.variable.support, f"observed[{self.name!r}]")
+        for name, value in pairs.context.items():
+            place = "latents" if name in self.latent else "observed"
+            self._refuse(value, self.parents[name].support, f"{place}[{name!r}]")
+
+    @staticmethod
+    def _refuse(value: Tensor, support: Constraint, name: str) -> None:
+        flat = value.reshape(len(value), -1)
+        require_rows(flat.isfinite(), flat, f"`{name}` must be finite")
+        inside = contains(support, value).reshape(len(value), -1).all(-1)
+        if not bool(inside.all()):
+            wrong = (~inside).nonzero().flatten().tolist()
+            raise RefusedDataError(f"`{name}` must lie within the support {support}", "others", wrong)
+
+    def _filled(self, x: Tensor, absent: Tensor) -> Tensor:
+        """The value with a row that is there in the place of those that are absent."""
+        if bool(absent.all()):
+            raise ValueError(f"`observed[{self.name!r}]` must hold rows, got NaN alone")
+        shape = self.event_shape
+        some = x.reshape(-1, *shape)[int((~absent).flatten().nonzero()[0])]
+        return torch.where(absent.reshape(absent.shape + (1,) * len(shape)), some, x)
+
+    @staticmethod
+    def _entry(values: Values, variable: Variable, place: str) -> Tensor:
+        if not isinstance(values, Mapping) or variable.name not in values:
+            got = sorted(values) if isinstance(values, Mapping) else type(values).__name__
+            raise ValueError(f"`{place}` must be a dict with an entry {variable.name!r}, got {got}")
+        value = values[variable.name]
+        if value.shape[1:] != variable.shape:
+            raise ValueError(
+                f"`{place}[{variable.name!r}]` must have shape (rows, {', '.join(map(str, variable.shape))}), "
+                f"got {tuple(value.shape)}"
+            )
+        return value
+
+
+def row_of(joint: Joint, site: str | None = None) -> Row:
+    """One row of an observed site of a program.
+
+    Args:
+        joint: The program.
+        site: The name of the observed site; may be left out where there is one alone.
+
+    Raises:
+        TypeError: ``joint`` is none.
+        ValueError: there is no such observed site; its distribution depends on nothing, or is another in some rows;
+            rows share a nuisance site; or its support is not fixed.
+    """
+    if not isinstance(joint, Joint):
+        raise TypeError(f"`joint` must be a Joint, got {type(joint).__name__}")
+    variable = _observed(joint, site)
+    undeclared = _others(variable, {plate.dim for plate in variable.plates})
+    if undeclared:
+        raise ValueError(
+            f"`site` {variable.name!r} must have all its batch dimensions in plates, got batch shape "
+            f"{variable.batch_shape} in plates {[plate.name for plate in variable.plates]}: declare the others by "
+            "`to_event`, or by plates"
+        )
+    names = _parents(joint, variable)
+    if not names:
+        raise ValueError(f"`site` must depend on latent sites, got {variable.name!r}, which depends on none")
+    own = {plate.dim for plate in variable.plates}
+    known = {**joint.latents, **joint.observed}
+    parents = {
+        name: Parent(known[name], _others(known[name], own & {plate.dim for plate in known[name].plates}))
+        for name in joint.dependence.sites
+        if name in names
+    }
+    row = Row(variable, parents, frozenset(names & joint.latents.keys()))
+    _refuse_unequal_rows(joint, row)
+    return row
+
+
+def _observed(joint: Joint, site: str | None) -> Variable:
+    if site is None and len(joint.observed) == 1:
+        return next(iter(joint.observed.values()))
+    if site is None:
+        raise ValueError(f"`site` must be one of the observed sites {list(joint.observed)}, got None")
+    if site not in joint.observed:
+        latent = " a latent site" if site in joint.latents else ""
+        raise ValueError(f"`site` must be one of the observed sites {list(joint.observed)}, got{latent} {site!r}")
+    return joint.observed[site]
+
+
+def _others(variable: Variable, dims: set[int | None]) -> tuple[int, ...]:
+    """The batch dimensions of more than one entry that are none of these."""
+    batch = variable.batch_shape
+    return tuple(dim for dim in range(-len(batch), 0) if dim not in dims and batch[dim] != 1)
+
+
+def _parents(joint: Joint, variable: Variable) -> set[str]:
+    """The names of the sites that one row depends on, with those of nuisance sites in the place of these."""
+    found: set[str] = set()
+    waiting = list(joint.dependence.parents[variable.name])
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name not in joint.nuisance:
+            found.add(name)
+            continue
+        inside = {plate.name for plate in joint.nuisance[name].plates}
+        shared = [plate.name for plate in variable.plates if plate.name not in inside]
+        if shared:
+            raise ValueError(
+                f"`joint` must not have nuisance sites that the rows of an observed site share, got {name!r} outside "
+                f"plate {shared[0]!r} of {variable.name!r}: given the rest the rows are dependent; learn {name!r} by "
+                f"leaving it out of `nuisance`, or make the rows one event by `to_event`"
+            )
+        waiting.extend(joint.dependence.parents[name])
+    return found
+
+
+def _refuse_unequal_rows(joint: Joint, row: Row) -> None:
+    """Refuses a site whose rows have other distributions where their parents are equal, or other supports."""
+    first, second = (_with_equal_rows(joint, row, 0, noise) for noise in (0, 1))
+    other = _with_equal_rows(joint, row, 1, 0)
+    if not is_same(first.support, other.support):
+        raise ValueError(
+            f"`site` must have a fixed support, got {row.name!r} within {first.support} or {other.support}: "
+            "divide what is observed by its bounds, or declare a support that holds all of it"
+        )
+    for plate in row.variable.plates:
+        if plate.dim is not None and _differ(first, second, plate.dim):
+            raise ValueError(
+                f"`joint` must have equally distributed rows in plate {plate.name!r} of site {row.name!r}, got rows "
+                "that differ where all that they depend on is equal, as fixed covariates make them: make the "
+                "covariate an observed or a latent site, so that it is learned as well, or make the rows one event "
+                "by `to_event`"
+            )
+
+
+def _with_equal_rows(joint: Joint, row: Row, seed: int, noise: int) -> Site:
+    """The observed site, where the rows of all its plates see the same, with noise of its own."""
+    values = joint.draw(1, seed=seed).entries
+    given = {}
+    for name, value in {**values[0], **values[1]}.items():
+        variable = {**joint.latents, **joint.observed}[name]
+        value = value[0]
+        for plate in row.variable.plates:
+            axis = variable.axis(plate.name)
+            if axis is not None:
+                value = value.narrow(axis, 0, 1).expand(value.shape)
+        if name != row.name:
+            given[name] = value
+    with seeded(noise), torch.no_grad():
+        return run(joint.program, joint.args, joint.kwargs, given=given, free=True).sites[row.name]
+
+
+def _differ(first: Site, second: Site, dim: int) -> bool:
+    """Whether rows along a plate are distributed otherwise, as far as that can be seen.
+
+    Of a distribution without a density the arguments of a simulator show it. Where two runs on the same values differ,
+    noise was drawn outside of all sites, and rows differ by that.
+    """
+    value = first.value.reshape(-1, *first.distribution.event_shape)[0].expand(first.value.shape)
+    numbers, again = (_shown(site.distribution, value) for site in (first, second))
+    if numbers is None or not all(torch.equal(a, b) for a, b in zip(numbers, again, strict=True)):
+        return False
+    return any(not _equal_along(each, dim) for each in numbers)
+
+
+def _shown(distribution: TorchDistributionMixin, value: Tensor) -> list[Tensor] | None:
+    """What shows how each row is distributed, of the batch shape with one more dimension behind it."""
+    batch = distribution.batch_shape
+    if type(distribution) is Simulator:
+        dims = zip(distribution.arguments, distribution.event_dims, strict=True)
+        return [a.expand(*batch, *a.shape[a.dim() - k :]).reshape(*batch, -1) for a, k in dims]
+    try:
+        return [distribution.log_prob(value).unsqueeze(-1)]
+    except NotImplementedError:
+        return None
+
+
+def _equal_along(tensor: Tensor, dim: int) -> bool:
+    first = tensor.narrow(dim - 1, 0, 1)
+    return torch.allclose(tensor, first.expand_as(tensor), rtol=1e-5, atol=1e-6, equal_nan=True)
