@@ -106,6 +106,15 @@ def chain(density):
     MCMC(NUTS(program), num_samples=2, warmup_steps=2, disable_progbar=True).run()
 
 
+def chain_over_parents(density):
+    likelihood = Declared(density, (2,))
+
+    def program():
+        pyro.sample("x", likelihood(pyro.sample("z", NORMAL)), obs=torch.zeros(2))
+
+    MCMC(NUTS(program), num_samples=2, warmup_steps=2, disable_progbar=True).run()
+
+
 def unpushed(density):
     """What no map of normal noise gives, of any density."""
     distribution = dist.Laplace(torch.zeros(2), 1.0).to_event(1)
@@ -161,6 +170,7 @@ USES = {
     "VAE, likelihood": (lambda d: vae(likelihood=d), NORMALIZED),
     "VAE, posterior": (lambda d: vae(posterior=d), UNBIASED),
     "NUTS": (chain, SCORED),
+    "NUTS, observed": (chain_over_parents, SCORED),
     "NUTS in noise, no push-forward": (lambda d: chain_in_noise(d, unpushed), ("exact", "estimate", "unnormalized")),
     "NUTS in noise, push-forward": (lambda d: chain_in_noise(d, pushed), ALL),
 }

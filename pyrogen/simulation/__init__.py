@@ -2,6 +2,7 @@
 
 ``joint``        the joint distribution of a program's latent and observed sites, known by simulation
 ``likelihood``   the learned distribution of one row of an observed site given what it depends on
+``ratio``        the learned ratio of likelihood to evidence of one row of an observed site
 ``replaced``     a program with learned modules in the place of its simulators
 ``simulations``  rows of latent values and of what was observed with them, which ``fit`` takes
 ``simulator``    a plain function as a site of a program
@@ -10,12 +11,13 @@
 
 from .joint import Joint
 from .likelihood import Likelihood, likelihood
+from .ratio import Ratio, ratio
 from .replaced import replaced
 from .simulations import Simulations
 from .simulator import Simulator
 from .variable import Variable
 
-__all__ = ["Joint", "Likelihood", "Simulations", "Simulator", "Variable", "likelihood", "replaced"]
+__all__ = ["Joint", "Likelihood", "Ratio", "Simulations", "Simulator", "Variable", "likelihood", "ratio", "replaced"]
 
 
 def __dir__() -> list[str]:

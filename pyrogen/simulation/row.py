@@ -190,11 +190,10 @@ class Row:
 
     @staticmethod
     def _refuse(value: Tensor, support: Constraint, name: str) -> None:
-        flat = value.reshape(len(value), -1)
-        require_rows(flat.isfinite(), flat, f"`{name}` must be finite")
-        inside = contains(support, value).reshape(len(value), -1).all(-1)
+        require_rows(value.isfinite(), value, f"`{name}` must be finite")
+        inside = contains(support, value)
         if not bool(inside.all()):
-            wrong = (~inside).nonzero().flatten().tolist()
+            wrong = (~inside).reshape(len(value), -1).any(-1).nonzero().flatten().tolist()
             raise RefusedDataError(f"`{name}` must lie within the support {support}", "others", wrong)
 
     def _filled(self, x: Tensor, absent: Tensor) -> Tensor:
