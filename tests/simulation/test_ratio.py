@@ -181,8 +181,8 @@ def test_a_network_and_an_embedding_of_ones_own():
         pg.fit(module, simulations, steps=2, validation=0.2)
         score = module(torch.zeros(7, 1)).log_prob(simulations.observed["x"][0])
         assert score.shape == (7, 3)
+    wrong = ratio(joint, network=Pair())
     with pytest.raises(ValueError, match="one number for each"):
-        wrong = ratio(joint, network=Pair())
         wrong(torch.zeros(())).log_prob(torch.zeros(4, 4))
     with pytest.raises(TypeError, match="`network` must be a Module"):
         ratio(joint, network=lambda x, y: x)
