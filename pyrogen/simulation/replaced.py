@@ -159,7 +159,7 @@ class _Plan:
 
 
 def _plan(joint: Joint, replaced: set[str], args: tuple, kwargs: Mapping[str, Any]) -> _Plan | None:
-    messages = _Messages()
+    messages = _Messages(replaced)
     try:
         with held(), torch.no_grad(), isolated(), messages:
             joint.program(*args, **kwargs)
@@ -178,15 +178,22 @@ def _plan(joint: Joint, replaced: set[str], args: tuple, kwargs: Mapping[str, An
 
 
 class _Messages(Messenger):
-    """Keeps what ran, and the values that the program itself gave."""
+    """Keeps what ran, and the values that the program itself gave; some sites are not drawn.
 
-    def __init__(self) -> None:
+    Args:
+        undrawn: Their names.
+    """
+
+    def __init__(self, undrawn: set[str]) -> None:
         super().__init__()
+        self.undrawn = undrawn
         self.found: list[dict[str, Any]] = []
         self._given: Any = None
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         self._given = msg["value"] if msg["is_observed"] else None
+        if msg["name"] in self.undrawn and msg["value"] is None:
+            msg["value"], msg["done"] = torch.zeros(msg["fn"].shape()), True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if is_site(msg):
