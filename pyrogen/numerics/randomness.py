@@ -53,6 +53,15 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
 
 
+def seed_quickly(seed: int) -> None:
+    """The same for the generators that are in use, in a tenth of the time: not of a device that nothing was on yet."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """A scope after which the generators are as they were."""

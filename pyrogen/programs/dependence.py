@@ -20,7 +20,7 @@ from pyro.ops.provenance import detach_provenance, get_provenance, track_provena
 from torch import Tensor
 
 from .run import Program, Record, isolated
-from .site import Plate, Site, is_site
+from .site import Plate, Site, is_site, is_statement
 
 Draw = Callable[[TorchDistributionMixin], Tensor]
 Origin = Callable[[TorchDistributionMixin], frozenset[str]]
@@ -32,7 +32,8 @@ class Dependence:
 
     Attributes:
         sites: The sites of one run by name, in the order of the program.
-        parents: By site, the latent sites from whose values its distribution was computed.
+        parents: By site, the latent sites from whose values its distribution was computed; by computed statement,
+            those from whose values it was.
         indices: The rows that each plate took, by the name of the plate.
         traced: Whether the parents were found; else every site is taken to depend on all latent sites before it.
     """
@@ -100,7 +101,7 @@ class _Order(Record):
             msg["value"], msg["done"] = self.draws[msg["name"]](msg["fn"]), True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if is_site(msg):
+        if is_statement(msg):
             self.parents[msg["name"]] = self._parents(msg)
         super()._pyro_post_sample({**msg, "value": detach_provenance(msg["value"])})
 
@@ -123,6 +124,8 @@ class _Marks(_Order):
             msg["value"] = track_provenance(detach_provenance(msg["value"]), frozenset({msg["name"]}))
 
     def _parents(self, msg: dict[str, Any]) -> frozenset[str]:
+        if not is_site(msg):
+            return get_provenance(msg["value"])
         if msg["name"] in self.origins:
             return self.origins[msg["name"]](msg["fn"])
         return get_provenance(msg["fn"].log_prob(msg["value"])) - {msg["name"]}

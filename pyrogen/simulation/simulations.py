@@ -68,6 +68,8 @@ class Simulations(TensorData):
         return type(self)(latents, observed, failed=self.failed + other.failed)
 
     def __repr__(self) -> str:
-        shapes = [{name: tuple(value.shape[1:]) for name, value in part.items()} for part in self.entries]
+        shapes = [
+            ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in part.items()) for part in self.entries
+        ]
         lost = f", {self.failed} failed" if self.failed else ""
-        return f"<Simulations: {len(self)} rows{lost}, latents {shapes[0]}, observed {shapes[1]}>"
+        return f"<Simulations: {len(self)} rows of {'; '.join(shapes)}{lost}>"

@@ -69,10 +69,19 @@ class Variable:
         Raises:
             LayoutMismatch: it has other dimensions than so many rows of values.
         """
-        single = [size for size in self.shape if size != 1]
-        if value.shape[:1] != (count,) or [size for size in value.shape[1:] if size != 1] != single:
-            raise LayoutMismatch
-        return value.reshape(count, *self.shape)
+        return rows_of(value, count, self.shape)
+
+
+def rows_of(value: Tensor, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Rows of tensors of a shape, ``(count, *shape)``, from what a program makes of so many simulations.
+
+    Raises:
+        LayoutMismatch: it is not such rows; the message shows the shapes.
+    """
+    wide = [size for size in value.shape[1:] if size != 1]
+    if value.shape[:1] != (count,) or wide != [size for size in shape if size != 1]:
+        raise LayoutMismatch(f"shape {tuple(value.shape)} in {count} simulations at once, {shape} in one")
+    return value.reshape(count, *shape)
 
 
 def variable_of(site: Site) -> Variable:

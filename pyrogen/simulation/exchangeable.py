@@ -1,0 +1,62 @@
+"""Plates whose rows are exchangeable given the latent variables outside: the observed values in them are a set.
+
+Every site in such a plate has the same distribution in all rows, once the values of the sites inside it that it depends
+on are the same in all rows; and no site outside depends on one inside.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyrogen.programs.site import Site
+
+from .reading import Reading
+from .runs import FailedRun
+from .signature import are_close, signature
+
+
+def exchangeable_plates(reading: Reading) -> frozenset[str]:
+    """The names of the plates around observed sites whose rows are exchangeable, as far as that can be seen."""
+    names = {plate.name for each in reading.observed.values() for plate in each.plates if plate.dim is not None}
+    return frozenset(name for name in names if obstacle(reading, name) is None)
+
+
+def obstacle(reading: Reading, plate: str) -> str | None:
+    """Why the rows of a plate are not exchangeable; ``None`` if they are."""
+    inside = {name: each for name, each in reading.runs.variables.items() if each.axis(plate) is not None}
+    learned = [name for name in inside if name in reading.latents]
+    if learned:
+        return f"the latent site {learned[0]!r} lies in it"
+    computed = [name for name in inside if reading.sites[name].computed]
+    if computed:
+        return f"site {computed[0]!r} is computed, so that its rows may differ in anything"
+    for name, parents in reading.dependence.parents.items():
+        if name not in inside and name in reading.runs.variables and parents & inside.keys():
+            return f"site {name!r} outside depends on the rows inside"
+    return _differing(reading, plate, list(inside))
+
+
+def _differing(reading: Reading, plate: str, inside: list[str]) -> str | None:
+    """Why sites differ between the rows of a plate where the values inside are those of the first row everywhere."""
+    given = {name: site.value for name, site in reading.sites.items() if not site.computed}
+    for name in inside:
+        axis = reading.runs.variables[name].axis(plate)
+        given[name] = given[name].narrow(axis, 0, 1).expand_as(given[name])
+    try:
+        sites = reading.runs.sites_of_one(given, set(reading.runs.variables))
+    except FailedRun as failed:
+        return f"the program fails {failed}"
+    for name in inside:
+        dim = next(each.dim for each in sites[name].plates if each.name == plate)
+        if not _is_constant(sites[name], dim):
+            return f"site {name!r} differs from row to row"
+    return None
+
+
+def _is_constant(site: Site, dim: int) -> bool:
+    found = signature(site)
+    return found is not None and all(_constant_along(tensor, dim - events) for tensor, events in found)
+
+
+def _constant_along(tensor: Tensor, dim: int) -> bool:
+    return -dim > tensor.dim() or are_close(tensor, tensor.narrow(dim, 0, 1).expand_as(tensor))

@@ -1,0 +1,152 @@
+"""Reading a program for simulation: its latent, nuisance and observed sites, and what cannot be simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+
+from pyrogen.numerics.supports import is_same
+from pyrogen.programs.dependence import Dependence
+from pyrogen.programs.run import Program
+from pyrogen.programs.site import Site, is_site, site_of
+
+from .parents import dependence_of
+from .runs import FailedRun, Runs, recorded
+from .variable import Variable, variable_of
+
+_TRIES = 20
+"""Runs until one succeeds: a simulator may fail now and then."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a program is to learning.
+
+    Attributes:
+        latents: What is learned, in the order of the program.
+        nuisance: Latent sites that are not.
+        observed: What is observed.
+        runs: Runs of it.
+        sites: Its statements in one run.
+        dependence: Which of its sites depend on which, observed ones free.
+    """
+
+    latents: dict[str, Variable]
+    nuisance: dict[str, Variable]
+    observed: dict[str, Variable]
+    runs: Runs
+    sites: dict[str, Site]
+    dependence: Dependence
+
+
+def read_program(
+    program: Program,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    observed: Sequence[str],
+    nuisance: Sequence[str],
+) -> Reading:
+    """Runs a program a few times and reads its sites.
+
+    Raises:
+        ValueError: names do not fit its sites, it has a factor, subsamples a plate or has data for a site that is not
+            named, or the support of a latent site depends on other sites.
+        Exception: whatever it raises, when it does so again and again.
+    """
+    with_data = _WithData()
+    sites = _first_run(with_data.watching(program), args, kwargs)
+    _check_names(sites, observed, nuisance)
+    _check_sites(sites)
+    for name in with_data.names:
+        if name not in {*observed, *nuisance}:
+            raise ValueError(f"`observed` must name all sites that the program has data for, got none named {name!r}")
+    kept = {name: variable_of(site) for name, site in sites.items() if not site.computed or name in observed}
+    latents = {name: each for name, each in kept.items() if name not in {*observed, *nuisance}}
+    if not latents:
+        raise ValueError(
+            f"`program` must have a latent site to learn, got {list(kept)}, all of them observed or nuisance"
+        )
+    width = max(len(variable.batch_shape) for variable in kept.values())
+    runs = Runs(program, args, kwargs, kept, width)
+    _check_supports(runs, sites, latents)
+    parts = ({name: kept[name] for name in kept if name in part} for part in (nuisance, observed))
+    return Reading(latents, *parts, runs, sites, dependence_of(runs, sites))
+
+
+def _first_run(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Site]:
+    for _ in range(_TRIES):
+        try:
+            return recorded(program, args, kwargs, {})
+        except FailedRun as failed:
+            last = failed
+    last.error.add_note(
+        f"It was raised by `program` {last.place}, as other exceptions were in {_TRIES} runs of {_TRIES}."
+    )
+    raise last.error
+
+
+def _check_names(sites: Mapping[str, Site], observed: Sequence[str], nuisance: Sequence[str]) -> None:
+    if not observed:
+        raise ValueError(f"`observed` must name at least one site of {list(sites)}, got none")
+    for argument, names in (("observed", observed), ("nuisance", nuisance)):
+        for name in names:
+            if name not in sites:
+                raise ValueError(f"`{argument}` must name sites of the program, {list(sites)}, got {name!r}")
+            if sites[name].kind == "factor":
+                raise ValueError(f"`{argument}` must name sites that have a value, got the factor {name!r}")
+            if names.count(name) > 1:
+                raise ValueError(f"`{argument}` must name each site once, got {name!r} again")
+    for name in nuisance:
+        if name in observed:
+            raise ValueError(f"`nuisance` must name latent sites, got {name!r}, which is observed")
+        if sites[name].computed:
+            raise ValueError(f"`nuisance` must name latent sites, got {name!r}, which is computed")
+
+
+def _check_sites(sites: Mapping[str, Site]) -> None:
+    for name, site in sites.items():
+        if site.kind == "factor":
+            raise ValueError(f"`program` must have no factors, which cannot be simulated, got {name!r}")
+        for plate in site.plates:
+            if plate.rows < plate.size:
+                raise ValueError(
+                    f"`program` must not subsample its plates, got plate {plate.name!r} with {plate.rows} of "
+                    f"{plate.size} rows around site {name!r}"
+                )
+
+
+def _check_supports(runs: Runs, sites: Mapping[str, Site], latents: Mapping[str, Variable]) -> None:
+    """Refuses a latent site whose support depends on other sites, by a further run, up to the last of them."""
+    again = recorded(runs.program, runs.args, runs.kwargs, {}, set(latents))
+    for name in latents.keys() & again.keys():
+        first, second = sites[name].support, again[name].support
+        if not is_same(first, second):
+            raise ValueError(
+                f"`program` must have latent sites of fixed supports, got site {name!r} within {first} or {second}: "
+                "sample something of fixed support, such as the share of the interval, and compute the rest "
+                "from it; or name it in `nuisance`"
+            )
+
+
+class _WithData(Messenger):
+    """Notes the names of sites that a program gives data to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def watching(self, program: Program) -> Program:
+        """The program; what it gives data to is noted before other handlers free it."""
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return program(*args, **kwargs)
+
+        return watched
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] and is_site(msg) and site_of(msg).kind == "observed":
+            self.names.append(msg["name"])

@@ -1,0 +1,183 @@
+"""Whether many simulations of a program may run at once: tried, never assumed.
+
+A program that indexes ``theta[0]`` or sums over everything may run under one more plate and give something else. So a
+few simulations run at once, and are compared with runs of single ones that are given the same values:
+
+- every site must have the same ``log_prob`` in its row as it has alone; a simulator the same arguments;
+- a site that has neither runs again on the same noise while the values of all other simulations are changed, and
+  nothing may change in its row; with the same values in all rows it must differ from row to row, if it is random;
+- noise that the program draws outside of its sites must have a row for each simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pyrogen.numerics.randomness import seeded
+from pyrogen.programs.layouts import LayoutMismatch
+from pyrogen.programs.run import Program
+from pyrogen.programs.site import Site
+
+from .reading import Reading
+from .runs import FailedRun, Runs, Values
+from .signature import are_close, signature
+from .variable import rows_of
+
+_TRIES = 3
+"""Runs until one succeeds."""
+_TRIALS = 8
+"""Changes of the values of other simulations: one loop for all, until the last is done, often changes nothing."""
+
+
+def obstacle_to_many(reading: Reading) -> str | None:
+    """Why simulations have to run one by one; ``None`` where many may run at once."""
+    count = _count(reading)
+    noise = _NoiseOutside(count)
+    try:
+        sites = _succeeding(replace(reading.runs, program=noise.watching(reading.runs.program)), count)
+        if noise.shape is not None:
+            return f"it draws noise of shape {noise.shape} outside of its sites, the same for {count} simulations"
+        return _Comparison(reading, count, sites).differing()
+    except FailedRun as failed:
+        return f"it raises an exception {failed}"
+    except LayoutMismatch as mismatch:
+        return str(mismatch)
+    except ValueError as error:
+        return str(error)
+
+
+def _count(reading: Reading) -> int:
+    """A number of simulations that no dimension of a site has."""
+    sizes = {size for variable in reading.runs.variables.values() for size in variable.shape}
+    return next(count for count in (5, 7, 11, 13, *range(17, 10**6)) if count not in sizes)
+
+
+def _succeeding(runs: Runs, count: int) -> dict[str, Site]:
+    """Sites of so many simulations, of which some may fail now and then."""
+    for _ in range(_TRIES):
+        try:
+            return runs.sites_together(count, {}, runs.variables)
+        except FailedRun as failed:
+            last = failed
+    raise last
+
+
+class _Comparison:
+    def __init__(self, reading: Reading, count: int, sites: Mapping[str, Site]) -> None:
+        self.reading, self.runs, self.count, self.sites = reading, reading.runs, count, sites
+        self.values = {name: self._rows(name, site.value) for name, site in sites.items()}
+        self.places = sorted({0, count // 2, count - 1})
+
+    def differing(self) -> str | None:
+        """What differs from single runs."""
+        unsure = [name for name in self.sites if signature(self.sites[name]) is None]
+        sure = [name for name in self.sites if name not in unsure]
+        for place in self.places if sure else ():
+            given = {name: self.values[name][place] for name in sure}
+            alone = self.runs.sites_of_one(given, sure)
+            for name in sure:
+                if not self._is_root(name) and not self._agrees(name, alone[name], place):
+                    return f"site {name!r} has another distribution in many simulations at once than in one"
+        return self._mixing(sure, unsure) if unsure else None
+
+    def _rows(self, name: str, value: Tensor) -> Tensor:
+        try:
+            return self.runs.variables[name].rows(value, self.count)
+        except LayoutMismatch as mismatch:
+            raise LayoutMismatch(f"site {name!r} has {mismatch}") from None
+
+    def _is_root(self, name: str) -> bool:
+        """Whether a site depends on nothing, so that its plate alone makes its rows independent."""
+        return self.reading.dependence.traced and not self.reading.dependence.parents[name]
+
+    def _agrees(self, name: str, alone: Site, place: int) -> bool:
+        together, single = signature(self.sites[name]), signature(alone)
+        if single is None or len(together) != len(single):
+            return False
+        return all(
+            are_close(rows_of(many, self.count, one.shape)[place], one)
+            for (many, _), (one, _) in zip(together, single, strict=True)
+        )
+
+    def _mixing(self, sure: list[str], unsure: list[str]) -> str | None:
+        """Whether rows of sites that nothing tells share values or noise."""
+        kept = {name: self.values[name] for name in sure}
+        first, again = self._on_noise(kept, unsure, 0), self._on_noise(kept, unsure, 0)
+        if not all(are_close(first[name], again[name]) for name in unsure):
+            return f"the noise of {unsure} follows no seed of torch, NumPy or Python, so that it cannot be tried"
+        for trial in range(_TRIALS):
+            rows = slice(trial % 2, None, 2)  # these stay
+            changed = self.runs.together(self.count, {}, sure)
+            for name in sure:
+                changed[name][rows] = kept[name][rows]
+            seen = self._on_noise(changed, unsure, 0)
+            for name in unsure:
+                if not are_close(first[name][rows], seen[name][rows]):
+                    return f"site {name!r} changes in one simulation with the values of others"
+        same = {name: value[:1].expand_as(value) for name, value in kept.items()}
+        one, two = self._on_noise(same, unsure, 0), self._on_noise(same, unsure, 1)
+        for name in unsure:
+            shared = (one[name] == one[name][:1]).all(0) & (one[name] != two[name]).all(0)
+            if bool(shared.any()):
+                return f"site {name!r} has the same noise in all simulations"
+        return None
+
+    def _on_noise(self, given: Mapping[str, Tensor], wanted: list[str], seed: int) -> Values:
+        with seeded(seed):
+            return self.runs.together(self.count, given, wanted)
+
+
+class _NoiseOutside(Messenger):
+    """Sees noise that a program draws outside of its sites without a row for each simulation.
+
+    Attributes:
+        shape: That of the first such noise; ``None`` if there was none.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.shape: tuple[int, ...] | None = None
+        self._inside = False
+
+    def watching(self, program: Program) -> Program:
+        """The program, watched."""
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            with self, _Operations(self._see):
+                return program(*args, **kwargs)
+
+        return watched
+
+    def _see(self, result: Any) -> None:
+        shapes = [tuple(tensor.shape) for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
+        if not self._inside and any(shape[:1] != (self.count,) for shape in shapes):
+            self.shape = self.shape or shapes[0]
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        self._inside = True
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        self._inside = False
+
+
+class _Operations(TorchDispatchMode):
+    """Shows the results of torch's random operations."""
+
+    def __init__(self, see: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.see(result)
+        return result
