@@ -112,13 +112,7 @@ class Joint:
             self.sizes = checked_sizes(sizes, found)
             self._obstacle = obstacle_to_many(found) if vectorized is None else None
         self.vectorized = self._obstacle is None if vectorized is None else vectorized
-        if self._obstacle is not None:
-            warnings.warn(
-                f"simulations run one by one, since the program does not allow many at once: {self._obstacle}. Write "
-                "it with batch dimensions on the left (`theta[..., 0]`), or give `vectorized=False`",
-                UserWarning,
-                stacklevel=3,
-            )
+        self._told = self._obstacle is None
 
     @checked(n=integer, workers=count, failures=whole_share, progress=switch)
     def draw(
@@ -253,8 +247,20 @@ class Joint:
         progress: bool,
     ) -> Block:
         size = min(max(-(-n // 16), 32), 1024) if batch_size is None else integer(batch_size, "batch_size")
+        self._tell()
         drawing = Drawing(self._runs, wanted, self.vectorized, n, given, _seed(seed), size)
         return drawing(workers=workers, failures=failures, progress=progress)
+
+    def _tell(self) -> None:
+        """Warns once that a program is slow, and why."""
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"simulations run one by one, since the program does not allow many at once: {self._obstacle}. Write "
+                "it with batch dimensions on the left (`theta[..., 0]`), or give `vectorized=False`",
+                UserWarning,
+                stacklevel=6,
+            )
 
     def _checked_latents(self, latents: Mapping[str, Tensor]) -> Values:
         if not isinstance(latents, Mapping) or set(latents) != set(self.latents):
