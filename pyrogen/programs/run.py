@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +121,36 @@ class Given(Messenger):
         named = site_is_subsample(msg) and msg["value"] is not None  # the rows that the program itself names
         if msg["name"] in self.values and not msg["is_observed"] and not named:
             msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+class Until(Messenger):
+    """A scope in which a program is left as soon as all of some statements have run: ``with Until(names): program()``.
+
+    Args:
+        names: Theirs; none of them leaves nothing.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.waiting = set(names)
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.waiting:
+            self.waiting.remove(msg["name"])
+            if not self.waiting:
+                raise _Left(self)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> bool | None:
+        super().__exit__(kind, error, traceback)
+        return isinstance(error, _Left) and error.scope is self
+
+
+class _Left(BaseException):
+    """Leaves a program; no ``except Exception`` of its own holds it back."""
+
+    def __init__(self, scope: Until) -> None:
+        super().__init__()
+        self.scope = scope
 
 
 @contextmanager

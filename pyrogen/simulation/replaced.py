@@ -25,7 +25,7 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor, nn
 
 from pyrogen.numerics.randomness import held
-from pyrogen.programs.run import isolated
+from pyrogen.programs.run import Until, isolated
 from pyrogen.programs.site import is_site
 
 from .joint import Joint
@@ -100,11 +100,8 @@ class ReplacedProgram(nn.Module):
     def _run_early(self, plan: _Plan, replacing: _Replacing, args: tuple, kwargs: Mapping[str, Any]) -> None:
         """Leaves the program after its last latent site, and goes on with its observed ones."""
         if plan.latent:
-            try:
-                with _Leaving(plan.latent):
-                    self.joint.program(*args, **kwargs)
-            except _Left:
-                pass
+            with Until(plan.latent):
+                self.joint.program(*args, **kwargs)
         for place in plan.places:
             if place.name not in replacing.done:
                 with _Inside(place.frames):
@@ -253,23 +250,6 @@ class _Inside(Messenger):
         for frame in self.frames:
             msg["scale"] = msg["scale"] * (frame.full_size or frame.size) / frame.size
         BroadcastMessenger._pyro_sample(msg)
-
-
-class _Left(BaseException):
-    """Leaves a program; no ``except Exception`` of its own holds it back."""
-
-
-class _Leaving(Messenger):
-    """Leaves a program when all these sites have run."""
-
-    def __init__(self, names: frozenset[str]) -> None:
-        super().__init__()
-        self.waiting = set(names)
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        self.waiting.discard(msg["name"])
-        if not self.waiting:
-            raise _Left
 
 
 def _refuse(value: Any, module: LearnedSite, mask: Any) -> None:

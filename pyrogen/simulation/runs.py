@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.modes import evaluating
 from pyrogen.programs.layouts import DrawsTogether
-from pyrogen.programs.run import Given, Program, Record, isolated
+from pyrogen.programs.run import Given, Program, Record, Until, isolated
 from pyrogen.programs.site import Site, is_site, is_statement
 
 from .variable import Variable
@@ -108,11 +108,9 @@ def recorded(
     Raises:
         FailedRun: the program raises an exception.
     """
-    with isolated(), Record() as record, Given(given, free=True), _Place(wanted) as place:
+    with isolated(), Record() as record, Given(given, free=True), _Place() as place, Until(wanted or ()):
         try:
             program(*args, **kwargs)
-        except _Left:
-            pass
         except Exception as error:
             values = {site.name: site.value for site in record.sites}
             raise FailedRun(place.text, error, values) from error
@@ -146,16 +144,11 @@ def undisturbed(program: Program) -> Iterator[None]:
             del store[name]
 
 
-class _Left(BaseException):
-    """Leaves a program; an ``except Exception`` of its own does not hold it back."""
-
-
 class _Place(Messenger):
-    """Knows where a program is, and leaves it when all of some sites have run."""
+    """Knows where a program is."""
 
-    def __init__(self, wanted: Collection[str] | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.waiting = None if wanted is None else set(wanted)
         self.text = "before the first site"
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
@@ -163,10 +156,5 @@ class _Place(Messenger):
             self.text = f"at site {msg['name']!r}"
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if not is_statement(msg):
-            return
-        self.text = f"after site {msg['name']!r}"
-        if self.waiting is not None:
-            self.waiting.discard(msg["name"])
-            if not self.waiting:
-                raise _Left
+        if is_statement(msg):
+            self.text = f"after site {msg['name']!r}"

@@ -31,14 +31,14 @@ def nested(x=None):
 
 
 def test_parents_are_what_a_row_is_computed_from_also_through_deterministic_statements():
-    row = row_of(Joint(nested, observed="x"))
+    row = row_of(Joint(nested, observed="x", vectorized=False))
     assert list(row.parents) == ["group", "size"]
     assert row.context_shape == {"group": (), "size": ()}
     assert row.event_shape == ()
 
 
 def test_rows_of_plates_come_with_their_own_local_values():
-    joint = Joint(nested, observed="x")
+    joint = Joint(nested, observed="x", vectorized=False)
     simulations = joint.draw(6, seed=0)
     row = row_of(joint)
     x, context = row.flat(row.pairs(*simulations.entries))

@@ -96,7 +96,7 @@ def test_plates_scales_and_frames_are_those_of_the_program():
         with pyro.plate("rows", 100, subsample_size=5 if x is None else len(x)):
             pyro.sample("x", dist.Normal(theta, scale), obs=x)
 
-    learned = ordered(Joint(program, observed="x")).program
+    learned = ordered(Joint(program, observed="x", args=(torch.zeros(100),))).program
     x, values = torch.randn(8), {"theta": torch.tensor(0.3), "scale": torch.tensor(1.2)}
     torch.testing.assert_close(sums(learned, x, values)["x"], sums(program, x, values)["x"])
     found, expected = (poutine.trace(each).get_trace(x).nodes["x"] for each in (learned, program))
@@ -200,7 +200,7 @@ def test_several_sites_are_replaced_by_several_modules():
         later = pyro.sample("later", dist.Normal(0.0, 1.0))
         pyro.sample("y", dist.Normal(x.sum(-1) + later, 1.0), obs=y)
 
-    joint = Joint(program, observed=("x", "y"))
+    joint = Joint(program, observed=("x", "y"), vectorized=False)
     first, second = likelihood(joint, Known, site="x"), likelihood(joint, Sums, site="y")
     values = {"theta": torch.tensor(0.3), "scale": torch.tensor(1.2), "later": torch.tensor(0.5)}
     x, y = torch.randn(3), torch.tensor(0.7)

@@ -96,7 +96,7 @@ def test_its_mean_under_the_prior_is_one_at_every_x(learned):
     prior = JOINT.prior(4000, seed=2)["theta"].unsqueeze(-1)
     with torch.no_grad():
         mean = learned(prior).log_prob(x).exp().mean(0)
-    assert ((mean - 1).abs() < 0.12).all(), mean
+    assert ((mean - 1).abs() < 0.15).all(), mean
 
 
 def test_the_posterior_under_nuts_is_exact_in_plates_of_any_number_of_rows(learned):
