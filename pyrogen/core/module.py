@@ -67,6 +67,8 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
     """Whether its distributions score events of which NaN marks missing entries."""
     weighs_without_bias: bool = False
     """Whether the exponential of a noisy ``log_prob`` has the right expectation, as importance weights need."""
+    has_own_programs: bool = False
+    """Whether :attr:`model` and :attr:`guide` are programs of its own, not of one data plate and a site ``"x"``."""
 
     def __init__(self, event_shape: int | tuple[int, ...], context_shape: ContextShape = None) -> None:
         super().__init__()

@@ -29,10 +29,11 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.infer.autoguide.initialization import init_to_median
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import biject_to, register_kl
+from torch.distributions import biject_to
 
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.distributions.point import Point
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.randomness import held
 from pyrogen.numerics.supports import is_same
@@ -232,22 +233,13 @@ class AutoFlow(AutoContinuous):
         return new
 
 
-class _Point(dist.Delta):
-    """A point mass whose log-density counts in its divergence, which Pyro's leaves out (``TraceMeanField_ELBO``)."""
-
-
-@register_kl(_Point, dist.Distribution)
-def _divergence(point: _Point, prior: dist.Distribution) -> Tensor:
-    return point.log_density - prior.log_prob(point.v)
-
-
 class _Points(Messenger):
     """Makes the point masses of a guide's sites such points."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if type(msg["fn"]) is dist.Delta:
             point = msg["fn"]
-            msg["fn"] = _Point(point.v, point.log_density, point.event_dim)
+            msg["fn"] = Point(point.v, point.log_density, point.event_dim)
 
 
 class _Location(BijectionModule):

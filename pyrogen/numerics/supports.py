@@ -120,6 +120,39 @@ class EachTransform(StackTransform):
         return super().log_abs_det_jacobian(x, y).sum(-1)
 
 
+class Packed(Constraint):
+    """Vectors strung together of parts of any shape, each within a constraint of its own.
+
+    Args:
+        parts: Of each part its shape and its constraint.
+    """
+
+    event_dim = 1
+
+    def __init__(self, parts: Sequence[tuple[Sequence[int], Constraint]]) -> None:
+        self.parts = [(tuple(shape), constraint) for shape, constraint in parts]
+        super().__init__()
+
+    @property
+    def is_discrete(self) -> bool:
+        return any(constraint.is_discrete for _, constraint in self.parts)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers each part has."""
+        return [math.prod(shape) for shape, _ in self.parts]
+
+    def check(self, value: Tensor) -> Tensor:
+        batch, inside = value.shape[:-1], []
+        for (shape, constraint), part in zip(self.parts, value.split(self.sizes, -1), strict=True):
+            found = constraint.check(part.reshape(batch + shape))
+            inside.append(found.reshape(*batch, -1).all(-1) if value.numel() else found.new_ones(batch))
+        return torch.stack(inside, -1).all(-1)
+
+    def __repr__(self) -> str:
+        return f"Packed({', '.join(f'{constraint} {shape}' for shape, constraint in self.parts)})"
+
+
 def element_of(constraint: Constraint) -> Constraint:
     """The constraint on each element of events whose elements are restricted one by one."""
     while isinstance(constraint, constraints.independent):
@@ -151,6 +184,27 @@ def is_closed(constraint: Constraint) -> bool:
     element = element_of(constraint)
     kinds = constraints.interval | constraints.half_open_interval | constraints.greater_than_eq
     return isinstance(element, kinds) and not isinstance(element, OpenInterval)
+
+
+def opened(constraint: Constraint) -> Constraint:
+    """The constraint without the ends of its intervals, which no continuous variable takes; others as they are."""
+    found = ends(constraint)
+    if found is None or constraint.is_discrete or not is_closed(constraint):
+        return constraint
+    low, high = map(_number_if_one, found)
+    inside = constraints.greater_than(low) if _is_infinite(high) else OpenInterval(low, high)
+    return widened(inside, constraint.event_dim)
+
+
+def _number_if_one(end: End) -> End:
+    """An end as a number, where all elements have the same."""
+    if not isinstance(end, Tensor):
+        return end
+    return end.flatten()[0].item() if end.numel() and bool((end == end.flatten()[0]).all()) else end
+
+
+def _is_infinite(end: End) -> bool:
+    return bool(torch.as_tensor(end).isinf().all())
 
 
 def widened(constraint: Constraint, event_dim: int) -> Constraint:
@@ -221,12 +275,19 @@ def point_inside(support: Constraint, like: Tensor) -> Tensor:
     if isinstance(support, EachColumn):
         columns = zip(support.columns, like.unbind(-1), strict=True)
         return torch.stack([point_inside(part, column) for part, column in columns], -1)
+    if isinstance(support, Packed):
+        parts = zip(support.parts, like.split(support.sizes, -1), strict=True)
+        return torch.cat([_point_of_part(part, numbers, shape) for (shape, part), numbers in parts], -1)
     if isinstance(support, constraints.independent | OrMissing):
         return point_inside(support.base_constraint, like)
     if support.is_discrete:
         return torch.full_like(like, getattr(support, "lower_bound", 0))
     transform = biject_to(support)
     return transform(like.new_zeros(transform.inverse_shape(like.shape)))
+
+
+def _point_of_part(constraint: Constraint, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return point_inside(constraint, numbers.reshape(numbers.shape[:-1] + shape)).reshape(numbers.shape)
 
 
 def _are_numbers(low: End, high: End) -> bool:

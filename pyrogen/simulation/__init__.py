@@ -4,6 +4,7 @@
 ``likelihood``   the learned distribution of one row of an observed site given what it depends on
 ``ratio``        the learned ratio of likelihood to evidence of one row of an observed site
 ``replaced``     a program with learned modules in the place of its simulators
+``posterior``    the amortized posterior of a program's latent sites
 ``simulations``  rows of latent values and of what was observed with them, which ``fit`` takes
 ``simulator``    a plain function as a site of a program
 ``variable``     a site as learning sees it
@@ -11,13 +12,26 @@
 
 from .joint import Joint
 from .likelihood import Likelihood, likelihood
+from .posterior import Posterior, posterior
 from .ratio import Ratio, ratio
 from .replaced import replaced
 from .simulations import Simulations
 from .simulator import Simulator
 from .variable import Variable
 
-__all__ = ["Joint", "Likelihood", "Ratio", "Simulations", "Simulator", "Variable", "likelihood", "ratio", "replaced"]
+__all__ = [
+    "Joint",
+    "Likelihood",
+    "Posterior",
+    "Ratio",
+    "Simulations",
+    "Simulator",
+    "Variable",
+    "likelihood",
+    "posterior",
+    "ratio",
+    "replaced",
+]
 
 
 def __dir__() -> list[str]:

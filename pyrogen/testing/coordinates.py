@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, biject_to, constraints
 from torch.distributions.constraints import Constraint
 
-from pyrogen.numerics.supports import AnyOf, OrMissing
+from pyrogen.numerics.supports import AnyOf, OrMissing, Packed
 
 from .inputs import take
 from .report import NotApplicableError, require
@@ -196,6 +196,9 @@ def robust_spread(points: Tensor) -> Tensor:
 
 
 def _symbols(support: Constraint, largest: int) -> tuple[Tensor, bool]:
+    if isinstance(support, Packed):
+        symbols, bounded = zip(*(_symbols(part, largest) for _, part in support.parts), strict=True)
+        return torch.cat(symbols).unique(), all(bounded)
     while isinstance(support, constraints.independent | OrMissing | AnyOf):
         support = support.base_constraint
     low, high, bounded = 0, 1, True

@@ -18,7 +18,7 @@ from pyrogen.core.shapes import Context
 
 from .inputs import clone
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, has_sampler, is_repeatable, require_log_prob
+from .subject import DistributionSubject, has_sampler, is_repeatable, require_data_model, require_log_prob
 
 
 def inspection(subject: DistributionSubject) -> str:
@@ -46,6 +46,7 @@ def inspection(subject: DistributionSubject) -> str:
 def keyword_context(subject: DistributionSubject) -> str:
     """``.model`` and ``.guide`` take ``context`` by keyword, through ``SVI.step``, ``Predictive`` and handlers."""
     module, (value, context) = subject.doubled()
+    require_data_model(module)
     if subject.density(module) not in ("unnormalized", None):
         svi = SVI(module.model, module.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
         loss = svi.step(value, context=context)

@@ -16,7 +16,15 @@ from pyrogen.core.shapes import Context
 
 from .inputs import agree, take
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, has_sampler, is_continuous, is_repeatable, require_log_prob, require_sampler
+from .subject import (
+    DistributionSubject,
+    has_sampler,
+    is_continuous,
+    is_data_model,
+    is_repeatable,
+    require_log_prob,
+    require_sampler,
+)
 
 
 def plates(subject: DistributionSubject) -> str:
@@ -56,8 +64,9 @@ def subsampling(subject: DistributionSubject) -> str:
     trace = poutine.trace(model).get_trace()
     index = trace.nodes["data"]["value"] % rows
     _check_scaled(subject, module, trace, value[index], take(context, index))
-    view = poutine.trace(module.model).get_trace(value, context, size=size)
-    _check_scaled(subject, module, view, value, context)
+    if is_data_model(module):
+        view = poutine.trace(module.model).get_trace(value, context, size=size)
+        _check_scaled(subject, module, view, value, context)
     return "a subsampling plate scales log_prob by the number of data over the number of rows"
 
 
@@ -100,6 +109,8 @@ def predictive(subject: DistributionSubject) -> str:
     for parallel in (False, True):
         draws = Predictive(model, num_samples=3, parallel=parallel, return_sites=("x",))()["x"]
         require(draws.shape == expected, f"Predictive(parallel={parallel}) draws shape {tuple(draws.shape)}")
+    if not is_data_model(module):
+        return f"Predictive draws shape {tuple(expected)}, one by one and in parallel"
     guide = module.guide if subject.density(module) not in ("unnormalized", None) else None
     draws = Predictive(module.model, guide=guide, num_samples=3)(None, context, size=subject.rows)["x"]
     require(draws.shape == expected, f"Predictive of .model and .guide draws shape {tuple(draws.shape)}")

@@ -284,6 +284,21 @@ def is_closed_form(distribution: Distribution, *, outside: bool = False) -> bool
     return type(distribution).__module__.startswith(packages) and not isinstance(distribution, TransformedDistribution)
 
 
+def is_data_model(module: nn.Module) -> bool:
+    """Whether ``.model`` and ``.guide`` are those of one data plate and a site ``"x"``, as they are of most modules."""
+    return not (isinstance(module, DistributionModule) and module.has_own_programs)
+
+
+def require_data_model(module: nn.Module) -> None:
+    """Skips the running check for modules with programs of their own.
+
+    Raises:
+        NotApplicableError: they are not called with a value and a context.
+    """
+    if not is_data_model(module):
+        raise NotApplicableError("`.model` and `.guide` are programs of its own, not called with a value and a context")
+
+
 def has_sampler(distribution: TorchDistributionMixin) -> bool:
     """Whether ``sample`` is implemented."""
     try:

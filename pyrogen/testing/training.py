@@ -19,7 +19,15 @@ from pyrogen.training.turn import as_turns, parameters_of
 from .copies import is_importable
 from .inputs import agree, agree_all, gradients_of, take
 from .report import NotApplicableError, require
-from .subject import DistributionSubject, is_repeatable, perturb, require_log_prob, trainable
+from .subject import (
+    DistributionSubject,
+    is_data_model,
+    is_repeatable,
+    perturb,
+    require_data_model,
+    require_log_prob,
+    trainable,
+)
 
 
 def svi_likelihood(subject: DistributionSubject) -> str:
@@ -39,6 +47,8 @@ def svi_likelihood(subject: DistributionSubject) -> str:
         loss = _step(model, _nothing, elbo, [module])
         kept = not repeatable or agree(torch.tensor(loss), expected.detach(), 1e-3)
         require(kept, f"under {type(elbo).__name__} the loss is {loss:.4g}, not minus log_prob, {expected:.4g}")
+    if not is_data_model(module):
+        return f"as a likelihood it trains under {_names(elbos)}"
     _check_views(module, value, context)
     return f"as a likelihood it trains under {_names(elbos)} and as Trace_ELBO()(.model, .guide)"
 
@@ -92,6 +102,7 @@ def copies_train(subject: DistributionSubject) -> str:
 def minibatches(subject: DistributionSubject) -> str:
     """Under SVI, losses and gradients of minibatches with ``size=`` average to those of all data, also per datum."""
     module, (value, context) = subject.doubled()
+    require_data_model(module)
     _require_trainable(subject, module)
     size = subject.rows
     single = [(value[row : row + 1], take(context, slice(row, row + 1)), size) for row in range(size)]

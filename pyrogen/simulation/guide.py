@@ -1,0 +1,84 @@
+"""An amortized posterior as a guide of its program."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrogen.distributions.point import Point
+from pyrogen.programs.run import Program, run
+
+from .variable import Variable
+
+if TYPE_CHECKING:
+    from .posterior import Posterior
+
+_VECTOR = "_pyrogen_posterior"
+
+
+class ProgramModel(nn.Module):
+    """A program as a module, called as the program is.
+
+    Args:
+        program: The program.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.program(*args, **kwargs)
+
+
+class PosteriorGuide(nn.Module):
+    """The guide of a program that draws all latent sites at once from a posterior; called as the program is.
+
+    It runs the program first, to see what is observed. One auxiliary site holds the vector of all latent sites; each of
+    them is a point mass at its part of it, in the plates that it has in the program.
+
+    Args:
+        posterior: The posterior.
+    """
+
+    def __init__(self, posterior: Posterior) -> None:
+        super().__init__()
+        self.posterior = posterior
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        distribution = self.posterior(self.posterior.context_of(self._observed(args, kwargs)))
+        vector = pyro.sample(_VECTOR, distribution, infer={"is_auxiliary": True})
+        values = self.posterior.sites(vector)
+        return {name: self._site(variable, values[name]) for name, variable in self._variables.items()}
+
+    @property
+    def _variables(self) -> dict[str, Variable]:
+        return self.posterior.packing.variables
+
+    def _observed(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """The observed values in a call of the program."""
+        with torch.no_grad():
+            statements = run(self.posterior.joint.program, args, kwargs, validate=False).statements
+        names = list(self.posterior.joint.observed)
+        free = [name for name in names if name not in statements or not statements[name].observed]
+        if free:
+            raise ValueError(
+                f"the guide must be called with the data of all observed sites {names}, got none of {free}"
+            )
+        return {name: statements[name].value for name in names}
+
+    @staticmethod
+    def _site(variable: Variable, value: Tensor) -> Tensor:
+        outer = value.shape[: value.dim() - len(variable.shape)]  # of plates around the guide, as for many particles
+        spare = len(variable.batch_shape)
+        kept = outer[: len(outer) - spare] if spare and len(outer) >= spare else outer
+        value = value.reshape(kept + variable.shape) if kept.numel() == outer.numel() else value
+        with ExitStack() as stack:
+            for plate in variable.plates:
+                if plate.dim is not None:
+                    stack.enter_context(pyro.plate(plate.name, plate.size, dim=plate.dim))
+            return pyro.sample(variable.name, Point(value, event_dim=variable.event_dim))
