@@ -28,7 +28,9 @@ from .importance import (
     pareto_k,
     pareto_k_of,
 )
+from .local import LocalCalibration, local_calibration_test
 from .outliers import auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
+from .random_points import joint_coverage
 from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
@@ -40,6 +42,7 @@ __all__ = [
     "Calibration",
     "EcdfNull",
     "Estimate",
+    "LocalCalibration",
     "RegressionScore",
     "TestResult",
     "amortization_gap",
@@ -60,8 +63,10 @@ __all__ = [
     "importance_log_weights",
     "importance_weighted_log_likelihood",
     "importance_weighted_log_probs",
+    "joint_coverage",
     "kernels",
     "likelihood_ratio",
+    "local_calibration_test",
     "log_likelihood",
     "log_likelihood_difference",
     "log_probs",

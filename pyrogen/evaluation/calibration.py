@@ -23,10 +23,9 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import product
 from types import MappingProxyType
 
 import torch
@@ -45,23 +44,25 @@ from .ranks import (
     checked_ranks,
     chi_square_test,
     highest_coverage,
+    ranks_among,
 )
 from .result import TestResult
 from .scoring import as_evaluated
 from .simulated import (
     FEWEST,
     JointLogProb,
+    Posterior,
     Quantity,
     Simulated,
     Values,
+    checked_draws,
+    coordinates_of,
     joint_of,
     listed,
     observed_names,
     rows_of,
     site_names,
 )
-
-Posterior = Callable[[Values, int], Values]
 
 
 class Amortized:
@@ -242,7 +243,7 @@ def simulation_based_calibration(
             for block in torch.arange(part.start, part.stop).split(max(1, batch_size // draws)):
                 rows = slice(int(block[0]), int(block[-1]) + 1)
                 truth, given = rows_of(joint.latents, rows), rows_of(joint.data, rows)
-                drawn = _checked(posterior(given, draws), truth, draws)
+                drawn = checked_draws(posterior(given, draws), truth, draws)
                 for name, value in _ranks(evaluate, truth, drawn, given, draws, generator).items():
                     ranks.setdefault(name, []).append(value)
     if not joint.sees_the_data:
@@ -269,7 +270,7 @@ class _Evaluation:
         rows = len(next(iter(data.values())))
         values = {} if self.likelihood is None else self.likelihood(latents, data)
         for name in self.coordinates:
-            values.update(_coordinates(name, latents[name]))
+            values.update(coordinates_of(name, latents[name]))
         for name, quantity in self.quantities.items():
             if name in values:
                 raise ValueError(f"`quantities` must have names of their own, got {name!r}")
@@ -299,38 +300,9 @@ def _ranks(
         others = drawn_values[name].reshape(draws, rows)
         if value.isnan().any() or others.isnan().any():
             raise ValueError(f"test quantity {name!r} is NaN, so it has no rank: see `quantities` and `posterior`")
-        ties = (others == value).sum(0).cpu()
-        # One more than the ties: the truth is as likely at each place among its equals.
-        above = (torch.rand(rows, generator=generator) * (ties + 1)).floor().long()
-        ranks[name] = (others < value).sum(0).cpu() + above
+        ranks[name] = ranks_among(value, others, generator)
     return ranks
-
-
-def _coordinates(name: str, value: Tensor) -> Values:
-    if value.dim() == 1:
-        return {name: value}
-    indices = product(*map(range, value.shape[1:]))
-    return {f"{name}{list(index)}".replace(" ", ""): value[(slice(None), *index)] for index in indices}
 
 
 def _repeat(value: Tensor, draws: int) -> Tensor:
     return value.expand(draws, *value.shape).flatten(0, 1)
-
-
-def _shown(drawn: object) -> object:
-    return list(drawn) if isinstance(drawn, Mapping) else type(drawn).__name__
-
-
-def _checked(drawn: Values, truth: Values, draws: int) -> Values:
-    for name, value in truth.items():
-        if not isinstance(drawn, Mapping) or name not in drawn:
-            raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {_shown(drawn)}")
-        real_tensor(drawn[name], f"posterior(...)[{name!r}]")
-        if drawn[name].shape != (draws, *value.shape):
-            raise ValueError(
-                f"`posterior` must give draws of {name!r} of shape {(draws, *value.shape)}, "
-                f"got {tuple(drawn[name].shape)}"
-            )
-        if drawn[name].isnan().any():
-            raise ValueError(f"`posterior` must give numbers, got {int(drawn[name].isnan().sum())} NaN in {name!r}")
-    return {name: drawn[name] for name in truth}

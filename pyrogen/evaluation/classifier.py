@@ -57,7 +57,7 @@ def classifier_test(
     from sklearn.base import clone
     from sklearn.model_selection import train_test_split
 
-    _require_classifier(classifier)
+    require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     for count in (len(x), len(y)):
         if not 1 <= held_out * count <= count - 1:
@@ -98,7 +98,7 @@ def cross_validated_classifier_test(
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    _require_classifier(classifier)
+    require_classifier(classifier)
     draws, labels, seed = _numbers(x, y, generator)
     if min(labels.sum(), (1 - labels).sum()) < folds:
         raise ValueError(f"`x` and `y` must hold at least `folds` = {folds} draws each, got {len(x)} and {len(y)}")
@@ -119,11 +119,17 @@ def _numbers(x: Tensor, y: Tensor, generator: torch.Generator | None) -> tuple[n
     return pooled.cpu().numpy(), first.long().cpu().numpy(), seed
 
 
-def _require_classifier(classifier: ClassifierMixin | None) -> None:
+def require_classifier(classifier: ClassifierMixin | None) -> ClassifierMixin | None:
+    """A scikit-learn classifier, or ``None``.
+
+    Raises:
+        TypeError: it is something else.
+    """
     from sklearn.base import BaseEstimator, is_classifier
 
     if classifier is not None and not (isinstance(classifier, BaseEstimator) and is_classifier(classifier)):
         raise TypeError(f"`classifier` must be a scikit-learn classifier, got {classifier!r}")
+    return classifier
 
 
 def _default(seed: int) -> ClassifierMixin:

@@ -20,13 +20,14 @@ _MOST = 256
 class Features:
     """Feature vectors of values by site, standardised by those they are made from.
 
-    A site has its entries for features and, where it has dimensions, mean and logarithm of the standard deviation over
-    the first of them, which is that of a plate where there is one. NaN is a row that is absent: it counts as a mean
-    one, and how many there are is a feature. Numbers beyond five standard deviations count by their logarithm. Of more
-    than 256 features the principal components are taken.
+    A site has its entries for features. Of data with dimensions they are joined by mean and logarithm of the standard
+    deviation over the first of them, which is that of a plate where there is one. NaN is a row that is absent: it
+    counts as a mean one, and how many there are is a feature. Numbers beyond five standard deviations count by their
+    logarithm. Of more than 256 features the principal components are taken.
 
     Args:
         values: By site, rows first.
+        sets: Whether first dimensions are summarised.
         summary: A function from such values to features of its own, ``(rows, features)``; it replaces the entries.
         name: What errors call the values.
 
@@ -36,8 +37,10 @@ class Features:
             ``summary`` gives are no finite rows.
     """
 
-    def __init__(self, values: Values, *, summary: Summary | None = None, name: str = "observed") -> None:
-        self.summary = summary
+    def __init__(
+        self, values: Values, *, sets: bool = True, summary: Summary | None = None, name: str = "observed"
+    ) -> None:
+        self.sets, self.summary = sets, summary
         self.shapes = {site: tuple(value.shape[1:]) for site, value in checked_values(values, name).items()}
         raw = self._raw(values)
         present = ~raw.isnan()
@@ -71,7 +74,7 @@ class Features:
         for site, shape in self.shapes.items():
             value = values[site].detach().double().reshape(rows, *shape)
             parts.append(value.reshape(rows, -1))
-            if shape and shape[0] > 1:
+            if self.sets and shape and shape[0] > 1:
                 parts += _over_rows(value)
         return torch.cat(parts, 1)
 
@@ -94,7 +97,7 @@ class RandomFeatures:
         count: How many cosines.
 
     Shape:
-        ``(rows, d)`` to ``(rows, d + count)``.
+        ``(..., d)`` to ``(..., d + count)``.
 
     References:
         Rahimi and Recht 2007, "Random features for large-scale kernel machines"
@@ -111,7 +114,7 @@ class RandomFeatures:
         self.phases = (2 * torch.pi * torch.rand(count, **options)).to(points.device)
 
     def __call__(self, points: Tensor) -> Tensor:
-        return torch.cat([points, torch.cos(points @ self.frequencies + self.phases)], 1)
+        return torch.cat([points, torch.cos(points @ self.frequencies + self.phases)], -1)
 
 
 def checked_values(values: Values, name: str, *, like: Features | None = None) -> Values:
@@ -137,3 +140,30 @@ def checked_values(values: Values, name: str, *, like: Features | None = None) -
         if shapes != like.shapes:
             raise ValueError(f"`{name}` must have rows of the shapes {like.shapes}, got {shapes}")
     return values
+
+
+def one_row(values: Values | Tensor, simulated: Values, name: str = "observed") -> dict[str, Tensor]:
+    """A datum as one row of values by site, of the shapes of simulations.
+
+    Args:
+        values: Of the datum by site; a tensor where there is one site.
+        simulated: Values of simulations, rows first.
+        name: Of the argument.
+
+    Raises:
+        TypeError: a value is no tensor.
+        ValueError: a site is missing, a shape is another one, a value is infinite, or NaN where simulations have none.
+    """
+    if isinstance(values, Tensor) and len(simulated) == 1:
+        values = dict.fromkeys(simulated, values)
+    if not isinstance(values, Mapping) or set(values) != set(simulated):
+        got = list(values) if isinstance(values, Mapping) else type(values).__name__
+        raise ValueError(f"`{name}` must have values of the sites {list(simulated)}, got {got}")
+    for site, simulation in simulated.items():
+        value = real_tensor(values[site], f"{name}[{site!r}]")
+        if value.shape != simulation.shape[1:]:
+            wanted = tuple(simulation.shape[1:])
+            raise ValueError(f"`{name}[{site!r}]` must have shape {wanted}, got {tuple(value.shape)}")
+        if not simulation.isnan().any():
+            numbers(value, f"{name}[{site!r}]")
+    return dict(checked_values({site: values[site][None] for site in simulated}, name))

@@ -239,6 +239,23 @@ def _histogram(ranks: Tensor, draws: int) -> np.ndarray:
     return np.bincount(checked_ranks(ranks, draws), minlength=draws + 1)
 
 
+def ranks_among(values: Tensor, others: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """How many of the others are below each value; one equal to it is below or above at random.
+
+    Args:
+        values: One for each simulation.
+        others: Those of posterior draws.
+        generator: Breaks ties.
+
+    Shape:
+        ``(rows,)`` and ``(draws, rows)`` to ``(rows,)``, on the CPU.
+    """
+    ties = (others == values).sum(0).cpu()
+    # One more than the ties: the value is as likely at each place among its equals.
+    above = (torch.rand(len(values), generator=generator) * (ties + 1)).floor().long()
+    return (others < values).sum(0).cpu() + above
+
+
 def checked_ranks(ranks: Tensor, draws: int, name: str = "ranks") -> np.ndarray:
     """Ranks as an array.
 

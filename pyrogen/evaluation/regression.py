@@ -60,13 +60,13 @@ class RegressionScore:
         for site, value in latents.items():
             if value.isnan().any():
                 raise ValueError(f"`latents[{site!r}]` must hold numbers, got {int(value.isnan().sum())} NaN")
-        self._latent, self._data = Features(latents, name="latents"), Features(observed, summary=summary)
+        self._latent, self._data = Features(latents, sets=False, name="latents"), Features(observed, summary=summary)
         self._targets = RandomFeatures(self._latent(latents), 64)
         self._inputs = RandomFeatures(self._data(observed), 200)
         targets, inputs = self._targets(self._latent(latents)), self._inputs(self._data(observed))
         self.mean, self.center = targets.mean(0), inputs.mean(0)
         self.variance = targets.var(0).clamp(min=1e-30)
-        self.weights, left = _ridge(inputs - self.center, targets - self.mean)
+        self.weights, left = ridge(inputs - self.center, targets - self.mean)
         informative = left < self.variance
         self.weights *= informative
         self.left = torch.where(informative, left, self.variance).clamp(min=1e-9 * self.variance)
@@ -87,10 +87,17 @@ class RegressionScore:
         return f"<RegressionScore of {', '.join(self._latent.shapes)} given {', '.join(self._data.shapes)}>"
 
 
-def _ridge(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def ridge(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of a ridge regression, each target with its own penalty, and the variance that each leaves.
 
     The penalty has the least generalised cross-validation error, which estimates the held-out variance.
+
+    Args:
+        inputs: Of mean zero, ``(rows, features)``.
+        targets: Of mean zero, ``(rows, targets)``.
+
+    Shape:
+        ``(features, targets)`` and ``(targets,)``.
     """
     rows = len(inputs)
     left, singular, right = torch.linalg.svd(inputs, full_matrices=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol
 
 import torch
 from pyro.distributions import Delta
 from torch import Tensor
 
-from pyrogen.arguments import function, integer, without_nan
+from pyrogen.arguments import function, integer, real_tensor, without_nan
 from pyrogen.core.density import density_of
 from pyrogen.programs.layouts import DrawnSite, OneDraw, Sites, placed, values_of
 from pyrogen.programs.run import Program, run
@@ -21,6 +22,7 @@ from .pairs import sites_of, total
 from .regression import RegressionScore
 
 Values = dict[str, Tensor]
+Posterior = Callable[[Values, int], Values]
 Quantity = Callable[[Values, Values], Tensor]
 
 _LOG_PROBS = ("log_likelihood", "log_joint")
@@ -117,7 +119,7 @@ def joint_of(
     """
     if isinstance(simulations, int | float | str | None):
         return _drawn(function(model, "model"), integer(simulations, "simulations"), observed_names(observed), nuisance)
-    latents, data = _ready(simulations, observed, nuisance)
+    latents, data = ready(simulations, observed, nuisance)
     if model is None:
         return SimulatedJoint(latents, data, dict.fromkeys(_LOG_PROBS, "there is no `model`"), None)
     sites, computed = _simulated(function(model, "model"), 2, tuple(data))
@@ -161,9 +163,20 @@ def _likelihood(
     return JointLogProb(model, observed, shapes, left_out, next(iter(sites.values())).data_plate)
 
 
-def _ready(
-    simulations: Simulated, observed: str | Sequence[str] | None, nuisance: Sequence[str]
+def ready(
+    simulations: Simulated, observed: str | Sequence[str] | None = None, nuisance: Sequence[str] = ()
 ) -> tuple[Values, Values]:
+    """Latent values and data of ready simulations.
+
+    Args:
+        simulations: The simulations.
+        observed: The names that their observed sites must have, if they are known.
+        nuisance: Latent sites that are left out.
+
+    Raises:
+        TypeError: they are no simulations, or a value is no tensor.
+        ValueError: sites differ in their number of rows, there are none, or values are infinite, or latent ones NaN.
+    """
     try:
         latents, data = simulations.latents, simulations.observed
     except AttributeError:
@@ -270,3 +283,41 @@ def rows_of(values: Values, rows: slice) -> Values:
 def listed(left_out: Mapping[str, str]) -> str:
     """Quantities and the reasons why they are left out, in one line."""
     return "; ".join(f"{name} ({reason})" for name, reason in left_out.items())
+
+
+def coordinates_of(name: str, value: Tensor) -> Values:
+    """The coordinates of a site by name, one number a row."""
+    if value.dim() == 1:
+        return {name: value}
+    indices = product(*map(range, value.shape[1:]))
+    return {f"{name}{list(index)}".replace(" ", ""): value[(slice(None), *index)] for index in indices}
+
+
+def _shown(drawn: object) -> object:
+    return list(drawn) if isinstance(drawn, Mapping) else type(drawn).__name__
+
+
+def checked_draws(drawn: Values, truth: Values, draws: int) -> Values:
+    """Posterior draws of the sites of the truth, in their order.
+
+    Args:
+        drawn: What a posterior gave.
+        truth: True values by site, rows first.
+        draws: How many draws were asked for.
+
+    Raises:
+        TypeError: a value is no tensor.
+        ValueError: a site is missing, a shape is another one, or a value is NaN.
+    """
+    for name, value in truth.items():
+        if not isinstance(drawn, Mapping) or name not in drawn:
+            raise ValueError(f"`posterior` must give draws of every latent site {list(truth)}, got {_shown(drawn)}")
+        real_tensor(drawn[name], f"posterior(...)[{name!r}]")
+        if drawn[name].shape != (draws, *value.shape):
+            raise ValueError(
+                f"`posterior` must give draws of {name!r} of shape {(draws, *value.shape)}, "
+                f"got {tuple(drawn[name].shape)}"
+            )
+        if drawn[name].isnan().any():
+            raise ValueError(f"`posterior` must give numbers, got {int(drawn[name].isnan().sum())} NaN in {name!r}")
+    return {name: drawn[name] for name in truth}

@@ -21,7 +21,7 @@ class Simulations:
 
 
 def simulated(rows, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(1000 + seed)  # no stream that posterior draws have
     z = torch.randn(rows, 2, generator=generator)
     return Simulations({"z": z}, {"y": z + 0.5 * torch.randn(rows, 2, generator=generator)})
 
