@@ -6,6 +6,7 @@ from . import families
 from .abilities import abilities_of, draw_and_score
 from .bernoulli import IndependentBernoulli
 from .continuous_bernoulli import ContinuousBernoulli
+from .counts import LogisticCounts
 from .dequantized import UniformDequantized
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
 from .distribution import PyrogenDistribution
@@ -25,6 +26,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Incomplete",
     "IndependentBernoulli",
+    "LogisticCounts",
     "Mixture",
     "PixelLogisticMixture",
     "PyrogenDistribution",

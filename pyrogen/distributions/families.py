@@ -25,6 +25,7 @@ from pyrogen.numerics.values import checks
 from .bernoulli import Bits, IndependentBernoulli
 from .columns import ColumnsDistribution
 from .continuous_bernoulli import ContinuousBernoulli
+from .counts import LogisticCounts
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
 from .independent import as_event, unchecked
 from .normal import DiagonalNormal
@@ -283,6 +284,13 @@ def _discretized_logistic_mixture(numbers: Tensor, event_dim: int, symbols: int)
     return as_event(DiscretizedLogisticMixture(logits, loc, bounded(log_scale), symbols), event_dim)
 
 
+def _logistic_counts(numbers: Tensor, event_dim: int) -> TorchDistributionMixin:
+    logits, loc, log_scale = numbers.movedim(-event_dim - 1, -1).chunk(3, -1)
+    # Without a spread of their own all components would start alike and stay so.
+    spread = torch.linspace(-1, 1, loc.shape[-1], dtype=loc.dtype, device=loc.device)
+    return as_event(LogisticCounts(logits, loc + spread, bounded(log_scale)), event_dim)
+
+
 diagonal_normal = ElementFamily(2, _diagonal_normal)
 """Independent normals: means, then log-scales."""
 
@@ -355,6 +363,15 @@ def discretized_logistic_mixture(symbols: int, components: int = 10) -> ElementF
     For each element the components' logits, then their locations on an axis from -1 to 1, then their log-scales.
     """
     return ElementFamily(3 * components, partial(_discretized_logistic_mixture, symbols=symbols))
+
+
+@checked
+def logistic_counts(components: int = 8) -> ElementFamily:
+    """Independent counts of any size and spread, each the integer part of the exponential of a mixture of logistics.
+
+    For each element the components' logits, then their locations on the axis of logarithms, then their log-scales.
+    """
+    return ElementFamily(3 * components, _logistic_counts)
 
 
 @checked

@@ -23,6 +23,8 @@ from pyrogen.networks.mlp import MLP
 from pyrogen.networks.statistics import Chained
 from pyrogen.numerics.supports import element_of
 
+from .counts import counts
+
 Recipe = Callable[..., DistributionModule]
 
 _MANY = 256
@@ -45,6 +47,8 @@ def default_recipe(support: Constraint) -> Recipe:
         if symbols <= _MANY:
             return partial(discrete, symbols=symbols, family=families.categorical(symbols))
         return partial(discrete, symbols=symbols, family=families.discretized_logistic_mixture(symbols))
+    if isinstance(element, type(constraints.nonnegative_integer)) and element.lower_bound == 0:
+        return counts
     raise NotImplementedError(
         f"`recipe` must be given for rows within {support}: those that are known by default are real ones, of any "
         "bounds, labels and counts from zero, and binary ones"

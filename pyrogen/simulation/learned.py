@@ -15,7 +15,7 @@ from pyrogen.networks.statistics import Statistic
 
 from .joint import Joint
 from .replaced import replaced
-from .row import Pairs, Row, Values
+from .row import Pairs, ObservedRow, Values
 
 
 class LearnedSite(DistributionModule):
@@ -28,7 +28,7 @@ class LearnedSite(DistributionModule):
         joint: The program, of which a pickle holds nothing.
     """
 
-    def __init__(self, row: Row, joint: Joint) -> None:
+    def __init__(self, row: ObservedRow, joint: Joint) -> None:
         super().__init__(row.event_shape, row.context_shape)
         self.row = row
         self._joint: Joint | None = joint

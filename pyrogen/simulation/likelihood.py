@@ -39,7 +39,7 @@ from .conditionals import default_recipe
 from .coordinates import Coordinates, coordinates_of
 from .joint import Joint
 from .learned import LearnedSite
-from .row import Row, Values, row_of
+from .row import ObservedRow, Values, row_of
 
 Recipe = Callable[..., DistributionModule]
 
@@ -59,7 +59,7 @@ class Likelihood(LearnedSite):
     """
 
     def __init__(
-        self, conditional: DistributionModule, row: Row, coordinates: Coordinates | None, joint: Joint
+        self, conditional: DistributionModule, row: ObservedRow, coordinates: Coordinates | None, joint: Joint
     ) -> None:
         super().__init__(row, joint)
         self.conditional, self.coordinates = conditional, coordinates

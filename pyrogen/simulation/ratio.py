@@ -44,7 +44,7 @@ from .contrastive import contrastive_loss, imbalance, shifted, weighted_mean
 from .coordinates import Coordinates, coordinates_of
 from .joint import Joint
 from .learned import LearnedSite
-from .row import Row, Values, row_of
+from .row import ObservedRow, Values, row_of
 
 LogRatio = Callable[[Tensor, Tensor], Tensor]
 
@@ -74,7 +74,7 @@ class Ratio(LearnedSite):
         network: nn.Module,
         event: EventFeatures,
         given: Coordinates,
-        row: Row,
+        row: ObservedRow,
         joint: Joint,
         *,
         classes: int,

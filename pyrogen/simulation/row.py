@@ -94,7 +94,7 @@ class Pairs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class ObservedRow:
     """One row of an observed site, and what it depends on.
 
     Attributes:
@@ -218,7 +218,7 @@ class Row:
         return value
 
 
-def row_of(joint: Joint, site: str | None = None) -> Row:
+def row_of(joint: Joint, site: str | None = None) -> ObservedRow:
     """One row of an observed site of a program.
 
     Args:
@@ -250,7 +250,7 @@ def row_of(joint: Joint, site: str | None = None) -> Row:
         for name in joint.dependence.sites
         if name in names
     }
-    row = Row(variable, parents, frozenset(names & joint.latents.keys()))
+    row = ObservedRow(variable, parents, frozenset(names & joint.latents.keys()))
     _refuse_unequal_rows(joint, row)
     return row
 
@@ -297,7 +297,7 @@ def _parents(joint: Joint, variable: Variable) -> set[str]:
     return found
 
 
-def _refuse_unequal_rows(joint: Joint, row: Row) -> None:
+def _refuse_unequal_rows(joint: Joint, row: ObservedRow) -> None:
     """Refuses a site whose rows have other distributions where their parents are equal, or other supports."""
     first, second = (_with_equal_rows(joint, row, 0, noise) for noise in (0, 1))
     other = _with_equal_rows(joint, row, 1, 0)
@@ -316,7 +316,7 @@ def _refuse_unequal_rows(joint: Joint, row: Row) -> None:
             )
 
 
-def _with_equal_rows(joint: Joint, row: Row, seed: int, noise: int) -> Site:
+def _with_equal_rows(joint: Joint, row: ObservedRow, seed: int, noise: int) -> Site:
     """The observed site, where the rows of all its plates see the same, with noise of its own."""
     values = joint.draw(1, seed=seed).entries
     given = {}
