@@ -15,7 +15,7 @@ from pyrogen.networks.statistics import Statistic
 
 from .joint import Joint
 from .replaced import replaced
-from .row import Pairs, ObservedRow, Values
+from .row import ObservedRow, Pairs, Values
 
 
 class LearnedSite(DistributionModule):
