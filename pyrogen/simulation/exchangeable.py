@@ -55,8 +55,9 @@ def _differing(reading: Reading, plate: str, inside: list[str]) -> str | None:
 
 def _is_constant(site: Site, dim: int) -> bool:
     found = signature(site)
-    return found is not None and all(_constant_along(tensor, dim - events) for tensor, events in found)
+    return found is not None and all(constant_along(tensor, dim - events) for tensor, events in found)
 
 
-def _constant_along(tensor: Tensor, dim: int) -> bool:
+def constant_along(tensor: Tensor, dim: int) -> bool:
+    """Whether a tensor is the same all along a dimension, counted from the right, as far as it has that."""
     return -dim > tensor.dim() or are_close(tensor, tensor.narrow(dim, 0, 1).expand_as(tensor))

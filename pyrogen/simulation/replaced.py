@@ -8,7 +8,7 @@ its own lies upon them. Else it runs to its end, and only draws of the simulator
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
@@ -40,7 +41,8 @@ def replaced(joint: Joint, *modules: LearnedSite) -> ReplacedProgram:
     """The program with what is learned in the place of its simulators, a Pyro program that is called as it is.
 
     It serves NUTS, SVI, importance weights and all else that takes a program. The modules are copied as they are now,
-    in evaluation mode, and frozen: inference over latent sites does not train them.
+    in evaluation mode, and frozen: inference over latent sites does not train them. Nuisance sites that were summed out
+    of what was learned, and on which nothing else depends, are not shown to inference.
 
     Args:
         joint: The program.
@@ -81,14 +83,21 @@ class ReplacedProgram(nn.Module):
             raise ValueError(
                 f"`modules` must be of different sites among the observed ones {list(joint.observed)}, got {names}"
             )
+        computed = [name for name in names if name not in joint.dependence.sites]
+        if computed:
+            raise ValueError(
+                f"`modules` must be of sites that can be given data, got {computed[0]!r}, which is computed: write it "
+                "as a `pyrogen.simulation.Simulator` with `obs=`, in the place of `pyro.deterministic`"
+            )
         self.joint = joint
         self.learned = nn.ModuleList(deepcopy(module).eval().requires_grad_(False) for module in modules)
+        self.hidden = _hidden(joint, set(names))
         self._plans: dict[tuple, _Plan | None] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         modules = {module.site: module for module in self.learned}
         plan = self._plan(args, kwargs)
-        with _Replacing(modules) as replacing:
+        with poutine.block(hide=self.hidden), _Replacing(modules) as replacing:
             if plan is not None:
                 return self._run_early(plan, replacing, args, kwargs)
             result = self.joint.program(*args, **kwargs)
@@ -111,7 +120,8 @@ class ReplacedProgram(nn.Module):
         """How the program is left early when it is called so; ``None`` where it must run to its end."""
         key = tuple(_described((args, dict(kwargs))))
         if key not in self._plans:
-            self._plans[key] = _plan(self.joint, {module.site for module in self.learned}, args, kwargs)
+            names = {module.site for module in self.learned}
+            self._plans[key] = _plan(self.joint, names, self.hidden, args, kwargs)
         plan = self._plans[key]
         taken = {-1 - place for place, name in enumerate(_DIM_ALLOCATOR._stack) if name is not None}
         # Plates without a dimension of their own lie elsewhere where a plate around the call has theirs.
@@ -155,7 +165,16 @@ class _Plan:
         return {frame.dim for place in self.places for frame in place.frames}
 
 
-def _plan(joint: Joint, replaced: set[str], args: tuple, kwargs: Mapping[str, Any]) -> _Plan | None:
+def _hidden(joint: Joint, replaced: set[str]) -> list[str]:
+    """The nuisance sites on which nothing depends but replaced sites: inference need not know of them."""
+    others = [name for name in (*joint.latents, *joint.observed) if name not in replaced]
+    needed = {nuisance for name in others for nuisance in joint.dependence.ancestors(name)}
+    return [name for name in joint.nuisance if name not in needed]
+
+
+def _plan(
+    joint: Joint, replaced: set[str], hidden: Sequence[str], args: tuple, kwargs: Mapping[str, Any]
+) -> _Plan | None:
     messages = _Messages(replaced)
     try:
         with held(), torch.no_grad(), isolated(), messages:
@@ -170,7 +189,9 @@ def _plan(joint: Joint, replaced: set[str], args: tuple, kwargs: Mapping[str, An
         if message["name"] not in replaced or not plain or (message["given"] is not None and not found):
             return None
         places.append(_Place(message["name"], frames, found[0] if found else None))
-    latent = frozenset(message["name"] for message in messages.found if message not in observed)
+    latent = frozenset(
+        message["name"] for message in messages.found if message not in observed and message["name"] not in hidden
+    )
     return _Plan(latent, tuple(places))
 
 

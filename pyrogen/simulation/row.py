@@ -14,26 +14,26 @@ such as covariates: one distribution cannot serve them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.networks.statistics import RefusedDataError, require_rows
-from pyrogen.numerics.randomness import seeded
-from pyrogen.numerics.supports import contains, is_real, is_same
-from pyrogen.programs.run import run
-from pyrogen.programs.site import Site
+from pyrogen.numerics.randomness import held, seed_all
+from pyrogen.numerics.supports import contains, is_real, is_same, point_inside
+from pyrogen.programs.site import Plate, Site
 from pyrogen.transforms.transform import Transform, as_transform
 
+from .exchangeable import constant_along
 from .joint import Joint
-from .simulator import Simulator
+from .runs import FailedRun, recorded, undisturbed
+from .signature import signature
 from .variable import Variable
 
 Values = Mapping[str, Tensor]
@@ -99,7 +99,7 @@ class ObservedRow:
 
     Attributes:
         variable: The observed site.
-        parents: By site, what the row sees, in the order of the program.
+        parents: By site, what the row sees: of latent sites in the order of the program, then of observed ones.
         latent: The names of those that are latent.
     """
 
@@ -244,10 +244,9 @@ def row_of(joint: Joint, site: str | None = None) -> ObservedRow:
     if not names:
         raise ValueError(f"`site` must depend on latent sites, got {variable.name!r}, which depends on none")
     own = {plate.dim for plate in variable.plates}
-    known = {**joint.latents, **joint.observed}
     parents = {
-        name: Parent(known[name], _others(known[name], own & {plate.dim for plate in known[name].plates}))
-        for name in joint.dependence.sites
+        name: Parent(parent, _others(parent, own & {plate.dim for plate in parent.plates}))
+        for name, parent in {**joint.latents, **joint.observed}.items()
         if name in names
     }
     row = ObservedRow(variable, parents, frozenset(names & joint.latents.keys()))
@@ -298,16 +297,22 @@ def _parents(joint: Joint, variable: Variable) -> set[str]:
 
 
 def _refuse_unequal_rows(joint: Joint, row: ObservedRow) -> None:
-    """Refuses a site whose rows have other distributions where their parents are equal, or other supports."""
-    first, second = (_with_equal_rows(joint, row, 0, noise) for noise in (0, 1))
-    other = _with_equal_rows(joint, row, 1, 0)
+    """Refuses a site whose rows have other distributions where their parents are equal, or whose support varies."""
+    try:
+        first, again, other = (_with_equal_rows(joint, row, seed, noise) for seed, noise in ((0, 0), (0, 1), (1, 0)))
+    except FailedRun:  # it shows in simulations, where some may fail
+        return
     if not is_same(first.support, other.support):
         raise ValueError(
             f"`site` must have a fixed support, got {row.name!r} within {first.support} or {other.support}: "
             "divide what is observed by its bounds, or declare a support that holds all of it"
         )
+    shown, repeated = signature(first), signature(again)
+    # Where two runs on the same values differ, noise was drawn outside of all sites, and rows differ by that.
+    if shown is None or not all(torch.equal(a, b) for (a, _), (b, _) in zip(shown, repeated, strict=True)):
+        return
     for plate in row.variable.plates:
-        if plate.dim is not None and _differ(first, second, plate.dim):
+        if plate.dim is not None and not all(constant_along(part, plate.dim - events) for part, events in shown):
             raise ValueError(
                 f"`joint` must have equally distributed rows in plate {plate.name!r} of site {row.name!r}, got rows "
                 "that differ where all that they depend on is equal, as fixed covariates make them: make the "
@@ -318,46 +323,21 @@ def _refuse_unequal_rows(joint: Joint, row: ObservedRow) -> None:
 
 def _with_equal_rows(joint: Joint, row: ObservedRow, seed: int, noise: int) -> Site:
     """The observed site, where the rows of all its plates see the same, with noise of its own."""
-    values = joint.draw(1, seed=seed).entries
-    given = {}
-    for name, value in {**values[0], **values[1]}.items():
-        variable = {**joint.latents, **joint.observed}[name]
-        value = value[0]
-        for plate in row.variable.plates:
-            axis = variable.axis(plate.name)
-            if axis is not None:
-                value = value.narrow(axis, 0, 1).expand(value.shape)
-        if name != row.name:
-            given[name] = value
-    with seeded(noise), torch.no_grad():
-        return run(joint.program, joint.args, joint.kwargs, given=given, free=True).sites[row.name]
+    known = {**joint.latents, **{name: joint.observed[name] for name in row.parents if name not in row.latent}}
+    with held(), undisturbed(joint.program):
+        seed_all(seed)
+        sites = recorded(joint.program, joint.args, joint.kwargs, {}, set(known))
+        given = {name: _equal(sites[name].value, variable, row.variable.plates) for name, variable in known.items()}
+        value = torch.zeros(row.variable.shape, dtype=row.variable.dtype)
+        given[row.name] = point_inside(row.variable.support, value)  # so that no simulator draws one
+        seed_all(noise)
+        return recorded(joint.program, joint.args, joint.kwargs, given, {row.name})[row.name]
 
 
-def _differ(first: Site, second: Site, dim: int) -> bool:
-    """Whether rows along a plate are distributed otherwise, as far as that can be seen.
-
-    Of a distribution without a density the arguments of a simulator show it. Where two runs on the same values differ,
-    noise was drawn outside of all sites, and rows differ by that.
-    """
-    value = first.value.reshape(-1, *first.distribution.event_shape)[0].expand(first.value.shape)
-    numbers, again = (_shown(site.distribution, value) for site in (first, second))
-    if numbers is None or not all(torch.equal(a, b) for a, b in zip(numbers, again, strict=True)):
-        return False
-    return any(not _equal_along(each, dim) for each in numbers)
-
-
-def _shown(distribution: TorchDistributionMixin, value: Tensor) -> list[Tensor] | None:
-    """What shows how each row is distributed, of the batch shape with one more dimension behind it."""
-    batch = distribution.batch_shape
-    if type(distribution) is Simulator:
-        dims = zip(distribution.arguments, distribution.event_dims, strict=True)
-        return [a.expand(*batch, *a.shape[a.dim() - k :]).reshape(*batch, -1) for a, k in dims]
-    try:
-        return [distribution.log_prob(value).unsqueeze(-1)]
-    except NotImplementedError:
-        return None
-
-
-def _equal_along(tensor: Tensor, dim: int) -> bool:
-    first = tensor.narrow(dim - 1, 0, 1)
-    return torch.allclose(tensor, first.expand_as(tensor), rtol=1e-5, atol=1e-6, equal_nan=True)
+def _equal(value: Tensor, variable: Variable, plates: Iterable[Plate]) -> Tensor:
+    """A value whose rows along some plates are all the first."""
+    for plate in plates:
+        axis = variable.axis(plate.name)
+        if axis is not None:
+            value = value.narrow(axis, 0, 1).expand(value.shape)
+    return value

@@ -229,6 +229,28 @@ class Sums(pg.DistributionModule):
         return dist.Normal(context.sum(-1), 1.0)
 
 
+def test_nuisance_that_was_summed_out_is_not_shown_to_inference():
+    def program(x=None):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        with pyro.plate("rows", 3):
+            own = pyro.sample("own", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(theta + own, scale), obs=x)
+
+    learned = ordered(Joint(program, observed="x", nuisance="own")).program
+    trace = poutine.trace(learned).get_trace(torch.randn(3))
+    assert set(trace.nodes) & {"theta", "scale", "own", "x"} == {"theta", "scale", "x"}
+
+    def deeper(x=None):
+        hyper = pyro.sample("hyper", dist.Normal(0.0, 1.0))
+        theta = pyro.sample("theta", dist.Normal(hyper, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        pyro.sample("x", dist.Normal(theta, scale), obs=x)
+
+    learned = ordered(Joint(deeper, observed="x", nuisance="hyper")).program
+    assert "hyper" in poutine.trace(learned).get_trace(torch.zeros(())).nodes
+
+
 def test_bad_data_are_refused_by_name():
     with pytest.raises(ValueError, match="data of site 'x' must hold no NaN"):
         poutine.trace(ordered(ROWS).program).get_trace(torch.tensor([0.0, torch.nan]))
