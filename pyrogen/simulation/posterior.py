@@ -45,10 +45,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, ContextShape, require_one_context_each
 from pyrogen.flows.recipes import spline_autoregressive
-from pyrogen.networks.embedding import Embedding
-from pyrogen.networks.embedding_defaults import default_embedding
 from pyrogen.networks.statistics import RefusedDataError, Statistic
-from pyrogen.numerics.autograd import is_functional
 from pyrogen.transforms.packed import Packing
 
 from .continuous import ContinuousSites
@@ -57,6 +54,7 @@ from .embedding import WithDiscrete
 from .guide import PosteriorGuide, ProgramModel
 from .joint import Joint
 from .mixed import MixedVectors
+from .observed import ObservedSites
 from .packing import PackedSites
 
 Values = Mapping[str, Tensor]
@@ -78,15 +76,16 @@ class Posterior(DistributionModule):
 
     Attributes:
         joint: The program, and what of it is observed.
-        packing: Where each site lies in a vector.
+        packing: Where each latent site lies in a vector.
+        observed: The observed sites as a context.
     """
 
     has_own_programs = True
 
     def __init__(self, joint: Joint, continuous: ContinuousSites | None, discrete: DiscreteSites | None = None) -> None:
-        packing = PackedSites(joint.latents)
-        super().__init__((packing.size,), observed_shape(joint))
-        self.joint, self.packing = joint, packing
+        packing, observed = PackedSites(joint.latents), ObservedSites(joint)
+        super().__init__((packing.size,), observed.shape)
+        self.joint, self.packing, self.observed = joint, packing, observed
         self.continuous, self.discrete = continuous, discrete
         self._places = packing.places(discrete=True), packing.places(discrete=False)
 
@@ -115,10 +114,10 @@ class Posterior(DistributionModule):
         return PosteriorGuide(self)
 
     def __call__(self, context: Context = None) -> TorchDistributionMixin:
-        context = self._padded(context)
+        context = self.observed.padded(context)
         distribution = super().__call__(context)
         if is_validation_enabled():
-            self._refuse_missing(context)
+            self.observed.require_numbers(context)
         return distribution
 
     def forward(self, context: Context = None) -> TorchDistributionMixin:
@@ -178,14 +177,9 @@ class Posterior(DistributionModule):
         """What is observed, by site, as the context it is here: of a single site its value alone.
 
         Raises:
-            ValueError: a site is missing or unknown.
+            ValueError: a site is missing or unknown, or a plate has too few rows, or too many.
         """
-        if isinstance(self.context_shape, dict) or not isinstance(observed, Mapping):
-            return observed
-        (name,) = self.joint.observed
-        if set(observed) != {name}:
-            raise ValueError(f"`observed` must hold values of the site {name!r}, got {list(observed)}")
-        return observed[name]
+        return self.observed.padded(self.observed.context(observed))
 
     def vectors_of(self, latents: Values | Tensor) -> Tensor:
         """Latent values by site as vectors; what are vectors already stays as it is."""
@@ -195,8 +189,7 @@ class Posterior(DistributionModule):
         """The context of the continuous numbers: what is observed and, where there are any, the discrete ones."""
         if self.discrete is None:
             return context
-        observed = context if isinstance(context, Mapping) else {next(iter(self.joint.observed)): context}
-        return {**observed, discrete_name(self.joint): self.discrete.alphabets.described(numbers)}
+        return {**self.observed.by_site(context), discrete_name(self.joint): self.discrete.alphabets.described(numbers)}
 
     def split(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """The discrete and the continuous numbers of vectors."""
@@ -219,12 +212,9 @@ class Posterior(DistributionModule):
         if self.discrete is not None:
             yield from self.discrete.read_context(context)
         if self.continuous is not None:
-            alone = self.discrete is None or isinstance(context, Mapping)
-            yield from self.continuous.read_context(context if alone else {next(iter(self.joint.observed)): context})
-
-    def _padded(self, context: Context) -> Context:
-        """What is observed, with absent rows behind where a plate may have fewer than it can have."""
-        return context
+            yield from self.continuous.read_context(
+                context if self.discrete is None else self.observed.by_site(context)
+            )
 
     def _refuse_outside(self, vectors: Tensor) -> None:
         found = self.packing.outside(vectors)
@@ -235,14 +225,6 @@ class Posterior(DistributionModule):
         got = "NaN" if values.is_floating_point() and bool(values.isnan().any()) else "values outside of it"
         rows = wrong.nonzero()[:, 0].tolist() if wrong.dim() else []
         raise RefusedDataError(f"`latents[{name!r}]` must lie in the support {support} of its site", got, rows)
-
-    def _refuse_missing(self, context: Context) -> None:
-        """Refuses NaN in what is observed, except in rows that may be absent."""
-        entries = context if isinstance(context, Mapping) else {"": context}
-        for name, value in entries.items():
-            if not is_functional((value,)) and value.is_floating_point() and bool(value.isnan().any()):
-                shown = f"context[{name!r}]" if name else "context"
-                raise ValueError(f"`{shown}` must hold numbers, got {int(value.isnan().sum())} NaN")
 
 
 @dataclass(frozen=True)
@@ -288,12 +270,6 @@ class PosteriorObjective(Objective):
         return self.posterior.read_data(latents, observed)
 
 
-def observed_shape(joint: Joint) -> ContextShape:
-    """The shape of what is observed: of one site its value, of several a dict."""
-    shapes = {name: variable.shape for name, variable in joint.observed.items()}
-    return shapes if len(shapes) > 1 else next(iter(shapes.values()))
-
-
 def discrete_name(joint: Joint) -> str:
     """The name that the discrete numbers have beside the observed sites: that of the first discrete site."""
     return next(name for name, variable in joint.latents.items() if variable.is_discrete)
@@ -323,11 +299,12 @@ def posterior(joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Modul
         torch.Size([5, 1])
     """
     recipe = spline_autoregressive if recipe is None else recipe
-    embedding = _default_embedding(joint) if embedding is None else embedding
-    shape, discrete, continuous = observed_shape(joint), None, None
+    observed = ObservedSites(joint)
+    embedding = observed.embedding() if embedding is None else embedding
+    shape, discrete, continuous = observed.shape, None, None
     if any(variable.is_discrete for variable in joint.latents.values()):
         discrete = _discrete_sites(joint, shape, embedding)
-        site, name, features = next(iter(joint.observed)), discrete_name(joint), discrete.alphabets.features
+        site, name, features = observed.names[0], discrete_name(joint), discrete.alphabets.features
         embedding = WithDiscrete(embedding, shape, site=site, name=name, features=features)
         shape = embedding.context_shape
     support = PackedSites(joint.latents).continuous
@@ -335,16 +312,6 @@ def posterior(joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Modul
         numbers = Packing(support).inverse_shape(torch.Size((sum(support.sizes),)))
         continuous = ContinuousSites(recipe(tuple(numbers), shape, embedding=embedding), support)
     return Posterior(joint, continuous, discrete)
-
-
-def _default_embedding(joint: Joint) -> Embedding:
-    """Sets for the plates whose rows are exchangeable; all else by its shape."""
-    sets = {}
-    for name, variable in joint.observed.items():
-        axes = {variable.axis(plate.name) for plate in variable.plates if plate.name in joint.exchangeable}
-        sets[name] = tuple(axis in axes for axis in range(len(variable.batch_shape)))
-    shape = observed_shape(joint)
-    return default_embedding(shape, sets=sets if isinstance(shape, dict) else next(iter(sets.values())))
 
 
 def _discrete_sites(joint: Joint, shape: ContextShape, embedding: nn.Module) -> DiscreteSites:
