@@ -8,6 +8,7 @@
 ``simulations``  rows of latent values and of what was observed with them, which ``fit`` takes
 ``simulator``    a plain function as a site of a program
 ``variable``     a site as learning sees it
+``weighted_draws``  draws of a learned posterior, weighted to be those of a program with learned modules
 """
 
 from .joint import Joint
@@ -18,6 +19,7 @@ from .replaced import replaced
 from .simulations import Simulations
 from .simulator import Simulator
 from .variable import Variable
+from .weighted_draws import WeightedDraws, weighted_draws
 
 __all__ = [
     "Joint",
@@ -27,10 +29,12 @@ __all__ = [
     "Simulations",
     "Simulator",
     "Variable",
+    "WeightedDraws",
     "likelihood",
     "posterior",
     "ratio",
     "replaced",
+    "weighted_draws",
 ]
 
 
