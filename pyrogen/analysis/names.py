@@ -14,7 +14,7 @@ from pyrogen.core.shapes import Shape
 from .arrays import as_array
 from .collection import Collection
 from .sites import NamedSite
-from .tree import Variable
+from .tree import NamedArray
 
 Dims = Mapping[str, Sequence[str | None]]
 
@@ -44,34 +44,34 @@ class Names:
         known = {**rows, **{name: as_array(values) for name, values in coords.items()}}
         self.coords = {_free_name(name): values for name, values in known.items()}
 
-    def drawn(self, group: str, values: Mapping[str, Tensor]) -> dict[str, Variable]:
+    def drawn(self, group: str, values: Mapping[str, Tensor]) -> dict[str, NamedArray]:
         """Variables of one group of draws."""
         chains = 1 if group.startswith("prior") else self.chains
         pointwise = group == "log_likelihood"
         return {name: self._drawn(name, v, chains, pointwise) for name, v in values.items() if self._counts(name)}
 
-    def observed(self) -> dict[str, Variable]:
+    def observed(self) -> dict[str, NamedArray]:
         """The data."""
         variables = {}
         for name, site in self.sites.items():
             if site.kind == "observed" and self._counts(name):
                 value, dims = self._present(name, site.value, self._dims(name, site.shape), lead=0)
-                variables[name] = Variable(dims, as_array(value))
+                variables[name] = NamedArray(dims, as_array(value))
         return variables
 
-    def constant(self, values: Mapping[str, Any]) -> dict[str, Variable]:
+    def constant(self, values: Mapping[str, Any]) -> dict[str, NamedArray]:
         """Further arrays."""
         arrays = {name: as_array(value) for name, value in values.items()}
-        return {name: Variable(self._dims(name, array.shape), array) for name, array in arrays.items()}
+        return {name: NamedArray(self._dims(name, array.shape), array) for name, array in arrays.items()}
 
-    def statistics(self, values: Mapping[str, tuple[Tensor, Density]]) -> dict[str, Variable]:
+    def statistics(self, values: Mapping[str, tuple[Tensor, Density]]) -> dict[str, NamedArray]:
         """Statistics of the posterior draws, each with what it means."""
         return {
-            name: Variable(("chain", "draw"), as_array(value.reshape(self.chains, -1)), _density(density))
+            name: NamedArray(("chain", "draw"), as_array(value.reshape(self.chains, -1)), _density(density))
             for name, (value, density) in values.items()
         }
 
-    def _drawn(self, name: str, value: Tensor, chains: int, pointwise: bool) -> Variable:
+    def _drawn(self, name: str, value: Tensor, chains: int, pointwise: bool) -> NamedArray:
         shape = tuple(value.shape[1:])
         dims = self._pointwise_dims(name, shape) if pointwise else self._dims(name, shape)
         value, dims = self._present(name, value, dims, lead=1)
@@ -79,7 +79,7 @@ class Names:
         attrs = _density(self.sites[name].density) if pointwise else {}
         if pointwise and name in self.pointwise:
             attrs |= self.pointwise[name].attributes()
-        return Variable(("chain", "draw", *dims), as_array(value), attrs)
+        return NamedArray(("chain", "draw", *dims), as_array(value), attrs)
 
     def _dims(self, name: str, shape: Shape) -> tuple[str, ...]:
         site = self.sites.get(name)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Variable(NamedTuple):
+class NamedArray(NamedTuple):
     """An array with named dimensions, ``("chain", "draw", ...)`` for draws."""
 
     dims: tuple[str, ...]
@@ -21,7 +21,7 @@ class Variable(NamedTuple):
     attrs: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
-Groups = Mapping[str, Mapping[str, Variable]]
+Groups = Mapping[str, Mapping[str, NamedArray]]
 
 
 def to_tree(groups: Groups, coords: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> Any:
@@ -67,7 +67,7 @@ def without_clashes(groups: Groups, coords: Mapping[str, np.ndarray]) -> tuple[G
     return renamed, {rename(dim): values for dim, values in coords.items()}
 
 
-def _coordinates(group: str, variables: Mapping[str, Variable], coords: Mapping[str, np.ndarray]) -> dict:
+def _coordinates(group: str, variables: Mapping[str, NamedArray], coords: Mapping[str, np.ndarray]) -> dict:
     sizes: dict[str, int] = {}
     for name, variable in variables.items():
         for dim, size in zip(variable.dims, np.shape(variable.values), strict=True):

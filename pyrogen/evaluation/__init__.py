@@ -7,6 +7,8 @@
 ``grid``         guide x objective x seed, in one table
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
 ``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
+``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone
+``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
 
@@ -29,7 +31,9 @@ from .importance import (
     pareto_k_of,
 )
 from .local import LocalCalibration, local_calibration_test
+from .misspecification import Mahalanobis, NearestNeighbours, misspecification_test
 from .outliers import auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
+from .predictive import PredictiveCheck, predictive_check
 from .random_points import joint_coverage
 from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
@@ -43,6 +47,9 @@ __all__ = [
     "EcdfNull",
     "Estimate",
     "LocalCalibration",
+    "Mahalanobis",
+    "NearestNeighbours",
+    "PredictiveCheck",
     "RegressionScore",
     "TestResult",
     "amortization_gap",
@@ -70,9 +77,11 @@ __all__ = [
     "log_likelihood",
     "log_likelihood_difference",
     "log_probs",
+    "misspecification_test",
     "mmd_test",
     "pareto_k",
     "pareto_k_of",
+    "predictive_check",
     "predictive_p_values",
     "psnr",
     "restoration_report",

@@ -20,9 +20,9 @@ _MOST = 256
 class Features:
     """Feature vectors of values by site, standardised by those they are made from.
 
-    A site has its entries for features. Of data with dimensions they are joined by mean and logarithm of the standard
-    deviation over the first of them, which is that of a plate where there is one. NaN is a row that is absent: it
-    counts as a mean one, and how many there are is a feature. Numbers beyond five standard deviations count by their
+    A site has its entries for features. Where their first dimension, that of a plate if there is one, has more than
+    four rows, or rows that are absent (NaN), they are joined by mean and logarithm of the standard deviation over it,
+    and by the number of rows. An absent entry counts as a mean one. Numbers beyond five standard deviations count by their
     logarithm. Of more than 256 features the principal components are taken.
 
     Args:
@@ -40,8 +40,13 @@ class Features:
     def __init__(
         self, values: Values, *, sets: bool = True, summary: Summary | None = None, name: str = "observed"
     ) -> None:
-        self.sets, self.summary = sets, summary
+        self.summary = summary
         self.shapes = {site: tuple(value.shape[1:]) for site, value in checked_values(values, name).items()}
+        self.sets = {
+            site
+            for site, shape in self.shapes.items()
+            if sets and shape and (shape[0] > 4 or values[site].isnan().any())
+        }
         raw = self._raw(values)
         present = ~raw.isnan()
         count = present.sum(0).clamp(min=1)
@@ -74,7 +79,7 @@ class Features:
         for site, shape in self.shapes.items():
             value = values[site].detach().double().reshape(rows, *shape)
             parts.append(value.reshape(rows, -1))
-            if self.sets and shape and shape[0] > 1:
+            if site in self.sets:
                 parts += _over_rows(value)
         return torch.cat(parts, 1)
 

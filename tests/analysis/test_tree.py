@@ -15,7 +15,7 @@ import torch
 
 import pyrogen.analysis.tree as tree_module
 from pyrogen.analysis import to_arviz
-from pyrogen.analysis.tree import Variable, to_tree
+from pyrogen.analysis.tree import NamedArray, to_tree
 
 ARVIZ_1 = os.environ.get("PYROGEN_ARVIZ_1")  # a folder that holds ArviZ 1.x, where the environment has 0.x
 
@@ -40,9 +40,9 @@ location = x.mean() + generator.normal(size=(4, 500)) / 30**0.5
 pointwise = -0.5 * (x - location[..., None]) ** 2 - 0.5 * np.log(2 * np.pi)
 drawn = ("chain", "draw")
 groups = {
-    "posterior": {"location": tree.Variable(drawn, location)},
-    "log_likelihood": {"y": tree.Variable((*drawn, "obs"), pointwise)},
-    "observed_data": {"y": tree.Variable(("obs",), x)},
+    "posterior": {"location": tree.NamedArray(drawn, location)},
+    "log_likelihood": {"y": tree.NamedArray((*drawn, "obs"), pointwise)},
+    "observed_data": {"y": tree.NamedArray(("obs",), x)},
     "sample_stats": {},
 }
 result = tree.to_tree(groups, {"obs": np.arange(30) * 10}, {"inference_library": "pyro"})
@@ -143,14 +143,14 @@ def test_both_lines_hold_the_same(monkeypatch, arviz):
 
 
 def test_names_of_variables_and_dimensions_are_kept_apart():
-    groups = {"observed_data": {"x": Variable(("x",), np.zeros(2)), "y": Variable(("x",), np.zeros(2))}}
+    groups = {"observed_data": {"x": NamedArray(("x",), np.zeros(2)), "y": NamedArray(("x",), np.zeros(2))}}
     result = to_tree(groups, {"x": np.array(["a", "b"])}, {})
     assert result["observed_data"]["y"].dims == ("x_dim",)
     assert list(result["observed_data"]["x_dim"].values) == ["a", "b"]
 
 
 def test_sizes_that_do_not_fit_are_named():
-    groups = {"posterior": {"a": Variable(("k",), np.zeros(2)), "b": Variable(("k",), np.zeros(3))}}
+    groups = {"posterior": {"a": NamedArray(("k",), np.zeros(2)), "b": NamedArray(("k",), np.zeros(3))}}
     with pytest.raises(ValueError, match="dimension `k` of group 'posterior' must have one size, got 2 and, at `b`, 3"):
         to_tree(groups, {}, {})
 
