@@ -21,9 +21,9 @@ class Features:
     """Feature vectors of values by site, standardised by those they are made from.
 
     A site has its entries for features. Where their first dimension, that of a plate if there is one, has more than
-    four rows, or rows that are absent (NaN), they are joined by mean and logarithm of the standard deviation over it,
-    and by the number of rows. An absent entry counts as a mean one. Numbers beyond five standard deviations count by their
-    logarithm. Of more than 256 features the principal components are taken.
+    four rows, or rows that are absent (NaN), mean, logarithm of the standard deviation and number of the rows join
+    them. An absent entry counts as a mean one. Numbers beyond five standard deviations count by their logarithm. Of
+    more than 256 features the principal components are taken.
 
     Args:
         values: By site, rows first.
