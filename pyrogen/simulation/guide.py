@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.distributions.point import Point
-from pyrogen.programs.run import Program, run
+from pyrogen.programs.run import Program, Record, Until, isolated
 
 from .variable import Variable
 
@@ -61,9 +61,10 @@ class PosteriorGuide(nn.Module):
 
     def _observed(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Tensor]:
         """The observed values in a call of the program."""
-        with torch.no_grad():
-            statements = run(self.posterior.joint.program, args, kwargs, validate=False).statements
-        names = list(self.posterior.joint.observed)
+        names, program = list(self.posterior.joint.observed), self.posterior.joint.program
+        with torch.no_grad(), pyro.validation_enabled(False), isolated(), Record() as record, Until(names):
+            program(*args, **kwargs)
+        statements = {statement.name: statement for statement in record.statements}
         free = [name for name in names if name not in statements or not statements[name].observed]
         if free:
             raise ValueError(

@@ -37,13 +37,13 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import checked, inner_share, integer, whole_share
 from pyrogen.autoregressive.constraints import constrained
 from pyrogen.autoregressive.recipes import made
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
-from pyrogen.core.shapes import Context, ContextShape, require_one_context_each
+from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, require_one_context_each
 from pyrogen.flows.recipes import spline_autoregressive
 from pyrogen.networks.statistics import RefusedDataError, Statistic
 from pyrogen.transforms.packed import Packing
@@ -56,6 +56,7 @@ from .joint import Joint
 from .mixed import MixedVectors
 from .observed import ObservedSites
 from .packing import PackedSites
+from .truncated import TruncatedPrior, threshold_of
 
 Values = Mapping[str, Tensor]
 
@@ -172,6 +173,38 @@ class Posterior(DistributionModule):
             data: The observed values by site, rows first.
         """
         return self(self.context_of(data)).log_prob(self.packed(latents))
+
+    @checked(quantile=inner_share, least_acceptance=whole_share)
+    def truncated(
+        self,
+        x_observed: Values | Tensor,
+        quantile: float = 1e-4,
+        *,
+        draws: int = 10_000,
+        least_acceptance: float = 0.01,
+    ) -> TruncatedPrior:
+        """The prior where this posterior has its mass: what to simulate next for one observed datum.
+
+        Args:
+            x_observed: The datum: the value of the observed site, or values by site.
+            quantile: The share of the posterior's mass that is cut off.
+            draws: How many draws of the posterior the threshold of its log-density is found from.
+            least_acceptance: The share of prior draws in the region below which draws are made by resampling.
+
+        Raises:
+            NotImplementedError: the log-density is a bound only, of which no region is made.
+            ValueError: ``x_observed`` is more than one datum, or of another shape.
+        """
+        if self.density not in ("exact", "estimate"):
+            raise NotImplementedError(
+                f"the posterior has density {self.density!r}: the region of highest density needs an exact one, as "
+                "flows have, or an estimate"
+            )
+        context = self.context_of(x_observed)
+        if context_batch_shape(context, self.context_shape):
+            raise ValueError("`x_observed` must be one datum, without batch dimensions, got several")
+        threshold = threshold_of(self, context, quantile, draws)
+        return TruncatedPrior(self, context, threshold, least_acceptance=least_acceptance)
 
     def context_of(self, observed: Values | Tensor) -> Context:
         """What is observed, by site, as the context it is here: of a single site its value alone.
