@@ -1,5 +1,6 @@
 """Simulation-based inference: learned posteriors, likelihoods and ratios of any Pyro program.
 
+``drawing``      simulations in blocks, in worker processes, without those that fail
 ``joint``        the joint distribution of a program's latent and observed sites, known by simulation
 ``likelihood``   the learned distribution of one row of an observed site given what it depends on
 ``ratio``        the learned ratio of likelihood to evidence of one row of an observed site
@@ -11,6 +12,7 @@
 ``weighted_draws``  draws of a learned posterior, weighted to be those of a program with learned modules
 """
 
+from .drawing import FailedSimulations
 from .joint import Joint
 from .likelihood import Likelihood, likelihood
 from .posterior import Posterior, posterior
@@ -22,6 +24,7 @@ from .variable import Variable
 from .weighted_draws import WeightedDraws, weighted_draws
 
 __all__ = [
+    "FailedSimulations",
     "Joint",
     "Likelihood",
     "Posterior",

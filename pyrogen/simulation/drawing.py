@@ -8,6 +8,7 @@ what had been drawn before the exception stays, so that the failing ones are los
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -89,7 +90,7 @@ class Drawing:
                     total = replace(total, first=block.first, error=block.error)
                 total.failed += block.failed
                 if total.failed > failures * self.count or total.failed == self.count:
-                    self._refuse(total, failures, done)
+                    raise too_many(total, total.failed, self.count, failures) from total.error
                 bar.update(size)
         return replace(total, values=_joined(parts))
 
@@ -157,11 +158,23 @@ class Drawing:
         """The seed so that no simulation has the noise that ``torch.manual_seed`` of the same small number gives."""
         return int(np.random.SeedSequence(self.seed % 2**63).generate_state(1)[0])
 
-    def _refuse(self, total: Block, failures: float, done: int) -> None:
-        raise FailedSimulations(
-            f"{total.failed} of {done} simulations failed, more than the share {failures} of "
-            f"{self.count} that `failures` allows; the first {total.first}"
-        ) from total.error
+
+def too_many(block: Block, failed: int, count: int, failures: float) -> FailedSimulations:
+    """The error of so many failed simulations, of so many in all."""
+    return FailedSimulations(
+        f"{failed} of {count} simulations failed already, and `failures` allows the share {failures}; the first "
+        f"{block.first}"
+    )
+
+
+def warn_of_failures(block: Block, count: int, *, stacklevel: int) -> None:
+    """The warning of failed simulations that are left out, of so many in all."""
+    warnings.warn(
+        f"{block.failed} of {count} simulations failed and are left out; the first {block.first}. The prior is now "
+        "that of the simulations that succeed",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _finite(values: Values) -> Block:

@@ -26,8 +26,9 @@ from pyrogen.numerics.randomness import held, seed_all
 from pyrogen.numerics.supports import contains
 from pyrogen.programs.run import Given, Program
 
-from .drawing import Block, Drawing
+from .drawing import Block, Drawing, warn_of_failures
 from .exchangeable import exchangeable_plates
+from .fresh import FreshSimulations
 from .reading import read_program
 from .runs import undisturbed
 from .simulations import Simulations
@@ -188,7 +189,7 @@ class Joint:
             batches: Minibatches in an epoch; the first epoch is what statistics are learned from.
             failures: The largest share of the simulations of an epoch that may fail.
         """
-        return FreshSimulations(self, batch_size, batches, failures)
+        return FreshSimulations(self._minibatch, batch_size, batches, failures)
 
     def __iter__(self) -> Iterator[tuple[Values, Values]]:
         """An epoch of minibatches of fresh simulations."""
@@ -224,16 +225,19 @@ class Joint:
     def _simulated(self, n: int, given: Mapping[str, Tensor], seed: int | None, *settings: Any) -> Simulations:
         seed = _seed(seed)
         block = self._drawn(n, given, {*self.latents, *self.observed}, seed, *settings)
-        latents, observed = ({name: block.values[name] for name in part} for part in (self.latents, self.observed))
-        observed = shortened(observed, self.observed, self.sizes, seed)
         if block.failed:
-            warnings.warn(
-                f"{block.failed} of {n} simulations failed and are left out; the first {block.first}. The prior is now "
-                "that of the simulations that succeed",
-                UserWarning,
-                stacklevel=4,
-            )
-        return Simulations(latents, observed, failed=block.failed)
+            warn_of_failures(block, n, stacklevel=5)
+        return self._simulations(block, seed)
+
+    def _simulations(self, block: Block, seed: int) -> Simulations:
+        latents, observed = ({name: block.values[name] for name in part} for part in (self.latents, self.observed))
+        return Simulations(latents, shortened(observed, self.observed, self.sizes, seed), failed=block.failed)
+
+    def _minibatch(self, size: int) -> tuple[Simulations, Block]:
+        """Simulations, and what is known of those that failed, of which any number may."""
+        seed = _seed(None)
+        block = self._drawn(size, {}, {*self.latents, *self.observed}, seed, 0, size, 1.0, False)
+        return self._simulations(block, seed), block
 
     def _drawn(
         self,
@@ -289,33 +293,6 @@ class Joint:
 
     def _marks(self, site: Mapping[str, Any]) -> dict[str, Any]:
         return {**site["infer"], "is_auxiliary": True} if site["name"] in self.nuisance else dict(site["infer"])
-
-
-class FreshSimulations:
-    """Minibatches of simulations that are drawn as they are asked for: a loader for ``fit``.
-
-    Args:
-        joint: What they are drawn from.
-        batch_size: Simulations in a minibatch.
-        batches: Minibatches in an epoch.
-        failures: The largest share of the simulations of an epoch that may fail.
-    """
-
-    def __init__(self, joint: Joint, batch_size: int, batches: int, failures: float) -> None:
-        self.joint, self.failures = joint, failures
-        self.batch_size, self.batches = integer(batch_size, "batch_size"), batches
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[tuple[Values, Values]]:
-        for _ in range(self.batches):
-            yield self.joint.draw(
-                self.batch_size, batch_size=self.batch_size, failures=self.failures, progress=False
-            ).entries
-
-    def __repr__(self) -> str:
-        return f"<{self.batches} minibatches of {self.batch_size} of {self.joint}>"
 
 
 def _names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:

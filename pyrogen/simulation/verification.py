@@ -11,6 +11,7 @@ few simulations run at once, and are compared with runs of single ones that are 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -57,7 +58,7 @@ def obstacle_to_many(reading: Reading) -> str | None:
 def _count(reading: Reading) -> int:
     """A number of simulations that no dimension of a site has."""
     sizes = {size for variable in reading.runs.variables.values() for size in variable.shape}
-    return next(count for count in (5, 7, 11, 13, *range(17, 10**6)) if count not in sizes)
+    return next(count for count in itertools.count(5, 2) if count not in sizes)
 
 
 def _succeeding(runs: Runs, count: int) -> dict[str, Site]:
