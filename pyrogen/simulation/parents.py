@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.dependence import Dependence, Draw, Origin, dependence
-from pyrogen.programs.run import Given
+from pyrogen.programs.run import Given, Program
 from pyrogen.programs.site import Site
 
 from .provenance import marks_held
-from .runs import FailedRun, Runs
+from .runs import FailedRun, Runs, succeeding
 from .signature import are_close, signature
 
 _SEED = 1
@@ -42,7 +42,7 @@ def dependence_of(runs: Runs, sites: Mapping[str, Site]) -> Dependence:
         before = {each for each in names[:place] if not sites[each].computed}
         unrelated = before - parents[name]
         if unrelated:
-            other = other or _other_values(runs, names)
+            other = other or succeeding(lambda: runs.one({}, names))
             trial = _Trial(runs, sites, other, name, before)
             if trial.depends(unrelated):
                 alone = {each for each in unrelated if trial.depends({each})}
@@ -60,20 +60,32 @@ def _marked(runs: Runs, sites: Mapping[str, Site]) -> Dependence:
     silent = [name for name, site in sites.items() if not site.computed and site.log_prob_if_any() is None]
     draws: dict[str, Draw] = {name: _giving(sites[name].value) for name in silent}
     origins: dict[str, Origin] = dict.fromkeys(silent, marks_held)
-    return dependence(freed, runs.args, runs.kwargs, draws=draws, origins=origins)
+    try:
+        return succeeding(lambda: _marking(freed, runs, draws, origins))
+    except FailedRun:
+        return _in_order(runs, sites)
+
+
+def _marking(program: Program, runs: Runs, draws: Mapping[str, Draw], origins: Mapping[str, Origin]) -> Dependence:
+    try:
+        return dependence(program, runs.args, runs.kwargs, draws=draws, origins=origins)
+    except Exception as error:  # of a simulator that fails now and then, or of a program that takes no marked values
+        raise FailedRun("with marked values", error, {}) from error
+
+
+def _in_order(runs: Runs, sites: Mapping[str, Site]) -> Dependence:
+    """Every statement depends on all sites before it."""
+    parents: dict[str, frozenset[str]] = {}
+    drawn: dict[str, Site] = {}
+    for name in runs.variables:
+        parents[name] = frozenset(drawn)
+        if not sites[name].computed:
+            drawn[name] = sites[name]
+    return Dependence(drawn, parents, {}, traced=False)
 
 
 def _giving(value: Tensor) -> Draw:
     return lambda distribution: value
-
-
-def _other_values(runs: Runs, names: Collection[str]) -> dict[str, Tensor]:
-    for _ in range(20):
-        try:
-            return runs.one({}, names)
-        except FailedRun:
-            continue
-    return {}
 
 
 class _Trial:
@@ -87,8 +99,8 @@ class _Trial:
 
     def depends(self, names: Collection[str]) -> bool:
         """Whether anything changes with the values of these sites; yes, if it cannot be tried."""
-        changed = self._seen({name: self.other[name] for name in names if name in self.other})
-        if self.first is None or changed is None or not self.other:
+        changed = self._seen({name: self.other[name] for name in names})
+        if self.first is None or changed is None:
             return True
         return not all(map(are_close, self.first, changed))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
 
 from pyrogen.numerics.supports import is_same
@@ -14,11 +15,8 @@ from pyrogen.programs.run import Program
 from pyrogen.programs.site import Site, is_site, site_of
 
 from .parents import dependence_of
-from .runs import FailedRun, Runs, recorded
+from .runs import FailedRun, Runs, recorded, succeeding
 from .variable import Variable, variable_of
-
-_TRIES = 20
-"""Runs until one succeeds: a simulator may fail now and then."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,14 @@ def read_program(
     """Runs a program a few times and reads its sites.
 
     Raises:
-        ValueError: names do not fit its sites, it has a factor, subsamples a plate or has data for a site that is not
-            named, or the support of a latent site depends on other sites.
+        ValueError: names do not fit its sites, it has a factor, subsamples a plate, scales a site, masks an
+            observed one or has data for a site that is not named, or the support of a latent site depends on others.
         Exception: whatever it raises, when it does so again and again.
     """
     with_data = _WithData()
     sites = _first_run(with_data.watching(program), args, kwargs)
     _check_names(sites, observed, nuisance)
-    _check_sites(sites)
+    _check_sites(sites, observed)
     for name in with_data.names:
         if name not in {*observed, *nuisance}:
             raise ValueError(f"`observed` must name all sites that the program has data for, got none named {name!r}")
@@ -77,15 +75,11 @@ def read_program(
 
 
 def _first_run(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Site]:
-    for _ in range(_TRIES):
-        try:
-            return recorded(program, args, kwargs, {})
-        except FailedRun as failed:
-            last = failed
-    last.error.add_note(
-        f"It was raised by `program` {last.place}, as other exceptions were in {_TRIES} runs of {_TRIES}."
-    )
-    raise last.error
+    try:
+        return succeeding(lambda: recorded(program, args, kwargs, {}))
+    except FailedRun as failed:
+        failed.error.add_note(f"It was raised by `program` {failed.place}, as others were in all runs before.")
+        raise failed.error from None
 
 
 def _check_names(sites: Mapping[str, Site], observed: Sequence[str], nuisance: Sequence[str]) -> None:
@@ -106,7 +100,7 @@ def _check_names(sites: Mapping[str, Site], observed: Sequence[str], nuisance: S
             raise ValueError(f"`nuisance` must name latent sites, got {name!r}, which is computed")
 
 
-def _check_sites(sites: Mapping[str, Site]) -> None:
+def _check_sites(sites: Mapping[str, Site], observed: Sequence[str]) -> None:
     for name, site in sites.items():
         if site.kind == "factor":
             raise ValueError(f"`program` must have no factors, which cannot be simulated, got {name!r}")
@@ -116,11 +110,16 @@ def _check_sites(sites: Mapping[str, Site]) -> None:
                     f"`program` must not subsample its plates, got plate {plate.name!r} with {plate.rows} of "
                     f"{plate.size} rows around site {name!r}"
                 )
+        # Neither is followed by simulations, which would be of another joint distribution than the program's.
+        if not site.computed and bool(torch.as_tensor(site.scale != 1).any()):
+            raise ValueError(f"`program` must not scale its sites (`poutine.scale`), got site {name!r}")
+        if name in observed and site.mask is not None and not bool(torch.as_tensor(site.mask).all()):
+            raise ValueError(f"`program` must not mask its observed sites (`poutine.mask`), got site {name!r}")
 
 
 def _check_supports(runs: Runs, sites: Mapping[str, Site], latents: Mapping[str, Variable]) -> None:
     """Refuses a latent site whose support depends on other sites, by a further run, up to the last of them."""
-    again = recorded(runs.program, runs.args, runs.kwargs, {}, set(latents))
+    again = succeeding(lambda: recorded(runs.program, runs.args, runs.kwargs, {}, latents))
     for name in latents.keys() & again.keys():
         first, second = sites[name].support, again[name].support
         if not is_same(first, second):

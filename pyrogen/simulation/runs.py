@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyro
 import torch
@@ -20,6 +20,7 @@ from pyrogen.programs.site import Site, is_site, is_statement
 from .variable import Variable
 
 Values = dict[str, Tensor]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,20 @@ def recorded(
             values = {site.name: site.value for site in record.sites}
             raise FailedRun(place.text, error, values) from error
     return {statement.name: statement for statement in record.statements}
+
+
+def succeeding(run: Callable[[], Result], tries: int = 20) -> Result:
+    """What a run gives that succeeds in one of so many tries: a simulator may fail now and then.
+
+    Raises:
+        FailedRun: it fails in all.
+    """
+    for _ in range(tries - 1):
+        try:
+            return run()
+        except FailedRun:
+            continue
+    return run()
 
 
 class FailedRun(Exception):

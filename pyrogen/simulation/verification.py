@@ -28,7 +28,7 @@ from pyrogen.programs.run import Program
 from pyrogen.programs.site import Site
 
 from .reading import Reading
-from .runs import FailedRun, Runs, Values
+from .runs import FailedRun, Values, succeeding
 from .signature import are_close, signature
 from .variable import rows_of
 
@@ -43,7 +43,8 @@ def obstacle_to_many(reading: Reading) -> str | None:
     count = _count(reading)
     noise = _NoiseOutside(count)
     try:
-        sites = _succeeding(replace(reading.runs, program=noise.watching(reading.runs.program)), count)
+        runs = replace(reading.runs, program=noise.watching(reading.runs.program))
+        sites = succeeding(lambda: runs.sites_together(count, {}, runs.variables), _TRIES)
         if noise.shape is not None:
             return f"it draws noise of shape {noise.shape} outside of its sites, the same for {count} simulations"
         return _Comparison(reading, count, sites).differing()
@@ -59,16 +60,6 @@ def _count(reading: Reading) -> int:
     """A number of simulations that no dimension of a site has."""
     sizes = {size for variable in reading.runs.variables.values() for size in variable.shape}
     return next(count for count in itertools.count(5, 2) if count not in sizes)
-
-
-def _succeeding(runs: Runs, count: int) -> dict[str, Site]:
-    """Sites of so many simulations, of which some may fail now and then."""
-    for _ in range(_TRIES):
-        try:
-            return runs.sites_together(count, {}, runs.variables)
-        except FailedRun as failed:
-            last = failed
-    raise last
 
 
 class _Comparison:
@@ -111,25 +102,40 @@ class _Comparison:
     def _mixing(self, sure: list[str], unsure: list[str]) -> str | None:
         """Whether rows of sites that nothing tells share values or noise."""
         kept = {name: self.values[name] for name in sure}
-        first, again = self._on_noise(kept, unsure, 0), self._on_noise(kept, unsure, 0)
+        seed = self._seed_of_success(kept, unsure)
+        first, again = self._on_noise(kept, unsure, seed), self._on_noise(kept, unsure, seed)
         if not all(are_close(first[name], again[name]) for name in unsure):
             return f"the noise of {unsure} follows no seed of torch, NumPy or Python, so that it cannot be tried"
         for trial in range(_TRIALS):
-            rows = slice(trial % 2, None, 2)  # these stay
-            changed = self.runs.together(self.count, {}, sure)
-            for name in sure:
-                changed[name][rows] = kept[name][rows]
-            seen = self._on_noise(changed, unsure, 0)
+            stay = slice(trial % 2, None, 2)
+            seen = succeeding(lambda stay=stay: self._on_noise(self._others_changed(kept, stay), unsure, seed))
             for name in unsure:
-                if not are_close(first[name][rows], seen[name][rows]):
+                if not are_close(first[name][stay], seen[name][stay]):
                     return f"site {name!r} changes in one simulation with the values of others"
         same = {name: value[:1].expand_as(value) for name, value in kept.items()}
-        one, two = self._on_noise(same, unsure, 0), self._on_noise(same, unsure, 1)
+        one = self._on_noise(same, unsure, self._seed_of_success(same, unsure))
+        two = self._on_noise(same, unsure, self._seed_of_success(same, unsure, seed + 1))
         for name in unsure:
             shared = (one[name] == one[name][:1]).all(0) & (one[name] != two[name]).all(0)
             if bool(shared.any()):
                 return f"site {name!r} has the same noise in all simulations"
         return None
+
+    def _others_changed(self, kept: Values, stay: slice) -> Values:
+        changed = self.runs.together(self.count, {}, kept)
+        for name, value in kept.items():
+            changed[name][stay] = value[stay]
+        return changed
+
+    def _seed_of_success(self, given: Values, wanted: list[str], seed: int = 0) -> int:
+        """The first seed, from one on, with which the program does not fail."""
+        seeds = itertools.count(seed)
+
+        def attempt() -> int:
+            self._on_noise(given, wanted, found := next(seeds))
+            return found
+
+        return succeeding(attempt)
 
     def _on_noise(self, given: Mapping[str, Tensor], wanted: list[str], seed: int) -> Values:
         with seeded(seed):

@@ -263,6 +263,21 @@ class TestBadPrograms:
         with pytest.raises(ValueError, match="'data' with 3 of 30 rows"):
             Joint(subsampled, observed="x")
 
+    def test_scales_and_masks_of_observed_sites(self):
+        def handled(handler):
+            def program(x=None):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                with handler, pyro.plate("rows", 3):
+                    pyro.sample("x", dist.Normal(z, 1.0))
+
+            return program
+
+        with pytest.raises(ValueError, match=r"must not scale its sites.*'x'"):
+            Joint(handled(pyro.poutine.scale(scale=2.0)), observed="x")
+        with pytest.raises(ValueError, match=r"must not mask its observed sites.*'x'"):
+            Joint(handled(pyro.poutine.mask(mask=torch.tensor([True, False, True]))), observed="x")
+        Joint(handled(pyro.poutine.mask(mask=torch.ones(3, dtype=torch.bool))), observed="x")
+
     def test_supports_that_depend_on_other_sites(self):
         def nested(x=None):
             low = pyro.sample("low", dist.Uniform(0.0, 1.0))
