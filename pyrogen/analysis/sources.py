@@ -19,6 +19,8 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.inverse.answer import Answer
 from pyrogen.numerics.resampling import systematic
 from pyrogen.programs.site import is_site, site_of
+from pyrogen.simulation.guide import PosteriorGuide
+from pyrogen.simulation.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,12 @@ def _(answer: Answer) -> PosteriorSource:
 @_read.register(DistributionModule)
 def _(pair: SVI | ELBOModule | DistributionModule) -> PosteriorSource:
     return PosteriorSource(model=pair.model, guide=pair.guide)
+
+
+@_read.register
+def _(posterior: Posterior) -> PosteriorSource:
+    # Its `guide` is refused where there are nuisance sites, of which a source needs no draws.
+    return PosteriorSource(model=posterior.model, guide=PosteriorGuide(posterior))
 
 
 @_read.register

@@ -37,7 +37,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked, inner_share, integer, whole_share
+from pyrogen.arguments import checked, inner_share, integer, switch, whole_share
 from pyrogen.autoregressive.constraints import constrained
 from pyrogen.autoregressive.recipes import made
 from pyrogen.core.density import Density
@@ -56,6 +56,7 @@ from .joint import Joint
 from .mixed import MixedVectors
 from .observed import ObservedSites
 from .packing import PackedSites
+from .structure import dependence_matrix
 from .truncated import TruncatedPrior, threshold_of
 
 Values = Mapping[str, Tensor]
@@ -311,7 +312,10 @@ def discrete_name(joint: Joint) -> str:
 Recipe = Callable[..., DistributionModule]
 
 
-def posterior(joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Module | None = None) -> Posterior:
+@checked(structure=switch)
+def posterior(
+    joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Module | None = None, structure: bool = False
+) -> Posterior:
     """The amortized posterior of a program's latent sites, ready to be trained.
 
     Args:
@@ -319,7 +323,10 @@ def posterior(joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Modul
         recipe: Builds the distribution of the continuous numbers, called as ``recipe((numbers,), context_shape,
             embedding=...)``: one of pyrogen's, or a ``functools.partial`` of one;
             :func:`~pyrogen.flows.recipes.spline_autoregressive` if ``None``.
-        embedding: A network from what is observed, ``(N, *shape)`` or a dict by site, to features.
+        embedding: A network from what is observed, ``(N, *shape)`` or a dict by site, to features; one that fits the
+            shapes if ``None``, and a plate whose rows are exchangeable becomes a set.
+        structure: Whether each continuous number sees only those that it must, read off the program: for many local
+            latent variables. The recipe must take ``dependence``, as autoregressive flows do.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -343,7 +350,8 @@ def posterior(joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Modul
     support = PackedSites(joint.latents).continuous
     if support.parts:
         numbers = Packing(support).inverse_shape(torch.Size((sum(support.sizes),)))
-        continuous = ContinuousSites(recipe(tuple(numbers), shape, embedding=embedding), support)
+        options = {"dependence": dependence_matrix(joint).tolist()} if structure else {}
+        continuous = ContinuousSites(recipe(tuple(numbers), shape, embedding=embedding, **options), support)
     return Posterior(joint, continuous, discrete)
 
 

@@ -125,6 +125,15 @@ def test_arviz():
     assert set(tree["posterior"].data_vars) == {"scale", "kind", "z"}
 
 
+def test_arviz_of_the_learned_sites_alone():
+    joint = Joint(smooth, observed="x", nuisance="z")
+    learned = posterior(joint, SMALL)
+    tree = pg.analysis.to_arviz(learned, torch.zeros(3), draws=20, predictive=False, log_likelihood=False)
+    assert set(tree["posterior"].data_vars) == {"scale"}
+    with pytest.warns(UserWarning, match="leaves out"):
+        pg.analysis.to_arviz(learned, torch.zeros(3), draws=20)
+
+
 def test_is_calibrated():
     learned = learned_of(normal, 400)
     torch.manual_seed(1)
