@@ -1,0 +1,277 @@
+"""Simulation-based inference on the tasks of sbi-benchmark: learned posteriors, learned likelihoods, rounds, and sbi.
+
+C2ST by sbi-benchmark's protocol: the accuracy of a perceptron (two hidden layers of 10 units for each parameter) that
+tells 10,000 draws from 10,000 reference draws, z-scored by these, in five-fold cross-validation; 1/2 is best. Beside
+it the nats of held-out parameters given their data, where the method has a density, and processor time to train and to
+draw 10,000 posterior draws of one datum. One thread; for each seed all methods learn from the same simulations, one
+after the other. ``simulation_tasks.py`` says where the wheel with the observations comes from. sbi is in the extra
+``bench``.
+
+The whole table takes hours, most of them for classifiers. So it can be made in parts, which each append lines to a
+file; parts that the file holds are not run again:
+
+    python benchmarks/simulation.py --output results.jsonl                        # everything that is missing
+    python benchmarks/simulation.py --output results.jsonl --tasks slcp --simulations 10000 --methods likelihood
+    python benchmarks/simulation.py --output results.jsonl --table
+    python benchmarks/simulation.py --seeds 0 --observations 1 2 --draws 2000     # a quick look
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from simulation_sampling import tempered_draws
+from simulation_tasks import Task, found_wheel, task
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import pyrogen as pg
+from pyrogen.simulation import Joint, Simulations
+
+PUBLISHED = {
+    ("two_moons", 1_000): (0.725, 0.65),
+    ("two_moons", 10_000): (0.606, 0.56),
+    ("slcp", 10_000): (0.771, 0.80),
+    ("slcp", 100_000): (0.699, 0.66),
+    ("gaussian_linear", 1_000): (0.650, 0.62),
+    ("gaussian_linear", 10_000): (0.552, 0.53),
+    ("gaussian_mixture", 10_000): (0.615, 0.58),
+    ("bernoulli_glm", 10_000): (0.605, 0.60),
+    ("lotka_volterra", 10_000): (0.738, 0.75),
+}
+"""Of each task and number of simulations, the best published mean of NPE, NLE and NRE (of lotka_volterra: SNLE; Lueckmann
+et al. 2021), and what pyrogen aims at."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(dict.fromkeys(name for name, _ in PUBLISHED)))
+    parser.add_argument("--simulations", nargs="+", type=int, default=sorted({budget for _, budget in PUBLISHED}))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--observations", nargs="+", type=int, default=range(1, 11))
+    parser.add_argument("--draws", type=int, default=10_000, help="of each kind that the classifier gets")
+    parser.add_argument("--wheel", type=Path, default=found_wheel(), help="of sbibm 1.1.0")
+    parser.add_argument("--output", type=Path, help="a file of results, one JSON object a line")
+    parser.add_argument("--table", action="store_true", help="print the table of the file, run nothing")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    lines = _read(options.output)
+    if not options.table:
+        for line in runs(options, lines):
+            lines.append(line)
+            print(json.dumps(line), flush=True)
+            if options.output:
+                with options.output.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+    print_table(lines)
+
+
+def runs(options: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
+    """A line for each task, number of simulations, seed, method and observation that no line is known of."""
+    for name, budget in PUBLISHED:
+        if name not in options.tasks or budget not in options.simulations:
+            continue
+        problem = task(name, options.wheel)
+        for seed in options.seeds:
+            for method in options.methods:
+                run = {"task": name, "simulations": budget, "method": method, "seed": seed, "draws": options.draws}
+                done = {line["observation"] for line in known if run.items() <= line.items()}
+                missing = [number for number in options.observations if number not in done]
+                if missing and (method == "rounds") <= (name == "lotka_volterra"):
+                    yield from (run | found for found in measured(problem, METHODS[method], budget, seed, missing, options))
+
+
+def measured(
+    problem: Task, method: Method, budget: int, seed: int, observations: list[int], options: argparse.Namespace
+) -> Iterator[dict]:
+    """What one method finds at each observation."""
+    joint = Joint(problem.program, observed="x", nuisance=problem.nuisance)
+    torch.manual_seed(seed)
+    began = time.process_time()
+    learned = None if method is rounds else method(joint, joint.draw(budget, seed=seed, batch_size=10_000), seed)
+    for number in observations:
+        x = problem.observation(number)
+        if method is rounds:
+            began = time.process_time()
+            learned = rounds(joint, x, budget, seed)
+        trained = learned.seconds if learned.seconds else time.process_time() - began
+        began = time.process_time()
+        draws = learned.draws(x, options.draws)
+        drawn = time.process_time() - began
+        nats = None if learned.log_prob is None else held_out_nats(joint, learned)
+        yield {
+            "observation": number,
+            "c2st": c2st(problem.reference(number)[: options.draws], draws, seed=1),
+            "nats": nats,
+            "train": trained,
+            "draw": drawn,
+            "versions": versions(),
+        }
+        learned = learned._replace(seconds=trained)
+
+
+class Learned(NamedTuple):
+    """What a method has learned.
+
+    Attributes:
+        draws: Posterior draws ``(n, D)`` of a datum.
+        log_prob: The log-density of parameters ``(N, D)`` given data, one each; ``None`` if there is none.
+        seconds: Processor time that training took; 0 if not yet known.
+    """
+
+    draws: Callable[[Tensor, int], Tensor]
+    log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
+    seconds: float = 0.0
+
+
+Method = Callable[[Joint, Simulations, int], Learned]
+
+
+def posterior(joint: Joint, simulations: Simulations, seed: int) -> Learned:
+    """Neural posterior estimation."""
+    module = pg.simulation.posterior(joint)
+    trained(module, simulations, seed)
+    draws = torch.no_grad()(lambda x, n: module(x).sample((n,)))
+    return Learned(draws, torch.no_grad()(lambda theta, x: module(x).log_prob(theta)))
+
+
+def likelihood(joint: Joint, simulations: Simulations, seed: int) -> Learned:
+    """Neural likelihood estimation, with one likelihood for all rows of a plate."""
+    module = pg.simulation.likelihood(joint)
+    trained(module, simulations, seed)
+    return Learned(partial(tempered_draws, joint, module.program))
+
+
+def rounds(joint: Joint, x: Tensor, budget: int, seed: int, count: int = 5) -> Learned:
+    """Neural likelihood estimation in rounds: each simulates at posterior draws of the last."""
+    simulations = joint.draw(budget // count, seed=seed)
+    module = pg.simulation.likelihood(joint)
+    for number in range(1, count + 1):
+        trained(module, simulations, seed)
+        if number < count:
+            theta = tempered_draws(joint, module.program, x, budget // count)
+            simulations = simulations + joint.simulate({"theta": theta}, seed=seed + number)
+    return Learned(partial(tempered_draws, joint, module.program))
+
+
+def sbi(joint: Joint, simulations: Simulations, seed: int) -> Learned:
+    """Neural posterior estimation of sbi, as it comes."""
+    from sbi.inference import NPE
+
+    prior = _prior(joint)
+    data = simulations.observed["x"].flatten(1)
+    trainer = NPE(prior, show_progress_bars=False)
+    trainer.append_simulations(simulations.latents["theta"], data).train()
+    found = trainer.build_posterior()
+    draws = lambda x, n: found.sample((n,), x=x.flatten(), show_progress_bars=False)  # noqa: E731
+    log_prob = lambda theta, x: found.log_prob_batched(theta[None], x.flatten(1))[0]  # noqa: E731
+    return Learned(draws, torch.no_grad()(log_prob))
+
+
+def _prior(joint: Joint) -> torch.distributions.Distribution:
+    """The distribution of the parameters, for sbi."""
+    import pyro
+
+    distribution = pyro.poutine.trace(joint.program).get_trace().nodes["theta"]["fn"]
+    return distribution
+
+
+METHODS = {"posterior": posterior, "likelihood": likelihood, "rounds": rounds, "sbi": sbi}
+
+
+def trained(module: torch.nn.Module, simulations: Simulations, seed: int) -> None:
+    """Trains in one way for all tasks; only how long and on what minibatches follows from the number of simulations."""
+    steps, batch_size = settings(len(simulations))
+    schedule = partial(CosineAnnealingLR, T_max=steps)
+    pg.fit(
+        module,
+        simulations,
+        steps=steps,
+        batch_size=batch_size,
+        schedule=schedule,
+        validation=0.1,
+        validate_every=200,
+        seed=seed,
+    )
+
+
+def settings(simulations: int) -> tuple[int, int]:
+    """Steps and size of a minibatch."""
+    return (2_000, 128) if simulations < 5_000 else (4_000, 256) if simulations < 50_000 else (10_000, 512)
+
+
+def held_out_nats(joint: Joint, learned: Learned, size: int = 5_000) -> float:
+    """Minus the mean log-density of parameters given their data, of simulations that were not learned from."""
+    fresh = joint.draw(size, seed=10_000, batch_size=size)
+    return -learned.log_prob(fresh.latents["theta"], fresh.observed["x"]).mean().item()
+
+
+def c2st(reference: Tensor, draws: Tensor, *, seed: int) -> float:
+    """The classifier two-sample test by sbi-benchmark's protocol."""
+    import numpy as np
+    from sklearn.model_selection import KFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+
+    mean, scale = reference.mean(0), reference.std(0)
+    rows = torch.cat([(reference - mean) / scale, (draws - mean) / scale]).numpy()
+    labels = np.repeat([0, 1], [len(reference), len(draws)])
+    hidden = 10 * reference.shape[-1]
+    network = MLPClassifier((hidden, hidden), max_iter=10_000, random_state=seed)
+    return float(cross_val_score(network, rows, labels, cv=KFold(5, shuffle=True, random_state=seed)).mean())
+
+
+def versions() -> str:
+    """Of what was run."""
+    found = []
+    for name in ("torch", "sbi", "scikit-learn"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            pass
+    return f"pyrogen {pg.__version__}, " + ", ".join(found)
+
+
+def print_table(lines: list[dict]) -> None:
+    """Means over observations and seeds, with standard errors of the C2ST."""
+    print("| task | simulations | published | aim | method | C2ST | runs | nats | train (s) | draw (s) |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for (name, budget), (published, aim) in PUBLISHED.items():
+        for method in METHODS:
+            chosen = {"task": name, "simulations": budget, "method": method}
+            found = [line for line in lines if chosen.items() <= line.items()]
+            if found:
+                scores = [line["c2st"] for line in found]
+                nats = [line["nats"] for line in found if line["nats"] is not None]
+                shown = f"{statistics.mean(nats):.3f}" if nats else ""
+                times = " | ".join(f"{statistics.mean(line[part] for line in found):.1f}" for part in ("train", "draw"))
+                print(
+                    f"| {name} | {budget:,} | {published} | {aim} | {method} | {_with_error(scores)} | {len(found)} | "
+                    f"{shown} | {times} |"
+                )
+
+
+def _with_error(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) / math.sqrt(len(values)):.3f}"
+
+
+def _read(output: Path | None) -> list[dict]:
+    return [json.loads(line) for line in output.read_text().splitlines()] if output and output.exists() else []
+
+
+if __name__ == "__main__":
+    main()
