@@ -26,10 +26,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
+import pyro
 import torch
 from simulation_sampling import tempered_draws
 from simulation_tasks import Task, found_wheel, task
@@ -50,8 +51,7 @@ PUBLISHED = {
     ("bernoulli_glm", 10_000): (0.605, 0.60),
     ("lotka_volterra", 10_000): (0.738, 0.75),
 }
-"""Of each task and number of simulations, the best published mean of NPE, NLE and NRE (of lotka_volterra: SNLE; Lueckmann
-et al. 2021), and what pyrogen aims at."""
+"""The best mean C2ST of NPE, NLE and NRE (of lotka_volterra, SNLE) in Lueckmann et al. 2021, and the aim of pyrogen."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -91,36 +91,30 @@ def runs(options: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
                 done = {line["observation"] for line in known if run.items() <= line.items()}
                 missing = [number for number in options.observations if number not in done]
                 if missing and (method == "rounds") <= (name == "lotka_volterra"):
-                    yield from (run | found for found in measured(problem, METHODS[method], budget, seed, missing, options))
+                    yield from (run | found for found in measured(problem, method, budget, seed, missing, options))
 
 
 def measured(
-    problem: Task, method: Method, budget: int, seed: int, observations: list[int], options: argparse.Namespace
+    problem: Task, method: str, budget: int, seed: int, observations: list[int], options: argparse.Namespace
 ) -> Iterator[dict]:
     """What one method finds at each observation."""
     joint = Joint(problem.program, observed="x", nuisance=problem.nuisance)
-    torch.manual_seed(seed)
-    began = time.process_time()
-    learned = None if method is rounds else method(joint, joint.draw(budget, seed=seed, batch_size=10_000), seed)
+    simulations = joint.draw(budget, seed=seed, batch_size=10_000, progress=False)
+    learned = None
     for number in observations:
         x = problem.observation(number)
-        if method is rounds:
+        torch.manual_seed(seed)
+        if learned is None or method == "rounds":
             began = time.process_time()
-            learned = rounds(joint, x, budget, seed)
-        trained = learned.seconds if learned.seconds else time.process_time() - began
+            learned = METHODS[method](joint, simulations, seed, x)
+            train = time.process_time() - began
+            nats = None if learned.log_prob is None else held_out_nats(joint, learned)
         began = time.process_time()
         draws = learned.draws(x, options.draws)
-        drawn = time.process_time() - began
-        nats = None if learned.log_prob is None else held_out_nats(joint, learned)
-        yield {
-            "observation": number,
-            "c2st": c2st(problem.reference(number)[: options.draws], draws, seed=1),
-            "nats": nats,
-            "train": trained,
-            "draw": drawn,
-            "versions": versions(),
-        }
-        learned = learned._replace(seconds=trained)
+        draw = time.process_time() - began
+        score = c2st(problem.reference(number)[: options.draws], draws, seed=1)
+        found = {"c2st": score, "nats": nats, "train": train, "draw": draw}
+        yield {"observation": number, **found, "versions": versions()}
 
 
 class Learned(NamedTuple):
@@ -129,18 +123,13 @@ class Learned(NamedTuple):
     Attributes:
         draws: Posterior draws ``(n, D)`` of a datum.
         log_prob: The log-density of parameters ``(N, D)`` given data, one each; ``None`` if there is none.
-        seconds: Processor time that training took; 0 if not yet known.
     """
 
     draws: Callable[[Tensor, int], Tensor]
     log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
-    seconds: float = 0.0
 
 
-Method = Callable[[Joint, Simulations, int], Learned]
-
-
-def posterior(joint: Joint, simulations: Simulations, seed: int) -> Learned:
+def posterior(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
     """Neural posterior estimation."""
     module = pg.simulation.posterior(joint)
     trained(module, simulations, seed)
@@ -148,45 +137,45 @@ def posterior(joint: Joint, simulations: Simulations, seed: int) -> Learned:
     return Learned(draws, torch.no_grad()(lambda theta, x: module(x).log_prob(theta)))
 
 
-def likelihood(joint: Joint, simulations: Simulations, seed: int) -> Learned:
-    """Neural likelihood estimation, with one likelihood for all rows of a plate."""
-    module = pg.simulation.likelihood(joint)
-    trained(module, simulations, seed)
-    return Learned(partial(tempered_draws, joint, module.program))
+def likelihood(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
+    """Neural likelihood estimation, one row of a plate at a time; its draws begin at those of a learned posterior."""
+    start, module = pg.simulation.posterior(joint), pg.simulation.likelihood(joint)
+    for part in (start, module):
+        trained(part, simulations, seed)
+    return Learned(lambda x, n: tempered_draws(joint, module.program, x, n, start=start(x)))
 
 
-def rounds(joint: Joint, x: Tensor, budget: int, seed: int, count: int = 5) -> Learned:
-    """Neural likelihood estimation in rounds: each simulates at posterior draws of the last."""
-    simulations = joint.draw(budget // count, seed=seed)
-    module = pg.simulation.likelihood(joint)
+def rounds(joint: Joint, simulations: Simulations, seed: int, x: Tensor, count: int = 5) -> Learned:
+    """Neural likelihood estimation in rounds for one datum; all but the first simulate at posterior draws so far."""
+    size = len(simulations) // count
+    simulations = simulations[:size]
     for number in range(1, count + 1):
+        module = pg.simulation.likelihood(joint)
         trained(module, simulations, seed)
+        draws = partial(tempered_draws, joint, module.program)
         if number < count:
-            theta = tempered_draws(joint, module.program, x, budget // count)
+            theta = draws(x, size)
             simulations = simulations + joint.simulate({"theta": theta}, seed=seed + number)
-    return Learned(partial(tempered_draws, joint, module.program))
+    return Learned(draws)
 
 
-def sbi(joint: Joint, simulations: Simulations, seed: int) -> Learned:
+def sbi(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
     """Neural posterior estimation of sbi, as it comes."""
     from sbi.inference import NPE
 
-    prior = _prior(joint)
-    data = simulations.observed["x"].flatten(1)
+    prior = pyro.poutine.trace(joint.program).get_trace().nodes["theta"]["fn"]
     trainer = NPE(prior, show_progress_bars=False)
-    trainer.append_simulations(simulations.latents["theta"], data).train()
+    trainer.append_simulations(simulations.latents["theta"], simulations.observed["x"].flatten(1)).train()
     found = trainer.build_posterior()
-    draws = lambda x, n: found.sample((n,), x=x.flatten(), show_progress_bars=False)  # noqa: E731
-    log_prob = lambda theta, x: found.log_prob_batched(theta[None], x.flatten(1))[0]  # noqa: E731
-    return Learned(draws, torch.no_grad()(log_prob))
 
+    def draws(x: Tensor, n: int) -> Tensor:
+        return found.sample((n,), x=x.flatten(), show_progress_bars=False)
 
-def _prior(joint: Joint) -> torch.distributions.Distribution:
-    """The distribution of the parameters, for sbi."""
-    import pyro
+    @torch.no_grad()
+    def log_prob(theta: Tensor, x: Tensor) -> Tensor:
+        return found.log_prob_batched(theta[None], x.flatten(1), norm_posterior=False)[0]
 
-    distribution = pyro.poutine.trace(joint.program).get_trace().nodes["theta"]["fn"]
-    return distribution
+    return Learned(draws, log_prob)
 
 
 METHODS = {"posterior": posterior, "likelihood": likelihood, "rounds": rounds, "sbi": sbi}
@@ -234,14 +223,10 @@ def c2st(reference: Tensor, draws: Tensor, *, seed: int) -> float:
 
 
 def versions() -> str:
-    """Of what was run."""
-    found = []
-    for name in ("torch", "sbi", "scikit-learn"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            pass
-    return f"pyrogen {pg.__version__}, " + ", ".join(found)
+    """Of what was run; sbi has one only where it is installed."""
+    installed = {distribution.name: distribution.version for distribution in distributions()}
+    found = [f"{name} {installed[name]}" for name in ("torch", "sbi", "scikit-learn") if name in installed]
+    return ", ".join([f"pyrogen {pg.__version__}", *found])
 
 
 def print_table(lines: list[dict]) -> None:

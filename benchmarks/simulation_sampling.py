@@ -1,9 +1,9 @@
 """Posterior draws of a program with a learned likelihood: many particles, from a start to the posterior.
 
-Particles follow the densities proportional to start to the power 1 - t times (prior times likelihood) to the power t, for
-t from 0 to 1. The start is the prior, or a learned posterior. Each step of t is as large as keeps half of the particles
-effective; after it they are resampled, and moved by a Metropolis walk along differences of other particles, which fits
-itself to the posterior and jumps between its modes. No gradients.
+Particles follow the densities proportional to start to the power 1 - t times (prior times likelihood) to the power t,
+for t from 0 to 1. The start is the prior, or a learned posterior. Each step of t is as large as keeps half of the
+particles effective; after it they are resampled, and moved by a Metropolis walk along differences of other particles,
+which fits itself to the posterior and jumps between its modes. No gradients.
 
 References:
     Del Moral, Doucet and Jasra 2006, "Sequential Monte Carlo samplers", https://doi.org/10.1111/j.1467-9868.2006.00553.x
@@ -92,7 +92,9 @@ class Densities:
         prior, likelihood = (sites.nodes[name]["log_prob"].reshape(len(u), -1).sum(-1) for name in ("theta", "x"))
         begin = prior if begin is None else begin
         jacobian = self.transform.log_abs_det_jacobian(u, theta)
-        return tuple((part + jacobian).nan_to_num(-1e9, posinf=-1e9, neginf=-1e9) for part in (begin, prior + likelihood))
+        return tuple(
+            (part + jacobian).nan_to_num(-1e9, posinf=-1e9, neginf=-1e9) for part in (begin, prior + likelihood)
+        )
 
 
 def _step(log_weights: Tensor, most: float, effective: float) -> float:
