@@ -25,9 +25,11 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pyro
@@ -164,8 +166,9 @@ def sbi(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned
     from sbi.inference import NPE
 
     prior = pyro.poutine.trace(joint.program).get_trace().nodes["theta"]["fn"]
-    trainer = NPE(prior, show_progress_bars=False)
-    trainer.append_simulations(simulations.latents["theta"], simulations.observed["x"].flatten(1)).train()
+    with TemporaryDirectory() as logs, chdir(logs):  # where it writes a log of its own
+        trainer = NPE(prior, show_progress_bars=False)
+        trainer.append_simulations(simulations.latents["theta"], simulations.observed["x"].flatten(1)).train()
     found = trainer.build_posterior()
 
     def draws(x: Tensor, n: int) -> Tensor:
