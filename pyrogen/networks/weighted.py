@@ -95,6 +95,12 @@ class Weighted(NamedTuple):
         """The same with its context projected."""
         return self if self.projection is None else self._replace(projected=self.projection(), projection=None)
 
+    def shares_context(self, batch: torch.Size) -> bool:
+        """Whether several rows of a batch have the same context, and no unit is dropped for each row by itself."""
+        if self.projected is None or self.dropout:
+            return False
+        return self.batch_shape.numel() < torch.broadcast_shapes(batch, self.batch_shape).numel()
+
     def for_rows(self, batch: torch.Size) -> Weighted:
         """The same with one row for each place of ``batch``, to which the context's batch dimensions broadcast."""
         if self.projected is None:

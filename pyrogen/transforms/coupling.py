@@ -46,6 +46,8 @@ def conditional(
     The batch dimensions of ``x`` and of the network's context broadcast.
     """
     batch, network = x.shape[:-1], network.projecting()
+    if x.shape[-1] == 1 and network.shares_context(batch):
+        return _single(network, element.inverse if inverse else element.forward, x)
     if network.batch_shape:
         batch = torch.broadcast_shapes(batch, network.batch_shape)
         x, network = x.expand(*batch, x.shape[-1]), network.for_rows(batch)
@@ -54,6 +56,21 @@ def conditional(
     defined = partial(definition, split, element.inverse if inverse else element.forward)
     y, log_det = kernels.conditional(network, split, element.kernel(inverse), defined, rows)
     return (y, log_det) if len(batch) == 1 else (y.reshape(*batch, y.shape[-1]), log_det.reshape(batch))
+
+
+def _single(network: Weighted, g: Callable[[Tensor, Tensor], tuple], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The only element of vectors ``(*batch, 1)``: rows share what the network makes of the context they share."""
+    inputs = network.layers[0][0].shape[1]  # one that masks keep from having any influence, or none
+    parameters = network(network.projected.new_zeros(*network.batch_shape, inputs))  # (size, 1, *context)
+    y, log_slope = g(*_aligned(parameters.squeeze(1), x.squeeze(-1)))
+    return y.unsqueeze(-1), log_slope
+
+
+def _aligned(parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    batch = torch.broadcast_shapes(parameters.shape[1:], x.shape)
+    missing = (1,) * (len(batch) - parameters.dim() + 1)
+    parameters = parameters.reshape(len(parameters), *missing, *parameters.shape[1:])
+    return parameters.expand(len(parameters), *batch), x.expand(batch)
 
 
 class Coupling(VectorTransform):
