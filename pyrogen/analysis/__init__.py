@@ -3,7 +3,18 @@
 from .arviz import to_arviz
 from .images import image_grid
 from .latents import latent_paths, latent_traversals
-from .plots import coverage_curve, model_comparison, outlier_scores, rank_ecdf, rank_histogram, training_history
+from .pairs import posterior_pairs
+from .plots import (
+    coverage_curve,
+    local_shifts,
+    model_comparison,
+    outlier_scores,
+    predictive_statistics,
+    rank_ecdf,
+    rank_histogram,
+    training_history,
+)
+from .report import simulation_report, simulation_verdicts
 from .restoration import edited_images, posterior_histogram, posterior_images
 
 __all__ = [
@@ -12,12 +23,17 @@ __all__ = [
     "image_grid",
     "latent_paths",
     "latent_traversals",
+    "local_shifts",
     "model_comparison",
     "outlier_scores",
     "posterior_histogram",
     "posterior_images",
+    "posterior_pairs",
+    "predictive_statistics",
     "rank_ecdf",
     "rank_histogram",
+    "simulation_report",
+    "simulation_verdicts",
     "to_arviz",
     "training_history",
 ]

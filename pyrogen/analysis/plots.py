@@ -5,21 +5,32 @@ Each function takes arrays and returns a matplotlib ``Figure``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pyrogen.arguments import anything, checked, integer
+from pyrogen.arguments import anything, checked, instance_of, integer
 from pyrogen.evaluation.comparison import Comparison
-from pyrogen.evaluation.ranks import EcdfNull, checked_ranks
+from pyrogen.evaluation.local import LocalCalibration
+from pyrogen.evaluation.predictive import PredictiveCheck
+from pyrogen.evaluation.ranks import checked_ranks
 from pyrogen.evaluation.result import Estimate, normal_quantile
 from pyrogen.training.progress import Fit, History
 
-from .arrays import as_array, real_array
-from .style import BLUE, COLOURS, GREY, INK, PALE, legend, legend_width, new_figure, tidy
+from .arrays import real_array
+from .panels import (
+    colours,
+    draw_coverage,
+    draw_ecdf,
+    draw_history,
+    draw_local,
+    draw_predictive,
+    range_of,
+)
+from .style import BLUE, GREY, INK, legend, legend_width, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,23 +50,9 @@ def training_history(fit: Fit | History, *, unit: str | None = None) -> Figure:
     Example:
         >>> figure = training_history(History(losses=[[2.0, 1.5, 1.2]], gradient_norms=[[]], validation={3: 1.3}))
     """
-    history = fit.history if isinstance(fit, Fit) else fit
-    if not isinstance(history, History):
-        raise TypeError(f"`fit` must be what `pg.fit` returned, or its history, got {type(fit).__name__}")
     figure = new_figure(5.5 + legend_width(["best (step 1000)"]), 3.2)
-    unit = history.unit if unit is None else unit
-    axes = tidy(figure.subplots(), x="gradient step", y=f"loss ({unit})" if unit else "loss")
-    for number, (colour, losses) in enumerate(zip(_colours(history.losses), history.losses, strict=True)):
-        name = "training" if len(history.losses) == 1 else f"turn {number + 1}"
-        steps, values = 1 + np.arange(len(losses)), np.asarray(losses)
-        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.6)
-        axes.plot(steps, _running_mean(values, max(1, len(values) // 50)), color=colour, linewidth=1.4, label=name)
-    if history.validation:
-        steps, values = list(history.validation), list(history.validation.values())
-        axes.plot(steps, values, color="black", linewidth=1.2, marker="o", markersize=2.5, label="held out")
-    if isinstance(fit, Fit) and history.validation:
-        axes.axvline(fit.best_step, color=GREY, linewidth=0.8, linestyle="--", label=f"best (step {fit.best_step})")
-    _cut_the_start(axes, [*history.losses, list(history.validation.values())])
+    axes = figure.subplots()
+    draw_history(axes, fit, unit=unit)
     legend(axes)
     return figure
 
@@ -127,19 +124,9 @@ def rank_ecdf(ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> F
         >>> figure = rank_ecdf({"mean": torch.randint(0, 100, (500,))}, draws=99)
     """
     ranks = _checked_ranks(ranks, draws)
-    count = len(next(iter(ranks.values())))
-    null = EcdfNull(count, draws, generator=torch.Generator().manual_seed(0))
-    bands = {name: null.band(torch.as_tensor(values), level) for name, values in ranks.items()}
-    figure = new_figure(4.6 + legend_width([f"{level:.0%} band, whole curve", *bands]), 3.0)
-    axes = tidy(figure.subplots(), x="normalised rank", y="ECDF minus uniform")
-    uniform = np.linspace(0, 1, draws + 2)
-    band = next(iter(bands.values()))
-    low, high = (_whole(bound) - uniform for bound in (band.lower, band.upper))
-    axes.fill_between(uniform, low, high, color=PALE, linewidth=0, step="post", label=f"{level:.0%} band, whole curve")
-    axes.axhline(0, color=GREY, linewidth=0.6)
-    for colour, (name, band) in zip(_colours(bands), bands.items(), strict=True):
-        axes.step(uniform, _whole(band.ecdf) - uniform, where="post", color=colour, linewidth=1.3, label=name)
-    axes.set_xlim(0, 1)
+    figure = new_figure(4.6 + legend_width([f"{level:.0%} band, whole curve", *ranks]), 3.0)
+    axes = figure.subplots()
+    draw_ecdf(axes, ranks, draws, level=level)
     legend(axes)
     return figure
 
@@ -164,8 +151,6 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
         >>> levels = np.linspace(0, 1, 11)
         >>> figure = coverage_curve(levels, {"guide": levels**1.5}, 300)
     """
-    from scipy import stats
-
     levels = real_array(levels, "levels")
     if not isinstance(coverage, Mapping):
         raise TypeError(f"`coverage` must be a dict of fractions, got {type(coverage).__name__}")
@@ -177,15 +162,48 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
             raise ValueError(f"`coverage[{name!r}]` must have shape {levels.shape}, got {values.shape}")
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"`coverage[{name!r}]` must hold fractions between 0 and 1, got {values}")
-    low, high = (bound / count for bound in stats.binom(count, levels).interval(level))
     figure = new_figure(3.6 + legend_width([f"{level:.0%} band, each point", *coverage]), 3.4)
-    axes = tidy(figure.subplots(), x="nominal level of the region", y="fraction that holds the truth")
-    axes.fill_between(levels, low, high, color=PALE, linewidth=0, label=f"{level:.0%} band, each point")
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for colour, (name, values) in zip(_colours(coverage), coverage.items(), strict=True):
-        axes.plot(levels, values, color=colour, linewidth=1.4, label=name)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes = figure.subplots()
+    draw_coverage(axes, {name: (levels, values) for name, values in coverage.items()}, count, level=level)
     legend(axes)
+    return figure
+
+
+@checked(found=instance_of(LocalCalibration))
+def local_shifts(found: LocalCalibration) -> Figure:
+    """Where truths lie near the observed data, by coordinate: mean and standard deviation in units of the posterior's.
+
+    The grey strip is the posterior's own standard deviation. A bar that leaves it on one side belongs to a posterior
+    that is shifted, one longer than it to a posterior that is too narrow. Bars with a p-value below 0.01 are red.
+
+    Args:
+        found: What :func:`pyrogen.evaluation.local_calibration_test` found.
+
+    Example:
+        >>> from pyrogen.evaluation import TestResult
+        >>> result, draws = TestResult(0.1, 0.5), {"mean": torch.randn(10)}
+        >>> found = LocalCalibration(result, {"mean": result}, {"mean": 0.1}, {"mean": 1.0}, draws, draws)
+        >>> figure = local_shifts(found)
+    """
+    figure = new_figure(4.6, 1.2 + 0.3 * len(found.coordinates))
+    draw_local(figure.subplots(), found)
+    return figure
+
+
+@checked(check=instance_of(PredictiveCheck))
+def predictive_statistics(check: PredictiveCheck) -> Figure:
+    """Statistics of the observed data among those of replicated data: a point beside their middle 50 % and 90 %.
+
+    Args:
+        check: What :func:`pyrogen.evaluation.predictive_check` found.
+
+    Example:
+        >>> from pyrogen.evaluation import predictive_check
+        >>> figure = predictive_statistics(predictive_check({"x": torch.randn(200, 10)}, torch.randn(10)))
+    """
+    count = sum(observed.numel() for observed in check.observed.values())
+    figure = new_figure(5.2, 1.0 + 0.3 * count)
+    draw_predictive(figure.subplots(), check, most=count)
     return figure
 
 
@@ -267,11 +285,11 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     tidy(left, x=score, y="density")
     tidy(right, x="false alarms (fraction of ordinary data)", y="outliers found (fraction)")
-    edges = np.linspace(*_range([ordinary, *kinds.values()], 0.005, 0.995), bins + 1)
+    edges = np.linspace(*range_of([ordinary, *kinds.values()], 0.005, 0.995), bins + 1)
     left.hist(np.clip(ordinary, edges[0], edges[-1]), edges, density=True, color=GREY, alpha=0.6)
     right.fill_between([], [], [], color=GREY, alpha=0.6, label="ordinary data")  # one legend for both panels
     right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for colour, (name, values) in zip(_colours(kinds), kinds.items(), strict=True):
+    for colour, (name, values) in zip(colours(kinds), kinds.items(), strict=True):
         clipped = np.clip(values, edges[0], edges[-1])
         left.hist(clipped, edges, density=True, histtype="step", color=colour, linewidth=1.4)
         labels = np.repeat([0, 1], [len(ordinary), len(values)])
@@ -281,32 +299,6 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     right.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     legend(right)
     return figure
-
-
-def _colours(curves: Sized) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(len(curves))]
-
-
-def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """The mean of the last ``width`` values, of fewer at the start."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(last - width, 0)
-    return (sums[last] - sums[first]) / (last - first)
-
-
-def _cut_the_start(axes: Axes, curves: list) -> None:
-    low, high = _range(curves, 0.0, 0.98)
-    margin = 0.05 * (high - low)
-    axes.set_ylim(low - margin, high + margin)
-
-
-def _range(curves: list, low: float, high: float) -> tuple[float, float]:
-    """Quantiles of all finite values, apart even where the values are equal or none is finite."""
-    values = np.concatenate([np.asarray(curve, dtype=float) for curve in curves])
-    finite = values[np.isfinite(values)]
-    first, last = np.quantile(finite, [low, high]) if len(finite) else (0.0, 0.0)
-    return (first, last) if last > first else (first - 0.5, last + 0.5)
 
 
 def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray]:
@@ -324,8 +316,3 @@ def _checked_scores(name: str, values: Any) -> np.ndarray:
     if not len(scores):
         raise ValueError(f"`{name}` must hold numbers, got 0 NaN among 0")
     return scores
-
-
-def _whole(inside: torch.Tensor) -> np.ndarray:
-    """A distribution function with its ends, 0 and 1."""
-    return np.concatenate([[0.0], as_array(inside), [1.0]])

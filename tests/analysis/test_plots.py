@@ -18,7 +18,7 @@ from pyrogen.analysis import (
     training_history,
 )
 from pyrogen.analysis.images import mosaic
-from pyrogen.analysis.plots import _running_mean
+from pyrogen.analysis.panels import running_mean
 from pyrogen.evaluation import EcdfNull
 from pyrogen.training.progress import Fit, History
 
@@ -73,9 +73,9 @@ def test_mosaic_puts_every_image_in_its_place():
     assert np.isnan(whole[8]).all()
 
 
-def test_running_mean():
+def testrunning_mean():
     values = np.array([1.0, 2, 6, 4])
-    np.testing.assert_allclose(_running_mean(values, 2), [1, 1.5, 4, 5])
+    np.testing.assert_allclose(running_mean(values, 2), [1, 1.5, 4, 5])
 
 
 def test_the_curves_and_the_band_are_those_of_evaluation():
