@@ -10,18 +10,18 @@ from torch import Tensor
 
 from pyrogen.programs.site import Site
 
-from .reading import Reading
+from .reading import JointSites
 from .runs import FailedRun
 from .signature import are_close, signature
 
 
-def exchangeable_plates(reading: Reading) -> frozenset[str]:
+def exchangeable_plates(reading: JointSites) -> frozenset[str]:
     """The names of the plates around observed sites whose rows are exchangeable, as far as that can be seen."""
     names = {plate.name for each in reading.observed.values() for plate in each.plates if plate.dim is not None}
     return frozenset(name for name in names if obstacle(reading, name) is None)
 
 
-def obstacle(reading: Reading, plate: str) -> str | None:
+def obstacle(reading: JointSites, plate: str) -> str | None:
     """Why the rows of a plate are not exchangeable; ``None`` if they are."""
     inside = {name: each for name, each in reading.runs.variables.items() if each.axis(plate) is not None}
     learned = [name for name in inside if name in reading.latents]
@@ -36,7 +36,7 @@ def obstacle(reading: Reading, plate: str) -> str | None:
     return _differing(reading, plate, list(inside))
 
 
-def _differing(reading: Reading, plate: str, inside: list[str]) -> str | None:
+def _differing(reading: JointSites, plate: str, inside: list[str]) -> str | None:
     """Why sites differ between the rows of a plate where the values inside are those of the first row everywhere."""
     given = {name: site.value for name, site in reading.sites.items() if not site.computed}
     for name in inside:

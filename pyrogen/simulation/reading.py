@@ -20,7 +20,7 @@ from .variable import Variable, variable_of
 
 
 @dataclass(frozen=True)
-class Reading:
+class JointSites:
     """What a program is to learning.
 
     Attributes:
@@ -46,7 +46,7 @@ def read_program(
     kwargs: Mapping[str, Any],
     observed: Sequence[str],
     nuisance: Sequence[str],
-) -> Reading:
+) -> JointSites:
     """Runs a program a few times and reads its sites.
 
     Raises:
@@ -71,7 +71,7 @@ def read_program(
     runs = Runs(program, args, kwargs, kept, width)
     _check_supports(runs, sites, latents)
     parts = ({name: kept[name] for name in kept if name in part} for part in (nuisance, observed))
-    return Reading(latents, *parts, runs, sites, dependence_of(runs, sites))
+    return JointSites(latents, *parts, runs, sites, dependence_of(runs, sites))
 
 
 def _first_run(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Site]:

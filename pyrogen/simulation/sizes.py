@@ -15,13 +15,13 @@ from torch import Tensor
 from pyrogen.arguments import integer
 
 from .exchangeable import obstacle
-from .reading import Reading
+from .reading import JointSites
 from .variable import Variable
 
 Sizes = dict[str, tuple[int, int]]
 
 
-def checked_sizes(sizes: Any, reading: Reading) -> Sizes:
+def checked_sizes(sizes: Any, reading: JointSites) -> Sizes:
     """The least and the largest number of rows by the name of a plate.
 
     Raises:

@@ -27,7 +27,7 @@ from pyrogen.programs.layouts import LayoutMismatch
 from pyrogen.programs.run import Program
 from pyrogen.programs.site import Site
 
-from .reading import Reading
+from .reading import JointSites
 from .runs import FailedRun, Values, succeeding
 from .signature import are_close, signature
 from .variable import rows_of
@@ -38,7 +38,7 @@ _TRIALS = 8
 """Changes of the values of other simulations: one loop for all, until the last is done, often changes nothing."""
 
 
-def obstacle_to_many(reading: Reading) -> str | None:
+def obstacle_to_many(reading: JointSites) -> str | None:
     """Why simulations have to run one by one; ``None`` where many may run at once."""
     count = _count(reading)
     noise = _NoiseOutside(count)
@@ -56,14 +56,14 @@ def obstacle_to_many(reading: Reading) -> str | None:
         return str(error)
 
 
-def _count(reading: Reading) -> int:
+def _count(reading: JointSites) -> int:
     """A number of simulations that no dimension of a site has."""
     sizes = {size for variable in reading.runs.variables.values() for size in variable.shape}
     return next(count for count in itertools.count(5, 2) if count not in sizes)
 
 
 class _Comparison:
-    def __init__(self, reading: Reading, count: int, sites: Mapping[str, Site]) -> None:
+    def __init__(self, reading: JointSites, count: int, sites: Mapping[str, Site]) -> None:
         self.reading, self.runs, self.count, self.sites = reading, reading.runs, count, sites
         self.values = {name: self._rows(name, site.value) for name, site in sites.items()}
         self.places = sorted({0, count // 2, count - 1})
