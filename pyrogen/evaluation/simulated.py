@@ -26,6 +26,7 @@ Posterior = Callable[[Values, int], Values]
 Quantity = Callable[[Values, Values], Tensor]
 
 _LOG_PROBS = ("log_likelihood", "log_joint")
+_NOISE = 0.1  # of a log-likelihood, in its standard deviations over simulations, that hides what it shows
 FEWEST = 20  # simulations from which a regression is learned
 
 
@@ -135,7 +136,7 @@ def joint_of(
         own = _own_shape(sites[name]) if name in sites else value.shape[1:]
         if value.shape[1:] != own:
             raise ValueError(f"`simulations` must have {name!r} of shape (rows, *{tuple(own)}), got {value.shape}")
-    return SimulatedJoint(latents, data, left_out, _likelihood(model, sites, computed, tuple(data), left_out))
+    return _with_likelihood(model, sites, latents, data, left_out)
 
 
 def _drawn(model: Program, simulations: int, observed: Sequence[str], nuisance: Sequence[str]) -> SimulatedJoint:
@@ -151,16 +152,23 @@ def _drawn(model: Program, simulations: int, observed: Sequence[str], nuisance: 
     if not latents:
         raise ValueError(f"`model` must have a latent site that is no nuisance, got {hidden} alone")
     data = {name: own[name] for name in observed}
-    return SimulatedJoint(latents, data, left_out, _likelihood(model, sites, computed, observed, left_out))
+    return _with_likelihood(model, sites, latents, data, left_out)
 
 
-def _likelihood(
-    model: Program, sites: Sites, computed: Values, observed: Sequence[str], left_out: Mapping[str, str]
-) -> JointLogProb | None:
+def _with_likelihood(
+    model: Program, sites: Sites, latents: Values, data: Values, left_out: Mapping[str, str]
+) -> SimulatedJoint:
     if "log_likelihood" in left_out:
-        return None
+        return SimulatedJoint(latents, data, left_out, None)
     shapes = {name: site.value.shape[1:] for name, site in sites.items()}
-    return JointLogProb(model, observed, shapes, left_out, next(iter(sites.values())).data_plate)
+    likelihood = JointLogProb(model, tuple(data), shapes, left_out, next(iter(sites.values())).data_plate)
+    some = slice(0, 64)
+    first, second = (likelihood(rows_of(latents, some), rows_of(data, some))["log_likelihood"] for _ in range(2))
+    noise, spread = (first - second).nan_to_num().square().mean().sqrt(), first.nan_to_num().std(correction=0)
+    if noise > _NOISE * spread + 1e-6 * first.nan_to_num().abs().mean():
+        why = "`model` has noise of its own beside its sites, so that its log_prob is another one in every run"
+        return SimulatedJoint(latents, data, dict.fromkeys(_LOG_PROBS, why), None)
+    return SimulatedJoint(latents, data, left_out, likelihood)
 
 
 def ready(

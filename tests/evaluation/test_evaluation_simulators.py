@@ -234,3 +234,27 @@ def test_simulations_of_another_model_are_refused():
 
     with pytest.raises(ValueError, match=r"must have sites of the model \['w', 'y'\], got \['z'\]"):
         simulation_based_calibration(model, posterior(), simulations=simulated(30), draws=9)
+
+
+def test_noise_between_the_sites_leaves_no_likelihood():
+    """Its log_prob belongs to noise that was not that of the data, and would hide draws that ignore them."""
+
+    def model(size=1):
+        with pyro.plate("data", size):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z + 0.5 * torch.randn(size), 0.01))
+
+    def exact(data, draws):
+        gain = 1 / 1.2501
+        return {"z": gain * data["y"] + (0.2501 * gain) ** 0.5 * torch.randn(draws, len(data["y"]))}
+
+    def ignoring(data, draws):
+        return {"z": torch.randn(draws, len(data["y"]))}
+
+    torch.manual_seed(0)
+    options = {"observed": "y", "simulations": 400, "draws": 49}
+    right = simulation_based_calibration(model, exact, **options)
+    assert set(right.ranks) == {"z", "regression_score"}
+    assert "noise of its own" in right.left_out["log_likelihood"]
+    assert right.test().p_value > 0.01
+    assert simulation_based_calibration(model, ignoring, **options).test().p_value < 0.001
