@@ -10,6 +10,17 @@ make its draws those of the program in which the learned likelihood :math:`\hat 
 evidence without bias; with a ratio in place of a likelihood all weights lack one factor, the evidence of single rows,
 which cancels in the posterior. Whether there are enough draws is what the Pareto :math:`\hat k` of the weights tells
 (:func:`pyrogen.evaluation.importance.pareto_k_of`).
+
+A likelihood or a ratio may be learned from simulations at latent values of any proposal, so it can be sharpened in
+rounds for one observation, each with draws of the posterior so far::
+
+    for _ in range(rounds):
+        draws = weighted_draws(posterior, likelihood.program, x).resample(500)
+        simulations = simulations + joint.simulate(draws)
+        pg.fit(likelihood, simulations)
+
+For the likelihood all simulations count alike. A ratio is then one to another distribution of :math:`x`, which cancels
+as before. The posterior that draws is only a proposal, and is right in no round but the first.
 """
 
 from __future__ import annotations

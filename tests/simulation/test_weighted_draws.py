@@ -121,3 +121,37 @@ def test_what_cannot_be_weighted_is_refused_by_name(learned):
     bound = likelihood(JOINT, partial(pg.diffusion.mlp, width=16))
     with pytest.raises(NotImplementedError, match="site 'x' has density 'lower bound'"):
         weighted_draws(learned, bound.program, X)
+
+
+@pytest.mark.slow
+def test_rounds_sharpen_a_likelihood_at_one_observation():
+    def curved(x=None):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        mean = torch.stack([theta[..., 0], theta[..., 1] + theta[..., 0].square()], -1)
+        pyro.sample("x", dist.Normal(mean, 0.1).to_event(1), obs=x)
+
+    joint = Joint(curved, observed="x")
+    x = torch.tensor([1.5, 2.0])
+    torch.manual_seed(0)
+    proposal, module = posterior(joint), likelihood(joint)
+    simulations = joint.draw(500, seed=0)
+    pg.fit(proposal, simulations, steps=300, seed=0)
+    first, second = torch.meshgrid(torch.linspace(0.9, 2.0, 400), torch.linspace(-1.5, 1.5, 600), indexing="ij")
+    theta = torch.stack([first, second], -1).reshape(-1, 2)
+    mean = torch.stack([theta[:, 0], theta[:, 1] + theta[:, 0].square()], -1)
+    log_joint = dist.Normal(0.0, 1.0).log_prob(theta).sum(-1) + dist.Normal(mean, 0.1).log_prob(x).sum(-1)
+    evidence = log_joint.logsumexp(0) + torch.tensor((1.1 / 399) * (3.0 / 599)).log()
+    weights = log_joint.softmax(0).unsqueeze(-1)
+    middle = (weights * theta).sum(0)
+    spread = (weights * (theta - middle).square()).sum(0).sqrt()
+    gaps = []
+    for number in range(3):
+        pg.fit(module, simulations, steps=500, seed=number)
+        found = weighted_draws(proposal, module.program, x, draws=4000, seed=3)
+        draws = found.resample(500, seed=number)
+        gaps.append(abs(found.log_evidence - evidence))
+        simulations = simulations + joint.simulate(draws, seed=number)
+    assert len(simulations) == 2000
+    assert gaps[-1] < 0.3
+    assert ((draws["theta"].mean(0) - middle).abs() < 0.5 * spread).all()
+    assert ((draws["theta"].std(0) / spread).log().abs() < 0.4).all()
