@@ -286,7 +286,9 @@ MEANING: dict[str, Check] = {
     "sleep": whole_share,
     "alpha": number,
     **dict.fromkeys(("event_shape", "latent_shape", "image_shape"), shape),
-    **dict.fromkeys(("mixing", "standardize", "fast_sampling", "cross", "rotary", "flags", "resample"), switch),
+    **dict.fromkeys(
+        ("mixing", "standardize", "regression", "fast_sampling", "cross", "rotary", "flags", "resample"), switch
+    ),
     "context_shape": context_shape,
     "classes": labels,
     "seed": any_integer,

@@ -59,7 +59,7 @@ def passes(
             first = entries if first is None else first
             with _rows_of_the_data(minibatch, number, name):
                 for statistic, rows in _unlearned(reads, entries).items():
-                    moments.setdefault(statistic, Moments()).add(rows if minibatch.weight else rows[:0])
+                    moments.setdefault(statistic, statistic.moments()).add(rows if minibatch.weight else rows[:0])
         yield moments
 
 

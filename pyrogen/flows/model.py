@@ -101,16 +101,19 @@ class Flow(DistributionModule):
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads events and contexts; events go back through the bijections to where one learns from them."""
         require_one_context_each(x, context, self.event_shape, self.context_shape)
-        yield from self.read_context(context)
+        known = list(self.read_context(context))
+        yield from known
         shared = embedded(context, self.context_shape, self.embedding)
         if self._support_is_learned(shared):
             refuse_outside_support(self, x, context, self.parameters())
         learning = [place for place, part in enumerate(self.bijections) if statistics_of(part)]
         for place in range(len(self.bijections) - 1, min(learning, default=len(self.bijections)) - 1, -1):
             part = self.bijections[place]
-            found = list(part.read_data(x))
+            if part.context_shape is not None and not _all_learned(known):
+                return  # what it sees of the context is still to change
+            found = list(part.read_data(x, None if part.context_shape is None else shared))
             yield from found
-            if not all(statistic.learned for statistic, _ in found):
+            if not _all_learned(found):
                 return  # what lies behind it changes with it
             x = as_transform(self._transform(part, shared)).inverse_and_log_det(x)[0]
 
@@ -137,6 +140,10 @@ class Flow(DistributionModule):
             context: What the flow depends on; its batch dimensions broadcast with those of ``x``.
         """
         return self(context).noise(x)
+
+
+def _all_learned(found: list[tuple[Statistic, Tensor]]) -> bool:
+    return all(statistic.learned for statistic, _ in found)
 
 
 def _is_learned(part: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -29,11 +30,14 @@ from .continuous import ContinuousFlow
 from .layers import AutoregressiveLayer, BlockNeuralLayer, CouplingLayer, PlanarLayer, RadialLayer, SylvesterLayer
 from .linear import Mixing, Standardize
 from .model import Flow
+from .regression import Regression
 
 _FEW = 16
 """Below so many elements a matrix between autoregressive layers helps; above it overfits small data (measured)."""
 _MANY = 256
 """Up to so many elements a matrix mixes them between coupling layers; of an image it would be most of the flow."""
+_WIDE = 512
+"""On up to so many elements of a context events are regressed: more would take long."""
 _SMALL = 4
 
 _Interval = tuple[GivenEnd, GivenEnd] | None
@@ -50,6 +54,9 @@ _TEXTS = {
     "mixing": "Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than"
     f" {_FEW} of them and no ``dependence``.",
     "standardize": "Whether mean and scale of each element are learned from the data set, before training.",
+    "regression": "Whether events are first explained by a linear regression on the context, learned from the data set"
+    " before training, so that the layers learn what it leaves; with ``standardize``, and where the context has at most"
+    f" {_WIDE} elements before any learned embedding. See :mod:`pyrogen.flows.regression`.",
     "interval": "The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw."
     " Each end is a number, one for each element, or ``None`` where there is none.",
     "margin": "By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie"
@@ -80,6 +87,7 @@ def affine_coupling(
     log_scale_bound: float = 3.0,
     mixing: bool | None = None,
     standardize: bool = True,
+    regression: bool = True,
     interval: _Interval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
@@ -97,7 +105,7 @@ def affine_coupling(
     """
     shapes = _Shapes(event_shape, context_shape, classes, embedding)
     stack = _coupling(Affine(log_scale_bound), shapes, layers, hidden, dropout)
-    return _flow(stack, shapes, mixing, _MANY, standardize, interval, margin, base)
+    return _flow(stack, shapes, mixing, _MANY, _Ends(standardize, regression, interval, margin), base)
 
 
 @recipe(texts=_COUPLING)
@@ -114,6 +122,7 @@ def spline_coupling(
     embedding: nn.Module | None = None,
     mixing: bool | None = None,
     standardize: bool = True,
+    regression: bool = True,
     interval: _Interval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
@@ -131,7 +140,7 @@ def spline_coupling(
     """
     shapes = _Shapes(event_shape, context_shape, classes, embedding)
     stack = _coupling(Spline(bins, bound), shapes, layers, hidden, dropout)
-    return _flow(stack, shapes, mixing, _MANY, standardize, interval, margin, base)
+    return _flow(stack, shapes, mixing, _MANY, _Ends(standardize, regression, interval, margin), base)
 
 
 @recipe(texts=_TEXTS)
@@ -149,6 +158,7 @@ def affine_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
+    regression: bool = True,
     interval: _Interval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
@@ -170,7 +180,8 @@ def affine_autoregressive(
     shapes = _Shapes(event_shape, context_shape, classes, embedding)
     stack = _autoregressive(Affine(log_scale_bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
-    return _flow(stack, shapes, mixing, _FEW - 1, standardize, interval, margin, base)
+    ends = _Ends(standardize, regression, interval, margin, correlated=dependence is None)
+    return _flow(stack, shapes, mixing, _FEW - 1, ends, base)
 
 
 @recipe(texts=_TEXTS)
@@ -189,6 +200,7 @@ def spline_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
+    regression: bool = True,
     interval: _Interval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
@@ -207,7 +219,8 @@ def spline_autoregressive(
     shapes = _Shapes(event_shape, context_shape, classes, embedding)
     stack = _autoregressive(Spline(bins, bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
-    return _flow(stack, shapes, mixing, _FEW - 1, standardize, interval, margin, base)
+    ends = _Ends(standardize, regression, interval, margin, correlated=dependence is None)
+    return _flow(stack, shapes, mixing, _FEW - 1, ends, base)
 
 
 @recipe(texts=_TEXTS)
@@ -225,6 +238,7 @@ def neural_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
+    regression: bool = True,
     interval: _Interval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
@@ -246,7 +260,8 @@ def neural_autoregressive(
     shapes = _Shapes(event_shape, context_shape, classes, embedding)
     stack = _autoregressive(Sigmoids(units), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
-    return _flow(stack, shapes, mixing, _FEW - 1, standardize, interval, margin, base)
+    ends = _Ends(standardize, regression, interval, margin, correlated=dependence is None)
+    return _flow(stack, shapes, mixing, _FEW - 1, ends, base)
 
 
 @recipe(texts=_TEXTS)
@@ -262,6 +277,7 @@ def block_neural_autoregressive(
     fast_sampling: bool = False,
     mixing: bool | None = None,
     standardize: bool = True,
+    regression: bool = True,
     interval: _Interval = None,
     margin: float = 0.0,
     base: DistributionModule | None = None,
@@ -286,7 +302,7 @@ def block_neural_autoregressive(
     stack = [
         BlockNeuralLayer(hidden=hidden, order=order, sees_noise=fast_sampling, **shapes.of_layer) for order in orders
     ]
-    return _flow(stack, shapes, mixing, _FEW - 1, standardize, interval, margin, base)
+    return _flow(stack, shapes, mixing, _FEW - 1, _Ends(standardize, regression, interval, margin), base)
 
 
 @recipe(texts=_CLASSIC)
@@ -348,6 +364,16 @@ def continuous(
     velocity = VelocityNetwork(shapes.event_shape, hidden=hidden, context=shapes.context.size)
     options = {"standardize": standardize, "solver": AdaptiveSolver(tolerance)}
     return ContinuousFlow(velocity, embedding=shapes.context, **options, **shapes.of_flow)
+
+
+class _Ends(NamedTuple):
+    """What stands between the layers and the data."""
+
+    standardize: bool
+    regression: bool = False
+    interval: _Interval = None
+    margin: float = 0.0
+    correlated: bool = True
 
 
 class _Shapes:
@@ -419,19 +445,19 @@ def _flow(
     shapes: _Shapes,
     mixing: bool | None,
     most: int,
-    standardize: bool,
-    interval: _Interval,
-    margin: float,
+    given: _Ends,
     base: DistributionModule | None,
 ) -> Flow:
     """Layers and what stands between them (by default for at most so many elements) and after them, noise to data."""
     if (shapes.size <= most if mixing is None else mixing) and shapes.size > 1:
         stack = [part for layer in stack for part in (layer, Mixing(shapes.event_shape))]
-    ends = [Standardize(shapes.event_shape)] * standardize
-    if interval is not None:
-        ends.append(_bounded(shapes.event_shape, interval, margin))
-    elif margin:
-        raise ValueError(f"`margin` must be 0 without an `interval`, got {margin}")
+    ends: list[BijectionModule] = [Standardize(shapes.event_shape)] * given.standardize
+    if given.standardize and given.regression and 0 < (features := shapes.context.fixed) <= _WIDE:
+        ends.insert(0, Regression(features=features, correlated=given.correlated, **shapes.of_layer))
+    if given.interval is not None:
+        ends.append(_bounded(shapes.event_shape, given.interval, given.margin))
+    elif given.margin:
+        raise ValueError(f"`margin` must be 0 without an `interval`, got {given.margin}")
     return Flow([*stack, *ends], base, embedding=shapes.context, **shapes.of_flow)
 
 
@@ -451,4 +477,4 @@ def _classic(
         raise ValueError(f"`context_shape` must be None: these layers take no context, got {context_shape}")
     shapes = _Shapes(event_shape, None)
     stack = [layer(shapes.event_shape) for _ in range(layers)]
-    return _flow(stack, shapes, False, 0, standardize, None, 0.0, None)
+    return _flow(stack, shapes, False, 0, _Ends(standardize), None)

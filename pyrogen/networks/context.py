@@ -154,6 +154,13 @@ class VectorContext(ContextEmbedding):
         """How long the vector is; 0 without a context."""
         return sum(self._width(key) or prod(shape) for key, shape in self.shapes.items())
 
+    @property
+    def fixed(self) -> int:
+        """How many of its first elements depend on no parameter."""
+        if self.embedding is None:
+            return self.size
+        return self.embedding.fixed if isinstance(self.embedding, Embedding) else 0
+
     def forward(self, context: Context) -> Tensor:
         return self.vector(self.entries(context))
 

@@ -32,6 +32,11 @@ from .statistics import ReadsData, RefusedDataError, Standardizer, Statistic, en
 
 Shape = tuple[int, ...]
 
+_FAR = 5.0
+"""From so many standard deviations on numbers grow by their logarithm."""
+_PARTS = 4
+"""Into so many parts rows and columns of an image are divided for averages."""
+
 
 class Embedding(Abstract, ReadsData, nn.Module):
     """From contexts in the units of the data to vectors; it learns their moments from the data set.
@@ -46,6 +51,8 @@ class Embedding(Abstract, ReadsData, nn.Module):
         ``(N, *context_shape)`` to ``(N, size)``.
     """
 
+    fixed: int = 0
+    """How many of the first elements of a vector depend on no parameter: on them a flow may regress."""
     takes_absent: bool = False
     """Whether rows of NaN are rows that are not there."""
 
@@ -66,6 +73,8 @@ class Embedding(Abstract, ReadsData, nn.Module):
 class VectorEmbedding(Embedding):
     """Numbers of any shape as they are: each element standardised by moments of its own, all in one vector.
 
+    Beyond five standard deviations numbers grow by their logarithm: an outlier does not throw a network off.
+
     Example:
         >>> VectorEmbedding((2, 3))(torch.zeros(5, 2, 3)).shape
         torch.Size([5, 6])
@@ -79,24 +88,30 @@ class VectorEmbedding(Embedding):
     def size(self) -> int:
         return prod(self.context_shape)
 
+    @property
+    def fixed(self) -> int:
+        return self.size
+
     def forward(self, context: Tensor) -> Tensor:
-        return self.standardizer(flat(context, self.context_shape))
+        return tamed(self.standardizer(flat(context, self.context_shape)))
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         return self.standardizer.read_data(flat(context, self.context_shape))
 
 
 class ImageEmbedding(Embedding):
-    """Images by convolutions that halve them until their sides are at most eight; standardised by channel.
+    """Images by convolutions that halve them until their sides are at most eight, beside averages over their parts.
+
+    They are standardised by channel.
 
     Args:
         context_shape: ``(channels, rows, columns)``.
-        outputs: Size of the vectors.
+        outputs: How many features the convolutions give.
         width: Channels of the last convolutions.
 
     Example:
         >>> ImageEmbedding((1, 28, 28))(torch.zeros(5, 1, 28, 28)).shape
-        torch.Size([5, 32])
+        torch.Size([5, 48])
     """
 
     @checked
@@ -106,14 +121,20 @@ class ImageEmbedding(Embedding):
         halvings = max(1, (max(self.context_shape[1:]) - 1).bit_length() - 3)
         channels = [max(8, width >> (halvings - 1 - place)) for place in range(halvings)]
         self.network = ImageEncoder(self.context_shape, outputs, channels=channels)
+        self.averages = nn.Sequential(nn.AdaptiveAvgPool2d(_PARTS), nn.Flatten())
         self._outputs = outputs
 
     @property
     def size(self) -> int:
-        return self._outputs
+        return self.fixed + self._outputs
+
+    @property
+    def fixed(self) -> int:
+        return self.context_shape[0] * _PARTS**2
 
     def forward(self, context: Tensor) -> Tensor:
-        return self.network(self.standardizer(shaped(context, self.context_shape)))
+        image = self.standardizer(shaped(context, self.context_shape))
+        return torch.cat([tamed(self.averages(image)), self.network(image)], -1)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         return self.standardizer.read_data(context)
@@ -141,12 +162,17 @@ class EachRow(Embedding):
         return self.rows * self.row.size
 
     @property
+    def fixed(self) -> int:
+        return self.rows * self.row.fixed
+
+    @property
     def takes_absent(self) -> bool:
         return self.row.takes_absent
 
     def forward(self, context: Tensor) -> Tensor:
         context = shaped(context, self.context_shape)
-        return self.row(context.flatten(0, 1)).reshape(len(context), self.size)
+        vectors = self.row(context.flatten(0, 1)).unflatten(0, context.shape[:2])
+        return torch.cat([vectors[..., : self.row.fixed].flatten(1), vectors[..., self.row.fixed :].flatten(1)], -1)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         owners = torch.arange(len(context), device=context.device).repeat_interleave(self.rows)
@@ -174,11 +200,18 @@ class SideBySide(Embedding):
         return sum(part.size for part in self.parts.values())
 
     @property
+    def fixed(self) -> int:
+        return sum(part.fixed for part in self.parts.values())
+
+    @property
     def takes_absent(self) -> bool:
         return any(part.takes_absent for part in self.parts.values())
 
     def forward(self, context: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([self.parts[entry_key(name)](context[name]) for name in self.context_shape], -1)
+        parts = [self.parts[entry_key(name)] for name in self.context_shape]
+        vectors = [part(context[name]) for part, name in zip(parts, self.context_shape, strict=True)]
+        split = [vector.tensor_split((part.fixed,), -1) for part, vector in zip(parts, vectors, strict=True)]
+        return torch.cat([*(fixed for fixed, _ in split), *(learned for _, learned in split)], -1)
 
     def read_data(self, context: Mapping[str, Tensor]) -> Iterator[tuple[Statistic, Tensor]]:
         for name in self.context_shape:
@@ -206,6 +239,12 @@ def read_rows(row: Embedding, rows: Tensor, owners: Tensor) -> Iterator[tuple[St
         return iter(list(row.read_data(rows)))
     except RefusedDataError as error:
         raise RefusedDataError(error.demand, error.got, sorted({int(owners[place]) for place in error.rows})) from error
+
+
+def tamed(standardised: Tensor) -> Tensor:
+    """Numbers as they are up to five; from there on they grow by their logarithm, smoothly."""
+    far = standardised.abs().clamp(min=_FAR) / _FAR
+    return standardised.clamp(-_FAR, _FAR) + _FAR * far.log().copysign(standardised)
 
 
 def shaped(context: Tensor, shape: Shape) -> Tensor:

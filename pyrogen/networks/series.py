@@ -10,29 +10,32 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .embedding import Embedding, Shape, shaped
+from .embedding import Embedding, Shape, shaped, tamed
 from .statistics import Standardizer, Statistic
 
 _LAST = 8
 """Convolutions halve a series until it is at most so long."""
 _DIRECT = 512
 """Of up to so many numbers a series is seen whole as well."""
+_PARTS = 16
+"""Over so many parts a series is averaged."""
 
 
 class SequenceEmbedding(Embedding):
     """A series of any length as a vector: convolutions that halve it, and averages of what they find on the way.
 
     The end of the convolutions is taken by places, so that position counts; averages over all places see what a
-    series is like wherever it happens. Series that are not too long are also seen whole.
+    series is like wherever it happens. Series that are not too long are also seen whole. Averages of the series itself,
+    over sixteen parts, stand beside.
 
     Args:
         context_shape: ``(length,)`` or ``(length, features)``.
-        outputs: Size of the vectors.
+        outputs: How many features the convolutions give.
         width: Channels of the convolutions.
 
     Example:
         >>> SequenceEmbedding((100, 2))(torch.zeros(5, 100, 2)).shape
-        torch.Size([5, 32])
+        torch.Size([5, 64])
     """
 
     @checked
@@ -48,26 +51,29 @@ class SequenceEmbedding(Embedding):
         self.direct = nn.Linear(numbers, width) if numbers <= _DIRECT else None
         joined = pooled + length * width + width * (self.direct is not None)
         self.last = nn.Sequential(nn.Linear(joined, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, outputs))
+        self.averages = nn.Sequential(nn.AdaptiveAvgPool1d(_PARTS), nn.Flatten())
         self._outputs = outputs
 
     @property
     def size(self) -> int:
-        return self._outputs
+        return self.fixed + self._outputs
+
+    @property
+    def fixed(self) -> int:
+        return _PARTS * self.standardizer.shape[1]
 
     def forward(self, context: Tensor) -> Tensor:
-        series = self._standardised(context)
+        series = self.standardizer(self._series(context))
         found = [] if self.direct is None else [self.direct(series.flatten(1)).relu()]
         places = series.transpose(1, 2)  # (N, features, length)
+        averages = tamed(self.averages(places))
         for convolution in self.convolutions:
             places = convolution(places).relu()
             found.append(places.mean(-1))
-        return self.last(torch.cat([*found, places.flatten(1)], -1))
+        return torch.cat([averages, self.last(torch.cat([*found, places.flatten(1)], -1))], -1)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         return self.standardizer.read_data(self._series(context))
-
-    def _standardised(self, context: Tensor) -> Tensor:
-        return self.standardizer(self._series(context))
 
     def _series(self, context: Tensor) -> Tensor:
         return shaped(context, self.context_shape).reshape(len(context), *self.standardizer.shape)

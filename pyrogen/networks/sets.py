@@ -1,13 +1,16 @@
 r"""Sets of rows as vectors: any number of rows, in any order.
 
 The posterior of parameters given exchangeable rows depends on their empirical distribution and on how many there are.
-So rows :math:`x_1, \dots, x_n` become averages of features, their extremes, and the logarithm of their number,
+So rows :math:`x_1, \dots, x_n` become their mean, the logarithm of their scale and that of their number,
 
 .. math::
-    s = \Big( \frac{1}{n} \sum_i x_i, \; \frac{1}{n} \sum_i \phi(x_i), \; \max_i \psi(x_i), \; \log n \Big) ,
+    \bar x = \frac{1}{n} \sum_i x_i, \qquad
+    \frac{1}{2} \log \frac{1 + \sum_i (x_i - \bar x)^2}{n + 1}, \qquad
+    \log n ,
 
-beside which stands what a network makes of all of that (Zaheer et al. 2017). In conjugate families means and
-:math:`\log n` are all that the posterior needs. A row of NaN is absent: a batch holds sets of different sizes.
+beside which stands what a network makes of these, of averages of learned features :math:`\frac{1}{n} \sum_i \phi(x_i)`
+and of extremes :math:`\max_i \psi(x_i)` (Zaheer et al. 2017). In conjugate families means and :math:`\log n` are all
+that the posterior needs. A row of NaN is absent: a batch holds sets of different sizes.
 
 References:
     Zaheer et al. 2017, "Deep sets", https://arxiv.org/abs/1703.06114
@@ -44,6 +47,7 @@ class SetEmbedding(Embedding):
         ``(N, rows, *row.context_shape)`` to ``(N, size)``.
 
     Example:
+        >>> from pyrogen.networks.embedding import VectorEmbedding
         >>> embedding = SetEmbedding(VectorEmbedding((3,)), rows=5)
         >>> some = torch.randn(1, 5, 3)
         >>> some[:, 2:] = torch.nan
@@ -58,25 +62,30 @@ class SetEmbedding(Embedding):
         super().__init__((rows, *row.context_shape))
         self.row, self.rows = row, rows
         self.features = MLP(row.size, 2 * width, hidden=(width,))
-        self.pooled = MLP(row.size + 2 * width + 1, outputs, hidden=(width,))
-        self._size = row.size + 1 + outputs
+        self.network = MLP(1 + row.fixed + row.size + 2 * width, outputs, hidden=(width,))
+        self._outputs = outputs
 
     @property
     def size(self) -> int:
-        return self._size
+        return 1 + self.row.fixed + self.row.size + self._outputs
+
+    @property
+    def fixed(self) -> int:
+        return 1 + 2 * self.row.fixed
 
     def forward(self, context: Tensor) -> Tensor:
         present = self.present(shaped(context, self.context_shape))  # (N, rows)
-        missing = ~present.unsqueeze(-1)
         known = torch.where(present.reshape(present.shape + (1,) * (context.dim() - 2)), context, 0)
         vectors = self.row(known.flatten(0, 1)).unflatten(0, present.shape)  # (N, rows, row)
         averaged, largest = self.features(vectors).chunk(2, -1)
-        count = present.sum(-1, keepdim=True).to(vectors.dtype)
-        mean = torch.cat([vectors, averaged], -1).masked_fill(missing, 0).sum(1) / count.clamp(min=1)
-        largest = largest.masked_fill(missing, -torch.inf).amax(1).masked_fill(count == 0, 0)
-        number = (count.clamp(min=0.5) / self.rows).log() / math.log(2 * self.rows)
-        pooled = torch.cat([mean, largest, number], -1)
-        return torch.cat([mean[:, : self.row.size], number, self.pooled(pooled)], -1)
+        absent, count = ~present.unsqueeze(-1), present.sum(-1, keepdim=True).to(vectors.dtype)
+        mean, average = _mean(vectors, absent, count), _mean(averaged, absent, count)
+        deviations = (vectors - mean.unsqueeze(1))[..., : self.row.fixed].masked_fill(absent, 0)
+        log_scale = 0.5 * ((1 + deviations.square().sum(1)) / (1 + count)).log()
+        log_number = (count.clamp(min=0.5) / self.rows).log() / math.log(2 * self.rows)
+        largest = largest.masked_fill(absent, -torch.inf).amax(1).masked_fill(count == 0, 0)
+        summary = torch.cat([log_number, log_scale, mean], -1)
+        return torch.cat([summary, self.network(torch.cat([summary, average, largest], -1))], -1)
 
     def present(self, context: Tensor) -> Tensor:
         """Which rows are there, ``(N, rows)``: those of which not every element is NaN."""
@@ -89,3 +98,7 @@ class SetEmbedding(Embedding):
             demand = "`context` must hold finite numbers in each row of a set, or NaN in all of a row that is absent"
             require_rows(elements.isfinite() | ~present.unsqueeze(-1), elements, demand)
         return read_rows(self.row, context[present], present.nonzero()[:, 0])
+
+
+def _mean(vectors: Tensor, absent: Tensor, count: Tensor) -> Tensor:
+    return vectors.masked_fill(absent, 0).sum(1) / count.clamp(min=1)

@@ -107,10 +107,9 @@ class Moments:
         if not len(rows):
             return
         rows = rows.detach().to("cpu" if rows.device.type == "mps" else rows.device)  # which has no float64
-        part, (low, high) = Moments(), torch.aminmax(rows, dim=0)
+        part, (low, high) = type(self)(), torch.aminmax(rows, dim=0)
         part.count, part._low, part._high = len(rows), low.double(), high.double()
-        variance, part._mean = torch.var_mean(rows.double(), 0, correction=0)
-        part._square = part.count * variance
+        part._read(rows.double())
         self.merge(part)
 
     def merge(self, other: Moments) -> None:
@@ -123,13 +122,13 @@ class Moments:
         count = self.count + other.count
         difference = other._mean - self._mean
         self._mean = self._mean + difference * (other.count / count)
-        self._square = self._square + other._square + difference.square() * (self.count * other.count / count)
+        self._square = self._square + other._square + self._squared(difference) * (self.count * other.count / count)
         self._low, self._high = torch.minimum(self._low, other._low), torch.maximum(self._high, other._high)
         self.count = count
 
     def cpu(self) -> Moments:
         """The same on the CPU, as processes exchange it."""
-        copy = Moments()
+        copy = type(self)()
         copy.__dict__ = {key: v.cpu() if isinstance(v, Tensor) else v for key, v in vars(self).items()}
         return copy
 
@@ -145,6 +144,37 @@ class Moments:
         deviation = (self._square / max(self.count - 1, 1)).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
         return torch.where(self._high > self._low, deviation, 1.0)
 
+    def _read(self, rows: Tensor) -> None:
+        variance, self._mean = torch.var_mean(rows, 0, correction=0)
+        self._square = self.count * variance
+
+    @staticmethod
+    def _squared(difference: Tensor) -> Tensor:
+        return difference.square()
+
+
+class JointMoments(Moments):
+    """Count, mean and covariance of rows that come in parts, in double precision."""
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation of each feature."""
+        return self.covariance.diagonal().sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """The covariance of the features, ``(features, features)``."""
+        return self._square / max(self.count - 1, 1)
+
+    def _read(self, rows: Tensor) -> None:
+        self._mean = rows.mean(0)
+        deviations = rows - self._mean
+        self._square = deviations.T @ deviations
+
+    @staticmethod
+    def _squared(difference: Tensor) -> Tensor:
+        return difference.outer(difference)
+
 
 class Statistic(Abstract):
     """Part of a module that is learned from moments of the data set, once; it keeps whether it was in a buffer."""
@@ -153,6 +183,10 @@ class Statistic(Abstract):
     @abstractmethod
     def learned(self) -> bool:
         """Whether it has been learned."""
+
+    def moments(self) -> Moments:
+        """Empty moments, of the kind that it is learned from."""
+        return Moments()
 
     @abstractmethod
     def learn(self, moments: Moments) -> None:

@@ -88,7 +88,7 @@ def _listing(reader: ReadsData) -> Callable[..., list[Any]]:
 def _learn(moments: dict[Statistic, Moments], processes: Processes) -> None:
     shares = processes.gather([seen.cpu() for seen in moments.values()])
     for place, statistic in enumerate(moments):
-        whole = Moments()
+        whole = statistic.moments()
         for share in shares:
             whole.merge(share[place])
         statistic.learn(whole)

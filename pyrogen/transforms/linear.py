@@ -31,6 +31,32 @@ class DiagonalAffine(VectorTransform):
         return (y - self.loc) * (-self.log_scale).exp(), -self.log_scale.sum().expand(y.shape[:-1])
 
 
+class LowerAffine(VectorTransform):
+    r"""The map :math:`y = \mu + L x` with a location of each datum and one triangular matrix.
+
+    Args:
+        loc: :math:`\mu`, shape ``(*batch, D)``.
+        lower: :math:`L`, lower triangular with a positive diagonal, shape ``(D, D)``.
+        event_shape: Shape of one event, of ``D`` elements.
+    """
+
+    sign = 1
+
+    def __init__(self, loc: Tensor, lower: Tensor, event_shape: tuple[int, ...]) -> None:
+        super().__init__(event_shape, loc.shape[:-1])
+        self.loc, self.lower = loc, lower
+
+    def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.loc + torch.nn.functional.linear(x, self.lower)
+        return y, _log_det(self.lower).expand(y.shape[:-1])
+
+    def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        centred = y - self.loc
+        columns = centred.reshape(-1, y.shape[-1]).T  # (D, N)
+        x = torch.linalg.solve_triangular(self.lower, columns, upper=False).T.reshape(centred.shape)
+        return x, -_log_det(self.lower).expand(x.shape[:-1])
+
+
 class Permute(VectorTransform):
     """The elements of a (flattened) event in another order; the log-determinant is zero.
 

@@ -7,7 +7,7 @@ import torch
 
 import pyrogen as pg
 from pyrogen.networks.context import VectorContext
-from pyrogen.networks.embedding import EachRow, ImageEmbedding, SideBySide, VectorEmbedding
+from pyrogen.networks.embedding import EachRow, ImageEmbedding, SideBySide, VectorEmbedding, tamed
 from pyrogen.networks.embedding_defaults import default_embedding
 from pyrogen.networks.series import SequenceEmbedding
 from pyrogen.networks.sets import SetEmbedding
@@ -135,12 +135,38 @@ def test_moments_are_those_of_the_rows_that_are_there():
     torch.testing.assert_close(embedding.row.standardizer.scale, present.std(0))
 
 
-def test_the_average_and_the_logarithm_of_the_number_are_passed_on():
+def test_number_scale_and_mean_are_passed_on():
     embedding = a_set(2)
     context = sizes(embedding, torch.randn(2, 6, 2), [2, 6])
-    found = embedding(context)
-    torch.testing.assert_close(found[:, :2], torch.stack([context[0, :2].mean(0), context[1].mean(0)]))
-    torch.testing.assert_close(found[1, 2] - found[0, 2], torch.tensor(math.log(3) / math.log(12)))
+    found = embedding(context)[:, : embedding.fixed]
+    number, scale, mean = found.split([1, 2, 2], -1)
+    torch.testing.assert_close(number[1] - number[0], torch.tensor([math.log(3) / math.log(12)]))
+    for row, count in enumerate([2, 6]):
+        kept = context[row, :count]
+        torch.testing.assert_close(mean[row], kept.mean(0))
+        torch.testing.assert_close((2 * scale[row]).exp() * (count + 1) - 1, kept.var(0, correction=0) * count)
+
+
+@pytest.mark.parametrize("build", EMBEDDINGS.values(), ids=EMBEDDINGS.keys())
+def test_fixed_elements_depend_on_no_parameter(build):
+    embedding = build()
+    context = contexts(embedding)
+    before = embedding(context)
+    with torch.no_grad():
+        for parameter in embedding.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    same = (embedding(context) == before).all(0)
+    assert same[: embedding.fixed].all()
+    assert not same[embedding.fixed :].any()
+
+
+def test_outliers_count_by_their_logarithm():
+    far = torch.tensor([-50.0, -4.9, 0.0, 5.0, 5e4, math.inf, math.nan], dtype=torch.float64, requires_grad=True)
+    found = tamed(far)
+    expected = [-5 - 5 * math.log(10), -4.9, 0.0, 5.0, 5 + 5 * math.log(1e4), math.inf, math.nan]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), equal_nan=True)
+    (slope,) = torch.autograd.grad(found[:5].sum(), far)
+    assert slope[:5].tolist() == pytest.approx([0.1, 1.0, 1.0, 1.0, 1e-4])
 
 
 def test_rows_absent_in_part_are_refused_by_name():

@@ -1,0 +1,136 @@
+r"""Linear regression of events on contexts, as the end of a flow that is known before training begins.
+
+The first thing that a conditional density must learn is where its events are, given the context, and this has a closed
+form. With the (embedded) context :math:`c` and standard noise :math:`z`,
+
+.. math::
+    x = b + A c + L z ,
+
+where :math:`A, b` are found by ridge regression from the moments of the data set, and :math:`L L^\top` is the
+covariance of what the regression leaves. The ridge of each element of :math:`x` is the one of least error in
+generalised cross-validation (Golub, Heath and Wahba 1979), and residuals are divided by :math:`1 - \text{df} / n`, so
+that few data explain little. If events and contexts are jointly Gaussian, this is the conditional distribution, and
+nothing is left to learn.
+
+References:
+    Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter",
+    https://doi.org/10.1080/00401706.1979.10489751
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.arguments import checked, integer
+from pyrogen.core.module import BijectionModule
+from pyrogen.core.shapes import Context, Shape, flatten_batch
+from pyrogen.networks.statistics import JointMoments, Statistic
+from pyrogen.transforms.linear import LowerAffine
+
+_RIDGES = torch.logspace(-8, 4, 61, dtype=torch.float64)
+"""Ridges that are tried, in units of the largest variance of the context."""
+_FREE = 0.05
+"""The least share of the data that a regression must leave free."""
+_LEAST = 1e-4
+"""The least share of an element's deviation that a regression leaves, for float32's sake."""
+
+
+class Regression(Statistic, BijectionModule):
+    """Noise to events by a linear regression on the context; see :mod:`pyrogen.flows.regression`.
+
+    The identity until it is learned from the data set, as :class:`~pyrogen.flows.linear.Standardize` is, and from then
+    on as it was learned: it has no parameters.
+
+    Args:
+        event_shape: Shape of one event, of ``D`` elements.
+        context_shape: ``(C,)``, the shape of the (embedded) context.
+        features: On how many of its first elements events are regressed: those that training does not change.
+        correlated: Whether what is left has a whole covariance, not one variance for each element.
+    """
+
+    @checked(features=integer)
+    def __init__(
+        self, event_shape: Shape, context_shape: Shape, *, features: int | None = None, correlated: bool = True
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        size = prod(self.event_shape)
+        self.features = self.context_shape[0] if features is None else features
+        self.correlated = correlated
+        self.register_buffer("weight", torch.zeros(size, self.features))
+        self.register_buffer("bias", torch.zeros(size))
+        self.register_buffer("lower", torch.eye(size))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, context: Context = None) -> LowerAffine:
+        loc = nn.functional.linear(context[..., : self.features], self.weight, self.bias)
+        return LowerAffine(loc, self.lower, self.event_shape)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        events = flatten_batch(x, self.event_shape).reshape(len(x), -1)
+        yield self, torch.cat([events, context[:, : self.features].to(events)], -1)
+
+    @property
+    def learned(self) -> bool:
+        return bool(self.initialised)
+
+    def moments(self) -> JointMoments:
+        return JointMoments()
+
+    def learn(self, moments: JointMoments) -> None:
+        found = ridge_regression(moments, len(self.bias))
+        residual = found.residual if self.correlated else found.residual.diagonal().diag()
+        self.weight.copy_(found.weight)
+        self.bias.copy_(found.bias)
+        self.lower.copy_(torch.linalg.cholesky(residual))
+        self.initialised.fill_(True)
+
+    def reset(self, *, learned: bool = False) -> None:
+        self.weight.zero_()
+        self.bias.zero_()
+        self.lower.copy_(torch.eye(len(self.bias)))
+        self.initialised.fill_(learned)
+
+
+class Fitted(NamedTuple):
+    """What a regression found: weights ``(D, C)``, biases ``(D,)`` and the covariance ``(D, D)`` of what is left."""
+
+    weight: Tensor
+    bias: Tensor
+    residual: Tensor
+
+
+def ridge_regression(moments: JointMoments, outputs: int) -> Fitted:
+    """Ridge regression of the first features on the others, from moments alone.
+
+    Args:
+        moments: Of the outputs and the inputs, side by side.
+        outputs: How many outputs there are (D); the other features are inputs (C).
+    """
+    count, covariance = max(moments.count, 2), moments.covariance
+    of_outputs, cross = covariance[:outputs, :outputs], covariance[outputs:, :outputs]
+    of_inputs = covariance[outputs:, outputs:]
+    spectrum, axes = torch.linalg.eigh(of_inputs)
+    spectrum, along = spectrum.clamp(min=0), axes.T @ cross  # (C,), (C, D)
+    largest = spectrum.max().clamp(min=torch.finfo(torch.float32).tiny)  # constant inputs explain nothing
+    inverse = 1 / (spectrum + largest * _RIDGES.to(spectrum).unsqueeze(-1))  # (ridges, C)
+    explained = (2 * inverse - spectrum * inverse.square()) @ along.square()  # (ridges, D)
+    free = (1 - (1 + (spectrum * inverse).sum(-1)) / count).unsqueeze(-1)  # 1 - df / n
+    error = (of_outputs.diagonal() - explained).clamp(min=0) / free.clamp(min=_FREE).square()
+    best = error.masked_fill(free < _FREE, torch.inf).argmin(0)  # (D,)
+    weight, free = (axes @ (inverse[best].T * along)).T, free[best].clamp(min=_FREE)
+    shared = weight @ cross
+    residual = (of_outputs - shared - shared.T + weight @ of_inputs @ weight.T) / (free * free.T)
+    bias = moments.mean[:outputs] - weight @ moments.mean[outputs:]
+    return Fitted(weight, bias, _positive(residual, of_outputs.diagonal()))
+
+
+def _positive(residual: Tensor, variance: Tensor) -> Tensor:
+    """A covariance that has a Cholesky factor; a constant element has variance one."""
+    constant = variance <= torch.finfo(torch.float32).tiny
+    residual = residual.masked_fill(constant | constant.unsqueeze(-1), 0)
+    return residual + torch.where(constant, 1.0, _LEAST**2 * variance).diag()
