@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, integer
 from pyrogen.core.module import BijectionModule
-from pyrogen.core.shapes import Context, Shape, flatten_batch
+from pyrogen.core.shapes import Context, Shape, batch_shape_of, flatten_batch
 from pyrogen.networks.statistics import JointMoments, Statistic
 from pyrogen.transforms.linear import LowerAffine
 
@@ -71,8 +71,10 @@ class Regression(Statistic, BijectionModule):
         return LowerAffine(loc, self.lower, self.event_shape)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        events = flatten_batch(x, self.event_shape).reshape(len(x), -1)
-        yield self, torch.cat([events, context[:, : self.features].to(events)], -1)
+        batch = batch_shape_of(x, self.event_shape, "x")
+        inputs = context[..., : self.features].expand(*batch, self.features)
+        rows = torch.cat([x.reshape(*batch, len(self.bias)), inputs.to(x)], -1)
+        yield self, flatten_batch(rows, rows.shape[-1:])
 
     @property
     def learned(self) -> bool:

@@ -10,6 +10,7 @@ from .convolution import ImageDecoder, ImageEncoder
 from .diffusion_transformer import DiffusionTransformer
 from .embedding import EachRow, Embedding, ImageEmbedding, SideBySide, VectorEmbedding
 from .embedding_defaults import default_embedding
+from .forms import Form, OneHot, Plain, WithLogarithm
 from .masked import MaskedConditioner
 from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
@@ -33,6 +34,7 @@ __all__ = [
     "DiffusionTransformer",
     "EachRow",
     "Embedding",
+    "Form",
     "GapFeatures",
     "ImageDecoder",
     "ImageEmbedding",
@@ -41,6 +43,8 @@ __all__ = [
     "MaskedConditioner",
     "MaskedSequence",
     "Numbers",
+    "OneHot",
+    "Plain",
     "ReadsData",
     "ResidualMLP",
     "SequenceEmbedding",
@@ -52,6 +56,7 @@ __all__ = [
     "UNet",
     "VectorContext",
     "VectorEmbedding",
+    "WithLogarithm",
     "default_embedding",
 ]
 

@@ -28,6 +28,7 @@ from pyrogen.abstract import Abstract
 from pyrogen.arguments import checked
 
 from .convolution import ImageEncoder
+from .forms import Form, Plain
 from .statistics import ReadsData, RefusedDataError, Standardizer, Statistic, entry_key
 
 Shape = tuple[int, ...]
@@ -75,28 +76,36 @@ class VectorEmbedding(Embedding):
 
     Beyond five standard deviations numbers grow by their logarithm: an outlier does not throw a network off.
 
+    Args:
+        context_shape: Shape of one context.
+        form: What is taken of each number; if ``None`` the number itself.
+
     Example:
         >>> VectorEmbedding((2, 3))(torch.zeros(5, 2, 3)).shape
         torch.Size([5, 6])
     """
 
-    def __init__(self, context_shape: Shape) -> None:
+    def __init__(self, context_shape: Shape, *, form: Form | None = None) -> None:
         super().__init__(context_shape)
-        self.standardizer = Standardizer((prod(self.context_shape),))
+        self.form = Plain() if form is None else form
+        self.standardizer = Standardizer((prod(self.context_shape) * self.form.width,))
 
     @property
     def size(self) -> int:
-        return prod(self.context_shape)
+        return prod(self.context_shape) * self.form.width
 
     @property
     def fixed(self) -> int:
         return self.size
 
     def forward(self, context: Tensor) -> Tensor:
-        return tamed(self.standardizer(flat(context, self.context_shape)))
+        return tamed(self.standardizer(self._forms(context)))
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.standardizer.read_data(flat(context, self.context_shape))
+        return self.standardizer.read_data(self._forms(context))
+
+    def _forms(self, context: Tensor) -> Tensor:
+        return self.form(shaped(context, self.context_shape)).reshape(len(context), self.size)
 
 
 class ImageEmbedding(Embedding):
@@ -108,6 +117,7 @@ class ImageEmbedding(Embedding):
         context_shape: ``(channels, rows, columns)``.
         outputs: How many features the convolutions give.
         width: Channels of the last convolutions.
+        form: What is taken of each number; if ``None`` the number itself.
 
     Example:
         >>> ImageEmbedding((1, 28, 28))(torch.zeros(5, 1, 28, 28)).shape
@@ -115,12 +125,14 @@ class ImageEmbedding(Embedding):
     """
 
     @checked
-    def __init__(self, context_shape: Shape, *, outputs: int = 32, width: int = 64) -> None:
+    def __init__(self, context_shape: Shape, *, outputs: int = 32, width: int = 64, form: Form | None = None) -> None:
         super().__init__(context_shape)
-        self.standardizer = Standardizer(self.context_shape)
-        halvings = max(1, (max(self.context_shape[1:]) - 1).bit_length() - 3)
-        channels = [max(8, width >> (halvings - 1 - place)) for place in range(halvings)]
-        self.network = ImageEncoder(self.context_shape, outputs, channels=channels)
+        self.form = Plain() if form is None else form
+        channels, *sides = self.context_shape
+        self.standardizer = Standardizer((channels * self.form.width, *sides))
+        halvings = max(1, (max(sides) - 1).bit_length() - 3)
+        widths = [max(8, width >> (halvings - 1 - place)) for place in range(halvings)]
+        self.network = ImageEncoder(self.standardizer.shape, outputs, channels=widths)
         self.averages = nn.Sequential(nn.AdaptiveAvgPool2d(_PARTS), nn.Flatten())
         self._outputs = outputs
 
@@ -130,14 +142,18 @@ class ImageEmbedding(Embedding):
 
     @property
     def fixed(self) -> int:
-        return self.context_shape[0] * _PARTS**2
+        return self.standardizer.shape[0] * _PARTS**2
 
     def forward(self, context: Tensor) -> Tensor:
-        image = self.standardizer(shaped(context, self.context_shape))
+        image = self.standardizer(self._forms(context))
         return torch.cat([tamed(self.averages(image)), self.network(image)], -1)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.standardizer.read_data(context)
+        return self.standardizer.read_data(self._forms(context))
+
+    def _forms(self, context: Tensor) -> Tensor:
+        forms = self.form(shaped(context, self.context_shape))  # (N, channels, rows, columns, width)
+        return forms.movedim(-1, 2).flatten(1, 2)
 
 
 class EachRow(Embedding):
@@ -256,8 +272,3 @@ def shaped(context: Tensor, shape: Shape) -> Tensor:
     if context.shape[1:] != torch.Size(shape):
         raise ValueError(f"`context` must have shape (N, {', '.join(map(str, shape))}), got {tuple(context.shape)}")
     return context
-
-
-def flat(context: Tensor, shape: Shape) -> Tensor:
-    """A context as vectors ``(N, size)``."""
-    return shaped(context, shape).reshape(len(context), prod(shape))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .embedding import Embedding, Shape, shaped, tamed
+from .forms import Form, Plain
 from .statistics import Standardizer, Statistic
 
 _LAST = 8
@@ -32,6 +33,7 @@ class SequenceEmbedding(Embedding):
         context_shape: ``(length,)`` or ``(length, features)``.
         outputs: How many features the convolutions give.
         width: Channels of the convolutions.
+        form: What is taken of each number; if ``None`` the number itself.
 
     Example:
         >>> SequenceEmbedding((100, 2))(torch.zeros(5, 100, 2)).shape
@@ -39,15 +41,16 @@ class SequenceEmbedding(Embedding):
     """
 
     @checked
-    def __init__(self, context_shape: Shape, *, outputs: int = 32, width: int = 32) -> None:
+    def __init__(self, context_shape: Shape, *, outputs: int = 32, width: int = 32, form: Form | None = None) -> None:
         super().__init__(context_shape)
-        length, features = (*self.context_shape, 1)[:2]
+        self.form = Plain() if form is None else form
+        length, features = self.context_shape[0], prod(self.context_shape[1:]) * self.form.width
         self.standardizer = Standardizer((length, features))
         self.convolutions, channels, pooled = nn.ModuleList(), features, 0
         while length > _LAST or not self.convolutions:
             self.convolutions.append(nn.Conv1d(channels, width, 5, stride=2, padding=2))
             length, channels, pooled = (length + 1) // 2, width, pooled + width
-        numbers = prod(self.context_shape)
+        numbers = prod(self.standardizer.shape)
         self.direct = nn.Linear(numbers, width) if numbers <= _DIRECT else None
         joined = pooled + length * width + width * (self.direct is not None)
         self.last = nn.Sequential(nn.Linear(joined, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, outputs))
@@ -76,4 +79,4 @@ class SequenceEmbedding(Embedding):
         return self.standardizer.read_data(self._series(context))
 
     def _series(self, context: Tensor) -> Tensor:
-        return shaped(context, self.context_shape).reshape(len(context), *self.standardizer.shape)
+        return self.form(shaped(context, self.context_shape)).reshape(len(context), *self.standardizer.shape)

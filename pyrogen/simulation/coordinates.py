@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyrogen.networks.context import integer_labels
+from pyrogen.networks.forms import Form, OneHot, Plain, WithLogarithm
 from pyrogen.numerics.supports import element_of, ends
 
 from .row import Parent
@@ -41,13 +42,14 @@ class Coordinates(nn.Module):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], supports: Mapping[str, Constraint]) -> None:
         super().__init__()
-        self.shapes, self.supports = dict(shapes), dict(supports)
+        self.shapes = dict(shapes)
+        self.forms = {name: form_of(supports[name]) for name in shapes}
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     @property
     def size(self) -> int:
         """How long the vector is."""
-        return sum(prod(shape) * _width(self.supports[name]) for name, shape in self.shapes.items())
+        return sum(prod(shape) * self.forms[name].width for name, shape in self.shapes.items())
 
     def forward(self, values: Mapping[str, Tensor]) -> Tensor:
         parts = [self._vector(name, values[name]) for name in self.shapes]
@@ -57,14 +59,12 @@ class Coordinates(nn.Module):
         return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
 
     def _vector(self, name: str, value: Tensor) -> Tensor:
-        shape, support = self.shapes[name], self.supports[name]
-        flat = value.reshape(*value.shape[: value.dim() - len(shape)], prod(shape))
-        labels = _labels(support)
-        if labels is not None:
-            whole = flat if flat.is_floating_point() else integer_labels(flat, labels, name)
-            return (whole.unsqueeze(-1) == torch.arange(labels, device=flat.device)).to(self.zero.dtype).flatten(-2)
-        flat = flat.to(self.zero.dtype) if not flat.is_floating_point() else flat
-        return torch.cat(_forms(flat, support), -1) if _width(support) > 1 else flat
+        shape, form = self.shapes[name], self.forms[name]
+        if isinstance(form, OneHot) and not value.is_floating_point():
+            integer_labels(value, form.width, name)
+        found = form(value.reshape(*value.shape[: value.dim() - len(shape)], prod(shape)))
+        found = found if value.is_floating_point() else found.to(self.zero.dtype)
+        return found.flatten(-2)
 
 
 def coordinates_of(parents: Mapping[str, Parent]) -> Coordinates:
@@ -73,29 +73,22 @@ def coordinates_of(parents: Mapping[str, Parent]) -> Coordinates:
     return Coordinates(shapes, {name: parent.support for name, parent in parents.items()})
 
 
-def _forms(value: Tensor, support: Constraint) -> list[Tensor]:
-    """A number in all its forms."""
+def form_of(support: Constraint) -> Form:
+    """What networks take of a number that lies in a support."""
+    element, found = element_of(support), ends(support)
+    if (labels := _labels(element)) is not None:
+        return OneHot(labels)
     if support.is_discrete:
-        return [value, value.clamp(min=0).log1p()]
-    low, high = ends(support)
-    distance = value - low if not _infinite(low) else high - value
-    return [value, distance.clamp(min=torch.finfo(value.dtype).tiny).log()]
+        counts = isinstance(element, type(constraints.nonnegative_integer))
+        return WithLogarithm(counts=True) if counts else Plain()
+    if found is None or _infinite(found[0]) == _infinite(found[1]):
+        return Plain()
+    low, high = found
+    return WithLogarithm(high, above=False) if _infinite(low) else WithLogarithm(low)
 
 
-def _width(support: Constraint) -> int:
-    """How many numbers come of one element."""
-    labels = _labels(support)
-    if labels is not None:
-        return labels
-    found = ends(support)
-    if support.is_discrete:
-        return 2 if isinstance(element_of(support), type(constraints.nonnegative_integer)) else 1
-    return 2 if found is not None and _infinite(found[0]) != _infinite(found[1]) else 1
-
-
-def _labels(support: Constraint) -> int | None:
+def _labels(element: Constraint) -> int | None:
     """How many labels there are, if values are few labels counted from zero."""
-    element = element_of(support)
     if not isinstance(element, constraints.integer_interval) or torch.as_tensor(element.upper_bound).dim():
         return None
     low, high = int(element.lower_bound), int(element.upper_bound)

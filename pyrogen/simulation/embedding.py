@@ -38,11 +38,15 @@ class WithDiscrete(Embedding):
         return self.observed.size + self.discrete.size
 
     @property
+    def fixed(self) -> int:
+        return self.discrete.size + self.observed.fixed
+
+    @property
     def takes_absent(self) -> bool:
         return takes_absent(self.observed)
 
     def forward(self, context: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([self.observed(self._observed(context)), self.discrete(context[self.name])], -1)
+        return torch.cat([self.discrete(context[self.name]), self.observed(self._observed(context))], -1)
 
     def read_data(self, context: Mapping[str, Tensor]) -> Iterator[tuple[Statistic, Tensor]]:
         yield from read_by(self.observed, self._observed(context))

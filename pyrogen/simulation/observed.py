@@ -12,6 +12,7 @@ from pyrogen.networks.embedding import Embedding
 from pyrogen.networks.embedding_defaults import default_embedding
 from pyrogen.numerics.autograd import is_functional
 
+from .coordinates import form_of
 from .joint import Joint
 from .variable import Variable
 
@@ -55,7 +56,10 @@ class ObservedSites:
         for name, variable in self.variables.items():
             axes = {variable.axis(plate.name) for plate in variable.plates if plate.name in self.exchangeable}
             sets[name] = tuple(axis in axes for axis in range(len(variable.batch_shape)))
-        return default_embedding(self.shape, sets=sets if isinstance(self.shape, dict) else sets[self.names[0]])
+        forms = {name: form_of(variable.support) for name, variable in self.variables.items()}
+        if isinstance(self.shape, dict):
+            return default_embedding(self.shape, sets=sets, forms=forms)
+        return default_embedding(self.shape, sets=sets[self.names[0]], forms=forms[self.names[0]])
 
     def padded(self, context: Context) -> Context:
         """The context with absent rows at the end of plates that have fewer rows than they can have.

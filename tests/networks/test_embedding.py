@@ -9,6 +9,7 @@ import pyrogen as pg
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.embedding import EachRow, ImageEmbedding, SideBySide, VectorEmbedding, tamed
 from pyrogen.networks.embedding_defaults import default_embedding
+from pyrogen.networks.forms import OneHot, WithLogarithm
 from pyrogen.networks.series import SequenceEmbedding
 from pyrogen.networks.sets import SetEmbedding
 from pyrogen.networks.statistics import Moments, RefusedDataError
@@ -30,6 +31,11 @@ EMBEDDINGS = {
     "long series": lambda: SequenceEmbedding((300, 2), outputs=4, width=8),
     "image": lambda: ImageEmbedding((2, 20, 12), outputs=4, width=8),
     "small image": lambda: ImageEmbedding((1, 3, 3), outputs=4, width=8),
+    "counts": lambda: VectorEmbedding((2, 3), form=WithLogarithm(counts=True)),
+    "series of positive numbers": lambda: SequenceEmbedding((70, 2), form=WithLogarithm(-1e6), outputs=4, width=8),
+    "image with logarithms": lambda: ImageEmbedding(
+        (2, 9, 12), form=WithLogarithm(1e6, above=False), outputs=4, width=8
+    ),
     "set of numbers": lambda: a_set(),
     "set of vectors": lambda: a_set(3),
     "set of sets": groups,
@@ -158,6 +164,27 @@ def test_fixed_elements_depend_on_no_parameter(build):
     same = (embedding(context) == before).all(0)
     assert same[: embedding.fixed].all()
     assert not same[embedding.fixed :].any()
+
+
+def test_forms_of_numbers():
+    numbers = torch.tensor([[1.0, math.e], [math.inf, math.nan]])
+    found = WithLogarithm()(numbers)
+    torch.testing.assert_close(found[0], torch.tensor([[1.0, 0.0], [math.e, 1.0]]))
+    assert found[1, 0].tolist() == [math.inf, math.inf]
+    assert found[1, 1].isnan().all()
+    torch.testing.assert_close(WithLogarithm(3.0, above=False)(torch.tensor(2.0)), torch.tensor([2.0, 0.0]))
+    assert WithLogarithm(counts=True)(torch.tensor([0, 3])).tolist() == [[0.0, 0.0], [3.0, pytest.approx(math.log(4))]]
+    assert OneHot(3)(torch.tensor([1, 0])).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    assert OneHot(2)(numbers)[1].isnan().all()
+
+
+def test_absent_rows_of_labels_and_of_counts():
+    for form in (OneHot(3), WithLogarithm(counts=True), WithLogarithm()):
+        embedding = SetEmbedding(VectorEmbedding((), form=form), rows=6)
+        context = sizes(embedding, torch.randint(1, 3, (5, 6)).float(), [1, 2, 6, 0, 3])
+        learn(embedding, context)
+        assert embedding(context).isfinite().all()
+        torch.testing.assert_close(embedding(context[:, torch.randperm(6)]), embedding(context))
 
 
 def test_outliers_count_by_their_logarithm():
