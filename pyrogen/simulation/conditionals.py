@@ -27,6 +27,9 @@ from .counts import counts
 
 Recipe = Callable[..., DistributionModule]
 
+flow = partial(spline_autoregressive, regression=True)
+"""What learns real numbers by default: where they lie linearly in the data is known before training begins."""
+
 _MANY = 256
 """Of more labels than these no table of probabilities is learned: they count as counts up to a largest one."""
 
@@ -38,7 +41,7 @@ def default_recipe(support: Constraint) -> Recipe:
         NotImplementedError: no family fits discrete rows of this support.
     """
     if not support.is_discrete:
-        return spline_autoregressive
+        return flow
     element = element_of(support)
     if isinstance(element, type(constraints.boolean)):
         return partial(discrete, symbols=2, family=families.bernoulli)

@@ -44,10 +44,10 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, require_one_context_each
-from pyrogen.flows.recipes import spline_autoregressive
 from pyrogen.networks.statistics import RefusedDataError, Statistic
 from pyrogen.transforms.packed import Packing
 
+from .conditionals import flow
 from .continuous import ContinuousSites
 from .discrete import Alphabets, DiscreteSites
 from .embedding import WithDiscrete
@@ -322,7 +322,7 @@ def posterior(
         joint: The program, and what of it is observed.
         recipe: Builds the distribution of the continuous numbers, called as ``recipe((numbers,), context_shape,
             embedding=...)``: one of pyrogen's, or a ``functools.partial`` of one;
-            :func:`~pyrogen.flows.recipes.spline_autoregressive` if ``None``.
+            :func:`~pyrogen.flows.recipes.spline_autoregressive` with ``regression=True`` if ``None``.
         embedding: A network from what is observed, ``(N, *shape)`` or a dict by site, to features; one that fits the
             shapes if ``None``, and a plate whose rows are exchangeable becomes a set.
         structure: Whether each continuous number sees only those that it must, read off the program: for many local
@@ -338,7 +338,7 @@ def posterior(
         >>> learned(torch.tensor(1.0)).sample((5,)).shape
         torch.Size([5, 1])
     """
-    recipe = spline_autoregressive if recipe is None else recipe
+    recipe = flow if recipe is None else recipe
     observed = ObservedSites(joint)
     embedding = observed.embedding() if embedding is None else embedding
     shape, discrete, continuous = observed.shape, None, None

@@ -11,7 +11,7 @@ from pyrogen.flows.regression import Regression, ridge_regression
 from pyrogen.networks.statistics import JointMoments
 from pyrogen.transforms.linear import LowerAffine
 
-SMALL = {"layers": 1, "hidden": (8,)}
+SMALL = {"layers": 1, "hidden": (8,), "regression": True}
 
 
 def moments(*parts):
@@ -134,7 +134,7 @@ def test_a_learned_embedding_is_left_out_of_it():
         pg.flows.affine_coupling((2,), (513,), **SMALL),
         pg.flows.affine_coupling((2,), **SMALL),
         pg.flows.affine_coupling((2,), (3,), standardize=False, **SMALL),
-        pg.flows.affine_coupling((2,), (3,), regression=False, **SMALL),
+        pg.flows.affine_coupling((2,), (3,)),
     ):
         assert not any(isinstance(part, Regression) for part in without.bijections)
 

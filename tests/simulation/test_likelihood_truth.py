@@ -40,7 +40,7 @@ def test_normal_data_in_units_of_thousands():
             pyro.sample("x", dist.Normal(1000 * theta.sin() + 5000, 300.0), obs=x)
 
     joint = Joint(program, observed="x")
-    module = fitted(likelihood(joint), joint.draw(2000, seed=0), steps=250, batch_size=64)
+    module = fitted(likelihood(joint), joint.draw(4000, seed=0), steps=400, batch_size=128)
     assert abs(divergence(module, lambda c: dist.Normal(1000 * c["theta"].sin() + 5000, 300.0), joint)) < 0.03
 
 
