@@ -27,8 +27,9 @@ from .counts import counts
 
 Recipe = Callable[..., DistributionModule]
 
-flow = partial(spline_autoregressive, regression=True)
-"""What learns real numbers by default: where they lie linearly in the data is known before training begins."""
+flow = partial(spline_autoregressive, regression=True, bound=8.0)
+"""What learns real numbers by default. Where they lie linearly in the data is known before training begins; where that
+is far off, as of a sine, the splines reach far enough to mend it."""
 
 _MANY = 256
 """Of more labels than these no table of probabilities is learned: they count as counts up to a largest one."""
