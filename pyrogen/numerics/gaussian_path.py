@@ -95,15 +95,15 @@ class GaussianPath(NamedTuple):
         r"""The variance :math:`\sigma^2_{t|s}` of the noise since an earlier time, free of cancellation."""
         return -(self.sigma**2) * torch.expm1(2 * (earlier.ratio / self.ratio).log())
 
-    def posterior(self, earlier: GaussianPath) -> Posterior:
+    def posterior(self, earlier: GaussianPath) -> EarlierStep:
         r""":math:`q(x_s \mid x_t, x_0)` at an earlier time :math:`s`."""
         between = self.between(earlier)
         noisy = self.alpha / earlier.alpha * (earlier.sigma / self.sigma) ** 2
         data = earlier.alpha * between / self.sigma**2
-        return Posterior(noisy, data, between * (earlier.sigma / self.sigma) ** 2)
+        return EarlierStep(noisy, data, between * (earlier.sigma / self.sigma) ** 2)
 
 
-class Posterior(NamedTuple):
+class EarlierStep(NamedTuple):
     """A normal distribution: its mean is ``noisy`` times the noisy data plus ``data`` times the data."""
 
     noisy: Tensor

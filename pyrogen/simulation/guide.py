@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyrogen.distributions.point import Point
 from pyrogen.programs.run import Program, Record, Until, isolated
 
-from .variable import Variable
+from .joint.variable import Variable
 
 if TYPE_CHECKING:
     from .posterior import Posterior

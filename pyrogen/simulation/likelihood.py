@@ -35,11 +35,11 @@ from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import Statistic
 from pyrogen.transforms.distribution import TransformedDistribution
 
-from .conditionals import default_recipe
-from .coordinates import Coordinates, coordinates_of
-from .joint import Joint
-from .learned import LearnedSite
-from .row import ObservedRow, Values, row_of
+from .joint.joint import Joint
+from .recipes import default_recipe
+from .rows.coordinates import Coordinates, coordinates_of
+from .rows.learned import LearnedSite
+from .rows.row import ObservedRow, Values, row_of
 
 Recipe = Callable[..., DistributionModule]
 
@@ -78,7 +78,8 @@ class Likelihood(LearnedSite):
     def objective(self) -> nn.Module:
         """Minus the mean log-likelihood of a row; of a conditional with another objective, that one.
 
-        It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.simulations.Simulations` have them.
+        It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.joint.simulations.Simulations` have
+        them.
         """
         return RowObjective(self)
 

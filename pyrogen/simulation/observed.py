@@ -12,9 +12,9 @@ from pyrogen.networks.embedding import Embedding
 from pyrogen.networks.embedding_defaults import default_embedding
 from pyrogen.numerics.autograd import is_functional
 
-from .coordinates import form_of
-from .joint import Joint
-from .variable import Variable
+from .joint.joint import Joint
+from .joint.variable import Variable
+from .rows.coordinates import form_of
 
 Values = Mapping[str, Tensor]
 

@@ -47,16 +47,16 @@ from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, requ
 from pyrogen.networks.statistics import RefusedDataError, Statistic
 from pyrogen.transforms.packed import Packing
 
-from .conditionals import flow
-from .continuous import ContinuousSites
-from .discrete import Alphabets, DiscreteSites
-from .embedding import WithDiscrete
 from .guide import PosteriorGuide, ProgramModel
-from .joint import Joint
-from .mixed import MixedVectors
+from .joint.joint import Joint
+from .latents.continuous import ContinuousSites
+from .latents.discrete import Alphabets, DiscreteSites
+from .latents.embedding import WithDiscrete
+from .latents.mixed import MixedVectors
+from .latents.packing import PackedSites
+from .latents.structure import dependence_matrix
 from .observed import ObservedSites
-from .packing import PackedSites
-from .structure import dependence_matrix
+from .recipes import flow
 from .truncated import TruncatedPrior, threshold_of
 
 Values = Mapping[str, Tensor]
@@ -68,7 +68,7 @@ class Posterior(DistributionModule):
     An event is one vector of all latent sites that are learned, within their own supports, in the order of the program;
     :meth:`sites` takes it apart. The context is what is observed: a tensor where there is one observed site, a dict by
     site where there are several. Objectives and :meth:`read_data` take both values by site, as
-    :class:`~pyrogen.simulation.simulations.Simulations` hold them, and vectors with their contexts.
+    :class:`~pyrogen.simulation.joint.simulations.Simulations` hold them, and vectors with their contexts.
 
     Args:
         joint: The program, and what of it is observed.

@@ -3,10 +3,11 @@ r"""Learned ratios of likelihood to evidence, for one row of an observed site.
 .. math:: r(x, \theta) = \frac{p(x \mid \theta)}{p(x)}
 
 is learned by telling pairs :math:`(\theta, x)` of one simulation from pairs of two
-(:mod:`pyrogen.simulation.contrastive`), without a density of :math:`x`: data of many dimensions, images and mixtures of
-kinds are no harder for it than numbers. In a program it stands where the likelihood stood. Since :math:`p(x)` does not
-depend on :math:`\theta`, the posterior is the same; the evidence is not, nor is an evidence lower bound: both are too
-small by :math:`\sum_i \log p(x_i)`. Hence the density ``"unnormalized"``, and there is nothing to draw from.
+(:mod:`pyrogen.simulation.rows.contrastive`), without a density of :math:`x`: data of many dimensions, images and
+mixtures of kinds are no harder for it than numbers. In a program it stands where the likelihood stood. Since
+:math:`p(x)` does not depend on :math:`\theta`, the posterior is the same; the evidence is not, nor is an evidence lower
+bound: both are too small by :math:`\sum_i \log p(x_i)`. Hence the density ``"unnormalized"``, and there is nothing to
+draw from.
 
 Under the prior its mean is one, :math:`\mathbb{E}_{p(\theta)}[r(x, \theta)] = 1` for every :math:`x`, and the mean of
 its logarithm over simulations is the mutual information of :math:`\theta` and :math:`x`.
@@ -40,11 +41,11 @@ from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import contains, point_inside
 from pyrogen.numerics.values import require_value
 
-from .contrastive import contrastive_loss, imbalance, shifted, weighted_mean
-from .coordinates import Coordinates, coordinates_of
-from .joint import Joint
-from .learned import LearnedSite
-from .row import ObservedRow, Values, row_of
+from .joint.joint import Joint
+from .rows.contrastive import contrastive_loss, imbalance, shifted, weighted_mean
+from .rows.coordinates import Coordinates, coordinates_of
+from .rows.learned import LearnedSite
+from .rows.row import ObservedRow, Values, row_of
 
 LogRatio = Callable[[Tensor, Tensor], Tensor]
 
@@ -105,9 +106,10 @@ class Ratio(LearnedSite):
         return self.network(self.event(x), features)
 
     def objective(self) -> nn.Module:
-        """The cross-entropy of :func:`~pyrogen.simulation.contrastive.contrastive_loss`, a mean over rows.
+        """The cross-entropy of :func:`~pyrogen.simulation.rows.contrastive.contrastive_loss`, a mean over rows.
 
-        It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.simulations.Simulations` have them.
+        It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.joint.simulations.Simulations` have
+        them.
         """
         return RatioObjective(self)
 

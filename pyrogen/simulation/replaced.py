@@ -29,10 +29,10 @@ from pyrogen.numerics.randomness import held
 from pyrogen.programs.run import Until, isolated
 from pyrogen.programs.site import is_site
 
-from .joint import Joint
+from .joint.joint import Joint
 
 if TYPE_CHECKING:
-    from .learned import LearnedSite
+    from .rows.learned import LearnedSite
 
 Path = tuple[int | str, ...]
 
@@ -73,7 +73,7 @@ class ReplacedProgram(nn.Module):
 
     def __init__(self, joint: Joint, modules: tuple[LearnedSite, ...]) -> None:
         super().__init__()
-        from .learned import LearnedSite
+        from .rows.learned import LearnedSite
 
         for module in modules:
             if not isinstance(module, LearnedSite):

@@ -28,7 +28,7 @@ from pyrogen.core.shapes import Context
 from pyrogen.numerics.randomness import seeded
 from pyrogen.numerics.resampling import effective_sample_size, systematic
 
-from .prior import log_prior, require_density
+from .joint.prior import log_prior, require_density
 
 if TYPE_CHECKING:
     from .posterior import Posterior

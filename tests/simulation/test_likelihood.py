@@ -10,7 +10,7 @@ import torch
 
 import pyrogen as pg
 from pyrogen.simulation import Joint, Simulator, likelihood
-from pyrogen.simulation.row import row_of
+from pyrogen.simulation.rows.row import row_of
 
 
 def rows(x=None, count=5):

@@ -8,8 +8,8 @@ from torch.distributions import constraints
 
 import pyrogen as pg
 from pyrogen.simulation import Joint, posterior
-from pyrogen.simulation.discrete import Alphabets
-from pyrogen.simulation.variable import Variable
+from pyrogen.simulation.joint.variable import Variable
+from pyrogen.simulation.latents.discrete import Alphabets
 
 
 def finite(x=None):

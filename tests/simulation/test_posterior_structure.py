@@ -9,7 +9,7 @@ import torch
 
 import pyrogen as pg
 from pyrogen.simulation import Joint, Simulator, posterior
-from pyrogen.simulation.structure import dependence_matrix
+from pyrogen.simulation.latents.structure import dependence_matrix
 
 
 def chain(x=None):

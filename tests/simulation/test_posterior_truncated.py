@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 
 import pyrogen as pg
 from pyrogen.simulation import Joint, posterior
-from pyrogen.simulation.prior import log_prior
+from pyrogen.simulation.joint.prior import log_prior
 from pyrogen.simulation.truncated import TruncatedPrior
 
 SMALL = partial(pg.flows.affine_autoregressive, hidden=(16, 16), layers=2)

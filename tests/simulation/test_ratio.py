@@ -12,7 +12,7 @@ from pyro.infer import MCMC, NUTS, Predictive
 
 import pyrogen as pg
 from pyrogen.simulation import Joint, ratio
-from pyrogen.simulation.contrastive import contrastive_loss, imbalance, shifted
+from pyrogen.simulation.rows.contrastive import contrastive_loss, imbalance, shifted
 from pyrogen.testing.contract import OBJECTIVE_CHECKS
 
 

@@ -30,11 +30,11 @@ from pyrogen.numerics.supports import Packed
 from pyrogen.programs.site import Site
 from pyrogen.transforms.packed import Packing
 
-from .joint import Joint
+from ..joint.joint import Joint
+from ..joint.runs import undisturbed
+from ..joint.signature import are_close, signature
+from ..joint.variable import Variable
 from .packing import PackedSites
-from .runs import undisturbed
-from .signature import are_close, signature
-from .variable import Variable
 
 Node = tuple[str, tuple[int, ...]]
 """A site, and one place of its batch."""

@@ -13,8 +13,8 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import require_one_context_each
 from pyrogen.networks.statistics import Statistic
 
-from .joint import Joint
-from .replaced import replaced
+from ..joint.joint import Joint
+from ..replaced import replaced
 from .row import ObservedRow, Pairs, Values
 
 

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from pyrogen.numerics.supports import Packed, ends, innermost, opened, shared
 from pyrogen.transforms.packed import Packing
 
-from .variable import Variable
+from ..joint.variable import Variable
 
 Values = Mapping[str, Tensor]
 

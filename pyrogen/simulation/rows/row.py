@@ -30,11 +30,11 @@ from pyrogen.numerics.supports import contains, is_real, is_same, point_inside
 from pyrogen.programs.site import Plate, Site
 from pyrogen.transforms.transform import Transform, as_transform
 
-from .exchangeable import constant_along
-from .joint import Joint
-from .runs import FailedRun, recorded, undisturbed
-from .signature import signature
-from .variable import Variable
+from ..joint.exchangeable import constant_along
+from ..joint.joint import Joint
+from ..joint.runs import FailedRun, recorded, undisturbed
+from ..joint.signature import signature
+from ..joint.variable import Variable
 
 Values = Mapping[str, Tensor]
 

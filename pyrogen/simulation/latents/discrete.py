@@ -25,7 +25,7 @@ from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.supports import Packed, element_of, point_inside
 from pyrogen.numerics.values import require_value
 
-from .variable import Variable
+from ..joint.variable import Variable
 
 _CELLS = 192
 """How many cells there are where nearly all draws of the prior lie."""

@@ -23,7 +23,7 @@ from pyrogen.networks.mlp import MLP
 from pyrogen.networks.statistics import Chained
 from pyrogen.numerics.supports import element_of
 
-from .counts import counts
+from .rows.counts import counts
 
 Recipe = Callable[..., DistributionModule]
 

@@ -1,0 +1,1 @@
+"""Single rows of observed sites, which likelihoods and ratios are about."""
