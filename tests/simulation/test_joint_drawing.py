@@ -151,8 +151,10 @@ class TestSizes:
         assert torch.equal(x.isnan(), y.isnan())
         present = (~x.isnan()).sum(1)
         assert torch.equal(x.isnan(), torch.arange(6) >= present[:, None])
-        # Each of 2, ..., 5 has probability 1/4.
-        assert ((present.bincount(minlength=7)[2:6] / 4000 - 0.25).abs() < 5 * (0.25 * 0.75 / 4000) ** 0.5).all()
+        # A number n has the share of log(n + 1) - log(n).
+        expected = torch.arange(2.0, 7.0).log().diff() / torch.tensor(3.0).log()
+        found = present.bincount(minlength=7)[2:6] / 4000
+        assert ((found - expected).abs() < 5 * (expected * (1 - expected) / 4000).sqrt()).all()
         assert present.bincount(minlength=7)[[0, 1, 6]].sum() == 0
 
     def test_are_drawn_apart_from_the_values(self):

@@ -57,8 +57,8 @@ class Joint:
         args: The program's positional arguments.
         kwargs: Its keyword arguments.
         nuisance: The names of latent sites that are summed out.
-        sizes: By the name of a plate, the least and the largest number of its rows that a simulation has, all numbers
-            between being as likely. Absent rows are NaN, the last ones. Rows of the plate must be exchangeable.
+        sizes: By the name of a plate, the least and the largest number of its rows that a simulation has; the logarithm
+            of the number is uniform. Absent rows are NaN, the last ones. Rows of the plate must be exchangeable.
         vectorized: Whether many simulations run at once; found out if ``None``.
 
     Attributes:

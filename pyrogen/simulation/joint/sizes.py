@@ -60,11 +60,15 @@ def _check_bounds(name: str, bounds: Any, rows: int) -> None:
 def shortened(
     observed: Mapping[str, Tensor], variables: Mapping[str, Variable], sizes: Sizes, seed: int
 ) -> dict[str, Tensor]:
-    """Observed values with random numbers of rows in some plates, the same for all sites in a plate."""
+    """Observed values with random numbers of rows in some plates, the same for all sites in a plate.
+
+    The logarithm of a number is uniform: from ten rows to a hundred a posterior changes no more than from one to ten.
+    """
     found = dict(observed)
     generator = torch.Generator().manual_seed((seed + 1) % 2**63)
     for plate, (least, most) in sizes.items():
-        counts = torch.randint(least, most + 1, (len(next(iter(found.values()))),), generator=generator)
+        share = torch.rand(len(next(iter(found.values()))), generator=generator, dtype=torch.double)
+        counts = (least * ((most + 1) / least) ** share).long().clamp(max=most)
         for name, value in found.items():
             axis = variables[name].axis(plate)
             if axis is not None:
