@@ -156,3 +156,31 @@ def test_dependence_of_simulators_is_that_of_their_arguments():
     parents = Joint(simulated, observed=["x", "y"], vectorized=False).dependence.parents
     assert parents["x"] == {"theta"}
     assert parents["y"] == {"other"}
+
+
+def with_noise_of_its_own(read):
+    """A count between the sites, drawn by rejection: the noise of a row moves with the values of others."""
+
+    def program(x=None):
+        theta = pyro.sample("theta", dist.LogNormal(1.0, 1.0).expand([2]).to_event(1))
+        rate = read(theta).expand(theta.shape[:-1])
+        hidden = torch.distributions.Poisson(rate).sample() + torch.distributions.Gamma(rate, 1.0).sample()
+        pyro.sample("x", dist.Normal(hidden, 1.0))
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("read", "at_once"),
+    [
+        (lambda theta: theta.sum(-1), True),
+        (lambda theta: theta.flatten()[0], False),
+        (lambda theta: theta.sum(), False),
+        (lambda theta: theta.mean(), False),
+        (lambda theta: theta[..., 0] * (2.0 if bool((theta[..., 1] < 9).all()) else 1.0), False),
+    ],
+    ids=["by row", "first", "sum", "mean", "branch"],
+)
+def test_programs_with_noise_between_their_sites(read, at_once):
+    torch.manual_seed(0)
+    assert Joint(with_noise_of_its_own(read), observed="x").vectorized == at_once

@@ -4,8 +4,11 @@ A program that indexes ``theta[0]`` or sums over everything may run under one mo
 few simulations run at once, and are compared with runs of single ones that are given the same values:
 
 - every site must have the same ``log_prob`` in its row as it has alone; a simulator the same arguments;
-- a site that has neither runs again on the same noise while the values of all other simulations are changed, and
-  nothing may change in its row; with the same values in all rows it must differ from row to row, if it is random;
+- a site that has neither, or depends on noise that the program draws outside of its sites, runs again on the same noise
+  while the values of all other simulations are changed, and nothing may change in its row; with the same values in all
+  rows it must differ from row to row, if it is random;
+- where it does change, as the noise of samplers by rejection does (binomial, gamma), its law in a row must be that of
+  single runs, as far as sixty runs show;
 - noise that the program draws outside of its sites must have a row for each simulation.
 """
 
@@ -29,11 +32,15 @@ from pyrogen.programs.site import Site
 
 from .reading import JointSites
 from .runs import FailedRun, Values, succeeding
-from .signature import are_close, signature
+from .signature import are_close, signature, signatures
 from .variable import rows_of
 
 _TRIES = 3
 """Runs until one succeeds."""
+_RUNS, _ROWS = 60, 300
+"""Samples that show a law: single runs, and simulations at once."""
+_FAR = 2.7
+"""Distance of two distribution functions, by that expected, from which on laws differ: by chance once in a million."""
 _TRIALS = 8
 """Changes of the values of other simulations: one loop for all, until the last is done, often changes nothing."""
 
@@ -70,7 +77,8 @@ class _Comparison:
 
     def differing(self) -> str | None:
         """What differs from single runs."""
-        unsure = [name for name in self.sites if signature(self.sites[name]) is None]
+        unsure = [name for name, site in self.sites.items() if signature(site) is None]
+        unsure += self._noisy([name for name in self.sites if name not in unsure])
         sure = [name for name in self.sites if name not in unsure]
         for place in self.places if sure else ():
             given = {name: self.values[name][place] for name in sure}
@@ -79,6 +87,14 @@ class _Comparison:
                 if not self._is_root(name) and not self._agrees(name, alone[name], place):
                     return f"site {name!r} has another distribution in many simulations at once than in one"
         return self._mixing(sure, unsure) if unsure else None
+
+    def _noisy(self, names: list[str]) -> list[str]:
+        """Sites whose distribution depends on noise beside the values of sites."""
+        if not names:
+            return []
+        given = {name: self.values[name][0] for name in names}
+        once, again = (signatures(self.runs.sites_of_one(given, names)) for _ in range(2))
+        return [name for name in names if not _agree(once[name], again[name])]
 
     def _rows(self, name: str, value: Tensor) -> Tensor:
         try:
@@ -106,12 +122,15 @@ class _Comparison:
         first, again = self._on_noise(kept, unsure, seed), self._on_noise(kept, unsure, seed)
         if not all(are_close(first[name], again[name]) for name in unsure):
             return f"the noise of {unsure} follows no seed of torch, NumPy or Python, so that it cannot be tried"
+        of_same_law: set[str] = set()
         for trial in range(_TRIALS):
             stay = slice(trial % 2, None, 2)
             seen = succeeding(lambda stay=stay: self._on_noise(self._others_changed(kept, stay), unsure, seed))
             for name in unsure:
-                if not are_close(first[name][stay], seen[name][stay]):
-                    return f"site {name!r} changes in one simulation with the values of others"
+                if name not in of_same_law and not are_close(first[name][stay], seen[name][stay]):
+                    if self._differs_in_law(kept, unsure, name):
+                        return f"site {name!r} changes in one simulation with the values of others"
+                    of_same_law.add(name)
         same = {name: value[:1].expand_as(value) for name, value in kept.items()}
         one = self._on_noise(same, unsure, self._seed_of_success(same, unsure))
         two = self._on_noise(same, unsure, self._seed_of_success(same, unsure, seed + 1))
@@ -120,6 +139,27 @@ class _Comparison:
             if bool(shared.any()):
                 return f"site {name!r} has the same noise in all simulations"
         return None
+
+    def _differs_in_law(self, kept: Values, unsure: list[str], name: str) -> bool:
+        """Whether a site has another law in one of many simulations than alone, or than among others."""
+
+        def drawn(given: Values) -> Tensor:
+            return succeeding(lambda: self.runs.together(rows, given, unsure))[name]
+
+        rows = 2 * _ROWS + 1
+        for place in range(self.count):
+            own = {site: value[place] for site, value in kept.items()}
+            alike = drawn({site: value.expand(rows, *value.shape) for site, value in own.items()})
+            if place == 0:
+                single = [succeeding(lambda own=own: self.runs.one(own, unsure))[name] for _ in range(_RUNS)]
+                if _differ(alike, torch.stack(single)):
+                    return True
+            among = succeeding(lambda: self.runs.together(rows, {}, kept))
+            for site, value in own.items():
+                among[site][1::2] = value
+            if _differ(drawn(among)[1::2], alike):
+                return True
+        return False
 
     def _others_changed(self, kept: Values, stay: slice) -> Values:
         changed = self.runs.together(self.count, {}, kept)
@@ -140,6 +180,20 @@ class _Comparison:
     def _on_noise(self, given: Mapping[str, Tensor], wanted: list[str], seed: int) -> Values:
         with seeded(seed):
             return self.runs.together(self.count, given, wanted)
+
+
+def _agree(first: list[tuple[Tensor, int]] | None, second: list[tuple[Tensor, int]] | None) -> bool:
+    if first is None or second is None or len(first) != len(second):
+        return first is second
+    return all(are_close(one, other) for (one, _), (other, _) in zip(first, second, strict=True))
+
+
+def _differ(first: Tensor, second: Tensor) -> bool:
+    """Whether two samples, rows first, have different laws in an element (Kolmogorov and Smirnov)."""
+    first, second = (part.double().reshape(len(part), -1) for part in (first, second))
+    far = _FAR * (1 / len(first) + 1 / len(second)) ** 0.5
+    gaps = ((first <= point).double().mean(0) - (second <= point).double().mean(0) for point in second)
+    return any(bool((gap.abs() > far).any()) for gap in gaps)
 
 
 class _NoiseOutside(Messenger):
