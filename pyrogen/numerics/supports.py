@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 
 import torch
@@ -145,7 +146,7 @@ class Packed(Constraint):
     def check(self, value: Tensor) -> Tensor:
         batch, inside = value.shape[:-1], []
         for (shape, constraint), part in zip(self.parts, value.split(self.sizes, -1), strict=True):
-            found = constraint.check(part.reshape(batch + shape))
+            found = beside(constraint, value).check(part.reshape(batch + shape))
             inside.append(found.reshape(*batch, -1).all(-1) if value.numel() else found.new_ones(batch))
         return torch.stack(inside, -1).all(-1)
 
@@ -172,6 +173,21 @@ def ends(constraint: Constraint) -> tuple[End, End] | None:
     if isinstance(element, constraints.less_than):
         return -math.inf, element.upper_bound
     return None
+
+
+def beside(constraint: Constraint, like: Tensor) -> Constraint:
+    """The constraint with its bounds on the device of a tensor; itself where they are there, or are numbers."""
+    moved: dict[str, Constraint | Tensor] = {}
+    for name, own in vars(constraint).items():
+        if isinstance(own, Constraint):
+            moved[name] = beside(own, like)
+        elif isinstance(own, Tensor):
+            moved[name] = own.to(like.device)
+    if all(moved[name] is getattr(constraint, name) for name in moved):
+        return constraint
+    copied = copy(constraint)
+    vars(copied).update(moved)
+    return copied
 
 
 def is_real(constraint: Constraint) -> bool:
@@ -287,7 +303,8 @@ def point_inside(support: Constraint, like: Tensor) -> Tensor:
 
 
 def _point_of_part(constraint: Constraint, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return point_inside(constraint, numbers.reshape(numbers.shape[:-1] + shape)).reshape(numbers.shape)
+    values = numbers.reshape(numbers.shape[:-1] + shape)
+    return point_inside(beside(constraint, values), values).reshape(numbers.shape)
 
 
 def _are_numbers(low: End, high: End) -> bool:

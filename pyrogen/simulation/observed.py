@@ -74,7 +74,7 @@ class ObservedSites:
         return padded if isinstance(context, Mapping) else padded[self.names[0]]
 
     def require_numbers(self, context: Context) -> None:
-        """Refuses NaN, except in rows that are absent, and too many or too few rows.
+        """Refuses what is not finite, except NaN in rows that are absent, and too many or too few rows.
 
         Raises:
             ValueError: there is one.
@@ -83,7 +83,7 @@ class ObservedSites:
             if is_functional((value,)) or not value.is_floating_point():
                 continue
             shown = f"context[{name!r}]" if isinstance(context, Mapping) else "context"
-            missing = value.isnan()
+            wrong, missing = ~value.isfinite(), value.isnan()
             for plate, dim in self._sized(self.variables[name]):
                 others = [other for other in range(-len(self.variables[name].shape), 0) if other != dim]
                 absent = missing.all(others, keepdim=True) if others else missing
@@ -94,9 +94,9 @@ class ObservedSites:
                         f"`{shown}` must have from {least} to {most} rows in plate {plate!r} of site {name!r}, got "
                         f"{int(present.min())} to {int(present.max())}"
                     )
-                missing = missing & ~absent
-            if bool(missing.any()):
-                raise ValueError(f"`{shown}` must hold numbers, got {int(missing.sum())} NaN")
+                wrong, missing = wrong & ~absent, missing & ~absent
+            if bool(wrong.any()):
+                raise ValueError(f"`{shown}` must hold finite numbers, got {value[wrong][0].item():g}")
 
     def _sized(self, variable: Variable) -> Iterator[tuple[str, int]]:
         """The plates of varying size around a site, each with its dimension counted from the right of a value."""

@@ -70,7 +70,7 @@ class TruncatedPrior:
         found = self.contains(posterior.joint.prior(_BATCH))
         self.acceptance = found.double().mean().item()
         self.method: Literal["rejection", "resampling"] = (
-            "rejection" if self.acceptance >= least_acceptance else "resampling"
+            "rejection" if self.acceptance >= max(least_acceptance, 1 / _BATCH) else "resampling"  # or none is found
         )
         if self.method == "resampling":
             require_density(posterior.joint)

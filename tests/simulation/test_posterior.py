@@ -261,8 +261,9 @@ class TestBadInput:
         learned = make(normal)
         with pytest.raises(ValueError, match=r"`context` must end in shape \(2,\), got \(3,\)"):
             learned(torch.zeros(3))
-        with pytest.raises(ValueError, match="`context` must hold numbers, got 1 NaN"):
-            learned(torch.tensor([1.0, torch.nan]))
+        for number in (torch.nan, torch.inf):
+            with pytest.raises(ValueError, match=f"`context` must hold finite numbers, got {number:g}"):
+                learned(torch.tensor([1.0, number]))
         with pytest.raises(ValueError, match=r"`observed` must hold values of the sites \['x'\], got \['y'\]"):
             learned.draw({"y": torch.zeros(4, 2)}, 3)
         with pytest.raises((TypeError, ValueError), match="draws"):

@@ -105,6 +105,11 @@ def test_bounds_have_no_region():
         learned.truncated(torch.zeros(2))
 
 
+def test_a_region_that_no_draw_of_the_prior_lies_in_is_resampled():
+    learned = learned_of(bounded, 2, 100)
+    assert TruncatedPrior(learned, torch.zeros(2), 1e6, least_acceptance=0.0).method == "resampling"
+
+
 def test_bad_input():
     learned = learned_of(bounded, 2, 100)
     with pytest.raises(ValueError, match="`x_observed` must be one datum"):
