@@ -53,7 +53,8 @@ class PosteriorGuide(nn.Module):
         distribution = self.posterior(self.posterior.context_of(self._observed(args, kwargs)))
         vector = pyro.sample(_VECTOR, distribution, infer={"is_auxiliary": True})
         values = self.posterior.sites(vector)
-        return {name: self._site(variable, values[name]) for name, variable in self._variables.items()}
+        plates = self._plates()
+        return {name: self._site(variable, values[name], plates) for name, variable in self._variables.items()}
 
     @property
     def _variables(self) -> dict[str, Variable]:
@@ -72,8 +73,15 @@ class PosteriorGuide(nn.Module):
             )
         return {name: statements[name].value for name in names}
 
+    def _plates(self) -> dict[str, pyro.plate]:
+        """The plates of all sites: of one name there may be one statement only, for all sites that are in it."""
+        found = {plate.name: plate for variable in self._variables.values() for plate in variable.plates}
+        return {
+            name: pyro.plate(name, plate.size, dim=plate.dim) for name, plate in found.items() if plate.dim is not None
+        }
+
     @staticmethod
-    def _site(variable: Variable, value: Tensor) -> Tensor:
+    def _site(variable: Variable, value: Tensor, plates: dict[str, pyro.plate]) -> Tensor:
         outer = value.shape[: value.dim() - len(variable.shape)]  # of plates around the guide, as for many particles
         spare = len(variable.batch_shape)
         kept = outer[: len(outer) - spare] if spare and len(outer) >= spare else outer
@@ -81,5 +89,5 @@ class PosteriorGuide(nn.Module):
         with ExitStack() as stack:
             for plate in variable.plates:
                 if plate.dim is not None:
-                    stack.enter_context(pyro.plate(plate.name, plate.size, dim=plate.dim))
+                    stack.enter_context(plates[plate.name])
             return pyro.sample(variable.name, Point(value, event_dim=variable.event_dim))

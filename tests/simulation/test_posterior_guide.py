@@ -37,6 +37,14 @@ def smooth(x=None):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def together(x=None):
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("groups", 3):
+        z = pyro.sample("z", dist.Normal(mean, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(2.0, 1.0))
+        pyro.sample("x", dist.Normal(z, scale), obs=x)
+
+
 @cache
 def learned_of(program, steps=150):
     joint = Joint(program, observed="x")
@@ -57,12 +65,12 @@ def test_sites_sit_in_their_plates():
     torch.testing.assert_close(trace.log_prob_sum(), expected)
 
 
-@pytest.mark.parametrize("program", [plated, smooth])
+@pytest.mark.parametrize("program", [plated, smooth, together])
 def test_pyros_inference_takes_the_pair(program):
     learned = learned_of(program, 3)
     x = torch.zeros(learned.context_shape)
     elbos = [Trace_ELBO(), Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2)]
-    if program is smooth:
+    if program is not plated:
         elbos.append(TraceMeanField_ELBO())
     for elbo in elbos:
         module = elbo(learned.model, learned.guide)
