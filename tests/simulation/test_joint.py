@@ -224,6 +224,7 @@ class TestBadPrograms:
             ({"observed": "y"}, r"`observed` must name sites of the program, \['theta', 'scale', 'x'\], got 'y'"),
             ({"observed": []}, "at least one site"),
             ({"observed": ["x", "x"]}, "once"),
+            ({"observed": "theta"}, r"must name a site that depends on a latent one to learn, got \['theta'\]"),
             ({"observed": "x", "nuisance": "x"}, "`nuisance` must name latent sites, got 'x'"),
             ({"observed": "x", "nuisance": "z"}, "`nuisance` must name sites of the program"),
             ({"observed": "x", "nuisance": ["theta", "scale"]}, "must have a latent site to learn"),

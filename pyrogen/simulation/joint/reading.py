@@ -50,8 +50,9 @@ def read_program(
     """Runs a program a few times and reads its sites.
 
     Raises:
-        ValueError: names do not fit its sites, it has a factor, subsamples a plate, scales a site, masks an
-            observed one or has data for a site that is not named, or the support of a latent site depends on others.
+        ValueError: names do not fit its sites, what is observed depends on no latent site, it has a factor, subsamples
+            a plate, scales a site, masks an observed one or has data for a site that is not named, or the support of a
+            latent site depends on others.
         Exception: whatever it raises, when it does so again and again.
     """
     with_data = _WithData()
@@ -71,7 +72,13 @@ def read_program(
     runs = Runs(program, args, kwargs, kept, width)
     _check_supports(runs, sites, latents)
     parts = ({name: kept[name] for name in kept if name in part} for part in (nuisance, observed))
-    return JointSites(latents, *parts, runs, sites, dependence_of(runs, sites))
+    dependence = dependence_of(runs, sites)
+    if not any(dependence.ancestors(name) & latents.keys() for name in observed):
+        raise ValueError(
+            f"`observed` must name a site that depends on a latent one to learn, got {list(observed)}, which depend on "
+            f"none of {list(latents)}"
+        )
+    return JointSites(latents, *parts, runs, sites, dependence)
 
 
 def _first_run(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Site]:
