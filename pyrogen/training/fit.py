@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pyrogen.arguments import checked, inner_share, integer, positive, switch
-from pyrogen.core.batches import Data, batches, device_of, split
+from pyrogen.core.batches import Data, TensorData, batches, device_of, split
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .averages import Average, averaged
@@ -30,6 +30,7 @@ from .scopes import as_before_on_failure
 from .turn import MakeOptimizer, MakeSchedule, Turn, adam, all_trained, as_turns
 from .validation import Metric, Validation, WholeSet
 
+_PATIENCE = 20  # evaluations without a better one, where nothing else says when to stop
 _ONE_AT_A_TIME = threading.RLock()
 """Held by the fit that runs; one within another's callback is of the same thread, and passes."""
 _LARGEST = 2**63
@@ -121,7 +122,9 @@ def fit(
         data: A tensor, a tuple of tensors (or dicts of tensors) of equal lengths, a dataset, or a loader. A minibatch
             is passed on entry by entry: ``objective(x, context)``. ``()`` for an objective that takes no data.
         steps: How many steps to take.
-        epochs: How many passes through the data to make. Give steps, epochs, or ``patience``.
+        epochs: How many passes through the data to make. Give steps, epochs, or ``patience``. Simulations
+            (:class:`pyrogen.simulation.Simulations`) need none of them: a tenth is held out, and training ends when
+            twenty evaluations on it bring nothing.
         batch_size: Data in a minibatch, over all processes. A loader has its own.
         lr: Learning rate of the default optimizer, Adam; 1e-3 if ``None``. Not together with ``optimizer``.
         optimizer: Makes an optimizer of a list of parameters.
@@ -167,6 +170,8 @@ def fit(
         >>> fit(module, torch.randn(100, 2), steps=3).reason
         'steps'
     """
+    if steps is epochs is patience is None and isinstance(data, TensorData) and metric is None:
+        validation, patience = 0.1 if validation is None else validation, _PATIENCE
     if steps is epochs is patience is None:
         raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
     for name, value in (("patience", patience), ("validate_every", validate_every), ("metric", metric)):

@@ -287,3 +287,11 @@ class TestBadInput:
 
         with pytest.raises(ValueError, match="got site 'mu' within Sphere"):
             posterior(Joint(program, observed="x"))
+
+
+def test_simulations_are_fitted_until_held_out_ones_improve_no_more():
+    joint = Joint(normal, observed="x")
+    learned = posterior(joint, SMALL)
+    found = pg.fit(learned, joint.draw(300, seed=0), seed=0)
+    assert found.reason == "patience"
+    assert found.best_step <= 3 * (len(found.history.validation) - 20)
