@@ -176,6 +176,7 @@ def _plan(
     joint: Joint, replaced: set[str], hidden: Sequence[str], args: tuple, kwargs: Mapping[str, Any]
 ) -> _Plan | None:
     messages = _Messages(replaced)
+    args, kwargs = _apart((args, dict(kwargs)))
     try:
         with held(), torch.no_grad(), isolated(), messages:
             joint.program(*args, **kwargs)
@@ -306,4 +307,31 @@ def _described(value: Any, path: Path = ()) -> Iterator[tuple]:
         for place, part in enumerate(value):
             yield from _described(part, (*path, place))
     else:
-        yield path, value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
+        plain = isinstance(value, (bool, int, float, str, type(None)))
+        yield path, type(value), value if plain else _Itself(value)
+
+
+class _Itself:
+    """An object as a key, equal to itself alone; it is kept, so that no other can come to lie in its place.
+
+    Args:
+        value: The object.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _apart(value: Any) -> Any:
+    """Arguments of which no two are one tensor, as those of a later call need not be: so the place of each is known."""
+    if isinstance(value, Tensor):
+        return value.view_as(value)
+    if isinstance(value, Mapping):
+        return {key: _apart(part) for key, part in value.items()}
+    return type(value)(map(_apart, value)) if type(value) in (tuple, list) else value

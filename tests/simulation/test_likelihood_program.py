@@ -155,6 +155,21 @@ def test_new_data_are_seen_wherever_they_come_from():
             torch.testing.assert_close(found, expected)
 
 
+def test_data_that_were_one_tensor_in_the_first_call_are_two_in_the_next():
+    def program(x=None, y=None):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        pyro.sample("x", dist.Normal(theta, scale), obs=x)
+        pyro.sample("y", dist.Normal(theta, scale), obs=y)
+
+    joint = Joint(program, observed=("x", "y"))
+    learned = replaced(joint, *(likelihood(joint, Known, site=site) for site in ("x", "y")))
+    same = torch.tensor(1.0)
+    poutine.trace(learned).get_trace(same, same)
+    nodes = poutine.trace(learned).get_trace(torch.tensor(2.0), torch.tensor(5.0)).nodes
+    assert (nodes["x"]["value"], nodes["y"]["value"]) == (2, 5)
+
+
 def test_masks_of_the_program_stay():
     def program(x=None, mask=None):
         theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
