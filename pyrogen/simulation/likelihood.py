@@ -138,7 +138,7 @@ def likelihood(
     Args:
         joint: The program.
         recipe: From ``(event_shape, context_shape, *, embedding)`` to the module that learns. If ``None``,
-            ``pyrogen.flows.spline_autoregressive`` with ``regression=True``; for a discrete row a network of the
+            :func:`~pyrogen.simulation.recipes.flow`; for a discrete row a network of the
             context for a single number and a masked autoregressive one for several.
         site: The name of the observed site; may be left out where there is one alone.
         embedding: Any module from the values of the parents, rows first, to features: a tensor, or a dict by site.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 
@@ -17,7 +17,10 @@ from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.distributions import families
 from pyrogen.distributions.families import ElementFamily
-from pyrogen.flows.recipes import spline_autoregressive
+from pyrogen.flows.linear import Standardize
+from pyrogen.flows.model import Flow
+from pyrogen.flows.recipes import affine_autoregressive, spline_autoregressive
+from pyrogen.flows.regression import Regression
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.statistics import Chained
@@ -27,12 +30,37 @@ from .rows.counts import counts
 
 Recipe = Callable[..., DistributionModule]
 
-flow = partial(spline_autoregressive, regression=True, bound=8.0)
-"""What learns real numbers by default. Where they lie linearly in the data is known before training begins; where that
-is far off, as of a sine, the splines reach far enough to mend it."""
 
 _MANY = 256
 """Of more labels than these no table of probabilities is learned: they count as counts up to a largest one."""
+
+
+def flow(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    embedding: nn.Module | None = None,
+    dependence: Sequence[Sequence[bool]] | None = None,
+) -> Flow:
+    """What learns real numbers by default: splines, then an affine layer, then a linear regression on the context.
+
+    Where the numbers lie linearly in the context is known before training begins. Where that is far off, as of a sine,
+    the affine layer brings them back to where the splines bend.
+
+    Args:
+        event_shape: Shape of the numbers.
+        context_shape: Of the context.
+        embedding: Of the context.
+        dependence: Which number may depend on which.
+    """
+    given = {"embedding": embedding, "dependence": dependence}
+    splines = spline_autoregressive(event_shape, context_shape, regression=True, **given)
+    affine = affine_autoregressive(event_shape, context_shape, layers=1, mixing=False, standardize=False, **given)
+    layers = list(splines.bijections)
+    end = next(place for place, layer in enumerate(layers) if isinstance(layer, Regression | Standardize))
+    layers[end:end] = affine.bijections
+    shapes = {"event_shape": splines.event_shape, "context_shape": splines.context_shape}
+    return Flow(layers, splines.base, embedding=splines.embedding, **shapes)
 
 
 def default_recipe(support: Constraint) -> Recipe:

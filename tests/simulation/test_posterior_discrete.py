@@ -1,5 +1,7 @@
 """Discrete sites of amortized posteriors: cells of integers, and exact posteriors by enumeration."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -34,7 +36,8 @@ def learned_of(program, steps=400, **options):
     joint = Joint(program, observed="x")
     torch.manual_seed(0)
     learned = posterior(joint, **options)
-    pg.fit(learned, joint.draw(10_000, seed=0), steps=steps, batch_size=256)
+    schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps)
+    pg.fit(learned, joint.draw(10_000, seed=0), steps=steps, batch_size=256, lr=3e-3, schedule=schedule, seed=0)
     return learned
 
 

@@ -110,7 +110,7 @@ def test_local_variables_need_fewer_simulations():
         torch.manual_seed(0)
         recipe = partial(pg.flows.affine_autoregressive, hidden=(128, 128), layers=2)
         learned = posterior(joint, recipe, structure=structure)
-        pg.fit(learned, joint.draw(1000, seed=0), steps=300, batch_size=128)
+        pg.fit(learned, joint.draw(1000, seed=0), steps=300, batch_size=128, validation=0.1, validate_every=10, seed=0)
         with torch.no_grad():
             return learned.log_posterior(held_out.latents, held_out.observed).mean()
 
