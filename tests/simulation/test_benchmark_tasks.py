@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+import pyrogen as pg
 from pyrogen.simulation import Joint
 
 
@@ -104,3 +105,11 @@ def test_particles_of_the_linear_gaussian_task_reach_its_posterior() -> None:
     deviation = math.sqrt(0.05)
     torch.testing.assert_close(draws.mean(0), x / 2, atol=5 * deviation / math.sqrt(1000), rtol=0)
     torch.testing.assert_close(draws.std(0), torch.full((10,), deviation), atol=0.02, rtol=0)
+
+
+def test_a_likelihood_learns_a_site_whose_distribution_is_a_mixture() -> None:
+    joint = Joint(tasks.gaussian_mixture, observed="x")
+    learned = pg.simulation.likelihood(joint)
+    pg.fit(learned, joint.draw(100, seed=0, progress=False), steps=2, seed=0)
+    assert learned(torch.zeros(3, 2)).log_prob(torch.zeros(3, 2)).isfinite().all()
+    assert learned(torch.zeros(3, 2)).sample().shape == (3, 2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from pyrogen.numerics.supports import shared
 from pyrogen.programs.layouts import LayoutMismatch
 from pyrogen.programs.site import Plate, Site
 
@@ -90,5 +91,5 @@ def variable_of(site: Site) -> Variable:
     if site.computed and len(site.distribution.batch_shape) + event_dim != len(shape):
         # Without `event_dim`, `pyro.deterministic` takes the rows of plates for a part of the event.
         event_dim = max(0, len(shape) - max((-plate.dim for plate in site.plates if plate.dim is not None), default=0))
-    support = constraints.independent(constraints.real, event_dim) if site.computed else site.support
+    support = constraints.independent(constraints.real, event_dim) if site.computed else shared(site.support)
     return Variable(site.name, shape, event_dim, support, site.value.dtype, site.plates)
