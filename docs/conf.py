@@ -19,6 +19,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes are described, and are no targets that words of other types could mean
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "pyrogen"

@@ -6,7 +6,7 @@ the probability of what was seen is a sum over all paths that it can take: nobod
 from simulations alone, tested at every point (calibration, coverage) and at the real data (local calibration, is the
 model right at all, predictive check), and drawn for the school.
 
-    python examples/simulator.py [--output output] [--seed 0] [--steps 2500] [--device cpu]
+    python examples/simulator.py [--output output] [--seed 0] [--steps 5000] [--device cpu]
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
 
     joint = pg.simulation.Joint(epidemic, observed="in_bed")
-    count, others = (100_000, 1000) if args.steps > 100 else (400, 100)
-    simulations, held_out = joint.draw(count, seed=args.seed), joint.draw(others, seed=args.seed + 1)
+    count, others = (200_000, 4000) if args.steps > 100 else (400, 100)
+    simulations, held_out = joint.draw(count, seed=args.seed), joint.draw(others, seed=args.seed + 1000)
     print(simulations)
     posterior = pg.simulation.posterior(joint).to(args.device)
     fit = pg.fit(
@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=512,
         optimizer=partial(torch.optim.Adam, lr=2e-3),
         schedule=partial(CosineAnnealingLR, T_max=args.steps),
-        validation=0.05,
-        validate_every=max(1, args.steps // 30),
+        ema=0.999,
+        validation=0.02,
+        validate_every=max(1, args.steps // 40),
         seed=args.seed,
     )
     posterior.cpu()
