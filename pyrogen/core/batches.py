@@ -5,22 +5,21 @@ The order of the data in an epoch is a function of a seed and the epoch alone, s
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import listed
 from pyrogen.numerics.randomness import Stream
 
-Batch = tuple[Any, ...]
+from .batch import Batch, as_batch, digest, kind_of, leaves, map_tensors, rows, single_row
+
 Data = Tensor | tuple | Dataset | Iterable
 
 
@@ -189,8 +188,8 @@ class LoaderBatches:
                     self._refuse_others(epoch, number)
                 return
             if number >= start:
-                yield Minibatch(entries := _as_batch(batch), None, 1.0, rows(entries))
-            elif number == start - 1 and seen not in (None, digest(_as_batch(batch))):
+                yield Minibatch(entries := as_batch(batch), None, 1.0, rows(entries))
+            elif number == start - 1 and seen not in (None, digest(as_batch(batch))):
                 self._refuse_others(epoch, number)
 
     def state_dict(self) -> list[Tensor]:
@@ -245,18 +244,6 @@ def _begins_anew(source: Iterable) -> bool:
     return firsts[0] == firsts[1]
 
 
-def digest(batch: Any) -> str:
-    """A digest of the tensors and numbers of a minibatch."""
-    found = hashlib.sha256()
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor):
-            found.update(f"{leaf.dtype} {tuple(leaf.shape)}".encode())
-            found.update(leaf.detach().cpu().contiguous().resolve_conj().reshape(-1).view(torch.uint8).numpy().data)
-        elif isinstance(leaf, (bool, int, float, str)):
-            found.update(repr(leaf).encode())
-    return found.hexdigest()
-
-
 def epoch_seed(seed: int, epoch: int) -> int:
     """The seed of an epoch."""
     return (seed * 1_000_003 + epoch) % 2**63
@@ -276,7 +263,7 @@ class TensorRows:
         self, entries: Batch, name: str = "data", numbers: Tensor | None = None, total: int | None = None
     ) -> None:
         self.entries = entries
-        lengths = {len(tensor) for tensor in _leaves(entries, name)}
+        lengths = {len(tensor) for tensor in leaves(entries, name)}
         if len(lengths) > 1:
             raise ValueError(f"the tensors of `{name}` must have equal lengths, got {sorted(lengths)}")
         self.length = lengths.pop() if lengths else 1
@@ -286,7 +273,7 @@ class TensorRows:
     @property
     def elements(self) -> int:
         """How many elements a row has."""
-        return sum(tensor[:1].numel() for tensor in _leaves(self.entries, "data"))
+        return sum(tensor[:1].numel() for tensor in leaves(self.entries, "data"))
 
     def __len__(self) -> int:
         return self.length
@@ -304,6 +291,8 @@ class TensorRows:
 
 class TensorData(Dataset):
     """A dataset whose rows lie in tensors, from which minibatches are cut as from tensors by themselves.
+
+    ``fit`` needs not be told when to stop: it holds a tenth of the rows out and stops when these improve no more.
 
     Attributes:
         entries: Tensors, and dicts of them, of equal lengths: the arguments of an objective.
@@ -331,7 +320,7 @@ class DatasetRows:
     def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
         # A generator of its own keeps the loader from drawing on torch's.
         order = [index.tolist() for index in indices]
-        yield from map(_as_batch, DataLoader(self.dataset, batch_sampler=order, generator=torch.Generator()))
+        yield from map(as_batch, DataLoader(self.dataset, batch_sampler=order, generator=torch.Generator()))
 
     def select(self, index: Tensor) -> DatasetRows:
         return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()), self.numbers[index], self.total)
@@ -386,16 +375,6 @@ def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetR
     return source.select(order[held_out:]), source.select(order[:held_out])
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's minibatches go: to its parameters."""
-    return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on ``device``."""
-    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
-
-
 def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:
     if isinstance(data, (TensorRows, DatasetRows)):
         return data
@@ -414,76 +393,6 @@ def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)) and not hasattr(data, "__array__"):
         return None
     raise ValueError(
-        f"`{name}` must be a tensor, a tuple of tensors, a dataset or a loader, got {_kind(data)}"
+        f"`{name}` must be a tensor, a tuple of tensors, a dataset or a loader, got {kind_of(data)}"
         + (" (torch.as_tensor makes it a tensor)" if hasattr(data, "__array__") else "")
     )
-
-
-def _as_batch(batch: Any) -> Batch:
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-
-
-def _leaves(batch: Batch, name: str) -> Iterator[Tensor]:
-    for entry in batch:
-        values = entry.values() if isinstance(entry, Mapping) else (entry,)
-        for tensor in values:
-            if not isinstance(tensor, Tensor) or not tensor.dim():
-                raise ValueError(f"`{name}` must hold tensors with rows, got among them {_kind(tensor)}")
-            yield tensor
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def rows(batch: tuple) -> int:
-    """How many data a batch holds: the length of its first tensor, one if it has none."""
-    for entry in batch:
-        tensor = next(iter(entry.values()), None) if isinstance(entry, Mapping) else entry
-        if isinstance(tensor, torch.Tensor) and tensor.dim():
-            return len(tensor)
-    return 1
-
-
-def row_numbers(batch: Batch) -> list[Tensor]:
-    """The vectors of integers in a batch, which may be the numbers of its rows."""
-    entries = [part for entry in batch for part in (entry.values() if isinstance(entry, Mapping) else (entry,))]
-    return [part for part in entries if isinstance(part, Tensor) and part.dim() == 1 and not part.is_floating_point()]
-
-
-def without_last_row(batch: Batch, rows: int) -> Batch:
-    """A batch of so many rows without the last."""
-    return _map_rows(batch, rows, lambda tensor: tensor[:-1])
-
-
-def single_row(batch: Batch, row: int, rows: int) -> Batch:
-    """One row of a batch of so many, as a batch of its own."""
-    return _map_rows(batch, rows, lambda tensor: tensor[row : row + 1])
-
-
-def joined(parts: Sequence[Batch]) -> Batch:
-    """The rows of several batches as one batch."""
-    if len(parts) == 1:
-        return parts[0]
-    return tuple(
-        {key: torch.cat([part[key] for part in entries]) for key in entries[0]}
-        if isinstance(entries[0], Mapping)
-        else torch.cat(entries)
-        for entries in zip(*parts, strict=True)
-    )
-
-
-def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with all its tensors changed; other entries stay."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: changed(part) for key, part in value.items()}
-        return change(value) if isinstance(value, Tensor) else value
-
-    return tuple(map(changed, batch))
-
-
-def _map_rows(batch: Batch, rows: int, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with those tensors changed that have a row for each datum."""
-    return map_tensors(batch, lambda tensor: change(tensor) if tensor.dim() and len(tensor) == rows else tensor)

@@ -33,7 +33,7 @@ from pyrogen.programs.hidden_values import HiddenValues
 from pyrogen.programs.reading import reading_of, settled_data_plates
 from pyrogen.programs.run import Record
 
-from .batches import row_numbers, rows, without_last_row
+from .batch import row_numbers, rows, without_last_row
 from .density import require_bounding
 from .modes import evaluating
 

@@ -17,7 +17,8 @@ from pyrogen.numerics.randomness import held
 from pyrogen.numerics.supports import contains
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
-from .batches import Batch, Batches, Data, LoaderBatches, Minibatch, TensorRows, batches, device_of, to_device
+from .batch import Batch, device_of, to_device
+from .batches import Batches, Data, LoaderBatches, Minibatch, TensorRows, batches
 from .modes import evaluating
 from .shapes import Context
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import real_tensor
-from pyrogen.core.batches import rows as count_rows
+from pyrogen.core.batch import rows as count_rows
 from pyrogen.core.density import density_of
 from pyrogen.programs.layouts import (
     DrawLayout,

@@ -24,7 +24,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer, number
-from pyrogen.core.batches import rows
+from pyrogen.core.batch import rows
 from pyrogen.core.density import density_of, require_bounding
 from pyrogen.core.objective import PairObjective
 from pyrogen.programs.data_plate import data_plate, observed_plates

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches, rows, single_row
+from pyrogen.core.batch import Batch, rows, single_row
+from pyrogen.core.batches import Batches, LoaderBatches
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.reading import Reading
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches, Minibatch, digest, to_device
+from pyrogen.core.batch import Batch, digest, to_device
+from pyrogen.core.batches import Batches, LoaderBatches, Minibatch
 
 from .turn import Turn
 

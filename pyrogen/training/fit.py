@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from pyrogen.arguments import checked, inner_share, integer, positive, switch
-from pyrogen.core.batches import Data, TensorData, batches, device_of, split
+from pyrogen.core.batch import device_of
+from pyrogen.core.batches import Data, TensorData, batches, split
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .averages import Average, averaged

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pyrogen.core.batches import Batch, Minibatch
+from pyrogen.core.batch import Batch
+from pyrogen.core.batches import Minibatch
 from pyrogen.numerics.randomness import held
 
 from .player import Player, per_datum

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pyrogen.core.batches import Batch, Minibatch, rows
+from pyrogen.core.batch import Batch, rows
+from pyrogen.core.batches import Minibatch
 from pyrogen.programs.data_plate import DataCount
 
 from .feed import Feed

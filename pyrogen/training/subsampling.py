@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyrogen.core.batches import Batch, Batches, LoaderBatches, map_tensors, row_numbers, without_last_row
+from pyrogen.core.batch import Batch, map_tensors, row_numbers, without_last_row
+from pyrogen.core.batches import Batches, LoaderBatches
 from pyrogen.programs.data_plate import FullSize, data_of
 from pyrogen.programs.dependence import independent_sites, loose_sites
 from pyrogen.programs.reading import Reading, reading_of, settled_data_plates

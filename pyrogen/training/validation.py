@@ -10,16 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.batches import (
-    Batch,
-    Batches,
-    LoaderBatches,
-    Minibatch,
-    device_of,
-    joined,
-    rows,
-    to_device,
-)
+from pyrogen.core.batch import Batch, device_of, joined, rows, to_device
+from pyrogen.core.batches import Batches, LoaderBatches, Minibatch
 from pyrogen.core.modes import evaluating
 from pyrogen.core.saving import fill, named_tensors
 from pyrogen.numerics.randomness import held, seeded
