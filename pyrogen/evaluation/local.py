@@ -33,7 +33,7 @@ from pyrogen.arguments import anything, checked, function, integer
 
 from .classifier import require_classifier
 from .features import Features, RandomFeatures, Summary, one_row
-from .regression import ridge
+from .regression import regressed
 from .result import TestResult, permutation_p_value
 from .simulated import Posterior, Simulated, Values, checked_draws, coordinates_of, ready, rows_of
 
@@ -310,7 +310,7 @@ def _moments(points: Tensor, places: Tensor, local: Tensor) -> tuple[Tensor, Ten
     z = (truth - drawn.mean(1)) / torch.where(spread > 0, spread, drawn.std((0, 1)).clamp(min=1e-30))
     targets = torch.cat([z, z.square()], 1)
     center, mean = places.mean(0), targets.mean(0)
-    weights, _ = ridge(places - center, targets - mean)
+    weights, _ = regressed(places, targets)
     first, second = (mean + (local.mean(0) - center) @ weights).chunk(2)
     # Mean and deviation of few draws spread the truth by themselves: as for Student's t.
     excess = (1 + 1 / draws) * (draws - 1) / (draws - 3)

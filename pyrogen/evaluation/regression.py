@@ -23,9 +23,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .features import Features, RandomFeatures, Summary, Values, checked_values
+from pyrogen.numerics.ridge import ridge
 
-_PENALTIES = torch.logspace(-6, 3, 19, dtype=torch.double)  # times the number of rows
+from .features import Features, RandomFeatures, Summary, Values, checked_values
 
 
 class RegressionScore:
@@ -66,7 +66,7 @@ class RegressionScore:
         targets, inputs = self._targets(self._latent(latents)), self._inputs(self._data(observed))
         self.mean, self.center = targets.mean(0), inputs.mean(0)
         self.variance = targets.var(0).clamp(min=1e-30)
-        self.weights, left = ridge(inputs - self.center, targets - self.mean)
+        self.weights, left = regressed(inputs, targets)
         informative = left < self.variance
         self.weights *= informative
         self.left = torch.where(informative, left, self.variance).clamp(min=1e-9 * self.variance)
@@ -87,26 +87,16 @@ class RegressionScore:
         return f"<RegressionScore of {', '.join(self._latent.shapes)} given {', '.join(self._data.shapes)}>"
 
 
-def ridge(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of a ridge regression, each target with its own penalty, and the variance that each leaves.
-
-    The penalty has the least generalised cross-validation error, which estimates the held-out variance.
+def regressed(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of a ridge regression, each target with its own ridge, and the variance that each leaves when held out.
 
     Args:
-        inputs: Of mean zero, ``(rows, features)``.
-        targets: Of mean zero, ``(rows, targets)``.
+        inputs: ``(rows, features)``.
+        targets: ``(rows, targets)``.
 
     Shape:
         ``(features, targets)`` and ``(targets,)``.
     """
-    rows = len(inputs)
-    left, singular, right = torch.linalg.svd(inputs, full_matrices=False)
-    projected = left.T @ targets
-    rest = (targets.square().sum(0) - projected.square().sum(0)).clamp(min=0)
-    shrunk = singular.square() / (singular.square() + rows * _PENALTIES.to(inputs.device)[:, None])  # (penalties, k)
-    squares = (1 - shrunk).square() @ projected.square() + rest
-    freedom = (1 - (1 + shrunk.sum(1)) / rows).clamp(min=1e-3)
-    errors = squares / rows / freedom[:, None].square()
-    best = errors.argmin(0)
-    inverse = shrunk[best].T / singular.clamp(min=1e-12)[:, None]
-    return right.T @ (inverse * projected), errors.gather(0, best[None])[0]
+    covariance = torch.cov(torch.cat([targets, inputs], 1).double().T, correction=0)
+    found = ridge(covariance, len(inputs), targets.shape[1])
+    return found.weight.T.to(inputs), found.error.to(targets)

@@ -6,15 +6,10 @@ form. With the (embedded) context :math:`c` and standard noise :math:`z`,
 .. math::
     x = b + A c + L z ,
 
-where :math:`A, b` are found by ridge regression from the moments of the data set, and :math:`L L^\top` is the
-covariance of what the regression leaves. The ridge of each element of :math:`x` is the one of least error in
-generalised cross-validation (Golub, Heath and Wahba 1979), and residuals are divided by :math:`1 - \text{df} / n`, so
+where :math:`A, b` are found by ridge regression from the moments of the data set (:mod:`pyrogen.numerics.ridge`), and
+:math:`L L^\top` is the covariance of what the regression leaves. Residuals are divided by :math:`1 - \text{df} / n`, so
 that few data explain little. If events and contexts are jointly Gaussian, this is the conditional distribution, and
 nothing is left to learn.
-
-References:
-    Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter",
-    https://doi.org/10.1080/00401706.1979.10489751
 """
 
 from __future__ import annotations
@@ -30,12 +25,9 @@ from pyrogen.arguments import checked, integer
 from pyrogen.core.module import BijectionModule
 from pyrogen.core.shapes import Context, Shape, batch_shape_of, flatten_batch
 from pyrogen.networks.statistics import JointMoments, Statistic
+from pyrogen.numerics.ridge import ridge
 from pyrogen.transforms.linear import LowerAffine
 
-_RIDGES = torch.logspace(-8, 4, 61, dtype=torch.float64)
-"""Ridges that are tried, in units of the largest variance of the context."""
-_FREE = 0.05
-"""The least share of the data that a regression must leave free."""
 _LEAST = 1e-4
 """The least share of an element's deviation that a regression leaves, for float32's sake."""
 
@@ -116,15 +108,8 @@ def ridge_regression(moments: JointMoments, outputs: int) -> Fitted:
     count, covariance = max(moments.count, 2), moments.covariance
     of_outputs, cross = covariance[:outputs, :outputs], covariance[outputs:, :outputs]
     of_inputs = covariance[outputs:, outputs:]
-    spectrum, axes = torch.linalg.eigh(of_inputs)
-    spectrum, along = spectrum.clamp(min=0), axes.T @ cross  # (C,), (C, D)
-    largest = spectrum.max().clamp(min=torch.finfo(torch.float32).tiny)  # constant inputs explain nothing
-    inverse = 1 / (spectrum + largest * _RIDGES.to(spectrum).unsqueeze(-1))  # (ridges, C)
-    explained = (2 * inverse - spectrum * inverse.square()) @ along.square()  # (ridges, D)
-    free = (1 - (1 + (spectrum * inverse).sum(-1)) / count).unsqueeze(-1)  # 1 - df / n
-    error = (of_outputs.diagonal() - explained).clamp(min=0) / free.clamp(min=_FREE).square()
-    best = error.masked_fill(free < _FREE, torch.inf).argmin(0)  # (D,)
-    weight, free = (axes @ (inverse[best].T * along)).T, free[best].clamp(min=_FREE)
+    weight, _, free = ridge(covariance, count, outputs)
+    free = free.unsqueeze(-1)
     shared = weight @ cross
     residual = (of_outputs - shared - shared.T + weight @ of_inputs @ weight.T) / (free * free.T)
     bias = moments.mean[:outputs] - weight @ moments.mean[outputs:]
