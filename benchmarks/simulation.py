@@ -1,11 +1,11 @@
 """Simulation-based inference on the tasks of sbi-benchmark: learned posteriors, learned likelihoods, rounds, and sbi.
 
-C2ST by sbi-benchmark's protocol: the accuracy of a perceptron (two hidden layers of 10 units for each parameter) that
-tells 10,000 draws from 10,000 reference draws, z-scored by these, in five-fold cross-validation; 1/2 is best. Beside
-it the nats of held-out parameters given their data, where the method has a density, and processor time to train and to
-draw 10,000 posterior draws of one datum. One thread; for each seed all methods learn from the same simulations, one
-after the other. ``simulation_tasks.py`` says where the wheel with the observations comes from. sbi is in the extra
-``bench``.
+C2ST by sbi-benchmark's protocol (``simulation_classifier.py``): the accuracy of a perceptron (two hidden layers of 10
+units for each parameter) that tells 10,000 draws from 10,000 reference draws, z-scored by these, in five-fold
+cross-validation; 1/2 is best. Beside it the nats of held-out parameters given their data, where the method has a
+density, and processor time to train and to draw 10,000 posterior draws of one datum. One thread; for each seed all
+methods learn from the same simulations, one after the other. ``simulation_tasks.py`` says where the wheel with the
+observations comes from. sbi is in the extra ``bench``.
 
 The whole table takes hours, most of them for classifiers. So it can be made in parts, which each append lines to a
 file; parts that the file holds are not run again:
@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import pyro
 import torch
+from simulation_classifier import c2st
 from simulation_sampling import tempered_draws
 from simulation_tasks import Task, found_wheel, task
 from torch import Tensor
@@ -102,7 +103,7 @@ def measured(
     """What one method finds at each observation."""
     joint = Joint(problem.program, observed="x", nuisance=problem.nuisance)
     simulations = joint.draw(budget, seed=seed, batch_size=10_000, progress=False)
-    learned = None
+    learned, found = None, []
     for number in observations:
         x = problem.observation(number)
         torch.manual_seed(seed)
@@ -114,9 +115,10 @@ def measured(
         began = time.process_time()
         draws = learned.draws(x, options.draws)
         draw = time.process_time() - began
-        score = c2st(problem.reference(number)[: options.draws], draws, seed=1)
-        found = {"c2st": score, "nats": nats, "train": train, "draw": draw}
-        yield {"observation": number, **found, "versions": versions()}
+        found.append((number, draws, {"nats": nats, "train": train, "draw": draw}))
+    scores = c2st([(problem.reference(number)[: options.draws], draws) for number, draws, _ in found], seed=1)
+    for (number, _, measures), score in zip(found, scores, strict=True):
+        yield {"observation": number, "c2st": score, **measures, "versions": versions()}
 
 
 class Learned(NamedTuple):
@@ -213,24 +215,10 @@ def held_out_nats(joint: Joint, learned: Learned, size: int = 5_000) -> float:
     return -learned.log_prob(fresh.latents["theta"], fresh.observed["x"]).mean().item()
 
 
-def c2st(reference: Tensor, draws: Tensor, *, seed: int) -> float:
-    """The classifier two-sample test by sbi-benchmark's protocol."""
-    import numpy as np
-    from sklearn.model_selection import KFold, cross_val_score
-    from sklearn.neural_network import MLPClassifier
-
-    mean, scale = reference.mean(0), reference.std(0)
-    rows = torch.cat([(reference - mean) / scale, (draws - mean) / scale]).numpy()
-    labels = np.repeat([0, 1], [len(reference), len(draws)])
-    hidden = 10 * reference.shape[-1]
-    network = MLPClassifier((hidden, hidden), max_iter=10_000, random_state=seed)
-    return float(cross_val_score(network, rows, labels, cv=KFold(5, shuffle=True, random_state=seed)).mean())
-
-
 def versions() -> str:
     """Of what was run; sbi has one only where it is installed."""
     installed = {distribution.name: distribution.version for distribution in distributions()}
-    found = [f"{name} {installed[name]}" for name in ("torch", "sbi", "scikit-learn") if name in installed]
+    found = [f"{name} {installed[name]}" for name in ("torch", "sbi") if name in installed]
     return ", ".join([f"pyrogen {pg.__version__}", *found])
 
 
