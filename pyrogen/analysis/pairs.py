@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pyrogen.evaluation.result import Estimate
+from pyrogen.core.estimate import Estimate
 from pyrogen.evaluation.simulated import coordinates_of
 
 from .arrays import as_array, real_array

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pyrogen.core.estimate import TestResult
 from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck
 from pyrogen.evaluation.ranks import EcdfNull
-from pyrogen.evaluation.result import TestResult
 from pyrogen.training.progress import Fit, History
 
 from .arrays import as_array

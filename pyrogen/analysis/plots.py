@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from pyrogen.arguments import anything, checked, instance_of, integer
+from pyrogen.core.estimate import Estimate, normal_quantile
 from pyrogen.evaluation.comparison import Comparison
 from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck
 from pyrogen.evaluation.ranks import checked_ranks
-from pyrogen.evaluation.result import Estimate, normal_quantile
 from pyrogen.training.progress import Fit, History
 
 from .arrays import real_array

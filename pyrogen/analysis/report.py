@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pyrogen.core.estimate import TestResult
 from pyrogen.evaluation.calibration import Calibration
 from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck
-from pyrogen.evaluation.result import TestResult
 from pyrogen.training.progress import Fit, History
 
 from .pairs import DrawnCoordinate, draw_marginal, draw_pairs, read_coordinates

@@ -15,6 +15,8 @@
 Every number is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
 """
 
+from pyrogen.core.estimate import Estimate, TestResult
+
 from . import kernels
 from .amortization import amortization_gap
 from .calibration import Amortized, Calibration, simulation_based_calibration
@@ -38,7 +40,6 @@ from .random_points import joint_coverage
 from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
-from .result import Estimate, TestResult
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
 
 __all__ = [

@@ -32,12 +32,12 @@ from torch.distributions import biject_to
 from torch.distributions.utils import _sum_rightmost
 
 from pyrogen.arguments import checked, function, integer, positive
+from pyrogen.core.estimate import Estimate
 from pyrogen.programs.layouts import DrawLayout, DrawnSite, OneDraw, Sites, values_of
 from pyrogen.programs.run import Program
 
 from .importance import importance_log_weights
 from .pairs import Pair, checked_rows, pairs, total
-from .result import Estimate
 from .scoring import as_evaluated
 
 

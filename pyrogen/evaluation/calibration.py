@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, function, real_tensor
+from pyrogen.core.estimate import TestResult
 from pyrogen.programs.layouts import Sites
 from pyrogen.programs.run import Program
 
@@ -46,7 +47,6 @@ from .ranks import (
     highest_coverage,
     ranks_among,
 )
-from .result import TestResult
 from .scoring import as_evaluated
 from .simulated import (
     FEWEST,

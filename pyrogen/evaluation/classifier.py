@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked
+from pyrogen.core.estimate import TestResult, permutation_p_value
 
-from .result import TestResult, permutation_p_value
 from .samples import pool
 
 if TYPE_CHECKING:

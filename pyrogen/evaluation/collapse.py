@@ -27,12 +27,12 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from pyrogen.arguments import checked, function, non_negative, numbers, several, whole_share
+from pyrogen.core.estimate import Estimate
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
 from .pairs import check_names, checked_rows, measured, require_density
-from .result import Estimate
 from .scoring import as_evaluated
 
 _WHY = "a divergence needs normalised log_probs of posterior and prior"

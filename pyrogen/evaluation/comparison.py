@@ -27,6 +27,7 @@ from torch.distributions import Distribution
 
 from pyrogen.arguments import integer
 from pyrogen.core.density import Density, weakest
+from pyrogen.core.estimate import Estimate
 from pyrogen.core.module import DistributionModule
 from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.layouts import select_rows
@@ -34,8 +35,8 @@ from pyrogen.training.progress import Fit
 
 from .density import paired
 from .pairs import checked_rows
-from .result import Estimate, table
 from .scoring import Model, Scores, require_baseline, require_model, require_normalized, score
+from .table import table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

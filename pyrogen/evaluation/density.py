@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pyrogen.arguments import integer, number, numbers, real_tensor
 from pyrogen.core.density import weakest
+from pyrogen.core.estimate import BITS_PER_DIMENSION, Estimate
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 
-from .result import BITS_PER_DIMENSION, Estimate
 from .scoring import Model, broadcasts_to, name_of, require_baseline, require_model, require_normalized, score
 
 

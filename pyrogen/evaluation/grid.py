@@ -23,12 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer
+from pyrogen.core.estimate import Estimate
 from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.run import Program
 from pyrogen.training.progress import Fit
 
 from .importance import ParetoK, check_draws, importance_log_weights, pareto_k_of
-from .result import Estimate, table
+from .table import table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

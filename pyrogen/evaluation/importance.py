@@ -33,12 +33,12 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer, numbers
+from pyrogen.core.estimate import Estimate
 from pyrogen.numerics.resampling import effective_sample_size
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
 
 from .pairs import check_names, measured, require_density, total
-from .result import Estimate
 from .scoring import as_evaluated
 
 

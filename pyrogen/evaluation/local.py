@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, function, integer
+from pyrogen.core.estimate import TestResult, permutation_p_value
 
 from .classifier import require_classifier
 from .features import Features, RandomFeatures, Summary, one_row
 from .regression import regressed
-from .result import TestResult, permutation_p_value
 from .simulated import Posterior, Simulated, Values, checked_draws, coordinates_of, ready, rows_of
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from torch import Tensor
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import anything, checked, integer
+from pyrogen.core.estimate import TestResult, permutation_p_value
 from pyrogen.numerics.pairwise import distance_blocks
 
 from .features import Features, Summary, Values, checked_values, one_row
-from .result import TestResult, permutation_p_value
 from .samples import mmd_test
 
 

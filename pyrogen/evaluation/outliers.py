@@ -36,8 +36,8 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import numbers, vector, without_nan
+from pyrogen.core.estimate import TestResult, normal_quantile, permutation_p_value
 
-from .result import TestResult, normal_quantile, permutation_p_value
 from .samples import permuted
 
 

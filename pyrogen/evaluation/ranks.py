@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, integer, numbers, real_tensor
-
-from .result import TestResult
+from pyrogen.core.estimate import TestResult
 
 
 @dataclass(frozen=True, repr=False)

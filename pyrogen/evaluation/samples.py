@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, numbers
+from pyrogen.core.estimate import TestResult, permutation_p_value
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
 from .kernels import DistanceKernel, GaussianKernel, Kernel
-from .result import TestResult, permutation_p_value
 
 
 def squared_mmd(

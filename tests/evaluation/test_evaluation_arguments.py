@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pyrogen import analysis, evaluation
+from pyrogen.core.estimate import permutation_p_value
 from pyrogen.core.module import DistributionModule
 from pyrogen.evaluation import Amortized, EcdfNull, Estimate, TestResult
-from pyrogen.evaluation.result import permutation_p_value
 
 NAN, INF = float("nan"), float("inf")
 GENERATOR = torch.Generator().manual_seed(0)

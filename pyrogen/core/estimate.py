@@ -1,4 +1,4 @@
-r"""What an evaluation answers: a number with its uncertainty, its unit and what kind of number it is.
+r"""A number with its uncertainty, its unit and what kind of number it is; and the outcome of a test.
 
 An :class:`Estimate` carries the standard error over the data and the density it was computed from, and is printed with
 both; a :class:`TestResult` carries a p-value. Neither can hold NaN for its value: there is no verdict on what is no
@@ -7,7 +7,6 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan, sqrt
 from statistics import NormalDist
@@ -15,7 +14,8 @@ from statistics import NormalDist
 from torch import Tensor
 
 from pyrogen.arguments import checked, without_nan
-from pyrogen.core.density import Density
+
+from .density import Density
 
 BITS_PER_DIMENSION = "bits per dimension"
 
@@ -161,12 +161,6 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
     without_nan(null, "null")
     slack = 1e-5 * max(float(null.std(correction=0)), 1e-12)
     return (1 + int((null >= statistic - slack).sum())) / (1 + null.numel())
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, in columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _rounded(value: float, error: float) -> str:

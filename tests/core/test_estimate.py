@@ -5,8 +5,8 @@ from math import isnan, nan, sqrt
 import pytest
 import torch
 
+from pyrogen.core.estimate import permutation_p_value
 from pyrogen.evaluation import Estimate, TestResult
-from pyrogen.evaluation.result import permutation_p_value
 
 
 @pytest.mark.parametrize(
