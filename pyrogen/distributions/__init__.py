@@ -14,6 +14,7 @@ from .families import Columns
 from .incomplete import Incomplete
 from .mixture import Mixture
 from .normal import DiagonalNormal, UnitNormal
+from .push_forward import PushForward
 from .zero_inflated import ZeroInflated
 
 __getattr__ = renamed(__name__, {"StandardNormal": "pyrogen.distributions.UnitNormal"})
@@ -29,6 +30,7 @@ __all__ = [
     "LogisticCounts",
     "Mixture",
     "PixelLogisticMixture",
+    "PushForward",
     "PyrogenDistribution",
     "QuantizedNormal",
     "UniformDequantized",

@@ -245,6 +245,10 @@ class Standardizer(Statistic, ReadsData, nn.Module):
         # In the precision of the context first: 1e9 + 1 and 1e9 - 1 differ in double precision.
         return ((context - self.mean) / self.scale).to(self.mean.dtype)
 
+    def inverse(self, standardised: Tensor) -> Tensor:
+        """What standardised numbers are in the units of the data."""
+        return torch.addcmul(self.mean, self.scale, standardised)
+
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         rows = context.reshape(-1, *self.shape)
         require_finite(rows, self.name)

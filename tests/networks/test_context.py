@@ -237,7 +237,7 @@ def test_an_embedding_built_by_a_recipe_comes_back_from_a_file(tmp_path):
         pg.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("package", ["autoregressive", "flows", "latent", "diffusion"])
+@pytest.mark.parametrize("package", ["autoregressive", "flows", "latent", "diffusion", "implicit"])
 def test_recipes_describe_all_their_arguments(package):
     names = RECIPES[package]
     for build in (getattr(getattr(pg, package), name) for name in names):
