@@ -18,7 +18,7 @@ import time
 import torch
 
 from pyrogen.evaluation import energy_test, mmd_test, squared_mmd
-from pyrogen.evaluation.kernels import multiscale
+from pyrogen.numerics.kernels import multiscale
 
 SIZES = [(1000, 10), (1000, 100), (1000, 784), (3000, 64), (10_000, 64)]
 

@@ -16,8 +16,8 @@ Every number is an :class:`Estimate` with a standard error and a label, or a :cl
 """
 
 from pyrogen.core.estimate import Estimate, TestResult
+from pyrogen.numerics import kernels
 
-from . import kernels
 from .amortization import amortization_gap
 from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test

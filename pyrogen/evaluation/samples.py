@@ -25,9 +25,8 @@ from torch import Tensor
 
 from pyrogen.arguments import anything, checked, numbers
 from pyrogen.core.estimate import TestResult, permutation_p_value
+from pyrogen.numerics.kernels import DistanceKernel, GaussianKernel, Kernel
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
-
-from .kernels import DistanceKernel, GaussianKernel, Kernel
 
 
 def squared_mmd(
@@ -158,7 +157,7 @@ def _pool(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 @checked(kernel=anything)
 def _fitted(kernel: Kernel, pooled: Tensor, generator: torch.Generator | None) -> Kernel:
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"`kernel` must be a kernel of `pyrogen.evaluation.kernels`, got {kernel!r}")
+        raise TypeError(f"`kernel` must be a kernel of `pyrogen.numerics.kernels`, got {kernel!r}")
     if not kernel.needs_median:
         return kernel
     try:

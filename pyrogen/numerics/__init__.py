@@ -7,5 +7,6 @@
 ``transport``                which noise goes with which datum
 ``resampling``               of weighted particles; ``linear``: products with operators
 ``supports``, ``scores``     where numbers may lie, and scores that are safe outside
-``pairwise``, ``special``    distances; logarithms of small differences
+``pairwise``, ``kernels``    distances, and similarities by distance; ``wasserstein``: distances of distributions
+``special``                  logarithms of small differences
 """

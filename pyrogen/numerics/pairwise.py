@@ -56,3 +56,20 @@ def median_distance(x: Tensor, *, rows: int = 1000, generator: torch.Generator |
     if not median > 0:
         raise ValueError(f"the median distance of `x` must be positive, got {float(median)}: most points coincide")
     return median
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """The squared distances of all pairs, by one product of matrices, whose gradient is another.
+
+    Rounding leaves an error of about ``eps`` times the squared distance from the centre of ``y``.
+
+    Args:
+        x: Points.
+        y: Points.
+
+    Shape:
+        ``(m, d)`` and ``(n, d)`` to ``(m, n)``.
+    """
+    center = y.detach().mean(0)
+    x, y = x - center, y - center
+    return (x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T).clamp(min=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrogen.evaluation import energy_distance, energy_test, mmd_test, squared_mmd
-from pyrogen.evaluation.kernels import (
+from pyrogen.numerics.kernels import (
     DistanceKernel,
     GaussianKernel,
     InverseMultiquadricKernel,

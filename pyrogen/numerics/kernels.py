@@ -8,9 +8,10 @@ r"""Kernels: how alike two points are, as a function of their Euclidean distance
 :class:`KernelSum`                  a sum of kernels                several scales at once
 ==================================  ==============================  ===========================================
 
-All but the last two have a bandwidth :math:`h` in data units. Without one it is ``multiple`` times the median distance
-between points of the pooled sample (Gretton et al. 2012, "A kernel two-sample test",
-https://jmlr.org/papers/v13/gretton12a.html), which keeps a permutation test valid: it does not know the labels.
+All but the last two have a bandwidth :math:`h`, in the units of the distance. Without one it is ``multiple`` times the
+median distance between points of a sample (Gretton et al. 2012, "A kernel two-sample test",
+https://jmlr.org/papers/v13/gretton12a.html). That of a pooled sample keeps a permutation test valid: the median is the
+same whatever the labels.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from pyrogen.arguments import positive
 
+_TINY = 1e-12
+
 
 class Kernel(ABC):
     """A function of distance."""
@@ -31,6 +34,10 @@ class Kernel(ABC):
     @abstractmethod
     def __call__(self, distance: Tensor) -> Tensor:
         """The similarity of points at these distances, elementwise."""
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        """The similarity of points at these squared distances; its gradient is finite at zero."""
+        return self(squared.clamp(min=_TINY).sqrt())
 
     def fitted(self, median: float) -> Kernel:
         """The kernel with its bandwidth set from the median distance, where it was left open."""
@@ -55,9 +62,7 @@ class _WithBandwidth(Kernel):
             positive(self.bandwidth, "bandwidth")
 
     def __call__(self, distance: Tensor) -> Tensor:
-        if self.bandwidth is None:
-            raise ValueError(f"`bandwidth` of {type(self).__name__} must be set, or `fitted` to a median distance")
-        return self._profile(distance / self.bandwidth)
+        return self._profile(distance / self._width)
 
     def fitted(self, median: float) -> Kernel:
         return self if self.bandwidth is not None else replace(self, bandwidth=self.multiple * median)
@@ -65,6 +70,12 @@ class _WithBandwidth(Kernel):
     @property
     def needs_median(self) -> bool:
         return self.bandwidth is None
+
+    @property
+    def _width(self) -> float:
+        if self.bandwidth is None:
+            raise ValueError(f"`bandwidth` of {type(self).__name__} must be set, or `fitted` to a median distance")
+        return self.bandwidth
 
     @abstractmethod
     def _profile(self, ratio: Tensor) -> Tensor:
@@ -77,6 +88,9 @@ class GaussianKernel(_WithBandwidth):
 
     def _profile(self, ratio: Tensor) -> Tensor:
         return torch.exp(-0.5 * ratio.square())
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        return torch.exp(squared * (-0.5 / self._width**2))
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,9 @@ class InverseMultiquadricKernel(_WithBandwidth):
 
     def _profile(self, ratio: Tensor) -> Tensor:
         return torch.rsqrt(1 + ratio.square())
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        return torch.rsqrt(1 + squared / self._width**2)
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,9 @@ class KernelSum(Kernel):
 
     def __call__(self, distance: Tensor) -> Tensor:
         return sum(kernel(distance) for kernel in self.kernels)
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        return sum(kernel.of_squared(squared) for kernel in self.kernels)
 
     def fitted(self, median: float) -> Kernel:
         return KernelSum(tuple(kernel.fitted(median) for kernel in self.kernels))
