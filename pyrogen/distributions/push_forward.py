@@ -30,8 +30,8 @@ class PushForward(PyrogenDistribution):
         >>> from pyrogen.distributions import UnitNormal
         >>> noise = UnitNormal((2,), torch.zeros(()))
         >>> circle = PushForward(noise, lambda z: z / z.norm(dim=-1, keepdim=True), (2,))
-        >>> circle.sample((3,)).norm(dim=-1)
-        tensor([1., 1., 1.])
+        >>> circle.sample((3,)).norm(dim=-1).allclose(torch.ones(3))
+        True
     """
 
     density = None

@@ -129,6 +129,11 @@ class Generator(DistributionModule):
             rows = {"z": rows, **context_rows(entries, shapes, batch)}
         return self._in_data_units(self.network(rows), batch)
 
+    @property
+    def represented_shape(self) -> Shape:
+        """Shape of one event in the form of :meth:`represent`."""
+        return self.event_shape
+
     def represent(self, x: Tensor) -> Tensor:
         """Events in the form in which they are compared with draws: here as they are.
 

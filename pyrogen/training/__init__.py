@@ -6,7 +6,7 @@ from .checkpoint import Checkpoint
 from .fit import fit
 from .power_averages import PowerAverages
 from .progress import Fit, History, Progress
-from .turn import Turn
+from .turn import TakesTurns, Turn
 from .validation import WholeSet
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LocalBuffers",
     "PowerAverages",
     "Progress",
+    "TakesTurns",
     "Turn",
     "WholeSet",
     "fit",

@@ -80,6 +80,10 @@ class AveragedWeights:
         finally:
             self._swap()
 
+    def is_finite(self) -> bool:
+        """Whether all averages are finite."""
+        return all(bool(average.isfinite().all()) for average in self.average)
+
     @torch.no_grad()
     def apply(self) -> None:
         """Puts the averages in place of the parameters, for good."""

@@ -28,7 +28,7 @@ from .progress import Fit, Progress
 from .reading import learn_statistics, refuse_bad_rows
 from .run import Run
 from .scopes import as_before_on_failure
-from .turn import MakeOptimizer, MakeSchedule, Turn, adam, all_trained, as_turns
+from .turn import MakeOptimizer, MakeSchedule, TakesTurns, Turn, adam, all_trained, as_turns
 from .validation import Metric, Validation, WholeSet
 
 _PATIENCE = 20  # evaluations without a better one, where nothing else says when to stop
@@ -78,7 +78,7 @@ def _callbacks(value: Any, name: str) -> None:
     compile=switch,
 )
 def fit(
-    target: nn.Module | Turn | Sequence[Turn],
+    target: nn.Module | TakesTurns | Turn | Sequence[Turn],
     data: Data,
     *,
     steps: int | None = None,
@@ -119,7 +119,7 @@ def fit(
     Args:
         target: A ``DistributionModule`` (trained by its ``objective()``); an objective, that is a module whose call on
             a minibatch gives a loss, Pyro's ``Trace_ELBO()(model, guide)`` among them; or turns, played in order each
-            step.
+            step, or what gives them: a game (:class:`pyrogen.implicit.Game`).
         data: A tensor, a tuple of tensors (or dicts of tensors) of equal lengths, a dataset, or a loader. A minibatch
             is passed on entry by entry: ``objective(x, context)``. ``()`` for an objective that takes no data.
         steps: How many steps to take.
@@ -128,20 +128,20 @@ def fit(
             twenty evaluations on it bring nothing.
         batch_size: Data in a minibatch, over all processes. A loader has its own.
         lr: Learning rate of the default optimizer, Adam; 1e-3 if ``None``. Not together with ``optimizer``.
-        optimizer: Makes an optimizer of a list of parameters.
+        optimizer: Makes an optimizer of a list of parameters. ``None``: Adam, of a game without momentum.
         schedule: Makes a learning-rate schedule of an optimizer, stepped after every gradient step; a
             ``ReduceLROnPlateau`` is stepped after every validation, with its value.
         clip: Largest gradient norm. Turns may have their own, and their own data, optimizer and schedule.
         accumulate: Minibatches that make a gradient step, as one of so many times ``batch_size`` would, in less memory.
             The last step of an epoch takes those that are left.
         ema: Decay of an exponential moving average of the weights, which then validates and is what remains; or an
-            :class:`Average` of a part of them.
+            :class:`Average` of a part of them. Of a game the generator alone is averaged.
         validation: Held-out data, or the fraction of ``data`` to hold out. Evaluated after every epoch, or after every
             1,000 steps of a longer one, and at the end; the best weights are restored.
         patience: Stop after so many evaluations without a better one.
         validate_every: Steps from one validation to the next, instead.
         metric: What is evaluated on held-out minibatches, lower is better, in place of the objective; or a
-            :class:`WholeSet`, a metric of all held-out data at once.
+            :class:`WholeSet`, a metric of all held-out data at once. Several turns need one; a game has its own.
         checkpoint: A file to save the run to, after the first step, once a minute, at its end and on Ctrl-C; see
             :class:`Checkpoint`. If it exists, the run resumes from it, and ends with the same weights as without the
             break.
@@ -158,8 +158,9 @@ def fit(
         TypeError: an argument is of another type; the message names it.
         ValueError: arguments do not fit together; the message names them.
         OSError: the checkpoint cannot be written. The modules hold the best weights so far.
-        FloatingPointError: loss or gradient is not finite. The message names the step, the rows and the parameters; the
-            weights are the last good ones.
+        FloatingPointError: loss or gradient is not finite, or a loss beyond the limit of its turn. The message names
+            the step, the rows and the parameters; the weights are the best on held-out data, or else the average, or
+            else the last good ones.
 
     After a failure, or Ctrl-C, modes of parts (training or evaluation), freezing and gradients are as before. One fit
     runs at a time in a process: Pyro's handlers and parameter store and torch's generators belong to all threads, so
@@ -183,6 +184,11 @@ def fit(
     if torch.is_inference_mode_enabled():
         raise ValueError("`fit` must be called outside of torch.inference_mode, in which nothing has gradients")
     turns = as_turns(target)
+    make = partial(adam, lr=lr) if lr is not None else None
+    if isinstance(target, TakesTurns):
+        make = target.optimizer(lr)
+        metric = target.metric if metric is None and validation is not None else metric
+        ema = Average(ema, of=target.averaged()) if isinstance(ema, float) else ema
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
     processes = Processes() if fabric is None else FabricProcesses(fabric)
@@ -222,8 +228,12 @@ def fit(
         dry = dry_run(feeds, everything, processes, validated=validates, watch=compile)
         calls = stack.enter_context(compiled(turns, everything, dry.statements)) if compile else {}
 
-        optimizer = optimizer if lr is None else partial(adam, lr=lr)
-        defaults = {"optimizer": optimizer, "schedule": schedule, "clip": clip, "processes": processes}
+        defaults = {
+            "optimizer": make if optimizer is None else optimizer,
+            "schedule": schedule,
+            "clip": clip,
+            "processes": processes,
+        }
         players = [
             Player(turn, own.get(turn, feed), everything, run=calls.get(number), **defaults)
             for number, turn in enumerate(turns)

@@ -26,6 +26,10 @@ class NonFiniteStep(FloatingPointError):
     """A loss or a gradient that is not finite, before any weight has moved."""
 
 
+class DivergedStep(FloatingPointError):
+    """A loss beyond the limit of its turn, before any weight has moved."""
+
+
 class Player:
     """A turn with its data, optimizer and learning-rate schedule, ready to take steps.
 
@@ -61,6 +65,7 @@ class Player:
         self.objective = turn.objective
         self.repeats, self.every = turn.repeats, turn.every
         self.feed = feed
+        self.limit = turn.limit
         self.clip = clip if turn.clip is None else turn.clip
         self.processes = processes
         self.optimizer = _optimizer(turn.optimizer or optimizer or adam, self.parameters)
@@ -79,6 +84,7 @@ class Player:
 
         Raises:
             NonFiniteStep: loss or gradient is not finite; no weight has moved.
+            DivergedStep: the loss is beyond the limit of its turn; no weight has moved.
         """
         size = sum(minibatch.size for minibatch in minibatches)
         mean, last = 0.0, len(minibatches) - 1
@@ -98,6 +104,8 @@ class Player:
         mean, norm = self.processes.sum(mean)[0] / self.processes.world, gradient_norm.item()
         if not (abs(mean) < float("inf") and norm < float("inf")):
             raise NonFiniteStep
+        if abs(mean) > self.limit:
+            raise DivergedStep(f"its size is {abs(mean):.3g}, beyond the limit {self.limit:g} of its turn")
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip, gradient_norm)
         self._optimizer.step()

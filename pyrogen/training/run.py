@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
-from pyrogen.core.batches import LoaderBatches, Minibatch
+from pyrogen.core.batches import LoaderBatches
 from pyrogen.core.objective import Objective
 from pyrogen.core.saving import fill, named_tensors
 from pyrogen.numerics.randomness import random_states, set_random_states
@@ -23,7 +23,7 @@ from .checkpoint import Checkpoint, check_settings
 from .feed import Feed
 from .interrupt import Interrupt
 from .nonfinite import explain
-from .player import NonFiniteStep, Player
+from .player import DivergedStep, NonFiniteStep, Player
 from .processes import Processes
 from .progress import Bar, Fit, History, Progress
 from .scopes import pyro_scope
@@ -154,7 +154,12 @@ class Run:
         try:
             return player.step(minibatches)
         except NonFiniteStep:
-            self._fail(player, minibatches)
+            self.buffers.restore()
+            reason = explain(player, minibatches, self._names())
+            self._fail(player, f"the loss or its gradient is not finite at step {self.progress.step}: {reason}")
+        except DivergedStep as diverged:
+            turn = self.players.index(player)
+            self._fail(player, f"the loss of turn {turn} diverged at step {self.progress.step}: {diverged}")
 
     def _call_back(self) -> None:
         """Calls the callbacks; where one ends the run, or fails, in any process, it does so in all."""
@@ -213,16 +218,20 @@ class Run:
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
-    def _fail(self, player: Player, minibatches: Sequence[Minibatch]) -> NoReturn:
-        self.buffers.restore()
-        reason = explain(player, minibatches, self._names())
+    def _fail(self, player: Player, reason: str) -> NoReturn:
         self.buffers.restore()
         for parameter in player.parameters:
             parameter.grad = None
-        raise FloatingPointError(
-            f"the loss or its gradient is not finite at step {self.progress.step}: {reason}. "
-            "The weights are those before that gradient"
-        ) from None
+        raise FloatingPointError(f"{reason}. The weights are {self._good_weights()}") from None
+
+    def _good_weights(self) -> str:
+        """Puts the best weights in place, or else their average, if there are any and they are finite; tells which."""
+        if self.validation and self.validation.restore():
+            return f"those of step {self.validation.best_step}, the best on held-out data"
+        if self.average and self.average.is_finite():
+            self.average.apply()
+            return "the average of those before"
+        return "those before that gradient"
 
     def _names(self) -> dict[int, str]:
         """The parameters' names in the first module that holds them."""

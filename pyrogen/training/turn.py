@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from typing import Any
 
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from pyrogen.abstract import Abstract
 from pyrogen.arguments import integer, positive
 from pyrogen.core.batches import Data
 from pyrogen.core.module import DistributionModule
@@ -33,6 +36,7 @@ class Turn:
         schedule: Makes a learning-rate schedule of its optimizer. ``None``: that of ``fit``.
         clip: Largest norm of its gradient. ``None``: that of ``fit``.
         every: The turn is taken in each ``every``-th step alone: the first time in step ``every``.
+        limit: Largest size of its loss; beyond it the run counts as diverged, and fails. ``None``: any finite number.
 
     Raises:
         TypeError: ``repeats`` or ``every`` is no integer, or ``clip`` no number.
@@ -53,6 +57,7 @@ class Turn:
         schedule: MakeSchedule | None = None,
         clip: float | None = None,
         every: int = 1,
+        limit: float | None = None,
     ) -> None:
         if not callable(objective):
             raise ValueError(f"`objective` must be callable, got {type(objective).__name__}")
@@ -64,10 +69,35 @@ class Turn:
         self.schedule = schedule
         self.clip = None if clip is None else positive(clip, "clip")
         self.every = integer(every, "every")
+        self.limit = inf if limit is None else positive(limit, "limit")
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters of this turn that take gradients."""
         return [parameter for parameter in parameters_of(self.parameters) if parameter.requires_grad]
+
+
+class TakesTurns(Abstract):
+    """What is trained by several turns, such as a game, with what ``fit`` needs to know of it; abstract."""
+
+    @abstractmethod
+    def turns(self) -> list[Turn]:
+        """The turns of one step, in order."""
+
+    @abstractmethod
+    def averaged(self) -> nn.Module:
+        """What is averaged where ``fit`` has a number for ``ema``."""
+
+    @abstractmethod
+    def metric(self, *batch: Any) -> Tensor:
+        """What is evaluated on held-out minibatches where ``fit`` has no ``metric``; lower is better."""
+
+    def optimizer(self, lr: float | None) -> MakeOptimizer:
+        """Makes the optimizer of a turn where neither it nor ``fit`` has one.
+
+        Args:
+            lr: The learning rate, if ``fit`` has one.
+        """
+        return adam if lr is None else partial(adam, lr=lr)
 
 
 def module_or_parameters(given: Any, name: str) -> nn.Module | list[nn.Parameter]:
@@ -100,6 +130,8 @@ def as_turns(target: Any) -> list[Turn]:
     """
     if isinstance(target, DistributionModule):
         target = target.objective()
+    if isinstance(target, TakesTurns):
+        return target.turns()
     if isinstance(target, nn.Module):
         _check_elbo(target)
         return [Turn(target, target)]
@@ -108,7 +140,7 @@ def as_turns(target: Any) -> list[Turn]:
         return turns
     advice = "; a function needs the parameters that it trains: `Turn(function, parameters)`"
     raise ValueError(
-        "`target` must be a DistributionModule, an objective that is an nn.Module, a Turn or a list of them, "
+        "`target` must be a DistributionModule, an objective that is an nn.Module, a game, a Turn or a list of them, "
         f"got {type(target).__name__}{advice if any(map(callable, turns)) else ''}"
     )
 

@@ -1,0 +1,272 @@
+r"""Games: a critic that learns to tell data from draws, and a generator that learns from the critic.
+
+.. math:: \max_D \; V(D, q) \quad \text{and} \quad \min_q \; V(D, q),
+
+where :math:`V` is a lower bound of a divergence between :math:`p` and :math:`q`, exact at the best critic
+(:mod:`pyrogen.implicit.losses`). The two are trained in turns, each with the other frozen. This is no minimisation:
+the gradients of the two need not lead anywhere, and without friction (:mod:`pyrogen.implicit.penalties`) they lead
+around in circles. The default, the relativistic loss with R1 and R2, has friction.
+
+The losses of a game do not show how well it goes: they are those of two moving opponents, and a critic that was just
+fooled gives a small bound where the generator is at its worst. :meth:`Game.metric` does: it compares draws with
+held-out data without any critic, by the energy score
+
+.. math:: \mathbb{E}\,|X - x| - \tfrac12 \, \mathbb{E}\,|X - X'|,
+
+which is smallest in expectation where draws :math:`X, X'` given the context have the distribution of the data.
+
+References:
+    Goodfellow et al. 2014, "Generative adversarial nets", https://arxiv.org/abs/1406.2661
+    Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation",
+    https://doi.org/10.1198/016214506000001437
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Adam
+
+from pyrogen.arguments import checked, instance_of, integer
+from pyrogen.core.estimate import Estimate
+from pyrogen.core.modes import evaluating
+from pyrogen.core.objective import Objective
+from pyrogen.core.shapes import Context
+from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
+from pyrogen.training.turn import MakeOptimizer, TakesTurns, Turn
+
+from .losses import Loss, Relativistic
+from .model import Generator
+from .penalties import Penalty, Scored
+
+_LIMIT = 1e4
+"""Losses beyond it are of a game that diverges: scores are of order one to a hundred, whatever the loss."""
+_POINTS = 500
+_DRAWS = 8
+
+
+def _penalties(value: Any, name: str) -> None:
+    if not isinstance(value, Sequence) or not all(isinstance(entry, Penalty) for entry in value):
+        raise TypeError(f"`{name}` must be a sequence of Penalties, got {value!r}")
+
+
+class Game(TakesTurns, ReadsData, nn.Module):
+    r"""A generator against a critic, for ``fit(game, x)`` or ``fit(game, (x, context))``.
+
+    ``ema=0.999`` averages the generator alone, which then validates and remains. ``validation=`` needs no ``metric``:
+    that of a game is :meth:`metric`. A game whose losses grow beyond ten thousand has diverged: ``fit`` raises
+    FloatingPointError, and leaves the best weights on held-out data, or else the average, or else the last weights.
+
+    Args:
+        generator: What is trained to draw like the data. Any other module that draws with a gradient, such as a flow,
+            is one as ``Generator(nn.Identity(), event_shape, noise=flow)``.
+        critic: Any module: ``critic(x)``, or ``critic(x, context)`` if the generator has a context, gives scores
+            ``(N,)`` of events ``(N, *event_shape)`` in data units, one for each row or pack of rows.
+        loss: What both minimise; :class:`~pyrogen.implicit.losses.Relativistic` if ``None``.
+        penalties: On the critic's slope. ``None``: those that the loss is used with, R1 and R2 of weight one for most;
+            ``()`` for none.
+        critic_steps: Steps of the critic for each one of the generator, each with a minibatch of its own.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: when called: the critic gives no scores ``(N,)`` or none that depend on its input, or batch
+            normalisation meets a single row.
+
+    Example:
+        >>> generator = pg.implicit.mlp((2,), noise=(4,))
+        >>> critic = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(0))
+        >>> fit = pg.fit(Game(generator, critic), torch.randn(500, 2), steps=5, ema=0.9)
+        >>> generator().sample((3,)).shape
+        torch.Size([3, 2])
+    """
+
+    @checked(
+        generator=instance_of(Generator),
+        critic=instance_of(nn.Module),
+        loss=instance_of(Loss),
+        penalties=_penalties,
+        critic_steps=integer,
+    )
+    def __init__(
+        self,
+        generator: Generator,
+        critic: nn.Module,
+        *,
+        loss: Loss | None = None,
+        penalties: Sequence[Penalty] | None = None,
+        critic_steps: int = 1,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.critic = critic
+        self.loss = Relativistic() if loss is None else loss
+        self.penalties = self.loss.penalties() if penalties is None else tuple(penalties)
+        self.steps_of_critic = critic_steps
+        self.standardizer = Standardizer(generator.represented_shape, name="x")
+        self.register_buffer("taken", torch.zeros((), dtype=torch.long))
+
+    def turns(self) -> list[Turn]:
+        """The turns of a step: the critic's, and then the generator's."""
+        critic = Turn(CriticLoss(self), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
+        return [critic, Turn(GeneratorLoss(self), self.generator, limit=_LIMIT)]
+
+    def averaged(self) -> nn.Module:
+        """The generator: a critic is of use to the generator that it plays against, and to no average."""
+        return self.generator
+
+    def optimizer(self, lr: float | None) -> MakeOptimizer:
+        """Adam without momentum, which games turn into oscillation; a learning rate of 1e-3 if ``None``."""
+        return partial(Adam, lr=1e-3 if lr is None else lr, betas=(0.0, 0.99), fused=True)
+
+    def critic_loss(self, x: Tensor, context: Context = None) -> Tensor:
+        """The loss of the critic, with penalties."""
+        self._refuse_single_row(x)
+        real = self.generator.represent(x).detach()
+        with torch.no_grad():
+            fake = self.generator.represented(len(x), context)
+        if not self.penalties:
+            return self.loss.critic(self.scores(real, context), self.scores(fake, context))
+        with torch.enable_grad():
+            real, fake = (self._scored(events.requires_grad_(), context) for events in (real, fake))
+            return self.loss.critic(real.scores, fake.scores) + self._penalty(real, fake, context)
+
+    def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
+        """The loss of the generator."""
+        self._refuse_single_row(x)
+        fake = self.scores(self.generator.represented(len(x), context), context)
+        if not self.loss.is_paired:
+            return self.loss.generator(None, fake)
+        with torch.no_grad():
+            real = self.scores(self.generator.represent(x), context)
+        return self.loss.generator(real, fake)
+
+    def scores(self, x: Tensor, context: Context = None) -> Tensor:
+        """The critic's scores of events in the generator's form for comparison, ``(N,)`` or one for each pack."""
+        if is_validation_enabled() and not x.requires_grad:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+        scores = self.critic(x) if context is None else self.critic(x, context)
+        if scores.dim() != 1:
+            raise ValueError(
+                f"`critic` must give scores ({len(x)},) of {len(x)} rows, got shape {tuple(scores.shape)}; end it with "
+                "nn.Flatten(0), say"
+            )
+        if is_validation_enabled() and torch.is_grad_enabled():
+            _require_dependence(scores, x)
+        return scores
+
+    def metric(self, x: Tensor, context: Context = None) -> Tensor:
+        """The mean energy score of draws given held-out data, in standard deviations of the data; lower is better."""
+        with torch.no_grad():
+            x = self._standard(self.generator.represent(x))
+            if context is None:
+                draws = self._standard(self.generator.represented(_POINTS)).unsqueeze(1)
+            else:
+                draws = torch.stack(
+                    [self._standard(self.generator.represented(len(x), context)) for _ in range(_DRAWS)]
+                )
+            return energy_score(draws, x)
+
+    def bound(self, x: Tensor, context: Context = None) -> Estimate:
+        """What the critic shows on held-out data: a lower bound of the divergence of draws from data.
+
+        It is as good as the critic. That of a game in progress has seen no generator for long, so a small value may be
+        its fault: train it on while the generator rests, ``fit(game.turns()[0], x, steps=…)``, for a bound that counts.
+
+        Args:
+            x: Data that the critic has not seen.
+            context: Their contexts.
+        """
+        with torch.no_grad(), evaluating(self):
+            fake = self.generator.represented(len(x), context)
+            real = self.scores(self.generator.represent(x), context)
+            bound = self.loss.bound(real, self.scores(fake, context))
+        return Estimate.of_mean(bound, unit=self.loss.unit, density="lower bound")
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from self.generator.read_data(x, context)
+        real = self.generator.represent(x)
+        yield from self.standardizer.read_data(real)
+        if isinstance(self.critic, ReadsData):
+            yield from self.critic.read_data(real, context)
+
+    def _scored(self, events: Tensor, context: Context) -> Scored:
+        return Scored(events, self.scores(events, context), self.standardizer.scale)
+
+    def _penalty(self, real: Scored, fake: Scored, context: Context) -> Tensor | float:
+        """All penalties that are due in this step."""
+        taken = self.taken.item() if any(penalty.every > 1 for penalty in self.penalties) else 0
+        if self.training:
+            self.taken += 1
+        critic = partial(self.scores, context=context)
+        due = (penalty for penalty in self.penalties if taken % penalty.every == 0)
+        return sum(penalty.every * penalty(critic, real, fake) for penalty in due)
+
+    def _standard(self, x: Tensor) -> Tensor:
+        return self.standardizer(x).flatten(1)
+
+    def _refuse_single_row(self, x: Tensor) -> None:
+        if len(x) != 1 or not self.training:
+            return
+        for name in ("generator", "critic"):
+            if any(isinstance(part, _BatchNorm) and part.training for part in getattr(self, name).modules()):
+                raise ValueError(f"`{name}` normalises by the statistics of a batch, which needs two rows, got one")
+
+
+class CriticLoss(Objective):
+    """The critic's loss in a game, as an objective."""
+
+    def __init__(self, game: Game) -> None:
+        super().__init__()
+        self.game = game
+        self.unit = game.loss.unit
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        return self.game.critic_loss(x, context)
+
+    def read_data(self, *batch: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.game.read_data(*batch)
+
+
+class GeneratorLoss(Objective):
+    """The generator's loss in a game, as an objective."""
+
+    def __init__(self, game: Game) -> None:
+        super().__init__()
+        self.game = game
+        self.unit = game.loss.unit
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        return self.game.generator_loss(x, context)
+
+
+def energy_score(draws: Tensor, x: Tensor) -> Tensor:
+    r"""The mean over data of :math:`\mathbb{E}\,|X - x| - \frac12 \, \mathbb{E}\,|X - X'|`, without bias.
+
+    Args:
+        draws: At least two draws for each datum, or the same ones for all.
+        x: The data.
+
+    Shape:
+        ``(K, N, d)`` or ``(K, 1, d)``, and ``(N, d)``, to a scalar.
+    """
+    by_datum = draws.transpose(0, 1)  # (N, K, d)
+    to_data = torch.cdist(by_datum, x.unsqueeze(1 if len(by_datum) == len(x) else 0)).mean()
+    count = len(draws)
+    within = torch.cdist(by_datum, by_datum).sum((-1, -2)).mean() / (count * (count - 1))
+    return to_data - 0.5 * within
+
+
+def _require_dependence(scores: Tensor, x: Tensor) -> None:
+    """Refuses a critic whose scores are no function of the events."""
+    found = (
+        torch.autograd.grad(scores.sum(), x, allow_unused=True, retain_graph=True)[0] if scores.requires_grad else None
+    )
+    if found is None:
+        raise ValueError("`critic` must give scores that depend on its input, got some that have no gradient by it")
