@@ -18,6 +18,7 @@ from .residual_mlp import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
 from .series import SequenceEmbedding
 from .sets import SetEmbedding
+from .spectral import SpectralNormalized, operator_norm, spectrally_normalized
 from .statistics import Chained, ReadsData, Standardizer
 from .unet import UNet
 
@@ -51,6 +52,7 @@ __all__ = [
     "SequenceNetwork",
     "SetEmbedding",
     "SideBySide",
+    "SpectralNormalized",
     "Standardizer",
     "Tokens",
     "UNet",
@@ -58,6 +60,8 @@ __all__ = [
     "VectorEmbedding",
     "WithLogarithm",
     "default_embedding",
+    "operator_norm",
+    "spectrally_normalized",
 ]
 
 
