@@ -34,7 +34,7 @@ def test_the_norm_is_that_of_the_dense_matrix(name):
     make, shape = LAYERS[name]
     layer = make()
     expected = largest(layer, shape)
-    assert operator_norm(layer, shape, iterations=2000).item() == pytest.approx(expected, rel=1e-5)
+    assert operator_norm(layer, shape, iterations=300).item() == pytest.approx(expected, rel=1e-3)
     normalized = SpectralNormalized(layer, shape)
     assert normalized.norm.item() == pytest.approx(expected, rel=5e-3)
     assert largest(normalized, shape) == pytest.approx(1, rel=5e-3)
@@ -46,7 +46,7 @@ def test_the_norm_stays_one_while_the_layer_trains(name):
     make, shape = LAYERS[name]
     layer = SpectralNormalized(make(), shape)
     optimizer, target = torch.optim.Adam(layer.parameters(), lr=1e-2), None
-    for _ in range(100):
+    for _ in range(50):
         x = torch.randn(16, *shape)
         y = layer(x)
         target = torch.randn_like(y[:1]) if target is None else target
@@ -75,7 +75,7 @@ def test_the_gradient_goes_through_the_norm():
     expected = nn.functional.linear(x, weight / torch.linalg.matrix_norm(weight, ord=2), bias).square().sum()
     (wanted,) = torch.autograd.grad(expected, weight)
     normalized = SpectralNormalized(layer, (6,))
-    for _ in range(100):
+    for _ in range(50):
         normalized(x)
     loss = normalized(x).square().sum()
     loss.backward()
