@@ -1,5 +1,7 @@
 """Implicit models: generators, and learning by comparing samples."""
 
+from .critic import Critic
+from .critic_recipes import convolutional_critic, mlp_critic
 from .game import Game
 from .losses import FGan, Hinge, LeastSquares, Loss, NonSaturating, Relativistic, Wasserstein
 from .model import Generator
@@ -7,6 +9,7 @@ from .penalties import R1, R2, GradientPenalty, Penalty, Scored
 from .recipes import mlp
 
 __all__ = [
+    "Critic",
     "FGan",
     "Game",
     "Generator",
@@ -21,7 +24,9 @@ __all__ = [
     "Relativistic",
     "Scored",
     "Wasserstein",
+    "convolutional_critic",
     "mlp",
+    "mlp_critic",
 ]
 
 

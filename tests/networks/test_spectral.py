@@ -86,7 +86,12 @@ def test_the_gradient_goes_through_the_norm():
 def test_a_network_has_slopes_of_at_most_one():
     torch.manual_seed(3)
     network = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 1)
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 1),
     )
     network = spectrally_normalized(network, (3, 8, 8)).train()
     x, y = torch.randn(2, 500, 3, 8, 8)
