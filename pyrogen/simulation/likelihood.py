@@ -27,6 +27,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, instance_of
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, MaximumLikelihood
 from pyrogen.core.objective import Objective
@@ -36,7 +37,7 @@ from pyrogen.networks.statistics import Statistic
 from pyrogen.transforms.distribution import TransformedDistribution
 
 from .joint.joint import Joint
-from .recipes import default_recipe
+from .recipes import builder, default_recipe
 from .rows.coordinates import Coordinates, coordinates_of
 from .rows.learned import LearnedSite
 from .rows.row import ObservedRow, Values, row_of
@@ -85,6 +86,8 @@ class Likelihood(LearnedSite):
 
     def read_row(self, x: Tensor, context: Values) -> Iterator[tuple[Statistic, Tensor]]:
         free = self._free(x)[0]
+        if self.row.to_support is not None:
+            self.row.refuse_ends(x, free)
         yield from self.conditional.read_data(free, self._features(self.row.packed(context)))
 
     def _features(self, context: Context) -> Context:
@@ -130,6 +133,7 @@ class RowObjective(Objective):
         return self.module.read_data(latents, observed)
 
 
+@checked(recipe=builder, site=instance_of(str), embedding=instance_of(nn.Module))
 def likelihood(
     joint: Joint, recipe: Recipe | None = None, *, site: str | None = None, embedding: nn.Module | None = None
 ) -> Likelihood:
@@ -145,7 +149,7 @@ def likelihood(
             Numbers reach it standardised. ``None``: the values themselves, positive ones with their logarithms.
 
     Raises:
-        TypeError: ``joint`` or ``embedding`` is something else.
+        TypeError: an argument is something else.
         ValueError: there is no such site, or one distribution cannot serve all its rows.
 
     Example:

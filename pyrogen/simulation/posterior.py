@@ -56,7 +56,7 @@ from .latents.mixed import MixedVectors
 from .latents.packing import PackedSites
 from .latents.structure import dependence_matrix
 from .observed import ObservedSites
-from .recipes import flow
+from .recipes import builder, flow
 from .truncated import TruncatedPrior, threshold_of
 
 Values = Mapping[str, Tensor]
@@ -312,7 +312,7 @@ def discrete_name(joint: Joint) -> str:
 Recipe = Callable[..., DistributionModule]
 
 
-@checked(structure=switch)
+@checked(recipe=builder, structure=switch)
 def posterior(
     joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Module | None = None, structure: bool = False
 ) -> Posterior:

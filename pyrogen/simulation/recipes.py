@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,6 +62,16 @@ def flow(
     layers[end:end] = affine.bijections
     shapes = {"event_shape": splines.event_shape, "context_shape": splines.context_shape}
     return Flow(layers, splines.base, embedding=splines.embedding, **shapes)
+
+
+def builder(value: Any, name: str) -> Any:
+    """A recipe, and not a module that one has built; raises a TypeError for what is none."""
+    if not callable(value) or isinstance(value, nn.Module):
+        raise TypeError(
+            f"`{name}` must be a function that builds a module, such as `pyrogen.flows.spline_autoregressive`, got "
+            f"{type(value).__name__}"
+        )
+    return value
 
 
 def default_recipe(support: Constraint) -> Recipe:

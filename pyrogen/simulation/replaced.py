@@ -3,7 +3,10 @@
 At each observed site whose module is given, the module's distribution stands in the place of the program's, in the same
 plates and with the same data. Where it can, the program is left after its last latent site, so that nothing is
 simulated: that is so when it takes its data by arguments, all its observed sites are replaced, and no mask or scale of
-its own lies upon them. Else it runs to its end, and only draws of the simulator's own site are avoided.
+its own lies upon them. Else it runs to its end, and only draws of the simulator's own site are avoided. Which of the
+two it is, and which plates stand around its observed sites, is read off one run for all calls alike: with the same
+shapes of tensors and the same other arguments, single numbers in tensors among them. For a program that also changes
+with what is outside of its arguments, make :func:`replaced` again after a change.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor, nn
 
+from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.run import Until, isolated
 from pyrogen.programs.site import is_site
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
     from .rows.learned import LearnedSite
 
 Path = tuple[int | str, ...]
+
+_MANY = 64
+"""So many kinds of calls are remembered."""
 
 
 def replaced(joint: Joint, *modules: LearnedSite) -> ReplacedProgram:
@@ -103,7 +110,9 @@ class ReplacedProgram(nn.Module):
             result = self.joint.program(*args, **kwargs)
         if modules.keys() - replacing.done:
             missing = sorted(modules.keys() - replacing.done)
-            raise ValueError(f"`program` must run the sites that are replaced, got a run without {missing}")
+            parts = " (but with parts of them, by `obs_mask`: write `poutine.mask` in its place)"
+            split = parts if any(f"{name}_observed" in replacing.values for name in missing) else ""
+            raise ValueError(f"`program` must run the sites that are replaced, got a run without {missing}{split}")
         return result
 
     def _run_early(self, plan: _Plan, replacing: _Replacing, args: tuple, kwargs: Mapping[str, Any]) -> None:
@@ -120,6 +129,8 @@ class ReplacedProgram(nn.Module):
         """How the program is left early when it is called so; ``None`` where it must run to its end."""
         key = tuple(_described((args, dict(kwargs))))
         if key not in self._plans:
+            if len(self._plans) == _MANY:
+                self._plans.clear()
             names = {module.site for module in self.learned}
             self._plans[key] = _plan(self.joint, names, self.hidden, args, kwargs)
         plan = self._plans[key]
@@ -280,8 +291,13 @@ def _refuse(value: Any, module: LearnedSite, mask: Any) -> None:
     if not isinstance(value, Tensor) or value.shape[value.dim() - len(shape) :] != shape:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"the data of site {module.site!r} must end in shape {shape}, got {got}")
-    if mask is None and value.is_floating_point() and bool(value.isnan().any()):
-        raise ValueError(f"the data of site {module.site!r} must hold no NaN, got {int(value.isnan().sum())}")
+    if value.is_floating_point():
+        missing = value.isnan().reshape(*value.shape[: value.dim() - len(shape)], -1).any(-1)
+        shown = missing if mask is None else missing & mask
+        if bool(shown.any()):
+            raise ValueError(
+                f"the data of site {module.site!r} must hold no NaN in rows that no mask hides, got {int(shown.sum())}"
+            )
 
 
 def _paths(value: Any, wanted: Any, path: Path = ()) -> Iterator[Path]:
@@ -297,9 +313,11 @@ def _paths(value: Any, wanted: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def _described(value: Any, path: Path = ()) -> Iterator[tuple]:
-    """What a program may run differently by: the shapes of its arguments, and other values."""
+    """What a program may run differently by: the shapes of its arguments, and values that are no data."""
     if isinstance(value, Tensor):
         yield path, tuple(value.shape), value.dtype
+        if value.numel() == 1 and not is_functional((value,)):
+            yield path, value.item()
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from _described(part, (*path, key))

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer
 from pyrogen.core.density import Density, density_of, weakest
+from pyrogen.core.shapes import context_batch_shape
 from pyrogen.numerics.randomness import seeded
 from pyrogen.numerics.resampling import effective_sample_size
 from pyrogen.programs.layouts import DrawsTogether
@@ -119,7 +120,8 @@ def weighted_draws(
 
     Raises:
         TypeError: ``posterior`` is no learned posterior.
-        ValueError: the program does not observe a site that the posterior is given, or has other latent sites.
+        ValueError: the program does not observe a site that the posterior is given, is called with several data, or has
+            other latent sites.
         NotImplementedError: a site of the program or the posterior has a ``log_prob`` that cannot be a weight.
     """
     if not isinstance(posterior, Posterior):
@@ -127,7 +129,10 @@ def weighted_draws(
     call = _Call(posterior, program, args, kwargs)
     with torch.no_grad(), seeded(seed):
         observed = call.observed()
-        distribution = posterior(posterior.context_of(observed))
+        context = posterior.context_of(observed)
+        if context_batch_shape(context, posterior.context_shape):
+            raise ValueError("`program` must be called with one datum, without batch dimensions, got several")
+        distribution = posterior(context)
         _require_weight("posterior", density_of(distribution))
         vectors = distribution.sample((draws,))
         latents = posterior.sites(vectors)
@@ -188,7 +193,7 @@ class _Call:
         try:
             program = DrawsTogether(draws, width).laid_out(self.program)
             sites = run(program, self.args, self.kwargs, given=given).sites
-            found = sum(_by_draw(site.log_prob().double(), draws) for site in sites.values())
+            found = sum(_by_draw(_score(site), draws) for site in sites.values())
             ends = {0, draws - 1}
             fits = all(torch.allclose(found[draw], self._one(latents, draw), rtol=1e-4, atol=1e-3) for draw in ends)
         except Exception:  # a program may fail in any way on more draws than one
@@ -198,7 +203,12 @@ class _Call:
     def _one(self, latents: Values, draw: int) -> Tensor:
         given = {name: value[draw] for name, value in latents.items()}
         sites = run(self.program, self.args, self.kwargs, given=given).sites
-        return sum(site.log_prob().double().sum() for site in sites.values())
+        return sum(_score(site).sum() for site in sites.values())
+
+
+def _score(site: Site) -> Tensor:
+    """The log-probability of a site in its program: masked, and scaled by subsampled plates and ``poutine.scale``."""
+    return site.log_prob().double() * site.scale
 
 
 def _by_draw(log_prob: Tensor, draws: int) -> Tensor:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.batch import Batch, rows, single_row
+from pyrogen.core.batch import Batch, rows, single_row, to_device
 from pyrogen.core.batches import Batches, LoaderBatches
+from pyrogen.core.modes import evaluating
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.reading import Reading
 
@@ -47,7 +48,7 @@ def dry_run(
     everything: nn.Module,
     processes: Processes,
     *,
-    validated: bool = False,
+    held_out: Batches | LoaderBatches | None = None,
     watch: bool = False,
 ) -> DryRun:
     """Calls every objective on its first minibatch.
@@ -56,12 +57,12 @@ def dry_run(
         feeds: The data, each with its turns.
         everything: All that is trained.
         processes: Where it runs; all have the same tensors afterwards.
-        validated: Whether an objective is also evaluated on held-out data.
+        held_out: What the objective of the first turn is also evaluated on.
         watch: Whether to note the networks that can be compiled.
 
     Raises:
-        ValueError: a parameter belongs to no module, an objective fails for what the data are, or minibatches would
-            change the posterior of a Pyro program.
+        ValueError: a parameter belongs to no module, an objective fails for what the data are or for a single row at
+            their end, or minibatches would change the posterior of a Pyro program.
     """
     everything.train()
     before, statements, readings = buffers_of(everything), Statements(), []
@@ -73,11 +74,18 @@ def dry_run(
                 readings.append(_reading(feed, first, everything, processes))
     statements.refuse_parameters_outside(everything)
     for feed, reading in zip(feeds, readings, strict=True):
-        check_minibatches(reading, feed.data, validated=validated)
+        check_minibatches(reading, feed.data, validated=held_out is not None)
     processes.equalize(everything)
     buffers = MovingBuffers(everything, before)
     for feed in feeds:
-        _try_one_row(feed, everything, buffers, processes)
+        if rows(feed.first()) > 1 and _ends_in_one_row(feed.data, feed.taken):
+            problem = _of_one_row(feed.first(), feed.turns, everything, buffers, processes)
+            _refuse_one_row(problem, feed.data, "data")
+    if held_out is not None and _ends_in_one_row(held_out, None):
+        first = to_device(next(iter(held_out.epoch(0))).entries, feeds[0].device)
+        with evaluating(everything):
+            problem = _of_one_row(first, feeds[0].turns[:1], everything, buffers, processes)
+        _refuse_one_row(problem, held_out, "validation")
     return DryRun(buffers, statements, readings)
 
 
@@ -96,34 +104,36 @@ def _losses(turns: Sequence[Turn], batch: Batch, processes: Processes) -> Tensor
     return torch.stack([loss.detach() for loss in found])
 
 
-def _try_one_row(feed: Feed, everything: nn.Module, buffers: MovingBuffers, processes: Processes) -> None:
-    """Runs the objectives of a feed on a single row, where the last minibatch of an epoch has no more.
-
-    Raises:
-        ValueError: an objective raises, or gives no finite number of a row that is fine among others.
-    """
-    data, first = feed.data, feed.first()
-    count = rows(first)
-    if count == 1 or not _ends_in_one_row(data, feed.taken):
-        return
+def _of_one_row(
+    first: Batch, turns: Sequence[Turn], everything: nn.Module, buffers: MovingBuffers, processes: Processes
+) -> str | None:
+    """What is wrong when the objectives run on one row of a minibatch that is fine as a whole; ``None`` if nothing."""
     buffers.keep()
     problem = None
     with unchanged(local_buffers(everything)), pyro_scope(validation=True), held():
         try:
-            found = _losses(feed.turns, single_row(first, 0, count), processes)
-            if not found.isfinite().all() and _losses(feed.turns, first, processes).isfinite().all():
+            found = _losses(turns, single_row(first, 0, rows(first)), processes)
+            if not found.isfinite().all() and _losses(turns, first, processes).isfinite().all():
                 problem = f"its loss is {found.tolist()}"
         except Exception as error:
             problem = str(error)
     buffers.restore()
-    problem = next(filter(None, processes.gather(problem)), None)
+    return next(filter(None, processes.gather(problem)), None)
+
+
+def _refuse_one_row(problem: str | None, data: Batches, name: str) -> None:
+    """Refuses data whose last minibatch has a single row, where that is a problem.
+
+    Raises:
+        ValueError: it is.
+    """
     if problem is not None:
         count, size = data.rows, data.batch_size
         other = next((other for other in range(size - 1, 1, -1) if count % other != 1), count)
+        ways = f"use batch_size={other}, drop a row" if count > 1 else "hold out more of them"
         raise ValueError(
-            f"`batch_size` must not leave a single row for the last minibatch, as {size} does of {count} rows, for "
-            f"`target` needs more ({problem}); use batch_size={other}, drop a row, or give a loader with "
-            "`drop_last=True`"
+            f"`batch_size` must not leave a single row for the last minibatch, as {size} does of {count} rows of "
+            f"`{name}`, for `target` needs more ({problem}); {ways}, or give a loader with `drop_last=True`"
         )
 
 

@@ -225,7 +225,7 @@ def fit(
             learn_statistics(feeds, everything, processes)
             if validates:
                 refuse_bad_rows(turns[0].objective, held_out, feeds[0], everything, processes)
-        dry = dry_run(feeds, everything, processes, validated=validates, watch=compile)
+        dry = dry_run(feeds, everything, processes, held_out=held_out if validates else None, watch=compile)
         calls = stack.enter_context(compiled(turns, everything, dry.statements)) if compile else {}
 
         defaults = {

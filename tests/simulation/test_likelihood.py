@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.simulation import Joint, Simulator, likelihood
+from pyrogen.simulation import Joint, Simulator, likelihood, ratio
 from pyrogen.simulation.rows.row import row_of
 
 
@@ -135,6 +136,9 @@ def test_bad_sites_and_data_are_refused_by_name():
         likelihood(joint, site="theta")
     with pytest.raises(TypeError, match="`joint` must be a Joint"):
         likelihood(rows)
+    for wrong in ("flow", pg.flows.affine_coupling(())):
+        with pytest.raises(TypeError, match="`recipe` must be a function that builds a module"):
+            likelihood(joint, wrong)
     module = likelihood(joint)
     latents, observed = joint.draw(8, seed=0).entries
     with pytest.raises(ValueError, match="`latents` must be a dict with an entry 'scale'"):
@@ -158,6 +162,41 @@ def test_a_support_that_depends_on_latent_sites_is_refused():
 
     with pytest.raises(ValueError, match="fixed support"):
         likelihood(Joint(program, observed="x"))
+
+
+@pytest.mark.parametrize(
+    ("family", "end"),
+    [
+        (lambda a: dist.Exponential(a.exp()), 0.0),
+        (lambda a: dist.Beta(a.exp(), 2.0), 1.0),
+        (lambda a: dist.Dirichlet(torch.stack([a.exp(), 1 + 0 * a, 1 + 0 * a], -1)), [0.0, 0.5, 0.5]),
+    ],
+)
+def test_rows_at_an_end_of_their_support_have_no_density(family, end):
+    """Censored and clamped data: a ratio learns from them, a density cannot."""
+
+    def program(x=None):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 4):
+            pyro.sample("x", family(theta), obs=x)
+
+    joint = Joint(program, observed="x", vectorized=False)
+    latents, observed = joint.draw(9, seed=0).entries
+    x = observed["x"].clone()
+    x[7, 2] = torch.tensor(end)
+    with pytest.raises(ValueError, match=r"`observed\['x'\]` must lie strictly within .* in row 7 of `data`"):
+        pg.fit(likelihood(joint), (latents, {"x": x}), steps=1)
+    assert pg.fit(ratio(joint), (latents, {"x": x}), steps=1).reason == "steps"
+
+
+def test_what_the_recipe_cannot_take_is_named_by_its_simulation():
+    joint = Joint(rows, observed="x")
+    narrow = likelihood(joint, partial(pg.flows.spline_autoregressive, interval=(-9.0, 9.0)))
+    latents, observed = joint.draw(8, seed=0).entries
+    x = observed["x"].clamp(-8, 8)
+    x[5, 4] = 10.0
+    with pytest.raises(ValueError, match="got 10 in row 5 of `data`"):
+        pg.fit(narrow, (latents, {"x": x}), steps=1)
 
 
 def test_the_loss_is_that_of_a_row_with_all_jacobians():

@@ -281,6 +281,36 @@ def test_bad_data_are_refused_by_name():
         poutine.trace(program).get_trace(torch.zeros(3, 4))
 
 
+def test_missing_rows_are_those_that_a_mask_hides():
+    def program(x=None, mask=None, other=None):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        with pyro.plate("rows", 3), poutine.mask(mask=torch.ones(3).bool() if mask is None else mask):
+            pyro.sample("x", dist.Normal(theta, scale), obs=x, obs_mask=other)
+
+    learned, hidden = likelihood(Joint(program, observed="x")).program, torch.tensor([True, False, True])
+    values = {"theta": torch.tensor(0.3), "scale": torch.tensor(1.2)}
+    found = sums(learned, torch.tensor([0.5, torch.nan, 1.0]), values, hidden)["x"]
+    assert found == sums(learned, torch.tensor([0.5, 7.0, 1.0]), values, hidden)["x"]
+    with pytest.raises(ValueError, match="no NaN in rows that no mask hides, got 1"):
+        sums(learned, torch.tensor([0.5, torch.nan, torch.nan]), values, hidden)
+    with pytest.raises(ValueError, match="without \\['x'\\] .*`obs_mask`: write `poutine.mask`"):
+        sums(learned, torch.zeros(3), values, None, hidden)
+
+
+def test_a_size_among_the_arguments_may_be_a_tensor():
+    def program(x=None, total=torch.tensor(3)):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        with pyro.plate("rows", int(total), subsample_size=None if x is None else len(x)):
+            pyro.sample("x", dist.Normal(theta, scale), obs=x)
+
+    learned, x = ordered(Joint(program, observed="x")).program, torch.randn(5)
+    values = {"theta": torch.tensor(0.3), "scale": torch.tensor(1.2)}
+    for total in map(torch.tensor, (100, 1000)):
+        torch.testing.assert_close(sums(learned, x, values, total)["x"], sums(program, x, values, total)["x"])
+
+
 def test_evidence_and_weights_are_those_of_the_program():
     x = torch.tensor([0.5, 1.5, 0.2])
 

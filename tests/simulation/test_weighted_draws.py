@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import Importance
 
 import pyrogen as pg
@@ -106,11 +107,30 @@ def test_programs_that_take_one_draw_at_a_time(learned):
     torch.testing.assert_close(found.log_weights, exact.log_weights, rtol=1e-4, atol=1e-4)
 
 
+def test_tempered_sites_and_masked_rows_count_as_in_the_program(learned):
+    kept = torch.tensor([True, True, True, False])
+
+    def tempered(x=None):
+        theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        with pyro.plate("rows", 4), poutine.scale(scale=0.5), poutine.mask(mask=kept):
+            pyro.sample("x", dist.Normal(theta, scale), obs=x)
+
+    found = weighted_draws(learned, tempered, X, draws=20, seed=1)
+    exact = weighted_draws(learned, program, X, draws=20, seed=1)
+    theta, scale = (found.latents[name].unsqueeze(-1) for name in ("theta", "scale"))
+    rows = dist.Normal(theta, scale).log_prob(X).double()
+    expected = exact.log_weights - rows.sum(-1, keepdim=True) + 0.5 * rows[:, :3].sum(-1, keepdim=True)
+    torch.testing.assert_close(found.log_weights, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_what_cannot_be_weighted_is_refused_by_name(learned):
     with pytest.raises(TypeError, match="`posterior` must be a Posterior"):
         weighted_draws(program, program, X)
     with pytest.raises(ValueError, match="`program` must be called with the data"):
         weighted_draws(learned, program)
+    with pytest.raises(ValueError, match="`program` must be called with one datum"):
+        weighted_draws(learned, program, torch.randn(3, 4))
 
     def other(x=None):
         more = pyro.sample("more", dist.Normal(0.0, 1.0))

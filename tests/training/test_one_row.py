@@ -60,3 +60,12 @@ def test_a_row_that_is_bad_by_itself_is_not_taken_for_one_too_few():
     x[:] = -100
     with pytest.raises(FloatingPointError):
         pg.fit(Log(), (x, context), epochs=1, batch_size=8)
+
+
+def test_one_row_left_at_the_end_of_held_out_data_is_refused_before_training():
+    with pytest.raises(ValueError, match="`batch_size` .*8 does of 17 rows of `validation`.*batch_size=7"):
+        pg.fit(Spread(), rows(16), epochs=1, batch_size=8, validation=rows(17))
+    with pytest.raises(ValueError, match="8 does of 1 rows of `validation`.*hold out more of them"):
+        pg.fit(Spread(), rows(16), epochs=1, batch_size=8, validation=rows(1))
+    assert pg.fit(Spread(), rows(16), epochs=1, batch_size=8, validation=rows(18)).reason == "epochs"
+    assert pg.fit(normalised(), rows(16), epochs=1, batch_size=8, validation=rows(17)).reason == "epochs"

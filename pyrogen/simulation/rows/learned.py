@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import require_one_context_each
-from pyrogen.networks.statistics import Statistic
+from pyrogen.networks.statistics import RefusedDataError, Statistic
 
 from ..joint.joint import Joint
 from ..replaced import replaced
@@ -59,13 +59,17 @@ class LearnedSite(DistributionModule):
         """Reads simulations ``(latents, observed)``, by site; or rows and their contexts, ``(x, context)``.
 
         Raises:
-            RefusedDataError: rows hold NaN, or lie outside of where the program says.
+            RefusedDataError: rows hold NaN, lie outside of where the program says, or have no density.
         """
         if isinstance(latents, Tensor):
             require_one_context_each(latents, observed, self.event_shape, self.context_shape)
         pairs = self.pairs(latents, observed)
         self.row.refuse(pairs)
-        yield from self.read_row(*self.row.flat(pairs))
+        try:
+            yield from self.read_row(*self.row.flat(pairs))
+        except RefusedDataError as error:
+            numbers = self.row.simulations(pairs)[error.rows].unique().tolist()
+            raise RefusedDataError(error.demand, error.got, numbers) from error
 
     def pairs(self, latents: Any, observed: Any) -> Pairs:
         """The rows of simulations ``(latents, observed)``, by site; or of rows and their contexts, ``(x, context)``."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ from torch.distributions.constraints import Constraint
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.networks.statistics import RefusedDataError, require_rows
 from pyrogen.numerics.randomness import held, seed_all
-from pyrogen.numerics.supports import contains, is_real, is_same, point_inside
+from pyrogen.numerics.supports import contains, is_real, is_same, opened, point_inside
 from pyrogen.programs.site import Plate, Site
 from pyrogen.transforms.transform import Transform, as_transform
 
@@ -177,6 +178,12 @@ class ObservedRow:
             for name, value in pairs.context.items()
         }
 
+    def simulations(self, pairs: Pairs) -> Tensor:
+        """Of which simulation each of the rows of :meth:`flat` is."""
+        plates = pairs.x.shape[1 : pairs.x.dim() - self.variable.event_dim]
+        numbers = torch.arange(len(pairs.x)).repeat_interleave(prod(plates))
+        return numbers if pairs.present is None else numbers[pairs.present.flatten().cpu()]
+
     def refuse(self, pairs: Pairs) -> None:
         """Refuses simulations of which rows hold NaN, or lie outside of where the program says.
 
@@ -188,13 +195,28 @@ class ObservedRow:
             place = "latents" if name in self.latent else "observed"
             self._refuse(value, self.parents[name].support, f"{place}[{name!r}]")
 
+    def refuse_ends(self, x: Tensor, free: Tensor) -> None:
+        """Refuses rows at an end of their support, of which a density knows nothing.
+
+        Args:
+            x: Rows, one after the other.
+            free: What they are as real numbers without bounds.
+
+        Raises:
+            RefusedDataError: rows lie there.
+        """
+        support = self.variable.support
+        inside = contains(opened(support), x).reshape(len(x), -1).all(-1) & free.isfinite().reshape(len(x), -1).all(-1)
+        _require_all(
+            inside,
+            f"`observed[{self.name!r}]` must lie strictly within the support {support} (rows exactly at an end have no "
+            "density: simulate noise that rounds nothing to it, or learn a ratio, which needs no density)",
+        )
+
     @staticmethod
     def _refuse(value: Tensor, support: Constraint, name: str) -> None:
         require_rows(value.isfinite(), value, f"`{name}` must be finite")
-        inside = contains(support, value)
-        if not bool(inside.all()):
-            wrong = (~inside).reshape(len(value), -1).any(-1).nonzero().flatten().tolist()
-            raise RefusedDataError(f"`{name}` must lie within the support {support}", "others", wrong)
+        _require_all(contains(support, value), f"`{name}` must lie within the support {support}")
 
     def _filled(self, x: Tensor, absent: Tensor) -> Tensor:
         """The value with a row that is there in the place of those that are absent."""
@@ -216,6 +238,12 @@ class ObservedRow:
                 f"got {tuple(value.shape)}"
             )
         return value
+
+
+def _require_all(inside: Tensor, demand: str) -> None:
+    wrong = (~inside).reshape(len(inside), -1).any(-1)
+    if bool(wrong.any()):
+        raise RefusedDataError(demand, "others", wrong.nonzero().flatten().tolist())
 
 
 def row_of(joint: Joint, site: str | None = None) -> ObservedRow:
