@@ -22,18 +22,17 @@ References:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, log, log10, sqrt
+from math import log, log10
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer, numbers
 from pyrogen.core.estimate import Estimate
+from pyrogen.numerics.pareto import pareto_shape
 from pyrogen.numerics.resampling import effective_sample_size
 from pyrogen.programs.layouts import DrawnSite, Sites
 from pyrogen.programs.run import Program
@@ -165,7 +164,7 @@ def pareto_k_of(log_weights: Tensor) -> ParetoK:
         raise ValueError(f"`log_weights` must have shape (draws, rows), got {tuple(log_weights.shape)}")
     check_draws(len(log_weights), "`log_weights` must hold at least 25 draws")
     log_weights = log_weights.detach().double()
-    shapes = torch.as_tensor(_pareto_k(log_weights.T.cpu().numpy()))
+    shapes = torch.as_tensor(pareto_shape(log_weights.T.cpu().numpy()))
     return ParetoK(shapes, effective_sample_size(log_weights), len(log_weights))
 
 
@@ -218,29 +217,3 @@ def check_draws(draws: int, wanted: str = "`draws` must be at least 25") -> None
     """Raises a ValueError where draws are too few for a Pareto k-hat."""
     if integer(draws, "draws", least=0) < 25:
         raise ValueError(f"{wanted}, so that there is a tail to fit, got {draws}")
-
-
-def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """k-hat along the last axis; 0 where the largest weights are equal, which leaves no tail to fit."""
-    draws = log_weights.shape[-1]
-    tails = np.sort(log_weights, -1)[:, -ceil(min(draws / 5, 3 * sqrt(draws))) :]
-    none = tails[:, -1] == -np.inf
-    shapes = np.where(none, np.inf, 0.0)
-    for row in np.flatnonzero(~none):
-        if not np.ptp(tails[row]) < 1e-3:
-            shapes[row] = _psis_shape(log_weights[row])
-    return shapes
-
-
-def _psis_shape(log_weights: np.ndarray) -> float:
-    """k-hat by either line of ArviZ: 0.x takes log-weights, 1.x log-likelihoods, which are their negatives."""
-    # ArviZ 0.23 announces its successor on import, and overflows harmlessly on weights of a guide far off.
-    with warnings.catch_warnings(), np.errstate(over="ignore"):
-        warnings.simplefilter("ignore", FutureWarning)
-        try:
-            from arviz_stats.base import array_stats
-        except ModuleNotFoundError:
-            import arviz
-
-            return arviz.psislw(log_weights)[1]
-    return array_stats.psislw(-log_weights)[1]

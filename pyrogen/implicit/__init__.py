@@ -2,6 +2,7 @@
 
 from .critic import Critic
 from .critic_recipes import convolutional_critic, mlp_critic
+from .divergences import FDivergence
 from .game import Game
 from .losses import FGan, Hinge, LeastSquares, Loss, NonSaturating, Relativistic, Wasserstein
 from .model import Generator
@@ -10,6 +11,7 @@ from .recipes import mlp
 
 __all__ = [
     "Critic",
+    "FDivergence",
     "FGan",
     "Game",
     "Generator",

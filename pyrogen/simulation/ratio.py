@@ -3,7 +3,7 @@ r"""Learned ratios of likelihood to evidence, for one row of an observed site.
 .. math:: r(x, \theta) = \frac{p(x \mid \theta)}{p(x)}
 
 is learned by telling pairs :math:`(\theta, x)` of one simulation from pairs of two
-(:mod:`pyrogen.simulation.rows.contrastive`), without a density of :math:`x`: data of many dimensions, images and
+(:mod:`pyrogen.numerics.contrastive`), without a density of :math:`x`: data of many dimensions, images and
 mixtures of kinds are no harder for it than numbers. In a program it stands where the likelihood stood. Since
 :math:`p(x)` does not depend on :math:`\theta`, the posterior is the same; the evidence is not, nor is an evidence lower
 bound: both are too small by :math:`\sum_i \log p(x_i)`. Hence the density ``"unnormalized"``, and there is nothing to
@@ -37,12 +37,12 @@ from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.context import VectorContext, context_rows
 from pyrogen.networks.pairs import EachPair, PairNetwork
 from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.contrastive import contrastive_loss, imbalance, shifted, weighted_mean
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import contains, point_inside
 from pyrogen.numerics.values import require_value
 
 from .joint.joint import Joint
-from .rows.contrastive import contrastive_loss, imbalance, shifted, weighted_mean
 from .rows.coordinates import Coordinates, coordinates_of
 from .rows.learned import LearnedSite
 from .rows.row import ObservedRow, Values, row_of
@@ -106,7 +106,7 @@ class Ratio(LearnedSite):
         return self.network(self.event(x), features)
 
     def objective(self) -> nn.Module:
-        """The cross-entropy of :func:`~pyrogen.simulation.rows.contrastive.contrastive_loss`, a mean over rows.
+        """The cross-entropy of :func:`~pyrogen.numerics.contrastive.contrastive_loss`, a mean over rows.
 
         It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.joint.simulations.Simulations` have
         them.

@@ -22,7 +22,8 @@ from pyrogen.evaluation import (
     log_likelihood,
     pareto_k,
 )
-from pyrogen.evaluation.importance import _pareto_k, pareto_k_of
+from pyrogen.evaluation.importance import pareto_k_of
+from pyrogen.numerics.pareto import pareto_shape
 from pyrogen.numerics.resampling import effective_sample_size
 
 LOADINGS = torch.tensor([[1.0, 0.3], [-0.5, 0.8], [0.2, -1.0]])
@@ -268,7 +269,7 @@ def test_k_hat_is_low_for_a_good_guide_and_high_for_a_bad_one(x):
 def test_k_hat_finds_the_tail_of_pareto_weights(k):
     """Weights u^-k have a tail of index 1 / k; with 20,000 draws the fit uses 425 of them: error about (1 + k) / 20."""
     uniform = np.random.default_rng(0).random((20, 20_000))
-    assert _pareto_k(-k * np.log(uniform)).mean() == pytest.approx(k, abs=4 * (1 + k) / 20 / sqrt(20))
+    assert pareto_shape(-k * np.log(uniform)).mean() == pytest.approx(k, abs=4 * (1 + k) / 20 / sqrt(20))
 
 
 def test_both_lines_of_arviz_give_the_same(monkeypatch):
@@ -281,12 +282,12 @@ def test_both_lines_of_arviz_give_the_same(monkeypatch):
     log_weights = 2 * np.random.default_rng(0).standard_normal((3, 500))
     expected = arviz.psislw(log_weights)[1]
     monkeypatch.setitem(sys.modules, "arviz_stats", None)
-    np.testing.assert_allclose(_pareto_k(log_weights), expected)
+    np.testing.assert_allclose(pareto_shape(log_weights), expected)
     later = types.ModuleType("arviz_stats.base")
     later.array_stats = types.SimpleNamespace(psislw=lambda log_likelihood: arviz.psislw(-log_likelihood))
     monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
     monkeypatch.setitem(sys.modules, "arviz_stats.base", later)
-    np.testing.assert_allclose(_pareto_k(log_weights), expected)
+    np.testing.assert_allclose(pareto_shape(log_weights), expected)
 
 
 def test_no_data_have_no_weights(x):

@@ -11,8 +11,8 @@ import torch
 from pyro.infer import MCMC, NUTS, Predictive
 
 import pyrogen as pg
+from pyrogen.numerics.contrastive import contrastive_loss, imbalance, shifted
 from pyrogen.simulation import Joint, ratio
-from pyrogen.simulation.rows.contrastive import contrastive_loss, imbalance, shifted
 from pyrogen.testing.contract import OBJECTIVE_CHECKS
 
 
