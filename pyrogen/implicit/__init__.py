@@ -5,12 +5,14 @@ from .critic_recipes import convolutional_critic, mlp_critic
 from .divergences import FDivergence
 from .game import Game
 from .losses import FGan, Hinge, LeastSquares, Loss, NonSaturating, Relativistic, Wasserstein
+from .matching import EnergyDistance, MaximumMeanDiscrepancy, SlicedWasserstein
 from .model import Generator
 from .penalties import R1, R2, GradientPenalty, Penalty, Scored
 from .recipes import mlp
 
 __all__ = [
     "Critic",
+    "EnergyDistance",
     "FDivergence",
     "FGan",
     "Game",
@@ -19,12 +21,14 @@ __all__ = [
     "Hinge",
     "LeastSquares",
     "Loss",
+    "MaximumMeanDiscrepancy",
     "NonSaturating",
     "Penalty",
     "R1",
     "R2",
     "Relativistic",
     "Scored",
+    "SlicedWasserstein",
     "Wasserstein",
     "convolutional_critic",
     "mlp",
