@@ -58,7 +58,6 @@ from pyrogen.core.shapes import Context
 from pyrogen.networks.context import Classes, VectorContext
 from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.numerics.kernels import DistanceKernel, Kernel, multiscale
-from pyrogen.numerics.pairwise import squared_distances
 from pyrogen.numerics.wasserstein import along, ascended, directions
 
 from .draws import draws_of, represent, represented_shape
@@ -125,10 +124,12 @@ class KernelMatching(Matching):
     Subclasses define :meth:`fitted_kernel`.
     """
 
-    def __init__(self, generator: DistributionModule, *, draws: int, standardize: bool) -> None:
+    def __init__(self, generator: DistributionModule, *, draws: int | None, standardize: bool) -> None:
+        check_part(generator, "generator")
+        fewest = 1 if generator.context_shape is None else 2
+        draws = fewest if draws is None else integer(draws, "draws", least=fewest)
         super().__init__(generator, draws=draws, standardize=standardize)
-        if generator.context_shape is not None:
-            integer(draws, "draws", least=2)
+        if fewest == 2:
             self.unit = f"{self.unit}, up to a constant"
 
     @abstractmethod
@@ -157,7 +158,7 @@ class MaximumMeanDiscrepancy(KernelMatching):
         generator: As for :class:`Matching`.
         kernel: How alike two points are. Bandwidths that are left open become multiples of the median distance in the
             data set, learned before training. ``None``: Gaussian kernels at five of them, a quarter to four times.
-        draws: How many for each datum; at least two with a context.
+        draws: How many for each datum; one, or with a context two, if ``None``, and no fewer.
         standardize: As for :class:`Matching`.
 
     Raises:
@@ -178,7 +179,7 @@ class MaximumMeanDiscrepancy(KernelMatching):
         generator: DistributionModule,
         kernel: Kernel | None = None,
         *,
-        draws: int = 2,
+        draws: int | None = None,
         standardize: bool = True,
     ) -> None:
         super().__init__(generator, draws=draws, standardize=standardize)
@@ -203,7 +204,7 @@ class EnergyDistance(KernelMatching):
 
     Args:
         generator: As for :class:`Matching`.
-        draws: How many for each datum; at least two with a context.
+        draws: How many for each datum; one, or with a context two, if ``None``, and no fewer.
         standardize: As for :class:`Matching`.
 
     Raises:
@@ -221,7 +222,7 @@ class EnergyDistance(KernelMatching):
         >>> _ = pg.fit(EnergyDistance(generator), (torch.randn(100, 2), torch.randn(100, 3)), steps=3)
     """
 
-    def __init__(self, generator: DistributionModule, *, draws: int = 2, standardize: bool = True) -> None:
+    def __init__(self, generator: DistributionModule, *, draws: int | None = None, standardize: bool = True) -> None:
         super().__init__(generator, draws=draws, standardize=standardize)
 
     def fitted_kernel(self) -> Kernel:
@@ -244,7 +245,8 @@ class SlicedWasserstein(Matching):
         directions: How many.
         order: The power :math:`p`, at least 1.
         ascent: Steps that each direction takes to where the distance is larger. With any, the largest distance is
-            taken instead of the mean: the max-sliced one, for which few directions do.
+            taken instead of the mean: the max-sliced one, for which few directions do. The gradient is that along the
+            direction found, as of a critic.
         draws: How many for each datum.
         standardize: As for :class:`Matching`.
         classes: How many labels there are, where the context is one: a number, or a dict for some of several.
@@ -300,9 +302,9 @@ def unbiased_squared_mmd(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
         ``(m, d)`` and ``(n, d)`` to ``()``.
     """
     m, n = len(x), len(y)
-    similarity = kernel.of_squared(squared_distances(y, torch.cat([y, x])))
+    similarity = kernel.between(y, torch.cat([y, x]))
     within, across = similarity[:, :n], similarity[:, n:]
-    among_data = kernel.of_squared(squared_distances(x, x))
+    among_data = kernel.between(x, x)
     return _without_diagonal(among_data) / (m * (m - 1)) - 2 * across.mean() + _without_diagonal(within) / (n * (n - 1))
 
 

@@ -25,6 +25,8 @@ from torch import Tensor
 
 from pyrogen.arguments import positive
 
+from .pairwise import squared_distances
+
 _TINY = 1e-12
 
 
@@ -38,6 +40,15 @@ class Kernel(ABC):
     def of_squared(self, squared: Tensor) -> Tensor:
         """The similarity of points at these squared distances; its gradient is finite at zero."""
         return self(squared.clamp(min=_TINY).sqrt())
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        """The similarity of all pairs, differentiable.
+
+        Shape:
+            ``(m, d)`` and ``(n, d)`` to ``(m, n)``.
+        """
+        center = y.detach().mean(0)  # cdist multiplies matrices, which cancels badly far from the origin
+        return self(torch.cdist(x - center, y - center))
 
     def fitted(self, median: float) -> Kernel:
         """The kernel with its bandwidth set from the median distance, where it was left open."""
@@ -92,6 +103,9 @@ class GaussianKernel(_WithBandwidth):
     def of_squared(self, squared: Tensor) -> Tensor:
         return torch.exp(squared * (-0.5 / self._width**2))
 
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.of_squared(squared_distances(x, y))
+
 
 @dataclass(frozen=True)
 class LaplaceKernel(_WithBandwidth):
@@ -110,6 +124,9 @@ class InverseMultiquadricKernel(_WithBandwidth):
 
     def of_squared(self, squared: Tensor) -> Tensor:
         return torch.rsqrt(1 + squared / self._width**2)
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.of_squared(squared_distances(x, y))
 
 
 @dataclass(frozen=True)
@@ -150,6 +167,9 @@ class KernelSum(Kernel):
 
     def of_squared(self, squared: Tensor) -> Tensor:
         return sum(kernel.of_squared(squared) for kernel in self.kernels)
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.of_squared(squared_distances(x, y))
 
     def fitted(self, median: float) -> Kernel:
         return KernelSum(tuple(kernel.fitted(median) for kernel in self.kernels))

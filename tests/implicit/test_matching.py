@@ -14,6 +14,7 @@ from pyrogen.implicit import EnergyDistance, MaximumMeanDiscrepancy, SlicedWasse
 from pyrogen.implicit.matching import kernel_score, unbiased_squared_mmd
 from pyrogen.numerics.kernels import DistanceKernel, GaussianKernel, KernelSum, LaplaceKernel, multiscale
 from pyrogen.numerics.pairwise import median_distance
+from pyrogen.testing import check_objective
 
 
 class Shifted(pg.DistributionModule):
@@ -52,7 +53,7 @@ def energy_distance_of_normals(shift, scale):
     return 2 * folded(shift, (1 + scale**2) ** 0.5) - folded(0, 2**0.5) - folded(0, 2**0.5 * scale)
 
 
-def mean_and_error(objective, data, repeats=400, rows=32):
+def mean_and_error(objective, data, repeats=250, rows=32):
     """The mean of the loss over fresh minibatches, and its standard error."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -68,7 +69,7 @@ def test_the_squared_mmd_of_gaussians_is_estimated_without_bias(shift, scale, dr
     mean, error = mean_and_error(objective, lambda rows: torch.randn(rows, 2))
     expected = sum(squared_mmd_of_normals(shift, scale, bandwidth, 2) for bandwidth in (0.5, 2.0))
     assert abs(mean - expected) < 4 * error
-    assert error < 0.01
+    assert error < 0.013
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (1.0, 1.0), (0.5, 2.0)])
@@ -86,13 +87,13 @@ def test_the_sliced_distance_of_shifted_gaussians():
     """|shift|^2 / d on average over directions, and |shift|^2 along the best."""
     torch.manual_seed(0)
     shift = torch.tensor([3.0, -4.0, 0.0, 0.0])
-    x, generator = torch.randn(20_000, 4), Shifted(shift.tolist())
+    x, generator = torch.randn(5000, 4), Shifted(shift.tolist())
     sliced = SlicedWasserstein(generator, directions=400, standardize=False)
     assert sliced.unit == "data units to the power 2"
     # Over directions the squared cosine has mean 1/4 and standard deviation .177.
     assert sliced(x).item() == pytest.approx(25 / 4, abs=4 * 25 * 0.177 / 20)
     steepest = SlicedWasserstein(generator, directions=5, ascent=10, standardize=False)
-    assert steepest(x).item() == pytest.approx(25, abs=4 * 2 * 5 * (2 / 20_000) ** 0.5 + 0.05)
+    assert steepest(x).item() == pytest.approx(25, abs=4 * 2 * 5 * (2 / 5000) ** 0.5 + 0.05)
 
 
 def test_on_the_line_the_sliced_distance_is_exact():
@@ -120,7 +121,7 @@ def test_gradients_are_the_exact_ones():
         gradients = torch.stack(
             [
                 torch.cat(torch.autograd.grad(objective(torch.randn(64, 1)), [generator.mean, generator.scale]))
-                for _ in range(500)
+                for _ in range(300)
             ]
         )
         exact = torch.tensor(
@@ -129,7 +130,7 @@ def test_gradients_are_the_exact_ones():
                 (value(0.8, 1.5 + 1e-5) - value(0.8, 1.5 - 1e-5)) / 2e-5,
             ]
         )
-        error = gradients.std(0) / 500**0.5
+        error = gradients.std(0) / 300**0.5
         assert ((gradients.mean(0) - exact).abs() < 4 * error).all()
 
 
@@ -183,7 +184,7 @@ def test_a_generator_learns_a_bent_distribution_of_unequal_scales(name):
     torch.manual_seed(0)
     generator = pg.implicit.mlp((2,), noise=(2,), hidden=(64, 64))
     objective = OBJECTIVES[name](generator)
-    pg.fit(objective, data(), steps=1500, batch_size=256, lr=2e-3, seed=0)
+    pg.fit(objective, data(), steps=600, batch_size=128, lr=4e-3, seed=0)
     with torch.no_grad():
         scale = torch.tensor([1.0, 70.0])
         held_out, drawn = data(1000, seed=1) / scale, generator().sample((1000,)) / scale
@@ -193,7 +194,11 @@ def test_a_generator_learns_a_bent_distribution_of_unequal_scales(name):
 
 @pytest.mark.parametrize(
     ("make", "error"),
-    [(MaximumMeanDiscrepancy, 0.03), (lambda g: EnergyDistance(g, draws=4), 0.03), (SlicedWasserstein, 0.16)],
+    [
+        (lambda generator: EnergyDistance(generator, draws=4), 0.03),
+        pytest.param(MaximumMeanDiscrepancy, 0.04, marks=pytest.mark.slow),
+        pytest.param(SlicedWasserstein, 0.16, marks=pytest.mark.slow),
+    ],
 )
 def test_conditional_distributions_are_matched(make, error):
     """x | c ~ N(2c + 1, 1/4): slope, intercept and scale are found, the last too small by lines."""
@@ -203,14 +208,15 @@ def test_conditional_distributions_are_matched(make, error):
     generator = Shifted([0.0], 1.0, (1,))
 
     def decay(optimizer):
-        return torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.02, 300)
+        return torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.02, 200)
 
-    pg.fit(make(generator), (x, context), steps=300, batch_size=256, lr=4e-2, seed=0, schedule=decay)
+    pg.fit(make(generator), (x, context), steps=200, batch_size=256, lr=5e-2, seed=0, schedule=decay)
     found = torch.stack([generator.slope, generator.mean[0], generator.scale[0].abs()]).detach()
     assert torch.allclose(found[:2], torch.tensor([2.0, 1.0]), atol=0.03)
     assert abs(found[2] - 0.5) < error
 
 
+@pytest.mark.slow
 def test_labels_are_contexts_of_the_sliced_distance():
     torch.manual_seed(0)
     labels = torch.randint(3, (3000,))
@@ -235,6 +241,20 @@ def test_bandwidth_and_scale_are_learned_from_the_data_set():
     again = MaximumMeanDiscrepancy(pg.implicit.mlp((2,), noise=(2,)), multiscale(LaplaceKernel))
     pg.fit(again, loaded, steps=1)
     assert again.median.distance.item() == pytest.approx(exact, rel=0.06)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("context_shape", [None, (3,)])
+def test_the_contract_of_objectives(name, context_shape):
+    """But rows given twice are no independent data, and the best direction counts as fixed where it stands."""
+    x, context = torch.randn(6, 2), torch.randn(6, 3)
+
+    def make():
+        return OBJECTIVES[name](pg.implicit.mlp((2,), context_shape, noise=(2,), hidden=(8,)))
+
+    report = check_objective(make, (x,) if context_shape is None else (x, context))
+    exempt = {"mmd": "per_datum", "energy": "per_datum", "max-sliced": "parameter_gradient"}.get(name)
+    assert {finding.name for finding in report.failures} <= {exempt}, report
 
 
 def test_mistakes_are_named():

@@ -73,6 +73,8 @@ def test_squared_distances_are_those_of_cdist_far_from_the_origin():
 def test_a_kernel_of_squared_distance_is_that_of_distance(kernel):
     distance = torch.linspace(1e-3, 4, 50, dtype=torch.double)
     assert torch.allclose(kernel.of_squared(distance.square()), kernel(distance), rtol=1e-9)
+    x, y = noise(4, 2) + 50, noise(3, 2) + 50
+    assert torch.allclose(kernel.between(x, y), kernel(torch.cdist(x, y)), rtol=1e-6)
     at_zero = torch.zeros(1, requires_grad=True)
     kernel.of_squared(at_zero).sum().backward()
     assert at_zero.grad.isfinite().all()
