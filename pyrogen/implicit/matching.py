@@ -301,11 +301,7 @@ def unbiased_squared_mmd(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     Shape:
         ``(m, d)`` and ``(n, d)`` to ``()``.
     """
-    m, n = len(x), len(y)
-    similarity = kernel.between(y, torch.cat([y, x]))
-    within, across = similarity[:, :n], similarity[:, n:]
-    among_data = kernel.between(x, x)
-    return _without_diagonal(among_data) / (m * (m - 1)) - 2 * across.mean() + _without_diagonal(within) / (n * (n - 1))
+    return _mean_of_pairs(kernel.between(x, x)) - 2 * kernel.between(x, y).mean() + _mean_of_pairs(kernel.between(y, y))
 
 
 def kernel_score(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
@@ -320,6 +316,7 @@ def kernel_score(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     return within.mean() - 2 * kernel.of_squared((y - x).square().sum(-1)).mean()
 
 
-def _without_diagonal(pairs: Tensor) -> Tensor:
-    """The sum over pairs of different points."""
-    return pairs.sum() - pairs.diagonal().sum()
+def _mean_of_pairs(similarity: Tensor) -> Tensor:
+    """The mean over pairs of different points; that of a point with itself has no gradient."""
+    n = len(similarity)
+    return (similarity.sum() - similarity.detach().diagonal().sum()) / (n * (n - 1))
