@@ -1,0 +1,250 @@
+"""Games under ``fit``: what they learn, what is averaged and validated, what is refused, and how divergence is told."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from small_programs import same, weights
+from torch import nn
+from torch.optim import SGD
+
+import pyrogen as pg
+from pyrogen.implicit import Game, Generator, Hinge, LeastSquares, NonSaturating, Wasserstein, mlp
+from pyrogen.implicit.game import energy_score
+
+MEAN, SCALE = torch.tensor([200.0, -1.0]), torch.tensor([50.0, 0.01])
+
+
+def data(rows=512, seed=0):
+    return MEAN + SCALE * torch.randn(rows, 2, generator=torch.Generator().manual_seed(seed))
+
+
+class Critic(nn.Module):
+    """A dense critic that takes data in their own units, and contexts."""
+
+    def __init__(self, inputs=2, hidden=32):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 1), nn.Flatten(0))
+
+    def forward(self, x, context=None):
+        x = (x - MEAN) / SCALE
+        return self.network(x if context is None else torch.cat([x, context], -1))
+
+
+class Line(nn.Linear):
+    """A linear generator of noise and, beside it, a context."""
+
+    def forward(self, inputs):
+        return super().forward(torch.cat([*inputs.values()], -1) if isinstance(inputs, dict) else inputs)
+
+
+def game(seed=0, **arguments):
+    torch.manual_seed(seed)
+    return Game(mlp((2,), noise=(2,), hidden=(32,)), Critic(), **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, NonSaturating(), Hinge(), LeastSquares(), Wasserstein()], ids=repr)
+def test_a_game_of_each_loss_learns_a_gaussian(loss):
+    found = game(loss=loss)
+    pg.fit(found, data(4096), steps=1500, batch_size=256, ema=0.99, seed=0)
+    draws = (found.generator().sample((4000,)) - MEAN) / SCALE
+    assert draws.mean(0).abs().max() < 0.15
+    assert (draws.std(0) - 1).abs().max() < 0.2
+    assert abs(draws.T.corrcoef()[0, 1]) < 0.15
+
+
+def test_the_average_is_of_the_generator_alone_and_a_game_has_a_metric():
+    plain, averaged = game(), game()
+    pg.fit(plain, data(), steps=20, seed=0)
+    result = pg.fit(averaged, data(), steps=20, seed=0, ema=0.9, validation=data(100, seed=1), validate_every=5)
+    assert list(result.history.validation) == [5, 10, 15, 20]
+    assert result.best_step == min(result.history.validation, key=result.history.validation.get)
+    assert same(weights(plain.critic), weights(averaged.critic)) == (result.best_step == 20)
+    assert not same(weights(plain.generator), weights(averaged.generator))
+    assert result.history.unit == "nats"
+
+
+def test_a_game_resumes_where_it_was(tmp_path):
+    def play(steps, **arguments):
+        found = game(critic_steps=2)
+        held_out = data(50, seed=1)
+        result = pg.fit(found, data(100), steps=steps, ema=0.9, validation=held_out, seed=0, batch_size=40, **arguments)
+        return weights(found), result.history.losses
+
+    expected, losses = play(9)
+    for steps in (2, 5, 9):
+        found, resumed = play(steps, checkpoint=tmp_path / "run")
+    assert same(found, expected)
+    assert resumed == losses
+
+
+def test_the_units_of_the_data_are_learned_before_the_first_step():
+    found = game()
+    pg.fit(found, data(), steps=1, seed=0)
+    for standardizer in (found.standardizer, found.generator.standardizer):
+        torch.testing.assert_close(standardizer.mean, MEAN, rtol=0.1, atol=0)
+        torch.testing.assert_close(standardizer.scale, SCALE, rtol=0.1, atol=0)
+    draws = found.generator().sample((500,))
+    assert ((draws.mean(0) - MEAN).abs() < SCALE).all()
+
+
+def test_the_energy_score_in_closed_form():
+    """Of standard normals it is 1 / sqrt(pi); of N(m, 1) under draws N(0, 1) more by half the energy distance."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(2000, 1, 1, generator=generator)
+    x = torch.randn(4000, 1, generator=generator)
+    root = 1 / math.sqrt(math.pi)
+    assert energy_score(draws, x).item() == pytest.approx(root, abs=0.02)
+    own = torch.randn(10, 4000, 1, generator=generator)
+    assert energy_score(own, x).item() == pytest.approx(root, abs=0.04)
+    between = 2 * root * math.exp(-1) + 2 * math.erf(1.0)  # E|X - x| of N(2, 2)
+    assert energy_score(own, x + 2).item() == pytest.approx(between - root, abs=0.05)
+
+
+def test_the_metric_of_a_game_prefers_the_right_distribution_given_the_context():
+    torch.manual_seed(0)
+    c = torch.randn(1000, 1)
+    x = MEAN + SCALE * (c + 0.3 * torch.randn(1000, 2))
+    found = Game(Generator(Line(3, 2), (2,), (1,), noise=(2,)), Critic(3))
+    for statistic, rows in list(found.read_data(x, c)):
+        moments = statistic.moments()
+        moments.add(rows)
+        statistic.learn(moments)
+    last = found.generator.network
+    spread = math.sqrt(1.09)
+    values = {}
+    with torch.no_grad():
+        last.bias.zero_()
+        for name, slope, noise in (("right", 1.0, 0.3), ("deaf", 0.0, spread), ("narrow", 1.0, 0.01)):
+            last.weight.copy_(torch.tensor([[noise, 0.0, slope], [0.0, noise, slope]]) / spread)
+            values[name] = found.metric(x, c).item()
+    assert values["right"] < 0.97 * min(values["deaf"], values["narrow"])
+
+
+def test_a_small_bound_of_a_critic_in_play_proves_nothing():
+    """In the Dirac-GAN the critic is flat just where the generator is farthest."""
+    found = game(loss=Wasserstein(), penalties=())
+    pg.fit(found, data(), steps=1)
+    found.critic.network[-2].weight.detach().zero_()
+    x = data(200, seed=1)
+    bound = found.bound(x)
+    assert bound.value == 0
+    assert bound.density == "lower bound"
+    assert bound.unit == "standard deviations"
+    with torch.no_grad():
+        found.generator.network.network.layers[-1].bias.add_(10.0)
+    assert found.bound(x).value == 0
+    assert found.metric(x) > 5
+
+
+def test_a_critic_trained_on_gives_the_divergence():
+    """Of N(0, 1) and N(1, 1) in each of two dimensions, against quadrature."""
+    torch.manual_seed(0)
+    found = Game(Generator(Line(2, 2), (2,), noise=(2,)), Critic(), loss=NonSaturating(), penalties=())
+    x = data(20_000)
+    pg.fit(found.turns()[0], x, steps=1)
+    with torch.no_grad():
+        last = found.generator.network
+        last.weight.copy_(torch.eye(2))
+        last.bias.fill_(1 / math.sqrt(2))
+    pg.fit(found.turns()[0], x, steps=400, batch_size=512, lr=1e-2, seed=0)
+    bound = found.bound(data(20_000, seed=1))
+    assert abs(bound.value - 0.11142) < 3 * bound.standard_error + 0.004
+    assert bound.value < 0.11142 + 3 * bound.standard_error
+
+
+DIVERGING = {"loss": Wasserstein(), "penalties": ()}
+
+
+def test_a_game_that_diverges_is_reported_and_the_average_kept():
+    found = game(**DIVERGING)
+    seen = []
+
+    def watch(progress):
+        seen.append(progress.step)
+
+    with pytest.raises(
+        FloatingPointError, match="diverged at step .* beyond the limit 10000 .* average of those before"
+    ):
+        pg.fit(found, data(), steps=500, ema=0.9, seed=0, optimizer=partial(SGD, lr=3.0), callbacks=[watch])
+    assert 1 < len(seen) < 500
+    assert all(parameter.isfinite().all() for parameter in found.generator.parameters())
+    assert found.generator().sample((5,)).isfinite().all()
+
+
+def test_a_game_that_diverges_leaves_the_best_weights_on_held_out_data():
+    found, kept = game(**DIVERGING), []
+
+    def keep(progress):
+        if progress.best_step == progress.step:
+            kept.append(weights(found.generator))
+
+    arguments = {"validation": data(100, seed=1), "validate_every": 1, "callbacks": [keep]}
+    with pytest.raises(FloatingPointError, match="those of step .*, the best on held-out data"):
+        pg.fit(found, data(), steps=500, seed=0, optimizer=partial(SGD, lr=3.0), **arguments)
+    assert same(weights(found.generator), kept[-1])
+
+
+def test_what_does_not_fit_is_refused_by_name():
+    generator = mlp((2,), noise=(2,))
+    flow = pg.flows.affine_coupling((2,))
+    for build, message in (
+        (lambda: Game(flow, Critic()), "`generator` must be a Generator, got DistributionModule|Flow"),
+        (lambda: Game(generator, lambda x: x.sum(-1)), "`critic` must be a Module, got function"),
+        (lambda: Game(generator, Critic(), loss="hinge"), "`loss` must be a Loss, got str"),
+        (lambda: Game(generator, Critic(), penalties=[1.0]), "`penalties` must be a sequence of Penalties"),
+        (lambda: Game(generator, Critic(), critic_steps=0.5), "`critic_steps` must be an int"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            build()
+
+
+class Deaf(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return self.score.expand(len(x))
+
+
+@pytest.mark.parametrize(
+    ("critic", "message"),
+    [
+        (Deaf(), "`critic` must give scores that depend on its input"),
+        (nn.Linear(2, 1), r"`critic` must give scores \(128,\) of 128 rows, got shape \(128, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("penalties", [None, ()])
+def test_critics_that_cannot_learn_are_refused(critic, message, penalties):
+    with pytest.raises(ValueError, match=message):
+        pg.fit(Game(mlp((2,), noise=(2,)), critic, penalties=penalties), data(), steps=1)
+
+
+def test_data_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"`x` must end in shape \(2,\), got \(50, 3\)"):
+        pg.fit(game(), torch.randn(50, 3), steps=1)
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        pg.fit(game(), torch.full((50, 2), torch.nan), steps=1)
+    wrong = Generator(nn.Linear(2, 3), (2,), noise=(2,))
+    with pytest.raises(ValueError, match="`network` must give events"):
+        pg.fit(Game(wrong, Critic()), data(), steps=1)
+
+
+def test_batch_statistics_of_one_row_are_refused():
+    network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    found = Game(Generator(network, (2,), noise=(2,)), Critic())
+    with pytest.raises(ValueError, match="`batch_size` must not leave a single row.*`generator` normalises by"):
+        pg.fit(found, data(9), steps=9, batch_size=4)
+    assert pg.fit(found, data(8), steps=4, batch_size=4).reason == "steps"
+
+
+def test_a_flow_plays_as_the_noise_of_a_generator():
+    torch.manual_seed(0)
+    flow = pg.flows.affine_coupling((2,), layers=2)
+    generator = Generator(nn.Identity(), (2,), noise=flow)
+    before = weights(flow)
+    pg.fit(Game(generator, Critic()), data(), steps=2)
+    assert not same(before, weights(flow))
