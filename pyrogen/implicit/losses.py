@@ -22,17 +22,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import log
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from pyrogen.abstract import Abstract
+from pyrogen.arguments import checked, instance_of
 
+from .divergences import FDivergence
 from .penalties import R1, R2, GradientPenalty, Penalty
-
-if TYPE_CHECKING:
-    from .divergences import FDivergence
 
 
 class Loss(Abstract):
@@ -149,17 +147,26 @@ class FGan(Loss):
     :math:`-\mathbb{E}\,[D(y)]` and a constant, does not have that fault.
 
     Args:
-        divergence: Which, such as ``FDivergence("reverse kl")``.
+        divergence: Which, such as ``FDivergence("reverse kl")``; not the total variation, whose witness is a step
+            without a gradient: its game is :class:`Hinge`.
+
+    Raises:
+        TypeError: ``divergence`` is none.
+        NotImplementedError: it is the total variation.
 
     References:
         Nowozin, Cseke and Tomioka 2016, "f-GAN: training generative neural samplers using variational divergence
         minimization", https://arxiv.org/abs/1606.00709
     """
 
-    unit = "nats"
-
+    @checked(divergence=instance_of(FDivergence))
     def __init__(self, divergence: FDivergence) -> None:
+        if divergence is FDivergence.TOTAL_VARIATION:
+            raise NotImplementedError(
+                "the witness of the total variation is a step, without a gradient to learn by: play for it by `Hinge()`"
+            )
         self.f = divergence
+        self.unit = divergence.unit
         self.divergence = f"{divergence.value} divergence"
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:

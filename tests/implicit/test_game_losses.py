@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from pyrogen.implicit import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
+from pyrogen.implicit import FDivergence, FGan, Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
 
 P, Q = torch.tensor([1, 2, 3, 4]), torch.tensor([4, 1, 3, 2])
 RATIO = (P / Q).double()
@@ -35,18 +35,17 @@ def best(loss, start):
     return scores.detach()
 
 
-OPTIMA = {
-    NonSaturating: LOG_RATIO,
-    Relativistic: LOG_RATIO - LOG_RATIO.mean(),
-    LeastSquares: (RATIO - 1) / (RATIO + 1),
-}
+DIVERGENCES = [FGan(divergence) for divergence in FDivergence if divergence is not FDivergence.TOTAL_VARIATION]
 
 
-@pytest.mark.parametrize("kind", OPTIMA)
-def test_the_best_critic_is_the_one_of_the_docstring(kind):
-    found = best(kind(), torch.zeros(4))
-    found = found - found.mean() if kind is Relativistic else found
-    torch.testing.assert_close(found, OPTIMA[kind], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic(), LeastSquares(), *DIVERGENCES], ids=repr)
+def test_the_best_critic_is_the_one_of_the_docstring(loss):
+    found = best(loss, torch.zeros(4))
+    if isinstance(loss, LeastSquares):
+        found = ((1 + found) / (1 - found)).log()  # (p - q) / (p + q) is a function of log p / q
+    if isinstance(loss, Relativistic):
+        found = found + (LOG_RATIO - found).mean()
+    torch.testing.assert_close(found, LOG_RATIO, atol=1e-5, rtol=0)
 
 
 def test_no_critic_does_better_under_the_hinge_than_the_sign_of_the_difference():
@@ -76,6 +75,10 @@ def entropy_of_pairs():
         (Relativistic(), LOG_RATIO + 7, lambda p, q: entropy_of_pairs()),
         (LeastSquares(), (RATIO - 1) / (RATIO + 1), lambda p, q: ((p - q).square() / (p + q)).sum() / 2),
         (Hinge(), (RATIO - 1).sign(), lambda p, q: (p - q).abs().sum() / 2),
+        (FGan(FDivergence.KL), LOG_RATIO, lambda p, q: (p * (p / q).log()).sum()),
+        (FGan(FDivergence.REVERSE_KL), LOG_RATIO, lambda p, q: (q * (q / p).log()).sum()),
+        (FGan(FDivergence.PEARSON), LOG_RATIO, lambda p, q: ((p - q).square() / q).sum()),
+        (FGan(FDivergence.SQUARED_HELLINGER), LOG_RATIO, lambda p, q: 1 - (p * q).sqrt().sum()),
         (Wasserstein(), torch.arange(4.0), lambda p, q: ((p - q) * torch.arange(4)).sum()),
     ],
     ids=repr,
@@ -90,13 +93,13 @@ def test_the_best_critic_attains_the_divergence_and_no_other_exceeds_it(loss, sc
         assert loss.bound(other[real], other[fake]).mean() <= truth + 1e-6
         offset = loss.critic(other[real], other[fake]) + loss.bound(other[real], other[fake]).mean()
         scaled = loss.critic(other[real], other[fake]) / 2 + loss.bound(other[real], other[fake]).mean()
-        constants = {NonSaturating: math.log(2), Hinge: 1, Relativistic: math.log(2), LeastSquares: 1}
+        constants = {NonSaturating: math.log(2), Hinge: 1, Relativistic: math.log(2), LeastSquares: 1, FGan: 0}
         found = scaled if isinstance(loss, (NonSaturating, Hinge)) else offset
         assert abs(found.item() - constants[type(loss)]) < 1e-5  # what is minimised is the bound
 
 
 @pytest.mark.parametrize("q", [Normal(1.0, 1.0), Normal(0.0, 2.0)])
-@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic(), LeastSquares()])
+@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic(), LeastSquares(), FGan(FDivergence.JS)], ids=repr)
 def test_a_quadratic_critic_finds_the_ratio_of_two_gaussians(loss, q):
     p = Normal(0.0, 1.0)
     levels = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
@@ -142,3 +145,10 @@ def test_generators_bring_down_what_critics_push_up():
         assert slope < 0
         (slope,) = torch.autograd.grad(loss.critic(real, fake), fake)
         assert slope > 0
+
+
+def test_the_total_variation_has_the_game_of_the_hinge():
+    with pytest.raises(NotImplementedError, match="play for it by `Hinge"):
+        FGan(FDivergence.TOTAL_VARIATION)
+    with pytest.raises(TypeError, match="`divergence` must be a FDivergence, got str"):
+        FGan("kl")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 import pyrogen as pg
-from pyrogen.implicit import Game, Generator, Hinge, LeastSquares, NonSaturating, Wasserstein, mlp
+from pyrogen.implicit import FDivergence, FGan, Game, Generator, Hinge, LeastSquares, NonSaturating, Wasserstein, mlp
 from pyrogen.implicit.game import energy_score
 
 MEAN, SCALE = torch.tensor([200.0, -1.0]), torch.tensor([50.0, 0.01])
@@ -44,8 +44,11 @@ def game(seed=0, **arguments):
     return Game(mlp((2,), noise=(2,), hidden=(32,)), Critic(), **arguments)
 
 
+LOSSES = [None, NonSaturating(), Hinge(), LeastSquares(), Wasserstein(), FGan(FDivergence.REVERSE_KL)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [None, NonSaturating(), Hinge(), LeastSquares(), Wasserstein()], ids=repr)
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
 def test_a_game_of_each_loss_learns_a_gaussian(loss):
     found = game(loss=loss)
     pg.fit(found, data(4096), steps=1500, batch_size=256, ema=0.99, seed=0)
