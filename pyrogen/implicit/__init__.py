@@ -4,6 +4,7 @@ from .critic import Critic
 from .critic_recipes import convolutional_critic, mlp_critic
 from .divergences import FDivergence
 from .game import Game
+from .image_recipes import convolutional
 from .losses import FGan, Hinge, LeastSquares, Loss, NonSaturating, Relativistic, Wasserstein
 from .matching import EnergyDistance, MaximumMeanDiscrepancy, SlicedWasserstein
 from .model import Generator
@@ -30,6 +31,7 @@ __all__ = [
     "Scored",
     "SlicedWasserstein",
     "Wasserstein",
+    "convolutional",
     "convolutional_critic",
     "mlp",
     "mlp_critic",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from torch import nn
+from torch.distributions.constraints import Constraint
 
 from pyrogen.arguments import anything, checked
 from pyrogen.core.module import DistributionModule
@@ -63,15 +64,17 @@ def generator_of(
     noise: DistributionModule | Shape,
     classes: Classes,
     embedding: nn.Module | None,
+    support: Constraint | None = None,
 ) -> Generator:
     """The generator of a network that takes noise and context as one vector.
 
     Args:
         network: Makes it, from the size of that vector.
         event_shape, context_shape, noise, classes, embedding: Those of the recipe.
+        support: That of :class:`~pyrogen.implicit.model.Generator`.
     """
     noise_shape = noise.event_shape if isinstance(noise, DistributionModule) else as_shape(noise, "noise")
     context = VectorContext(context_shape, classes=classes, embedding=embedding)
     contexts, size = [context] if context.size else [], prod(noise_shape)
     beside = WithContext(network(size + context.size), "z", contexts, size=size)
-    return Generator(beside, event_shape, context.context_shape, noise=noise)
+    return Generator(beside, event_shape, context.context_shape, noise=noise, support=support)

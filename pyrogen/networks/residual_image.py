@@ -87,6 +87,7 @@ class ResidualImageSynthesis(nn.Module):
         channels: Channels at each size, from the smallest one on.
         blocks: How many residual blocks there are at each size.
         group: Channels of a group of the convolutions in blocks; it divides all ``channels``.
+        interval: ``(low, high)`` between which a logistic function brings pixels, if given.
 
     Raises:
         ValueError: ``image_shape`` has not three dimensions, or ``group`` does not divide ``channels``.
@@ -101,7 +102,14 @@ class ResidualImageSynthesis(nn.Module):
 
     @checked(blocks=integer, group=integer)
     def __init__(
-        self, inputs: int, image_shape: Shape, *, channels: Sequence[int] = (128, 64), blocks: int = 1, group: int = 16
+        self,
+        inputs: int,
+        image_shape: Shape,
+        *,
+        channels: Sequence[int] = (128, 64),
+        blocks: int = 1,
+        group: int = 16,
+        interval: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         sizes = halved_sizes(image_shape, channels)[-2::-1]
@@ -115,10 +123,15 @@ class ResidualImageSynthesis(nn.Module):
                 layers += [nn.Upsample(size=sizes[place], mode="bilinear")]
             layers += [ResidualImageBlock(width, total=total, group=group) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, _convolution(channels[-1], image_shape[0]))
+        self.interval = interval
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         scales = self.dense(z if context is None else torch.cat([z, context], -1))
-        return self.layers(scales[..., None, None] * self.patterns)
+        image = self.layers(scales[..., None, None] * self.patterns)
+        if self.interval is None:
+            return image
+        low, high = self.interval
+        return low + (high - low) * image.sigmoid()
 
 
 class ResidualImageBlock(nn.Module):
