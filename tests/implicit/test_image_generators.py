@@ -57,7 +57,7 @@ def test_the_posterior_of_an_image_in_the_space_of_noise():
         image = pyro.sample("image", generator())
         pyro.sample("y", dist.Normal(image.flatten(-3) @ operator.T, scale).to_event(1), obs=y)
 
-    posterior = pg.inverse.NoiseMCMC(model, site="image", draws=400, warmup=100).run(y)
+    posterior = pg.inverse.NoiseMCMC(model, site="image", draws=200, warmup=60).run(y)
     design = operator @ weight
     precision = torch.eye(3) + design.T @ design / scale**2
     mean = torch.linalg.solve(precision, design.T @ (y - operator @ bias) / scale**2)
@@ -65,4 +65,4 @@ def test_the_posterior_of_an_image_in_the_space_of_noise():
     spread = (weight @ torch.linalg.inv(precision) @ weight.T).diagonal().sqrt()
     error = (images.mean(0) - (weight @ mean + bias)) / spread
     assert error.abs().max() < 5 / len(images) ** 0.5 * 2  # with a quarter of the draws independent
-    assert torch.allclose(images.std(0), spread, rtol=0.2)
+    assert torch.allclose(images.std(0), spread, rtol=0.3)
