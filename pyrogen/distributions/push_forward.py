@@ -24,7 +24,8 @@ class PushForward(PyrogenDistribution):
         function: Takes noise ``(*sample, *batch, *noise_event)`` and gives events ``(*sample, *batch, *event)``. For an
             ``rsample`` that trains, it is differentiable.
         event_shape: Shape of one event.
-        support: Where events lie; all real numbers if ``None``.
+        support: Where events lie; all real numbers if ``None``. Where it is discrete, wholly or in part, the function
+            has no gradient to speak of: then there is no ``rsample``, and no inference in the space of noise.
 
     Example:
         >>> from pyrogen.distributions import UnitNormal
@@ -35,7 +36,6 @@ class PushForward(PyrogenDistribution):
     """
 
     density = None
-    has_push_forward = True
 
     def __init__(
         self,
@@ -48,8 +48,9 @@ class PushForward(PyrogenDistribution):
     ) -> None:
         self.noise = noise
         self.function = function
-        self.has_rsample = noise.has_rsample
         self._support = support
+        discrete = support is not None and support.is_discrete
+        self.has_rsample, self.has_push_forward = noise.has_rsample and not discrete, not discrete
         super().__init__(noise.batch_shape, torch.Size(event_shape), validate_args=validate_args)
 
     @property
@@ -59,12 +60,15 @@ class PushForward(PyrogenDistribution):
         return self._support
 
     def push_forward(self) -> tuple[TorchDistributionMixin, Callable[[Tensor], Tensor]]:
+        if not self.has_push_forward:
+            raise NotImplementedError("`push_forward` needs real events, got a discrete support: it has no gradient")
         return self.noise, self.function
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         if not self.has_rsample:
             raise NotImplementedError(
-                f"`rsample` needs noise that has one, got {type(self.noise).__name__}; use `sample`"
+                f"`rsample` needs real events, and noise that has one, got {type(self.noise).__name__} and "
+                f"{self.support}; use `sample`"
             )
         return self.function(self.noise.rsample(torch.Size(sample_shape)))
 

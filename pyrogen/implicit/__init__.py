@@ -10,6 +10,8 @@ from .matching import EnergyDistance, MaximumMeanDiscrepancy, SlicedWasserstein
 from .model import Generator
 from .penalties import R1, R2, GradientPenalty, Penalty, Scored
 from .recipes import mlp
+from .table import TableGenerator
+from .table_recipes import tabular
 
 __all__ = [
     "Critic",
@@ -30,11 +32,13 @@ __all__ = [
     "Relativistic",
     "Scored",
     "SlicedWasserstein",
+    "TableGenerator",
     "Wasserstein",
     "convolutional",
     "convolutional_critic",
     "mlp",
     "mlp_critic",
+    "tabular",
 ]
 
 

@@ -190,7 +190,10 @@ class Game(TakesTurns, ReadsData, nn.Module):
         return Estimate.of_mean(bound, unit=self.loss.unit, density="lower bound")
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        yield from self.generator.read_data(x, context)
+        found = list(self.generator.read_data(x, context))
+        yield from found
+        if not all(statistic.learned for statistic, _ in found):  # the form for comparison may depend on them
+            return
         real = self.generator.represent(x)
         yield from self.standardizer.read_data(real)
         if isinstance(self.critic, ReadsData):

@@ -117,17 +117,7 @@ class Generator(DistributionModule):
         Shape:
             ``(*batch, *noise)`` to ``(*batch, *event_shape)``; the batch dimensions of the context broadcast.
         """
-        shape = self.noise.event_shape
-        batch = batch_shape_of(z, shape, "z")
-        if context is not None:
-            batch = torch.broadcast_shapes(batch, context_batch_shape(context, self.context_shape))
-            z = z.expand(*batch, *shape)
-        rows = flatten_batch(z, shape)
-        if context is not None:
-            entries = context if isinstance(context, Mapping) else {"context": context}
-            shapes = self.context_shape if isinstance(self.context_shape, dict) else {"context": self.context_shape}
-            rows = {"z": rows, **context_rows(entries, shapes, batch)}
-        return self._in_data_units(self.network(rows), batch)
+        return self._in_data_units(*self._output(z, context))
 
     @property
     def represented_shape(self) -> Shape:
@@ -161,6 +151,20 @@ class Generator(DistributionModule):
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         entries = context if isinstance(context, Mapping) or context is None else {"context": context}
         yield from read_by(self.network, entries)
+
+    def _output(self, z: Tensor, context: Context) -> tuple[Tensor, torch.Size]:
+        """What the network makes of noise, one batch dimension in front, and the batch dimensions that stand for it."""
+        shape = self.noise.event_shape
+        batch = batch_shape_of(z, shape, "z")
+        if context is not None:
+            batch = torch.broadcast_shapes(batch, context_batch_shape(context, self.context_shape))
+            z = z.expand(*batch, *shape)
+        rows = flatten_batch(z, shape)
+        if context is not None:
+            entries = context if isinstance(context, Mapping) else {"context": context}
+            shapes = self.context_shape if isinstance(self.context_shape, dict) else {"context": self.context_shape}
+            rows = {"z": rows, **context_rows(entries, shapes, batch)}
+        return self.network(rows), batch
 
     def _in_data_units(self, output: Tensor, batch: torch.Size) -> Tensor:
         if output.numel() != prod(batch) * prod(self.event_shape) or len(output) != prod(batch):

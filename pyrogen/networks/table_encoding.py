@@ -55,7 +55,9 @@ class NormalScores(Statistic, ReadsData, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.quantiles.dtype)
-        first, last = (_line(x, self.quantiles, self.levels.expand_as(self.quantiles), right) for right in (False, True))
+        first, last = (
+            _line(x, self.quantiles, self.levels.expand_as(self.quantiles), right) for right in (False, True)
+        )
         return (first + last) / 2
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -128,7 +130,9 @@ class TableEncoding(ReadsData, nn.Module):
         self.scores = NormalScores(len(self.ordered))
         self.size = len(self.ordered) + sum(self.labels.values())
         places = [*self.ordered, *self.labels]
-        self.register_buffer("whole", torch.tensor([column in self.counts for column in self.ordered]), persistent=False)
+        self.register_buffer(
+            "whole", torch.tensor([column in self.counts for column in self.ordered]), persistent=False
+        )
         self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
 
     @property

@@ -148,6 +148,11 @@ class DistributionSubject(RowSubject):
         batch_shape = draws.shape[: draws.dim() - self.event_dim]
         return draws.reshape(*batch_shape, self.event_shape.numel())
 
+    def parts(self, module: nn.Module, inputs: tuple) -> list[Part]:
+        if self.density(module) is None and not module(inputs[1]).has_rsample:
+            raise NotApplicableError("there is no log_prob, and draws have no gradient (has_rsample is False)")
+        return super().parts(module, inputs)
+
     def bijection(self, module: nn.Module, context: Context) -> Transform:
         return biject_to(module(context).support)
 
