@@ -6,6 +6,8 @@
 ``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
 ``grid``         guide x objective x seed, in one table
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
+``frechet``, ``kernel_distance``, ``precision_recall``  sample quality in an ``embedding``, perhaps that of a
+                 ``trained_classifier``; ``modes``: which modes of a mixture samples reach
 ``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
 ``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
@@ -24,6 +26,8 @@ from .classifier import classifier_test, cross_validated_classifier_test
 from .collapse import collapse_report
 from .comparison import compare
 from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
+from .embedding import NamedEmbedding
+from .frechet import FrechetDistance, frechet_distance, gaussian_frechet_distance
 from .grid import grid
 from .importance import (
     importance_log_weights,
@@ -32,27 +36,43 @@ from .importance import (
     pareto_k,
     pareto_k_of,
 )
+from .kernel_distance import kernel_distance
 from .local import LocalCalibration, local_calibration_test
 from .misspecification import Mahalanobis, NearestNeighbours, misspecification_test
+from .modes import ModeCounts, label_counts, mode_counts
 from .outliers import auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
+from .precision_recall import (
+    DensityCoverage,
+    PrecisionRecall,
+    coverage_of_equals,
+    density_coverage,
+    precision_recall,
+)
 from .predictive import PredictiveCheck, predictive_check
 from .random_points import joint_coverage
 from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
+from .trained_classifier import TrainedClassifier, train_classifier
 
 __all__ = [
     "Amortized",
     "Calibration",
+    "DensityCoverage",
     "EcdfNull",
     "Estimate",
+    "FrechetDistance",
     "LocalCalibration",
     "Mahalanobis",
+    "ModeCounts",
+    "NamedEmbedding",
     "NearestNeighbours",
+    "PrecisionRecall",
     "PredictiveCheck",
     "RegressionScore",
     "TestResult",
+    "TrainedClassifier",
     "amortization_gap",
     "auroc",
     "bayes_classifier",
@@ -62,17 +82,23 @@ __all__ = [
     "classifier_test",
     "collapse_report",
     "compare",
+    "coverage_of_equals",
     "cross_validated_classifier_test",
+    "density_coverage",
     "density_p_value",
     "energy_distance",
     "energy_test",
+    "frechet_distance",
+    "gaussian_frechet_distance",
     "grid",
     "highest_coverage",
     "importance_log_weights",
     "importance_weighted_log_likelihood",
     "importance_weighted_log_probs",
     "joint_coverage",
+    "kernel_distance",
     "kernels",
+    "label_counts",
     "likelihood_ratio",
     "local_calibration_test",
     "log_likelihood",
@@ -80,8 +106,10 @@ __all__ = [
     "log_probs",
     "misspecification_test",
     "mmd_test",
+    "mode_counts",
     "pareto_k",
     "pareto_k_of",
+    "precision_recall",
     "predictive_check",
     "predictive_p_values",
     "psnr",
@@ -89,6 +117,7 @@ __all__ = [
     "simulation_based_calibration",
     "squared_mmd",
     "ssim",
+    "train_classifier",
     "two_sided_p_value",
     "typicality",
     "typicality_test",

@@ -28,8 +28,8 @@ def distance_blocks(x: Tensor, y: Tensor, *, entries: int = BLOCK_ENTRIES) -> It
     """
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"`x` and `y` must have shapes (m, d) and (n, d), got {tuple(x.shape)} and {tuple(y.shape)}")
-    # cdist multiplies matrices, which cancels badly far from the origin.
-    center = y.mean(0, keepdim=True)
+    # cdist multiplies matrices, which cancels badly far from the origin. A median, for no outlier moves it.
+    center = y.median(0).values if len(y) else 0.0
     x, y = x - center, y - center
     rows = max(1, entries // max(1, len(y)))
     for start in range(0, len(x), rows):
