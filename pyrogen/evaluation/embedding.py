@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked, function, number, numbers
+from pyrogen.arguments import checked, function, instance_of, number, numbers
 from pyrogen.core.modes import evaluating
 
-_SAME = 1e-3  # by so much of their spread, features of a row may differ with the batch around it: single precision
+_SAME = 1e-3  # by so much of the largest, features of a row may differ with the batch around it: single precision
 
 
 class NamedEmbedding:
@@ -42,7 +42,7 @@ class NamedEmbedding:
         torch.Size([5, 2])
     """
 
-    @checked(function=function)
+    @checked(function=function, interval=instance_of(tuple))
     def __init__(
         self,
         function: Callable[[Tensor], Tensor],
@@ -55,10 +55,8 @@ class NamedEmbedding:
             raise TypeError(f"`name` must be a str, got {type(name).__name__}")
         if not name.strip():
             raise ValueError("`name` must say what the embedding is, got an empty one")
-        if interval is not None:
-            low, high = (number(end, "interval") for end in interval)
-            if not low < high:
-                raise ValueError(f"`interval` must be (low, high), got {interval}")
+        if interval is not None and not number(interval[0], "interval[0]") < number(interval[1], "interval[1]"):
+            raise ValueError(f"`interval` must be (low, high), got {interval}")
         self.function, self.name, self.interval, self.batch_size = function, name, interval, batch_size
 
     @torch.no_grad()
@@ -101,8 +99,8 @@ class NamedEmbedding:
                 )
 
     def _require_alone(self, features: Tensor, alone: Tensor) -> None:
-        difference, spread = float((features[:1] - alone).abs().max()), float(features.std(0, correction=0).max())
-        if difference > _SAME * max(spread, float(alone.abs().max())):
+        difference = float((features[:1] - alone).abs().amax()) if alone.numel() else 0.0
+        if difference > _SAME * float(features.abs().amax()):
             raise ValueError(
                 "`embedding` must give a row the same features each time, whatever rows stand beside it, got a "
                 f"difference of {difference:.3g}; are there dropout, noise or batch statistics in {self.name!r}?"
@@ -162,7 +160,7 @@ def embedded(
         )
     embedding = embedding or NamedEmbedding(_coordinates, "the data's own coordinates")
     features = [_named(embedding, sample, name) for name, sample in samples.items()]
-    if not float(torch.cat(features).std(0).max()):
+    if not (torch.cat(features) != features[0][0]).any():
         raise ValueError(f"`embedding` must tell rows apart, got the same features of all rows from {embedding.name!r}")
     return Embedded(*features, embedding.name)
 

@@ -95,8 +95,8 @@ def frechet_distance(
 
     Raises:
         TypeError: a sample is no tensor, one holds integers and the other not, or ``embedding`` is none.
-        ValueError: a half has no more draws than there are features that vary, the events differ in shape, or a draw
-            is not finite.
+        ValueError: there are too few draws for halves to span the features, more than two for each dimension; the
+            events differ in shape, or a draw is not finite.
 
     Example:
         >>> distance = frechet_distance(torch.randn(1000, 2), torch.randn(1000, 2) + 1.0).extrapolated
@@ -106,13 +106,7 @@ def frechet_distance(
         True
     """
     first, second, name = embedded(x, y, embedding)
-    features = int((torch.cat([first, second]).std(0) > 0).sum())
-    if min(len(first), len(second)) // 2 <= features:
-        raise ValueError(
-            f"`x` and `y` must hold at least {2 * (features + 1):,} draws each for a Frechet distance of {features:,} "
-            f"features, got {len(first):,} and {len(second):,}: take more draws, an embedding with fewer features, or "
-            "`kernel_distance`, which is unbiased at any number"
-        )
+    _require_enough(first, second)
     whole = _of_samples(first, second)
     halves = over_halves(_of_samples, first, second, divisions=divisions, generator=generator)
     error, unit = float(standard_errors(halves)), f"Frechet distance in {name}"
@@ -149,6 +143,18 @@ def gaussian_frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tens
     if mean.shape[-1] != other_mean.shape[-1]:
         raise ValueError(f"`other_mean` must have shape (..., {mean.shape[-1]}), got {tuple(other_mean.shape)}")
     return _distance(mean.double(), factors[0], other_mean.double(), factors[1])
+
+
+def _require_enough(x: Tensor, y: Tensor) -> None:
+    """Refuses samples of which a half does not span the dimensions that their features have."""
+    both = torch.cat([_factor_of(x), _factor_of(y)], 1)
+    dimensions = int(torch.linalg.matrix_rank(both, rtol=_ROUNDING))
+    if min(len(x), len(y)) // 2 <= dimensions:
+        raise ValueError(
+            f"`x` and `y` must hold at least {2 * (dimensions + 1):,} draws each for a Frechet distance in "
+            f"{dimensions:,} or more dimensions, got {len(x):,} and {len(y):,}: take more draws, an embedding with "
+            "fewer features, or `kernel_distance`, which is unbiased at any number"
+        )
 
 
 def _of_samples(x: Tensor, y: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ def _scales(scale: float | Tensor, centers: Tensor) -> Tensor:
     numbers(scale, "scale")
     if scale.shape not in ((), (len(centers),)) or not (scale > 0).all():
         raise ValueError(
-            f"`scale` must be positive, a number or of shape ({len(centers)},), got {scale} of shape {tuple(scale.shape)}"
+            f"`scale` must be positive, a number or one for each of {len(centers)} modes, got {tuple(scale.shape)}"
         )
     return scale.detach().to(centers).expand(len(centers))
 

@@ -54,7 +54,7 @@ class TrainedClassifier(nn.Module):
 
     @property
     def embedding(self) -> NamedEmbedding:
-        """Its features, before the last nonlinearity."""
+        """Its features, of which the logits are linear functions."""
         return NamedEmbedding(self.body, self.name)
 
 
@@ -105,7 +105,7 @@ def train_classifier(
         network = body or _body(tuple(x.shape[1:]), features).to(x)
         features = network(x[:2]).shape[1] if body is not None else features
         standardised = Chained(Standardizer(tuple(x.shape[1:]), name="x"), network).to(x)
-        head = nn.Sequential(nn.ReLU(), nn.Linear(features, classes)).to(x)
+        head = nn.Linear(features, classes).to(x)
         test, learn = order[: ceil(held_out * len(x))], order[ceil(held_out * len(x)) :]
         fit(_CrossEntropy(standardised, head), (x[learn], labels[learn]), steps=steps)
     name = f"{features} features of a classifier of {classes} classes trained on {len(learn):,} rows"
