@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked, function, instance_of, number, numbers
 from pyrogen.core.modes import evaluating
 
-_SAME = 1e-3  # by so much of the largest, features of a row may differ with the batch around it: single precision
+_SAME, _ROUNDING = 1e-3, 1e-5  # of their spread and size: by so much features may differ with the batch around a row
 
 
 class NamedEmbedding:
@@ -74,12 +74,12 @@ class NamedEmbedding:
         self._require_rows(x)
         with evaluating(self.function) if isinstance(self.function, nn.Module) else nullcontext():
             features = torch.cat([self._features(rows) for rows in x.split(self.batch_size)])
-            self._require_alone(features, self._features(x[:1]))
+            self._require_alone(features, self._features(x[:2]))
         return features
 
     def _features(self, rows: Tensor) -> Tensor:
         features = numbers(self.function(rows), "embedding(...)")
-        if features.dim() != 2 or len(features) != len(rows):
+        if features.dim() != 2 or len(features) != len(rows) or not features.shape[1]:
             raise ValueError(
                 f"`embedding` must give {len(rows)} rows features of shape ({len(rows)}, n), got "
                 f"{tuple(features.shape)}; flatten or average what remains of an image"
@@ -99,8 +99,9 @@ class NamedEmbedding:
                 )
 
     def _require_alone(self, features: Tensor, alone: Tensor) -> None:
-        difference = float((features[:1] - alone).abs().amax()) if alone.numel() else 0.0
-        if difference > _SAME * float(features.abs().amax()):
+        difference, size = float((features[:2] - alone).abs().max()), float(features.abs().max())
+        spread = float((features - features.mean(0)).abs().max())
+        if difference > _SAME * spread + _ROUNDING * size:
             raise ValueError(
                 "`embedding` must give a row the same features each time, whatever rows stand beside it, got a "
                 f"difference of {difference:.3g}; are there dropout, noise or batch statistics in {self.name!r}?"

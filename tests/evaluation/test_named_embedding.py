@@ -76,10 +76,10 @@ def test_a_network_is_in_evaluation_mode_and_then_as_it_was():
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: (x - x.mean(0)) / x.std(0),
+        lambda x: x - x.mean(0),
         lambda x: nn.functional.dropout(x, training=True),
         lambda x: x + torch.randn_like(x),
-        lambda x: nn.functional.batch_norm(x, None, None, training=True) if len(x) > 1 else x,
+        lambda x: nn.functional.batch_norm(x, None, None, training=True),
     ],
     ids=["standardised by the batch", "dropout", "noise", "batch statistics"],
 )
@@ -172,7 +172,7 @@ def clusters(shape):
 def test_a_classifier_is_trained_on_the_data_at_hand_and_says_so(shape):
     x, labels = clusters(shape)
     state = torch.get_rng_state()
-    classifier = train_classifier(x, labels, features=5, steps=150, seed=0)
+    classifier = train_classifier(x, labels, features=5, steps=60, seed=0)
     assert torch.equal(state, torch.get_rng_state())
     assert classifier.name == "5 features of a classifier of 3 classes trained on 480 rows"
     assert classifier.accuracy.value > 0.9
@@ -180,7 +180,7 @@ def test_a_classifier_is_trained_on_the_data_at_hand_and_says_so(shape):
     assert (classifier.labels(x) == labels).double().mean() > 0.9
     assert classifier.embedding(x).shape == (600, 5)
     assert label_counts(classifier.labels(x[labels < 2]), 3).captured == 2
-    again = train_classifier(x, labels, features=5, steps=150, seed=0)
+    again = train_classifier(x, labels, features=5, steps=60, seed=0)
     assert torch.equal(again.embedding(x), classifier.embedding(x))
     distance = kernel_distance(x[labels < 2], x, embedding=classifier.embedding)
     assert distance.value > 4 * distance.standard_error
