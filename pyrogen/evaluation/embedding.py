@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -108,14 +107,6 @@ class NamedEmbedding:
             )
 
 
-class Embedded(NamedTuple):
-    """Two samples as features in double precision, and the name of the embedding."""
-
-    first: Tensor
-    second: Tensor
-    name: str
-
-
 def embedded(
     first: Tensor,
     second: Tensor,
@@ -123,8 +114,8 @@ def embedded(
     *,
     names: tuple[str, str] = ("x", "y"),
     least: int = 2,
-) -> Embedded:
-    """Two samples in one embedding.
+) -> tuple[Tensor, Tensor, str]:
+    """Two samples as features in double precision, ``(m, features)`` and ``(n, features)``, and the embedding's name.
 
     Args:
         first: Draws ``(m, *event_shape)``.
@@ -163,7 +154,7 @@ def embedded(
     features = [_named(embedding, sample, name) for name, sample in samples.items()]
     if not (torch.cat(features) != features[0][0]).any():
         raise ValueError(f"`embedding` must tell rows apart, got the same features of all rows from {embedding.name!r}")
-    return Embedded(*features, embedding.name)
+    return *features, embedding.name
 
 
 def _coordinates(x: Tensor) -> Tensor:
