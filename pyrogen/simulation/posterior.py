@@ -37,7 +37,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked, inner_share, integer, switch, whole_share
+from pyrogen.arguments import checked, inner_share, instance_of, integer, switch, whole_share
 from pyrogen.autoregressive.constraints import constrained
 from pyrogen.autoregressive.recipes import made
 from pyrogen.core.density import Density
@@ -312,7 +312,7 @@ def discrete_name(joint: Joint) -> str:
 Recipe = Callable[..., DistributionModule]
 
 
-@checked(recipe=builder, structure=switch)
+@checked(joint=instance_of(Joint), recipe=builder, embedding=instance_of(nn.Module), structure=switch)
 def posterior(
     joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Module | None = None, structure: bool = False
 ) -> Posterior:

@@ -10,19 +10,26 @@ from torch import Tensor
 
 from pyrogen.programs.site import Site
 
+from .drawing import FailedSimulations
 from .reading import JointSites
 from .runs import FailedRun
 from .signature import are_close, signature
+from .trials import many_values, sites_at
 
 
-def exchangeable_plates(reading: JointSites) -> frozenset[str]:
-    """The names of the plates around observed sites whose rows are exchangeable, as far as that can be seen."""
-    names = {plate.name for each in reading.observed.values() for plate in each.plates if plate.dim is not None}
-    return frozenset(name for name in names if obstacle(reading, name) is None)
+def unexchangeable_plates(reading: JointSites, *, together: bool) -> dict[str, str | None]:
+    """For each plate around an observed site why its rows are not exchangeable; ``None`` if they are.
+
+    Args:
+        reading: What the program is.
+        together: Whether many simulations run at once.
+    """
+    plates = (plate for each in reading.observed.values() for plate in each.plates)
+    names = dict.fromkeys(plate.name for plate in plates if plate.dim is not None)
+    return {name: _obstacle(reading, name, together) for name in names}
 
 
-def obstacle(reading: JointSites, plate: str) -> str | None:
-    """Why the rows of a plate are not exchangeable; ``None`` if they are."""
+def _obstacle(reading: JointSites, plate: str, together: bool) -> str | None:
     inside = {name: each for name, each in reading.runs.variables.items() if each.axis(plate) is not None}
     learned = [name for name in inside if name in reading.latents]
     if learned:
@@ -33,23 +40,25 @@ def obstacle(reading: JointSites, plate: str) -> str | None:
     for name, parents in reading.dependence.parents.items():
         if name not in inside and name in reading.runs.variables and parents & inside.keys():
             return f"site {name!r} outside depends on the rows inside"
-    return _differing(reading, plate, list(inside))
+    return _differing(reading, plate, list(inside), together)
 
 
-def _differing(reading: JointSites, plate: str, inside: list[str]) -> str | None:
+def _differing(reading: JointSites, plate: str, inside: list[str], together: bool) -> str | None:
     """Why sites differ between the rows of a plate where the values inside are those of the first row everywhere."""
-    given = {name: site.value for name, site in reading.sites.items() if not site.computed}
-    for name in inside:
-        axis = reading.runs.variables[name].axis(plate)
-        given[name] = given[name].narrow(axis, 0, 1).expand_as(given[name])
     try:
-        sites = reading.runs.sites_of_one(given, set(reading.runs.variables))
-    except FailedRun as failed:
+        values = {name: site.value for name, site in reading.sites.items() if not site.computed}
+        seen = {name: value[None] for name, value in values.items() if name in reading.observed}
+        given = many_values(reading.runs, values, seen, together=together, seed=0)
+        for name in inside:
+            axis = reading.runs.variables[name].axis(plate) + 1
+            given[name] = given[name].narrow(axis, 0, 1).expand_as(given[name])
+        for (sites,) in sites_at(reading.runs, given, together=together):
+            for name in inside:
+                dim = next(each.dim for each in sites[name].plates if each.name == plate)
+                if not _is_constant(sites[name], dim):
+                    return f"site {name!r} differs from row to row"
+    except (FailedRun, FailedSimulations) as failed:
         return f"the program fails {failed}"
-    for name in inside:
-        dim = next(each.dim for each in sites[name].plates if each.name == plate)
-        if not _is_constant(sites[name], dim):
-            return f"site {name!r} differs from row to row"
     return None
 
 

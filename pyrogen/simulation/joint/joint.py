@@ -14,11 +14,12 @@ ratios :math:`p(x \mid \theta) / p(x)` are learned from draws :math:`(\theta, x)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyrogen.arguments import checked, count, function, integer, real_tensor, switch, whole_share
@@ -27,7 +28,7 @@ from pyrogen.numerics.supports import contains
 from pyrogen.programs.run import Given, Program
 
 from .drawing import Block, Drawing, warn_of_failures
-from .exchangeable import exchangeable_plates
+from .exchangeable import unexchangeable_plates
 from .fresh import FreshSimulations
 from .reading import read_program
 from .runs import undisturbed
@@ -49,7 +50,8 @@ class Joint:
     share in part; give ``vectorized=False`` where that may be.
 
     A simulation in which the program raises an exception, or a site is NaN or infinite, has failed: it is left out and
-    counted. What is learned from the others has the prior *given that the simulator succeeds*.
+    counted. What is learned from the others has the prior *given that the simulator succeeds*. Pyro's validation, which
+    makes a distribution with an argument out of range an exception, is on or off as it was when the program was read.
 
     Args:
         program: A Pyro program. Its observed sites are drawn, also where it is called with data.
@@ -73,8 +75,9 @@ class Joint:
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: a name is not that of such a site, plates are subsampled, the program has factors or data for other
-            sites, the support of a latent site depends on others, or ``sizes`` do not fit the plates.
+        ValueError: a name is not that of such a site, plates are subsampled, the program has factors, has data for
+            other sites or changes a value in place, the support of a latent site depends on others, or ``sizes`` do not
+            fit the plates.
 
     Example:
         >>> import pyro.distributions as dist
@@ -109,10 +112,12 @@ class Joint:
             )
             self.latents, self.nuisance, self.observed = found.latents, found.nuisance, found.observed
             self.dependence, self._runs = found.dependence, found.runs
-            self.exchangeable = exchangeable_plates(found)
-            self.sizes = checked_sizes(sizes, found)
             self._obstacle = obstacle_to_many(found) if vectorized is None else None
-        self.vectorized = self._obstacle is None if vectorized is None else vectorized
+            self.vectorized = self._obstacle is None if vectorized is None else vectorized
+            obstacles = unexchangeable_plates(found, together=self.vectorized)
+            self.exchangeable = frozenset(name for name, reason in obstacles.items() if reason is None)
+            self.sizes = checked_sizes(sizes, found, obstacles)
+        self._validated = is_validation_enabled()
         self._told = self._obstacle is None
 
     @checked(n=integer, workers=count, failures=whole_share, progress=switch)
@@ -253,7 +258,8 @@ class Joint:
         size = min(max(-(-n // 16), 32), 1024) if batch_size is None else integer(batch_size, "batch_size")
         self._tell()
         drawing = Drawing(self._runs, wanted, self.vectorized, n, given, _seed(seed), size)
-        return drawing(workers=workers, failures=failures, progress=progress)
+        with pyro.validation_enabled(self._validated):  # `fit` turns it off, and fewer simulations would fail
+            return drawing(workers=workers, failures=failures, progress=progress)
 
     def _tell(self) -> None:
         """Warns once that a program is slow, and why."""
@@ -270,9 +276,8 @@ class Joint:
         if not isinstance(latents, Mapping) or set(latents) != set(self.latents):
             got = list(latents) if isinstance(latents, Mapping) else type(latents).__name__
             raise ValueError(f"`latents` must be a dict of values of {list(self.latents)}, got {got}")
-        rows = {
-            name: len(real_tensor(value, f"latents[{name!r}]")) if value.dim() else 0 for name, value in latents.items()
-        }
+        tensors = {name: real_tensor(value, f"latents[{name!r}]") for name, value in latents.items()}
+        rows = {name: len(value) if value.dim() else 0 for name, value in tensors.items()}
         if len(set(rows.values())) != 1 or not all(rows.values()):
             raise ValueError(f"`latents` must have equally many rows, at least one, got {rows}")
         given = {}
@@ -296,7 +301,7 @@ class Joint:
 
 
 def _names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
-    found = (names,) if isinstance(names, str) else tuple(names)
+    found = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not all(isinstance(name, str) for name in found):
         raise TypeError(f"`{argument}` must be the name of a site, or several, got {names!r}")
     return found

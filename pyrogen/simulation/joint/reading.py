@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from pyrogen.numerics.supports import is_same
 from pyrogen.programs.dependence import Dependence
 from pyrogen.programs.run import Program
-from pyrogen.programs.site import Site, is_site, site_of
+from pyrogen.programs.site import Site, is_site, is_statement, site_of
 
 from .parents import dependence_of
 from .runs import FailedRun, Runs, recorded, succeeding
+from .signature import are_close
 from .variable import Variable, variable_of
 
 
@@ -51,15 +53,16 @@ def read_program(
 
     Raises:
         ValueError: names do not fit its sites, what is observed depends on no latent site, it has a factor, subsamples
-            a plate, scales a site, masks an observed one or has data for a site that is not named, or the support of a
-            latent site depends on others.
+            a plate, scales a site, masks an observed one, changes a value in place or has data for a site that is not
+            named, or the support of a latent site depends on others.
         Exception: whatever it raises, when it does so again and again.
     """
-    with_data = _WithData()
-    sites = _first_run(with_data.watching(program), args, kwargs)
+    watch = _Watch()
+    sites = _first_run(watch.watching(program), args, kwargs)
     _check_names(sites, observed, nuisance)
     _check_sites(sites, observed)
-    for name in with_data.names:
+    _check_values(sites, watch.values)
+    for name in watch.with_data:
         if name not in {*observed, *nuisance}:
             raise ValueError(f"`observed` must name all sites that the program has data for, got none named {name!r}")
     kept = {name: variable_of(site) for name, site in sites.items() if not site.computed or name in observed}
@@ -124,6 +127,15 @@ def _check_sites(sites: Mapping[str, Site], observed: Sequence[str]) -> None:
             raise ValueError(f"`program` must not mask its observed sites (`poutine.mask`), got site {name!r}")
 
 
+def _check_values(sites: Mapping[str, Site], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        if not are_close(value, sites[name].value):
+            raise ValueError(
+                f"`program` must leave the values of its sites as they are, got site {name!r} changed in place (by "
+                "`+=`, `value[...] =` or an array that shares its memory): change a copy, `value.clone()`"
+            )
+
+
 def _check_supports(runs: Runs, sites: Mapping[str, Site], latents: Mapping[str, Variable]) -> None:
     """Refuses a latent site whose support depends on other sites, by a further run, up to the last of them."""
     again = succeeding(lambda: recorded(runs.program, runs.args, runs.kwargs, {}, latents))
@@ -137,17 +149,24 @@ def _check_supports(runs: Runs, sites: Mapping[str, Site], latents: Mapping[str,
             )
 
 
-class _WithData(Messenger):
-    """Notes the names of sites that a program gives data to."""
+class _Watch(Messenger):
+    """Sees what a program does with its sites.
+
+    Attributes:
+        with_data: The names of those that it gives data to.
+        values: Copies of the values that its statements had when they ran, by name.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: list[str] = []
+        self.with_data: list[str] = []
+        self.values: dict[str, Tensor] = {}
 
     def watching(self, program: Program) -> Program:
         """The program; what it gives data to is noted before other handlers free it."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
+            self.values.clear()
             with self:
                 return program(*args, **kwargs)
 
@@ -155,4 +174,8 @@ class _WithData(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["is_observed"] and is_site(msg) and site_of(msg).kind == "observed":
-            self.names.append(msg["name"])
+            self.with_data.append(msg["name"])
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if is_statement(msg):
+            self.values[msg["name"]] = msg["value"].clone()

@@ -71,7 +71,8 @@ class Runs:
             if site.value.shape != self.variables[name].shape:
                 raise ValueError(
                     f"`program` must give its sites the same shapes in every run, got site {name!r} of shape "
-                    f"{tuple(site.value.shape)} and {self.variables[name].shape} before"
+                    f"{tuple(site.value.shape)} and {self.variables[name].shape} before; where the size of a plate "
+                    "varies, give it the largest one, and `sizes` to `Joint`"
                 )
         return sites
 

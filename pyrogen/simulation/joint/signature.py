@@ -25,12 +25,18 @@ def signature(site: Site) -> list[tuple[Tensor, int]] | None:
     log_prob = site.log_prob_if_any()
     if log_prob is not None:
         return [(log_prob, 0)]
-    simulator = abilities_of(site.distribution)
-    if not isinstance(simulator, Simulator) or holds_anything(simulator.function):
+    simulator = simulator_of(site)
+    if simulator is None or holds_anything(simulator.function):
         return None
     batch = len(site.distribution.batch_shape)
     arguments = simulator.expanded_arguments(simulator.batch_shape)
     return [(argument, argument.dim() - batch) for argument in arguments]
+
+
+def simulator_of(site: Site) -> Simulator | None:
+    """The simulator that a site has for a distribution, if it is one."""
+    found = abilities_of(site.distribution)
+    return found if isinstance(found, Simulator) else None
 
 
 def signatures(sites: Mapping[str, Site]) -> dict[str, list[tuple[Tensor, int]] | None]:

@@ -26,9 +26,9 @@ class Simulator(PyrogenDistribution):
 
     It draws samples and has no ``log_prob``: posteriors, likelihoods and ratios are learned from its draws.
 
-    The function gets NumPy arrays and gives a number or an array. Its noise follows torch's seed: if it has a parameter
-    ``rng``, it gets a NumPy generator; else NumPy's global generator and Python's are seeded for it, and afterwards as
-    they were.
+    The function gets NumPy arrays, copies of the arguments, and gives a number or an array. Its noise follows torch's
+    seed: if it has a parameter ``rng``, it gets a NumPy generator; else NumPy's global generator and Python's are
+    seeded for it, and afterwards as they were.
 
     Args:
         function: What simulates: one event from one value of each argument, or, if ``batched``, ``(n, *event_shape)``
@@ -120,9 +120,8 @@ class Simulator(PyrogenDistribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         arguments = [detach_provenance(argument) for argument in self.expanded_arguments(shape)]
-        arrays = [
-            argument.reshape((shape.numel(), *argument.shape[len(shape) :])).cpu().numpy() for argument in arguments
-        ]
+        rows = [argument.reshape((shape.numel(), *argument.shape[len(shape) :])) for argument in arguments]
+        arrays = [each.cpu().numpy().copy() for each in rows]  # the function may change what it gets
         found = self._simulated(arrays, shape.numel())
         drawn = torch.from_numpy(found).to(self.dtype)
         self._check_values(drawn, found)
@@ -161,6 +160,8 @@ class Simulator(PyrogenDistribution):
             raise ValueError(f"`function` must give an array of shape {tuple(shape)}, got {found.shape}")
         if found.dtype.kind not in "fiub":
             raise ValueError(f"`function` must give real numbers, got dtype {found.dtype}")
+        if not self.dtype.is_floating_point and not np.isfinite(found).all():
+            raise ValueError(f"`function` must give finite numbers, for draws of {self.dtype}, got {found}")
         return found
 
     def _check_values(self, drawn: Tensor, found: np.ndarray) -> None:

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from pyrogen.arguments import integer
 
-from .exchangeable import obstacle
 from .reading import JointSites
 from .variable import Variable
 
 Sizes = dict[str, tuple[int, int]]
 
 
-def checked_sizes(sizes: Any, reading: JointSites) -> Sizes:
+def checked_sizes(sizes: Any, reading: JointSites, obstacles: Mapping[str, str | None]) -> Sizes:
     """The least and the largest number of rows by the name of a plate.
 
     Raises:
@@ -43,9 +42,8 @@ def checked_sizes(sizes: Any, reading: JointSites) -> Sizes:
         if name not in rows:
             raise ValueError(f"`sizes` must name plates around observed sites, {list(rows)}, got {name!r}")
         _check_bounds(name, bounds, rows[name])
-        reason = obstacle(reading, name)
-        if reason is not None:
-            raise ValueError(f"`sizes` must name plates whose rows are exchangeable, got {name!r}: {reason}")
+        if obstacles[name] is not None:
+            raise ValueError(f"`sizes` must name plates whose rows are exchangeable, got {name!r}: {obstacles[name]}")
     return {name: (bounds[0], bounds[1]) for name, bounds in sizes.items()}
 
 

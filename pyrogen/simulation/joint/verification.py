@@ -3,8 +3,10 @@
 A program that indexes ``theta[0]`` or sums over everything may run under one more plate and give something else. So a
 few simulations run at once, and are compared with runs of single ones that are given the same values:
 
-- every site must have the same ``log_prob`` in its row as it has alone; a simulator the same arguments;
-- a site that has neither, or depends on noise that the program draws outside of its sites, runs again on the same noise
+- every site must have the same ``log_prob`` in its row as it has alone; a simulator the same arguments. So it must
+  have among hundreds, where what is rare happens in some, and also after the values of every other one are changed;
+- a site that has neither, that a simulator draws many of at once, or that depends on noise that the program draws
+  outside of its sites, runs again on the same noise
   while the values of all other simulations are changed, and nothing may change in its row; with the same values in all
   rows it must differ from row to row, if it is random;
 - where it does change, as the noise of samplers by rejection does (binomial, gamma), its law in a row must be that of
@@ -30,9 +32,11 @@ from pyrogen.programs.layouts import LayoutMismatch
 from pyrogen.programs.run import Program
 from pyrogen.programs.site import Site
 
+from .drawing import FailedSimulations
 from .reading import JointSites
 from .runs import FailedRun, Values, succeeding
-from .signature import are_close, signature, signatures
+from .signature import are_close, signature, signatures, simulator_of
+from .trials import many_values
 from .variable import rows_of
 
 _TRIES = 3
@@ -55,7 +59,7 @@ def obstacle_to_many(reading: JointSites) -> str | None:
         if noise.shape is not None:
             return f"it draws noise of shape {noise.shape} outside of its sites, the same for {count} simulations"
         return _Comparison(reading, count, sites).differing()
-    except FailedRun as failed:
+    except (FailedRun, FailedSimulations) as failed:
         return f"it raises an exception {failed}"
     except LayoutMismatch as mismatch:
         return str(mismatch)
@@ -77,16 +81,40 @@ class _Comparison:
 
     def differing(self) -> str | None:
         """What differs from single runs."""
-        unsure = [name for name, site in self.sites.items() if signature(site) is None]
+        unsure = [name for name, site in self.sites.items() if signature(site) is None or _draws_many(site)]
         unsure += self._noisy([name for name in self.sites if name not in unsure])
         sure = [name for name in self.sites if name not in unsure]
         for place in self.places if sure else ():
             given = {name: self.values[name][place] for name in sure}
             alone = self.runs.sites_of_one(given, sure)
             for name in sure:
-                if not self._is_root(name) and not self._agrees(name, alone[name], place):
-                    return f"site {name!r} has another distribution in many simulations at once than in one"
-        return self._mixing(sure, unsure) if unsure else None
+                if not self._is_root(name) and not _agrees(self.sites[name], alone[name], place, self.count):
+                    return _another_distribution(name)
+        return self._differing_rarely(sure) or (self._mixing(sure, unsure) if unsure else None)
+
+    def _differing_rarely(self, sure: list[str]) -> str | None:
+        """What differs where simulations are so many that what is rare happens in some."""
+        names = [name for name in self.values if not self.sites[name].computed]
+        seen = {name: self.values[name] for name in names if name in self.reading.observed}
+        values, other = (many_values(self.runs, names, seen, together=True, seed=seed) for seed in (0, 1))
+        count = min(len(values[names[0]]), len(other[names[0]]))
+        values = {name: each[:count] for name, each in values.items()}
+        changed = {name: each[:count].clone() for name, each in other.items()}
+        for name, each in changed.items():
+            each[::2] = values[name][::2]
+        with seeded(0):
+            before = self.runs.sites_together(count, values, sure)
+        with seeded(0):
+            after = self.runs.sites_together(count, changed, sure)
+        for name in sure:
+            if not _agree(_every_other(before[name]), _every_other(after[name])):
+                return _another_distribution(name)
+        for place in (0, count // 2, count - 1):
+            alone = self.runs.sites_of_one({name: each[place] for name, each in values.items()}, sure)
+            for name in sure:
+                if not self._is_root(name) and not _agrees(before[name], alone[name], place, count):
+                    return _another_distribution(name)
+        return None
 
     def _noisy(self, names: list[str]) -> list[str]:
         """Sites whose distribution depends on noise beside the values of sites."""
@@ -105,15 +133,6 @@ class _Comparison:
     def _is_root(self, name: str) -> bool:
         """Whether a site depends on nothing, so that its plate alone makes its rows independent."""
         return self.reading.dependence.traced and not self.reading.dependence.parents[name]
-
-    def _agrees(self, name: str, alone: Site, place: int) -> bool:
-        together, single = signature(self.sites[name]), signature(alone)
-        if single is None or len(together) != len(single):
-            return False
-        return all(
-            are_close(rows_of(many, self.count, one.shape)[place], one)
-            for (many, _), (one, _) in zip(together, single, strict=True)
-        )
 
     def _mixing(self, sure: list[str], unsure: list[str]) -> str | None:
         """Whether rows of sites that nothing tells share values or noise."""
@@ -137,7 +156,25 @@ class _Comparison:
         for name in unsure:
             shared = (one[name] == one[name][:1]).all(0) & (one[name] != two[name]).all(0)
             if bool(shared.any()):
-                return f"site {name!r} has the same noise in all simulations"
+                return _same_noise(name)
+        return self._same_noise_within(unsure, seed)
+
+    def _same_noise_within(self, unsure: list[str], seed: int) -> str | None:
+        """Whether the distribution of a site moves with noise that is the same in all simulations."""
+        told = [
+            name for name in unsure if signature(self.sites[name]) is not None and not _draws_many(self.sites[name])
+        ]
+        if not told:
+            return None
+        same = {name: value[:1].expand_as(value) for name, value in self.values.items()}
+        seen = []
+        for each in (seed, seed + 1):
+            with seeded(each):
+                seen.append(signatures(self.runs.sites_together(self.count, same, told)))
+        for name in told:
+            for (one, _), (two, _) in zip(seen[0][name], seen[1][name], strict=True):
+                if bool((one == one[:1]).all() & (one != two).any()):
+                    return _same_noise(name)
         return None
 
     def _differs_in_law(self, kept: Values, unsure: list[str], name: str) -> bool:
@@ -180,6 +217,36 @@ class _Comparison:
     def _on_noise(self, given: Mapping[str, Tensor], wanted: list[str], seed: int) -> Values:
         with seeded(seed):
             return self.runs.together(self.count, given, wanted)
+
+
+def _draws_many(site: Site) -> bool:
+    """Whether a function draws many simulations at once, which it might mix."""
+    simulator = simulator_of(site)
+    return simulator is not None and simulator.batched
+
+
+def _agrees(many: Site, alone: Site, place: int, count: int) -> bool:
+    """Whether a site has the distribution in a row of so many simulations that it has alone."""
+    together, single = signature(many), signature(alone)
+    if together is None or single is None or len(together) != len(single):
+        return False
+    return all(
+        are_close(rows_of(rows, count, one.shape)[place], one)
+        for (rows, _), (one, _) in zip(together, single, strict=True)
+    )
+
+
+def _every_other(site: Site) -> list[tuple[Tensor, int]] | None:
+    found = signature(site)
+    return found and [(tensor[::2], events) for tensor, events in found]
+
+
+def _another_distribution(name: str) -> str:
+    return f"site {name!r} has another distribution in many simulations at once than in one"
+
+
+def _same_noise(name: str) -> str:
+    return f"site {name!r} has the same noise in all simulations"
 
 
 def _agree(first: list[tuple[Tensor, int]] | None, second: list[tuple[Tensor, int]] | None) -> bool:

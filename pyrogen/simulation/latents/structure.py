@@ -33,6 +33,7 @@ from pyrogen.transforms.packed import Packing
 from ..joint.joint import Joint
 from ..joint.runs import undisturbed
 from ..joint.signature import are_close, signature
+from ..joint.trials import many_values, sites_at
 from ..joint.variable import Variable
 from .packing import PackedSites
 
@@ -119,14 +120,20 @@ def _mixes(joint: Joint, variables: Mapping[str, Variable], plate: str) -> bool:
     inside = {name: each for name, each in variables.items() if each.axis(plate) is not None}
     if len(inside) < 2:
         return False
-    given, other = joint._runs.one({}, variables), joint._runs.one({}, variables)
+    runs = [joint._runs.sites_of_one({}, variables) for _ in range(2)]
+    names = [name for name, site in runs[0].items() if not site.computed]
+    seen = {name: torch.stack([sites[name].value for sites in runs]) for name in names if name in joint.observed}
+    given, other = (many_values(joint._runs, names, seen, together=joint.vectorized, seed=seed) for seed in (0, 1))
+    count = min(len(values[names[0]]) for values in (given, other))
+    given = {name: values[:count] for name, values in given.items()}
     changed = dict(given)
     for name, variable in inside.items():
-        axis = variable.axis(plate)
-        rest = given[name].narrow(axis, 1, variable.shape[axis] - 1)
-        changed[name] = torch.cat([other[name].narrow(axis, 0, 1), rest], axis)
-    before, after = (joint._runs.sites_of_one(values, variables) for values in (given, changed))
-    return any(_moves(before[name], after[name], inside[name], plate) for name in inside)
+        if name in given:
+            axis = variable.axis(plate) + 1
+            rest = given[name].narrow(axis, 1, variable.shape[axis - 1] - 1)
+            changed[name] = torch.cat([other[name][:count].narrow(axis, 0, 1), rest], axis)
+    tried = sites_at(joint._runs, given, changed, together=joint.vectorized)
+    return any(_moves(before[name], after[name], inside[name], plate) for before, after in tried for name in inside)
 
 
 def _moves(before: Site, after: Site, variable: Variable, plate: str) -> bool:
