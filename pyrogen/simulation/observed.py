@@ -10,6 +10,7 @@ from torch import Tensor
 from pyrogen.core.shapes import Context, ContextShape
 from pyrogen.networks.embedding import Embedding
 from pyrogen.networks.embedding_defaults import default_embedding
+from pyrogen.networks.statistics import RefusedDataError
 from pyrogen.numerics.autograd import is_functional
 
 from .joint.joint import Joint
@@ -96,7 +97,9 @@ class ObservedSites:
                     )
                 wrong, missing = wrong & ~absent, missing & ~absent
             if bool(wrong.any()):
-                raise ValueError(f"`{shown}` must hold finite numbers, got {value[wrong][0].item():g}")
+                many = value.dim() == 1 + len(self.variables[name].shape)
+                rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if many else []
+                raise RefusedDataError(f"`{shown}` must hold finite numbers", f"{value[wrong][0].item():g}", rows)
 
     def _sized(self, variable: Variable) -> Iterator[tuple[str, int]]:
         """The plates of varying size around a site, each with its dimension counted from the right of a value."""

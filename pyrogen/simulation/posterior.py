@@ -44,7 +44,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, require_one_context_each
-from pyrogen.networks.statistics import RefusedDataError, Statistic
+from pyrogen.networks.statistics import RefusedDataError, Statistic, entry_key
 from pyrogen.transforms.packed import Packing
 
 from .guide import PosteriorGuide, ProgramModel
@@ -90,6 +90,8 @@ class Posterior(DistributionModule):
         self.joint, self.packing, self.observed = joint, packing, observed
         self.continuous, self.discrete = continuous, discrete
         self._places = packing.places(discrete=True), packing.places(discrete=False)
+        for place, (name, variable) in enumerate(packing.variables.items()):  # so that files fit no other sites
+            self.register_buffer(f"site_{place}_{entry_key(name)}", torch.empty(0, *variable.shape))
 
     @property
     def density(self) -> Density:
@@ -235,6 +237,7 @@ class Posterior(DistributionModule):
         """Reads latent values and what was observed, see :class:`~pyrogen.networks.statistics.ReadsData`."""
         x, context = self.vectors_of(latents), self.context_of(observed)
         require_one_context_each(x, context, self.event_shape, self.context_shape)
+        self.observed.require_numbers(context)
         self._refuse_outside(x)
         discrete, continuous = self.split(x)
         if self.discrete is not None:

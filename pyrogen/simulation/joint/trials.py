@@ -40,7 +40,7 @@ def many_values(runs: Runs, names: Collection[str], seen: Values, *, together: b
 
 
 def sites_at(runs: Runs, *given: Values, together: bool) -> Iterator[tuple[dict[str, Site], ...]]:
-    """The sites of a program at each of several values of theirs, equally many rows: of all rows at once, or row by row.
+    """The sites of a program at each of several values, equally many rows: of all rows at once, or row by row.
 
     Rows in which the program raises an exception are left out.
 
