@@ -98,7 +98,7 @@ class ObservedSites:
                 wrong, missing = wrong & ~absent, missing & ~absent
             if bool(wrong.any()):
                 many = value.dim() == 1 + len(self.variables[name].shape)
-                rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if many else []
+                rows = wrong.reshape(len(wrong), -1).any(1).nonzero().flatten().tolist() if many else []
                 raise RefusedDataError(f"`{shown}` must hold finite numbers", f"{value[wrong][0].item():g}", rows)
 
     def _sized(self, variable: Variable) -> Iterator[tuple[str, int]]:
