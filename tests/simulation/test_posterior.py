@@ -277,7 +277,7 @@ class TestBadInput:
             pg.fit(learned, (latents, simulations.observed), steps=1)
         x = simulations.observed["x"].clone()
         x[3] = torch.nan
-        with pytest.raises(ValueError, match="`context` must be finite, got nan in row 3"):
+        with pytest.raises(ValueError, match="`context` must hold finite numbers, got nan in row 3"):
             pg.fit(learned, (simulations.latents, {"x": x}), steps=1)
 
     def test_supports_without_a_bijection(self):
