@@ -123,7 +123,14 @@ class _Collector:
             self._posterior(model, given, count, missing, guided, result)
             self._other_draws({name: value for name, value in draws.items() if name not in latent}, result)
         free = BoundProgram(model.function, args, self.kwargs, rows=model.rows, free=True)
-        free.read(_first(given))
+        try:
+            free.read(_first(given))
+        except NotImplementedError as error:  # of a distribution without draws, such as a learned ratio
+            if self.wanted.prior:
+                raise
+            if self.wanted.predictive:
+                result.left_out["posterior_predictive"] = str(error).partition("\n")[0]
+            return result
         if count and self.wanted.predictive:
             self._predictions(free, {**shared.get("predictive", {}), **given}, count, missing, result)
         if self.wanted.prior:

@@ -65,6 +65,31 @@ def test_a_row_sees_all_of_a_parent_in_other_plates():
     assert torch.equal(row.parents["part"].seen(value), value.reshape(7, 1, 1, 3, 2))
 
 
+def test_plates_of_one_dimension_that_follow_each_other_are_two():
+    """As many parts as groups: a row of a group sees all parts, and not the part of its number."""
+
+    def program(x=None):
+        with pyro.plate("parts", 3, dim=-2):
+            part = pyro.sample("part", dist.Normal(0.0, 1.0))
+        with pyro.plate("groups", 3, dim=-2), pyro.plate("rows", 4, dim=-1):
+            pyro.sample("x", dist.Normal(part.sum(-2, keepdim=True), 1.0), obs=x)
+
+    joint = Joint(program, observed="x", vectorized=False)
+    row, (latents, observed) = row_of(joint), joint.draw(6, seed=0).entries
+    assert row.context_shape == (3,)
+    context = row.flat(row.pairs(latents, observed))[1]["part"]
+    assert torch.equal(context, latents["part"].reshape(6, 1, 3).expand(6, 12, 3).reshape(72, 3))
+
+    def apart(x=None):
+        with pyro.plate("locals", 4):
+            local = pyro.sample("local", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 4):
+            pyro.sample("x", dist.Normal(local, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match="equally distributed rows in plate 'rows'.*in the same plate"):
+        row_of(Joint(apart, observed="x"))
+
+
 def test_absent_rows_are_left_out():
     row = row_of(Joint(rows, observed="x"))
     latents = {"theta": torch.arange(2.0), "scale": torch.ones(2)}

@@ -228,6 +228,16 @@ def test_copies_pickles_and_files_score_alike(tmp_path):
         assert torch.equal(twin(torch.zeros(())).log_prob(x), module(torch.zeros(())).log_prob(x))
 
 
+def test_chains_go_to_arviz_without_the_draws_that_a_ratio_has_not():
+    model, x = ratio(JOINT).program, torch.randn(3)
+    chain = MCMC(NUTS(model, max_tree_depth=2), num_samples=4, warmup_steps=2, disable_progbar=True)
+    chain.run(x)
+    with pytest.warns(UserWarning, match="leaves out posterior_predictive .a ratio .* has no draws"):
+        tree = pg.analysis.to_arviz(chain, x)
+    assert tree["posterior"]["theta"].shape == (1, 4)
+    assert tree["log_likelihood"]["x"].attrs["density"] == "unnormalized"
+
+
 def test_bad_arguments_are_refused_by_name():
     for options, match in (
         ({"classes": 0}, "`classes` must be at least 1"),

@@ -271,9 +271,9 @@ def row_of(joint: Joint, site: str | None = None) -> ObservedRow:
     names = _parents(joint, variable)
     if not names:
         raise ValueError(f"`site` must depend on latent sites, got {variable.name!r}, which depends on none")
-    own = {plate.dim for plate in variable.plates}
+    own = {plate.name for plate in variable.plates}  # two plates of one dimension may follow each other
     parents = {
-        name: Parent(parent, _others(parent, own & {plate.dim for plate in parent.plates}))
+        name: Parent(parent, _others(parent, {plate.dim for plate in parent.plates if plate.name in own}))
         for name, parent in {**joint.latents, **joint.observed}.items()
         if name in names
     }
@@ -344,8 +344,8 @@ def _refuse_unequal_rows(joint: Joint, row: ObservedRow) -> None:
             raise ValueError(
                 f"`joint` must have equally distributed rows in plate {plate.name!r} of site {row.name!r}, got rows "
                 "that differ where all that they depend on is equal, as fixed covariates make them: make the "
-                "covariate an observed or a latent site, so that it is learned as well, or make the rows one event "
-                "by `to_event`"
+                "covariate an observed or a latent site, so that it is learned as well, put a latent site whose rows "
+                "go with these in the same plate, or make the rows one event by `to_event`"
             )
 
 
