@@ -39,7 +39,7 @@ from pyrogen.transforms.distribution import TransformedDistribution
 from .joint.joint import Joint
 from .recipes import builder, default_recipe
 from .rows.coordinates import Coordinates, coordinates_of
-from .rows.learned import LearnedSite
+from .rows.learned import LearnedSite, RowObjective
 from .rows.row import ObservedRow, Values, row_of
 
 Recipe = Callable[..., DistributionModule]
@@ -48,8 +48,7 @@ Recipe = Callable[..., DistributionModule]
 class Likelihood(LearnedSite):
     """The learned distribution of one row of an observed site given what it depends on.
 
-    Made by :func:`likelihood`. The event is one row; the context holds the values of its parents by the names of their
-    sites, or is a tensor where there is one parent alone.
+    Made by :func:`likelihood`.
 
     Args:
         conditional: The distribution of the row as real numbers without bounds, or of a discrete row, given the context
@@ -77,12 +76,8 @@ class Likelihood(LearnedSite):
         return TransformedDistribution(free, [transform], parameters=self.parameters, remake=Remade(self, context))
 
     def objective(self) -> nn.Module:
-        """Minus the mean log-likelihood of a row; of a conditional with another objective, that one.
-
-        It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.joint.simulations.Simulations` have
-        them.
-        """
-        return RowObjective(self)
+        """Minus the mean log-likelihood of a row; of a conditional with another objective, that one."""
+        return LikelihoodObjective(self)
 
     def read_row(self, x: Tensor, context: Values) -> Iterator[tuple[Statistic, Tensor]]:
         free = self._free(x)[0]
@@ -99,10 +94,8 @@ class Likelihood(LearnedSite):
         return (x, 0.0) if transform is None else transform.inverse_and_log_det(x)
 
 
-class RowObjective(Objective):
-    """The loss of a learned likelihood, a mean over rows.
-
-    It is that of its conditional; of maximum likelihood, in nats per row, the Jacobian counted.
+class LikelihoodObjective(RowObjective):
+    """The loss of a learned likelihood: that of its conditional; of maximum likelihood, the Jacobian counted.
 
     Args:
         module: What is trained.
@@ -112,11 +105,11 @@ class RowObjective(Objective):
     """
 
     def __init__(self, module: Likelihood) -> None:
-        super().__init__()
+        super().__init__(module)
         inner = module.conditional.objective()
         if not isinstance(inner, nn.Module):
             raise ValueError("`recipe` must give a module that one objective trains, got several turns")
-        self.module, self.inner = module, inner
+        self.inner = inner
         self.unit = inner.unit if isinstance(inner, Objective) else self.unit
 
     def forward(self, latents: Any, observed: Any) -> Tensor:
@@ -129,15 +122,16 @@ class RowObjective(Objective):
         loss = self.inner(free, module._features(row.packed(context)))
         return loss - torch.as_tensor(log_det).mean() if likely else loss
 
-    def read_data(self, latents: Any, observed: Any) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.module.read_data(latents, observed)
-
 
 @checked(recipe=builder, site=instance_of(str), embedding=instance_of(nn.Module))
 def likelihood(
     joint: Joint, recipe: Recipe | None = None, *, site: str | None = None, embedding: nn.Module | None = None
 ) -> Likelihood:
     """A likelihood to be learned from simulations: the distribution of one row of an observed site given its parents.
+
+    Its event is one row; its context holds the values of the parents by the names of their sites, or is a tensor where
+    there is one parent alone. Freeze it, by ``.eval().requires_grad_(False)``, before it stands at a site of a program
+    of your own, where ``SVI`` would train it with all else; in its ``program`` it is frozen.
 
     Args:
         joint: The program.

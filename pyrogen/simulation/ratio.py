@@ -30,7 +30,6 @@ from torch.distributions.constraints import Constraint
 
 from pyrogen.arguments import checked, instance_of, integer, non_negative, positive
 from pyrogen.core.density import Density
-from pyrogen.core.objective import Objective
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
@@ -44,7 +43,7 @@ from pyrogen.numerics.values import require_value
 
 from .joint.joint import Joint
 from .rows.coordinates import Coordinates, coordinates_of
-from .rows.learned import LearnedSite
+from .rows.learned import LearnedSite, RowObjective
 from .rows.row import ObservedRow, Values, row_of
 
 LogRatio = Callable[[Tensor, Tensor], Tensor]
@@ -53,8 +52,7 @@ LogRatio = Callable[[Tensor, Tensor], Tensor]
 class Ratio(LearnedSite):
     """The learned ratio of likelihood to evidence of one row of an observed site.
 
-    Made by :func:`ratio`. The event is one row; the context holds the values of its parents by the names of their
-    sites, or is a tensor where there is one parent alone.
+    Made by :func:`ratio`.
 
     Args:
         network: From what ``event`` makes of a row, and the vector of its context, to a number; batch dimensions
@@ -106,11 +104,7 @@ class Ratio(LearnedSite):
         return self.network(self.event(x), features)
 
     def objective(self) -> nn.Module:
-        """The cross-entropy of :func:`~pyrogen.numerics.contrastive.contrastive_loss`, a mean over rows.
-
-        It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.joint.simulations.Simulations` have
-        them.
-        """
+        """The cross-entropy of :func:`~pyrogen.numerics.contrastive.contrastive_loss`, a mean over rows."""
         return RatioObjective(self)
 
     def read_row(self, x: Tensor, context: Values) -> Iterator[tuple[Statistic, Tensor]]:
@@ -118,7 +112,7 @@ class Ratio(LearnedSite):
         yield from self.vector.read_data(self.given(context))
 
 
-class RatioObjective(Objective):
+class RatioObjective(RowObjective):
     """The cross-entropy of a learned ratio, and the imbalance; the candidates are those of other simulations.
 
     Args:
@@ -129,10 +123,6 @@ class RatioObjective(Objective):
     """
 
     unit = "nats of cross-entropy per row"
-
-    def __init__(self, module: Ratio) -> None:
-        super().__init__()
-        self.module = module
 
     def forward(self, latents: Any, observed: Any) -> Tensor:
         module = self.module
@@ -147,9 +137,6 @@ class RatioObjective(Objective):
         weights = None if pairs.present is None else pairs.present.to(log_ratios.dtype)
         loss = weighted_mean(contrastive_loss(log_ratios, gamma=module.gamma), weights)
         return loss + module.balanced * imbalance(log_ratios, weights) if module.balanced else loss
-
-    def read_data(self, latents: Any, observed: Any) -> Iterator[tuple[Statistic, Tensor]]:
-        return self.module.read_data(latents, observed)
 
 
 class RatioDistribution(PyrogenDistribution):
@@ -281,6 +268,8 @@ def ratio(
 ) -> Ratio:
     """A ratio of likelihood to evidence to be learned from simulations, for one row of an observed site.
 
+    It is trained, called and put into programs as what :func:`~pyrogen.simulation.likelihood.likelihood` makes.
+
     Args:
         joint: The program.
         network: Any module from rows ``(N, *event)``, standardised, or their features ``(N, size)``, and a vector of
@@ -294,20 +283,6 @@ def ratio(
     Raises:
         TypeError: an argument is something else.
         ValueError: there is no such site, or one ratio cannot serve all its rows.
-
-    Example:
-        >>> import pyro, pyro.distributions as dist
-        >>> import pyrogen as pg
-        >>> def program(x=None):
-        ...     theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
-        ...     with pyro.plate("rows", 5):
-        ...         pyro.sample("x", dist.Normal(theta, 1.0), obs=x)
-        >>> joint = pg.simulation.Joint(program, observed="x")
-        >>> learned = ratio(joint)
-        >>> pg.fit(learned, joint.draw(50, seed=0), steps=2).reason
-        'steps'
-        >>> learned(torch.zeros(3)).log_prob(torch.zeros(7, 3)).shape
-        torch.Size([7, 3])
     """
     row = row_of(joint, site)
     given = coordinates_of(row.parents)

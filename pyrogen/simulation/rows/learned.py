@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import require_one_context_each
 from pyrogen.networks.statistics import RefusedDataError, Statistic
 
@@ -86,3 +87,21 @@ class LearnedSite(DistributionModule):
         twin.__setstate__(deepcopy(self.__getstate__(), memo))
         twin._joint = self._joint
         return twin
+
+
+class RowObjective(Objective):
+    """A loss of rows of an observed site, a mean over them.
+
+    It is called with ``(latents, observed)``, as :class:`~pyrogen.simulation.joint.simulations.Simulations` have them,
+    or with rows and their contexts.
+
+    Args:
+        module: What is trained.
+    """
+
+    def __init__(self, module: LearnedSite) -> None:
+        super().__init__()
+        self.module = module
+
+    def read_data(self, latents: Any, observed: Any) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.module.read_data(latents, observed)
