@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
             start = time.process_time()
             found = calibration(prior, posterior, measured, options.problems)
             ranks[name] = found.ranks["log_likelihood"]
-            results = found.uniformity(generator=torch.Generator().manual_seed(0))
+            results = found.uniformity()
             row = "  ".join(f"{key} {test.p_value:6.4f}{'*' * (test.p_value < 0.05)}" for key, test in results.items())
             print(f"{name:<28} {row}   {time.process_time() - start:6.1f} s", flush=True)
         if options.output:

@@ -50,7 +50,7 @@ def draw_history(axes: Axes, fit: Fit | History, *, unit: str | None = None) -> 
 def draw_ecdf(axes: Axes, ranks: Mapping[str, Any], draws: int, *, level: float = 0.95) -> None:
     """Ranks as the difference of their distribution function from the uniform one, with the band of whole curves."""
     count = len(next(iter(ranks.values())))
-    null = EcdfNull(count, draws, generator=torch.Generator().manual_seed(0))
+    null = EcdfNull(count, draws)
     bands = {name: null.band(torch.as_tensor(values), level) for name, values in ranks.items()}
     tidy(axes, x="normalised rank", y="ECDF minus uniform")
     uniform = np.linspace(0, 1, draws + 2)

@@ -144,8 +144,7 @@ def _of_training(fit: Fit | History) -> Verdict:
 
 
 def _of_calibration(calibration: Calibration) -> Verdict:
-    generator = torch.Generator().manual_seed(0)
-    results = calibration.uniformity(generator=generator)
+    results = calibration.uniformity()
     worst = min(results, key=lambda name: (results[name].p_value, -results[name].statistic))
     p = min(1.0, results[worst].p_value * len(results))
     counts = f"{calibration.simulations} simulations, {len(results)} quantities"

@@ -149,21 +149,21 @@ class Calibration:
         """For each quantity, Pearson's test of uniform ranks."""
         return {name: chi_square_test(ranks, self.draws, bins=bins) for name, ranks in self.ranks.items()}
 
-    def uniformity(self, *, generator: torch.Generator | None = None) -> dict[str, TestResult]:
+    def uniformity(self) -> dict[str, TestResult]:
         """For each quantity, the simultaneous test of the empirical distribution function."""
-        null = EcdfNull(self.simulations, self.draws, generator=generator)
+        null = EcdfNull(self.simulations, self.draws)
         return {name: null.test(ranks) for name, ranks in self.ranks.items()}
 
-    def test(self, *, generator: torch.Generator | None = None) -> TestResult:
+    def test(self) -> TestResult:
         """One test of all quantities: the smallest p-value, times their number (Bonferroni)."""
-        results = self.uniformity(generator=generator)
+        results = self.uniformity()
         worst = min(results, key=lambda name: (results[name].p_value, -results[name].statistic))
         p_value = min(1.0, results[worst].p_value * len(results))
         return TestResult(results[worst].statistic, p_value, f"ECDF distance of {worst}, worst of {len(results)}")
 
-    def ecdf(self, name: str, *, level: float = 0.95, generator: torch.Generator | None = None) -> EcdfBand:
+    def ecdf(self, name: str, *, level: float = 0.95) -> EcdfBand:
         """The empirical distribution function of one quantity's ranks, with its simultaneous band."""
-        return EcdfNull(self.simulations, self.draws, generator=generator).band(self._of(name), level)
+        return EcdfNull(self.simulations, self.draws).band(self._of(name), level)
 
     def highest_coverage(self, name: str, *, levels: Tensor | None = None) -> Coverage:
         """Coverage of the regions where a quantity is highest; of highest-density regions for a posterior density."""

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log10
+from math import exp, log, log10
 
 import numpy as np
 import torch
@@ -76,26 +76,28 @@ class Coverage:
 
 
 class EcdfNull:
-    """What the empirical distribution function of uniform ranks does by chance, by simulation.
+    r"""What the empirical distribution function of uniform ranks does by chance, exactly.
 
-    The distance from uniformity is the smallest binomial tail probability over all fractions.
+    The distance from uniformity is the smallest binomial tail probability over all fractions. Counts of uniform ranks
+    are independent Poisson numbers given their sum, so the probability that every tail stays above a bound is a chain
+    of convolutions, cut off at the bound after each.
 
     Args:
         simulations: How many ranks there are.
         draws: Their largest value.
-        repetitions: How many sets of uniform ranks are drawn; a p-value cannot be below ``1 / (repetitions + 1)``.
-        generator: Of those sets.
 
     Raises:
-        TypeError: a number is no integer, or ``generator`` no generator.
-        ValueError: there are no simulations, draws or repetitions.
+        TypeError: a number is no integer.
+        ValueError: there are no simulations or draws.
+
+    Example:
+        >>> EcdfNull(20, 1).test(torch.ones(20, dtype=torch.long)).p_value == 2 / 2**20
+        True
     """
 
     @checked
-    def __init__(
-        self, simulations: int, draws: int, *, repetitions: int = 4999, generator: torch.Generator | None = None
-    ) -> None:
-        from scipy.stats import binom
+    def __init__(self, simulations: int, draws: int) -> None:
+        from scipy.stats import binom, poisson
 
         self.simulations = simulations
         self.fractions = np.arange(1, draws + 1) / (draws + 1)
@@ -103,10 +105,10 @@ class EcdfNull:
         below = binom.cdf(counts, simulations, self.fractions)
         above = binom.sf(counts - 1, simulations, self.fractions)
         self._tails = np.minimum(below, above)  # (simulations + 1, draws)
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        uniform = np.full(draws + 1, 1 / (draws + 1))
-        drawn = np.random.default_rng(seed).multinomial(simulations, uniform, size=repetitions)
-        self.null = np.sort(self._smallest_tail(drawn.cumsum(1)[:, :-1]))
+        increments = poisson.pmf(counts[:, 0], simulations / (draws + 1))
+        self._increments = increments[: np.flatnonzero(increments > 1e-25)[-1] + 1]
+        self._sum = poisson.pmf(simulations, simulations)
+        self._edges: dict[float, float] = {}  # of bands, by level
 
     def test(self, ranks: Tensor) -> TestResult:
         """Whether the ranks are uniform; the statistic is minus the decimal logarithm of the smallest tail.
@@ -114,39 +116,60 @@ class EcdfNull:
         Raises:
             ValueError: a rank is out of range, or there are more or fewer ranks than ``simulations``.
         """
-        smallest = self._smallest_tail(self._counts(ranks)[None])[0]
-        p_value = (1 + np.searchsorted(self.null, smallest * (1 + 1e-9), side="right")) / (1 + len(self.null))
-        return TestResult(-log10(max(smallest, 1e-300)), float(p_value), "ECDF distance")
+        smallest = self._tails[self._counts(ranks), np.arange(len(self.fractions))].min()
+        return TestResult(-log10(max(smallest, 1e-300)), self._chance(smallest), "ECDF distance")
 
     @checked
     def band(self, ranks: Tensor, level: float = 0.95) -> EcdfBand:
         """The empirical distribution function with its simultaneous band.
 
         Raises:
-            ValueError: ``level`` is not between 0 and 1, or too close to 1 for the number of repetitions; or as for
-                :meth:`test`.
+            ValueError: ``level`` is not between 0 and 1; or as for :meth:`test`.
         """
-        from scipy.stats import binom
+        if level not in self._edges:
+            self._edges[level] = self._edge(level)
+        bounds = self._bounds(self._edges[level])
+        return EcdfBand(
+            torch.as_tensor(self.fractions),
+            *(torch.as_tensor(count / self.simulations) for count in (self._counts(ranks), *bounds)),
+            level,
+        )
 
-        rejected = int((1 - level) * (len(self.null) + 1) + 1e-9)
-        if rejected < 1:
-            raise ValueError(
-                f"`level` must be at most 1 - 1 / {len(self.null) + 1} with these repetitions, got {level}"
-            )
-        tail = self.null[rejected - 1] * (1 - 1e-9)
-        lower = binom.ppf(tail, self.simulations, self.fractions)
-        upper = self.simulations - binom.ppf(tail, self.simulations, 1 - self.fractions)
-        ecdf, low, high = (torch.as_tensor(count / self.simulations) for count in (self._counts(ranks), lower, upper))
-        return EcdfBand(torch.as_tensor(self.fractions), ecdf, low, high, level)
+    def _edge(self, level: float) -> float:
+        """The largest tail that uniform ranks fall to with a probability of at most one minus the level."""
+        low, high = log((1 - level) / (2 * len(self.fractions))), 0.0  # from Bonferroni's, which is too small
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._chance(exp(middle)) <= 1 - level + 1e-12 else (low, middle)
+        return exp(low)
+
+    def _chance(self, tail: float) -> float:
+        """The probability that uniform ranks have a tail as small as this one."""
+        bonferroni = 2 * len(self.fractions) * tail
+        if bonferroni < 1e-9:  # closer than the rounding of the other
+            return float(bonferroni)
+        lower, upper = self._bounds(tail)
+        if (lower > upper).any():
+            return 1.0
+        state, start = np.ones(1), 0  # over the counts from the start on
+        for low, high in zip(lower, upper, strict=True):
+            reached = np.convolve(state, self._increments[: high - start + 1])
+            reached = np.pad(reached, (0, max(0, high - start + 1 - len(reached))))
+            state, start = reached[low - start : high - start + 1], low
+        left = self.simulations - start - np.arange(len(state))
+        last = np.where(left < len(self._increments), self._increments[left.clip(max=len(self._increments) - 1)], 0.0)
+        return float(min(1.0, max(tail, 1 - state @ last / self._sum)))
+
+    def _bounds(self, tail: float) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest count at each fraction with a larger tail."""
+        inside = self._tails > tail * (1 + 1e-9)
+        return inside.argmax(0), np.where(inside.any(0), self.simulations - inside[::-1].argmax(0), -1)
 
     def _counts(self, ranks: Tensor) -> np.ndarray:
         histogram = _histogram(ranks, len(self.fractions))
         if len(ranks) != self.simulations:
             raise ValueError(f"`ranks` must hold {self.simulations} ranks, got {len(ranks)}")
         return histogram.cumsum()[:-1]
-
-    def _smallest_tail(self, counts: np.ndarray) -> np.ndarray:
-        return self._tails[counts, np.arange(len(self.fractions))].min(1)
 
 
 def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> TestResult:
@@ -155,8 +178,9 @@ def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> Te
     Args:
         ranks: Integers in :math:`\{0, \dots, L\}`.
         draws: :math:`L`.
-        bins: In how many bins they are counted; the square root of their number, between 2 and 20, if ``None``. If
-            ``bins`` does not divide :math:`L + 1`, the expected counts differ accordingly.
+        bins: In how many bins they are counted. If ``None``, the square root of their number, between 2 and 20, or
+            fewer, so that five are expected in each. If ``bins`` does not divide :math:`L + 1`, the expected counts
+            differ accordingly.
 
     Raises:
         TypeError: ``ranks`` is no tensor.
@@ -165,7 +189,9 @@ def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> Te
     """
     histogram = _histogram(ranks, draws)
     if bins is None:
-        bins = min(max(2, int(len(ranks) ** 0.5)), 20, draws + 1)
+        most = min(int(len(ranks) ** 0.5), 20, draws + 1)
+        enough = (b for b in range(most, 2, -1) if (draws + 1) // b * len(ranks) >= 5 * (draws + 1))
+        bins = next(enough, 2)
     integer(bins, "bins")
     if not 2 <= bins <= draws + 1:
         raise ValueError(f"`bins` must be between 2 and `draws` + 1 = {draws + 1}, got {bins}")

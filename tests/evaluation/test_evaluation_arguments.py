@@ -200,10 +200,10 @@ for test in ("chi_square_test", "highest_coverage", "central_coverage"):
         entry(test, call, levels=no_credibility)
 bins = {key: value for key, value in NO_COUNTS.items() if key != "None"} | {"one": 1, "too many": 21}
 entry("chi_square_test", overridable(evaluation.chi_square_test, ranks=RANKS, draws=99), bins=bins)
-null = overridable(EcdfNull, simulations=10, draws=9, repetitions=99)
-entry("EcdfNull", null, simulations=NO_COUNTS, draws=NO_COUNTS, repetitions=NO_COUNTS, generator={"seed": 3})
-entry("EcdfNull.test", overridable(lambda ranks: EcdfNull(100, 99, repetitions=99).test(ranks)), ranks=no_ranks)
-entry("EcdfNull.band", lambda level: EcdfNull(100, 99, repetitions=99).band(RANKS, level), level=NO_LEVELS)
+null = overridable(EcdfNull, simulations=10, draws=9)
+entry("EcdfNull", null, simulations=NO_COUNTS, draws=NO_COUNTS)
+entry("EcdfNull.test", overridable(lambda ranks: EcdfNull(100, 99).test(ranks)), ranks=no_ranks)
+entry("EcdfNull.band", lambda level: EcdfNull(100, 99).band(RANKS, level), level=NO_LEVELS)
 
 calibrate = overridable(
     evaluation.simulation_based_calibration,
@@ -378,4 +378,4 @@ def test_weights_that_are_all_zero_are_worth_nothing():
 def test_few_ranks_have_no_chi_square():
     with pytest.raises(ValueError, match="`ranks` must be enough for five in each of the 2 `bins`, got 4"):
         evaluation.chi_square_test(torch.tensor([0, 3, 5, 9]), 9)
-    assert EcdfNull(1, 9, repetitions=999).test(torch.tensor([4])).p_value > 0.5
+    assert EcdfNull(1, 9).test(torch.tensor([4])).p_value > 0.5

@@ -76,7 +76,7 @@ def test_data_that_tell_only_the_size_of_a_latent_value():
 @pytest.mark.slow
 def test_the_score_that_halves_learn_from_each_other_errs_as_rarely_as_promised():
     torch.manual_seed(0)
-    repeats, null = 400, EcdfNull(60, 19, repetitions=1999)
+    repeats, null = 400, EcdfNull(60, 19)
     p_values = []
     for seed in range(repeats):
         found = simulation_based_calibration(None, posterior(), simulations=simulated(60, seed), draws=19)
