@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from textwrap import fill
@@ -29,6 +29,7 @@ _WIDTH = 8.27  # of a page of A4, in inches
 _COLOURS = {"passed": BLUE, "doubtful": ORANGE, "failed": VERMILION, "noted": GREY}
 _NO_COORDINATES = ("log_likelihood", "log_joint", "regression_score", "closeness")
 _MOST_CURVES, _MOST_PAIRED = 8, 4
+_DOUBTFUL, _FAILED = 0.05, 0.01
 _HEIGHT = 2.6  # of a row of panels
 
 
@@ -38,7 +39,7 @@ class Verdict:
 
     Attributes:
         grade: ``"passed"``, ``"doubtful"`` (p below 0.05), ``"failed"`` (p below 0.01), or ``"noted"`` where there is
-            nothing to judge.
+            nothing to judge: a training, or a check that is too small to find anything.
         text: The same in a sentence.
     """
 
@@ -148,9 +149,9 @@ def _of_calibration(calibration: Calibration) -> Verdict:
     worst = min(results, key=lambda name: (results[name].p_value, -results[name].statistic))
     p = min(1.0, results[worst].p_value * len(results))
     counts = f"{calibration.simulations} simulations, {len(results)} quantities"
-    if p >= 0.05:
+    if p >= _DOUBTFUL:
         return Verdict("passed", f"Calibration over the prior: no fault found (p = {p:.2g}; {counts}).")
-    failing = [name for name, result in results.items() if result.p_value * len(results) < 0.05]
+    failing = [name for name, result in results.items() if result.p_value * len(results) < _DOUBTFUL]
     words = "; ".join(_flaw(calibration.ranks[name], calibration.draws, name) for name in failing[:3])
     more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
     return Verdict(_grade(p), f"Calibration over the prior: p = {p:.2g}: {words}{more} ({counts}).")
@@ -168,18 +169,21 @@ def _flaw(ranks: torch.Tensor, draws: int, name: str) -> str:
 
 
 def _of_local(local: LocalCalibration) -> Verdict:
-    results, p = local.coordinates, local.test.p_value
-    failing = [name for name in results if results[name].p_value * len(results) < 0.05]
-    p = min(p, *(min(1.0, results[name].p_value * len(results)) for name in results))
-    if p >= 0.05:
-        return Verdict("passed", f"Posterior at the observed data: no fault found (p = {local.test.p_value:.2g}).")
-    words = "; ".join(f"{name}: {local.reading(name)}" for name in failing[:3]) or "in no single coordinate"
+    if (few := _too_few(local.test, "relabelings")) is not None:
+        return few
+    results, p = local.coordinates, local.p_value
+    if p >= _DOUBTFUL:
+        return Verdict("passed", f"Posterior at the observed data: no fault found (p = {p:.2g}).")
+    failing = sorted((name for name in results if results[name].p_value < 0.01), key=lambda n: results[n].p_value)
+    words = "; ".join(f"{name}: {local.reading(name)}" for name in failing[:3]) or "In no single coordinate"
     return Verdict(_grade(p), f"Posterior at the observed data: p = {p:.2g}. {words}.")
 
 
 def _of_misspecification(result: TestResult) -> Verdict:
+    if (few := _too_few(result, "simulations")) is not None:
+        return few
     p = result.p_value
-    if p >= 0.05:
+    if p >= _DOUBTFUL:
         return Verdict("passed", f"The observed data are like simulated ones ({result.name}, p = {p:.2g}).")
     text = f"The observed data are unlike simulated ones ({result.name}, p = {p:.2g}): the posterior extrapolates."
     return Verdict(_grade(p), text)
@@ -191,15 +195,27 @@ def _of_predictive(check: PredictiveCheck) -> Verdict:
         for name, p in check.two_sided.items()
         for j, value in enumerate(p.flatten())
     }
-    off = [name for name, p in p_values.items() if p * len(p_values) < 0.05]
+    count, replications = len(p_values), len(next(iter(check.replicated.values())))
+    if 2 * count >= _DOUBTFUL * (1 + replications):
+        statistics = f"{count} statistic{'s' * (count != 1)}"
+        return Verdict("noted", f"Not checked: {replications} replications are too few to judge {statistics}.")
+    off = sorted((name for name, p in p_values.items() if p * count < _DOUBTFUL), key=lambda name: p_values[name])
     if not off:
-        return Verdict("passed", f"Replicated data reproduce all {len(p_values)} statistics of the observed ones.")
+        return Verdict("passed", f"Replicated data reproduce all {count} statistics of the observed ones.")
     shown = ", ".join(off[:4]) + (f" and {len(off) - 4} more" if len(off) > 4 else "")
-    return Verdict("failed", f"Replicated data do not reproduce {shown}.")
+    p = p_values[off[0]] * count
+    return Verdict(_grade(p), f"Replicated data do not reproduce {shown} (p = {p:.2g}).")
+
+
+def _too_few(result: TestResult, what: str) -> Verdict | None:
+    """A remark where the p-value of a test could not be small."""
+    if result.null is None or _DOUBTFUL * (1 + len(result.null)) > 1:
+        return None
+    return Verdict("noted", f"Not checked: {len(result.null)} {what} are too few for the test ({result.name}).")
 
 
 def _grade(p: float) -> str:
-    return "failed" if p < 0.01 else "doubtful" if p < 0.05 else "passed"
+    return "failed" if p < _FAILED else "doubtful" if p < _DOUBTFUL else "passed"
 
 
 Panel = tuple[str, Callable[["Axes"], None]]
@@ -216,7 +232,7 @@ def _panels(
     if fit is not None:
         yield "Training", lambda axes: draw_history(axes, fit)
     if calibration is not None:
-        shown = dict(list(calibration.ranks.items())[-_MOST_CURVES:])
+        shown = {name: calibration.ranks[name] for name in _worst(calibration)}
         yield "Ranks of the truth", lambda axes: draw_ecdf(axes, shown, calibration.draws)
         curves = _coverage(calibration, density)
         if curves:
@@ -229,13 +245,22 @@ def _panels(
         yield "Data among replications", lambda axes: draw_predictive(axes, predictive)
 
 
+def _worst(calibration: Calibration, names: Iterable[str] | None = None, most: int = _MOST_CURVES) -> list[str]:
+    """The quantities that are least uniform, in their order."""
+    results = calibration.uniformity()
+    names = list(results if names is None else names)
+    chosen = sorted(names, key=lambda name: (results[name].p_value, -results[name].statistic))[:most]
+    return [name for name in names if name in chosen]
+
+
 def _coverage(calibration: Calibration, density: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     curves = {}
     if density in calibration.ranks:
         found = calibration.highest_coverage(density)
         curves["highest density"] = (found.levels.numpy(), found.coverage.numpy())
     others = [name for name in calibration.ranks if name not in _NO_COORDINATES and name != density]
-    for name in others[: _MOST_CURVES - len(curves)]:
+    worst = _worst(calibration, others, _MOST_CURVES - len(curves))
+    for name in worst:
         found = calibration.central_coverage(name)
         curves[name] = (found.levels.numpy(), found.coverage.numpy())
     return curves

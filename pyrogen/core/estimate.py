@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, isnan, sqrt
 from statistics import NormalDist
 
+import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, without_nan
@@ -161,6 +162,27 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
     without_nan(null, "null")
     slack = 1e-5 * max(float(null.std(correction=0)), 1e-12)
     return (1 + int((null >= statistic - slack).sum())) / (1 + null.numel())
+
+
+def smallest_p_value(results: Sequence[TestResult]) -> float:
+    """The p-value of the smallest p-value of several tests.
+
+    Where they have null statistics under the same relabelings, the smallest p-value is compared with that of each
+    relabeling, which is exact however the tests depend on each other. Otherwise it is multiplied by their number.
+
+    References:
+        Westfall and Young 1993, "Resampling-based multiple testing", sections 2.3 and 2.5
+    """
+    counts = {None if result.null is None else len(result.null) for result in results}
+    if None in counts or len(counts) > 1:
+        return min(1.0, len(results) * min(result.p_value for result in results))
+    found = torch.tensor([[result.statistic] for result in results], dtype=torch.double)
+    null = torch.stack([result.null.double().cpu() for result in results])
+    every = torch.cat([found, null], 1)
+    slack = 1e-5 * null.std(1, correction=0, keepdim=True).clamp(min=1e-12)  # values that differ by rounding are equal
+    at_least = every.shape[1] - torch.searchsorted(every.sort(1).values, every - slack)
+    smallest = at_least.amin(0)  # over the tests, of the truth and of each relabeling
+    return float((smallest <= smallest[0]).double().mean())
 
 
 def _rounded(value: float, error: float) -> str:

@@ -203,7 +203,8 @@ def simulation_based_calibration(
     Tested are ``"log_likelihood"`` and ``"log_joint"``, every coordinate of the latent sites (``"z[0]"``) and the
     quantities of your own. Where a site has no ``log_prob`` (an implicit distribution, a point mass, a deterministic
     site), what needs it is left out. Without a log-likelihood, ``"regression_score"`` is tested in its place: a
-    :class:`~pyrogen.evaluation.RegressionScore`, which each half of the simulations gets from the other half.
+    :class:`~pyrogen.evaluation.RegressionScore`, which each quarter of the simulations gets from those before it; the
+    first quarter has ranks by chance.
 
     Args:
         model: A Pyro model, called as ``model(size=rows)``: ``rows`` independent simulations in one data plate. With

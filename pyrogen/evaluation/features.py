@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -23,12 +23,13 @@ class Features:
     A site has its entries for features. Where their first dimension, that of a plate if there is one, has more than
     four rows, or rows that are absent (NaN), mean, logarithm of the standard deviation and number of the rows join
     them. An absent entry counts as a mean one. Numbers beyond five standard deviations count by their logarithm. Of
-    more than 256 features the principal components are taken.
+    more than ``most`` features the principal components are taken.
 
     Args:
         values: By site, rows first.
         sets: Whether first dimensions are summarised.
         summary: A function from such values to features of its own, ``(rows, features)``; it replaces the entries.
+        most: How many features there may be.
         name: What errors call the values.
 
     Raises:
@@ -38,7 +39,13 @@ class Features:
     """
 
     def __init__(
-        self, values: Values, *, sets: bool = True, summary: Summary | None = None, name: str = "observed"
+        self,
+        values: Values,
+        *,
+        sets: bool = True,
+        summary: Summary | None = None,
+        most: float = _MOST,
+        name: str = "observed",
     ) -> None:
         self.summary = summary
         self.shapes = {site: tuple(value.shape[1:]) for site, value in checked_values(values, name).items()}
@@ -47,41 +54,58 @@ class Features:
             for site, shape in self.shapes.items()
             if sets and shape and (shape[0] > 4 or values[site].isnan().any())
         }
-        raw = self._raw(values)
-        present = ~raw.isnan()
-        count = present.sum(0).clamp(min=1)
-        self.mean = raw.nan_to_num().sum(0) / count
-        variance = torch.where(present, (raw - self.mean).square(), 0.0).sum(0) / count
+        self.units = {
+            site: _spread(values[site].detach().double().reshape(-1, 1)).nan_to_num(1.0) for site in self.sets
+        }
+        parts, resolutions = zip(*self._parts(values), strict=True)
+        raw = torch.cat(parts, 1)
+        resolution = torch.cat([raw.new_full(p.shape[1:], r) for p, r in zip(parts, resolutions, strict=True)])
+        spread = _spread(raw)
         # A column that is constant up to rounding says nothing.
-        varies = variance.sqrt() > 1e-7 * (1 + self.mean.abs())
-        self.scale = torch.where(varies, variance.sqrt(), torch.inf)
+        varies = spread > 4 * resolution * raw.nan_to_num().abs().amax(0)
+        self.mean = raw.nan_to_num().sum(0) / (~raw.isnan()).sum(0).clamp(min=1)
+        self.scale = torch.where(varies, spread, torch.inf)
         self.axes = None
-        if raw.shape[1] > _MOST:
-            self.axes = torch.linalg.svd(self._standardised(raw), full_matrices=False).Vh[:_MOST].T
+        if raw.shape[1] > most:
+            self.axes = torch.linalg.svd(self._standardised(raw), full_matrices=False).Vh[: int(most)].T
 
     def __call__(self, values: Values) -> Tensor:
         """The features of values, ``(rows, features)`` in double precision."""
-        found = self._standardised(self._raw(values))
+        found = self._standardised(torch.cat([part for part, _ in self._parts(values)], 1))
         return found if self.axes is None else found @ self.axes
 
     def _standardised(self, raw: Tensor) -> Tensor:
         z = ((raw - self.mean) / self.scale).nan_to_num()
         return _LINEAR * torch.asinh(z / _LINEAR)
 
-    def _raw(self, values: Values) -> Tensor:
+    def _parts(self, values: Values) -> Iterator[tuple[Tensor, float]]:
+        """Features in double precision, and the relative rounding of the numbers they are made of."""
         rows = len(next(iter(values.values())))
         if self.summary is not None:
             found = numbers(self.summary(dict(values)), "summary(...)")
             if found.dim() != 2 or len(found) != rows:
                 raise ValueError(f"`summary` must give features of shape ({rows}, n), got {tuple(found.shape)}")
-            return found.detach().double()
-        parts = []
+            yield found.detach().double(), _rounding(found)
+            return
         for site, shape in self.shapes.items():
             value = values[site].detach().double().reshape(rows, *shape)
-            parts.append(value.reshape(rows, -1))
+            yield value.reshape(rows, -1), _rounding(values[site])
             if site in self.sets:
-                parts += _over_rows(value)
-        return torch.cat(parts, 1)
+                for part in _over_rows(value / self.units[site]):
+                    yield part, _rounding(values[site])
+
+
+def _rounding(value: Tensor) -> float:
+    return torch.finfo(value.dtype if value.is_floating_point() else torch.double).eps
+
+
+def _spread(columns: Tensor) -> Tensor:
+    """The standard deviation of each column, over what is there; NaN where it is zero."""
+    present = ~columns.isnan()
+    count = present.sum(0).clamp(min=1)
+    mean = columns.nan_to_num().sum(0) / count
+    variance = torch.where(present, (columns - mean).square(), 0.0).sum(0) / count
+    return torch.where(variance > 0, variance.sqrt(), torch.nan)
 
 
 def _over_rows(value: Tensor) -> list[Tensor]:

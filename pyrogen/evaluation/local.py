@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, function, integer
-from pyrogen.core.estimate import TestResult, permutation_p_value
+from pyrogen.core.estimate import TestResult, permutation_p_value, smallest_p_value
 
 from .classifier import require_classifier
 from .features import Features, RandomFeatures, Summary, one_row
@@ -65,6 +65,11 @@ class LocalCalibration:
     spread: Mapping[str, float]
     draws: Mapping[str, Tensor] = field(repr=False)
     ratio: Mapping[str, Tensor] = field(repr=False)
+
+    @property
+    def p_value(self) -> float:
+        """One p-value of the joint test and those of the coordinates together, adjusted for their number."""
+        return smallest_p_value([self.test, *self.coordinates.values()])
 
     def reading(self, name: str) -> str:
         """What is wrong with a coordinate, in words; it is worth reading where its p-value is small.
@@ -187,7 +192,7 @@ def _standardised(points: Tensor) -> Tensor:
     """Points minus the mean of their group, over its standard deviation."""
     centered = points - points.mean(1, keepdim=True)
     deviation = centered.square().mean(1, keepdim=True).sqrt()
-    return centered / torch.where(deviation > 1e-9 * (1e-9 + points.abs().amax()), deviation, torch.inf)
+    return centered / torch.where(deviation > 1e-13 * points.abs().amax((0, 1)), deviation, torch.inf)
 
 
 def _whitened(points: Tensor) -> Tensor:
@@ -204,7 +209,8 @@ class _Places:
     """Where a simulation lies: features of its group's location and scale, and the main directions of its data."""
 
     def __init__(self, points: Tensor, entries: Tensor) -> None:
-        self.center = entries.mean(0)
+        self.center, spread = entries.mean(0), points.std((0, 1))
+        self.units = torch.where(spread > 0, spread, 1.0)
         self.axes = torch.linalg.svd(entries - self.center, full_matrices=False).Vh[:5].T
         raw = self._raw(points, entries)
         self.mean, self.scale = raw.mean(0), raw.std(0).clamp(min=1e-9)
@@ -215,9 +221,8 @@ class _Places:
         return self.cosines(z.clamp(-5, 5))  # the datum may lie outside of what was simulated
 
     def _raw(self, points: Tensor, entries: Tensor) -> Tensor:
-        spread = points.std(1)
-        floor = 1e-6 * points.std((0, 1)) + 1e-30
-        return torch.cat([points.mean(1), (spread + floor).log(), (entries - self.center) @ self.axes], 1)
+        points = points / self.units
+        return torch.cat([points.mean(1), (points.std(1) + 1e-6).log(), (entries - self.center) @ self.axes], 1)
 
 
 def _tested(
@@ -307,7 +312,8 @@ def _moments(points: Tensor, places: Tensor, local: Tensor) -> tuple[Tensor, Ten
     """Shift and spread of the truths near the datum, in standard deviations of the posterior draws."""
     truth, drawn = points[:, 0], points[:, 1:]
     draws, spread = drawn.shape[1], drawn.std(1)
-    z = (truth - drawn.mean(1)) / torch.where(spread > 0, spread, drawn.std((0, 1)).clamp(min=1e-30))
+    overall = drawn.std((0, 1))
+    z = (truth - drawn.mean(1)) / torch.where(spread > 0, spread, torch.where(overall > 0, overall, 1.0))
     targets = torch.cat([z, z.square()], 1)
     center, mean = places.mean(0), targets.mean(0)
     weights, _ = regressed(places, targets)

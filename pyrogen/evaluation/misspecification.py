@@ -98,7 +98,8 @@ def misspecification_test(
 
     One datum is tested by its distance from the simulations, with an exact p-value; several independent data by the
     maximum mean discrepancy (:func:`~pyrogen.evaluation.mmd_test`). A large p-value does not show that the model is
-    right, only that this distance finds nothing odd.
+    right, only that this distance finds nothing odd: data amid the simulations, such as one with too little noise, are
+    not far from them. The p-value cannot be below one over the number of simulations plus one.
 
     Args:
         observed: The datum by site, each of the shape of one row of the simulations, or several in rows; a tensor where
@@ -132,7 +133,7 @@ def misspecification_test(
     else:
         data = one_row(observed, simulated)
     count = len(next(iter(data.values())))
-    pooled = {site: torch.cat([data[site].to(value.dtype), value]) for site, value in simulated.items()}
+    pooled = {site: torch.cat(_alike(data[site], value)) for site, value in simulated.items()}
     points = Features(pooled, summary=summary)(pooled)  # standardised alike, so that all are exchangeable
     if count > 1:
         return mmd_test(points[:count], points[count:], permutations=permutations, generator=generator)
@@ -144,6 +145,14 @@ def misspecification_test(
 
 def _by_site(observed: Values | Tensor, simulated: Values) -> Values:
     return dict.fromkeys(simulated, observed) if isinstance(observed, Tensor) and len(simulated) == 1 else observed
+
+
+def _alike(first: Tensor, second: Tensor) -> list[Tensor]:
+    """Both in one number format, the coarser of two real ones: finer digits would be those of its rounding."""
+    kinds = first.dtype, second.dtype
+    real = all(kind.is_floating_point for kind in kinds)
+    kind = max(kinds, key=lambda kind: torch.finfo(kind).eps) if real else torch.promote_types(*kinds)
+    return [first.to(kind), second.to(kind)]
 
 
 def _has_rows(observed: Values | Tensor, simulated: Values) -> bool:
@@ -164,6 +173,6 @@ def _whitened(points: Tensor) -> Tensor:
     excess = (rows + 1 - 2 / dimensions) * (squares - trace.square() / dimensions)
     share = ((1 - 2 / dimensions) * squares + trace.square()) / excess.clamp(min=1e-300)
     share = float(share.clamp(1e-6, 1.0))
-    target = trace / dimensions * torch.eye(dimensions, dtype=points.dtype, device=points.device)
-    shrunk = (1 - share) * covariance + share * target + 1e-300 * torch.eye(dimensions, dtype=points.dtype)
+    target = trace / dimensions * torch.eye(dimensions).to(points)
+    shrunk = (1 - share) * covariance + share * target + 1e-300 * torch.eye(dimensions).to(points)
     return torch.linalg.solve_triangular(torch.linalg.cholesky(shrunk), centered.T, upper=False).T

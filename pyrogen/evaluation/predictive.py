@@ -43,8 +43,12 @@ class PredictiveCheck:
 
     @property
     def two_sided(self) -> dict[str, Tensor]:
-        """For each statistic twice the share of replications beyond it, on the side where there are fewer."""
-        return {name: 2 * torch.minimum(p, 1 - p) for name, p in self.p_values.items()}
+        """For each statistic twice the share of data sets as far out, on the side where there are fewer.
+
+        The observed data are one of them, and equal ones count in full, so that few replications or few values of the
+        statistic make no p-value too small.
+        """
+        return {name: _two_sided(values, self.observed[name]) for name, values in self.replicated.items()}
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {_shown(p)}" for name, p in self.p_values.items())
@@ -122,6 +126,11 @@ _SUMMARIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def _share_above(values: Tensor, observed: Tensor) -> Tensor:
     return ((values > observed).double() + 0.5 * (values == observed).double()).mean(0)
+
+
+def _two_sided(values: Tensor, observed: Tensor) -> Tensor:
+    fewer = torch.minimum((values >= observed).sum(0), (values <= observed).sum(0))
+    return (2 * (1 + fewer).double() / (1 + len(values))).clamp(max=1.0)
 
 
 def _shown(p: Tensor) -> str:

@@ -49,14 +49,17 @@ def joint_coverage(
         >>> calibration.highest_coverage("closeness", levels=torch.tensor([0.5])).levels
         tensor([0.5098], dtype=torch.float64)
     """
-    features = Features(checked_values(latents, "latents"), sets=False, name="latents")
-    rows, draws = (len(next(iter(values.values()))) for values in (latents, checked_values(drawn, "drawn")))
+    rows = len(next(iter(checked_values(latents, "latents").values())))
+    draws = len(next(iter(checked_values(drawn, "drawn").values())))
     if rows < 2:
         raise ValueError(f"`latents` must hold at least two simulations, got {rows}")
     for name, value in latents.items():
         if name not in drawn or drawn[name].shape != (draws, *value.shape):
             got = tuple(drawn[name].shape) if name in drawn else "nothing"
             raise ValueError(f"`drawn[{name!r}]` must have shape {(draws, *value.shape)}, got {got}")
+    # Truths and draws are standardised as one: by themselves, truths would be of the scale that they set.
+    pooled = {name: torch.cat([latents[name][None], drawn[name]]).flatten(0, 1) for name in latents}
+    features = Features(pooled, sets=False, most=torch.inf, name="latents")
     if references is None:
         order = torch.randperm(rows, generator=generator)
         other = torch.empty_like(order).scatter_(0, order, order.roll(1))

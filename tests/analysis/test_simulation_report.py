@@ -109,12 +109,41 @@ def test_verdicts_name_what_is_wrong():
     assert "z[0]: truths lie 0.40 sd below, posterior too narrow by a factor of 1.50" in verdict.text
     (verdict,) = simulation_verdicts(misspecification=replace(DISTANCE, p_value=0.002))
     assert (verdict.grade, "the posterior extrapolates" in verdict.text) == ("failed", True)
-    odd = predictive_check({"x": normal(500, 6)}, torch.full((6,), 9.0))
+    odd = predictive_check({"x": normal(1000, 6)}, torch.full((6,), 9.0))
     (verdict,) = simulation_verdicts(predictive=odd)
     assert verdict.grade == "failed"
     assert "mean of x" in verdict.text
     (verdict,) = simulation_verdicts(fit=FIT)
     assert verdict.text == "Training: 3 steps, ended by patience; best held-out loss 1.5 nats per datum."
+
+
+def test_checks_that_could_not_fail_say_so():
+    few = predictive_check({"x": normal(50, 14)}, torch.full((14,), 9.0), statistics={"all": lambda data: data["x"]})
+    odd = TestResult(9.0, 1 / 11, "distance", null=normal(10).abs())
+    found = simulation_verdicts(predictive=few, misspecification=odd, local=replace(local(), test=odd))
+    assert [verdict.grade for verdict in found] == ["noted"] * 3
+    assert found[2].text == "Not checked: 50 replications are too few to judge 14 statistics."
+    assert found[1].text == "Not checked: 10 simulations are too few for the test (distance)."
+
+
+def test_predictive_verdicts_err_as_rarely_as_promised():
+    torch.manual_seed(0)
+    grades = []
+    for _ in range(300):
+        check = predictive_check({"x": torch.randn(700, 14)}, torch.randn(14), statistics={"all": lambda d: d["x"]})
+        grades.append(simulation_verdicts(predictive=check)[0].grade)
+    assert grades.count("passed") > 300 * (0.95 - 4 * (0.05 * 0.95 / 300) ** 0.5)
+    assert grades.count("passed") < 300
+
+
+def test_the_curves_shown_are_the_worst():
+    ranks = {f"z[{i}]": torch.randint(100, (400,), generator=torch.Generator().manual_seed(i)) for i in range(30)}
+    ranks["z[11]"] = torch.arange(50).repeat(8)
+    page = simulation_report(calibration=Calibration(ranks, 99))
+    for axes in page.axes[1:3]:
+        names = axes.get_legend_handles_labels()[1]
+        assert "z[11]" in names
+        assert len(names) <= 10
 
 
 def test_a_page_of_nothing_or_of_something_else_is_refused():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyrogen.evaluation import joint_coverage, local_calibration_test
+from pyrogen.evaluation import TestResult, joint_coverage, local_calibration_test
+from pyrogen.core.estimate import smallest_p_value
 
 ROOT = 0.2**0.5
 DATUM = {"y": torch.tensor([1.2, -0.5])}
@@ -107,6 +108,47 @@ def test_p_values_are_uniform_where_the_posterior_is_right():
         assert ((shares <= level).double().mean(0) - level).abs().max() < 4 * spread, level
 
 
+def test_units_do_not_matter_nor_do_those_of_other_coordinates():
+    """Latents and data in tiny units; and a fault in one coordinate beside another one of huge numbers."""
+    generator = torch.Generator().manual_seed(1000)
+    plain, noise = simulated(400), torch.randn(400, generator=generator)
+    for unit, other in ((1e-12, 1e-12), (1.0, 1e12)):
+        known = {"y": unit * plain.observed["y"]}
+        simulations = Simulations({"z": unit * plain.latents["z"], "w": other * noise}, known)
+
+        def draw(data, draws, unit=unit, other=other):
+            rows = len(data["y"])
+            z = posterior(shift=1.0)({"y": data["y"] / unit}, draws)["z"]
+            return {"z": unit * z, "w": other * torch.randn(draws, rows)}
+
+        found = attempt_on(draw, simulations, {"y": unit * DATUM["y"]})
+        assert found.test.p_value < 0.02
+        assert found.shift["z[0]"] == pytest.approx(-1.0, abs=0.2)
+
+
+def attempt_on(draw, simulations, datum):
+    torch.manual_seed(0)
+    return local_calibration_test(draw, simulations, observed=datum, permutations=99)
+
+
+def test_the_smallest_p_value_is_adjusted_exactly():
+    """Of copies of one test it is that of one; of independent ones nearly Bonferroni's; below its floor too."""
+    torch.manual_seed(0)
+    null = torch.randn(8, 999)
+    one = TestResult(2.0, (1 + int((null[0] >= 2.0).sum())) / 1000, null=null[0])
+    assert smallest_p_value([one] * 5) == pytest.approx(one.p_value)
+    many = [TestResult(float(v), 0.5, null=n) for v, n in zip([2.5] + [0.0] * 7, null, strict=True)]
+    expected = 1 - (1 - float((null[0] >= 2.5).double().mean())) ** 8
+    assert smallest_p_value(many) == pytest.approx(expected, abs=0.03)
+    assert smallest_p_value([TestResult(9.0, 0.001, null=n) for n in null]) == pytest.approx(0.001)
+    assert smallest_p_value([TestResult(1.0, 0.2), TestResult(1.0, 0.4)]) == pytest.approx(0.4)
+    p_values = torch.tensor(
+        [smallest_p_value([TestResult(float(n[0]), 0.5, null=n[1:]) for n in torch.randn(8, 100)]) for _ in range(500)]
+    )
+    for level in (0.05, 0.2, 0.5):
+        assert float((p_values <= level).double().mean()) < level + 4 * sqrt(level * (1 - level) / 500)
+
+
 def test_a_classifier_of_ones_own():
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 
@@ -184,6 +226,17 @@ def test_draws_that_ignore_the_data_need_references_that_do_not():
     assert joint_coverage(simulations.latents, ignoring).test().p_value > 0.01
     informed = joint_coverage(simulations.latents, ignoring, references={"z": simulations.observed["y"]})
     assert informed.test().p_value < 0.001
+
+
+@pytest.mark.parametrize(("rows", "coordinates"), [(20, 60), (60, 300)])
+def test_many_coordinates_of_few_simulations_err_as_rarely_as_promised(rows, coordinates):
+    torch.manual_seed(0)
+    rejected = 0
+    for _ in range(60):
+        z = torch.randn(rows, coordinates)
+        draws = {"z": torch.randn(19, rows, coordinates)}
+        rejected += joint_coverage({"z": z}, draws).test().p_value <= 0.05
+    assert rejected <= 60 * (0.05 + 4 * sqrt(0.05 * 0.95 / 60))
 
 
 def test_points_that_do_not_fit_are_refused():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrogen.evaluation import Mahalanobis, NearestNeighbours, misspecification_test, mmd_test, predictive_check
+from pyrogen.evaluation.features import Features
 
 
 def ring(rows):
@@ -132,14 +133,52 @@ def test_distances_of_another_kind_are_refused():
         NearestNeighbours(0)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_neither_units_nor_origins_hide_odd_data(unit, offset):
+    torch.manual_seed(0)
+    simulated = {"x": unit * (offset + torch.randn(200, 6).double())}
+    assert misspecification_test(unit * (offset + 9.0 * torch.eye(6).double()[0]), simulated).p_value < 0.01
+    quiet = {"x": unit * (offset + torch.randn(200, 1).double() + torch.randn(200, 6).double())}
+    wide = unit * (offset + 30 * torch.randn(6).double())
+    assert misspecification_test(wide, quiet, summary=lambda d: Features(d)(d)[:, -2:]).p_value < 0.01  # the deviation
+
+
+def test_data_between_whole_numbers_stay_there():
+    torch.manual_seed(0)
+    counts = torch.poisson(torch.full((300, 1), 0.3)).clamp(max=1)
+    for simulated in (counts.long(), counts.bool(), counts):
+        assert misspecification_test(torch.tensor([1.9]), {"x": simulated}).p_value < 0.01
+    constant = {"x": torch.cat([torch.randn(300, 1), torch.full((300, 1), 0.1)], 1)}
+    same = torch.tensor([0.0, 0.1], dtype=torch.double)  # 0.1 is another number in single precision
+    assert misspecification_test(same, constant).p_value > 0.1
+
+
 # Posterior predictive checks
+
+
+def test_few_replications_and_few_values_make_no_small_p_value():
+    torch.manual_seed(0)
+    for draws in (9, 99):
+        found = torch.stack(
+            [
+                predictive_check({"x": torch.randn(draws, 200)}, torch.randn(200), statistics={"x": lambda d: d["x"]})
+                .two_sided["x"]
+                for _ in range(20)
+            ]
+        )  # fmt: skip
+        for level in (0.02, 0.2, 0.5):
+            share = float((found <= level).double().mean())
+            assert share < level + 4 * sqrt(level * (1 - level) / found.numel())
+    coins = predictive_check({"x": torch.tensor([[0.0], [1.0]] * 50)}, torch.tensor([1.0]))
+    assert float(coins.two_sided["x"]) == 1.0
 
 
 def test_the_share_of_replications_beyond_the_data():
     replicated = {"x": torch.arange(10.0)[:, None].expand(10, 3)}
     check = predictive_check(replicated, torch.full((3,), 8.0), statistics={"first": lambda data: data["x"][:, 0]})
     assert float(check.p_values["first"]) == pytest.approx(0.15)  # 9 lies above, 8 counts half
-    assert float(check.two_sided["first"]) == pytest.approx(0.3)
+    assert float(check.two_sided["first"]) == pytest.approx(2 * 3 / 11)  # 8 and 9 are as far out, and so are the data
     assert str(check) == "first: p = 0.15"
     assert repr(check) == "<PredictiveCheck of first in 10 replications>"
 
