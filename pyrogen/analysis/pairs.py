@@ -79,7 +79,7 @@ class DrawnCoordinate:
         margin = 0.1 * (high - low) or 0.5 * max(abs(low), 1e-3)
         low, high = max(low - margin, known.min()), min(high + margin, known.max())
         if self.whole:
-            return low - 0.5, high + 0.5
+            return np.floor(low) - 0.5, np.ceil(high) + 0.5
         if not low < high:
             return low - margin, high + margin
         return low, high
@@ -91,7 +91,7 @@ class DrawnCoordinate:
         if self.truth is not None:
             low, high = min(low, self.truth), max(high, self.truth)
         margin = 0.03 * (high - low)
-        return low - margin, high + margin
+        return float(low - margin), float(high + margin)
 
     def edges(self, cells: int = _CELLS) -> np.ndarray:
         """Of cells of the window; one for each integer."""
@@ -135,7 +135,8 @@ def read_coordinates(
         own, before = _split(site, array), {} if priors is None else _split(site, priors)
         true = {} if points is None else _split(site, points[None])
         for name, column in own.items():
-            whole = array.dtype.kind in "biu" or bool((column == column.round()).all() and len(np.unique(column)) < 50)
+            whole = bool((column == column.round()).all() and np.ptp(column) < _CELLS)
+            whole &= array.dtype.kind in "biu" or len(np.unique(column)) < 50
             real = float(true[name][0]) if name in true else None
             found.append(DrawnCoordinate(name, column, real, before.get(name), whole))
     return found

@@ -98,7 +98,7 @@ def test_parts_learn_from_the_past_alone():
     changed = Simulations(*({name: v.clone() for name, v in side.items()} for side in (joint.latents, joint.data)))
     changed.latents["z"][50:] += 5.0  # what comes later has no part in the score
     again = joint_of(None, changed, None, ()).parts()
-    for (part, one), (_, other) in list(zip(joint.parts(), again, strict=True))[:3]:
+    for (_, one), (_, other) in list(zip(joint.parts(), again, strict=True))[:3]:
         first, second = (q["regression_score"](joint.latents, joint.data) for q in (one, other))
         torch.testing.assert_close(first, second)
 
