@@ -84,10 +84,13 @@ def draw_coverage(axes: Axes, curves: Mapping[str, tuple[Any, Any]], count: int,
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
-def draw_local(axes: Axes, found: LocalCalibration) -> None:
-    """Where truths lie near the observed data: mean and deviation by coordinate, in units of the posterior's."""
+def draw_local(axes: Axes, found: LocalCalibration, *, most: int = 12) -> None:
+    """Where truths lie near the observed data: mean and deviation by coordinate, in units of the posterior's.
+
+    Of many coordinates, those with the smallest p-values are drawn.
+    """
     tidy(axes, x="truths near the data (posterior sd)")
-    names = list(found.coordinates)
+    names = least({name: result.p_value for name, result in found.coordinates.items()}, most)
     axes.axvspan(-1, 1, color=PALE, linewidth=0)
     axes.axvline(0, color=GREY, linewidth=0.8)
     reach = 1.6
@@ -118,9 +121,14 @@ def draw_null(axes: Axes, result: TestResult) -> None:
 
 
 def draw_predictive(axes: Axes, check: PredictiveCheck, *, most: int = 10) -> None:
-    """Statistics of observed data among the replicated: their middle 50 % and 90 %, in standard deviations."""
+    """Statistics of observed data among the replicated: their middle 50 % and 90 %, in standard deviations.
+
+    Of many statistics, those in which the observed data are furthest out are drawn.
+    """
     tidy(axes, x="statistic (sd of replications)")
-    rows = _statistics(check)[:most]
+    every = _statistics(check)
+    shown = least({place: min(p, 1 - p) for place, (*_, p) in enumerate(every)}, most)
+    rows = [every[place] for place in shown]
     reach = 3.0
     for place, (_, replicated, observed, p) in enumerate(rows):
         median, scale = np.median(replicated), replicated.std() or 1.0
@@ -147,6 +155,12 @@ def _statistics(check: PredictiveCheck) -> list[tuple[str, np.ndarray, float, fl
         single = replicated.shape[1] == 1
         rows += [(name if single else f"{name}[{j}]", replicated[:, j], observed[j], p[j]) for j in range(len(p))]
     return rows
+
+
+def least(p_values: Mapping[Any, float], most: int) -> list[Any]:
+    """The keys of the smallest p-values, in their order."""
+    chosen = sorted(p_values, key=p_values.__getitem__)[:most]
+    return [key for key in p_values if key in chosen]
 
 
 def colours(curves: Sized) -> list[str]:

@@ -186,7 +186,7 @@ def local_shifts(found: LocalCalibration) -> Figure:
         >>> figure = local_shifts(found)
     """
     figure = new_figure(4.6, 1.2 + 0.3 * len(found.coordinates))
-    draw_local(figure.subplots(), found)
+    draw_local(figure.subplots(), found, most=len(found.coordinates))
     return figure
 
 

@@ -18,7 +18,7 @@ from pyrogen.evaluation.predictive import PredictiveCheck
 from pyrogen.training.progress import Fit, History
 
 from .pairs import DrawnCoordinate, draw_marginal, draw_pairs, read_coordinates
-from .panels import draw_coverage, draw_ecdf, draw_history, draw_local, draw_null, draw_predictive
+from .panels import draw_coverage, draw_ecdf, draw_history, draw_local, draw_null, draw_predictive, least
 from .style import BLUE, GREY, INK, ORANGE, VERMILION, new_figure
 
 if TYPE_CHECKING:
@@ -248,9 +248,7 @@ def _panels(
 def _worst(calibration: Calibration, names: Iterable[str] | None = None, most: int = _MOST_CURVES) -> list[str]:
     """The quantities that are least uniform, in their order."""
     results = calibration.uniformity()
-    names = list(results if names is None else names)
-    chosen = sorted(names, key=lambda name: (results[name].p_value, -results[name].statistic))[:most]
-    return [name for name in names if name in chosen]
+    return least({name: results[name].p_value for name in (results if names is None else names)}, most)
 
 
 def _coverage(calibration: Calibration, density: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -7,6 +7,7 @@ number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan, sqrt
 from statistics import NormalDist
@@ -192,4 +193,4 @@ def _rounded(value: float, error: float) -> str:
     if error == 0:
         return f"{value:.6g} ± 0"
     places = 1 - int(f"{error:.1e}".partition("e")[2])  # the exponent after rounding: 0.0999 is written as 0.10
-    return f"{round(value, places):.{max(places, 0)}f} ± {round(error, places):.{max(places, 0)}f}"
+    return f"{round(value, places) + 0.0:.{max(places, 0)}f} ± {round(error, places):.{max(places, 0)}f}"

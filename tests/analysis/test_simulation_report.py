@@ -156,6 +156,27 @@ def test_a_page_of_nothing_or_of_something_else_is_refused():
 # Figures
 
 
+def test_panels_of_many_show_the_worst():
+    results = {f"z[{i}]": TestResult(1.0, 0.001 if i == 29 else 0.5, "local classifier") for i in range(30)}
+    numbers = dict.fromkeys(results, 1.0)
+    many = LocalCalibration(TestResult(0.1, 0.4), results, numbers, numbers, {}, {})
+    scattered = torch.zeros(30).index_fill(0, torch.tensor(29), 9.0)
+    check = predictive_check({"x": normal(500, 30)}, scattered, statistics={"x": lambda data: data["x"]})
+    page = simulation_report(local=many, predictive=check)
+    local_names, statistics = ([label.get_text() for label in axes.get_yticklabels()] for axes in page.axes[1:3])
+    assert (len(local_names), len(statistics)) == (12, 10)
+    assert "z[29]" in local_names
+    assert "x[29]" in statistics
+
+
+def test_whole_numbers_of_a_wide_range_are_no_bars():
+    draws = {"n": torch.randint(0, 10**7, (200,)), "m": torch.tensor([0.0, 1e7] * 100), "few": torch.arange(200) % 7}
+    found = {c.name: c for c in read_coordinates(draws, None, None)}
+    assert [c.whole for c in found.values()] == [False, False, True]
+    assert found["few"].edges().tolist() == [i - 0.5 for i in range(8)]
+    posterior_pairs(draws)
+
+
 def test_bars_of_coordinates_and_points_of_statistics():
     figure = local_shifts(local(0.001, 0.5, 1.4))
     (bar,) = figure.axes[0].containers

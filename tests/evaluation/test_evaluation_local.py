@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyrogen.evaluation import TestResult, joint_coverage, local_calibration_test
 from pyrogen.core.estimate import smallest_p_value
+from pyrogen.evaluation import TestResult, joint_coverage, local_calibration_test
 
 ROOT = 0.2**0.5
 DATUM = {"y": torch.tensor([1.2, -0.5])}
