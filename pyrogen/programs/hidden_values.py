@@ -40,28 +40,28 @@ def without_hidden(distribution: TorchDistributionMixin, value: Tensor, mask: Te
         value: Events ``(*batch, *event)``.
         mask: Over the batch; true where the value counts.
     """
-    shown = _shown(distribution, mask, distribution.event_dim)
-    if shown is None:
+    where = shown(distribution, mask, distribution.event_dim)
+    if where is None:
         return value
     try:
         support = shared(distribution.support)
         if support.is_discrete and element_of(support).event_dim:  # such as counts of one total: no point is known
             return value
-        return torch.where(shown.to(value.device), value, point_inside(support, value))
+        return torch.where(where.to(value.device), value, point_inside(support, value))
     except NotImplementedError:  # no support is declared, or it has no bijection
         return value
 
 
-def _shown(distribution: TorchDistributionMixin, mask: Tensor | bool | None, event_dim: int) -> Tensor | None:
+def shown(distribution: TorchDistributionMixin, mask: Tensor | bool | None, event_dim: int) -> Tensor | None:
     """Where elements count, as a mask that broadcasts over events; ``None`` if nothing is masked."""
     own = None if mask is None or mask is True else torch.as_tensor(mask).bool()
     own = own if own is None else own.reshape(own.shape + (1,) * event_dim)
     if isinstance(distribution, MaskedDistribution):
-        inner = _shown(distribution.base_dist, distribution._mask, event_dim)
+        inner = shown(distribution.base_dist, distribution._mask, event_dim)
     elif isinstance(distribution, Independent):
-        inner = _shown(distribution.base_dist, None, event_dim - distribution.reinterpreted_batch_ndims)
+        inner = shown(distribution.base_dist, None, event_dim - distribution.reinterpreted_batch_ndims)
     elif isinstance(distribution, ExpandedDistribution):
-        inner = _shown(distribution.base_dist, None, event_dim)
+        inner = shown(distribution.base_dist, None, event_dim)
     else:
         inner = None
     return own if inner is None else inner if own is None else own & inner

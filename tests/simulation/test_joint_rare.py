@@ -78,6 +78,11 @@ def mean_behind_a_gate(x=None):
     pyro.sample("x", dist.Normal(theta - gate * theta.mean(), 1.0), obs=x)
 
 
+def computed_mean_behind_a_gate(x=None):
+    theta, gate = theta_of(), pyro.sample("gate", dist.Bernoulli(0.05))
+    pyro.deterministic("x", theta - gate * theta.mean())
+
+
 def one_number_of_numpy(x=None):
     pyro.sample("x", dist.Normal(theta_of() + np.random.normal(), 1.0), obs=x)
 
@@ -91,7 +96,14 @@ def batched_that_mixes(x=None):
 
 
 @pytest.mark.parametrize(
-    "program", [branch_that_few_values_take, mean_behind_a_gate, one_number_of_numpy, batched_that_mixes]
+    "program",
+    [
+        branch_that_few_values_take,
+        mean_behind_a_gate,
+        computed_mean_behind_a_gate,
+        one_number_of_numpy,
+        batched_that_mixes,
+    ],
 )
 def test_programs_that_mix_simulations_seldom_run_one_by_one(program):
     assert not Joint(program, observed="x").vectorized
@@ -234,4 +246,25 @@ def test_a_plate_of_random_size_is_an_error_that_names_the_way_out():
             pyro.sample("x", dist.Normal(theta, 1.0), obs=x)
 
     with pytest.raises(ValueError, match="the same shapes in every run, .* and `sizes` to `Joint`"):
+        Joint(program, observed="x")
+
+
+def test_a_mask_inside_a_distribution_is_a_mask():
+    def program(x=None, mask=(True, True, False)):
+        theta = theta_of()
+        with pyro.plate("rows", 3):
+            pyro.sample("x", dist.Normal(theta, 1.0).mask(torch.tensor(mask)), obs=x)
+
+    with pytest.raises(ValueError, match="must not mask its observed sites .*, got site 'x'"):
+        Joint(program, observed="x")
+    assert Joint(program, observed="x", kwargs={"mask": (True, True, True)}).vectorized
+
+
+def test_sites_of_one_name_are_refused():
+    def program(x=None):
+        theta = theta_of()
+        pyro.sample("x", dist.Normal(theta, 1.0))
+        pyro.sample("x", dist.Normal(theta, 2.0))
+
+    with pytest.raises(ValueError, match="must have sites of different names, got 'x' again"):
         Joint(program, observed="x")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrogen.numerics.supports import is_same
 from pyrogen.programs.dependence import Dependence
+from pyrogen.programs.hidden_values import shown
 from pyrogen.programs.run import Program
 from pyrogen.programs.site import Site, is_site, is_statement, site_of
 
@@ -123,7 +124,8 @@ def _check_sites(sites: Mapping[str, Site], observed: Sequence[str]) -> None:
         # Neither is followed by simulations, which would be of another joint distribution than the program's.
         if not site.computed and bool(torch.as_tensor(site.scale != 1).any()):
             raise ValueError(f"`program` must not scale its sites (`poutine.scale`), got site {name!r}")
-        if name in observed and site.mask is not None and not bool(torch.as_tensor(site.mask).all()):
+        kept = site.mask if site.computed else shown(site.distribution, site.mask, site.distribution.event_dim)
+        if name in observed and kept is not None and not bool(torch.as_tensor(kept).all()):
             raise ValueError(f"`program` must not mask its observed sites (`poutine.mask`), got site {name!r}")
 
 
@@ -178,4 +180,6 @@ class _Watch(Messenger):
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if is_statement(msg):
+            if msg["name"] in self.values:
+                raise ValueError(f"`program` must have sites of different names, got {msg['name']!r} again")
             self.values[msg["name"]] = msg["value"].clone()

@@ -95,23 +95,27 @@ class _Comparison:
     def _differing_rarely(self, sure: list[str]) -> str | None:
         """What differs where simulations are so many that what is rare happens in some."""
         names = [name for name in self.values if not self.sites[name].computed]
-        seen = {name: self.values[name] for name in names if name in self.reading.observed}
-        values, other = (many_values(self.runs, names, seen, together=True, seed=seed) for seed in (0, 1))
+        data = {name: self.values[name] for name in names if name in self.reading.observed}
+        values, other = (many_values(self.runs, names, data, together=True, seed=seed) for seed in (0, 1))
         count = min(len(values[names[0]]), len(other[names[0]]))
         values = {name: each[:count] for name, each in values.items()}
         changed = {name: each[:count].clone() for name, each in other.items()}
         for name, each in changed.items():
             each[::2] = values[name][::2]
-        with seeded(0):
-            before = self.runs.sites_together(count, values, sure)
-        with seeded(0):
-            after = self.runs.sites_together(count, changed, sure)
-        for name in sure:
-            if not _agree(_every_other(before[name]), _every_other(after[name])):
+        told = [*sure, *(name for name in self.sites if self.sites[name].computed)]
+
+        def seen(given: Values, seed: int) -> dict[str, Site]:
+            with seeded(seed):
+                return self.runs.sites_together(count, given, told)
+
+        before, after, again = seen(values, 0), seen(changed, 0), seen(values, 1)
+        told = [name for name in told if name in sure or _agree(_told(before[name]), _told(again[name]))]
+        for name in told:
+            if not _agree(*([(tensor[::2], 0) for tensor, _ in _told(each[name])] for each in (before, after))):
                 return _another_distribution(name)
         for place in (0, count // 2, count - 1):
-            alone = self.runs.sites_of_one({name: each[place] for name, each in values.items()}, sure)
-            for name in sure:
+            alone = self.runs.sites_of_one({name: each[place] for name, each in values.items()}, told)
+            for name in told:
                 if not self._is_root(name) and not _agrees(before[name], alone[name], place, count):
                     return _another_distribution(name)
         return None
@@ -227,7 +231,7 @@ def _draws_many(site: Site) -> bool:
 
 def _agrees(many: Site, alone: Site, place: int, count: int) -> bool:
     """Whether a site has the distribution in a row of so many simulations that it has alone."""
-    together, single = signature(many), signature(alone)
+    together, single = _told(many), _told(alone)
     if together is None or single is None or len(together) != len(single):
         return False
     return all(
@@ -236,9 +240,9 @@ def _agrees(many: Site, alone: Site, place: int, count: int) -> bool:
     )
 
 
-def _every_other(site: Site) -> list[tuple[Tensor, int]] | None:
-    found = signature(site)
-    return found and [(tensor[::2], events) for tensor, events in found]
+def _told(site: Site) -> list[tuple[Tensor, int]] | None:
+    """What tells a site from others; of a computed one without noise its value."""
+    return [(site.value, 0)] if site.computed else signature(site)
 
 
 def _another_distribution(name: str) -> str:
