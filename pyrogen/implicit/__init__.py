@@ -9,6 +9,9 @@ from .losses import FGan, Hinge, LeastSquares, Loss, NonSaturating, Relativistic
 from .matching import EnergyDistance, MaximumMeanDiscrepancy, SlicedWasserstein
 from .model import Generator
 from .penalties import R1, R2, GradientPenalty, Penalty, Scored
+from .quadratic import QuadraticCritic
+from .ratio import RatioEstimate, TelescopingLoss
+from .ratio_recipes import density_ratio
 from .recipes import mlp
 from .table import TableGenerator
 from .table_recipes import tabular
@@ -27,15 +30,19 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "NonSaturating",
     "Penalty",
+    "QuadraticCritic",
     "R1",
     "R2",
+    "RatioEstimate",
     "Relativistic",
     "Scored",
     "SlicedWasserstein",
     "TableGenerator",
+    "TelescopingLoss",
     "Wasserstein",
     "convolutional",
     "convolutional_critic",
+    "density_ratio",
     "mlp",
     "mlp_critic",
     "tabular",
