@@ -22,7 +22,7 @@ from pyrogen.numerics import kernels
 
 from .amortization import amortization_gap
 from .calibration import Amortized, Calibration, simulation_based_calibration
-from .classifier import classifier_test, cross_validated_classifier_test
+from .classifier import classifier_test, cross_validated_classifier_test, ratio_test
 from .collapse import collapse_report
 from .comparison import compare
 from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
@@ -113,6 +113,7 @@ __all__ = [
     "predictive_check",
     "predictive_p_values",
     "psnr",
+    "ratio_test",
     "restoration_report",
     "simulation_based_calibration",
     "squared_mmd",

@@ -2,7 +2,8 @@ r"""The classifier two-sample test: if a classifier tells the samples apart, the
 
 The statistic is the balanced held-out accuracy, 1/2 on average under the hypothesis. One accuracy is no evidence yet:
 with :math:`N` held-out draws it spreads by about :math:`1 / (2 \sqrt N)` around 1/2 by chance (0.016 for 1,000), and
-more under cross-validation, whose folds share their training data. So both tests compare it with relabeled data. A test
+more under cross-validation, whose folds share their training data. So both tests compare it with relabeled data.
+:func:`ratio_test` judges a ratio estimate, or any critic, that was trained before, on held-out draws. A test
 can only find what its classifier can learn; an accuracy near 1/2 does not show that the samples agree.
 
 References:
@@ -11,16 +12,20 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from pyrogen.arguments import checked
 from pyrogen.core.estimate import TestResult, permutation_p_value
+from pyrogen.implicit.divergences import log_ratios_of
 
-from .samples import pool
+from .samples import permuted, pool
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -111,6 +116,51 @@ def cross_validated_classifier_test(
     shuffle = np.random.default_rng(seed).permutation
     null = np.array([accuracy(shuffle(labels)) for _ in range(permutations)])
     return _result(accuracy(labels), null)
+
+
+@checked
+def ratio_test(
+    critic: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    *,
+    permutations: int = 999,
+    generator: torch.Generator | None = None,
+) -> TestResult:
+    r"""A two-sample test by a trained estimate of the log-ratio, such as a ``RatioEstimate``, on held-out draws.
+
+    Train it on one part of the draws, calibrate it there if at all, and test it on the rest: given the estimate,
+    the labels of draws it has not seen are exchangeable under the hypothesis, so permuting them gives a valid p-value,
+    however well or badly it was trained. The statistic is its lower bound of the Jensen-Shannon divergence, in nats,
+
+    .. math::
+        \log 2 + \frac{1}{2m} \sum_i \log \sigma(h(x_i)) + \frac{1}{2n} \sum_j \log \sigma(-h(y_j)) .
+
+    Args:
+        critic: Gives estimates ``(N,)`` of the log-ratio of the distributions of ``x`` and ``y``.
+        x: Independent draws, which the critic was not trained on.
+        y: Independent draws, likewise.
+        permutations: How many relabelings.
+        generator: Of the permutations.
+
+    Raises:
+        ValueError: the critic gives another shape, or NaN.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[-1.0], [-2.0], [0.5]])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> print(ratio_test(lambda x: 2 * x.squeeze(-1), x, y, generator=generator))
+        Jensen-Shannon bound 0.4255, p = 0.049
+    """
+    log_ratios = torch.cat([log_ratios_of(critic, x), log_ratios_of(critic, y, name="y")])
+    labels = torch.zeros(len(log_ratios), 1, dtype=log_ratios.dtype)
+    labels[: len(x)] = 1
+    labels = torch.cat([labels, permuted(labels[:, 0], permutations, generator)], 1)
+    above = logsigmoid(log_ratios) @ labels / len(x)
+    below = logsigmoid(-log_ratios) @ (1 - labels) / len(y)
+    bounds = log(2) + 0.5 * (above + below)
+    statistic, null = float(bounds[0]), bounds[1:]
+    return TestResult(statistic, permutation_p_value(statistic, null), "Jensen-Shannon bound", null)
 
 
 def _numbers(x: Tensor, y: Tensor, generator: torch.Generator | None) -> tuple[np.ndarray, np.ndarray, int]:

@@ -119,15 +119,16 @@ def typicality_test(
     )
 
 
-def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
+def likelihood_ratio(log_probs: Tensor, background: Tensor | None = None) -> Tensor:
     r"""The log-probability under a background model minus that under the model, :math:`\log b(x) - \log p(x)`.
 
     What both models reward alike (smoothness, size) cancels. The background is trained on perturbed data or is a
-    general model of the domain; the score is as good as that choice.
+    general model of the domain; the score is as good as that choice. Without densities, a
+    :class:`~pyrogen.implicit.ratio.RatioEstimate` of data to background samples serves: ``likelihood_ratio(ratio(x))``.
 
     Args:
-        log_probs: Under the model.
-        background: Under the background model, of the same data.
+        log_probs: Under the model; or log-ratios of model to background.
+        background: Under the background model, of the same data; ``None`` for log-ratios.
 
     Shape:
         Both of the same shape.
@@ -137,8 +138,10 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor) -> Tensor:
         ValueError: the shapes differ, a log-probability is NaN, or a datum has probability zero under both, so that it
             has no ratio.
     """
-    for name, values in (("log_probs", log_probs), ("background", background)):
-        without_nan(values, name)
+    without_nan(log_probs, "log_probs")
+    if background is None:
+        return -log_probs.double()
+    without_nan(background, "background")
     if log_probs.shape != background.shape:
         raise ValueError(f"`background` must have shape {tuple(log_probs.shape)}, got {tuple(background.shape)}")
     ratio = background.double() - log_probs.double()

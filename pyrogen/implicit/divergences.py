@@ -110,7 +110,7 @@ class FDivergence(Enum):
             UserWarning: an average is of numbers with a heavy tail (Pareto k-hat above 0.7), so that a few of them
                 make up most of it: neither it nor its standard error can be trusted.
         """
-        real, fake = (_log_ratios(critic, events, context, name) for events, name in ((x, "x"), (y, "y")))
+        real, fake = (log_ratios_of(critic, events, context, name=name) for events, name in ((x, "x"), (y, "y")))
         first = Estimate.of_mean(self.witness(real))
         second = Estimate.of_mean(self.conjugate(fake))
         if isnan(first.value - second.value):
@@ -165,8 +165,18 @@ _GROWTH: Mapping[FDivergence, tuple[float, float]] = {
 """The exponents of e^h in the witness and in its conjugate: what makes their averages heavy-tailed."""
 
 
-def _log_ratios(critic: Callable[..., Tensor], events: Tensor, context: Context, name: str) -> Tensor:
-    """What a critic gives, in double precision: exponentials of it reach far."""
+def log_ratios_of(critic: Callable[..., Tensor], events: Tensor, context: Context = None, *, name: str = "x") -> Tensor:
+    """What a critic gives, in evaluation mode and double precision: exponentials of it reach far.
+
+    Args:
+        critic: Any module or function, called ``critic(x)`` or ``critic(x, context)``.
+        events: What it is called with, ``(N, *event)``.
+        context: Their contexts.
+        name: What errors call the events.
+
+    Raises:
+        ValueError: it does not give ``(N,)``, or gives NaN.
+    """
     with torch.no_grad(), evaluating(critic) if isinstance(critic, nn.Module) else nullcontext():
         found = critic(events) if context is None else critic(events, context)
     if not isinstance(found, Tensor) or found.shape != (len(events),):

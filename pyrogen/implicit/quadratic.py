@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context, ContextShape, Shape, require_one_context_each
 from pyrogen.networks.context import VectorContext
-from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
+from pyrogen.networks.statistics import ReadsData, Statistic
 
 _GAIN = 32.0
 """Of the parameters: log-ratios have coefficients of order one to ten, which Adam reaches in steps of 1e-3 then."""
@@ -26,6 +26,8 @@ _GAIN = 32.0
 
 class QuadraticCritic(ReadsData, nn.Module):
     """A quadratic function of an event and its context, which starts at zero; a network may stand beside it.
+
+    Events are numbers of order one, as a ratio estimate gives them to its critics.
 
     Args:
         event_shape: Shape of one event, of which all elements are inputs.
@@ -45,7 +47,6 @@ class QuadraticCritic(ReadsData, nn.Module):
     ) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
-        self.standardizer = Standardizer(self.event_shape, name="x")
         self.context = context if context is not None and context.size else None
         size = prod(self.event_shape) + (self.context.size if self.context is not None else 0)
         self.matrix = nn.Parameter(torch.zeros(size, size))
@@ -60,7 +61,7 @@ class QuadraticCritic(ReadsData, nn.Module):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         require_one_context_each(x, context, self.event_shape, self.context_shape)
-        v = self.standardizer(x).reshape(len(x), prod(self.event_shape))
+        v = x.reshape(len(x), prod(self.event_shape))
         if self.context is not None:
             v = torch.cat([v, self.context(context)], -1)
         # The trace makes the form zero on average over standardised data, so that the constant is learned apart.
@@ -69,6 +70,4 @@ class QuadraticCritic(ReadsData, nn.Module):
         return score if self.network is None else score + self.network(v).squeeze(-1)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        yield from self.standardizer.read_data(x)
-        if self.context is not None:
-            yield from self.context.read_data(context)
+        return iter(()) if self.context is None else self.context.read_data(context)

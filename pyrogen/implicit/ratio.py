@@ -37,7 +37,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyrogen.arguments import checked, integer
+from pyrogen.arguments import checked
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
@@ -158,7 +158,7 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
         return self.step_losses(*batch).mean()
 
     def step_losses(self, *batch: Any) -> Tensor:
-        """The log-loss of each step and each row, ``(steps, N)``, in nats; of :math:`log 2` where nothing is known."""
+        r"""The log-loss of each step and each row, ``(steps, N)``, in nats: :math:`\log 2` is that of a guess."""
         x, y, context = self.samples(*batch)
         z, many = self._bridged(x, y), len(x)
         twice = _twice(context)
@@ -283,23 +283,22 @@ class TelescopingLoss(Objective):
 
 
 def _source(source: Any, name: str) -> Source:
-    if source is None or isinstance(source, DistributionModule) or callable(source):
-        return source
-    if not isinstance(source, TorchDistributionMixin):
+    if isinstance(source, TorchDistributionMixin) and source.batch_shape:
+        raise ValueError(f"`{name}` must have no batch dimensions, got {tuple(source.batch_shape)}")
+    if source is not None and not callable(source):
         raise TypeError(
             f"`{name}` must be a DistributionModule, a Pyro distribution, a function that draws, or None for samples "
             f"in the data, got {type(source).__name__}"
         )
-    if source.batch_shape:
-        raise ValueError(f"`{name}` must have no batch dimensions, got {tuple(source.batch_shape)}")
     return source
 
 
 def _event_shape(event_shape: Shape | None, *sources: Source) -> Shape:
-    known = [tuple(source.event_shape) for source in sources if hasattr(source, "event_shape")]
-    shapes = {*known, *(() if event_shape is None else (as_shape(event_shape, "event_shape"),))}
+    known = [source for source in sources if isinstance(source, (DistributionModule, TorchDistributionMixin))]
+    shapes = {tuple(source.event_shape) for source in known}
+    shapes |= set() if event_shape is None else {as_shape(event_shape, "event_shape")}
     if len(shapes) != 1:
-        what = "be given where neither `p` nor `q` has one" if not shapes else "be that of `p` and `q`"
+        what = "be that of `p` and `q`" if shapes else "be given where neither `p` nor `q` has one"
         raise ValueError(f"`event_shape` must {what}, got {sorted(shapes) or None}")
     return shapes.pop()
 

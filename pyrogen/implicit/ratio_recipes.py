@@ -38,7 +38,8 @@ def density_ratio(
 
     Args:
         event_shape: Shape of one event, of which all elements are inputs.
-        p: As for :class:`~pyrogen.implicit.ratio.RatioEstimate`; itself built by a recipe if the estimate is to be saved.
+        p: As for :class:`~pyrogen.implicit.ratio.RatioEstimate`; itself built by a recipe if the estimate is to be
+            saved.
         q: Likewise.
         bridges: How many distributions between ``p`` and ``q`` divide the ratio into steps. None will do where samples
             of the two overlap; about one for each nat between them else.
@@ -69,6 +70,4 @@ def density_ratio(
 
     critics = [critic() for _ in range(bridges + 1)]
     context_shape = VectorContext(context_shape, classes=classes).context_shape
-    return RatioEstimate(
-        p, q, critics=critics, event_shape=event_shape, context_shape=context_shape, draws=draws
-    )
+    return RatioEstimate(p, q, critics=critics, event_shape=event_shape, context_shape=context_shape, draws=draws)

@@ -8,7 +8,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.naive_bayes import GaussianNB
 
-from pyrogen.evaluation import classifier_test, cross_validated_classifier_test
+import pyrogen as pg
+from pyrogen.evaluation import classifier_test, cross_validated_classifier_test, ratio_test
 from pyrogen.evaluation.classifier import _balanced_accuracy
 
 
@@ -91,3 +92,30 @@ def test_errors_name_the_argument():
     for test in (classifier_test, cross_validated_classifier_test):
         with pytest.raises(ValueError, match="`permutations` must be at least 1, got 0"):
             test(torch.randn(20, 2), torch.randn(20, 2), permutations=0)
+
+
+def test_a_ratio_estimate_errs_as_rarely_as_promised_however_bad_it_is():
+    torch.manual_seed(0)
+    repeats, errors = 400, 0
+    for _ in range(repeats):
+        weight = torch.randn(2)
+        result = ratio_test(lambda x, w=weight: 5 * x @ w + 1, torch.randn(30, 2), torch.randn(50, 2), permutations=99)
+        errors += result.p_value <= 0.05 + 1e-9
+    assert abs(errors / repeats - 0.05) < 4 * sqrt(0.05 * 0.95 / repeats)
+
+
+def test_a_ratio_estimate_trained_on_one_half_finds_a_difference_in_the_other():
+    torch.manual_seed(0)
+    x, y = torch.randn(600, 2) * 1.5, torch.randn(600, 2)  # of equal means
+    ratio = pg.implicit.density_ratio((2,), hidden=())
+    pg.fit(ratio, (x[:300], y[:300]), steps=200, lr=5e-3, seed=0)
+    result = ratio_test(ratio, x[300:], y[300:])
+    assert result.p_value == 1 / 1000
+    js = pg.implicit.FDivergence.JS.bound(ratio, x[300:], y[300:])
+    assert result.statistic == pytest.approx(js.value)
+    assert ratio_test(ratio, torch.randn(200, 2), torch.randn(300, 2)).p_value > 0.001
+
+
+def test_what_is_no_critic_is_refused():
+    with pytest.raises(ValueError, match=r"`critic` must give log-ratios \(5,\) of the rows of `x`, got \(5, 2\)"):
+        ratio_test(lambda x: x, torch.randn(5, 2), torch.randn(5, 2))

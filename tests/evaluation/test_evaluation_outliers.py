@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+import pyrogen as pg
 from pyrogen.evaluation import (
     auroc,
     density_p_value,
@@ -165,3 +166,16 @@ def test_errors_name_the_argument():
 def test_strided_scores_have_the_ranks_of_contiguous_ones(p_value):
     scores, reference = torch.randn(3, 4), torch.randn(20)
     assert torch.equal(p_value(scores.T, reference), p_value(scores, reference).T)
+
+
+def test_a_ratio_estimate_scores_outliers_without_densities():
+    torch.manual_seed(0)
+    model, background = torch.randn(4000, 2) * torch.tensor([1.0, 0.3]), torch.randn(4000, 2)
+    ratio = pg.implicit.density_ratio((2,), hidden=())
+    pg.fit(ratio, (model, background), steps=300, lr=5e-3, seed=0)
+    inliers, outliers = model[:500], background[:500]
+    with torch.no_grad():
+        scores = [likelihood_ratio(ratio(x)) for x in (inliers, outliers)]
+    exact = [-0.5 * x[:, 1].square() * (1 - 1 / 0.09) for x in (inliers, outliers)]
+    assert auroc(*scores).value == pytest.approx(auroc(*exact).value, abs=0.02)
+    assert torch.equal(scores[0], likelihood_ratio(ratio(inliers).detach(), torch.zeros(500)))
