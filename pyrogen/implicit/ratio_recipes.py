@@ -8,7 +8,6 @@ from math import prod
 from torch import nn
 
 from pyrogen.arguments import checked, count, sizes, switch
-from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.networks.context import Classes, VectorContext
@@ -16,7 +15,7 @@ from pyrogen.networks.mlp import MLP
 
 from .critic_recipes import mlp_critic
 from .quadratic import QuadraticCritic
-from .ratio import RatioEstimate
+from .ratio import RatioEstimate, Source
 
 
 @recipe(texts={})
@@ -25,8 +24,8 @@ def density_ratio(
     event_shape: Shape,
     context_shape: ContextShape = None,
     *,
-    p: DistributionModule | None = None,
-    q: DistributionModule | None = None,
+    p: Source = None,
+    q: Source = None,
     bridges: int = 0,
     quadratic: bool = True,
     hidden: Sequence[int] = (64, 64),
@@ -38,8 +37,8 @@ def density_ratio(
 
     Args:
         event_shape: Shape of one event, of which all elements are inputs.
-        p: As for :class:`~pyrogen.implicit.ratio.RatioEstimate`; itself built by a recipe if the estimate is to be
-            saved.
+        p: As for :class:`~pyrogen.implicit.ratio.RatioEstimate`; a module built by a recipe if the estimate is
+            to be saved.
         q: Likewise.
         bridges: How many distributions between ``p`` and ``q`` divide the ratio into steps. None will do where samples
             of the two overlap; about one for each nat between them else.
