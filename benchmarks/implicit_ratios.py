@@ -2,8 +2,8 @@
 
 The task of Rhodes, Xu and Gutmann 2020 (https://arxiv.org/abs/2006.12204): half of the elements of ``x`` are correlated
 with the other half in pairs, by .7951, so that the log-ratio to independent normals has the mean d / 4 nats under
-``p``: 10, 20 and 40 nats at 40, 80 and 160 dimensions. Draws are fresh. Estimates are means over 10,000 draws of ``p`` that
-were not trained on; the error is that of the log-ratio of single draws, root mean square.
+``p``: 10, 20 and 40 nats at 40, 80 and 160 dimensions. Draws are fresh. Estimates are means over 10,000 draws of ``p``
+that were not trained on; the error is that of the log-ratio of single draws, root mean square.
 
     python benchmarks/implicit_ratios.py --seeds 0 1 2
 """
