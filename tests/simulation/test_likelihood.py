@@ -144,6 +144,35 @@ def test_rows_that_differ_by_fixed_covariates_are_refused():
             likelihood(Joint(each, observed="x"))
 
 
+def test_rows_that_see_other_rows_are_refused():
+    """Centred effects: all equal, they look like rows of their own."""
+
+    def centred(x=None):
+        with pyro.plate("rows", 4):
+            effect = pyro.sample("effect", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(effect - effect.mean(-1, keepdim=True), 1.0), obs=x)
+
+    def lagged(x=None):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 4):
+            x = pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+            pyro.sample("y", dist.Normal(level + x.roll(1, -1), 1.0))
+
+    with pytest.raises(ValueError, match="rows of site 'x' that see their own rows"):
+        likelihood(Joint(centred, observed="x"))
+    joint = Joint(lagged, observed=("x", "y"))
+    assert row_of(joint, "x").context_shape == ()
+    with pytest.raises(ValueError, match="rows of site 'y' that see their own rows"):
+        ratio(joint, site="y")
+
+    def whole(x=None):
+        with pyro.plate("effects", 4):
+            effect = pyro.sample("effect", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(effect - effect.mean(-1, keepdim=True), 1.0).to_event(1), obs=x)
+
+    assert row_of(Joint(whole, observed="x", vectorized=False)).context_shape == (4,)
+
+
 def test_hidden_noise_is_no_covariate():
     def program(x=None):
         theta = pyro.sample("theta", dist.Normal(0.0, 1.0))

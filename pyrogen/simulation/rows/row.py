@@ -9,12 +9,13 @@ other plates it sees all of them.
 
 A nuisance site is summed out, and its own parents stand in its place. That is right where each row has its own; a
 nuisance that rows share makes them dependent, and is refused. So are rows that differ by what the program keeps fixed,
-such as covariates: one distribution cannot serve them all.
+such as covariates: one distribution cannot serve them all. And so are rows that see other rows than their own, as where
+the mean over a plate is subtracted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -34,7 +35,7 @@ from pyrogen.transforms.transform import Transform, as_transform
 from ..joint.exchangeable import constant_along
 from ..joint.joint import Joint
 from ..joint.runs import FailedRun, recorded, undisturbed
-from ..joint.signature import signature
+from ..joint.signature import are_close, signature
 from ..joint.variable import Variable
 
 Values = Mapping[str, Tensor]
@@ -325,9 +326,10 @@ def _parents(joint: Joint, variable: Variable) -> set[str]:
 
 
 def _refuse_unequal_rows(joint: Joint, row: ObservedRow) -> None:
-    """Refuses a site whose rows have other distributions where their parents are equal, or whose support varies."""
+    """Refuses a site whose rows differ where their parents are equal, or see other rows, or whose support varies."""
     try:
-        first, again, other = (_with_equal_rows(joint, row, seed, noise) for seed, noise in ((0, 0), (0, 1), (1, 0)))
+        first, again, other = (_in_one_run(joint, row, seed, noise) for seed, noise in ((0, 0), (0, 1), (1, 0)))
+        apart = _in_one_run(joint, row, 0, 0, equal=False)
     except FailedRun:  # it shows in simulations, where some may fail
         return
     if not is_same(first.support, other.support):
@@ -347,15 +349,38 @@ def _refuse_unequal_rows(joint: Joint, row: ObservedRow) -> None:
                 "covariate an observed or a latent site, so that it is learned as well, put a latent site whose rows "
                 "go with these in the same plate, or make the rows one event by `to_event`"
             )
+    if not all(map(are_close, _first_rows(shown, row), _first_rows(signature(apart) or [], row))):
+        raise ValueError(
+            f"`joint` must have rows of site {row.name!r} that see their own rows of the sites in their plates, got "
+            "rows that see others too, as where a mean over a plate is subtracted: make them one event by `to_event`"
+        )
 
 
-def _with_equal_rows(joint: Joint, row: ObservedRow, seed: int, noise: int) -> Site:
-    """The observed site, where the rows of all its plates see the same, with noise of its own."""
+def _first_rows(shown: list[tuple[Tensor, int]], row: ObservedRow) -> Iterator[Tensor]:
+    """What tells the distribution of the first row of all plates from others."""
+    for part, events in shown:
+        for plate in row.variable.plates:
+            if plate.dim is not None and events - plate.dim <= part.dim():
+                part = part.narrow(plate.dim - events, 0, 1)
+        yield part
+
+
+def _in_one_run(joint: Joint, row: ObservedRow, seed: int, noise: int, *, equal: bool = True) -> Site:
+    """The observed site in one run, with noise of its own.
+
+    Args:
+        joint: The program.
+        row: The row.
+        seed: Of the values of what is learned.
+        noise: The seed of all else.
+        equal: Whether the rows of all its plates see what the first sees.
+    """
     known = {**joint.latents, **{name: joint.observed[name] for name in row.parents if name not in row.latent}}
     with held(), undisturbed(joint.program):
         seed_all(seed)
         sites = recorded(joint.program, joint.args, joint.kwargs, {}, set(known))
-        given = {name: _equal(sites[name].value, variable, row.variable.plates) for name, variable in known.items()}
+        plates = row.variable.plates if equal else ()
+        given = {name: _equal(sites[name].value, variable, plates) for name, variable in known.items()}
         value = torch.zeros(row.variable.shape, dtype=row.variable.dtype)
         given[row.name] = point_inside(row.variable.support, value)  # so that no simulator draws one
         seed_all(noise)
