@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked, function, instance_of, number, numbers
 from pyrogen.core.modes import evaluating
 
+_SMALLEST = 1e-140  # the square of its inverse is finite, and that of a billionth of it not zero
 _SAME, _ROUNDING = 1e-3, 1e-5  # of their spread and size: by so much features may differ with the batch around a row
 
 
@@ -77,7 +78,7 @@ class NamedEmbedding:
         return features
 
     def _features(self, rows: Tensor) -> Tensor:
-        features = numbers(self.function(rows), "embedding(...)")
+        features = numbers(self.function(rows.clone()), "embedding(...)")
         if features.dim() != 2 or len(features) != len(rows) or not features.shape[1]:
             raise ValueError(
                 f"`embedding` must give {len(rows)} rows features of shape ({len(rows)}, n), got "
@@ -152,8 +153,11 @@ def embedded(
         )
     embedding = embedding or NamedEmbedding(_coordinates, "the data's own coordinates")
     features = [_named(embedding, sample, name) for name, sample in samples.items()]
-    if not (torch.cat(features) != features[0][0]).any():
+    spread = max(float((part - features[0][0]).abs().max()) for part in features)
+    if not spread:
         raise ValueError(f"`embedding` must tell rows apart, got the same features of all rows from {embedding.name!r}")
+    if not _SMALLEST < spread < 1 / _SMALLEST:
+        raise ValueError(f"{both} must have features with squares in double precision, got a spread of {spread:.3g}")
     return *features, embedding.name
 
 

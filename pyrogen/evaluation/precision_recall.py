@@ -15,7 +15,7 @@ Equal distributions have the expected density one, and the expected coverage
 
 .. math:: 1 - \frac{(N - 1) \cdots (N - k)}{(N + M - 1) \cdots (N + M - k)} ,
 
-whatever they are: a datum is not covered if its :math:`k` nearest among the :math:`N + M - 1` other draws are all data.
+whatever they are, if no draws are equal: a datum is not covered if its :math:`k` nearest among the :math:`N + M - 1` other draws are all data.
 There are no such values for precision and recall, which depend on the distribution, on :math:`k` and on the numbers of
 draws: compare them at equal ones only.
 
@@ -161,7 +161,7 @@ def density_coverage(
 
 @checked(data=integer, samples=integer, neighbours=integer)
 def coverage_of_equals(data: int, samples: int, neighbours: int) -> float:
-    """The expected coverage of samples from the distribution of the data, whatever it is.
+    """The expected coverage of samples from the distribution of the data, whatever it is, if no draws are equal.
 
     Args:
         data: How many data there are, more than ``neighbours``.

@@ -103,6 +103,14 @@ def test_equal_samples_are_at_distance_zero_to_the_last_digit():
     assert 0 <= frechet_distance(rounded, rounded.double(), divisions=2).plug_in.value < 1e-9
 
 
+def test_copies_of_the_data_are_no_independent_draws():
+    """They are nearer than independent draws of one distribution, by many errors; the number of others is zero."""
+    x = normal(500, 8, seed=generator())
+    copied, fresh = frechet_distance(x, x, divisions=10), frechet_distance(x, normal(500, 8, seed=generator(7)))
+    assert copied.extrapolated.value < -10 * copied.extrapolated.standard_error
+    assert abs(fresh.extrapolated.value) < 3 * fresh.extrapolated.standard_error
+
+
 def test_it_is_that_of_the_sample_moments_wherever_they_lie():
     seed = generator()
     x, y = normal(200, 4, seed=seed) @ normal(4, 4, seed=seed), normal(150, 4, seed=seed)

@@ -61,6 +61,21 @@ def test_precision_and_scale_of_the_numbers_do_not_matter(measure):
     assert str(measure(x, y, **options)) == exact
 
 
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_scale_without_squares_is_refused(measure, scale):
+    x = scale * draws(60, 3, dtype=torch.double)
+    with pytest.raises(ValueError, match="must have features with squares in double precision, got a spread of"):
+        measure(x, -x)
+
+
+def test_a_network_that_works_in_place_leaves_the_data_alone():
+    x = draws(60, 3)
+    before = x.clone()
+    kernel_distance(x, draws(60, 3, seed=1), embedding=NamedEmbedding(nn.ReLU(inplace=True), "rectified"))
+    assert torch.equal(x, before)
+
+
 def test_a_network_is_in_evaluation_mode_and_then_as_it_was():
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     network[1].eval()
