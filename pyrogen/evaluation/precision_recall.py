@@ -15,9 +15,9 @@ Equal distributions have the expected density one, and the expected coverage
 
 .. math:: 1 - \frac{(N - 1) \cdots (N - k)}{(N + M - 1) \cdots (N + M - k)} ,
 
-whatever they are, if no draws are equal: a datum is not covered if its :math:`k` nearest among the :math:`N + M - 1` other draws are all data.
-There are no such values for precision and recall, which depend on the distribution, on :math:`k` and on the numbers of
-draws: compare them at equal ones only.
+whatever they are, if no two draws are equal: a datum is not covered if its :math:`k` nearest among the
+:math:`N + M - 1` other draws are all data. There are no such values for precision and recall, which depend on the
+distribution, on :math:`k` and on the numbers of draws: compare them at equal ones only.
 
 A draw on the boundary of a sphere is inside, so that copies of a datum are: with more than :math:`k` of them its sphere
 is a point.
