@@ -41,7 +41,7 @@ def density_ratio(
             to be saved.
         q: Likewise.
         bridges: How many distributions between ``p`` and ``q`` divide the ratio into steps. None will do where samples
-            of the two overlap; about one for each nat between them else.
+            of the two overlap; for far ones so many that no step has a log-loss near zero.
         quadratic: Whether each critic has a quadratic function, which takes the square of the number of inputs of
             parameters.
         hidden: Sizes of the hidden layers of each critic's network; ``()`` for the quadratic function alone.

@@ -227,3 +227,20 @@ def test_ten_nats_between_normals_within_five_percent():
     one_step = RatioEstimate(p, normal(0, 1, 40), critics=QuadraticCritic((40,)), draws=256)
     fitted(one_step, (), steps=1000, lr=2e-3)
     assert abs(one_step.kl(p(10_000)).value - 10) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "context"),
+    [
+        ({"hidden": (8,)}, None),
+        ({"hidden": (8,), "bridges": 2, "quadratic": False}, None),
+        ({"hidden": (8,), "classes": 3}, torch.arange(6) % 3),
+        (
+            {"hidden": (8,), "bridges": 1, "context_shape": {"a": (), "b": (2,)}},
+            {"a": torch.randn(6), "b": torch.randn(6, 2)},
+        ),
+    ],
+)
+def test_the_contract_of_its_objective(options, context):
+    batch = (torch.randn(6, 3) + 1, torch.randn(6, 3)) + (() if context is None else (context,))
+    pg.testing.check_objective(lambda: density_ratio((3,), **options).objective(), batch).raise_if_failed()
