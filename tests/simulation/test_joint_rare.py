@@ -268,3 +268,41 @@ def test_sites_of_one_name_are_refused():
 
     with pytest.raises(ValueError, match="must have sites of different names, got 'x' again"):
         Joint(program, observed="x")
+
+
+def test_rows_that_depend_on_their_neighbours_are_no_set():
+    def moving_average(x=None):
+        theta = theta_of()
+        with pyro.plate("times", 6):
+            z = theta_of("z")
+            pyro.sample("x", dist.Normal(z + theta * z.roll(1, -1), 0.1), obs=x)
+
+    assert Joint(moving_average, observed="x", nuisance="z").exchangeable == frozenset()
+    with pytest.raises(ValueError, match="got 'times': a site in it depends on other rows than its own"):
+        Joint(moving_average, observed="x", nuisance="z", sizes={"times": (2, 6)})
+
+
+def test_rows_with_noise_of_their_own_are_a_set():
+    def program(x=None):
+        theta = theta_of()
+        with pyro.plate("rows", 6):
+            z = pyro.sample("z", dist.Normal(theta, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+    assert Joint(program, observed="x", nuisance="z").exchangeable == {"rows"}
+
+
+def test_simulations_of_other_shapes_do_not_join():
+    first, second = (Simulations({"theta": torch.zeros(2, n)}, {"x": torch.zeros(2)}) for n in (3, 4))
+    with pytest.raises(ValueError, match="rows of the shapes of"):
+        first + second
+
+
+def test_noise_that_rows_share_leaves_them_a_set():
+    def program(x=None):
+        offset = theta_of() + torch.randn(())
+        with pyro.plate("rows", 6):
+            z = pyro.sample("z", dist.Normal(offset, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+    assert Joint(program, observed="x", nuisance="z").exchangeable == {"rows"}

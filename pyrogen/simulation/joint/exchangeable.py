@@ -1,20 +1,24 @@
 """Plates whose rows are exchangeable given the latent variables outside: the observed values in them are a set.
 
-Every site in such a plate has the same distribution in all rows, once the values of the sites inside it that it depends
-on are the same in all rows; and no site outside depends on one inside.
+Every site in such a plate depends on its own row alone, and has the same distribution in all rows once the values of
+the sites inside it that it depends on are the same in all; and no site outside depends on one inside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import torch
 from torch import Tensor
 
 from pyrogen.programs.site import Site
 
 from .drawing import FailedSimulations
 from .reading import JointSites
-from .runs import FailedRun
+from .runs import FailedRun, Runs, succeeding
 from .signature import are_close, signature
 from .trials import many_values, sites_at
+from .variable import Variable
 
 
 def unexchangeable_plates(reading: JointSites, *, together: bool) -> dict[str, str | None]:
@@ -43,9 +47,59 @@ def _obstacle(reading: JointSites, plate: str, together: bool) -> str | None:
     return _differing(reading, plate, list(inside), together)
 
 
+def rows_mix(runs: Runs, observed: Collection[str], plate: str, *, together: bool) -> bool:
+    """Whether a site in a plate is computed from other rows than its own, or may be: seen by changing the first row.
+
+    Args:
+        runs: Runs of the program.
+        observed: The names of the observed sites.
+        plate: The name of the plate.
+        together: Whether many simulations run at once.
+    """
+    inside = {name: each for name, each in runs.variables.items() if each.axis(plate) is not None}
+    if len(inside) < 2:
+        return False
+    seen = [succeeding(lambda: runs.sites_of_one({}, runs.variables)) for _ in range(2)]
+    names = [name for name, site in seen[0].items() if not site.computed]
+    data = {name: torch.stack([sites[name].value for sites in seen]) for name in names if name in observed}
+    given, other = (many_values(runs, names, data, together=together, seed=seed) for seed in (0, 1))
+    count = min(len(values[names[0]]) for values in (given, other))
+    given = {name: values[:count] for name, values in given.items()}
+    changed = dict(given)
+    for name in inside.keys() & given.keys():
+        axis = inside[name].axis(plate) + 1
+        rest = given[name].narrow(axis, 1, given[name].shape[axis] - 1)
+        changed[name] = torch.cat([other[name][:count].narrow(axis, 0, 1), rest], axis)
+    tried = sites_at(runs, given, changed, together=together)
+    return any(
+        _moves(before[name], after[name], each, plate) for before, after in tried for name, each in inside.items()
+    )
+
+
+def _moves(before: Site, after: Site, variable: Variable, plate: str) -> bool:
+    """Whether a site's distribution changes in other rows than the first."""
+    found = signature(before), signature(after)
+    if None in found:
+        return True
+    dim = variable.axis(plate) - len(variable.batch_shape)
+    for (ours, events), (theirs, _) in zip(*found, strict=True):
+        place = dim - events
+        has_rows = -place <= ours.dim() and ours.shape[place] > 1
+        if not are_close(*(each[_after_first(place)] if has_rows else each for each in (ours, theirs))):
+            return True
+    return False
+
+
+def _after_first(place: int) -> tuple:
+    """What chooses all rows but the first, along a dimension counted from the right."""
+    return (..., slice(1, None), *[slice(None)] * (-place - 1))
+
+
 def _differing(reading: JointSites, plate: str, inside: list[str], together: bool) -> str | None:
     """Why sites differ between the rows of a plate where the values inside are those of the first row everywhere."""
     try:
+        if rows_mix(reading.runs, reading.observed, plate, together=together):
+            return "a site in it depends on other rows than its own"
         values = {name: site.value for name, site in reading.sites.items() if not site.computed}
         seen = {name: value[None] for name, value in values.items() if name in reading.observed}
         given = many_values(reading.runs, values, seen, together=together, seed=0)

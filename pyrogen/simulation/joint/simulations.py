@@ -90,6 +90,9 @@ class Simulations(TensorData):
             return NotImplemented
         if any(one.keys() != two.keys() for one, two in zip(self.entries, other.entries, strict=True)):
             raise ValueError(f"`other` must have the sites of {self!r}, got {other!r}")
+        for one, two in zip(self.entries, other.entries, strict=True):
+            if any(value.shape[1:] != two[name].shape[1:] for name, value in one.items()):
+                raise ValueError(f"`other` must have rows of the shapes of {self!r}, got {other!r}")
         latents, observed = (
             {name: torch.cat([value, others[name]]) for name, value in part.items()}
             for part, others in zip(self.entries, other.entries, strict=True)

@@ -7,10 +7,11 @@ simulated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 
+from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.site import Site
 
 from .drawing import Drawing
@@ -42,7 +43,8 @@ def many_values(runs: Runs, names: Collection[str], seen: Values, *, together: b
 def sites_at(runs: Runs, *given: Values, together: bool) -> Iterator[tuple[dict[str, Site], ...]]:
     """The sites of a program at each of several values, equally many rows: of all rows at once, or row by row.
 
-    Rows in which the program raises an exception are left out.
+    Noise that the program draws outside of its sites is the same for all values. Rows in which it raises an exception
+    are left out.
 
     Raises:
         FailedRun: it does in all.
@@ -50,7 +52,7 @@ def sites_at(runs: Runs, *given: Values, together: bool) -> Iterator[tuple[dict[
     count = len(next(iter(given[0].values())))
     if together:
         try:
-            yield tuple(runs.sites_together(count, values, runs.variables) for values in given)
+            yield tuple(_on_same_noise(lambda values: runs.sites_together(count, values, runs.variables), given))
             return
         except FailedRun:
             pass
@@ -58,8 +60,15 @@ def sites_at(runs: Runs, *given: Values, together: bool) -> Iterator[tuple[dict[
     for row in range(count := min(count, _ALONE)):
         try:
             alone = [{name: each[row] for name, each in values.items()} for values in given]
-            yield tuple(runs.sites_of_one(values, runs.variables) for values in alone)
+            yield tuple(_on_same_noise(lambda values: runs.sites_of_one(values, runs.variables), alone))
         except FailedRun as error:
             failed.append(error)
     if len(failed) == count:
         raise failed[0]
+
+
+def _on_same_noise(run: Callable[[Values], dict[str, Site]], given: Iterable[Values]) -> Iterator[dict[str, Site]]:
+    for values in given:
+        with seeded(0):
+            sites = run(values)
+        yield sites

@@ -27,13 +27,11 @@ from torch import Tensor
 
 from pyrogen.numerics.randomness import held, seed_all
 from pyrogen.numerics.supports import Packed
-from pyrogen.programs.site import Site
 from pyrogen.transforms.packed import Packing
 
+from ..joint.exchangeable import rows_mix
 from ..joint.joint import Joint
 from ..joint.runs import undisturbed
-from ..joint.signature import are_close, signature
-from ..joint.trials import many_values, sites_at
 from ..joint.variable import Variable
 from .packing import PackedSites
 
@@ -113,46 +111,7 @@ def _aligned(
 def _mixing_plates(joint: Joint, variables: Mapping[str, Variable]) -> frozenset[str]:
     """The plates in which a site is computed from other rows than its own, or may be."""
     names = {plate.name for each in variables.values() for plate in each.plates if plate.dim is not None}
-    return frozenset(name for name in names if _mixes(joint, variables, name))
-
-
-def _mixes(joint: Joint, variables: Mapping[str, Variable], plate: str) -> bool:
-    inside = {name: each for name, each in variables.items() if each.axis(plate) is not None}
-    if len(inside) < 2:
-        return False
-    runs = [joint._runs.sites_of_one({}, variables) for _ in range(2)]
-    names = [name for name, site in runs[0].items() if not site.computed]
-    seen = {name: torch.stack([sites[name].value for sites in runs]) for name in names if name in joint.observed}
-    given, other = (many_values(joint._runs, names, seen, together=joint.vectorized, seed=seed) for seed in (0, 1))
-    count = min(len(values[names[0]]) for values in (given, other))
-    given = {name: values[:count] for name, values in given.items()}
-    changed = dict(given)
-    for name, variable in inside.items():
-        if name in given:
-            axis = variable.axis(plate) + 1
-            rest = given[name].narrow(axis, 1, variable.shape[axis - 1] - 1)
-            changed[name] = torch.cat([other[name][:count].narrow(axis, 0, 1), rest], axis)
-    tried = sites_at(joint._runs, given, changed, together=joint.vectorized)
-    return any(_moves(before[name], after[name], inside[name], plate) for before, after in tried for name in inside)
-
-
-def _moves(before: Site, after: Site, variable: Variable, plate: str) -> bool:
-    """Whether a site's distribution changes in other rows than the first."""
-    found = signature(before), signature(after)
-    if None in found:
-        return True
-    dim = variable.axis(plate) - len(variable.batch_shape)
-    for (ours, events), (theirs, _) in zip(*found, strict=True):
-        place = dim - events
-        has_rows = -place <= ours.dim() and ours.shape[place] > 1
-        if not are_close(*(each[_after_first(place)] if has_rows else each for each in (ours, theirs))):
-            return True
-    return False
-
-
-def _after_first(place: int) -> tuple:
-    """What chooses all rows but the first, along a dimension counted from the right."""
-    return (..., slice(1, None), *[slice(None)] * (-place - 1))
+    return frozenset(name for name in names if rows_mix(joint._runs, joint.observed, name, together=joint.vectorized))
 
 
 def _eliminate(graph: Graph, nodes: list[Node]) -> Graph:
