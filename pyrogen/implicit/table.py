@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.reading import refuse_outside_support
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.networks.statistics import Statistic
 from pyrogen.networks.table_encoding import TableEncoding
+from pyrogen.numerics.supports import EachColumn
 
 from .model import Generator
 
@@ -37,7 +39,7 @@ class TableGenerator(Generator):
         *,
         noise: DistributionModule | Shape,
     ) -> None:
-        super().__init__(network, (encoding.columns,), context_shape, noise=noise, support=encoding.support)
+        super().__init__(network, (encoding.columns,), context_shape, noise=noise, support=_support(encoding))
         self.encoding = encoding
 
     @property
@@ -60,3 +62,10 @@ class TableGenerator(Generator):
 
     def _in_data_units(self, output: Tensor, batch: tuple[int, ...]) -> Tensor:
         return self.encoding.decode(output).reshape(*batch, *self.event_shape)
+
+
+def _support(encoding: TableEncoding) -> EachColumn:
+    """Where rows lie."""
+    kinds = {column: constraints.integer_interval(0, symbols - 1) for column, symbols in encoding.labels.items()}
+    kinds |= dict.fromkeys(encoding.counts, constraints.nonnegative_integer)
+    return EachColumn([kinds.get(column, constraints.real) for column in range(encoding.columns)])

@@ -19,11 +19,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
 from torch.special import log_ndtr, ndtri
 
 from pyrogen.arguments import checked, count, positive
-from pyrogen.numerics.supports import EachColumn
 
 from .statistics import Moments, ReadsData, Statistic, require_finite
 
@@ -98,6 +96,7 @@ class TableEncoding(ReadsData, nn.Module):
     Attributes:
         size: How long the vectors are.
         labels: How many labels there are, by column.
+        counts: Columns of counts.
 
     Raises:
         ValueError: a column is named twice or does not exist.
@@ -134,13 +133,6 @@ class TableEncoding(ReadsData, nn.Module):
             "whole", torch.tensor([column in self.counts for column in self.ordered]), persistent=False
         )
         self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
-
-    @property
-    def support(self) -> EachColumn:
-        """Where rows lie."""
-        kinds = {column: constraints.integer_interval(0, symbols - 1) for column, symbols in self.labels.items()}
-        kinds |= dict.fromkeys(self.counts, constraints.nonnegative_integer)
-        return EachColumn([kinds.get(column, constraints.real) for column in range(self.columns)])
 
     def forward(self, rows: Tensor) -> Tensor:
         scores = self.scores(rows[..., self.ordered])
