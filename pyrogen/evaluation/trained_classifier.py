@@ -32,15 +32,16 @@ class TrainedClassifier(nn.Module):
     Args:
         body: From rows ``(n, *event_shape)`` to features ``(n, features)``.
         head: From features to the logits of classes.
+        standardizer: Brings features to mean zero and scale one over the data that it was trained on.
         name: What it is, for those who read figures.
     """
 
     accuracy: Estimate
     """Its accuracy on data that it was not trained on."""
 
-    def __init__(self, body: nn.Module, head: nn.Module, name: str) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module, standardizer: nn.Module, name: str) -> None:
         super().__init__()
-        self.body, self.head, self.name = body, head, name
+        self.body, self.head, self.standardizer, self.name = body, head, standardizer, name
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of the classes, ``(n, classes)``."""
@@ -54,8 +55,8 @@ class TrainedClassifier(nn.Module):
 
     @property
     def embedding(self) -> NamedEmbedding:
-        """Its features, of which the logits are linear functions."""
-        return NamedEmbedding(self.body, self.name)
+        """Its features, of which the logits are linear functions, standardised over the data it was trained on."""
+        return NamedEmbedding(nn.Sequential(self.body, self.standardizer), self.name)
 
 
 @checked(features=several, held_out=inner_share)
@@ -95,7 +96,7 @@ def train_classifier(
         >>> x = torch.randn(300, 2)
         >>> classifier = train_classifier(x, (x[:, 0] > 0).long(), features=4, steps=50, seed=0)
         >>> classifier.name
-        '4 features of a classifier of 2 classes trained on 240 rows'
+        '4 standardised features of a classifier of 2 classes trained on 240 rows'
         >>> classifier.embedding(x).shape
         torch.Size([300, 4])
     """
@@ -108,8 +109,8 @@ def train_classifier(
         head = nn.Linear(features, classes).to(x)
         test, learn = order[: ceil(held_out * len(x))], order[ceil(held_out * len(x)) :]
         fit(_CrossEntropy(standardised, head), (x[learn], labels[learn]), steps=steps)
-    name = f"{features} features of a classifier of {classes} classes trained on {len(learn):,} rows"
-    trained = TrainedClassifier(standardised, head, name)
+    name = f"{features} standardised features of a classifier of {classes} classes trained on {len(learn):,} rows"
+    trained = TrainedClassifier(standardised, head, _standardizer(standardised, x[learn]), name)
     right = trained.labels(x[test]) == labels[test]
     trained.accuracy = Estimate.of_mean(right.double(), unit="held-out accuracy", density=None)
     return trained
@@ -127,6 +128,17 @@ class _CrossEntropy(Objective):
 
     def read_data(self, x: Tensor, labels: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         return self.body.read_data(x)
+
+
+@torch.no_grad()
+def _standardizer(body: nn.Module, x: Tensor) -> Standardizer:
+    """Standardises features by those of rows."""
+    features = torch.cat([body(rows) for rows in x.split(500)])
+    standardizer = Standardizer(tuple(features.shape[1:]), name="features").to(x)
+    moments = standardizer.moments()
+    moments.add(features)
+    standardizer.learn(moments)
+    return standardizer
 
 
 def _body(event_shape: tuple[int, ...], features: int) -> nn.Module:

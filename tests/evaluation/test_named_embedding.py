@@ -189,11 +189,12 @@ def test_a_classifier_is_trained_on_the_data_at_hand_and_says_so(shape):
     state = torch.get_rng_state()
     classifier = train_classifier(x, labels, features=5, steps=60, seed=0)
     assert torch.equal(state, torch.get_rng_state())
-    assert classifier.name == "5 features of a classifier of 3 classes trained on 480 rows"
+    assert classifier.name == "5 standardised features of a classifier of 3 classes trained on 480 rows"
     assert classifier.accuracy.value > 0.9
     assert classifier.accuracy.unit == "held-out accuracy"
     assert (classifier.labels(x) == labels).double().mean() > 0.9
     assert classifier.embedding(x).shape == (600, 5)
+    torch.testing.assert_close(classifier.embedding(x).std(0), torch.ones(5).double(), rtol=0.15, atol=0)
     assert label_counts(classifier.labels(x[labels < 2]), 3).captured == 2
     again = train_classifier(x, labels, features=5, steps=60, seed=0)
     assert torch.equal(again.embedding(x), classifier.embedding(x))
@@ -205,7 +206,7 @@ def test_a_classifier_is_trained_on_the_data_at_hand_and_says_so(shape):
 def test_a_classifier_takes_a_network_of_the_caller_s():
     x, labels = clusters((2,))
     classifier = train_classifier(x, labels, body=nn.Sequential(nn.Linear(2, 7), nn.BatchNorm1d(7)), steps=20, seed=0)
-    assert classifier.name.startswith("7 features of a classifier of 3 classes")
+    assert classifier.name.startswith("7 standardised features of a classifier of 3 classes")
     assert classifier.embedding(x).shape == (600, 7)
 
 
