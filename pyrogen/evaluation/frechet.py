@@ -117,8 +117,9 @@ def frechet_distance(
     )
 
 
+@torch.no_grad()
 def gaussian_frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> Tensor:
-    """The Frechet distance of two Gaussians: their squared Wasserstein-2 distance.
+    """The Frechet distance of two Gaussians: their squared Wasserstein-2 distance, without gradients.
 
     Args:
         mean: Of the first.
