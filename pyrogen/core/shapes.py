@@ -86,7 +86,9 @@ def require_one_context_each(x: Tensor, context: Context, event_shape: Shape, co
     """
     rows = batch_shape_of(x, event_shape, "x")
     contexts = context_batch_shape(context, context_shape)
-    aligned = context is None or len(contexts) == len(rows)  # broadcasting begins on the right, rows are on the left
+    if context is None or contexts == rows:
+        return
+    aligned = len(contexts) == len(rows)  # broadcasting begins on the right, rows are on the left
     if not aligned or common_batch_shape({"x": rows, "context": contexts}) != rows:
         raise ValueError(
             f"`context` must have the batch shape of `x`, {tuple(rows)}, so that each event has its own, "

@@ -204,9 +204,10 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
     def _penalty(self, real: Scored, fake: Scored, context: Context) -> Tensor | float:
         """All penalties that are due in this step."""
-        taken = self.taken.item() if any(penalty.every > 1 for penalty in self.penalties) else 0
-        if self.training:
-            self.taken += 1
+        taken = 0
+        if any(penalty.every > 1 for penalty in self.penalties):
+            taken = self.taken.item()
+            self.taken += self.training
         critic = partial(self.scores, context=context)
         due = (penalty for penalty in self.penalties if taken % penalty.every == 0)
         return sum(penalty.every * penalty(critic, real, fake) for penalty in due)
