@@ -3,18 +3,16 @@ r"""Penalties on the slope of a critic, by which games converge.
 A game without one need not: near equilibrium the players of :math:`L(\theta, \psi)` turn around it forever (Dirac-GAN:
 eigenvalues :math:`\pm i |f'(0)|`). A penalty on the critic's slope where the data are adds friction.
 
-The slope is that by the event in units of the data's standard deviation,
-:math:`\sigma_i \, \partial D / \partial x_i`, so a weight means the same for data in metres and in miles. It is
-squared, summed over the event, and then averaged over the
-rows: a critic :math:`w \cdot x` has :math:`|w|^2` whatever the batch. The more numbers an event has, the larger it is
-for a critic that is as good: published weights are of one resolution, and grow with the number of pixels
-(:math:`\gamma = 0.0002 \cdot \text{pixels} / \text{batch size}` is StyleGAN2's rule for the :math:`\gamma/2` of
-:class:`R1`).
+The slope is that by the event in units of the data's standard deviation, :math:`\sigma_i \, \partial D / \partial x_i`,
+so a weight means the same for data in metres and in miles. It is squared, summed over the event, and then averaged over
+the rows: a critic :math:`w \cdot x` has :math:`|w|^2` whatever the batch. The more numbers an event has, the larger it
+is for a critic that is as good, so published weights are of one resolution; a common rule is
+:math:`\gamma = 0.0002 \cdot \text{pixels} / \text{batch size}` (StyleGAN2-ADA, for pixels in [-1, 1]).
 
 References:
     Mescheder, Geiger and Nowozin 2018, "Which training methods for GANs do actually converge?",
     https://arxiv.org/abs/1801.04406
-    Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", https://arxiv.org/abs/1912.04958
+    Karras et al. 2020, "Training generative adversarial networks with limited data", https://arxiv.org/abs/2006.06676
 """
 
 from __future__ import annotations
@@ -88,7 +86,8 @@ class R1(Penalty):
 
     .. math:: \lambda = -\frac{\gamma}{2} \pm \sqrt{\frac{\gamma^2}{4} - f'(0)^2},
 
-    whose real parts are negative for every :math:`\gamma > 0`; :math:`f'(0) = 1/2` of the logistic losses.
+    whose real parts are negative for every :math:`\gamma > 0`; :math:`f'(0)` is 1/2 of the logistic losses and 1 of the
+    Wasserstein loss. Without it a zero-sum game circles forever.
 
     Args:
         weight: :math:`\gamma`.
