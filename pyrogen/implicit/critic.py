@@ -80,7 +80,7 @@ class Critic(ReadsData, nn.Module):
         self.event_shape = tuple(event_shape)
         self.pack, self.pack_shape = pack, packed_shape(event_shape, pack)
         self.standardizer = Standardizer(self.event_shape, name="x") if standardize else None
-        self.network, self.readout = network, nn.Linear(width, 1)
+        self.network, self.width, self.readout = network, width, nn.Linear(width, 1)
         self.context, self.projection = None, None
         if context is not None and context.size:
             self.context = context
@@ -94,13 +94,13 @@ class Critic(ReadsData, nn.Module):
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         packs = self._packs(x, context)
         x = x if self.standardizer is None else self.standardizer(x)
-        features = self.network(x.reshape(packs, *self.pack_shape))
+        features = _require_rows(self.network(x.reshape(packs, *self.pack_shape)), packs, self.width, "network")
         score = self.readout(features).squeeze(-1)
         if self.context is None:
             return score
-        numbers = self.projection(self.context(context).reshape(packs, -1))
-        weight, offset = numbers[:, :-1], numbers[:, -1]
-        return score + (weight * features).sum(-1) + offset
+        numbers = self.projection(self.context(context).reshape(packs, self.pack * self.context.size))
+        weight, offset = _require_rows(numbers, packs, self.width + 1, "projection").split([self.width, 1], 1)
+        return score + (weight * features).sum(-1) + offset.squeeze(-1)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         if self.standardizer is not None:
@@ -125,3 +125,9 @@ def packed_shape(event_shape: Shape, pack: int) -> Shape:
     """The shape of so many events side by side in their first dimension."""
     first, *rest = event_shape or (1,)
     return (pack * first, *rest)
+
+
+def _require_rows(numbers: Tensor, rows: int, size: int, name: str) -> Tensor:
+    if numbers.shape != (rows, size):
+        raise ValueError(f"`{name}` must give {(rows, size)} numbers for {rows} packs, got {tuple(numbers.shape)}")
+    return numbers

@@ -139,6 +139,8 @@ def test_what_critics_refuse():
         mlp_critic((3,), classes=2)(torch.zeros(5, 3))
     with pytest.raises(ValueError, match="multiples of `group` = 16, got 24"):
         convolutional_critic((1, 8, 8), channels=(24,))
+    with pytest.raises(ValueError, match=r"`network` must give \(5, 8\) numbers for 5 packs, got \(5, 4\)"):
+        Critic(nn.Linear(3, 4), (3,), width=8)(torch.zeros(5, 3))
     with pytest.raises(ValueError, match="channels, height, width"):
         convolutional_critic((8, 8))
 
@@ -149,3 +151,21 @@ def test_critics_are_saved(tmp_path):
         loaded = pg.load(tmp_path / "critic.pyrogen")
         x, labels = torch.randn(4, *critic.event_shape), None if critic.context is None else torch.tensor([0, 1, 1, 0])
         assert torch.equal(loaded.eval()(x, labels), critic.eval()(x, labels))
+
+
+def test_a_game_with_everything_resumes_where_it_was(tmp_path):
+    """Packs, labels and operator norms, whose directions are buffers that move in training alone."""
+
+    def played(steps, **more):
+        torch.manual_seed(0)
+        generator = pg.implicit.mlp((2,), classes=3, noise=(2,), hidden=(8,))
+        critic = mlp_critic((2,), classes=3, hidden=(8,), pack=2, spectral=True)
+        game = pg.implicit.Game(generator, critic, loss=pg.implicit.Hinge())
+        x, labels = torch.randn(64, 2), torch.arange(64) % 3
+        pg.fit(game, (x, labels), steps=steps, batch_size=16, seed=0, **more)
+        return game.state_dict()
+
+    whole = played(6)
+    for steps in (2, 6):
+        parts = played(steps, checkpoint=tmp_path / "run")
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
