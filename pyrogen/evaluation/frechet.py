@@ -34,6 +34,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pyrogen.arguments import checked, finite, integer
 from pyrogen.core.estimate import Estimate
@@ -41,7 +42,7 @@ from pyrogen.core.estimate import Estimate
 from .embedding import NamedEmbedding, embedded
 from .halves import over_halves, standard_errors
 
-_ROUNDING = 1e-6  # of the largest eigenvalue: what single precision leaves of a covariance's zero eigenvalues
+_ROUNDING = 1e-6  # of the largest eigenvalue or deviation: what single precision leaves of zeros
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,15 @@ def _of_samples(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _distance(mean: Tensor, factor: Tensor, other_mean: Tensor, other_factor: Tensor) -> Tensor:
+    columns = max(factor.shape[-1], other_factor.shape[-1])  # fewer where there are fewer draws than features
+    factor, other_factor = (pad(each, (0, columns - each.shape[-1])) for each in (factor, other_factor))
     left, _, right = torch.linalg.svd(other_factor.mT @ factor, full_matrices=False)
     rotated = other_factor @ (left @ right)
     return (mean - other_mean).square().sum(-1) + (factor - rotated).square().sum((-2, -1))
 
 
 def _factor_of(sample: Tensor) -> Tensor:
-    """The factor of a sample's covariance, ``(d, d)``."""
+    """The factor of a sample's covariance, ``(d, min(n, d))``."""
     return torch.linalg.qr(sample - sample.mean(0), mode="r").R.mT / (len(sample) - 1) ** 0.5
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy import linalg
 
 from pyrogen.evaluation import NamedEmbedding, frechet_distance, gaussian_frechet_distance
-from pyrogen.evaluation.frechet import _of_samples
+from pyrogen.evaluation.frechet import _distance, _of_samples
 
 
 def generator(seed=0):
@@ -94,6 +94,29 @@ def test_samples_of_low_rank_are_exact():
     x, y = normal(500, 1, seed=seed), 2 * normal(400, 1, seed=seed) + 1
     line = float((x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2)
     assert float(_of_samples(x * axis, y * axis)) == pytest.approx(line, rel=1e-12)
+
+
+def test_fewer_draws_than_features_of_low_rank_are_exact():
+    """Three and five dimensions among 200: the factors of 60 and 90 draws have different numbers of columns."""
+    seed = generator()
+    axes = rotation(200, seed)[:5]
+    x, y = normal(60, 5, seed=seed), 2 * normal(90, 5, seed=seed) + 1
+    for first, second in ((x * torch.tensor([1, 1, 1, 0, 0]), y), (y, x * torch.tensor([1, 1, 1, 0, 0]))):
+        truth = frechet_distance(first, second, divisions=2, generator=generator())
+        found = frechet_distance(first @ axes, second @ axes, divisions=2, generator=generator())
+        assert found.plug_in.value == pytest.approx(truth.plug_in.value, rel=1e-10)
+        assert found.extrapolated.value == pytest.approx(truth.extrapolated.value, rel=1e-10)
+        moments = first.mean(0), first.mT.cov(), second.mean(0), second.mT.cov()
+        assert found.plug_in.value == pytest.approx(float(gaussian_frechet_distance(*moments)), rel=1e-7)
+
+
+@pytest.mark.parametrize(("columns", "others"), [(2, 4), (4, 2), (1, 9)])
+def test_factors_may_have_different_numbers_of_columns(columns, others):
+    seed = generator()
+    first, second = normal(6, columns, seed=seed), normal(6, others, seed=seed)
+    mean, other = normal(2, 6, seed=seed)
+    truth = gaussian_frechet_distance(mean, first @ first.mT, other, second @ second.mT)
+    torch.testing.assert_close(_distance(mean, first, other, second), truth, rtol=1e-7, atol=0)
 
 
 def test_equal_samples_are_at_distance_zero_to_the_last_digit():
