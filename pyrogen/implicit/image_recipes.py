@@ -21,10 +21,9 @@ from .recipes import TEXTS, generator_of
 
 
 def _interval(value: Any, name: str) -> tuple[float, float]:
-    low, high = (number(end, name) for end in value)
-    if not low < high:
-        raise ValueError(f"`{name}` must be (low, high) with low < high, got {value}")
-    return low, high
+    if not isinstance(value, Sequence) or len(value) != 2 or not number(value[0], name) < number(value[1], name):
+        raise ValueError(f"`{name}` must be (low, high) with low < high, got {value!r}")
+    return tuple(value)
 
 
 @recipe(texts=TEXTS)
