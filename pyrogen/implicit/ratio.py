@@ -186,7 +186,7 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
         steps without any loss leave it finite.
 
         Args:
-            batch: Data as for training, held out from it; a thousand rows are many.
+            batch: Data as for training, held out from it; a thousand rows will do.
         """
         x, y, context = self.samples(*batch)
         z, twice = self._bridged(x, y), _twice(context)
@@ -218,10 +218,11 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
             raise ValueError(f"`data` must be {listed}, got {len(batch)} entries")
         given = dict(zip(wanted, batch, strict=True))
         context = given.get("context")
-        known = next((len(given[name]) for name in ("x", "y") if name in given), None)
-        rows = known or (self.draws if context is None else context_batch_shape(context, self.context_shape)[0])
+        rows = next((len(given[name]) for name in ("x", "y") if name in given), None)
+        if rows is None:
+            rows = self.draws if context is None else context_batch_shape(context, self.context_shape)[0]
         x, y = (
-            given[name] if name in given else _drawn(source, rows, context)
+            given[name] if name in given else _drawn(source, rows, context).to(self.slope.device)
             for name, source in (("x", self.p), ("y", self.q))
         )
         for name, events in (("x", x), ("y", y)):
@@ -254,12 +255,10 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
 
     def _bridged(self, x: Tensor, y: Tensor) -> Tensor:
         """Standardised samples of all distributions from ``p`` to ``q``, ``(steps + 1, N, *event_shape)``."""
-        ends = self.standardizer(x), self.standardizer(y)
-        if not self.bridges:
-            return torch.stack(ends)
-        angles = torch.linspace(0, pi / 2, self.bridges + 2, dtype=ends[0].dtype, device=ends[0].device)
-        angles = angles.reshape(-1, *[1] * ends[0].dim())
-        return angles.cos() * ends[0] + angles.sin() * ends[1]
+        x, y = self.standardizer(x), self.standardizer(y)
+        angles = torch.linspace(0, pi / 2, self.bridges + 2, dtype=x.dtype, device=x.device)
+        angles = angles.reshape(-1, *[1] * x.dim())
+        return angles.cos() * x + angles.sin() * y
 
 
 class TelescopingLoss(Objective):
