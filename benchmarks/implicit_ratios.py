@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--dimensions", type=int, nargs="+", default=[40, 80, 160])
     parser.add_argument("--estimates", nargs="+", default=[*ESTIMATES], choices=[*ESTIMATES])
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     print("dimensions  nats  estimate              seed  found          calibrated     error  seconds of one core")
@@ -65,11 +65,9 @@ def _line(name: str, dimensions: int, seed: int, steps: int) -> str:
     started = process_time()
     independent = dist.Normal(torch.zeros(dimensions), 1.0).to_event(1)
     p = partial(correlated, dimensions=dimensions)
-    ratio = pg.implicit.density_ratio(
-        (dimensions,), p=p, q=independent, draws=256 if dimensions < 80 else 512, **ESTIMATES[name]
-    )
+    ratio = pg.implicit.density_ratio((dimensions,), p=p, q=independent, draws=6 * dimensions, **ESTIMATES[name])
     schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps)
-    pg.fit(ratio, (), steps=steps, lr=2e-3, schedule=schedule, seed=seed)
+    pg.fit(ratio, (), steps=steps, lr=1.2e-3, schedule=schedule, seed=seed)
     seconds = process_time() - started
     x = p(10_000)
     found = ratio.kl(x)
