@@ -1,5 +1,6 @@
 """Implicit models: generators, and learning by comparing samples."""
 
+from .bidirectional import Bidirectional
 from .critic import Critic
 from .critic_recipes import convolutional_critic, mlp_critic
 from .divergences import FDivergence
@@ -17,6 +18,7 @@ from .table import TableGenerator
 from .table_recipes import tabular
 
 __all__ = [
+    "Bidirectional",
     "Critic",
     "EnergyDistance",
     "FDivergence",

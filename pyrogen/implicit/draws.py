@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyrogen.core.module import DistributionModule
@@ -40,13 +41,22 @@ def draws_of(generator: DistributionModule, draws: int, rows: int, context: Cont
     if isinstance(generator, Generator):
         drawn = generator.represented(draws * rows, _repeated(context, draws))
         return drawn.unflatten(0, (draws, rows))
-    distribution = generator(context)
+    distribution = reparameterised(generator(context), generator)
+    return distribution.rsample((draws, rows) if context is None else (draws,))
+
+
+def reparameterised(distribution: TorchDistributionMixin, module: DistributionModule) -> TorchDistributionMixin:
+    """A distribution of a module, whose draws carry gradients.
+
+    Raises:
+        NotImplementedError: they do not.
+    """
     if not distribution.has_rsample:
         raise NotImplementedError(
             f"draws of {type(distribution).__name__} carry no gradients, which matching and games need; train "
-            f"{type(generator).__name__} by its `objective()`"
+            f"{type(module).__name__} by its `objective()`"
         )
-    return distribution.rsample((draws, rows) if context is None else (draws,))
+    return distribution
 
 
 def _repeated(context: Context, times: int) -> Context:

@@ -35,12 +35,12 @@ from torch import Tensor
 from pyrogen.arguments import checked, whole_share
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.parts import given, taken
 from pyrogen.core.shapes import Context
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.networks.statistics import Statistic
 
-from .model import VAE, given
-from .parts import taken
+from .model import VAE
 
 
 class IncompleteLikelihood(DistributionModule):

@@ -39,14 +39,15 @@ from torch.distributions import constraints
 from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
+from pyrogen.core.parts import given, merged_context_shape, read_part, taken
 from pyrogen.core.shapes import Context, batch_shape_of
 from pyrogen.networks.statistics import Statistic, require_labels
 from pyrogen.numerics.randomness import held
 from pyrogen.programs.chain import refuse_chain
 
 from .marginal import LatentVariableModel
-from .model import VAE, given, read_part
-from .parts import check_draws, merged_context_shape, taken
+from .model import VAE
+from .parts import check_draws
 
 UNKNOWN = -1
 """The label of data without one."""

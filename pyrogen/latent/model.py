@@ -27,7 +27,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pyro
 import torch
@@ -39,6 +39,7 @@ from torch.distributions import constraints, kl_divergence
 from pyrogen.arguments import checked, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
+from pyrogen.core.parts import given, merged_context_shape, read_part
 from pyrogen.core.shapes import Context, Shape, flatten_batch
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.networks.context import context_rows
@@ -49,7 +50,7 @@ from pyrogen.programs.chain import refuse_chain
 
 from .annealing import Annealing
 from .marginal import Joint, LatentVariableModel
-from .parts import Parts, check_densities, check_draws, check_shapes, merged_context_shape
+from .parts import Parts, check_densities, check_draws, check_shapes
 
 
 class VAE(LatentVariableModel):
@@ -300,37 +301,6 @@ class BetaElbo(VAEObjective):
         weight = beta * (rate.mean() >= self.free_nats)
         score = _score(weight * rate - log_likelihood, parts.score_function)
         return self._loss(log_likelihood, rate.detach() + pathwise - pathwise.detach(), beta) + score
-
-
-def given(part: DistributionModule, context: Context, **own: Tensor) -> Context:
-    """What a part is given: its main entry (its own, or the context), or all those it names."""
-    shape = part.context_shape
-    if shape is None:
-        return None
-    if not isinstance(shape, dict) and own:
-        (main,) = own.values()
-        return main
-    entries = {**(context if isinstance(context, Mapping) else {"context": context}), **own}
-    return {key: entries[key] for key in shape} if isinstance(shape, dict) else entries["context"]
-
-
-def read_part(
-    part: DistributionModule, context: Context, own: str | None = None, value: Tensor | None = None
-) -> Iterator[tuple[Statistic, Tensor]]:
-    """Reads what a part is given, before training, as far as it is known.
-
-    Args:
-        part: The part.
-        context: The context of the whole.
-        own: The name of the part's main entry, if that is not the context.
-        value: That entry; ``None`` for a latent, which is unknown.
-    """
-    shape = part.context_shape
-    entries = dict(context) if isinstance(context, Mapping) else {"context": context}
-    entries |= {} if own is None else {own: value}
-    if isinstance(shape, dict):
-        return part.read_context({key: entry for key in shape if (entry := entries.get(key)) is not None})
-    return part.read_context(None if shape is None else entries["context" if own is None else own])
 
 
 def _latent_inside(prior: TorchDistributionMixin, like: Tensor) -> Tensor:

@@ -28,12 +28,13 @@ from torch import Tensor
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
+from pyrogen.core.parts import given
 from pyrogen.core.shapes import Context, batch_shape_of
 from pyrogen.distributions.abilities import draw_and_score
 from pyrogen.training.turn import frozen
 
 from .bounds import doubly_reparameterized, importance_weighted, renyi, weigh_gradients
-from .model import VAE, VAEObjective, given, sample_shape
+from .model import VAE, VAEObjective, sample_shape
 from .parts import check_draws, check_exact, check_separate
 
 

@@ -1,4 +1,4 @@
-"""Whether prior, likelihood and posterior fit together, and what context they take between them."""
+"""Whether prior, likelihood and posterior fit together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pyrogen.arguments import integer
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule, check_part
-from pyrogen.core.shapes import ContextShape, Shape
+from pyrogen.core.parts import taken
+from pyrogen.core.shapes import Shape
 
 Parts = Mapping[str, DistributionModule]
 """Prior, likelihood and posterior, by these names."""
@@ -36,12 +37,6 @@ def _check_takes(part: str, module: DistributionModule, entry: str, expected: Sh
         raise ValueError(f'`{part}` must take the entry "{entry}" of shape {expected}, got context shape {got}')
     if found != expected:
         raise ValueError(f'`{part}` must take "{entry}" of shape {expected}, {whose}, got {found}')
-
-
-def taken(part: DistributionModule, entry: str) -> Shape | None:
-    """The shape of its main entry that a part takes, alone or by this name; ``None`` if it takes none."""
-    shape = part.context_shape
-    return shape.get(entry) if isinstance(shape, dict) else shape
 
 
 def check_densities(prior: DistributionModule, likelihood: DistributionModule, posterior: DistributionModule) -> None:
@@ -94,28 +89,3 @@ def check_separate(parts: Parts) -> None:
     own = set(map(id, parts["posterior"].parameters()))
     if own & {id(parameter) for name in ("prior", "likelihood") for parameter in parts[name].parameters()}:
         raise ValueError("`vae` must have a posterior that shares no parameter with its other parts")
-
-
-def merged_context_shape(*parts: tuple[str, DistributionModule, str | None]) -> ContextShape:
-    """The context that parts take between them, besides the entries that are their own.
-
-    Args:
-        parts: For each its name, itself, and the entry it is given by the whole: ``None`` if it is given none.
-
-    Raises:
-        ValueError: they take one entry in two shapes.
-    """
-    shapes: dict[str, Shape] = {}
-    for name, part, own in parts:
-        for key, shape in _entries(part, own).items():
-            if shapes.setdefault(key, shape) != shape:
-                raise ValueError(f"`{name}` must take {key!r} of shape {shapes[key]}, as other parts do, got {shape}")
-    return shapes["context"] if set(shapes) == {"context"} else shapes or None
-
-
-def _entries(part: DistributionModule, own: str | None) -> dict[str, Shape]:
-    """What a part takes besides its main entry."""
-    shape = part.context_shape
-    if isinstance(shape, dict):
-        return {key: value for key, value in shape.items() if key != own}
-    return {} if own is not None or shape is None else {"context": shape}

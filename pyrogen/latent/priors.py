@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, several
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.parts import merged_context_shape, taken
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.families import bounded
 from pyrogen.distributions.mixture import Mixture
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.networks.statistics import Statistic, require_labels
-
-from .parts import merged_context_shape, taken
 
 
 class MixturePrior(DistributionModule):
