@@ -6,6 +6,7 @@ from .critic_recipes import convolutional_critic, mlp_critic
 from .divergences import FDivergence
 from .game import Game
 from .image_recipes import convolutional
+from .information import Information
 from .losses import FGan, Hinge, LeastSquares, Loss, NonSaturating, Relativistic, Wasserstein
 from .matching import EnergyDistance, MaximumMeanDiscrepancy, SlicedWasserstein
 from .model import Generator
@@ -27,6 +28,7 @@ __all__ = [
     "Generator",
     "GradientPenalty",
     "Hinge",
+    "Information",
     "LeastSquares",
     "Loss",
     "MaximumMeanDiscrepancy",

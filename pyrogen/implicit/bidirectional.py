@@ -20,7 +20,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
 
@@ -28,7 +28,6 @@ import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 from pyrogen.arguments import anything, checked
 from pyrogen.core.estimate import Estimate
@@ -36,14 +35,13 @@ from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, Guide, Model, check_part, data_plate
 from pyrogen.core.parts import given, merged_context_shape, read_part, taken
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
-from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.point import Point
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.kernels import DistanceKernel
 from pyrogen.training.turn import MakeOptimizer, TakesTurns, Turn
 
-from .draws import reparameterised
+from .draws import Drawn, as_generator, reparameterised, require_plain
 from .game import CriticLoss, Game, GeneratorLoss
 from .losses import Loss
 from .matching import unbiased_squared_mmd
@@ -118,14 +116,7 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
                 f"`encoder` must take events of shape {self.event_shape} and give latents of shape {latent_shape}, "
                 f"got {taken(encoder, 'x')} and {encoder.event_shape}"
             )
-        drawn = Generator(
-            nn.Identity(),
-            self.pairs.event_shape,
-            self.context_shape,
-            noise=self.pairs,
-            support=constraints.real_vector,
-        )
-        self.game = Game(drawn, critic, loss=loss, penalties=penalties, critic_steps=critic_steps)
+        self.game = Game(as_generator(self.pairs), critic, loss=loss, penalties=penalties, critic_steps=critic_steps)
         self.beside = VectorContext(self.context_shape)
 
     @property
@@ -247,11 +238,7 @@ class Pairs(DistributionModule):
                 f"`generator` must take latents of shape {prior.event_shape}, that of the prior, got "
                 f"{taken(generator, 'z')}; without `prior` its noise is the latent"
             )
-        if isinstance(generator, Generator) and generator.represented_shape != generator.event_shape:
-            raise NotImplementedError(
-                f"{type(generator).__name__} compares events in another form, which pairs lack; embed its columns as "
-                "numbers, or train it alone by Game"
-            )
+        require_plain(generator)
         context_shape = merged_context_shape(
             ("prior", prior, None),
             ("generator", generator, None if self_contained else "z"),
@@ -261,9 +248,9 @@ class Pairs(DistributionModule):
         self.generator, self.prior = generator, prior
         self.self_contained = self_contained
 
-    def forward(self, context: Context = None) -> PairDistribution:
+    def forward(self, context: Context = None) -> Drawn:
         batch = context_batch_shape(context, self.context_shape)
-        return PairDistribution(partial(self.drawn, context=context), batch, self.event_shape)
+        return Drawn(partial(self.drawn, context=context), batch, self.event_shape)
 
     def prior_at(self, context: Context = None) -> TorchDistributionMixin:
         """The prior :math:`p(z | c)`."""
@@ -292,32 +279,6 @@ class Pairs(DistributionModule):
         yield from read_part(self.prior, context)
         own = {} if self.self_contained else {"z": z}
         yield from self.generator.read_data(x, given(self.generator, context, **own))
-
-
-class PairDistribution(PyrogenDistribution):
-    """Draws of pairs, without a density.
-
-    Args:
-        draw: Gives pairs of a shape, which ends in the batch shape.
-        batch_shape: That of the context, possibly expanded.
-        event_shape: Shape of one pair.
-    """
-
-    density = None
-    has_rsample = True
-    support = constraints.real_vector
-
-    def __init__(
-        self, draw: Callable[[torch.Size], Tensor], batch_shape: Iterable[int], event_shape: Iterable[int]
-    ) -> None:
-        self.draw = draw
-        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
-
-    def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        return self.draw(torch.Size(sample_shape) + self.batch_shape)
-
-    def _expanded(self, batch_shape: torch.Size) -> PairDistribution:
-        return PairDistribution(self.draw, batch_shape, self.event_shape)
 
 
 class PairModel(Model):

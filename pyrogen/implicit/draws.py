@@ -2,15 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.networks.context import WithContext
 
 from .model import Generator
+
+
+class Drawn(PyrogenDistribution):
+    """A distribution that is known by its draws alone.
+
+    Args:
+        draw: Gives draws of a shape, which ends in the batch shape; differentiable.
+        batch_shape: That of the context, possibly expanded.
+        event_shape: Shape of one event.
+    """
+
+    density = None
+    has_rsample = True
+
+    def __init__(
+        self, draw: Callable[[torch.Size], Tensor], batch_shape: Iterable[int], event_shape: Iterable[int]
+    ) -> None:
+        self.draw = draw
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        return self.draw(torch.Size(sample_shape) + self.batch_shape)
+
+    def _expanded(self, batch_shape: torch.Size) -> Drawn:
+        return Drawn(self.draw, batch_shape, self.event_shape)
+
+
+def require_plain(generator: DistributionModule) -> None:
+    """Refuses a generator whose draws are compared in another form than events have.
+
+    Raises:
+        NotImplementedError: it is one.
+    """
+    if represented_shape(generator) != generator.event_shape:
+        raise NotImplementedError(
+            f"{type(generator).__name__} compares events in another form than their own, which latents and codes have "
+            "no place in; train it by Game"
+        )
+
+
+def as_generator(module: DistributionModule, support: constraints.Constraint | None = None) -> Generator:
+    """A module that draws in data units, as the generator of a game.
+
+    Args:
+        module: It draws with a gradient.
+        support: Where its events lie; all real numbers if ``None``.
+    """
+    support = constraints.independent(constraints.real, len(module.event_shape)) if support is None else support
+    network = WithContext(nn.Identity(), "z")
+    return Generator(network, module.event_shape, module.context_shape, noise=module, support=support)
 
 
 def represent(generator: DistributionModule, x: Tensor) -> Tensor:
