@@ -62,13 +62,15 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
     :meth:`reconstruct`.
 
     Args:
-        generator: :math:`p(x \mid z)`: a module whose context is :math:`z`, alone or beside the context as ``"z"``, if
-            there is a ``prior``. Else a :class:`~pyrogen.implicit.Generator`, whose latent is its noise: :math:`x` is
+        generator: :math:`p(x \mid z)`: a module whose context is :math:`z`, alone or as the entry ``latent``, if there is
+            a ``prior``. Else a :class:`~pyrogen.implicit.Generator`, whose latent is its noise: :math:`x` is
             then a function of it.
         encoder: :math:`q(z \mid x)`: a module whose context is :math:`x`, alone or as ``"x"``, that draws with a
             gradient: normals, a flow, or a generator itself.
         critic: ``critic(pairs)``, or ``critic(pairs, context)`` if there is a context, gives scores ``(N,)``.
         prior: :math:`p(z)`. ``None``: the noise of the generator.
+        latent: The name of :math:`z` among the entries of a generator that takes several. Of a ``Generator`` it cannot
+            be ``"z"``, the name of its own noise.
         loss: As for :class:`~pyrogen.implicit.game.Game`.
         penalties: As for :class:`~pyrogen.implicit.game.Game`.
         critic_steps: As for :class:`~pyrogen.implicit.game.Game`.
@@ -100,6 +102,7 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
         critic: nn.Module,
         *,
         prior: DistributionModule | None = None,
+        latent: str = "z",
         loss: Loss | None = None,
         penalties: Sequence[Penalty] | None = None,
         critic_steps: int = 1,
@@ -107,7 +110,7 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
         super().__init__()
         check_part(generator, "generator")
         check_part(encoder, "encoder")
-        self.pairs = Pairs(generator, prior, encoder)
+        self.pairs = Pairs(generator, prior, encoder, latent)
         self.encoder = encoder
         self.event_shape, self.context_shape = generator.event_shape, self.pairs.context_shape
         latent_shape = self.pairs.prior.event_shape
@@ -217,6 +220,7 @@ class Pairs(DistributionModule):
         generator: As for :class:`Bidirectional`.
         prior: As for :class:`Bidirectional`.
         encoder: The other part that may take a context.
+        latent: As for :class:`Bidirectional`.
 
     Raises:
         ValueError: shapes do not fit.
@@ -226,14 +230,18 @@ class Pairs(DistributionModule):
     density = None
 
     def __init__(
-        self, generator: DistributionModule, prior: DistributionModule | None, encoder: DistributionModule
+        self,
+        generator: DistributionModule,
+        prior: DistributionModule | None,
+        encoder: DistributionModule,
+        latent: str,
     ) -> None:
         self_contained = prior is None
         if self_contained and not isinstance(generator, Generator):
             raise ValueError(f"`prior` must be given for a generator that is a {type(generator).__name__}, got None")
         prior = generator.noise if self_contained else prior
         check_part(prior, "prior")
-        if not self_contained and taken(generator, "z") != prior.event_shape:
+        if not self_contained and taken(generator, latent) != prior.event_shape:
             raise ValueError(
                 f"`generator` must take latents of shape {prior.event_shape}, that of the prior, got "
                 f"{taken(generator, 'z')}; without `prior` its noise is the latent"
@@ -241,12 +249,12 @@ class Pairs(DistributionModule):
         require_plain(generator)
         context_shape = merged_context_shape(
             ("prior", prior, None),
-            ("generator", generator, None if self_contained else "z"),
+            ("generator", generator, None if self_contained else latent),
             ("encoder", encoder, "x"),
         )
         super().__init__((prod(generator.event_shape) + prod(prior.event_shape),), context_shape)
         self.generator, self.prior = generator, prior
-        self.self_contained = self_contained
+        self.self_contained, self.latent = self_contained, latent
 
     def forward(self, context: Context = None) -> Drawn:
         batch = context_batch_shape(context, self.context_shape)
@@ -259,7 +267,7 @@ class Pairs(DistributionModule):
     def likelihood_at(self, z: Tensor, context: Context = None) -> TorchDistributionMixin:
         """The likelihood :math:`p(x | z, c)`; a point, where the noise of a generator is the latent."""
         if not self.self_contained:
-            return self.generator(given(self.generator, context, z=z))
+            return self.generator(given(self.generator, context, **{self.latent: z}))
         x = self.generator.generated(z, given(self.generator, context))
         return Point(x, event_dim=len(self.generator.event_shape))
 
@@ -277,7 +285,7 @@ class Pairs(DistributionModule):
     def read_pairs(self, x: Tensor, z: Tensor, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads data, with latents of the prior in the place of theirs, which nobody knows."""
         yield from read_part(self.prior, context)
-        own = {} if self.self_contained else {"z": z}
+        own = {} if self.self_contained else {self.latent: z}
         yield from self.generator.read_data(x, given(self.generator, context, **own))
 
 
