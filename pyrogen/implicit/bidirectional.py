@@ -8,19 +8,25 @@ encoder leave no difference. Where there is none,
 
 so that :math:`p(x) = p_\text{data}(x)`, and **the encoder is the posterior** :math:`p(z \mid x)`. No density of either
 is needed: both may be networks pushed over noise, the likelihood may be a simulator. It is inference by comparing
-samples, adversarially learned inference (ALI) with stochastic parts, BiGAN with deterministic ones. In a game that has
+samples: adversarially learned inference (ALI) with stochastic parts, BiGAN with deterministic ones. In a game that has
 not come so far the encoder is a guess, and reconstructions are of another datum with like features. Whether it is the
-posterior of the model can be tested, by simulation-based calibration of :attr:`Bidirectional.model` and
-:attr:`Bidirectional.guide`.
+posterior of the model is tested by ``simulation_based_calibration(game.model, game.posterior, observed="x")``.
+
+Nor does the equation say that a latent tells anything of the data. A likelihood with enough noise of its own may give
+all data by itself, :math:`p(x \mid z) = p_\text{data}(x)`, whose posterior is the prior: both sides agree and
+reconstructions are other data (Li et al. 2017). A latent is used where the likelihood alone cannot be the data: with
+noise that is small, or independent for each element, or none.
 
 References:
     Dumoulin et al. 2017, "Adversarially learned inference", https://arxiv.org/abs/1606.00704
+    Li et al. 2017, "ALICE: towards understanding adversarial learning for joint distribution matching",
+    https://arxiv.org/abs/1709.01215
     Donahue, Krähenbühl and Darrell 2017, "Adversarial feature learning", https://arxiv.org/abs/1605.09782
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 
@@ -62,8 +68,8 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
     :meth:`reconstruct`.
 
     Args:
-        generator: :math:`p(x \mid z)`: a module whose context is :math:`z`, alone or as the entry ``latent``, if there is
-            a ``prior``. Else a :class:`~pyrogen.implicit.Generator`, whose latent is its noise: :math:`x` is
+        generator: :math:`p(x \mid z)`: a module whose context is :math:`z`, alone or as the entry ``latent``, if there
+            is a ``prior``. Else a :class:`~pyrogen.implicit.Generator`, whose latent is its noise: :math:`x` is
             then a function of it.
         encoder: :math:`q(z \mid x)`: a module whose context is :math:`x`, alone or as ``"x"``, that draws with a
             gradient: normals, a flow, or a generator itself.
@@ -143,6 +149,19 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
     def posterior_at(self, x: Tensor, context: Context = None) -> TorchDistributionMixin:
         """The encoder's posterior :math:`q(z | x, c)`."""
         return self.encoder(given(self.encoder, context, x=x))
+
+    def posterior(self, data: Mapping[str, Tensor], draws: int) -> dict[str, Tensor]:
+        """Draws of the latent for each datum, as :func:`pyrogen.evaluation.simulation_based_calibration` takes them.
+
+        Args:
+            data: Data by site: ``"x"``.
+            draws: How many for each.
+
+        Shape:
+            ``(rows, *event_shape)`` to ``(draws, rows, *latent_shape)``.
+        """
+        with torch.no_grad():
+            return {"z": self.posterior_at(data["x"]).sample(torch.Size((draws,)))}
 
     def reconstruct(self, x: Tensor, context: Context = None) -> Tensor:
         """Draws of data from the latents that the encoder draws.
