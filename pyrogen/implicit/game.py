@@ -148,16 +148,13 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
     def scores(self, x: Tensor, context: Context = None) -> Tensor:
         """The critic's scores of events in the generator's form for comparison, ``(N,)`` or one for each pack."""
-        if is_validation_enabled() and not x.requires_grad:
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
         scores = self.critic(x) if context is None else self.critic(x, context)
         if scores.dim() != 1:
             raise ValueError(
                 f"`critic` must give scores ({len(x)},) of {len(x)} rows, got shape {tuple(scores.shape)}; end it with "
                 "nn.Flatten(0), say"
             )
-        if is_validation_enabled() and torch.is_grad_enabled():
+        if is_validation_enabled() and x.requires_grad:
             _require_dependence(scores, x)
         return scores
 
