@@ -116,7 +116,7 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
         super().__init__()
         check_part(generator, "generator")
         check_part(encoder, "encoder")
-        self.pairs = Pairs(generator, prior, encoder, latent)
+        self.pairs = GeneratedPairs(generator, prior, encoder, latent)
         self.encoder = encoder
         self.event_shape, self.context_shape = generator.event_shape, self.pairs.context_shape
         latent_shape = self.pairs.prior.event_shape
@@ -139,12 +139,12 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
 
         Called as ``model(x=None, context=None, size=None)``; without ``x``, ``size`` pairs are drawn.
         """
-        return PairModel(self)
+        return BidirectionalModel(self)
 
     @property
     def guide(self) -> nn.Module:
         """The Pyro guide: the encoder at the site ``"z"``, called like :attr:`model`."""
-        return PairGuide(self)
+        return BidirectionalGuide(self)
 
     def posterior_at(self, x: Tensor, context: Context = None) -> TorchDistributionMixin:
         """The encoder's posterior :math:`q(z | x, c)`."""
@@ -232,7 +232,7 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
         return joined(x, posterior.rsample(), self.event_shape)
 
 
-class Pairs(DistributionModule):
+class GeneratedPairs(DistributionModule):
     """The joint distribution of data and latents by prior and generator, as vectors.
 
     Args:
@@ -308,7 +308,7 @@ class Pairs(DistributionModule):
         yield from self.generator.read_data(x, given(self.generator, context, **own))
 
 
-class PairModel(Model):
+class BidirectionalModel(Model):
     """The Pyro model of a :class:`Bidirectional`."""
 
     module: Bidirectional
@@ -320,7 +320,7 @@ class PairModel(Model):
             return pyro.sample("x", pairs.likelihood_at(z, context), obs=x)
 
 
-class PairGuide(Guide):
+class BidirectionalGuide(Guide):
     """The Pyro guide of a :class:`Bidirectional`; empty without ``x``."""
 
     module: Bidirectional
