@@ -92,7 +92,7 @@ def gan(task: Task, steps: int, seed: int, pack: int = 1) -> nn.Module:
     data = (images + torch.rand(images.shape)) / task.symbols
     data = data[: len(data) // pack * pack]
     falling = partial(LambdaLR, lr_lambda=lambda step: min(1.0, 2 * (1 - step / steps)))
-    pg.fit(game, data, steps=steps, batch_size=64, schedule=falling, ema=0.999, seed=seed)
+    pg.fit(game, data, steps=steps, batch_size=64, lr=2e-3, schedule=falling, ema=0.999, seed=seed)
     return generator
 
 
