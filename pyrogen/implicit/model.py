@@ -29,6 +29,7 @@ from math import prod
 from typing import NoReturn
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
@@ -105,11 +106,8 @@ class Generator(DistributionModule):
         self.standardizer = Standardizer(self.event_shape, name="x") if support is None else None
 
     def forward(self, context: Context = None) -> PushForward:
-        batch_shape = context_batch_shape(context, self.context_shape)
-        noise = self.noise(None if self.noise.context_shape is None else context)
-        noise = noise if noise.batch_shape == batch_shape else noise.expand(batch_shape)
         function = partial(self.generated, context=context)
-        return PushForward(noise, function, self.event_shape, self.support, validate_args=False)
+        return PushForward(self._noise(context), function, self.event_shape, self.support, validate_args=False)
 
     def generated(self, z: Tensor, context: Context = None) -> Tensor:
         """The events that noise becomes.
@@ -133,8 +131,7 @@ class Generator(DistributionModule):
 
     def represented(self, rows: int, context: Context = None) -> Tensor:
         """Draws in the form of :meth:`represent`, differentiable: so many, or one for each context, ``(rows, ...)``."""
-        distribution = self(context)
-        return distribution.rsample((rows,) if context is None else ())
+        return self.generated(self._noise(context).rsample((rows,) if context is None else ()), context)
 
     def objective(self) -> NoReturn:
         raise NotImplementedError(
@@ -151,6 +148,12 @@ class Generator(DistributionModule):
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         entries = context if isinstance(context, Mapping) or context is None else {"context": context}
         yield from read_by(self.network, entries)
+
+    def _noise(self, context: Context) -> TorchDistributionMixin:
+        """The distribution of noise, of the batch shape of the context."""
+        batch_shape = context_batch_shape(context, self.context_shape)
+        noise = self.noise(None if self.noise.context_shape is None else context)
+        return noise if noise.batch_shape == batch_shape else noise.expand(batch_shape)
 
     def _output(self, z: Tensor, context: Context) -> tuple[Tensor, torch.Size]:
         """What the network makes of noise, one batch dimension in front, and the batch dimensions that stand for it."""
