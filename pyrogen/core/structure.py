@@ -173,7 +173,9 @@ def _shape(value: Tensor | np.ndarray) -> str:
 def _digest(tensor: Tensor) -> str:
     if nn.parameter.is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided:
         return "no values"
-    content = tensor.detach().cpu().contiguous().resolve_conj().reshape(-1).view(torch.uint8).numpy().tobytes()
+    # A single entry of stride 0 counts as contiguous, so that `contiguous()` would leave it as it is.
+    plain = tensor.detach().cpu().resolve_conj().clone(memory_format=torch.contiguous_format)
+    content = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
     return f"values {hashlib.sha256(content).hexdigest()[:16]}"
 
 

@@ -171,6 +171,7 @@ def test_batches_vmap_precision_copies_and_files(tmp_path):
     assert torch.equal(pickle.loads(pickle.dumps(ratio))(x), found)
     pg.save(ratio, tmp_path / "ratio.pg")
     assert torch.equal(pg.load(tmp_path / "ratio.pg")(x), found)
+    assert density_ratio((1,), q=normal(0, 1), hidden=())(torch.zeros(3, 1)).shape == (3,)  # its scale has stride 0
     flow = pg.flows.affine_coupling((2,), layers=1)
     over_flow = density_ratio((2,), q=flow, hidden=())
     fitted(over_flow, torch.randn(50, 2), steps=3)
