@@ -54,7 +54,7 @@ class Information(TakesTurns, ReadsData, nn.Module):
         generator: Draws events given codes: its context is the code, or a dict in which codes have names. Entries that
             are no codes are the context of the data.
         codes: :math:`p(c)`: the distribution of the code, such as ``latent.Classes(8)``, or a dict of such by the
-            names of the generator's entries.
+            names of the generator's entries. They stay as they are.
         recognition: :math:`q(c \mid x)`: a module whose context is an event, or a dict of such by the same names, for
             codes that are independent given an event.
         critic: As for :class:`~pyrogen.implicit.game.Game`.
@@ -135,12 +135,12 @@ class Information(TakesTurns, ReadsData, nn.Module):
         critic, other = self.game.turns()
         return [
             Turn(CriticLoss(self), critic.parameters, repeats=critic.repeats, limit=critic.limit),
-            Turn(GeneratorLoss(self), nn.ModuleList([self.coded, self.recognition]), limit=other.limit),
+            Turn(GeneratorLoss(self), self.averaged(), limit=other.limit),
         ]
 
     def averaged(self) -> nn.Module:
         """Generator and recognition."""
-        return nn.ModuleList([self.coded, self.recognition])
+        return nn.ModuleList([self.coded.generator, self.recognition])
 
     def optimizer(self, lr: float | None) -> MakeOptimizer:
         """That of a game."""
@@ -171,11 +171,13 @@ class Information(TakesTurns, ReadsData, nn.Module):
 
     def _information(self, codes: Mapping[str, Tensor], x: Tensor, context: Context, name: str | None = None) -> Tensor:
         """The logarithm of posterior over prior at the codes, (N,)."""
-        chosen = self.recognition if name is None else [name]
-        parts = ((codes[key], self.recognition[key], self.coded.codes[key]) for key in chosen)
-        return sum(
-            part(given(part, context, x=x)).log_prob(code) - prior().log_prob(code) for code, part, prior in parts
-        )
+        found = []
+        for key in self.recognition if name is None else [name]:
+            part = self.recognition[key]
+            with torch.no_grad():
+                prior = self.coded.codes[key]().log_prob(codes[key])
+            found.append(part(given(part, context, x=x)).log_prob(codes[key]) - prior)
+        return sum(found)
 
     def _check_recognition(self) -> None:
         codes, event_shape = self.coded.codes, self.coded.event_shape
@@ -224,7 +226,7 @@ class Coded(DistributionModule):
 
     def draw_codes(self, shape: Sequence[int]) -> dict[str, Tensor]:
         """Draws of every code, ``(*shape, *code)``."""
-        return {name: part().sample(torch.Size(shape)) for name, part in self.codes.items()}
+        return {name: part().expand(torch.Size(shape)).sample() for name, part in self.codes.items()}
 
     def drawn(self, shape: Sequence[int], context: Context = None) -> tuple[dict[str, Tensor], Tensor]:
         """Codes and events, the latter differentiable; the shape ends in the batch dimensions of the context."""

@@ -155,6 +155,10 @@ def test_a_context_reaches_all_parts():
     assert {finding.name for finding in report.failures} <= {"parameters_registered"}, report
 
 
+def test_the_contract_of_pairs():
+    pg.testing.check_distribution(lambda: game(Linear(0.5, 1)).pairs, event_shape=(2,)).raise_if_failed()
+
+
 def test_the_encoder_is_a_guide():
     """The evidence lower bound at the exact posterior is the evidence, for every draw."""
     bidirectional, x = game(Linear(MEAN_SLOPE, SCALE)), data(50)

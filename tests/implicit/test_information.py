@@ -84,6 +84,7 @@ def test_several_codes_stand_beside_a_context():
     assert both.value == pytest.approx(kind.value + style.value, abs=1e-5)
     assert kind.value < log(4)
     assert information.marginal(context).sample().shape == (64, 2)
+    assert not information.coded.codes["kind"].logits.any()  # as it was
 
 
 def test_the_contract_of_the_turns():
@@ -95,6 +96,16 @@ def test_the_contract_of_the_turns():
     report = pg.testing.check_objective(make, (torch.randn(8, 2), {"c": torch.randn(8, 3)}))
     # Under validation a game takes the gradient by events as well.
     assert {finding.name for finding in report.failures} <= {"parameters_registered"}, report
+
+
+def test_the_contract_of_events_with_drawn_codes():
+    """Codes have no gradient: they are drawn, and stay as they are."""
+
+    def make():
+        return two_codes().coded
+
+    report = pg.testing.check_distribution(make, event_shape=(2,), context={"c": torch.randn(4, 3)})
+    assert {finding.name for finding in report.failures} <= {"gradients_reach_parameters"}, report
 
 
 def ring(rows, seed=0):
