@@ -63,20 +63,20 @@ def stacked(seed: int) -> Task:
     pixels, labels, symbols = pg.data.digits()
     chosen = torch.randint(len(pixels), (70_000, 3), generator=torch.Generator().manual_seed(seed))
     images, modes = pixels[chosen, 0], labels[chosen] @ torch.tensor([100, 10, 1])
-    return Task((images[:-MODES], modes[:-MODES]), images[-MODES:], symbols, (32, 64), 20_000, 0.3)
+    return Task((images[:-MODES], modes[:-MODES]), images[-MODES:], symbols, (32, 64), 20_000, 1.0)
 
 
 def digits(seed: int) -> Task:
     """Single digits."""
     pixels, labels, symbols = pg.data.digits()
     train, test = pg.data.split(pixels, labels, sizes=(1257, 540), seed=seed)
-    return Task(train, test[0], symbols, (32, 64), 5_000, 0.3)
+    return Task(train, test[0], symbols, (32, 64), 5_000, 1.0)
 
 
 def photographs(seed: int) -> Task:
     """Patches of photographs; the test patches are of parts that training ones do not see."""
     train, test = pg.data.photographs(16, shrink=2)
-    return Task((train.pixels, train.labels), test.pixels, train.symbols, (32, 64, 128), 10_000, 0.3)
+    return Task((train.pixels, train.labels), test.pixels, train.symbols, (32, 64, 128), 10_000, 1.0)
 
 
 TASKS = {"stacked": stacked, "digits": digits, "photographs": photographs}

@@ -29,10 +29,11 @@ _KNOTS = 200
 
 
 class NormalScores(Statistic, ReadsData, nn.Module):
-    """Numbers as standard normal ones, column by column, and back; the identity until it is learned.
+    """Numbers as standard normal ones, column by column, and back; the identity, within ±2.8, until it is learned.
 
-    Between 200 quantiles of the data set, and beyond them, the map is linear. A number that is there often has the
-    score in the middle of its range; all scores of the range become that number.
+    Between 200 quantiles of the data set the map is linear; the outermost are the smallest and the largest number,
+    which scores beyond ±2.8 become as well: a positive column stays positive. A number that is there often has the
+    score in the middle of its range, all scores of which become that number.
 
     Args:
         columns: How many columns there are.
@@ -76,7 +77,7 @@ class NormalScores(Statistic, ReadsData, nn.Module):
     def learn(self, moments: KeptRows) -> None:
         shares = (torch.arange(_KNOTS, dtype=torch.float64, device=moments.rows.device) + 0.5) / _KNOTS
         for quantiles, column in zip(self.quantiles, moments.rows.T, strict=True):
-            quantiles.copy_(torch.quantile(column, shares))
+            quantiles.copy_(torch.cat([column.min()[None], torch.quantile(column, shares[1:-1]), column.max()[None]]))
         self.initialised.fill_(True)
 
     def reset(self, *, learned: bool = False) -> None:
@@ -208,7 +209,7 @@ class KeptRows(Moments):
 
 
 def _line(x: Tensor, places: Tensor, values: Tensor, right: bool) -> Tensor:
-    """Values at x by straight lines between places, the first and the last line going on beyond them.
+    """Values at x by straight lines between places; beyond them the first and the last value.
 
     Args:
         x: ``(*batch, columns)``.
@@ -222,4 +223,4 @@ def _line(x: Tensor, places: Tensor, values: Tensor, right: bool) -> Tensor:
     below, above = values.gather(1, upper - 1), values.gather(1, upper)
     width = high - low
     share = torch.where(width > 0, (rows - low) / torch.where(width > 0, width, 1.0), 0.5)
-    return (below + share * (above - below)).T.reshape(x.shape)
+    return torch.lerp(below, above, share.clamp(0, 1)).T.reshape(x.shape)
