@@ -6,7 +6,7 @@ estimate is trained to tell draws from data; on data that it has not seen it giv
 divergence, in nats, with a standard error. At the end its log-ratio shows where draws are too many or too few, and the
 generator is the prior of a measurement, whose posterior is found in the space of its noise.
 
-    python examples/game.py [--output output] [--seed 0] [--steps 4000] [--device cpu]
+    python examples/game.py [--output output] [--seed 0] [--steps 3000] [--device cpu]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JS = FDivergence("js")
 def ratio_of(x, draws, steps, seed):
     """An estimate of the log-ratio of data and draws, trained anew."""
     ratio = density_ratio((2,)).to(x.device)
-    pg.fit(ratio, (x[: len(draws)], draws), steps=steps, batch_size=512, lr=3e-3, seed=seed)
+    pg.fit(ratio, (x[: len(draws)], draws), steps=steps, batch_size=256, lr=3e-3, seed=seed)
     return ratio
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
 
     rows = 20_000 if args.steps > 100 else 500
     x = ring_of_gaussians(rows, seed=args.seed, radius=RADIUS, noise=NOISE).to(args.device)
-    held_out = ring_of_gaussians(rows // 4, seed=args.seed + 1, radius=RADIUS, noise=NOISE).to(args.device)
+    held_out = ring_of_gaussians(rows // 8, seed=args.seed + 1, radius=RADIUS, noise=NOISE).to(args.device)
     generator = mlp((2,), noise=(2,), hidden=(128, 128, 128))
     game = Game(generator, mlp_critic((2,), hidden=(128, 128, 128)), penalties=(R1(0.1), R2(0.1))).to(args.device)
-    every, witness_steps = max(1, args.steps // 10), min(300, args.steps)
+    every, witness_steps = max(1, args.steps // 8), min(150, args.steps)
     bounds = {}
 
     def draws(count):
@@ -88,13 +88,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Jensen-Shannon divergence {JS.bound(ratio, held_out, draws(len(held_out)))}, at most log 2 = 0.693")
     print(f"are draws and data alike? {pg.evaluation.ratio_test(ratio, held_out, draws(len(held_out)))}")
 
-    y = torch.tensor([1.2, 0.9], device=args.device)
+    y = torch.tensor([1.2, 1.2], device=args.device)
 
     def model():
         place = pyro.sample("x", generator())
-        pyro.sample("y", dist.Normal(place, 0.5).to_event(1), obs=y)
+        pyro.sample("y", dist.Normal(place, 0.4).to_event(1), obs=y)
 
-    found = pg.inverse.NoiseMCMC(model, site="x", draws=200 if args.steps > 100 else 5, warmup=100).run()
+    found = pg.inverse.NoiseVI(model, site="x", draws=1000, steps=min(300, args.steps)).run()
     posterior = found.get_samples()["x"].cpu()
     mean = ", ".join(f"{value:.2f}" for value in posterior.mean(0))
     print(f"given the measurement ({y[0]:.1f}, {y[1]:.1f}) the place is ({mean}) on average")
