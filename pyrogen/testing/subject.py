@@ -216,7 +216,7 @@ class ObjectiveSubject(Subject):
         return self.evaluate(module, *inputs)[place]
 
 
-class Game(nn.Module):
+class JoinedTurns(nn.Module):
     """The turns of a game as one module, which holds all that they train.
 
     Args:
@@ -236,12 +236,12 @@ class Game(nn.Module):
 
 
 def _as_module(made: Any) -> nn.Module:
-    return made if isinstance(made, nn.Module) else Game(as_turns(made))
+    return made if isinstance(made, nn.Module) else JoinedTurns(as_turns(made))
 
 
 def turns_of(module: nn.Module) -> list[Turn]:
     """The turns of an objective under examination: one for most."""
-    return module.turns if isinstance(module, Game) else as_turns(module)
+    return module.turns if isinstance(module, JoinedTurns) else as_turns(module)
 
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
