@@ -12,7 +12,7 @@ samples: adversarially learned inference (ALI) with stochastic parts, BiGAN with
 not come so far the encoder is a guess, and reconstructions are of another datum with like features. Whether it is the
 posterior of the model is tested by ``simulation_based_calibration(game.model, game.posterior, observed="x")``.
 
-Nor does the equation say that a latent tells anything of the data. A likelihood with enough noise of its own may give
+Nor does the equation imply that a latent depends on the data. A likelihood with enough noise of its own may give
 all data by itself, :math:`p(x \mid z) = p_\text{data}(x)`, whose posterior is the prior: both sides agree and
 reconstructions are other data (Li et al. 2017). A latent is used where the likelihood alone cannot be the data: with
 noise that is small, or independent for each element, or none.
@@ -263,7 +263,7 @@ class GeneratedPairs(DistributionModule):
         if not self_contained and taken(generator, latent) != prior.event_shape:
             raise ValueError(
                 f"`generator` must take latents of shape {prior.event_shape}, that of the prior, got "
-                f"{taken(generator, 'z')}; without `prior` its noise is the latent"
+                f"{taken(generator, latent)}; without `prior` its noise is the latent"
             )
         require_plain(generator)
         context_shape = merged_context_shape(
@@ -302,7 +302,7 @@ class GeneratedPairs(DistributionModule):
         return joined(x, z, self.generator.event_shape)
 
     def read_pairs(self, x: Tensor, z: Tensor, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads data, with latents of the prior in the place of theirs, which nobody knows."""
+        """Reads data, with latents of the prior in the place of theirs, which are unknown."""
         yield from read_part(self.prior, context)
         own = {} if self.self_contained else {self.latent: z}
         yield from self.generator.read_data(x, given(self.generator, context, **own))

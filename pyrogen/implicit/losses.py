@@ -72,7 +72,7 @@ class Loss(Abstract):
 
 
 class Relativistic(Loss):
-    r"""Which of the two is the datum: pairs of a datum and a draw, told apart by the difference of their scores.
+    r"""Which of the two is the datum: pairs of a datum and a draw, separated by the difference of their scores.
 
     .. math::
         L_D = \mathbb{E}\,[-\log \sigma(D(x) - D(y))], \qquad L_G = \mathbb{E}\,[-\log \sigma(D(y) - D(x))]

@@ -109,8 +109,14 @@ class Matching(Objective):
         return self.distance(self._coordinates(represent(self.generator, x)), self._coordinates(y), context)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        yield from self.generator.read_data(x, context)
-        yield from self.standardizer.read_data(represent(self.generator, x))
+        found = list(self.generator.read_data(x, context))
+        yield from found
+        if all(statistic.learned for statistic, _ in found):  # the form for comparison may depend on them
+            yield from self.read_represented(represent(self.generator, x), context)
+
+    def read_represented(self, x: Tensor, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads data in the form in which they are compared, and their contexts."""
+        yield from self.standardizer.read_data(x)
 
     def _coordinates(self, x: Tensor) -> Tensor:
         """Events as vectors; their scale is that of the data where it was learned."""
@@ -189,10 +195,10 @@ class MaximumMeanDiscrepancy(KernelMatching):
     def fitted_kernel(self) -> Kernel:
         return self.kernel if self.median is None else self.kernel.fitted(float(self.median.distance))
 
-    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        yield from super().read_data(x, context)
+    def read_represented(self, x: Tensor, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_represented(x, context)
         if self.median is not None and self.standardizer.learned:
-            yield self.median, self._coordinates(represent(self.generator, x))
+            yield self.median, self._coordinates(x)
 
 
 class EnergyDistance(KernelMatching):
@@ -289,8 +295,8 @@ class SlicedWasserstein(Matching):
             return along(ascended(lines, x, y, self.order, steps=self.ascent), x, y, self.order).max()
         return along(lines, x, y, self.order).mean()
 
-    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        yield from super().read_data(x, context)
+    def read_represented(self, x: Tensor, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_represented(x, context)
         if context is not None:
             yield from self.beside.read_data(context)
 

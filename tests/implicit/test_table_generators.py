@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.implicit import Game, mlp_critic, tabular
+from pyrogen.implicit import Game, MaximumMeanDiscrepancy, mlp_critic, tabular
 from pyrogen.networks.table_encoding import NormalScores, TableEncoding, TableOutput
+from pyrogen.numerics.pairwise import median_distance
 from pyrogen.testing import check_distribution
 
 KINDS = {"counts": [1], "binary": [2], "categories": {4: 3}}
@@ -108,6 +109,19 @@ def test_the_critic_sees_encoded_rows_with_a_gradient():
     weight = torch.randn(seen.shape[1])
     gradients = torch.autograd.grad((seen * weight).sum(), list(generator.parameters()))
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_a_distance_of_tables_takes_its_scale_from_encoded_rows():
+    torch.manual_seed(0)
+    x = table(500)
+    generator = tabular((5,), hidden=(8,), **KINDS)
+    for standardize in (True, False):
+        objective = MaximumMeanDiscrepancy(generator, standardize=standardize)
+        pg.fit(objective, x, steps=1)
+        encoded = generator.represent(x)
+        if standardize:
+            encoded = (encoded - encoded.mean(0)) / encoded.std(0, correction=0)
+        assert torch.allclose(objective.median.distance.double(), median_distance(encoded.double()), rtol=0.01)
 
 
 @pytest.mark.slow
