@@ -244,7 +244,7 @@ def test_discrete_site_upstream_is_summed_over():
     ("make", "dimensions"),
     [
         pytest.param(partial(VI_RUN, draws=400), 2, id="vi"),
-        pytest.param(partial(MCMC_RUN, draws=200, warmup=50), 1, id="mcmc"),
+        pytest.param(partial(MCMC_RUN, draws=400, warmup=100), 1, id="mcmc"),
     ],
 )
 def test_probability_flow_against_quadrature(make, dimensions):
