@@ -142,7 +142,8 @@ for score in ("density_p_value", "two_sided_p_value", "typicality", "typicality_
     no_reference = no_scores(SCORES) | {"nothing": SCORES[:0], "a matrix": SAMPLE, "no dimension": torch.tensor(1.0)}
     entry(score, call, log_probs=no_scores(SCORES), reference=no_reference)
 ratio = overridable(evaluation.likelihood_ratio, log_probs=SCORES, background=SCORES)
-entry("likelihood_ratio", ratio, log_probs=no_scores(SCORES), background=no_scores(SCORES) | {"short": SCORES[:3]})
+no_background = {name: value for name, value in no_scores(SCORES).items() if name != "None"} | {"short": SCORES[:3]}
+entry("likelihood_ratio", ratio, log_probs=no_scores(SCORES), background=no_background)
 roc = overridable(evaluation.auroc, inliers=SCORES, outliers=SCORES)
 no_group = no_scores(SCORES) | {"one": SCORES[:1], "nothing": SCORES[:0], "a matrix": SAMPLE}
 entry("auroc", roc, inliers=no_group, outliers=no_group)

@@ -147,8 +147,9 @@ def test_penalties_do_not_depend_on_the_units_of_the_data():
         torch.manual_seed(0)
         x = unit * torch.randn(50, 2)
         game = Game(Generator(Point(0.0, 2), (2,), noise=(1,)), Linear(1.0 / unit, 2.0 / unit))
-        for statistic, rows in list(game.read_data(x)):
-            _learned(statistic, rows)
+        for _ in range(2):  # those of the generator, then those of what it is compared with
+            for statistic, rows in list(game.read_data(x)):
+                _learned(statistic, rows)
         found.append(game.critic_loss(x).item())
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 

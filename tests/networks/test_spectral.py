@@ -45,7 +45,7 @@ def test_the_norm_stays_one_while_the_layer_trains(name):
     torch.manual_seed(1)
     make, shape = LAYERS[name]
     layer = SpectralNormalized(make(), shape)
-    optimizer, target = torch.optim.Adam(layer.parameters(), lr=1e-2), None
+    optimizer, target = torch.optim.Adam(layer.parameters(), lr=1e-3), None
     for _ in range(50):
         x = torch.randn(16, *shape)
         y = layer(x)

@@ -111,7 +111,7 @@ class _Comparison:
         before, after, again = seen(values, 0), seen(changed, 0), seen(values, 1)
         told = [name for name in told if name in sure or _agree(_told(before[name]), _told(again[name]))]
         for name in told:
-            if not _agree(*([(tensor[::2], 0) for tensor, _ in _told(each[name])] for each in (before, after))):
+            if not _agree(_every_other(_told(before[name])), _every_other(_told(after[name]))):
                 return _another_distribution(name)
         for place in (0, count // 2, count - 1):
             alone = self.runs.sites_of_one({name: each[place] for name, each in values.items()}, told)
@@ -243,6 +243,10 @@ def _agrees(many: Site, alone: Site, place: int, count: int) -> bool:
 def _told(site: Site) -> list[tuple[Tensor, int]] | None:
     """What tells a site from others; of a computed one without noise its value."""
     return [(site.value, 0)] if site.computed else signature(site)
+
+
+def _every_other(told: list[tuple[Tensor, int]] | None) -> list[tuple[Tensor, int]] | None:
+    return None if told is None else [(tensor[::2], place) for tensor, place in told]
 
 
 def _another_distribution(name: str) -> str:
