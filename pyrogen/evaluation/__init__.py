@@ -6,8 +6,8 @@
 ``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
 ``grid``         guide x objective x seed, in one table
 ``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
-``frechet``, ``kernel_distance``, ``precision_recall``  sample quality in an ``embedding``, perhaps that of a
-                 ``trained_classifier``; ``modes``: which modes of a mixture samples reach
+``frechet``      sample quality in an ``embedding``; ``kernel_distance`` and ``precision_recall`` likewise
+``modes``        which modes of a mixture samples reach; ``trained_classifier``: an embedding from the data at hand
 ``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
 ``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
