@@ -1,0 +1,326 @@
+r"""Energies: densities that are known up to a constant.
+
+An energy :math:`E_\theta(x, c)` is a number for every event, and defines the Boltzmann distribution
+
+.. math:: p_\theta(x \mid c) = \frac{e^{-E_\theta(x, c)}}{Z_\theta(c)}, \qquad
+    Z_\theta(c) = \int e^{-E_\theta(x, c)} \, dx .
+
+Any network makes an energy, since nothing has to be invertible, causal or normalised: energies may be added (a product
+of experts), and a classifier is one. The price is :math:`Z`. It is not known, so ``log_prob`` is :math:`-E` and its
+density ``"unnormalized"``; draws come from Markov chains (:mod:`pyrogen.energy.chains`), and the gradient of the
+log-likelihood has two phases,
+
+.. math:: \nabla_\theta \log p_\theta(x) = -\nabla_\theta E_\theta(x) +
+    \mathbb{E}_{x^- \sim p_\theta} \nabla_\theta E_\theta(x^-) ,
+
+of which the second, the gradient of :math:`-\log Z`, needs such draws. Objectives differ in how they find it, or go
+around it (:mod:`pyrogen.energy.objectives`).
+
+An energy is often a correction to a distribution :math:`q` that is known, its *base*: :math:`p(x) \propto q(x)\,
+e^{-f(x)}` (an exponential tilting). Chains then start from the base, and what :math:`f` has not learned stays as it is.
+
+References:
+    LeCun, Chopra, Hadsell, Ranzato and Huang 2006, "A tutorial on energy-based learning"
+    Song and Kingma 2021, "How to train your energy-based models", https://arxiv.org/abs/2101.03288
+    Nijkamp, Hill, Han, Zhu and Wu 2020, "On the anatomy of MCMC-based maximum likelihood learning of energy-based
+    models", https://arxiv.org/abs/1903.12370
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints, transforms
+from torch.distributions.constraints import Constraint
+from torch.nn.functional import one_hot
+
+from pyrogen.core.density import Density
+from pyrogen.core.module import DistributionModule, check_part
+from pyrogen.core.remade import Remade
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.distributions.independent import as_event
+from pyrogen.distributions.normal import UnitNormal
+from pyrogen.networks.context import context_rows
+from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
+from pyrogen.numerics.rows import by_datum, rearranged, spared
+from pyrogen.numerics.supports import contains, element_of, is_real, point_inside, widened
+from pyrogen.numerics.values import require_numbers, require_value
+from pyrogen.transforms.distribution import TransformedDistribution
+from pyrogen.transforms.transform import Compose, Transform
+
+from .chains import Chains
+
+
+class EnergyModule(DistributionModule):
+    r"""A module whose :meth:`energies` define a distribution up to a constant; abstract.
+
+    Subclasses define :meth:`energies`, of events as numbers: real events and bits as they are, symbols as one-hot
+    vectors, between which an energy is defined too and has gradients (for kernels that use them).
+
+    Args:
+        event_shape: Shape of one event.
+        context_shape: As for :class:`~pyrogen.core.module.DistributionModule`.
+        support: Where each element of an event lies: ``constraints.real``, an interval, ``constraints.boolean``, or
+            ``constraints.integer_interval(0, symbols - 1)``.
+        chains: How it draws; what :meth:`default_chains` gives if ``None``.
+
+    Attributes:
+        symbols: How many values an element has; ``None`` for real numbers.
+    """
+
+    density: Density = "unnormalized"
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        *,
+        support: Constraint = constraints.real,
+        chains: Chains | None = None,
+    ) -> None:
+        super().__init__(event_shape, context_shape)
+        self.support = widened(support, len(self.event_shape))
+        self.symbols = _symbols(element_of(support))
+        self.standardizer = Standardizer(self.event_shape, name="x") if is_real(support) else None
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+        self.chains = self.default_chains() if chains is None else chains
+        self.chains.prepare(self)
+
+    @abstractmethod
+    def energies(self, x: Tensor, context: Context = None) -> Tensor:
+        """Energies of rows, in nats.
+
+        Args:
+            x: Events as numbers (:meth:`numbers`), ``(N, *event_shape)``, of symbols ``(N, *event_shape, symbols)``.
+            context: A context for each, ``(N, *context_shape)``.
+
+        Shape:
+            ``(N,)``.
+        """
+
+    def forward(self, context: Context = None) -> Boltzmann:
+        return Boltzmann(self, context, context_batch_shape(context, self.context_shape), validate_args=False)
+
+    def numbers(self, x: Tensor) -> Tensor:
+        """Events as floating-point numbers: symbols as one-hot vectors, all others as they are."""
+        if self.symbols is None or self.symbols == 2:
+            return x.to(self.zero.dtype) if not x.is_floating_point() else x
+        return one_hot(x.long(), self.symbols).to(self.zero)
+
+    def events(self, numbers: Tensor) -> Tensor:
+        """The events that numbers stand for."""
+        return numbers if self.symbols is None or self.symbols == 2 else numbers.argmax(-1)
+
+    def start(self, context: Context = None) -> TorchDistributionMixin:
+        """A distribution of a known density, which chains begin at: here normal in the coordinates, or even.
+
+        Its batch shape is that of the context.
+        """
+        batch = context_batch_shape(context, self.context_shape)
+        if self.symbols is not None:
+            return _even(self.symbols, self.zero, (*batch, *self.event_shape), len(self.event_shape))
+        return TransformedDistribution(UnitNormal(self.event_shape, self.zero, batch), [self.coordinates(context)])
+
+    def coordinates(self, context: Context = None) -> Transform:
+        """From the coordinates in which chains of real events move to events: here the data's mean and scale."""
+        if self.standardizer is None:
+            parts = [biject_to(element_of(self.support))]
+        else:
+            parts = [transforms.AffineTransform(self.standardizer.mean, self.standardizer.scale)]
+        return Compose(parts, event_dim=len(self.event_shape))
+
+    def default_chains(self) -> Chains:
+        """How it draws where nothing else is given."""
+        raise NotImplementedError("`chains` must be given")
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        if self.standardizer is not None:
+            yield from self.standardizer.read_data(x)
+
+
+class Energy(EnergyModule):
+    r"""An energy by any network: :math:`E(x, c) = f(x, c)`, or :math:`f(x, c) - \log q(x \mid c)` with a base.
+
+    Args:
+        network: Called with events as numbers ``(N, *event_shape)``, and with their contexts if there are any, it gives
+            ``(N,)``. A critic of :mod:`pyrogen.implicit` is one, of the other sign.
+        event_shape: Shape of one event.
+        context_shape: As for :class:`~pyrogen.core.module.DistributionModule`.
+        base: A distribution of real events that the energy corrects, of exact density: a flow, say. It has no context
+            or that of the energy, and is trained with it unless it is frozen (``base.requires_grad_(False)``).
+        support: As for :class:`EnergyModule`.
+        chains: As for :class:`EnergyModule`.
+
+    Raises:
+        ValueError: shapes do not fit, or the base has no exact density; when called, the network gives something else
+            than one number a row.
+
+    Example:
+        >>> energy = Energy(nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 1), nn.Flatten(0)), (2,))
+        >>> energy().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+        >>> energy.density
+        'unnormalized'
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        event_shape: Shape,
+        context_shape: ContextShape = None,
+        *,
+        base: DistributionModule | None = None,
+        support: Constraint = constraints.real,
+        chains: Chains | None = None,
+    ) -> None:
+        super().__init__(event_shape, context_shape, support=support, chains=chains)
+        self.network = network
+        self.base = base
+        if base is not None:
+            _check_base(base, self)
+
+    def energies(self, x: Tensor, context: Context = None) -> Tensor:
+        value = self.network(x) if context is None else self.network(x, context)
+        if value.shape != x.shape[:1]:
+            raise ValueError(
+                f"`network` must give one number a row, ({len(x)},), got shape {tuple(value.shape)}; end it with "
+                "nn.Flatten(0), say"
+            )
+        return value if self.base is None else value - self._base(context).log_prob(x)
+
+    def start(self, context: Context = None) -> TorchDistributionMixin:
+        if self.base is None:
+            return super().start(context)
+        batch = context_batch_shape(context, self.context_shape)
+        base = self._base(context)
+        return base if base.batch_shape == batch else base.expand(batch)
+
+    def coordinates(self, context: Context = None) -> Transform:
+        base = None if self.base is None else self._base(context)
+        if isinstance(base, TransformedDistribution):
+            return Compose(base.transforms, event_dim=len(self.event_shape))
+        return super().coordinates(context)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        if self.base is not None:
+            yield from self.base.read_data(x, None if self.base.context_shape is None else context)
+        yield from super().read_data(x, context)
+        if isinstance(self.network, ReadsData):
+            yield from self.network.read_data(x, *(() if context is None else (context,)))
+
+    def _base(self, context: Context) -> TorchDistributionMixin:
+        return self.base(None if self.base.context_shape is None else context)
+
+
+class Boltzmann(PyrogenDistribution):
+    r"""The distribution of an energy, :math:`p(x \mid c) \propto e^{-E(x, c)}`: drawn from by chains.
+
+    Args:
+        module: The energy.
+        context: What it is given.
+        batch_shape: That of the context, possibly expanded.
+    """
+
+    density: Density = "unnormalized"
+
+    def __init__(
+        self,
+        module: EnergyModule,
+        context: Context = None,
+        batch_shape: Iterable[int] = (),
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.module, self.context = module, context
+        super().__init__(torch.Size(batch_shape), torch.Size(module.event_shape), validate_args=validate_args)
+
+    @property
+    def support(self) -> Constraint:
+        return self.module.support
+
+    @property
+    def persistent(self) -> bool:
+        """Whether draws come from chains that go on where they were, so that they depend on the draws before."""
+        return self.module.chains.persistent
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
+        if self._validate_args:
+            require_numbers(value, self.support, self.module.parameters())
+        remake = None if self.context is None else Remade(self.module, self.context)
+        return spared(partial(self._score, value), partial(self._score_rows, value), remake)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        module, shape = self.module, self._extended_shape(torch.Size(sample_shape))
+        batch = shape[: len(shape) - len(self.event_shape)]
+        context = context_rows(self.context, module.context_shape, batch)
+        if not batch.numel():
+            return module.start(context).sample((0,) if context is None else ()).reshape(shape)
+        return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
+
+    def _expanded(self, batch_shape: torch.Size) -> Boltzmann:
+        return Boltzmann(self.module, self.context, batch_shape, validate_args=False)
+
+    def _score(self, value: Tensor) -> Tensor:
+        module, event_dim = self.module, len(self.event_shape)
+        missing = by_datum(value, event_dim).isnan().any(-1)
+        inside = contains(self.support, value.detach()) & by_datum(value, event_dim).isfinite().all(-1)
+        safe = torch.where(_beside(inside, event_dim), value, point_inside(self.support, value).detach())
+        batch = torch.broadcast_shapes(inside.shape, self.batch_shape)
+        rows = module.numbers(flatten_batch(safe.expand(*batch, *self.event_shape), self.event_shape))
+        score = -module.energies(rows, context_rows(self.context, module.context_shape, batch)).reshape(batch)
+        return torch.where(inside, score, torch.where(missing, torch.nan, -torch.inf).to(score))
+
+    def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
+        """The scores with other rows at each place."""
+        there = self.module.forward(Remade(self.module, self.context).rows(places, batch))
+        return there._score(rearranged(value, self.event_shape, batch, places))
+
+
+def _symbols(element: Constraint) -> int | None:
+    """How many values an element has, where it has values."""
+    if not element.is_discrete:
+        return None
+    if isinstance(element, type(constraints.boolean)):
+        return 2
+    if isinstance(element, constraints.integer_interval) and element.lower_bound == 0:
+        return int(element.upper_bound) + 1
+    raise ValueError(
+        "`support` must be of real numbers, constraints.boolean or constraints.integer_interval(0, symbols - 1), got "
+        f"{element}"
+    )
+
+
+def _even(symbols: int, like: Tensor, shape: Iterable[int], event_dim: int) -> TorchDistributionMixin:
+    """All events with equal probability."""
+    if symbols == 2:
+        return as_event(dist.Bernoulli(logits=like.new_zeros(shape)), event_dim)
+    return as_event(dist.Categorical(logits=like.new_zeros((*shape, symbols))), event_dim)
+
+
+def _check_base(base: DistributionModule, energy: EnergyModule) -> None:
+    check_part(base, "base")
+    if base.density != "exact" or energy.symbols is not None:
+        raise ValueError(
+            f"`base` must be of real events and exact density, got {base.density!r} for {energy.support}; energies of "
+            "other kinds add up in a Product"
+        )
+    if base.event_shape != energy.event_shape or base.context_shape not in (None, energy.context_shape):
+        raise ValueError(
+            f"`base` must have event shape {energy.event_shape} and no context or one of {energy.context_shape}, got "
+            f"{base.event_shape} and {base.context_shape}"
+        )
+
+
+def _beside(rows: Tensor, event_dim: int) -> Tensor:
+    """A number for each event, with dimensions to broadcast over its elements."""
+    return rows.reshape(rows.shape + (1,) * event_dim)
