@@ -1,0 +1,1 @@
+"""Markov chains, many at once: kernels that leave a law as it is."""
