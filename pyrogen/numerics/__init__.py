@@ -5,6 +5,7 @@
 ``ode``, ``runge_kutta``     integrators with step control for each row; ``adjoint``: gradients through them
 ``trace``                    divergences, exact and estimated
 ``transport``                which noise goes with which datum
+``markov``                   moves of many chains side by side, and their convergence
 ``resampling``               of weighted particles; ``linear``: products with operators
 ``supports``, ``scores``     where numbers may lie, and scores that are safe outside
 ``pairwise``, ``kernels``    distances, and similarities by distance; ``wasserstein``: distances of distributions

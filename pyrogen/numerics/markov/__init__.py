@@ -1,1 +1,13 @@
-"""Markov chains, many at once: kernels that leave a law as it is."""
+r"""Markov chains, many side by side.
+
+A density is a function :math:`\log f` of a batch of points, known up to a constant: ``f(x: (chains, *event)) ->
+(chains,)``, each row of its own. A :class:`~pyrogen.numerics.markov.state.State` holds the points of all chains with
+the value and the gradient of the density there, so that no move computes them twice.
+
+``state``         points with their log-density and its gradient
+``mass``          the scale and the shape of the target, learned from all chains
+``moves``         one step of Langevin dynamics, of MALA, of Hamiltonian Monte Carlo
+``discrete``      Gibbs sampling of bits and symbols, in blocks and led by gradients
+``adaptation``    step sizes and trajectory lengths, learned from all chains
+``convergence``   whether chains have met, and what their draws are worth
+"""

@@ -1,0 +1,174 @@
+r"""Moves: one step of every chain, from the state where they are to the next.
+
+A trajectory of :math:`L` leapfrog steps of size :math:`\epsilon`, with the velocity :math:`v \sim N(0, I)` and the
+mass :math:`M^{-1} = A A^\top`, is
+
+.. math:: v \leftarrow v + \tfrac{\epsilon}{2} A^\top \nabla \log f(x), \qquad x \leftarrow x + \epsilon A v, \qquad
+    v \leftarrow v + \tfrac{\epsilon}{2} A^\top \nabla \log f(x) .
+
+It preserves volume and can be reversed, and so its end is a draw of the target if it is accepted with probability
+:math:`\min\{1, e^{-\Delta H}\}`, of the energy :math:`H = -\log f(x) + |v|^2 / 2`. A single leapfrog step is the
+proposal of Langevin dynamics with :math:`h = \epsilon^2 / 2`.
+
+References:
+    Neal 2011, "MCMC using Hamiltonian dynamics", https://arxiv.org/abs/1206.1901
+    Roberts and Tweedie 1996, "Exponential convergence of Langevin distributions and their discrete approximations",
+    https://doi.org/10.2307/3318418
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.rows import column
+
+from .mass import Mass, UnitMass
+from .state import LogDensity, State, evaluate
+
+_DIVERGED = 1000.0  # nats of energy that no correct trajectory gains; Stan's threshold
+_UNIT = UnitMass()
+
+
+class Move(NamedTuple):
+    """What a move did.
+
+    Attributes:
+        state: Where the chains are now.
+        acceptance: The probability with which each chain was to move, ``(chains,)``.
+        accepted: Whether it did, ``(chains,)``.
+        diverged: Whether the integrator failed, or the proposed density is not finite, ``(chains,)``.
+        energy: In nats, of the chains as they are now, ``(chains,)``.
+        proposed: Where the chains were to go.
+        velocity: Their velocities there, in the round coordinates of the mass, ``(chains, *event)``.
+    """
+
+    state: State
+    acceptance: Tensor
+    accepted: Tensor
+    diverged: Tensor
+    energy: Tensor
+    proposed: State
+    velocity: Tensor
+
+
+def langevin(
+    log_density: LogDensity,
+    state: State,
+    *,
+    step_size: float | Tensor,
+    mass: Mass = _UNIT,
+    generator: torch.Generator | None = None,
+) -> Move:
+    r"""A step of unadjusted Langevin dynamics, :math:`x + h M^{-1} \nabla \log f(x) + \sqrt{2 h} A \xi`.
+
+    Its chains draw from a law near the target, as near as the step is small: of a standard normal target the variance
+    is :math:`1 / (1 - h / 2)`. A chain whose next density is not finite stays.
+
+    Args:
+        log_density: The log-density.
+        state: Where the chains are.
+        step_size: :math:`h`, one for all chains or ``(chains,)``.
+        mass: The scale of the target.
+        generator: Where the noise comes from; torch's own if not given.
+    """
+    size = (2 * step_size) ** 0.5
+    velocity = _noise(state.x, generator)
+    before = kinetic(velocity) - state.log_density
+    proposed, velocity = leapfrog(log_density, state, velocity, step_size=size, steps=1, mass=mass)
+    after = kinetic(velocity) - proposed.log_density
+    diverged = ~proposed.log_density.isfinite()
+    ones = torch.ones_like(after).where(~diverged, 0.0)
+    return Move(
+        proposed.where(~diverged, state), ones, ~diverged, diverged, after.where(~diverged, before), proposed, velocity
+    )
+
+
+def mala(
+    log_density: LogDensity,
+    state: State,
+    *,
+    step_size: float | Tensor,
+    mass: Mass = _UNIT,
+    generator: torch.Generator | None = None,
+) -> Move:
+    r"""A step of the Metropolis-adjusted Langevin algorithm: :func:`langevin`, accepted so that the target is kept.
+
+    Args:
+        log_density: The log-density.
+        state: Where the chains are.
+        step_size: :math:`h`, one for all chains or ``(chains,)``.
+        mass: The scale of the target.
+        generator: Where the noise comes from; torch's own if not given.
+    """
+    size = (2 * step_size) ** 0.5
+    return hmc(log_density, state, step_size=size, steps=1, mass=mass, generator=generator)
+
+
+def hmc(
+    log_density: LogDensity,
+    state: State,
+    *,
+    step_size: float | Tensor,
+    steps: int,
+    mass: Mass = _UNIT,
+    generator: torch.Generator | None = None,
+) -> Move:
+    """A step of Hamiltonian Monte Carlo: a trajectory with a new velocity, and its end accepted or not.
+
+    Args:
+        log_density: The log-density.
+        state: Where the chains are.
+        step_size: Of the leapfrog integrator, one for all chains or ``(chains,)``.
+        steps: How many leapfrog steps, each of one gradient.
+        mass: The scale of the target.
+        generator: Where the noise comes from; torch's own if not given.
+    """
+    velocity = _noise(state.x, generator)
+    before = kinetic(velocity) - state.log_density
+    proposed, velocity = leapfrog(log_density, state, velocity, step_size=step_size, steps=steps, mass=mass)
+    after = kinetic(velocity) - proposed.log_density
+    gained = (after - before).nan_to_num(torch.inf)
+    acceptance = (-gained).exp().clamp(max=1)
+    uniform = torch.rand(gained.shape, dtype=gained.dtype, device=gained.device, generator=generator)
+    accepted = uniform < acceptance
+    energy = after.where(accepted, before)
+    return Move(proposed.where(accepted, state), acceptance, accepted, gained > _DIVERGED, energy, proposed, velocity)
+
+
+def leapfrog(
+    log_density: LogDensity,
+    state: State,
+    velocity: Tensor,
+    *,
+    step_size: float | Tensor,
+    steps: int,
+    mass: Mass = _UNIT,
+) -> tuple[State, Tensor]:
+    """The end of a trajectory, and the velocity there.
+
+    Args:
+        log_density: The log-density.
+        state: Where the chains are.
+        velocity: In the round coordinates of the mass, ``(chains, *event)``.
+        step_size: One for all chains or ``(chains,)``.
+        steps: How many leapfrog steps.
+        mass: The scale of the target.
+    """
+    size = column(step_size, velocity) if isinstance(step_size, Tensor) and step_size.dim() else step_size
+    for _ in range(steps):
+        velocity = velocity + size / 2 * mass.adjoint(state.gradient)
+        state = evaluate(log_density, state.x + size * mass.forward(velocity))
+        velocity = velocity + size / 2 * mass.adjoint(state.gradient)
+    return state, velocity
+
+
+def kinetic(velocity: Tensor) -> Tensor:
+    """The kinetic energy in nats, ``(chains,)``."""
+    return velocity.square().flatten(1).sum(1) / 2
+
+
+def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

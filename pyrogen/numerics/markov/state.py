@@ -1,0 +1,80 @@
+"""States of chains: points with the value and the gradient of the log-density there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.rows import column
+
+LogDensity = Callable[[Tensor], Tensor]
+"""A log-density in nats, up to a constant: ``(chains, *event) -> (chains,)``, no row of which depends on another."""
+
+
+class State(NamedTuple):
+    """Where chains are.
+
+    Attributes:
+        x: The points, ``(chains, *event)``.
+        log_density: Of each, ``(chains,)``; minus infinity where it or its gradient is not finite.
+        gradient: Of the log-density, ``(chains, *event)``; zero where it is not finite.
+    """
+
+    x: Tensor
+    log_density: Tensor
+    gradient: Tensor
+
+    def where(self, rows: Tensor, other: State) -> State:
+        """This state in the rows ``(chains,)`` that are true, and another elsewhere."""
+        return State(*(torch.where(column(rows, own), own, its) for own, its in zip(self, other, strict=True)))
+
+
+@torch.enable_grad()
+def evaluate(log_density: LogDensity, x: Tensor) -> State:
+    """The state at points, in one pass forward and one back.
+
+    The parameters of the density get no gradient. In a row whose density or gradient is not finite the density is
+    taken to be zero, and nothing pulls: the leapfrog integrator stays reversible, and its end there is rejected.
+
+    Args:
+        log_density: The log-density.
+        x: The points, ``(chains, *event)``.
+
+    Raises:
+        ValueError: the log-density is not one number a row, or does not depend on the points.
+    """
+    x = x.detach().requires_grad_(True)
+    value = log_density(x)
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"`log_density` must give one number a row, of shape {tuple(x.shape[:1])}, got {tuple(value.shape)}"
+        )
+    if not value.requires_grad:
+        raise ValueError("`log_density` must depend on `x` differentiably, got numbers without a gradient")
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    value, x = value.detach(), x.detach()
+    finite = value.isfinite() & gradient.flatten(1).isfinite().all(1)
+    return State(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
+
+
+def start(log_density: LogDensity, x: Tensor) -> State:
+    """The state at the points from which chains start.
+
+    Args:
+        log_density: The log-density.
+        x: The points, ``(chains, *event)``.
+
+    Raises:
+        ValueError: the log-density or its gradient is not finite somewhere.
+    """
+    state = evaluate(log_density, x)
+    bad = (~state.log_density.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"`x` must be points where the log-density and its gradient are finite, got {len(bad)} rows of {len(x)} "
+            f"where they are not, the first being {bad[:10]}"
+        )
+    return state
