@@ -16,12 +16,21 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+import torch
 from torch import Tensor
 
 from pyrogen.abstract import Abstract
+from pyrogen.arguments import checked, integer, positive
+from pyrogen.core.batch import map_tensors
 from pyrogen.core.shapes import Context
+from pyrogen.networks.statistics import listed
+from pyrogen.numerics.markov import discrete
+from pyrogen.numerics.markov.moves import Move, hmc, langevin, mala
+from pyrogen.numerics.markov.state import start
 
 if TYPE_CHECKING:
     from .model import EnergyModule
@@ -54,6 +63,12 @@ class Target(NamedTuple):
         """Minus the energies of events as numbers, ``(N, *event)`` to ``(N,)``."""
         return -self.module.energies(x, self.context)
 
+    def repeated(self, times: int) -> Target:
+        """The same for so many times the rows, one set after the other."""
+        if times == 1 or self.context is None:
+            return self
+        return Target(self.module, map_tensors((self.context,), lambda rows: torch.cat([rows] * times))[0])
+
 
 class Kernel(Abstract):
     """A Markov kernel that leaves the distribution of an energy as it is; abstract.
@@ -78,3 +93,138 @@ class Kernel(Abstract):
     def first_step_size(self, dimensions: int) -> float:
         """The step size to begin with for events of so many numbers."""
         return 1.0
+
+
+class Langevin(Kernel):
+    r"""Langevin dynamics with a step size that stays, and no correction of its error.
+
+    The chains draw from a law near the target's: of a standard normal in the coordinates, the variance is
+    :math:`1 / (1 - h / 2)` for the step size :math:`h` of :math:`z - h \nabla E + \sqrt{2 h}\, \xi`.
+
+    Args:
+        step_size: :math:`h`, in squared standard deviations of the coordinates.
+
+    Raises:
+        FloatingPointError: when it moves, an energy is not finite.
+    """
+
+    @checked(step_size=positive)
+    def __init__(self, step_size: float = 0.1) -> None:
+        self.step_size = step_size
+
+    def first_step_size(self, dimensions: int) -> float:
+        return self.step_size
+
+    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        return _moved(partial(langevin, step_size=step_size), target, x, steps, lossless=True)
+
+
+class AdjustedLangevin(Kernel):
+    """Langevin dynamics whose steps are accepted so that the distribution is kept exactly (MALA)."""
+
+    aim = 0.574
+
+    def first_step_size(self, dimensions: int) -> float:
+        return dimensions ** (-1 / 3)
+
+    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        return _moved(partial(mala, step_size=step_size), target, x, steps)
+
+
+class HamiltonianMonteCarlo(Kernel):
+    """Trajectories of several gradients, whose ends are accepted so that the distribution is kept exactly.
+
+    Args:
+        leapfrog_steps: How many gradients a trajectory has.
+    """
+
+    aim = 0.7
+
+    @checked(leapfrog_steps=integer)
+    def __init__(self, leapfrog_steps: int = 5) -> None:
+        self.leapfrog_steps = leapfrog_steps
+
+    def first_step_size(self, dimensions: int) -> float:
+        return dimensions**-0.25
+
+    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        return _moved(partial(hmc, step_size=step_size, steps=self.leapfrog_steps), target, x, steps)
+
+
+class Gibbs(Kernel):
+    """Sweeps in which every bit or symbol is drawn given all others."""
+
+    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        drawn = discrete.gibbs(_of_vectors(target, x), _vectors(target, x), sweeps=steps)
+        return Moved(drawn.reshape(x.shape), x.new_ones(len(x)))
+
+
+class GibbsWithGradients(Kernel):
+    """Single changes of bits or symbols, proposed by what the gradient promises of them.
+
+    Args:
+        changes: How many are proposed a step.
+    """
+
+    @checked(changes=integer)
+    def __init__(self, changes: int = 1) -> None:
+        self.changes = changes
+
+    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        steps *= self.changes
+        drawn, acceptance = discrete.gibbs_with_gradients(_of_vectors(target, x), _vectors(target, x), steps=steps)
+        return Moved(drawn.reshape(x.shape), acceptance)
+
+
+def _moved(move: Callable[..., Move], target: Target, x: Tensor, steps: int, *, lossless: bool = False) -> Moved:
+    """Chains of real events, moved in the coordinates.
+
+    Args:
+        move: Moves them a step.
+        target: What they draw from.
+        x: Where they are.
+        steps: How many.
+        lossless: Whether a proposal of an energy that is not finite is an error, and not one that is refused.
+    """
+    with torch.no_grad():
+        coordinates = target.module.coordinates(target.context)
+
+        def log_density(z: Tensor) -> Tensor:
+            x, log_det = coordinates.forward_and_log_det(z)
+            return target.log_density(x) + log_det
+
+        state = start(log_density, coordinates.inverse_and_log_det(x)[0])
+        acceptance = x.new_zeros(len(x))
+        for _ in range(steps):
+            found = move(log_density, state)
+            if lossless and bool(found.diverged.any()):
+                raise_not_finite(found.diverged, "chains")
+            state, acceptance = found.state, acceptance + found.acceptance
+        return Moved(coordinates.forward_and_log_det(state.x)[0], acceptance / max(steps, 1))
+
+
+def raise_not_finite(rows: Tensor, what: str) -> NoReturn:
+    """Raises the error of energies that are not finite.
+
+    Raises:
+        FloatingPointError: always.
+    """
+    numbers = rows.nonzero().flatten().tolist()
+    raise FloatingPointError(
+        f"the energies of {len(numbers)} of {len(rows)} {what} are not finite, {listed('row', numbers)}: the energy has no "
+        "ground there (give it a `base`, or bounds), or a step of training was too large"
+    )
+
+
+def _vectors(target: Target, x: Tensor) -> Tensor:
+    """Bits ``(N, D)`` or one-hot symbols ``(N, D, K)`` of events of any shape."""
+    return x.flatten(1) if target.module.symbols == 2 else x.reshape(len(x), -1, x.shape[-1])
+
+
+def _of_vectors(target: Target, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The log-density of bits or symbols in a row."""
+
+    def log_density(vectors: Tensor) -> Tensor:
+        return target.repeated(len(vectors) // len(x)).log_density(vectors.reshape(-1, *x.shape[1:]))
+
+    return log_density

@@ -272,8 +272,9 @@ class Boltzmann(PyrogenDistribution):
 
     def _score(self, value: Tensor) -> Tensor:
         module, event_dim = self.module, len(self.event_shape)
-        missing = by_datum(value, event_dim).isnan().any(-1)
-        inside = contains(self.support, value.detach()) & by_datum(value, event_dim).isfinite().all(-1)
+        missing = by_datum(value.isnan(), event_dim).any(-1)
+        possible = contains(element_of(self.support), value.detach()) & value.isfinite()
+        inside = by_datum(possible, event_dim).all(-1)
         safe = torch.where(_beside(inside, event_dim), value, point_inside(self.support, value).detach())
         batch = torch.broadcast_shapes(inside.shape, self.batch_shape)
         rows = module.numbers(flatten_batch(safe.expand(*batch, *self.event_shape), self.event_shape))
