@@ -1,25 +1,35 @@
 """Chains: how an energy draws, and what the second phase of its gradient is made of.
 
 They differ in where they begin: at the distribution that an energy starts from, each time anew
-(:class:`FreshChains`), at data (:class:`DataChains`), or where they were (:class:`PersistentChains`).
+(:class:`FreshChains`), at data (:class:`DataChains`), or where they were before (:class:`PersistentChains`).
+
+A kernel that corrects its errors leaves the distribution as it is. So chains that begin at data which already follow
+the energy stay there on average, however few their steps: the energy of the data is where contrastive divergence comes
+to rest, in any number of dimensions. A kernel that does not correct them comes to rest elsewhere.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pyrogen.abstract import Abstract
-from pyrogen.arguments import checked, instance_of
+from pyrogen.arguments import checked, instance_of, whole_share
 from pyrogen.core.shapes import Context
+from pyrogen.numerics.rows import column
+from pyrogen.training.buffers import LocalBuffers
 
-from .kernels import Kernel, Target
+from .kernels import Kernel, Moved, Target
 
 if TYPE_CHECKING:
     from .model import EnergyModule
+
+_BLOCK = 10
+"""Steps between two changes of a step size while chains warm up."""
 
 
 class Draws(NamedTuple):
@@ -39,6 +49,9 @@ class Draws(NamedTuple):
 class Chains(Abstract, nn.Module):
     """Markov chains of an energy; abstract.
 
+    The step size is found while they move: so that the kernel accepts as often as it should. In training mode it is
+    kept for the next draw.
+
     Args:
         kernel: What moves them.
         steps: How many steps each takes for a draw.
@@ -46,6 +59,7 @@ class Chains(Abstract, nn.Module):
     Attributes:
         persistent: Whether they go on where they were, so that one draw depends on the one before.
         needs_data: Whether they begin at data, so that there are no draws without.
+        step_size: That of the kernel.
     """
 
     persistent: bool = False
@@ -55,9 +69,11 @@ class Chains(Abstract, nn.Module):
     def __init__(self, kernel: Kernel, *, steps: int) -> None:
         super().__init__()
         self.kernel, self.steps = kernel, steps
+        self.register_buffer("step_size", torch.ones(()))
 
     def prepare(self, module: EnergyModule) -> None:
-        """Gets ready to draw from an energy; what has chains that go on makes room for them."""
+        """Gets ready for an energy, once."""
+        self.step_size.fill_(self.kernel.first_step_size(module.zero.new_empty(module.event_shape).numel()))
 
     @abstractmethod
     def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
@@ -70,23 +86,145 @@ class Chains(Abstract, nn.Module):
             data: Data as numbers, ``(rows, *event)``, where there are any.
         """
 
+    def _moved(self, target: Target, x: Tensor, steps: int) -> Moved:
+        """The chains after so many steps of the present step size, which is kept adapted in training mode."""
+        moved = self.kernel(target, x, steps, self.step_size)
+        if self.training and self.kernel.aim is not None:
+            self.step_size.copy_(self._adapted(self.step_size, moved))
+        return moved
+
+    def _adapted(self, step_size: Tensor, moved: Moved) -> Tensor:
+        return step_size * (moved.acceptance.mean() - self.kernel.aim).exp()
+
 
 class FreshChains(Chains):
     """Chains that begin at the distribution that an energy starts from, each time anew.
 
-    The first half of their steps finds the step size at which the kernel accepts as often as it should.
+    The first half of their steps finds the step size, the second half keeps it.
 
     Args:
         kernel: What moves them.
         steps: How many steps each takes for a draw.
     """
 
+    @torch.no_grad()
     def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
-        with torch.no_grad():
-            x = module.numbers(module.start(context).sample((rows,) if context is None else ()))
-            target, warming = Target(module, context), self.steps // 2
-            size, block = x.new_tensor(self.kernel.first_step_size(x[:1].numel())), 10
-            for _ in range(warming // block if self.kernel.aim else 0):
-                x, acceptance = self.kernel(target, x, block, size)
-                size = size * (2 * (acceptance.mean() - self.kernel.aim)).exp()
-            return Draws(*self.kernel(target, x, self.steps - warming, size), context)
+        x = started(module, rows, context)
+        target, size, warmup = Target(module, context), self.step_size, self.steps // 2
+        if self.kernel.aim is None:
+            x, acceptance = self.kernel(target, x, self.steps, size)
+            return Draws(x, context, acceptance)
+        for _ in range(warmup // _BLOCK):
+            moved = self.kernel(target, x, _BLOCK, size)
+            x, size = moved.x, self._adapted(size, moved)
+        if self.training:
+            self.step_size.copy_(size)
+        x, acceptance = self.kernel(target, x, self.steps - warmup // _BLOCK * _BLOCK, size)
+        return Draws(x, context, acceptance)
+
+
+class DataChains(Chains):
+    """Chains that begin at data: those of contrastive divergence, for training alone.
+
+    Args:
+        kernel: What moves them.
+        steps: How many steps each takes for a draw.
+
+    References:
+        Hinton 2002, "Training products of experts by minimizing contrastive divergence",
+        https://doi.org/10.1162/089976602760128018
+    """
+
+    needs_data = True
+
+    @torch.no_grad()
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+        if data is None:
+            raise NotImplementedError(
+                "DataChains begin at data, and serve ContrastiveDivergence alone: to draw, give the energy FreshChains "
+                "or PersistentChains"
+            )
+        x, acceptance = self._moved(Target(module, context), data, self.steps)
+        return Draws(x, context, acceptance)
+
+
+class PersistentChains(Chains):
+    """Chains that go on where they were, in a buffer that checkpoints hold (persistent contrastive divergence).
+
+    A draw takes rows of the buffer by chance, moves them and, in training mode, puts them back. Each chain keeps the
+    context that it began with. Those that begin start where an energy starts.
+
+    Args:
+        kernel: What moves them.
+        size: How many chains there are; at least as many as a minibatch has rows.
+        steps: How many steps each takes for a draw.
+        refresh: The share of chains that begin anew at each draw. Chains that did so are not yet draws of the energy,
+            so that any but zero moves what is learned; it helps where chains do not find all modes by themselves.
+
+    References:
+        Tieleman 2008, "Training restricted Boltzmann machines using approximations to the likelihood gradient",
+        https://doi.org/10.1145/1390156.1390290
+        Du and Mordatch 2019, "Implicit generation and modeling with energy-based models",
+        https://arxiv.org/abs/1903.08689
+    """
+
+    persistent = True
+
+    @checked(kernel=instance_of(Kernel), refresh=whole_share)
+    def __init__(self, kernel: Kernel, *, size: int, steps: int, refresh: float = 0.0) -> None:
+        super().__init__(kernel, steps=steps)
+        self.size, self.refresh = size, refresh
+        self.buffer: LocalBuffers | None = None
+
+    def prepare(self, module: EnergyModule) -> None:
+        super().prepare(module)
+        shape = module.context_shape
+        names = [] if shape is None else [f"context.{key}" for key in shape] if isinstance(shape, dict) else ["context"]
+        self.buffer = LocalBuffers({name: torch.zeros(0) for name in ("x", "begun", *names)})
+
+    @torch.no_grad()
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+        if rows > self.size:
+            raise ValueError(f"`size` must be at least the {rows} rows that are drawn at once, got {self.size}")
+        places = torch.randperm(self.size)[:rows].to(module.zero.device)
+        x, context = self._taken(module, places, context)
+        x, acceptance = self._moved(Target(module, context), x, self.steps)
+        if self.training:
+            self._put(places, x, context)
+        return Draws(x, context, acceptance)
+
+    def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context]:
+        """Chains of the buffer with their contexts; those that begin anew with the contexts given."""
+        new, kept = started(module, len(places), context), self.buffer.tensors
+        if not kept["begun"].numel():
+            return new, context
+        begin = ~kept["begun"][places] | (torch.rand(len(places), device=new.device) < self.refresh)
+        own = {"x": new, **_named(context)}
+        found = {name: torch.where(column(begin, rows), rows, kept[name][places]) for name, rows in own.items()}
+        return found["x"], _like(context, found)
+
+    def _put(self, places: Tensor, x: Tensor, context: Context) -> None:
+        rows = {"x": x, **_named(context), "begun": torch.ones_like(places, dtype=torch.bool)}
+        for name, values in rows.items():
+            if not self.buffer[name].numel():
+                self.buffer[name] = values.new_zeros((self.size, *values.shape[1:]))
+            self.buffer[name][places] = values
+
+
+def started(module: EnergyModule, rows: int, context: Context) -> Tensor:
+    """Events as numbers at which an energy's chains start, one for each row."""
+    return module.numbers(module.start(context).sample((rows,) if context is None else ()))
+
+
+def _named(context: Context) -> dict[str, Tensor]:
+    """The tensors of a context by the names that the buffer has for them."""
+    if isinstance(context, Mapping):
+        return {f"context.{key}": value for key, value in context.items()}
+    return {} if context is None else {"context": context}
+
+
+def _like(context: Context, named: Mapping[str, Tensor]) -> Context:
+    """The tensors of the buffer as a context, in the form of one."""
+    if isinstance(context, Mapping):
+        return {key: named[f"context.{key}"] for key in context}
+    return None if context is None else named["context"]

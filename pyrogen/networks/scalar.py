@@ -1,0 +1,66 @@
+"""Networks that give one number for an event, with a context beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from .context import Context, Shape, VectorContext
+from .mlp import MLP, rectifier
+from .statistics import ReadsData, Standardizer, Statistic
+
+
+class ScalarNetwork(ReadsData, nn.Module):
+    """One number for each event: features of the event and the context, through a perceptron.
+
+    It starts at zero. Events are standardised by moments of the data set.
+
+    Args:
+        event_shape: Shape of one event as it comes.
+        context: What becomes of a context, one vector; ``None`` if there is none.
+        hidden: Sizes of the hidden layers of the perceptron.
+        features: From standardised events ``(N, *event_shape)`` to features ``(N, width)``; they are flattened if
+            ``None``.
+        width: How many features there are.
+        standardize: Whether events are standardised.
+        activation: Makes the nonlinearity after each hidden layer.
+
+    Shape:
+        Events ``(N, *event_shape)`` and contexts ``(N, *context_shape)`` to ``(N,)``.
+
+    Example:
+        >>> ScalarNetwork((3,), VectorContext((2,)))(torch.randn(5, 3), torch.randn(5, 2))
+        tensor([0., 0., 0., 0., 0.], grad_fn=<SqueezeBackward1>)
+    """
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        context: VectorContext | None = None,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        features: nn.Module | None = None,
+        width: int | None = None,
+        standardize: bool = True,
+        activation: Callable[[], nn.Module] = rectifier,
+    ) -> None:
+        super().__init__()
+        self.standardizer = Standardizer(event_shape, name="x") if standardize else None
+        self.features = nn.Flatten() if features is None else features
+        self.context = context if context is not None and context.size else None
+        size = (prod(event_shape) if width is None else width) + (0 if self.context is None else context.size)
+        self.readout = MLP(size, 1, hidden=hidden, activation=activation)
+        nn.init.zeros_(self.readout.layers[-1].weight)
+        nn.init.zeros_(self.readout.layers[-1].bias)
+
+    def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        features = self.features(x if self.standardizer is None else self.standardizer(x))
+        return self.readout(features, None if self.context is None else self.context(context)).squeeze(-1)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        if self.standardizer is not None:
+            yield from self.standardizer.read_data(x)
+        if self.context is not None and context is not None:
+            yield from self.context.read_data(context)
