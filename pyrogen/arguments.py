@@ -8,7 +8,7 @@ array or a string of digits is a mistake that the caller should see.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from math import inf, isfinite
 from typing import Any, TypeVar
@@ -225,6 +225,13 @@ def several(value: Any, name: str) -> int:
 def count(value: Any, name: str) -> int:
     """An integer of at least zero."""
     return integer(value, name, least=0)
+
+
+def interval(value: Any, name: str) -> tuple[float, float]:
+    """Two finite numbers, the lower one first."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not number(value[0], name) < number(value[1], name):
+        raise ValueError(f"`{name}` must be (low, high) with low < high, got {value!r}")
+    return tuple(value)
 
 
 def some_sizes(values: Any, name: str) -> tuple[int, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import Tensor
-from torch.distributions.transforms import AffineTransform
 
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.normal import UnitNormal
 from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.transforms.distribution import TransformedDistribution
-from pyrogen.transforms.transform import Compose
+
+from .model import data_units
 
 
 class DataNormal(DistributionModule):
@@ -26,7 +26,7 @@ class DataNormal(DistributionModule):
     Example:
         >>> base = DataNormal((2,))
         >>> base.learn_statistics(torch.tensor([[0.0, 10.0], [2.0, 30.0]]))
-        >>> base().transforms[0].parts[0].loc
+        >>> base.standardizer.mean
         tensor([ 1., 20.])
     """
 
@@ -36,8 +36,7 @@ class DataNormal(DistributionModule):
 
     def forward(self, context: Context = None) -> TransformedDistribution:
         noise = UnitNormal(self.event_shape, self.standardizer.mean, context_batch_shape(context, self.context_shape))
-        affine = AffineTransform(self.standardizer.mean, self.standardizer.scale)
-        return TransformedDistribution(noise, [Compose([affine], event_dim=len(self.event_shape))])
+        return TransformedDistribution(noise, [data_units(self.standardizer, self.event_shape)])
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)

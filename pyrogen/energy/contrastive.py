@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,8 +68,10 @@ class ContrastiveDivergence(EnergyObjective):
         require_one_context_each(x, context, energy.event_shape, energy.context_shape)
         data = energy.numbers(x)
         draws = self.chains.draw(energy, len(x), context, data)
-        both, contexts = joined([(data, context), (draws.x, draws.context)]) if context is not None else (
-            torch.cat([data, draws.x]), None
+        both, contexts = (
+            joined([(data, context), (draws.x, draws.context)])
+            if context is not None
+            else (torch.cat([data, draws.x]), None)
         )
         of_data, of_draws = require_finite_energies(energy.energies(both, contexts), len(x))
         return of_data.mean() - of_draws.mean()

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import torch
@@ -30,7 +31,8 @@ from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import listed
 from pyrogen.numerics.markov import discrete
 from pyrogen.numerics.markov.moves import Move, hmc, langevin, mala
-from pyrogen.numerics.markov.state import start
+from pyrogen.numerics.markov.state import LogDensity, start
+from pyrogen.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from .model import EnergyModule
@@ -62,6 +64,10 @@ class Target(NamedTuple):
     def log_density(self, x: Tensor) -> Tensor:
         """Minus the energies of events as numbers, ``(N, *event)`` to ``(N,)``."""
         return -self.module.energies(x, self.context)
+
+    def in_coordinates(self) -> tuple[Transform, LogDensity]:
+        """The coordinates of real events, and the log-density in them."""
+        return self.module.in_coordinates(self.context)
 
     def repeated(self, times: int) -> Target:
         """The same for so many times the rows, one set after the other."""
@@ -187,20 +193,19 @@ def _moved(move: Callable[..., Move], target: Target, x: Tensor, steps: int, *, 
         lossless: Whether a proposal of an energy that is not finite is an error, and not one that is refused.
     """
     with torch.no_grad():
-        coordinates = target.module.coordinates(target.context)
+        coordinates, log_density_of_events = target.in_coordinates()
 
         def log_density(z: Tensor) -> Tensor:
-            x, log_det = coordinates.forward_and_log_det(z)
-            return target.log_density(x) + log_det
+            return log_density_of_events(z.reshape(x.shape))
 
-        state = start(log_density, coordinates.inverse_and_log_det(x)[0])
+        state = start(log_density, coordinates._inverse(x).reshape(len(x), prod(x.shape[1:])))
         acceptance = x.new_zeros(len(x))
         for _ in range(steps):
             found = move(log_density, state)
             if lossless and bool(found.diverged.any()):
                 raise_not_finite(found.diverged, "chains")
             state, acceptance = found.state, acceptance + found.acceptance
-        return Moved(coordinates.forward_and_log_det(state.x)[0], acceptance / max(steps, 1))
+        return Moved(coordinates(state.x.reshape(x.shape)), acceptance / max(steps, 1))
 
 
 def raise_not_finite(rows: Tensor, what: str) -> NoReturn:
@@ -211,20 +216,21 @@ def raise_not_finite(rows: Tensor, what: str) -> NoReturn:
     """
     numbers = rows.nonzero().flatten().tolist()
     raise FloatingPointError(
-        f"the energies of {len(numbers)} of {len(rows)} {what} are not finite, {listed('row', numbers)}: the energy has no "
-        "ground there (give it a `base`, or bounds), or a step of training was too large"
+        f"the energies of {len(numbers)} of {len(rows)} {what} are not finite, {listed('row', numbers)}: the energy "
+        "has no ground there (give it a `base`, or bounds), or a step of training was too large"
     )
 
 
 def _vectors(target: Target, x: Tensor) -> Tensor:
     """Bits ``(N, D)`` or one-hot symbols ``(N, D, K)`` of events of any shape."""
-    return x.flatten(1) if target.module.symbols == 2 else x.reshape(len(x), -1, x.shape[-1])
+    size = prod(target.module.event_shape)
+    return x.reshape(len(x), size, *x.shape[1 + len(target.module.event_shape) :])
 
 
 def _of_vectors(target: Target, x: Tensor) -> Callable[[Tensor], Tensor]:
     """The log-density of bits or symbols in a row."""
 
     def log_density(vectors: Tensor) -> Tensor:
-        return target.repeated(len(vectors) // len(x)).log_density(vectors.reshape(-1, *x.shape[1:]))
+        return target.repeated(len(vectors) // len(x)).log_density(vectors.reshape(len(vectors), *x.shape[1:]))
 
     return log_density

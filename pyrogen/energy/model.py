@@ -31,16 +31,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
+from math import prod
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints, transforms
+from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
 from pyrogen.core.density import Density
+from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, flatten_batch
@@ -49,13 +51,16 @@ from pyrogen.distributions.independent import as_event
 from pyrogen.distributions.normal import UnitNormal
 from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
+from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.rows import by_datum, rearranged, spared
 from pyrogen.numerics.supports import contains, element_of, is_real, point_inside, widened
 from pyrogen.numerics.values import require_numbers, require_value
 from pyrogen.transforms.distribution import TransformedDistribution
+from pyrogen.transforms.linear import DiagonalAffine
 from pyrogen.transforms.transform import Compose, Transform
 
-from .chains import Chains
+from .chains import Chains, FreshChains
+from .kernels import AdjustedLangevin, GibbsWithGradients
 
 
 class EnergyModule(DistributionModule):
@@ -125,20 +130,40 @@ class EnergyModule(DistributionModule):
         """
         batch = context_batch_shape(context, self.context_shape)
         if self.symbols is not None:
-            return _even(self.symbols, self.zero, (*batch, *self.event_shape), len(self.event_shape))
+            return _even(self.symbols, self.zero, self.event_shape).expand(batch)
         return TransformedDistribution(UnitNormal(self.event_shape, self.zero, batch), [self.coordinates(context)])
 
     def coordinates(self, context: Context = None) -> Transform:
         """From the coordinates in which chains of real events move to events: here the data's mean and scale."""
-        if self.standardizer is None:
-            parts = [biject_to(element_of(self.support))]
-        else:
-            parts = [transforms.AffineTransform(self.standardizer.mean, self.standardizer.scale)]
-        return Compose(parts, event_dim=len(self.event_shape))
+        if self.standardizer is not None:
+            return data_units(self.standardizer, self.event_shape)
+        return Compose([biject_to(element_of(self.support))], event_dim=len(self.event_shape))
+
+    def in_coordinates(self, context: Context = None) -> tuple[Transform, LogDensity]:
+        """The coordinates, and the log-density in them, ``(N, *event_shape)`` to ``(N,)``, up to a constant.
+
+        Args:
+            context: A context for each of the rows.
+        """
+        coordinates = self.coordinates(context)
+
+        def log_density(z: Tensor) -> Tensor:
+            x, log_det = coordinates.forward_and_log_det(z)
+            return log_det - self.energies(x, context)
+
+        return coordinates, log_density
 
     def default_chains(self) -> Chains:
         """How it draws where nothing else is given."""
-        raise NotImplementedError("`chains` must be given")
+        if self.symbols is None:
+            return FreshChains(AdjustedLangevin(), steps=100)
+        return FreshChains(GibbsWithGradients(changes=max(1, prod(self.event_shape) // 10)), steps=100)
+
+    def objective(self) -> nn.Module:
+        """Contrastive divergence with persistent chains."""
+        from .contrastive import ContrastiveDivergence  # which is built upon this module
+
+        return ContrastiveDivergence(self)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
@@ -188,13 +213,18 @@ class Energy(EnergyModule):
             _check_base(base, self)
 
     def energies(self, x: Tensor, context: Context = None) -> Tensor:
+        value = self.tilt(x, context)
+        return value if self.base is None else value - self._base(context).log_prob(x)
+
+    def tilt(self, x: Tensor, context: Context = None) -> Tensor:
+        """What the network gives: energies, without those of the base."""
         value = self.network(x) if context is None else self.network(x, context)
         if value.shape != x.shape[:1]:
             raise ValueError(
                 f"`network` must give one number a row, ({len(x)},), got shape {tuple(value.shape)}; end it with "
                 "nn.Flatten(0), say"
             )
-        return value if self.base is None else value - self._base(context).log_prob(x)
+        return value
 
     def start(self, context: Context = None) -> TorchDistributionMixin:
         if self.base is None:
@@ -208,6 +238,14 @@ class Energy(EnergyModule):
         if isinstance(base, TransformedDistribution):
             return Compose(base.transforms, event_dim=len(self.event_shape))
         return super().coordinates(context)
+
+    def in_coordinates(self, context: Context = None) -> tuple[Transform, LogDensity]:
+        base = None if self.base is None else self._base(context)
+        if not isinstance(base, TransformedDistribution):
+            return super().in_coordinates(context)
+        # With its noise as coordinates the base has the density of noise there, and no log-determinant is needed.
+        noise, coordinates = base.base_dist, Compose(base.transforms, event_dim=len(self.event_shape))
+        return coordinates, lambda z: noise.log_prob(z) - self.tilt(coordinates(z), context)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         if self.base is not None:
@@ -265,7 +303,8 @@ class Boltzmann(PyrogenDistribution):
         context = context_rows(self.context, module.context_shape, batch)
         if not batch.numel():
             return module.start(context).sample((0,) if context is None else ()).reshape(shape)
-        return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
+        with evaluating(module.chains):  # drawing changes nothing
+            return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
 
     def _expanded(self, batch_shape: torch.Size) -> Boltzmann:
         return Boltzmann(self.module, self.context, batch_shape, validate_args=False)
@@ -277,7 +316,7 @@ class Boltzmann(PyrogenDistribution):
         inside = by_datum(possible, event_dim).all(-1)
         safe = torch.where(_beside(inside, event_dim), value, point_inside(self.support, value).detach())
         batch = torch.broadcast_shapes(inside.shape, self.batch_shape)
-        rows = module.numbers(flatten_batch(safe.expand(*batch, *self.event_shape), self.event_shape))
+        rows = module.numbers(flatten_batch(safe.expand((*batch, *self.event_shape)), self.event_shape))
         score = -module.energies(rows, context_rows(self.context, module.context_shape, batch)).reshape(batch)
         return torch.where(inside, score, torch.where(missing, torch.nan, -torch.inf).to(score))
 
@@ -285,6 +324,12 @@ class Boltzmann(PyrogenDistribution):
         """The scores with other rows at each place."""
         there = self.module.forward(Remade(self.module, self.context).rows(places, batch))
         return there._score(rearranged(value, self.event_shape, batch, places))
+
+
+def data_units(standardizer: Standardizer, event_shape: Shape) -> Transform:
+    """From numbers of mean zero and deviation one to those of the data."""
+    mean, log_scale = (part.expand(event_shape).reshape(-1) for part in (standardizer.mean, standardizer.scale.log()))
+    return DiagonalAffine(mean, log_scale, event_shape)
 
 
 def _symbols(element: Constraint) -> int | None:
@@ -301,11 +346,11 @@ def _symbols(element: Constraint) -> int | None:
     )
 
 
-def _even(symbols: int, like: Tensor, shape: Iterable[int], event_dim: int) -> TorchDistributionMixin:
-    """All events with equal probability."""
+def _even(symbols: int, like: Tensor, shape: Shape) -> TorchDistributionMixin:
+    """All events of a shape with equal probability."""
     if symbols == 2:
-        return as_event(dist.Bernoulli(logits=like.new_zeros(shape)), event_dim)
-    return as_event(dist.Categorical(logits=like.new_zeros((*shape, symbols))), event_dim)
+        return as_event(dist.Bernoulli(logits=like.new_zeros(shape)), len(shape))
+    return as_event(dist.Categorical(logits=like.new_zeros((*shape, symbols))), len(shape))
 
 
 def _check_base(base: DistributionModule, energy: EnergyModule) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from torch import nn
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyrogen.arguments import checked, interval, integer
+from pyrogen.arguments import checked, integer, interval
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.networks.context import Classes, VectorContext

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import nn
 from torch.distributions import constraints
 
-from pyrogen.arguments import anything, checked, integer, number
+from pyrogen.arguments import anything, checked, integer, interval
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
@@ -20,14 +19,8 @@ from .model import Generator
 from .recipes import TEXTS, generator_of
 
 
-def _interval(value: Any, name: str) -> tuple[float, float]:
-    if not isinstance(value, Sequence) or len(value) != 2 or not number(value[0], name) < number(value[1], name):
-        raise ValueError(f"`{name}` must be (low, high) with low < high, got {value!r}")
-    return tuple(value)
-
-
 @recipe(texts=TEXTS)
-@checked(noise=anything, blocks=integer, group=integer, interval=_interval)
+@checked(noise=anything, blocks=integer, group=integer, interval=interval)
 def convolutional(
     event_shape: Shape,
     context_shape: ContextShape = None,

@@ -48,7 +48,7 @@ class ScalarNetwork(ReadsData, nn.Module):
     ) -> None:
         super().__init__()
         self.standardizer = Standardizer(event_shape, name="x") if standardize else None
-        self.features = nn.Flatten() if features is None else features
+        self.features, self.width = features, prod(event_shape) if width is None else width
         self.context = context if context is not None and context.size else None
         size = (prod(event_shape) if width is None else width) + (0 if self.context is None else context.size)
         self.readout = MLP(size, 1, hidden=hidden, activation=activation)
@@ -56,7 +56,8 @@ class ScalarNetwork(ReadsData, nn.Module):
         nn.init.zeros_(self.readout.layers[-1].bias)
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        features = self.features(x if self.standardizer is None else self.standardizer(x))
+        x = x if self.standardizer is None else self.standardizer(x)
+        features = x.reshape(len(x), self.width) if self.features is None else self.features(x)
         return self.readout(features, None if self.context is None else self.context(context)).squeeze(-1)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
