@@ -207,7 +207,7 @@ def test_the_generator_decides_the_noise():
 
 def test_states_of_any_event_shape():
     state = start(normal, torch.randn(6, 1, 4, 4))
-    made = hmc(normal, state, step_size=0.2, steps=3, mass=diagonal_mass(torch.randn(100, 1, 4, 4)))
+    made = hmc(normal, state, step_size=0.2, steps=3, mass=diagonal_mass(torch.randn(10, 10, 1, 4, 4)))
     assert isinstance(made.state, State)
     assert made.state.x.shape == (6, 1, 4, 4)
     assert made.energy.shape == (6,)
@@ -217,7 +217,7 @@ def test_a_low_rank_mass_makes_correlated_draws_round():
     torch.manual_seed(0)
     factor = torch.linalg.qr(torch.randn(6, 6)).Q * torch.tensor([10.0, 3.0, 1.0, 1.0, 1.0, 0.03])
     draws = torch.randn(20000, 6) @ factor.T
-    mass = low_rank_mass(draws, independent=len(draws))
+    mass = low_rank_mass(draws.unflatten(0, (10, -1)))
     round_draws = mass.inverse(draws)
     spread = torch.linalg.eigvalsh(round_draws.T.cov()).sqrt()
     assert spread.max() / spread.min() < 2
@@ -230,6 +230,6 @@ def test_a_low_rank_mass_makes_correlated_draws_round():
 def test_a_low_rank_mass_of_uncorrelated_draws_is_diagonal():
     torch.manual_seed(0)
     scale = torch.logspace(-2, 2, 20)
-    mass = low_rank_mass(torch.randn(100, 20) * scale, independent=100)
+    mass = low_rank_mass(torch.randn(10, 10, 20) * scale)
     assert mass.directions.shape == (20, 0)
     torch.testing.assert_close(mass.scale, scale, rtol=0.4, atol=0)

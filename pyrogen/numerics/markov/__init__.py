@@ -9,5 +9,6 @@ the value and the gradient of the density there, so that no move computes them t
 ``moves``         one step of Langevin dynamics, of MALA, of Hamiltonian Monte Carlo
 ``discrete``      Gibbs sampling of bits and symbols, in blocks and led by gradients
 ``adaptation``    step sizes and trajectory lengths, learned from all chains
+``sampling``      runs of many chains: kernels that learn their settings, warm-up, and going on from a state
 ``convergence``   whether chains have met, and what their draws are worth
 """

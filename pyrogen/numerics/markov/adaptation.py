@@ -19,24 +19,27 @@ from .mass import Mass, UnitMass
 from .moves import Move, hmc
 from .state import LogDensity, State
 
+_STUCK = 0.01  # acceptance of a chain that counts as stuck
+
 
 @dataclass
 class DualAveraging:
     r"""The step size at which chains accept as often as wanted (section 3.2 of Hoffman and Gelman 2014).
 
-    The acceptance of many chains is their harmonic mean, which a few chains that are stuck pull down.
+    The acceptance of many chains is their harmonic mean, which a chain that is stuck pulls down: the step is one at
+    which all chains move, and their plain mean is higher.
 
     Attributes:
         step_size: For the next move.
         target: The wanted acceptance.
-        centre: Towards which the logarithm of the step size is drawn: ten times the first one.
+        centre: Towards which the logarithm of the step size is drawn: that of the first one.
         error: The running mean of how far acceptance falls short.
         log_average: The logarithm of the average step size.
         count: How many updates there were.
     """
 
     step_size: float
-    target: float = 0.8
+    target: float = 0.65
     centre: float | None = None
     error: float = 0.0
     log_average: float = 0.0
@@ -44,12 +47,12 @@ class DualAveraging:
 
     def __post_init__(self) -> None:
         if self.centre is None:
-            self.centre = math.log(10 * self.step_size)
+            self.centre = math.log(self.step_size)
 
     def update(self, move: Move) -> None:
         """Learns from a move."""
         self.count += 1
-        acceptance = 1 / (1 / move.acceptance.clamp(min=1e-10)).mean().item()
+        acceptance = 1 / (1 / move.acceptance.clamp(min=_STUCK)).mean().item()
         self.error += (self.target - acceptance - self.error) / (self.count + 10)
         log_step = self.centre - self.count**0.5 / 0.05 * self.error
         self.log_average += self.count**-0.75 * (log_step - self.log_average)
@@ -67,11 +70,11 @@ class TrajectoryLength:
 
     Of chains at :math:`z` whose proposals are at :math:`z'`, in the round coordinates of the mass, the criterion is
     :math:`\tfrac14 E[(|z' - E z'|^2 - |z - E z|^2)^2]`. Its gradient in the length of the trajectory comes from the
-    velocities :math:`v'` at the end, and Adam climbs it. The lengths of moves are spread evenly from zero to twice the
-    mean by a Halton sequence, without which chains come back to where they were where the target is periodic.
+    velocities :math:`v'` at the end, and Adam climbs it. Trajectories are spread evenly from zero to twice the
+    length by a Halton sequence, without which chains come back to where they were where the target is periodic.
 
     Attributes:
-        length: The longest trajectory, in time.
+        length: The mean length of trajectories, in time.
         rate: The learning rate of the logarithm of the length.
         square: The running mean of the squared gradient.
         log_average: The logarithm of the average length.
@@ -79,18 +82,17 @@ class TrajectoryLength:
     """
 
     length: float
-    rate: float = 0.025
+    rate: float = 0.05
     square: float = 0.0
     log_average: float = 0.0
     count: int = 0
 
-    def update(self, before: State, move: Move, *, time: float, mass: Mass) -> None:
+    def update(self, before: State, move: Move, *, mass: Mass) -> None:
         """Learns from a move.
 
         Args:
             before: Where the chains were.
             move: What it did.
-            time: How long its trajectories were.
             mass: The mass it was made with.
         """
         weight = move.acceptance / move.acceptance.sum().clamp(min=1e-10)
@@ -99,8 +101,8 @@ class TrajectoryLength:
         new = torch.where(weight.unsqueeze(1) > 0, new, 0.0)
         new = new - weight @ new
         grown = new.square().sum(1) - old.square().sum(1)
-        slope = (weight * grown * (new * move.velocity.flatten(1)).sum(1)).nan_to_num(0.0, 0.0, 0.0)
-        self._climb(time * slope.sum().item())
+        slope = move.time * weight * grown * (new * move.velocity.flatten(1)).sum(1)
+        self._climb(slope.nan_to_num(0.0, 0.0, 0.0).sum().item())
 
     def _climb(self, gradient: float) -> None:
         self.count += 1

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .convergence import effective_sample_size
+
+_FAR = 2.0  # times the variance that chance gives
+
 
 class Mass(ABC):
     """A linear map :math:`A` from round coordinates to those of the target."""
@@ -94,33 +98,31 @@ def diagonal_mass(draws: Tensor) -> DiagonalMass:
     """The scales of draws; one where all draws are equal.
 
     Args:
-        draws: Draws of the target, of all chains: ``(draws, *event)``.
+        draws: Draws of the target, ``(chains, draws, *event)``.
     """
-    scale = draws.std(0)
+    scale = draws.flatten(0, 1).std(0)
     return DiagonalMass(torch.where(scale > 0, scale, 1.0))
 
 
-def low_rank_mass(draws: Tensor, *, independent: float, cutoff: float = 2.0) -> LowRankMass:
+def low_rank_mass(draws: Tensor) -> LowRankMass:
     """The scales of draws, and the directions in which correlated coordinates are far wider or narrower than these.
 
-    Directions are kept whose variance, in units of the scales, is beyond ``cutoff`` times what that of as many
+    Directions are kept whose variance, in units of the scales, is more than twice beyond what that of as many
     independent draws of uncorrelated coordinates would be (the edges of the law of Marchenko and Pastur): a dense mass
-    where coordinates are strongly correlated, a diagonal one where they are not.
+    where coordinates are strongly correlated, a diagonal one where they are not. It takes time and memory of the cube
+    and the square of ``D``.
 
     Args:
-        draws: Draws of the target, of all chains: ``(draws, D)``.
-        independent: How many independent draws they are worth.
-        cutoff: A factor of the variance.
+        draws: Draws of the target, ``(chains, draws, D)``.
 
     References:
         Marchenko and Pastur 1967, "Distribution of eigenvalues for some sets of random matrices",
         https://doi.org/10.1070/SM1967v001n04ABEH001994
     """
     scale = diagonal_mass(draws).scale
-    standard = ((draws - draws.mean(0)) / scale).double()
-    variance, directions = torch.linalg.eigh(standard.T @ standard / len(draws))
-    ratio = (draws.shape[1] / independent) ** 0.5
-    wide = variance > cutoff * (1 + ratio) ** 2
-    narrow = variance < max(1 - ratio, 0.0) ** 2 / cutoff
-    kept = wide | narrow
+    rows = draws.flatten(0, 1)
+    standard = ((rows - rows.mean(0)) / scale).double()
+    variance, directions = torch.linalg.eigh(standard.T @ standard / len(rows))
+    ratio = (rows.shape[1] / effective_sample_size(draws).nanmedian().item()) ** 0.5
+    kept = (variance > _FAR * (1 + ratio) ** 2) | (variance < max(1 - ratio, 0.0) ** 2 / _FAR)
     return LowRankMass(scale, directions[:, kept].to(scale), variance[kept].sqrt().to(scale))

@@ -43,6 +43,7 @@ class Move(NamedTuple):
         energy: In nats, of the chains as they are now, ``(chains,)``.
         proposed: Where the chains were to go.
         velocity: Their velocities there, in the round coordinates of the mass, ``(chains, *event)``.
+        time: How long the trajectories were: step size times steps.
     """
 
     state: State
@@ -52,6 +53,7 @@ class Move(NamedTuple):
     energy: Tensor
     proposed: State
     velocity: Tensor
+    time: float | Tensor
 
 
 def langevin(
@@ -80,10 +82,9 @@ def langevin(
     proposed, velocity = leapfrog(log_density, state, velocity, step_size=size, steps=1, mass=mass)
     after = kinetic(velocity) - proposed.log_density
     diverged = ~proposed.log_density.isfinite()
-    ones = torch.ones_like(after).where(~diverged, 0.0)
-    return Move(
-        proposed.where(~diverged, state), ones, ~diverged, diverged, after.where(~diverged, before), proposed, velocity
-    )
+    energy = after.where(~diverged, before)
+    kept = (~diverged).to(after.dtype)
+    return Move(proposed.where(~diverged, state), kept, ~diverged, diverged, energy, proposed, velocity, size)
 
 
 def mala(
@@ -135,7 +136,8 @@ def hmc(
     uniform = torch.rand(gained.shape, dtype=gained.dtype, device=gained.device, generator=generator)
     accepted = uniform < acceptance
     energy = after.where(accepted, before)
-    return Move(proposed.where(accepted, state), acceptance, accepted, gained > _DIVERGED, energy, proposed, velocity)
+    moved = proposed.where(accepted, state)
+    return Move(moved, acceptance, accepted, gained > _DIVERGED, energy, proposed, velocity, step_size * steps)
 
 
 def leapfrog(
