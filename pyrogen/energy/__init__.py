@@ -1,7 +1,8 @@
 """Energies: densities that are known up to a constant, and how they are learned and drawn from."""
 
 from .bases import DataNormal
-from .chains import Chains, DataChains, Draws, FreshChains, PersistentChains
+from .chains import Chains, DataChains, Draws, FreshChains, PersistentChains, RecoveryChains
+from .combinations import Product
 from .contrastive import ContrastiveDivergence
 from .kernels import (
     AdjustedLangevin,
@@ -11,10 +12,13 @@ from .kernels import (
     Kernel,
     Langevin,
     Moved,
+    NearTarget,
     Target,
 )
 from .model import Boltzmann, Energy, EnergyModule
+from .noise_contrastive import FlowContrastive, NoiseContrastive
 from .recipes import convolutional, mlp
+from .score_matching import DenoisedScoreMatching, RatioMatching, ScoreMatching
 
 __all__ = [
     "AdjustedLangevin",
@@ -23,9 +27,11 @@ __all__ = [
     "ContrastiveDivergence",
     "DataChains",
     "DataNormal",
+    "DenoisedScoreMatching",
     "Draws",
     "Energy",
     "EnergyModule",
+    "FlowContrastive",
     "FreshChains",
     "Gibbs",
     "GibbsWithGradients",
@@ -33,7 +39,13 @@ __all__ = [
     "Kernel",
     "Langevin",
     "Moved",
+    "NearTarget",
+    "NoiseContrastive",
     "PersistentChains",
+    "Product",
+    "RatioMatching",
+    "RecoveryChains",
+    "ScoreMatching",
     "Target",
     "convolutional",
     "mlp",

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.abstract import Abstract
-from pyrogen.arguments import checked, instance_of, whole_share
+from pyrogen.arguments import checked, instance_of, positive, whole_share
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.rows import column
 from pyrogen.training.buffers import LocalBuffers
 
-from .kernels import Kernel, Moved, Target
+from .kernels import Kernel, Moved, NearTarget, Target
 
 if TYPE_CHECKING:
     from .model import EnergyModule
@@ -139,12 +139,51 @@ class DataChains(Chains):
 
     @torch.no_grad()
     def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
-        if data is None:
-            raise NotImplementedError(
-                "DataChains begin at data, and serve ContrastiveDivergence alone: to draw, give the energy FreshChains "
-                "or PersistentChains"
-            )
-        x, acceptance = self._moved(Target(module, context), data, self.steps)
+        x, acceptance = self._moved(Target(module, context), _required(data, self), self.steps)
+        return Draws(x, context, acceptance)
+
+
+class RecoveryChains(Chains):
+    r"""Chains that begin at data with noise, and draw what these may have been: those of the recovery likelihood.
+
+    Events that may have become :math:`\tilde z = z + \sigma \varepsilon` have the density :math:`p(z \mid \tilde z)
+    \propto e^{-E(z) - |z - \tilde z|^2 / 2 \sigma^2}`, which has fewer modes than the energy by itself: short chains
+    draw from it. The energy that gives data the largest likelihood given noisy data is that of the data, whatever the
+    noise. For training alone.
+
+    Args:
+        kernel: What moves them.
+        steps: How many steps each takes for a draw.
+        noise_scale: :math:`\sigma`, in standard deviations of the energy's coordinates.
+
+    References:
+        Bengio, Yao, Alain and Vincent 2013, "Generalized denoising auto-encoders as generative models",
+        https://arxiv.org/abs/1305.6663
+        Gao, Song, Poole, Wu and Kingma 2021, "Learning energy-based models by diffusion recovery likelihood",
+        https://arxiv.org/abs/2012.08125
+    """
+
+    needs_data = True
+
+    @checked(kernel=instance_of(Kernel), noise_scale=positive)
+    def __init__(self, kernel: Kernel, *, steps: int, noise_scale: float) -> None:
+        super().__init__(kernel, steps=steps)
+        self.noise_scale = noise_scale
+
+    def prepare(self, module: EnergyModule) -> None:
+        if module.symbols is not None:
+            raise NotImplementedError(f"RecoveryChains need real events, got {module.support}; use DataChains")
+        super().prepare(module)
+        self.step_size.mul_(min(1.0, self.noise_scale**2))
+
+    @torch.no_grad()
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+        data = _required(data, self)
+        coordinates, _ = module.in_coordinates(context)
+        z = coordinates._inverse(data)
+        noisy = z + self.noise_scale * torch.randn_like(z)
+        target = NearTarget(module, context, noisy, self.noise_scale)
+        x, acceptance = self._moved(target, coordinates(noisy), self.steps)
         return Draws(x, context, acceptance)
 
 
@@ -180,7 +219,8 @@ class PersistentChains(Chains):
         super().prepare(module)
         shape = module.context_shape
         names = [] if shape is None else [f"context.{key}" for key in shape] if isinstance(shape, dict) else ["context"]
-        self.buffer = LocalBuffers({name: torch.zeros(0) for name in ("x", "begun", *names)})
+        begun = torch.zeros(0, dtype=torch.bool, device=module.zero.device)
+        self.buffer = LocalBuffers({name: module.zero.new_zeros(0) for name in ("x", *names)} | {"begun": begun})
 
     @torch.no_grad()
     def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
@@ -200,7 +240,9 @@ class PersistentChains(Chains):
             return new, context
         begin = ~kept["begun"][places] | (torch.rand(len(places), device=new.device) < self.refresh)
         own = {"x": new, **_named(context)}
-        found = {name: torch.where(column(begin, rows), rows, kept[name][places]) for name, rows in own.items()}
+        found = {
+            name: torch.where(column(begin, rows), rows, kept[name][places].to(rows)) for name, rows in own.items()
+        }
         return found["x"], _like(context, found)
 
     def _put(self, places: Tensor, x: Tensor, context: Context) -> None:
@@ -209,6 +251,20 @@ class PersistentChains(Chains):
             if not self.buffer[name].numel():
                 self.buffer[name] = values.new_zeros((self.size, *values.shape[1:]))
             self.buffer[name][places] = values
+
+
+def _required(data: Tensor | None, chains: Chains) -> Tensor:
+    """The data at which chains begin.
+
+    Raises:
+        NotImplementedError: there are none.
+    """
+    if data is None:
+        raise NotImplementedError(
+            f"{type(chains).__name__} begin at data, and serve ContrastiveDivergence alone: to draw, give the energy "
+            "FreshChains or PersistentChains"
+        )
+    return data
 
 
 def started(module: EnergyModule, rows: int, context: Context) -> Tensor:

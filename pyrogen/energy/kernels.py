@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -31,7 +32,7 @@ from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import listed
 from pyrogen.numerics.markov import discrete
 from pyrogen.numerics.markov.moves import Move, hmc, langevin, mala
-from pyrogen.numerics.markov.state import LogDensity, start
+from pyrogen.numerics.markov.state import LogDensity, evaluate
 from pyrogen.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ class Moved(NamedTuple):
     acceptance: Tensor
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True)
+class Target:
     """An energy under given contexts, one for each row.
 
-    Attributes:
+    Args:
         module: The energy.
         context: ``(N, *context_shape)``, or ``None``.
     """
@@ -74,6 +76,30 @@ class Target(NamedTuple):
         if times == 1 or self.context is None:
             return self
         return Target(self.module, map_tensors((self.context,), lambda rows: torch.cat([rows] * times))[0])
+
+
+@dataclass(frozen=True)
+class NearTarget(Target):
+    r"""An energy near points: :math:`e^{-E} e^{-|z - z_0|^2 / 2 \sigma^2}` in the coordinates.
+
+    Args:
+        module: The energy.
+        context: ``(N, *context_shape)``, or ``None``.
+        centre: The points, in coordinates, ``(N, *event_shape)``.
+        spread: The deviation from them.
+    """
+
+    centre: Tensor
+    spread: float
+
+    def in_coordinates(self) -> tuple[Transform, LogDensity]:
+        coordinates, log_density = super().in_coordinates()
+
+        def near(z: Tensor) -> Tensor:
+            distance = (z - self.centre).square().reshape(len(z), -1).sum(1)
+            return log_density(z) - distance / (2 * self.spread**2)
+
+        return coordinates, near
 
 
 class Kernel(Abstract):
@@ -198,7 +224,9 @@ def _moved(move: Callable[..., Move], target: Target, x: Tensor, steps: int, *, 
         def log_density(z: Tensor) -> Tensor:
             return log_density_of_events(z.reshape(x.shape))
 
-        state = start(log_density, coordinates._inverse(x).reshape(len(x), prod(x.shape[1:])))
+        state = evaluate(log_density, coordinates._inverse(x).reshape(len(x), prod(x.shape[1:])))
+        if not bool(state.log_density.isfinite().all()):
+            raise_not_finite(~state.log_density.isfinite(), "points that chains start from")
         acceptance = x.new_zeros(len(x))
         for _ in range(steps):
             found = move(log_density, state)

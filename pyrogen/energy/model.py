@@ -234,17 +234,16 @@ class Energy(EnergyModule):
         return base if base.batch_shape == batch else base.expand(batch)
 
     def coordinates(self, context: Context = None) -> Transform:
-        base = None if self.base is None else self._base(context)
-        if isinstance(base, TransformedDistribution):
-            return Compose(base.transforms, event_dim=len(self.event_shape))
-        return super().coordinates(context)
+        found = None if self.base is None else coordinates_of(self._base(context))
+        return super().coordinates(context) if found is None else found
 
     def in_coordinates(self, context: Context = None) -> tuple[Transform, LogDensity]:
         base = None if self.base is None else self._base(context)
-        if not isinstance(base, TransformedDistribution):
+        coordinates = None if base is None else coordinates_of(base)
+        if coordinates is None:
             return super().in_coordinates(context)
         # With its noise as coordinates the base has the density of noise there, and no log-determinant is needed.
-        noise, coordinates = base.base_dist, Compose(base.transforms, event_dim=len(self.event_shape))
+        noise = base.base_dist
         return coordinates, lambda z: noise.log_prob(z) - self.tilt(coordinates(z), context)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
@@ -300,6 +299,11 @@ class Boltzmann(PyrogenDistribution):
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         module, shape = self.module, self._extended_shape(torch.Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
+        if self.persistent and self.context is not None:
+            raise NotImplementedError(
+                "persistent chains have contexts of their own, so that there are no draws for others: give the energy "
+                "FreshChains"
+            )
         context = context_rows(self.context, module.context_shape, batch)
         if not batch.numel():
             return module.start(context).sample((0,) if context is None else ()).reshape(shape)
@@ -324,6 +328,13 @@ class Boltzmann(PyrogenDistribution):
         """The scores with other rows at each place."""
         there = self.module.forward(Remade(self.module, self.context).rows(places, batch))
         return there._score(rearranged(value, self.event_shape, batch, places))
+
+
+def coordinates_of(distribution: TorchDistributionMixin) -> Transform | None:
+    """What sends noise to draws of a distribution, if it is made of noise by transforms."""
+    if not isinstance(distribution, TransformedDistribution):
+        return None
+    return Compose(distribution.transforms, event_dim=len(distribution.event_shape))
 
 
 def data_units(standardizer: Standardizer, event_shape: Shape) -> Transform:

@@ -1,0 +1,117 @@
+"""Energies made of energies: products of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrogen.arguments import checked, instance_of
+from pyrogen.core.density import weakest
+from pyrogen.core.module import DistributionModule
+from pyrogen.core.shapes import Context, context_batch_shape
+from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.supports import element_of
+from pyrogen.transforms.transform import Transform
+
+from .chains import Chains
+from .model import EnergyModule, coordinates_of
+
+
+def _parts(value: Any, name: str) -> None:
+    if not isinstance(value, Sequence) or not value or not all(isinstance(part, DistributionModule) for part in value):
+        raise TypeError(f"`{name}` must be a sequence of DistributionModules, got {value!r}")
+
+
+class Product(EnergyModule):
+    r"""A product of distributions, :math:`p(x) \propto \prod_k p_k(x)^{w_k}`: their energies add up.
+
+    It draws what no part rules out. Experts are energies, whose energies are added, or any modules with a ``log_prob``
+    that is exact or unnormalised and draws no noise, such as flows.
+
+    Args:
+        experts: The parts, of one event shape and one support. Chains start from what the first one starts from, or is,
+            and move in its coordinates.
+        weights: The power of each; ones if ``None``.
+        chains: As for :class:`~pyrogen.energy.model.EnergyModule`.
+
+    Raises:
+        TypeError: ``experts`` holds something else.
+        ValueError: their events or contexts differ, a density is a bound or noisy, or there is a weight too many.
+
+    References:
+        Hinton 2002, "Training products of experts by minimizing contrastive divergence",
+        https://doi.org/10.1162/089976602760128018
+
+    Example:
+        >>> experts = [pg.energy.mlp((2,), hidden=(8,)), pg.flows.affine_coupling((2,), layers=1, hidden=(8,))]
+        >>> Product(experts)().sample((3,)).shape
+        torch.Size([3, 2])
+    """
+
+    @checked(experts=_parts, chains=instance_of(Chains))
+    def __init__(
+        self,
+        experts: Sequence[DistributionModule],
+        *,
+        weights: Sequence[float] | None = None,
+        chains: Chains | None = None,
+    ) -> None:
+        first = experts[0]
+        energies = [part for part in experts if isinstance(part, EnergyModule)]
+        support = element_of(energies[0].support) if energies else constraints.real
+        contexts = [part.context_shape for part in experts if part.context_shape is not None]
+        super().__init__(first.event_shape, contexts[0] if contexts else None, support=support, chains=chains)
+        self.experts = nn.ModuleList(experts)
+        self.weights = (1.0,) * len(experts) if weights is None else tuple(map(float, weights))
+        _check(self)
+
+    def energies(self, x: Tensor, context: Context = None) -> Tensor:
+        return sum(
+            weight * self._energies(part, x, context) for weight, part in zip(self.weights, self.experts, strict=True)
+        )
+
+    def start(self, context: Context = None) -> TorchDistributionMixin:
+        first, batch = self.experts[0], context_batch_shape(context, self.context_shape)
+        own = _own(first, context)
+        distribution = first.start(own) if isinstance(first, EnergyModule) else first(own)
+        return distribution if distribution.batch_shape == batch else distribution.expand(batch)
+
+    def coordinates(self, context: Context = None) -> Transform:
+        first, own = self.experts[0], _own(self.experts[0], context)
+        if isinstance(first, EnergyModule):
+            return first.coordinates(own)
+        return coordinates_of(first(own)) or super().coordinates(context)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        for part in self.experts:
+            yield from part.read_data(x, _own(part, context))
+        yield from super().read_data(x, context)
+
+    def _energies(self, part: DistributionModule, x: Tensor, context: Context) -> Tensor:
+        own = _own(part, context)
+        return part.energies(x, own) if isinstance(part, EnergyModule) else -part(own).log_prob(self.events(x))
+
+
+def _own(part: DistributionModule, context: Context) -> Context:
+    return None if part.context_shape is None else context
+
+
+def _check(product: Product) -> None:
+    if len(product.weights) != len(product.experts):
+        raise ValueError(
+            f"`weights` must be {len(product.experts)} numbers, one for each expert, got {product.weights}"
+        )
+    for place, part in enumerate(product.experts):
+        if part.event_shape != product.event_shape or part.context_shape not in (None, product.context_shape):
+            raise ValueError(
+                f"`experts` must have one event shape, {product.event_shape}, and no context or one of "
+                f"{product.context_shape}, got {part.event_shape} and {part.context_shape} at {place}"
+            )
+        if weakest(part.density, "unnormalized") != "unnormalized" or part.density in ("estimate", "lower bound"):
+            raise ValueError(f"`experts` must have an exact or unnormalised log_prob, got {part.density!r} at {place}")
+        if isinstance(part, EnergyModule) and part.symbols != product.symbols:
+            raise ValueError(f"`experts` must have one support, {product.support}, got {part.support} at {place}")
