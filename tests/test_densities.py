@@ -139,6 +139,11 @@ def vae(prior="exact", posterior="exact", likelihood="exact"):
     return pg.latent.VAE(*parts, draws=1)
 
 
+def information(codes="exact", recognition="exact"):
+    generator, critic = pg.implicit.mlp((2,), (2,), noise=(1,), hidden=(4,)), pg.implicit.mlp_critic((2,), hidden=(4,))
+    return pg.implicit.Information(generator, Declared(codes), Declared(recognition, (2,)), critic).bound(draws=5)
+
+
 ALL = DENSITIES
 NORMALIZED = ("exact", "estimate", "lower bound")
 UNBIASED = ("exact", "estimate")
@@ -169,6 +174,8 @@ USES = {
     "VAE, prior": (lambda d: vae(prior=d), NORMALIZED),
     "VAE, likelihood": (lambda d: vae(likelihood=d), NORMALIZED),
     "VAE, posterior": (lambda d: vae(posterior=d), UNBIASED),
+    "Information, recognition": (lambda d: information(recognition=d), NORMALIZED),
+    "Information, codes": (lambda d: information(codes=d), UNBIASED),
     "NUTS": (chain, SCORED),
     "NUTS, observed": (chain_over_parents, SCORED),
     "NUTS in noise, no push-forward": (lambda d: chain_in_noise(d, unpushed), ("exact", "estimate", "unnormalized")),

@@ -174,8 +174,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         """
         require_one_context_each(x, context, self.event_shape, self.context_shape)
         yield from self.read_context(context)
-        if self.density is not None:
-            refuse_outside_support(self, x, context, self.parameters())
+        refuse_outside_support(self, x, context, self.parameters())
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads contexts alone, of which entries may be missing; subclasses pass them to their networks."""

@@ -96,6 +96,18 @@ def require_one_context_each(x: Tensor, context: Context, event_shape: Shape, co
         )
 
 
+def context_of_each(x: Tensor, context: Context, event_shape: Shape, context_shape: ContextShape) -> Context:
+    """The context of each event of a minibatch ``(N, *event_shape)``; one for all is repeated.
+
+    Raises:
+        ValueError: events or contexts have other shapes.
+    """
+    require_one_context_each(x, context, event_shape, context_shape)
+    if x.dim() != 1 + len(event_shape):
+        raise ValueError(f"`x` must have shape (N, {', '.join(map(str, event_shape))}), got {tuple(x.shape)}")
+    return expand_context(context, context_shape, x.shape[:1])
+
+
 def expand_context(context: Context, context_shape: ContextShape, batch: torch.Size) -> Context:
     """The same context with all batch dimensions ``batch``, in each of its tensors; nothing is copied."""
     if isinstance(context, Mapping):

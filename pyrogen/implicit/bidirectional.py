@@ -43,19 +43,18 @@ from pyrogen.core.parts import given, merged_context_shape, read_part, taken
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.point import Point
 from pyrogen.networks.context import VectorContext
-from pyrogen.networks.statistics import ReadsData, Statistic
+from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.kernels import DistanceKernel
-from pyrogen.training.turn import MakeOptimizer, TakesTurns, Turn
 
-from .draws import Drawn, as_generator, reparameterised, require_plain
-from .game import CriticLoss, Game, GeneratorLoss
+from .draws import Drawn, reparameterised, require_plain
+from .game import Game, Played
 from .losses import Loss
 from .matching import unbiased_squared_mmd
 from .model import Generator
 from .penalties import Penalty
 
 
-class Bidirectional(TakesTurns, ReadsData, nn.Module):
+class Bidirectional(Played):
     r"""Generator and encoder against a critic of pairs, for ``fit(bidirectional, x)`` or ``fit(…, (x, context))``.
 
     The critic scores pairs as vectors, the elements of :math:`x` first and those of :math:`z` after them:
@@ -125,13 +124,8 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
                 f"`encoder` must take events of shape {self.event_shape} and give latents of shape {latent_shape}, "
                 f"got {taken(encoder, 'x')} and {encoder.event_shape}"
             )
-        self.game = Game(as_generator(self.pairs), critic, loss=loss, penalties=penalties, critic_steps=critic_steps)
+        self.game = Game(self.pairs, critic, loss=loss, penalties=penalties, critic_steps=critic_steps)
         self.beside = VectorContext(self.context_shape)
-
-    @property
-    def loss(self) -> Loss:
-        """What both sides minimise."""
-        return self.game.loss
 
     @property
     def model(self) -> nn.Module:
@@ -172,21 +166,9 @@ class Bidirectional(TakesTurns, ReadsData, nn.Module):
         with torch.no_grad():
             return self.pairs.likelihood_at(self.posterior_at(x, context).sample(), context).sample()
 
-    def turns(self) -> list[Turn]:
-        """The turns of a step: the critic's, and then that of generator and encoder."""
-        critic, other = self.game.turns()
-        return [
-            Turn(CriticLoss(self), critic.parameters, repeats=critic.repeats, limit=critic.limit),
-            Turn(GeneratorLoss(self), self.averaged(), limit=other.limit),
-        ]
-
     def averaged(self) -> nn.Module:
         """Generator and encoder."""
         return nn.ModuleList([self.pairs, self.encoder])
-
-    def optimizer(self, lr: float | None) -> MakeOptimizer:
-        """That of a game."""
-        return self.game.optimizer(lr)
 
     def critic_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the critic, with penalties."""

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from pyrogen.arguments import checked, integer
-from pyrogen.core.shapes import Context, Shape, require_one_context_each
+from pyrogen.core.shapes import Context, Shape, context_of_each
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
 
@@ -92,7 +92,8 @@ class Critic(ReadsData, nn.Module):
         return None if self.context is None else self.context.context_shape
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        packs = self._packs(x, context)
+        context = context_of_each(x, context, self.event_shape, self.context_shape)
+        packs = self._packs(x)
         x = x if self.standardizer is None else self.standardizer(x)
         features = _require_rows(self.network(x.reshape(packs, *self.pack_shape)), packs, self.width, "network")
         score = self.readout(features).squeeze(-1)
@@ -108,11 +109,8 @@ class Critic(ReadsData, nn.Module):
         if self.context is not None:
             yield from self.context.read_data(context)
 
-    def _packs(self, x: Tensor, context: Context) -> int:
+    def _packs(self, x: Tensor) -> int:
         """How many packs the rows make."""
-        require_one_context_each(x, context, self.event_shape, self.context_shape)
-        if x.dim() != 1 + len(self.event_shape):
-            raise ValueError(f"`x` must have shape (N, {', '.join(map(str, self.event_shape))}), got {tuple(x.shape)}")
         if len(x) % self.pack:
             raise ValueError(
                 f"`x` must hold a multiple of `pack` = {self.pack} rows, got {len(x)}; "

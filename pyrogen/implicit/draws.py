@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -13,6 +13,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.context import WithContext
+from pyrogen.networks.statistics import Statistic
 
 from .model import Generator
 
@@ -59,16 +60,34 @@ def require_plain(generator: DistributionModule) -> None:
         )
 
 
-def as_generator(module: DistributionModule, support: constraints.Constraint | None = None) -> Generator:
-    """A module that draws in data units, as the generator of a game.
+class ModuleGenerator(Generator):
+    """A module that draws in data units with a gradient, as a generator: its draws are the noise and the events.
 
     Args:
-        module: It draws with a gradient.
+        module: It learns by itself what is learned from the data set.
         support: Where its events lie; all real numbers if ``None``.
     """
-    support = constraints.independent(constraints.real, len(module.event_shape)) if support is None else support
-    network = WithContext(nn.Identity(), "z")
-    return Generator(network, module.event_shape, module.context_shape, noise=module, support=support)
+
+    def __init__(self, module: DistributionModule, support: constraints.Constraint | None = None) -> None:
+        support = constraints.independent(constraints.real, len(module.event_shape)) if support is None else support
+        network = WithContext(nn.Identity(), "z")
+        super().__init__(network, module.event_shape, module.context_shape, noise=module, support=support)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.noise.read_data(x, context)
+
+    def _noise(self, context: Context) -> TorchDistributionMixin:
+        return reparameterised(super()._noise(context), self.noise)
+
+
+def as_generator(module: DistributionModule, support: constraints.Constraint | None = None) -> Generator:
+    """A generator as it is, and any other module as one.
+
+    Args:
+        module: The module.
+        support: As for :class:`ModuleGenerator`.
+    """
+    return module if isinstance(module, Generator) else ModuleGenerator(module, support)
 
 
 def represent(generator: DistributionModule, x: Tensor) -> Tensor:

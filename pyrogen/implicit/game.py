@@ -23,8 +23,10 @@ References:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -33,17 +35,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam
 
-from pyrogen.arguments import checked, instance_of, integer
+from pyrogen.arguments import anything, checked, instance_of, integer
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
+from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.objective import Objective
-from pyrogen.core.shapes import Context
+from pyrogen.core.shapes import Context, context_of_each
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
 from pyrogen.training.turn import MakeOptimizer, TakesTurns, Turn
 
+from .critic import Critic
+from .draws import as_generator
 from .losses import Loss, Relativistic
 from .model import Generator
 from .penalties import Penalty, Scored
+from .quadratic import QuadraticCritic
 
 _LIMIT = 1e4
 """Losses beyond it are of a game that diverges: scores are of order one to a hundred, whatever the loss."""
@@ -64,10 +70,11 @@ class Game(TakesTurns, ReadsData, nn.Module):
     FloatingPointError, and leaves the best weights on held-out data, or else the average, or else the last weights.
 
     Args:
-        generator: What is trained to draw like the data. Any other module that draws with a gradient, such as a flow,
-            is one as ``Generator(nn.Identity(), event_shape, noise=flow)``.
+        generator: What is trained to draw like the data: a :class:`~pyrogen.implicit.model.Generator`, or any module
+            whose draws carry gradients, such as a flow.
         critic: Any module: ``critic(x)``, or ``critic(x, context)`` if the generator has a context, gives scores
-            ``(N,)`` of events ``(N, *event_shape)`` in data units, one for each row or pack of rows.
+            ``(N,)`` of events ``(N, *event_shape)`` in data units, one for each row or pack of rows. Under penalties it
+            scores each row by itself: statistics of a batch would count the slopes of other rows.
         loss: What both minimise; :class:`~pyrogen.implicit.losses.Relativistic` if ``None``.
         penalties: On the critic's slope. ``None``: those that the loss is used with, R1 and R2 of weight one for most;
             ``()`` for none.
@@ -75,8 +82,10 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: when called: the critic gives no scores ``(N,)`` or none that depend on its input, or batch
-            normalisation meets a single row.
+        ValueError: ``generator`` is no module that gives distributions, or ``critic`` takes other events or contexts;
+            when called: the critic gives no scores ``(N,)`` or none that depend on its input, or batch normalisation
+            meets a single row.
+        NotImplementedError: when called, draws of the generator carry no gradients.
 
     Example:
         >>> generator = pg.implicit.mlp((2,), noise=(4,))
@@ -87,7 +96,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
     """
 
     @checked(
-        generator=instance_of(Generator),
+        generator=anything,
         critic=instance_of(nn.Module),
         loss=instance_of(Loss),
         penalties=_penalties,
@@ -95,7 +104,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
     )
     def __init__(
         self,
-        generator: Generator,
+        generator: DistributionModule,
         critic: nn.Module,
         *,
         loss: Loss | None = None,
@@ -103,18 +112,24 @@ class Game(TakesTurns, ReadsData, nn.Module):
         critic_steps: int = 1,
     ) -> None:
         super().__init__()
-        self.generator = generator
+        check_part(generator, "generator")
+        self.generator = as_generator(generator)
         self.critic = critic
+        _require_fitting(critic, self.generator)
         self.loss = Relativistic() if loss is None else loss
         self.penalties = self.loss.penalties() if penalties is None else tuple(penalties)
         self.steps_of_critic = critic_steps
-        self.standardizer = Standardizer(generator.represented_shape, name="x")
+        self.standardizer = Standardizer(self.generator.represented_shape, name="x")
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
 
     def turns(self) -> list[Turn]:
         """The turns of a step: the critic's, and then the generator's."""
-        critic = Turn(CriticLoss(self), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
-        return [critic, Turn(GeneratorLoss(self), self.generator, limit=_LIMIT)]
+        return self.turns_of(self)
+
+    def turns_of(self, played: Game | Played) -> list[Turn]:
+        """The turns of what is played against the critic of this game: the critic's, and then that of the others."""
+        critic = Turn(CriticLoss(played), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
+        return [critic, Turn(GeneratorLoss(played), played.averaged(), limit=_LIMIT)]
 
     def averaged(self) -> nn.Module:
         """The generator: a critic is of use to the generator that it plays against, and to no average."""
@@ -126,6 +141,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
     def critic_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the critic, with penalties."""
+        context = self._of_each(x, context)
         self._refuse_single_row(x)
         real = self.generator.represent(x).detach()
         with torch.no_grad():
@@ -138,6 +154,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
     def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the generator."""
+        context = self._of_each(x, context)
         self._refuse_single_row(x)
         fake = self.scores(self.generator.represented(len(x), context), context)
         if not self.loss.is_paired:
@@ -149,10 +166,10 @@ class Game(TakesTurns, ReadsData, nn.Module):
     def scores(self, x: Tensor, context: Context = None) -> Tensor:
         """The critic's scores of events in the generator's form for comparison, ``(N,)`` or one for each pack."""
         scores = self.critic(x) if context is None else self.critic(x, context)
-        if scores.dim() != 1:
+        if scores.dim() != 1 or len(x) % max(len(scores), 1):
             raise ValueError(
                 f"`critic` must give scores ({len(x)},) of {len(x)} rows, got shape {tuple(scores.shape)}; end it with "
-                "nn.Flatten(0), say"
+                "nn.Linear(width, 1) and nn.Flatten(0), say"
             )
         if is_validation_enabled() and x.requires_grad:
             _require_dependence(scores, x)
@@ -160,6 +177,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
     def metric(self, x: Tensor, context: Context = None) -> Tensor:
         """The mean energy score of draws given held-out data, in standard deviations of the data; lower is better."""
+        context = self._of_each(x, context)
         with torch.no_grad():
             x = self._standard(self.generator.represent(x))
             if context is None:
@@ -175,11 +193,13 @@ class Game(TakesTurns, ReadsData, nn.Module):
 
         It is as good as the critic. That of a game in progress has seen no generator for long, so a small value may be
         its fault: train it on while the generator rests, ``fit(game.turns()[0], x, steps=…)``, for a bound that counts.
+        Of a critic of packs it is the divergence of packs of independent draws from packs of data, which is larger.
 
         Args:
             x: Data that the critic has not seen.
             context: Their contexts.
         """
+        context = self._of_each(x, context)
         with torch.no_grad(), evaluating(self):
             fake = self.generator.represented(len(x), context)
             real = self.scores(self.generator.represent(x), context)
@@ -210,7 +230,10 @@ class Game(TakesTurns, ReadsData, nn.Module):
         return sum(penalty.every * penalty(critic, real, fake) for penalty in due)
 
     def _standard(self, x: Tensor) -> Tensor:
-        return self.standardizer(x).flatten(1)
+        return self.standardizer(x).reshape(len(x), prod(self.standardizer.shape))
+
+    def _of_each(self, x: Tensor, context: Context) -> Context:
+        return context_of_each(x, context, self.generator.event_shape, self.generator.context_shape)
 
     def _refuse_single_row(self, x: Tensor) -> None:
         if len(x) != 1 or not self.training:
@@ -220,10 +243,43 @@ class Game(TakesTurns, ReadsData, nn.Module):
                 raise ValueError(f"`{name}` normalises by the statistics of a batch, which needs two rows, got one")
 
 
+class Played(TakesTurns, ReadsData, nn.Module):
+    """What is trained against the critic of a game by a loss of its own; abstract.
+
+    Subclasses set :attr:`game`, and define :meth:`generator_loss`, :meth:`averaged` and :meth:`metric`.
+
+    Attributes:
+        game: Its critic, loss and penalties.
+    """
+
+    game: Game
+
+    @abstractmethod
+    def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
+        """The loss of all but the critic."""
+
+    def critic_loss(self, x: Tensor, context: Context = None) -> Tensor:
+        """The loss of the critic, with penalties."""
+        return self.game.critic_loss(x, context)
+
+    @property
+    def loss(self) -> Loss:
+        """What both sides minimise."""
+        return self.game.loss
+
+    def turns(self) -> list[Turn]:
+        """The turns of a step: the critic's, and then that of all others."""
+        return self.game.turns_of(self)
+
+    def optimizer(self, lr: float | None) -> MakeOptimizer:
+        """That of a game."""
+        return self.game.optimizer(lr)
+
+
 class CriticLoss(Objective):
     """The critic's loss in a game, as an objective."""
 
-    def __init__(self, game: Game) -> None:
+    def __init__(self, game: Game | Played) -> None:
         super().__init__()
         self.game = game
         self.unit = game.loss.unit
@@ -238,7 +294,7 @@ class CriticLoss(Objective):
 class GeneratorLoss(Objective):
     """The generator's loss in a game, as an objective."""
 
-    def __init__(self, game: Game) -> None:
+    def __init__(self, game: Game | Played) -> None:
         super().__init__()
         self.game = game
         self.unit = game.loss.unit
@@ -262,6 +318,18 @@ def energy_score(draws: Tensor, x: Tensor) -> Tensor:
     count = len(draws)
     within = torch.cdist(by_datum, by_datum).sum((-1, -2)).mean() / (count * (count - 1))
     return to_data - 0.5 * within
+
+
+def _require_fitting(critic: nn.Module, generator: Generator) -> None:
+    """Refuses a critic of other events or contexts than the generator's, where that is known."""
+    if not isinstance(critic, (Critic, QuadraticCritic)):
+        return
+    for noun, got, expected in (
+        ("events", critic.event_shape, generator.represented_shape),
+        ("contexts", critic.context_shape, generator.context_shape),
+    ):
+        if got != expected:
+            raise ValueError(f"`critic` must take {noun} of shape {expected}, those of the generator, got {got}")
 
 
 def _require_dependence(scores: Tensor, x: Tensor) -> None:

@@ -28,16 +28,16 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import anything, checked, integer, non_negative
+from pyrogen.core.density import require_normalized
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.parts import given, taken
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape
-from pyrogen.networks.statistics import ReadsData, Statistic
-from pyrogen.training.turn import MakeOptimizer, TakesTurns, Turn
+from pyrogen.networks.statistics import Statistic
 
 from .draws import Drawn, as_generator, reparameterised, require_plain
-from .game import CriticLoss, Game, GeneratorLoss
+from .game import Game, Played
 from .losses import Loss
 from .model import Generator
 from .penalties import Penalty
@@ -45,7 +45,7 @@ from .penalties import Penalty
 Parts = DistributionModule | Mapping[str, DistributionModule]
 
 
-class Information(TakesTurns, ReadsData, nn.Module):
+class Information(Played):
     r"""A game whose draws tell of codes, for ``fit(information, x)`` or ``fit(information, (x, context))``.
 
     The loss of generator and recognition is that of a generator minus ``weight`` times the bound of the information.
@@ -66,7 +66,8 @@ class Information(TakesTurns, ReadsData, nn.Module):
     Raises:
         TypeError: an argument is of another kind.
         ValueError: names or shapes do not fit, or a part is no module that gives distributions.
-        NotImplementedError: when called, draws of the generator carry no gradients.
+        NotImplementedError: the density of ``recognition`` is no ``log_prob`` or bound of one, or that of ``codes``,
+            which is subtracted, is a bound; when called, draws of the generator carry no gradients.
 
     Example:
         >>> import pyrogen as pg
@@ -101,11 +102,6 @@ class Information(TakesTurns, ReadsData, nn.Module):
         self.game = Game(marginal, critic, loss=loss, penalties=penalties, critic_steps=critic_steps)
 
     @property
-    def loss(self) -> Loss:
-        """What critic and generator minimise, besides."""
-        return self.game.loss
-
-    @property
     def marginal(self) -> Generator:
         """The generator whose codes are drawn as well."""
         return self.game.generator
@@ -130,25 +126,9 @@ class Information(TakesTurns, ReadsData, nn.Module):
             codes, x = self.coded.drawn(batch, context)
             return Estimate.of_mean(self._information(codes, x, context, name), density="lower bound")
 
-    def turns(self) -> list[Turn]:
-        """The turns of a step: the critic's, and then that of generator and recognition."""
-        critic, other = self.game.turns()
-        return [
-            Turn(CriticLoss(self), critic.parameters, repeats=critic.repeats, limit=critic.limit),
-            Turn(GeneratorLoss(self), self.averaged(), limit=other.limit),
-        ]
-
     def averaged(self) -> nn.Module:
         """Generator and recognition."""
         return nn.ModuleList([self.coded.generator, self.recognition])
-
-    def optimizer(self, lr: float | None) -> MakeOptimizer:
-        """That of a game."""
-        return self.game.optimizer(lr)
-
-    def critic_loss(self, x: Tensor, context: Context = None) -> Tensor:
-        """The loss of the critic, with penalties."""
-        return self.game.critic_loss(x, context)
 
     def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the generator, and of recognition, on the same draws."""
@@ -164,7 +144,6 @@ class Information(TakesTurns, ReadsData, nn.Module):
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         codes = self.coded.draw_codes((len(x),))
-        yield from self.coded.generator.read_data(x, given(self.coded.generator, context, **codes))
         for name, part in self.recognition.items():
             yield from part.read_data(codes[name], given(part, context, x=x))
         yield from self.game.read_data(x, context)
@@ -184,6 +163,7 @@ class Information(TakesTurns, ReadsData, nn.Module):
         if set(self.recognition) != set(codes):
             raise ValueError(f"`recognition` must be of the codes {sorted(codes)}, got {sorted(self.recognition)}")
         for name, part in self.recognition.items():
+            _require_bound(part, codes[name])
             expected, got = (event_shape, codes[name].event_shape), (taken(part, "x"), part.event_shape)
             if got != expected:
                 raise ValueError(
@@ -224,6 +204,9 @@ class Coded(DistributionModule):
 
         return Drawn(draw, context_batch_shape(context, self.context_shape), self.event_shape)
 
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.generator.read_data(x, given(self.generator, context, **self.draw_codes((len(x),))))
+
     def draw_codes(self, shape: Sequence[int]) -> dict[str, Tensor]:
         """Draws of every code, ``(*shape, *code)``."""
         return {name: part().expand(torch.Size(shape)).sample() for name, part in self.codes.items()}
@@ -233,6 +216,16 @@ class Coded(DistributionModule):
         codes = self.draw_codes(shape)
         distribution = self.generator(given(self.generator, context, **codes))
         return codes, reparameterised(distribution, self.generator).rsample()
+
+
+def _require_bound(recognition: DistributionModule, code: DistributionModule) -> None:
+    require_normalized(recognition.density, "`recognition`", "a bound of the information")
+    require_normalized(code.density, "`codes`", "a bound of the information")
+    if code.density == "lower bound":
+        raise NotImplementedError(
+            "`codes` has density 'lower bound': with less than log p(c) subtracted, the bound is more than the "
+            "information; give codes whose density is exact or an estimate without bias"
+        )
 
 
 def _named(parts: Parts, name: str) -> dict[str, DistributionModule]:

@@ -54,7 +54,7 @@ from torch import Tensor
 from pyrogen.arguments import anything, checked, count, instance_of, integer, number
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.objective import Objective
-from pyrogen.core.shapes import Context
+from pyrogen.core.shapes import Context, context_of_each
 from pyrogen.networks.context import Classes, VectorContext
 from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.numerics.kernels import DistanceKernel, Kernel, multiscale
@@ -105,6 +105,7 @@ class Matching(Objective):
         """
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
+        context = context_of_each(x, context, self.generator.event_shape, self.generator.context_shape)
         y = draws_of(self.generator, self.draws, len(x), context)
         return self.distance(self._coordinates(represent(self.generator, x)), self._coordinates(y), context)
 

@@ -65,9 +65,10 @@ class Generator(DistributionModule):
         event_shape: Shape of one event.
         context_shape: ``None``, the shape of one context tensor, or a dict of shapes.
         noise: The distribution of noise, as a module with no context or with this one; or a shape, of standard normal
-            noise.
+            noise. Any distribution will do; one that draws without a gradient (labels, a mixture) stays as it is.
         support: Where events lie, if the network's output lies there by itself (pixels in the unit interval, columns of
-            a table): it is then given as it is, without mean and scale. ``None``: any real numbers.
+            a table): it is then given as it is, without mean and scale, and data outside are refused. ``None``: any
+            real numbers.
 
     Raises:
         ValueError: shapes do not fit; when called, the network's output holds other numbers than events do.
@@ -131,7 +132,7 @@ class Generator(DistributionModule):
 
     def represented(self, rows: int, context: Context = None) -> Tensor:
         """Draws in the form of :meth:`represent`, differentiable: so many, or one for each context, ``(rows, ...)``."""
-        return self.generated(self._noise(context).rsample((rows,) if context is None else ()), context)
+        return self.generated(self._drawn_noise(rows, context), context)
 
     def objective(self) -> NoReturn:
         raise NotImplementedError(
@@ -148,12 +149,19 @@ class Generator(DistributionModule):
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         entries = context if isinstance(context, Mapping) or context is None else {"context": context}
         yield from read_by(self.network, entries)
+        if self.noise.context_shape is not None:
+            yield from self.noise.read_context(context)
 
     def _noise(self, context: Context) -> TorchDistributionMixin:
         """The distribution of noise, of the batch shape of the context."""
         batch_shape = context_batch_shape(context, self.context_shape)
         noise = self.noise(None if self.noise.context_shape is None else context)
         return noise if noise.batch_shape == batch_shape else noise.expand(batch_shape)
+
+    def _drawn_noise(self, rows: int, context: Context) -> Tensor:
+        """Noise for so many draws, or for one in each context, ``(rows, *noise)``."""
+        noise, shape = self._noise(context), (rows,) if context is None else ()
+        return noise.rsample(shape) if noise.has_rsample else noise.sample(shape)
 
     def _output(self, z: Tensor, context: Context) -> tuple[Tensor, torch.Size]:
         """What the network makes of noise, one batch dimension in front, and the batch dimensions that stand for it."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Scored:
     def squared_slope(self) -> Tensor:
         r"""The squared norm of the gradient of each row's score by the event in units of ``scale``, ``(N,)``."""
         (gradient,) = torch.autograd.grad(self.scores.sum(), self.x, create_graph=True)
-        return (gradient * self.scale).square().flatten(1).sum(1)
+        return (gradient * self.scale).square().reshape(len(gradient), prod(gradient.shape[1:])).sum(1)
 
 
 class Penalty(Abstract):

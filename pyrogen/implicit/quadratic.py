@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pyrogen.core.shapes import Context, ContextShape, Shape, require_one_context_each
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_of_each
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import ReadsData, Statistic
 
@@ -60,7 +60,7 @@ class QuadraticCritic(ReadsData, nn.Module):
         return None if self.context is None else self.context.context_shape
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        require_one_context_each(x, context, self.event_shape, self.context_shape)
+        context = context_of_each(x, context, self.event_shape, self.context_shape)
         v = x.reshape(len(x), prod(self.event_shape))
         if self.context is not None:
             v = torch.cat([v, self.context(context)], -1)

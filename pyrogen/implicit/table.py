@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.reading import refuse_outside_support
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.networks.statistics import Statistic
 from pyrogen.networks.table_encoding import TableEncoding
@@ -50,14 +49,12 @@ class TableGenerator(Generator):
         return self.encoding(x)
 
     def represented(self, rows: int, context: Context = None) -> Tensor:
-        noise = self(context).noise.rsample((rows,) if context is None else ())
-        relaxed, _ = self._output(noise, context)
+        relaxed, _ = self._output(self._drawn_noise(rows, context), context)
         row = self.encoding(self.encoding.decode(relaxed))
         return relaxed + (row - relaxed).detach()
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
-        refuse_outside_support(self, x, context, self.parameters())
         yield from self.encoding.read_data(x)
 
     def _in_data_units(self, output: Tensor, batch: tuple[int, ...]) -> Tensor:

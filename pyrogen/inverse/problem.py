@@ -107,7 +107,8 @@ class InverseProblem:
         if not abilities_of(prior).has_denoiser:
             raise ValueError(
                 f"`site` must have a distribution with a denoiser, such as Diffusion; {self.site!r} is "
-                f"{type(prior).__name__}. Under other priors use NUTS or SVI."
+                f"{type(prior).__name__}. Under other priors use NUTS or SVI; under one that is a map of noise, "
+                "NoiseMCMC or NoiseVI."
             )
         if prior.support.is_discrete:
             raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {self.site!r}")

@@ -52,7 +52,9 @@ def naming_data(feed: Feed, module: nn.Module) -> Iterator[None]:
     except Exception as error:
         own = {parameter.dtype for parameter in module.parameters() if not nn.parameter.is_lazy(parameter)}
         strange = [f"{leaf.dtype}" for leaf in tree_leaves(first) if isinstance(leaf, Tensor) and leaf.dtype not in own]
-        if len(own) == 1 and strange and type(error) in (RuntimeError, ValueError, TypeError):  # no class of its own
+        named = f"{error}".startswith("`")  # a refusal that names an argument
+        plain = type(error) in (RuntimeError, ValueError, TypeError)  # no class of its own
+        if len(own) == 1 and strange and plain and not named:
             (dtype,) = own
             raise ValueError(
                 f"`data` holds {' and '.join(dict.fromkeys(strange))}, the parameters are {dtype}, and the first "

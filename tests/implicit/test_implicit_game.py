@@ -20,8 +20,11 @@ from pyrogen.implicit import (
     Hinge,
     LeastSquares,
     NonSaturating,
+    QuadraticCritic,
     Wasserstein,
     mlp,
+    mlp_critic,
+    tabular,
 )
 from pyrogen.implicit.game import energy_score
 
@@ -227,9 +230,9 @@ def test_a_game_that_diverges_leaves_the_best_weights_on_held_out_data():
 
 def test_what_does_not_fit_is_refused_by_name():
     generator = mlp((2,), noise=(2,))
-    flow = pg.flows.affine_coupling((2,))
+    with pytest.raises(ValueError, match="`generator` must be a DistributionModule, got Linear"):
+        Game(nn.Linear(2, 2), Critic())
     for build, message in (
-        (lambda: Game(flow, Critic()), "`generator` must be a Generator, got DistributionModule|Flow"),
         (lambda: Game(generator, lambda x: x.sum(-1)), "`critic` must be a Module, got function"),
         (lambda: Game(generator, Critic(), loss="hinge"), "`loss` must be a Loss, got str"),
         (lambda: Game(generator, Critic(), penalties=[1.0]), "`penalties` must be a sequence of Penalties"),
@@ -253,6 +256,7 @@ class Deaf(nn.Module):
     [
         (Deaf(), "`critic` must give scores that depend on its input"),
         (nn.Linear(2, 1), r"`critic` must give scores \(128,\) of 128 rows, got shape \(128, 1\)"),
+        (nn.Sequential(nn.Linear(2, 3), nn.Flatten(0)), r"`critic` must give scores \(128,\).* got shape \(384,\)"),
     ],
 )
 @pytest.mark.parametrize("penalties", [None, ()])
@@ -264,7 +268,7 @@ def test_critics_that_cannot_learn_are_refused(critic, message, penalties):
 def test_data_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"`x` must end in shape \(2,\), got \(50, 3\)"):
         pg.fit(game(), torch.randn(50, 3), steps=1)
-    with pytest.raises(ValueError, match="`x` must be finite"):
+    with pytest.raises(ValueError, match="`x` must hold no NaN"):
         pg.fit(game(), torch.full((50, 2), torch.nan), steps=1)
     wrong = Generator(nn.Linear(2, 3), (2,), noise=(2,))
     with pytest.raises(ValueError, match="`network` must give events"):
@@ -279,10 +283,52 @@ def test_batch_statistics_of_one_row_are_refused():
     assert pg.fit(found, data(8), steps=4, batch_size=4).reason == "steps"
 
 
-def test_a_flow_plays_as_the_noise_of_a_generator():
+@pytest.mark.parametrize("context_shape", [None, (3,)])
+def test_a_module_whose_draws_carry_gradients_is_a_generator(context_shape):
+    """It learns mean and scale by itself, and trains."""
     torch.manual_seed(0)
-    flow = pg.flows.affine_coupling((2,), layers=2)
-    generator = Generator(nn.Identity(), (2,), noise=flow)
-    before = weights(flow)
-    pg.fit(Game(generator, Critic()), data(), steps=2)
-    assert not same(before, weights(flow))
+    flow = pg.flows.affine_coupling((2,), context_shape, layers=2)
+    context = () if context_shape is None else (torch.randn(512, 3),)
+    before = [parameter.clone() for parameter in flow.parameters()]
+    found = Game(flow, mlp_critic((2,), context_shape, hidden=(8,)))
+    pg.fit(found, (data(), *context), steps=2, ema=0.9, validation=0.5)
+    assert not all(map(torch.equal, before, flow.parameters()))
+    drawn = flow(*(c[:1] for c in context)).sample((500,)).mean(0).flatten()
+    torch.testing.assert_close(drawn, MEAN, rtol=0.1, atol=1)
+
+
+def test_draws_without_a_gradient_are_refused():
+    counts = pg.Parametric(nn.Linear(3, 2), pg.families.poisson, event_shape=(2,), context_shape=(3,))
+    found = Game(counts, mlp_critic((2,), (3,), hidden=(8,)))
+    with pytest.raises(NotImplementedError, match="carry no gradients"):
+        pg.fit(found, (torch.ones(9, 2), torch.randn(9, 3)), steps=1)
+
+
+def test_critics_of_other_events_or_contexts_are_refused():
+    generator, table = mlp((2,), noise=(2,)), tabular((2,), binary=[1])
+    for build, message in (
+        (lambda: Game(generator, mlp_critic((3,))), r"`critic` must take events of shape \(2,\).* got \(3,\)"),
+        (lambda: Game(table, mlp_critic((2,))), r"`critic` must take events of shape \(3,\).* got \(2,\)"),
+        (lambda: Game(generator, mlp_critic((2,), classes=3)), r"`critic` must take contexts of shape None.* got \(\)"),
+        (lambda: Game(mlp((2,), classes=3), mlp_critic((2,))), r"`critic` must take contexts of shape \(\).* got None"),
+        (lambda: Game(generator, QuadraticCritic((3,))), r"`critic` must take events of shape \(2,\).* got \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build()
+
+
+def test_one_context_for_all_is_that_of_each():
+    """It would give one draw, and another number, without an error."""
+    found, x = Game(mlp((2,), (1,), noise=(2,)), Critic(3)), data(5)
+
+    def value(use, context):
+        torch.manual_seed(0)
+        number = use(x, context)
+        return number.value if isinstance(number, pg.evaluation.Estimate) else number.item()
+
+    for use in (found.metric, found.bound, found.critic_loss, found.generator_loss):
+        assert value(use, torch.ones(1, 1)) == value(use, torch.ones(5, 1))
+        with pytest.raises(ValueError, match="`context` must have the batch shape of `x`"):
+            use(x, torch.ones(1))
+        with pytest.raises(ValueError, match=r"`x` must end in shape \(2,\)"):
+            use(torch.zeros(5, 1), torch.zeros(5, 1))

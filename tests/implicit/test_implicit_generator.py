@@ -134,9 +134,50 @@ def test_a_stated_support_is_left_as_it_is():
         nn.Sequential(nn.Linear(2, 3), nn.Sigmoid()), (3,), noise=(2,), support=constraints.unit_interval
     )
     assert pixels().support is constraints.unit_interval
-    pg.fit(Game(pixels, Score()), 5 * torch.rand(50, 3), steps=1)
+    pg.fit(Game(pixels, Score()), torch.rand(50, 3), steps=1)
     draws = pixels().sample((50,))
     assert ((draws >= 0) & (draws <= 1)).all()
+
+
+@pytest.mark.parametrize("objective", [lambda g: Game(g, Score()), pg.implicit.EnergyDistance])
+def test_data_that_a_generator_cannot_draw_are_refused(objective):
+    network = nn.Sequential(nn.Linear(2, 3), nn.Sigmoid())
+    pixels = Generator(network, (3,), noise=(2,), support=constraints.unit_interval)
+    for generator, x, message in (
+        (pixels, 255 * torch.rand(50, 3), r"`x` must lie in the support Interval\(lower_bound=0.0, upper_bound=1.0\)"),
+        (pixels, torch.randint(0, 2, (50, 3)), "`x` must hold floating-point numbers"),
+        (linear(), torch.randint(0, 256, (50, 3)), "`x` must hold floating-point numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pg.fit(objective(generator), x, steps=1)
+
+
+class Labels(pg.DistributionModule):
+    """Noise without a gradient: one of three corners."""
+
+    def forward(self, context=None):
+        return dist.OneHotCategorical(torch.tensor([0.5, 0.3, 0.2]))
+
+
+def test_noise_without_a_gradient_drives_a_generator_all_the_same():
+    """Each of three points goes to the nearest of the data, of the same probability."""
+    torch.manual_seed(0)
+    generator = Generator(nn.Linear(3, 1), (1,), noise=Labels((3,)))
+    generator.network.weight.data = torch.tensor([[-0.5, 0.0, 0.5]])
+    points = torch.tensor([[-2.0], [0.0], [3.0]])[torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 4000, True)]
+    pg.fit(pg.implicit.EnergyDistance(generator, draws=2), points, steps=100, batch_size=256, lr=3e-2, seed=0)
+    found = generator.generated(torch.eye(3)).squeeze(-1).detach()
+    torch.testing.assert_close(found, torch.tensor([-2.0, 0.0, 3.0]), atol=0.1, rtol=0)
+    pg.fit(Game(generator, pg.implicit.mlp_critic((1,), hidden=(8,))), points, steps=2)
+
+
+def test_noise_learns_of_its_context_from_the_data_set():
+    flow = pg.flows.affine_coupling((2,), (3,), layers=1)
+    generator = Generator(pg.networks.context.WithContext(nn.Linear(2, 2), "z"), (2,), (3,), noise=flow)
+    context = 100 + torch.randn(50, 3)
+    pg.fit(pg.implicit.EnergyDistance(generator), (torch.randn(50, 2), context), steps=1)
+    mean = next(buffer for name, buffer in flow.named_buffers() if name.endswith("entry_.mean"))
+    torch.testing.assert_close(mean, context.mean(0))
 
 
 class Score(nn.Module):

@@ -133,6 +133,20 @@ def test_penalties_of_a_linear_critic(rows):
     assert R1(2.0)(critic, Scored(x, critic(x), torch.tensor([2.0, 0.0])), fake).item() == pytest.approx(36)
 
 
+def test_penalties_of_events_that_are_numbers():
+    slope, x = torch.tensor(-3.0), torch.randn(7).requires_grad_()
+    scored = Scored(x, slope * x, torch.tensor(2.0))
+    assert R1(2.0)(None, scored, scored).item() == pytest.approx(36)
+    assert GradientPenalty(2.0)(lambda x: slope * x, scored, scored).item() == pytest.approx(2 * (6 - 1) ** 2)
+
+
+@pytest.mark.parametrize("loss", [None, Wasserstein()])
+def test_numbers_are_events_of_a_game(loss):
+    game = Game(pg.implicit.mlp((), noise=(1,)), pg.implicit.mlp_critic((), pack=2, hidden=(8,)), loss=loss)
+    pg.fit(game, 5 + torch.randn(40), steps=2, batch_size=20, validation=0.5, seed=0)
+    assert game.generator().sample((3,)).shape == (3,)
+
+
 def test_penalties_are_of_the_data_and_of_the_draws():
     square = lambda x: x.square().sum(-1)  # noqa: E731
     x, y = (torch.full((3, 2), value, requires_grad=True) for value in (1.0, 2.0))

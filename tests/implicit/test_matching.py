@@ -257,6 +257,23 @@ def test_the_contract_of_objectives(name, context_shape):
     assert {finding.name for finding in report.failures} <= {exempt}, report
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_no_minibatch_is_refused(name):
+    """It would broadcast to another number, without an error."""
+    plain, given = (OBJECTIVES[name](pg.implicit.mlp((2,), shape, noise=(2,))) for shape in (None, (1,)))
+    with pytest.raises(ValueError, match=r"`x` must end in shape \(2,\), got \(6, 1\)"):
+        plain(torch.randn(6, 1))
+    with pytest.raises(ValueError, match=r"`x` must have shape \(N, 2\), got \(3, 6, 2\)"):
+        plain(torch.randn(3, 6, 2))
+    with pytest.raises(ValueError, match="`context` must have the batch shape of `x`"):
+        given(torch.randn(6, 2), torch.randn(1))
+    found = []
+    for rows in (1, 6):
+        torch.manual_seed(0)
+        found.append(given(torch.ones(6, 2), torch.ones(rows, 1)).item())
+    assert found[0] == found[1]
+
+
 def test_mistakes_are_named():
     plain, conditional = Shifted(), Shifted(context_shape=(1,))
     with pytest.raises(TypeError, match="`kernel` must be a Kernel, got float"):

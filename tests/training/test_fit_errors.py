@@ -86,6 +86,15 @@ def test_arguments_of_another_type_are_named(arguments, message):
         pg.fit(Gaussian(), X, **arguments)
 
 
+def test_a_refusal_that_names_an_argument_is_not_laid_to_the_dtype_of_labels():
+    class Refuses(nn.Linear):
+        def forward(self, x, labels):
+            raise ValueError("`context` must be None")
+
+    with pytest.raises(ValueError, match="^`context` must be None"):
+        pg.fit(Refuses(2, 1), (X, torch.zeros(len(X), dtype=torch.long)), steps=1)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
