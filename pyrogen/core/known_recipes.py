@@ -26,7 +26,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("tempered", "top_k", "nucleus"),
     ),
     "diffusion": ("mlp", "unet", "transformer"),
-    "energy": ("mlp", "convolutional"),
+    "energy": ("mlp", "convolutional", "rbm"),
     "implicit": ("mlp", "convolutional", "tabular", "mlp_critic", "convolutional_critic", "density_ratio"),
     "latent": (
         *("vae", "binary_vae", "categorical_vae", "conditional_vae", "convolutional_vae"),

@@ -17,12 +17,17 @@ from .kernels import (
 )
 from .model import Boltzmann, Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
-from .recipes import convolutional, mlp
+from .rbm import RBM, BlockGibbs, EnumeratedMachine
+from .recipes import convolutional, mlp, rbm
 from .score_matching import DenoisedScoreMatching, RatioMatching, ScoreMatching
+from .units import BinaryUnits, CategoricalUnits, GaussianUnits, Units
 
 __all__ = [
     "AdjustedLangevin",
+    "BinaryUnits",
+    "BlockGibbs",
     "Boltzmann",
+    "CategoricalUnits",
     "Chains",
     "ContrastiveDivergence",
     "DataChains",
@@ -31,8 +36,10 @@ __all__ = [
     "Draws",
     "Energy",
     "EnergyModule",
+    "EnumeratedMachine",
     "FlowContrastive",
     "FreshChains",
+    "GaussianUnits",
     "Gibbs",
     "GibbsWithGradients",
     "HamiltonianMonteCarlo",
@@ -43,12 +50,15 @@ __all__ = [
     "NoiseContrastive",
     "PersistentChains",
     "Product",
+    "RBM",
     "RatioMatching",
     "RecoveryChains",
     "ScoreMatching",
     "Target",
+    "Units",
     "convolutional",
     "mlp",
+    "rbm",
 ]
 
 

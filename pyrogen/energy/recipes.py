@@ -18,6 +18,8 @@ from pyrogen.numerics.supports import OpenInterval
 
 from .bases import DataNormal
 from .model import Energy
+from .rbm import RBM
+from .units import BinaryUnits, CategoricalUnits, GaussianUnits
 
 TEXTS = {
     "interval": "The interval ``(low, high)`` in which each element lies, if it is bounded. An energy of real numbers"
@@ -100,6 +102,38 @@ def convolutional(
     )
     base = DataNormal(event_shape) if interval is None else None
     return Energy(network, event_shape, context.context_shape, base=base, support=_support(interval, None))
+
+
+@recipe(texts=TEXTS)
+@checked
+def rbm(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    units: int = 64,
+    symbols: int | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+) -> RBM:
+    """A restricted Boltzmann machine; contexts shift its biases.
+
+    Args:
+        event_shape: Shape of one event.
+        units: How many hidden units there are; up to 20 the density is exact.
+        symbols: If given, how many values an element can take, counted from zero; two are bits. ``None``: real numbers.
+
+    Example:
+        >>> machine = rbm((8, 8), symbols=2, units=12, classes=10)
+        >>> machine(torch.arange(3)).sample().shape, machine.density
+        (torch.Size([3, 8, 8]), 'exact')
+    """
+    event_shape = as_shape(event_shape, "event_shape")
+    if symbols is None:
+        visible = GaussianUnits(event_shape)
+    else:
+        visible = BinaryUnits(event_shape) if symbols == 2 else CategoricalUnits(event_shape, symbols)
+    context = VectorContext(context_shape, classes=classes, embedding=embedding)
+    return RBM(visible, hidden=units, context=context)
 
 
 def _support(interval: tuple[float, float] | None, symbols: int | None) -> Constraint:

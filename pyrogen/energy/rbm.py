@@ -1,0 +1,251 @@
+r"""Restricted Boltzmann machines: visible and hidden units, and no connection within a layer.
+
+.. math:: p(v, h \mid c) \propto m(v) \exp \left( (a + a(c)) \cdot t(v) + (b + b(c)) \cdot h + t(v)^\top W h \right),
+    \qquad h \in \{0, 1\}^H .
+
+Each layer is independent given the other, so that both are drawn at once (block Gibbs sampling), and hidden units are
+summed out in closed form: the *free energy* of the visible ones is
+
+.. math:: E(v \mid c) = -\log m(v) - (a + a(c)) \cdot t(v) - \sum_j \log(1 + e^{b_j + b_j(c) + t(v)^\top W_j}) .
+
+The normalizer is a sum over the states of either layer, with the other one summed in closed form. Where the smaller one
+has few states, up to :math:`2^{20}`, it is computed: the density is exact, and so are draws.
+
+References:
+    Smolensky 1986, "Information processing in dynamical systems: foundations of harmony theory"
+    Hinton 2012, "A practical guide to training restricted Boltzmann machines",
+    https://doi.org/10.1007/978-3-642-35289-8_32
+    Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks",
+    https://doi.org/10.1145/1390156.1390266
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from math import log2, prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.utils.checkpoint import checkpoint
+
+from pyrogen.arguments import checked, instance_of, integer
+from pyrogen.core.density import Density
+from pyrogen.core.shapes import Context, context_batch_shape
+from pyrogen.networks.context import VectorContext, context_rows
+from pyrogen.networks.statistics import Statistic
+from pyrogen.numerics.autograd import is_functional
+
+from .chains import Chains, FreshChains, started
+from .kernels import Kernel, Moved, Target
+from .model import Boltzmann, EnergyModule
+from .units import Units
+
+_ENUMERABLE = 20
+"""The logarithm to base two of the most states that are summed."""
+_CHUNK = 2**20
+"""How many numbers are held at once while states are summed."""
+
+
+class RBM(EnergyModule):
+    """A restricted Boltzmann machine of binary hidden units.
+
+    Its density is exact where a layer has at most ``2 ** 20`` states, and unnormalised otherwise. An exact
+    ``log_prob`` costs a sum over all of them each time it is called. ``pg.MaximumLikelihood(machine)`` trains by it,
+    which is fast for ten hidden units and slow for twenty; the default objective is contrastive divergence with
+    persistent chains.
+
+    Args:
+        visible: The layer of visible units.
+        hidden: How many hidden units there are.
+        context: What becomes of a context, one vector, on which the biases depend; ``None`` if there is none.
+        chains: How it draws where it cannot exactly; block Gibbs sampling if ``None``.
+
+    Attributes:
+        weight: :math:`W`, ``(features, hidden)``.
+        visible_bias, hidden_bias: :math:`a` and :math:`b`.
+
+    Example:
+        >>> machine = pg.energy.rbm((4,), symbols=2, units=3)
+        >>> states = torch.cartesian_prod(*[torch.arange(2.0)] * 4)
+        >>> machine.density, round(machine().log_prob(states).exp().sum().item(), 4)
+        ('exact', 1.0)
+    """
+
+    @checked(visible=instance_of(Units), chains=instance_of(Chains), hidden=integer)
+    def __init__(
+        self,
+        visible: Units,
+        *,
+        hidden: int,
+        context: VectorContext | None = None,
+        chains: Chains | None = None,
+    ) -> None:
+        context = context if context is not None and context.size else None
+        context_shape = None if context is None else context.context_shape
+        super().__init__(visible.event_shape, context_shape, support=visible.support, chains=chains)
+        self.visible, self.hidden, self.context = visible, hidden, context
+        self.weight = nn.Parameter(0.01 * torch.randn(visible.size, hidden))
+        self.visible_bias = nn.Parameter(torch.zeros(visible.size))
+        self.hidden_bias = nn.Parameter(torch.zeros(hidden))
+        self.shift = None if context is None else nn.Linear(context.size, visible.size + hidden, bias=False)
+
+    @property
+    def density(self) -> Density:
+        """Exact where the smaller layer can be enumerated."""
+        return "exact" if min(self.hidden, self._visible_bits) <= _ENUMERABLE else "unnormalized"
+
+    def forward(self, context: Context = None) -> Boltzmann:
+        kind = EnumeratedMachine if self.density == "exact" else Boltzmann
+        return kind(self, context, context_batch_shape(context, self.context_shape), validate_args=False)
+
+    def energies(self, x: Tensor, context: Context = None) -> Tensor:
+        features = self.visible.features(x)
+        of_visible, of_hidden = self.biases(context)
+        visible = self.visible.log_measure(features) + (features * of_visible).sum(-1)
+        return -visible - softplus(features @ self.weight + of_hidden).sum(-1)
+
+    def biases(self, context: Context = None) -> tuple[Tensor, Tensor]:
+        """Those of both layers given contexts, ``([N,] features)`` and ``([N,] hidden)``."""
+        if self.shift is None:
+            return self.visible_bias, self.hidden_bias
+        of_visible, of_hidden = self.shift(self.context(context)).split([self.visible.size, self.hidden], -1)
+        return self.visible_bias + of_visible, self.hidden_bias + of_hidden
+
+    def hidden_given(self, x: Tensor, context: Context = None) -> Tensor:
+        """The probabilities that hidden units are one given visible ones, ``(N, *event)`` to ``(N, hidden)``."""
+        return (self.visible.features(x) @ self.weight + self.biases(context)[1]).sigmoid()
+
+    def visible_given(self, h: Tensor, context: Context = None) -> Tensor:
+        """Visible units as numbers, drawn given hidden ones: ``(N, hidden)`` to ``(N, *event)``."""
+        return self.visible.sample(self.biases(context)[0] + h @ self.weight.T)
+
+    def log_normalizer(self, context: Context = None) -> Tensor:
+        r"""The logarithm of :math:`Z(c)`, exactly; its batch shape is that of the context.
+
+        Raises:
+            NotImplementedError: both layers have too many states.
+        """
+        batch = context_batch_shape(context, self.context_shape)
+        context = context_rows(context, self.context_shape, batch)
+        return self._log_weights(context, summed=True).reshape(batch)
+
+    def default_chains(self) -> Chains:
+        return FreshChains(BlockGibbs(), steps=200)
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        yield from self.visible.read_data(x)
+        if self.context is not None:
+            yield from self.context.read_data(context)
+
+    @torch.no_grad()
+    def exact_draws(self, rows: int, context: Context = None) -> Tensor:
+        """Draws as numbers, one for each context or so many: of the enumerated layer, and of the other given it.
+
+        Args:
+            rows: How many.
+            context: A context for each, or ``None``.
+        """
+        if not rows:
+            return started(self, rows, context)
+        weights = self._log_weights(context, summed=False).softmax(-1)
+        states = torch.multinomial(weights, rows if context is None else 1, replacement=True).flatten()
+        if self._by_hidden:
+            return self.visible_given(digits(states, 2, self.hidden).to(self.weight), context)
+        return self._numbers(states)
+
+    @property
+    def _visible_bits(self) -> float:
+        states = self.visible.states
+        return float("inf") if states is None else prod(self.event_shape) * log2(states)
+
+    @property
+    def _by_hidden(self) -> bool:
+        return self.hidden <= self._visible_bits
+
+    def _log_weights(self, context: Context, *, summed: bool) -> Tensor:
+        """Those of all states of the enumerated layer, ``([N,] states)``, or the logarithm of their sum, ``([N])``."""
+        bits = min(self.hidden, self._visible_bits)
+        if bits > _ENUMERABLE:
+            raise NotImplementedError(
+                f"a layer can be enumerated up to {_ENUMERABLE} bits, got {self.hidden} hidden and "
+                f"{self._visible_bits:.0f} visible ones; estimate the normalizer by `pg.energy.log_normalizer`"
+            )
+        biases = [bias if self.shift is None else bias.unsqueeze(-2) for bias in self.biases(context)]  # ([N, 1,] size)
+        per_state = max(1, len(biases[0]) if self.shift is not None else 1) * (self.visible.size + self.hidden)
+        parts = []
+        for states in torch.arange(self._states, device=self.weight.device).split(max(1, _CHUNK // per_state)):
+            part = partial(self._of_states, states, *biases, summed=summed)
+            # Without their graph, where there are many: that of twenty bits takes gigabytes.
+            again = torch.is_grad_enabled() and len(states) < self._states and not is_functional(biases)
+            parts.append(checkpoint(part, use_reentrant=False) if again else part())
+        return torch.stack(parts, -1).logsumexp(-1) if summed else torch.cat(parts, -1)
+
+    @property
+    def _states(self) -> int:
+        """How many states the enumerated layer has."""
+        return 2**self.hidden if self._by_hidden else self.visible.states ** prod(self.event_shape)
+
+    def _of_states(self, states: Tensor, of_visible: Tensor, of_hidden: Tensor, *, summed: bool) -> Tensor:
+        """The log-weights of states by their numbers, with the other layer summed out."""
+        if self._by_hidden:
+            h = digits(states, 2, self.hidden).to(self.weight)
+            weights = (h * of_hidden).sum(-1) + self.visible.log_partition(of_visible + h @ self.weight.T)
+        else:
+            v = self.visible.features(self._numbers(states))
+            weights = self.visible.log_measure(v) + (v * of_visible).sum(-1)
+            weights = weights + softplus(v @ self.weight + of_hidden).sum(-1)
+        return weights.logsumexp(-1) if summed else weights
+
+    def _numbers(self, states: Tensor) -> Tensor:
+        """States of the visible layer by their numbers, as numbers."""
+        symbols = digits(states, self.visible.states, prod(self.event_shape))
+        return self.numbers(symbols.reshape(len(states), *self.event_shape)).to(self.weight)
+
+
+class EnumeratedMachine(Boltzmann):
+    """The distribution of a machine whose normalizer is a sum over few states: exact, and drawn from exactly.
+
+    Args:
+        module: The machine.
+        context: What it is given.
+        batch_shape: That of the context, possibly expanded.
+    """
+
+    density: Density = "exact"
+
+    def _expanded(self, batch_shape: torch.Size) -> EnumeratedMachine:
+        return EnumeratedMachine(self.module, self.context, batch_shape, validate_args=False)
+
+    def _score(self, value: Tensor) -> Tensor:
+        return super()._score(value) - self.module.log_normalizer(self.context)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        batch = shape[: len(shape) - len(self.event_shape)]
+        context = context_rows(self.context, self.module.context_shape, batch)
+        return self.module.events(self.module.exact_draws(batch.numel(), context)).reshape(shape)
+
+
+class BlockGibbs(Kernel):
+    """All hidden units of a machine given the visible ones, and then all visible ones given these."""
+
+    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        machine, context = target.module, target.context
+        if not isinstance(machine, RBM):
+            raise NotImplementedError(
+                f"BlockGibbs needs the layers of an RBM, got {type(machine).__name__}; use Gibbs, GibbsWithGradients "
+                "or AdjustedLangevin"
+            )
+        for _ in range(steps):
+            x = machine.visible_given(torch.bernoulli(machine.hidden_given(x, context)), context)
+        return Moved(x, x.new_ones(len(x)))
+
+
+def digits(numbers: Tensor, base: int, places: int) -> Tensor:
+    """The digits of whole numbers, ``(N,)`` to ``(N, places)``, the first one of the largest value."""
+    powers = base ** torch.arange(places - 1, -1, -1, device=numbers.device)
+    return numbers.unsqueeze(-1) // powers % base
