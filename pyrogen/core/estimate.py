@@ -20,6 +20,7 @@ from pyrogen.arguments import checked, without_nan
 from .density import Density
 
 BITS_PER_DIMENSION = "bits per dimension"
+_ZEROS = 7  # more of them are written as an exponent
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,34 @@ class Estimate:
             raise ValueError("`values` must have a mean, got infinities of both signs")
         error = float(values.std(correction=1)) / sqrt(len(values)) if len(values) > 1 else float("nan")
         return cls(float(values.mean()), error, unit, density)
+
+    @classmethod
+    def of_share(cls, hits: Tensor, *, unit: str, density: Density = None) -> Estimate:
+        r"""The share of independent trials that are hits, with the standard error of Agresti and Coull.
+
+        That of :meth:`of_mean` is zero where all are hits or none, as if the share were known. Here it is that of the
+        share with two hits and two misses more, :math:`\tilde p = (k + 2) / (n + 4)`, so that intervals hold the truth
+        as often as they claim, near 0 and 1 more often.
+
+        Args:
+            hits: Whether each trial is one, of booleans.
+            unit: A share of what.
+            density: What it means.
+
+        Raises:
+            TypeError: they are no tensor of booleans.
+            ValueError: there are no trials.
+
+        References:
+            Agresti and Coull 1998, "Approximate is better than \"exact\" for interval estimation of binomial
+            proportions", https://doi.org/10.2307/2685469
+        """
+        if not isinstance(hits, Tensor) or hits.dtype != torch.bool:
+            raise TypeError(f"`hits` must be a tensor of booleans, got {getattr(hits, 'dtype', type(hits).__name__)}")
+        if not hits.numel():
+            raise ValueError("`hits` must hold at least one trial, got none")
+        share = float(hits.double().mean())
+        return cls(share, share_error(share, hits.numel()), unit, density)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The normal confidence interval: value plus and minus a quantile times the standard error.
@@ -142,6 +171,12 @@ class TestResult:
         return f"{self.name} {self.statistic:.4g}, p = {self.p_value:.2g}"
 
 
+def share_error(share: float, trials: int) -> float:
+    """The standard error of a share of independent trials, that of Agresti and Coull 1998."""
+    likely = (share * trials + 2) / (trials + 4)
+    return sqrt(likely * (1 - likely) / trials)
+
+
 @checked
 def normal_quantile(level: float) -> float:
     """How many standard deviations hold the central ``level`` of a normal.
@@ -161,8 +196,7 @@ def permutation_p_value(statistic: float, null: Tensor) -> float:
         ValueError: a value of the null distribution is NaN.
     """
     without_nan(null, "null")
-    slack = 1e-5 * max(float(null.std(correction=0)), 1e-12)
-    return (1 + int((null >= statistic - slack).sum())) / (1 + null.numel())
+    return (1 + int((null >= statistic - float(_slack(null))).sum())) / (1 + null.numel())
 
 
 def smallest_p_value(results: Sequence[TestResult]) -> float:
@@ -180,17 +214,26 @@ def smallest_p_value(results: Sequence[TestResult]) -> float:
     found = torch.tensor([[result.statistic] for result in results], dtype=torch.double)
     null = torch.stack([result.null.double().cpu() for result in results])
     every = torch.cat([found, null], 1)
-    slack = 1e-5 * null.std(1, correction=0, keepdim=True).clamp(min=1e-12)  # values that differ by rounding are equal
-    at_least = every.shape[1] - torch.searchsorted(every.sort(1).values, every - slack)
+    at_least = every.shape[1] - torch.searchsorted(every.sort(1).values, every - _slack(null))
     smallest = at_least.amin(0)  # over the tests, of the truth and of each relabeling
     return float((smallest <= smallest[0]).double().mean())
 
 
+def _slack(null: Tensor) -> Tensor:
+    """By how much statistics may differ by rounding alone, ``(*batch, 1)`` of ``(*batch, B)``; in any unit."""
+    spread, size = null.std(-1, correction=0, keepdim=True), null.abs().amax(-1, keepdim=True)
+    slack = torch.maximum(1e-5 * spread, 1e-12 * size)
+    return torch.where(slack.isfinite(), slack, 0.0)
+
+
 def _rounded(value: float, error: float) -> str:
-    """Value and error, down to the second leading digit of the error."""
+    """Value and error, down to the second leading digit of the error; with an exponent where that takes many zeros."""
     if not (isfinite(value) and isfinite(error)):
         return f"{value:.6g} ± {error:.2g}"
     if error == 0:
         return f"{value:.6g} ± 0"
     places = 1 - int(f"{error:.1e}".partition("e")[2])  # the exponent after rounding: 0.0999 is written as 0.10
+    if not -_ZEROS <= places <= _ZEROS:
+        digits = max(int(f"{abs(value):e}".partition("e")[2]) + places, 0) if value else 0
+        return f"{value:.{digits}e} ± {error:.1e}"
     return f"{round(value, places) + 0.0:.{max(places, 0)}f} ± {round(error, places):.{max(places, 0)}f}"

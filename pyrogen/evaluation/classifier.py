@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import anything, checked
 from pyrogen.core.estimate import TestResult, permutation_p_value
-from pyrogen.implicit.divergences import log_ratios_of
+from pyrogen.core.shapes import Context
+from pyrogen.implicit.divergences import log_ratios_of_both
 
 from .samples import permuted, pool
 
@@ -118,11 +119,12 @@ def cross_validated_classifier_test(
     return _result(accuracy(labels), null)
 
 
-@checked
+@checked(context=anything)
 def ratio_test(
-    critic: Callable[[Tensor], Tensor],
+    critic: Callable[..., Tensor],
     x: Tensor,
     y: Tensor,
+    context: Context = None,
     *,
     permutations: int = 999,
     generator: torch.Generator | None = None,
@@ -136,15 +138,21 @@ def ratio_test(
     .. math::
         \log 2 + \frac{1}{2m} \sum_i \log \sigma(h(x_i)) + \frac{1}{2n} \sum_j \log \sigma(-h(y_j)) .
 
+    With contexts it tests whether both have one distribution given any context. Then only the two events of a context
+    are exchangeable, and each pair is exchanged or left with probability 1/2, which is exact for contexts of whatever
+    distribution: they may be chosen, or all alike.
+
     Args:
-        critic: Gives estimates ``(N,)`` of the log-ratio of the distributions of ``x`` and ``y``.
+        critic: Gives estimates ``(N,)`` of the log-ratio of the distributions of ``x`` and ``y``: called
+            ``critic(x)``, or ``critic(x, context)``.
         x: Independent draws, which the critic was not trained on.
         y: Independent draws, likewise.
+        context: In what context both rows were drawn; as many rows as ``x`` and ``y`` have.
         permutations: How many relabelings.
         generator: Of the permutations.
 
     Raises:
-        ValueError: the critic gives another shape, or NaN.
+        ValueError: the critic gives another shape, or NaN; a sample is empty; or shapes do not fit.
 
     Example:
         >>> x, y = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[-1.0], [-2.0], [0.5]])
@@ -152,15 +160,32 @@ def ratio_test(
         >>> print(ratio_test(lambda x: 2 * x.squeeze(-1), x, y, generator=generator))
         Jensen-Shannon bound 0.4255, p = 0.049
     """
-    log_ratios = torch.cat([log_ratios_of(critic, x), log_ratios_of(critic, y, name="y")])
-    labels = torch.zeros(len(log_ratios), 1, dtype=log_ratios.dtype)
-    labels[: len(x)] = 1
-    labels = torch.cat([labels, permuted(labels[:, 0], permutations, generator)], 1)
-    above = logsigmoid(log_ratios) @ labels / len(x)
-    below = logsigmoid(-log_ratios) @ (1 - labels) / len(y)
+    real, fake = log_ratios_of_both(critic, x, y, context)
+    log_ratios = torch.cat([real, fake])
+    first = torch.cat([torch.ones_like(real), torch.zeros_like(fake)])
+    shuffled = (
+        permuted(first, permutations, generator) if context is None else _exchanged(real, permutations, generator)
+    )
+    labels = torch.cat([first.unsqueeze(1), shuffled], 1)
+    above = _sums(logsigmoid(log_ratios), labels) / len(x)
+    below = _sums(logsigmoid(-log_ratios), 1 - labels) / len(y)
     bounds = log(2) + 0.5 * (above + below)
     statistic, null = float(bounds[0]), bounds[1:]
     return TestResult(statistic, permutation_p_value(statistic, null), "Jensen-Shannon bound", null)
+
+
+def _exchanged(values: Tensor, permutations: int, generator: torch.Generator | None) -> Tensor:
+    """Labels (1: first sample) of pairs of which each is exchanged or not, ``(2 n, permutations)`` for ``n`` values."""
+    device = generator.device if generator is not None else "cpu"
+    stays = torch.rand(len(values), permutations, generator=generator, device=device).to(values) < 0.5
+    return torch.cat([stays, ~stays]).to(values)
+
+
+def _sums(values: Tensor, labels: Tensor) -> Tensor:
+    """The sum of the values under each column of labels; minus infinity counts where its label is one."""
+    finite = values.isfinite()
+    infinite = (~finite).to(labels) @ labels
+    return (values.where(finite, 0.0) @ labels).masked_fill(infinite > 0, -torch.inf)
 
 
 def _numbers(x: Tensor, y: Tensor, generator: torch.Generator | None) -> tuple[np.ndarray, np.ndarray, int]:

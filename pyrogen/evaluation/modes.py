@@ -1,15 +1,15 @@
 r"""Mode counts: which modes of a known mixture do samples reach, how many lie near one, and how evenly?
 
-A sample belongs to its nearest centre, and is of high quality within three standard deviations of it. Of the draws of
-well separated round Gaussians in :math:`d` dimensions the share :math:`P(d/2, 9/2)` is so (the regularised gamma
-function), 98.89 % in two: more is collapse within the modes.
+A sample belongs to the centre that is the fewest standard deviations away, and is of high quality within three. Of the
+draws of well separated round Gaussians in :math:`d` dimensions the share :math:`P(d/2, 9/2)` is so (the regularised
+gamma function), 98.89 % in two: more is collapse within the modes.
 
 The reverse Kullback-Leibler divergence of the modes' frequencies :math:`\hat q` from their probabilities :math:`p`,
 
 .. math:: \operatorname{KL}(\hat q \,\|\, p) = \sum_k \hat q_k \log \frac{\hat q_k}{p_k} ,
 
-is finite where modes are missing. It is biased upwards: of :math:`n` exact samples over :math:`K` modes it is
-:math:`(K - 1) / 2n` on average.
+is finite where modes are missing. It is biased upwards: of :math:`n` exact samples over :math:`K` modes it is nearly
+:math:`(K - 1) / 2n` on average where all modes have several.
 
 References:
     Srivastava, Valkov, Russell, Gutmann and Sutton 2017, "VEEGAN: Reducing mode collapse in GANs using implicit
@@ -56,7 +56,10 @@ class ModeCounts:
     @property
     def reverse_kl_of_exact(self) -> float:
         """What the reverse divergence of as many exact samples is on average, in nats: its bias."""
-        return (len(self.counts) - 1) / (2 * int(self.counts.sum()))
+        n, (probabilities, modes) = int(self.counts.sum()), self.probabilities.cpu().unique(return_counts=True)
+        counts = torch.arange(1, n + 1, dtype=torch.double)
+        each = [_mean_divergence(counts, n, probability) for probability in probabilities]
+        return float(modes.double() @ torch.stack(each))
 
     @property
     def captured_of_exact(self) -> float:
@@ -108,9 +111,8 @@ def mode_counts(
     points, places = x.detach().double().flatten(1), centers.to(x.device).double().flatten(1)
     scales = _scales(scale, places)
     _require_apart(places, scales)
-    nearest = [distance.min(1) for _, distance in distance_blocks(points, places)]
-    labels = torch.cat([found.indices for found in nearest])
-    good = torch.cat([found.values for found in nearest]) <= _WITHIN * scales[labels]
+    labels = torch.cat([(distance / scales).argmin(1) for _, distance in distance_blocks(points, places)])
+    good = (points - places[labels]).norm(dim=1) <= _WITHIN * scales[labels]  # exact, which that of a block is not
     counted = label_counts(labels, len(centers), probabilities=probabilities)
     half_squared = torch.tensor([points.shape[1] / 2, _WITHIN**2 / 2], dtype=torch.double)
     return ModeCounts(
@@ -118,7 +120,7 @@ def mode_counts(
         counted.probabilities,
         len(labels[good].unique()),
         counted.reverse_kl,
-        Estimate.of_mean(good.double(), unit="of high quality", density=None),
+        Estimate.of_share(good, unit="of high quality"),
         float(torch.special.gammainc(*half_squared)),
     )
 
@@ -170,6 +172,13 @@ def _reverse_kl(counts: Tensor, probabilities: Tensor) -> Estimate:
     delta = (frequencies * (log_ratio - value).square()).sum() / n
     variance = max(float(delta) - free / n**2, 0.0) + free / (2 * n**2)
     return Estimate(max(float(value), 0.0), sqrt(variance), "nats", None)
+
+
+def _mean_divergence(counts: Tensor, n: int, probability: Tensor) -> Tensor:
+    """What one mode adds to the divergence on average, with its binomial count: a sum over counts from one to n."""
+    frequencies = counts / n
+    chances = torch.distributions.Binomial(n, probability, validate_args=False).log_prob(counts).exp()
+    return (chances * frequencies * (frequencies / probability).log()).sum()
 
 
 def _scales(scale: float | Tensor, centers: Tensor) -> Tensor:

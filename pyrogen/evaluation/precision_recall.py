@@ -19,6 +19,10 @@ whatever they are, if no two draws are equal: a datum is not covered if its :mat
 :math:`N + M - 1` other draws are all data. There are no such values for precision and recall, which depend on the
 distribution, on :math:`k` and on the numbers of draws: compare them at equal ones only.
 
+Standard errors are from halves (:mod:`pyrogen.evaluation.halves`), and those of shares at least what they would be if
+the spheres were given (:meth:`Estimate.of_share <pyrogen.core.estimate.Estimate.of_share>`): where nearly all draws are
+inside, halves hardly vary.
+
 A draw on the boundary of a sphere is inside, so that copies of a datum are: with more than :math:`k` of them its sphere
 is a point.
 
@@ -31,6 +35,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -39,7 +44,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, integer
-from pyrogen.core.estimate import Estimate
+from pyrogen.core.estimate import Estimate, share_error
 from pyrogen.numerics.pairwise import distance_blocks
 
 from .embedding import NamedEmbedding, embedded
@@ -122,7 +127,9 @@ def precision_recall(
     """
     statistic = partial(_precision_recall, neighbours=neighbours)
     rest = embedding, neighbours, divisions, generator
-    return PrecisionRecall(*_estimates(statistic, ("precision", "recall"), data, samples, *rest))
+    return PrecisionRecall(
+        *_estimates(statistic, {"precision": len(samples), "recall": len(data)}, data, samples, *rest)
+    )
 
 
 @checked(neighbours=integer, divisions=integer)
@@ -155,7 +162,7 @@ def density_coverage(
     """
     statistic = partial(_density_coverage, neighbours=neighbours)
     rest = embedding, neighbours, divisions, generator
-    density, coverage = _estimates(statistic, ("density", "coverage"), data, samples, *rest)
+    density, coverage = _estimates(statistic, {"density": None, "coverage": len(data)}, data, samples, *rest)
     return DensityCoverage(density, coverage, coverage_of_equals(len(data), len(samples), neighbours))
 
 
@@ -182,7 +189,7 @@ def coverage_of_equals(data: int, samples: int, neighbours: int) -> float:
 
 def _estimates(
     statistic: Statistic,
-    kinds: tuple[str, str],
+    kinds: Mapping[str, int | None],
     data: Tensor,
     samples: Tensor,
     embedding: NamedEmbedding | None,
@@ -190,12 +197,15 @@ def _estimates(
     divisions: int,
     generator: torch.Generator | None,
 ) -> list[Estimate]:
-    """Both statistics with their standard errors."""
+    """Both statistics, each by name with the number of rows of which it is a share, with their standard errors."""
     x, y, name = embedded(data, samples, embedding, names=("data", "samples"), least=2 * (neighbours + 1))
     values = statistic(x, y).tolist()
     halves = over_halves(statistic, x, y, divisions=divisions, generator=generator)
     errors = standard_errors(halves).tolist()
-    return [Estimate(v, e, f"{kind} in {name}", None) for v, e, kind in zip(values, errors, kinds, strict=True)]
+    return [
+        Estimate(value, max(error, share_error(value, rows) if rows else 0.0), f"{kind} in {name}", None)
+        for value, error, (kind, rows) in zip(values, errors, kinds.items(), strict=True)
+    ]
 
 
 def _precision_recall(data: Tensor, samples: Tensor, neighbours: int) -> Tensor:

@@ -112,7 +112,7 @@ def train_classifier(
     name = f"{features} standardised features of a classifier of {classes} classes trained on {len(learn):,} rows"
     trained = TrainedClassifier(standardised, head, _standardizer(standardised, x[learn]), name)
     right = trained.labels(x[test]) == labels[test]
-    trained.accuracy = Estimate.of_mean(right.double(), unit="held-out accuracy", density=None)
+    trained.accuracy = Estimate.of_share(right, unit="held-out accuracy")
     return trained
 
 

@@ -50,7 +50,7 @@ from pyrogen.core.modes import evaluating
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.pareto import pareto_shape
 
-_HEAVY = 0.7  # no practical number of draws is enough above it (Vehtari et al. 2024)
+_HEAVY = 0.5  # the variance is infinite above it, and a mean has no standard error
 _FEWEST = 25  # draws whose tail can be fitted
 
 
@@ -98,7 +98,7 @@ class FDivergence(Enum):
                 ``critic(x, context)``.
             x: Samples of :math:`p`.
             y: Samples of :math:`q`, as many or others.
-            context: What both depend on, row by row.
+            context: What both depend on, row by row, of as many rows of each.
 
         Shape:
             ``(n, *event)`` and ``(m, *event)``; the critic gives ``(n,)`` and ``(m,)``.
@@ -107,19 +107,22 @@ class FDivergence(Enum):
             ValueError: the critic gives another shape, NaN, or infinities that have no mean.
 
         Warns:
-            UserWarning: an average is of numbers with a heavy tail (Pareto k-hat above 0.7), so that a few of them
+            UserWarning: an average is of numbers with a heavy tail (Pareto k-hat above 0.5), so that a few of them
                 make up most of it: neither it nor its standard error can be trusted.
         """
-        real, fake = (log_ratios_of(critic, events, context, name=name) for events, name in ((x, "x"), (y, "y")))
-        first = Estimate.of_mean(self.witness(real))
-        second = Estimate.of_mean(self.conjugate(fake))
+        real, fake = log_ratios_of_both(critic, x, y, context)
+        terms, others = self.witness(real), self.conjugate(fake)
+        first, second = Estimate.of_mean(terms), Estimate.of_mean(others)
         if isnan(first.value - second.value):
             raise ValueError(
                 "`critic` must give log-ratios whose averages have a difference, got infinite ones on both"
             )
         for log_weights, name in zip((_GROWTH[self][0] * real, _GROWTH[self][1] * fake), "xy", strict=True):
             self._warn_of_tail(log_weights, name)
-        error = hypot(first.standard_error, second.standard_error)
+        if context is None:
+            error = hypot(first.standard_error, second.standard_error)
+        else:  # what two rows have in common is their context
+            error = Estimate.of_mean(terms - others).standard_error
         return Estimate(first.value - second.value, error, self.unit, "lower bound")
 
     def _warn_of_tail(self, log_weights: Tensor, name: str) -> None:
@@ -129,8 +132,8 @@ class FDivergence(Enum):
         if shape > _HEAVY:
             warnings.warn(
                 f"the bound of the divergence {self.value!r} averages over `{name}` numbers with a heavy tail (Pareto "
-                f"k-hat {shape:.2f}, above {_HEAVY}): a few of {len(log_weights)} make up most of it, and its standard "
-                "error is too small; bound 'js' or 'total variation', whose terms have no such tail",
+                f"k-hat {shape:.2f}, above {_HEAVY}): a few of {len(log_weights)} make up much of it, and its standard "
+                "error may be too small; bound 'js' or 'total variation', whose terms have no such tail",
                 UserWarning,
                 stacklevel=3,
             )
@@ -163,6 +166,23 @@ _GROWTH: Mapping[FDivergence, tuple[float, float]] = {
     FDivergence.TOTAL_VARIATION: (0, 0),
 }
 """The exponents of e^h in the witness and in its conjugate: what makes their averages heavy-tailed."""
+
+
+def log_ratios_of_both(
+    critic: Callable[..., Tensor], x: Tensor, y: Tensor, context: Context = None
+) -> tuple[Tensor, Tensor]:
+    """What a critic gives for samples of two distributions, as :func:`log_ratios_of` does for one.
+
+    Raises:
+        ValueError: a sample is empty, they are of different events, or differ in number where there are contexts; and
+            as for :func:`log_ratios_of`.
+    """
+    if not (len(x) and len(y)) or x.shape[1:] != y.shape[1:] or (context is not None and len(x) != len(y)):
+        same = ", as many of each as contexts" if context is not None else ""
+        raise ValueError(
+            f"`x` and `y` must hold rows (m, *event) and (n, *event){same}, got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    return log_ratios_of(critic, x, context), log_ratios_of(critic, y, context, name="y")
 
 
 def log_ratios_of(critic: Callable[..., Tensor], events: Tensor, context: Context = None, *, name: str = "x") -> Tensor:

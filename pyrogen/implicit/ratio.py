@@ -37,7 +37,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, numbers
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
@@ -187,6 +187,9 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
 
         Args:
             batch: Data as for training, held out from it; a thousand rows will do.
+
+        Raises:
+            ValueError: a critic gives NaN or infinities; the calibration stays as it was.
         """
         x, y, context = self.samples(*batch)
         z, twice = self._bridged(x, y), _twice(context)
@@ -194,7 +197,8 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
             for k, critic in enumerate(self.critics):
                 both = torch.cat([z[k], z[k + 1]])
                 logits = critic(both) if twice is None else critic(both, twice)
-                self.slope[k], self.offset[k] = _least_log_loss(*logits.double().split(len(x)))
+                above, below = numbers(logits, f"critics[{k}](...)").double().split(len(x))
+                self.slope[k], self.offset[k] = _least_log_loss(above, below)
 
     def kl(self, x: Tensor, context: Context = None) -> Estimate:
         r"""The estimate of :math:`KL(p \,\|\, q)` by the mean log-ratio of samples of :math:`p`; no bound.
@@ -340,15 +344,16 @@ def _least_log_loss(above: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
     features = torch.stack([logits, signs], -1)  # of sign(label) * (a h + b)
     start = torch.tensor([1.0, 0.0], dtype=logits.dtype, device=logits.device)
 
-    def loss(numbers: Tensor) -> Tensor:
-        return -logsigmoid(features @ numbers).sum() + 0.5 * (numbers - start).square().sum()
+    def loss(found: Tensor) -> Tensor:
+        return -logsigmoid(features @ found).sum() + 0.5 * (found - start).square().sum()
 
-    numbers = start
+    unit = torch.stack([logits.square().mean().sqrt().clamp(min=1), start[0]])
+    found = start / unit  # where sigmoids have slopes, however large the logits are
     for _ in range(_NEWTON_STEPS):
-        share = torch.sigmoid(-features @ numbers)
-        gradient = numbers - start - features.T @ share
+        share = torch.sigmoid(-features @ found)
+        gradient = found - start - features.T @ share
         curvature = features.T @ ((share * (1 - share)).unsqueeze(-1) * features) + torch.eye(2).to(features)
         step = torch.linalg.solve(curvature, gradient)
-        scale = next((2.0**-n for n in range(30) if loss(numbers - 2.0**-n * step) <= loss(numbers)), 0.0)
-        numbers = numbers - scale * step
-    return numbers[0], numbers[1]
+        scale = next((2.0**-n for n in range(30) if loss(found - 2.0**-n * step) <= loss(found)), 0.0)
+        found = found - scale * step
+    return found[0], found[1]

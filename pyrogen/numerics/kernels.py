@@ -27,8 +27,6 @@ from pyrogen.arguments import positive
 
 from .pairwise import squared_distances
 
-_TINY = 1e-12
-
 
 class Kernel(ABC):
     """A function of distance."""
@@ -39,7 +37,7 @@ class Kernel(ABC):
 
     def of_squared(self, squared: Tensor) -> Tensor:
         """The similarity of points at these squared distances; its gradient is finite at zero."""
-        return self(squared.clamp(min=_TINY).sqrt())
+        return self(squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt())
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         """The similarity of all pairs, differentiable.

@@ -13,7 +13,8 @@ BLOCK_ENTRIES = 2_000_000
 def distance_blocks(x: Tensor, y: Tensor, *, entries: int = BLOCK_ENTRIES) -> Iterator[tuple[slice, Tensor]]:
     """The distances of some rows of ``x`` to all rows of ``y``, block after block.
 
-    A block holds about ``entries`` numbers however many rows there are, so memory is linear in the samples.
+    A block holds about ``entries`` numbers however many rows there are, so memory is linear in the samples. Distances
+    are computed in double precision, and are of the dtype of ``x``.
 
     Args:
         x: Points.
@@ -28,13 +29,15 @@ def distance_blocks(x: Tensor, y: Tensor, *, entries: int = BLOCK_ENTRIES) -> It
     """
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"`x` and `y` must have shapes (m, d) and (n, d), got {tuple(x.shape)} and {tuple(y.shape)}")
-    # cdist multiplies matrices, which cancels badly far from the origin. A median, for no outlier moves it.
+    # cdist multiplies matrices, which cancels badly far from the origin, so that single precision leaves nothing of
+    # short distances between far points. A median, for no outlier moves it.
+    dtype, x, y = x.dtype, x.double(), y.double()
     center = y.median(0).values if len(y) else 0.0
     x, y = x - center, y - center
     rows = max(1, entries // max(1, len(y)))
     for start in range(0, len(x), rows):
         block = slice(start, min(start + rows, len(x)))
-        yield block, torch.cdist(x[block], y)
+        yield block, torch.cdist(x[block], y).to(dtype)
 
 
 def median_distance(x: Tensor, *, rows: int = 1000, generator: torch.Generator | None = None) -> Tensor:
@@ -52,7 +55,7 @@ def median_distance(x: Tensor, *, rows: int = 1000, generator: torch.Generator |
         raise ValueError(f"`x` must hold at least two points, got {len(x)}")
     if len(x) > rows:
         x = x[torch.randperm(len(x), generator=generator)[:rows].to(x.device)]
-    median = torch.nn.functional.pdist(x).median()
+    median = torch.nn.functional.pdist(x.double()).median().to(x.dtype)
     if not median > 0:
         raise ValueError(f"the median distance of `x` must be positive, got {float(median)}: most points coincide")
     return median

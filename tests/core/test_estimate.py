@@ -5,7 +5,7 @@ from math import isnan, nan, sqrt
 import pytest
 import torch
 
-from pyrogen.core.estimate import permutation_p_value
+from pyrogen.core.estimate import permutation_p_value, smallest_p_value
 from pyrogen.evaluation import Estimate, TestResult
 
 
@@ -28,6 +28,11 @@ from pyrogen.evaluation import Estimate, TestResult
         (Estimate(float("-inf"), nan), "-inf ± nan nats (exact)"),
         (Estimate(-1.0, 0.0999), "-1.00 ± 0.10 nats (exact)"),
         (Estimate(-1.0, 0.195), "-1.00 ± 0.20 nats (exact)"),
+        (Estimate(1.05e50, 2.3e49, "", None), "1.05e+50 ± 2.3e+49"),
+        (Estimate(7.3e-16, 1.1e-16, "", None), "7.3e-16 ± 1.1e-16"),
+        (Estimate(0.0, 1.1e-16, "", None), "0e+00 ± 1.1e-16"),
+        (Estimate(-1.5, 1.1e-16, "", None), "-1.50000000000000000e+00 ± 1.1e-16"),
+        (Estimate(123456789.0, 1234567.0, "", None), "123500000 ± 1200000"),
     ],
 )
 def test_estimates_are_written_with_their_error_and_what_they_are(estimate, text):
@@ -53,6 +58,42 @@ def test_one_value_has_no_known_error_and_none_is_refused():
         Estimate.of_mean(torch.ones(0))
     with pytest.raises(ValueError, match="`level` must be between 0 and 1, got 95"):
         Estimate(0.0, 1.0).interval(95)
+
+
+@pytest.mark.parametrize("trials", [10, 30, 100, 1000])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.9997])
+def test_intervals_of_shares_hold_the_truth_also_where_all_are_hits(trials, share):
+    """By the exact binomial distribution; the normal interval of a mean holds it in 3 % of samples of ten."""
+    hits = torch.arange(trials + 1)
+    chances = torch.distributions.Binomial(trials, torch.tensor(share, dtype=torch.double)).log_prob(hits).exp()
+    every = [Estimate.of_share(torch.arange(trials) < count, unit="right") for count in hits]
+    held = torch.tensor([low <= share <= high for low, high in (estimate.interval() for estimate in every)])
+    assert float(chances @ held.double()) > (0.88 if trials == 10 else 0.93)
+    spread = sqrt(share * (1 - share) / trials)
+    if trials * (1 - share) > 4:
+        assert every[round(share * trials)].standard_error == pytest.approx(spread, rel=0.2)
+
+
+def test_shares_are_of_trials():
+    assert str(Estimate.of_share(torch.ones(96, dtype=torch.bool), unit="right")) == "1.000 ± 0.014 right"
+    with pytest.raises(TypeError, match="`hits` must be a tensor of booleans, got torch.float32"):
+        Estimate.of_share(torch.ones(3), unit="right")
+    with pytest.raises(ValueError, match="`hits` must hold at least one trial"):
+        Estimate.of_share(torch.ones(0, dtype=torch.bool), unit="right")
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-20, 1.0, 1e30])
+def test_p_values_do_not_depend_on_the_unit(scale):
+    null = torch.linspace(0.0, 0.99, 100, dtype=torch.double)
+    assert permutation_p_value(5.0 * scale, null * scale) == pytest.approx(1 / 101)
+    several = [TestResult(5.0 * scale, 1 / 101, "", null * scale), TestResult(0.5, 0.5, "", null)]
+    assert smallest_p_value(several) < 0.03
+
+
+def test_infinite_statistics_are_counted():
+    null = torch.tensor([-torch.inf, 0.0, 1.0, torch.inf])
+    assert permutation_p_value(0.5, null) == pytest.approx(3 / 5)
+    assert permutation_p_value(-torch.inf, null) == 1.0
 
 
 def test_a_permutation_p_value_counts_the_data_as_one_permutation():

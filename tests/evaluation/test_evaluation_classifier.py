@@ -116,6 +116,51 @@ def test_a_ratio_estimate_trained_on_one_half_finds_a_difference_in_the_other():
     assert ratio_test(ratio, torch.randn(200, 2), torch.randn(300, 2)).p_value > 0.001
 
 
+def test_given_contexts_it_errs_as_rarely_as_promised_whatever_they_are():
+    """A critic that is wrong errs as often, and one of contexts alone gives every relabeling the same bound."""
+    torch.manual_seed(0)
+    repeats, errors = 400, 0
+    for _ in range(repeats):
+        context = 3 * torch.randn(25, 1)
+        x, y = context + torch.randn(25, 1), context + torch.randn(25, 1)
+        result = ratio_test(lambda x, context: (2 * x + context).squeeze(-1), x, y, context, permutations=99)
+        errors += result.p_value <= 0.05 + 1e-9
+    assert abs(errors / repeats - 0.05) < 4 * sqrt(0.05 * 0.95 / repeats)
+    assert ratio_test(lambda x, context: context.squeeze(-1), x, y, context).p_value == 1.0
+
+
+def test_given_contexts_it_finds_what_the_pooled_events_hide():
+    """Of N(c, 1) and N(-c, 1) with c as often negative: the events alone, and contexts alone, are alike."""
+    torch.manual_seed(0)
+    context = torch.randn(600, 1)
+    x, y = context + torch.randn(600, 1), -context + torch.randn(600, 1)
+    ratio = pg.implicit.density_ratio((1,), (1,), hidden=())
+    pg.fit(ratio, (x[:300], y[:300], context[:300]), steps=200, lr=5e-3, seed=0)
+    result = ratio_test(ratio, x[300:], y[300:], context[300:])
+    assert result.p_value == 1 / 1000
+    assert result.statistic == pytest.approx(
+        pg.implicit.FDivergence.JS.bound(ratio, x[300:], y[300:], context[300:]).value
+    )
+    assert pg.evaluation.energy_test(x, y, permutations=99).p_value > 0.01
+    equal = context[:300] + torch.randn(300, 1)
+    assert ratio_test(ratio, equal, context[:300] + torch.randn(300, 1), context[:300]).p_value > 0.001
+    with pytest.raises(ValueError, match="as many of each as contexts"):
+        ratio_test(ratio, x, y[:5], context)
+
+
+def test_a_critic_may_exclude_what_it_has_not_seen():
+    """Infinite log-ratios: where it is right the bound is log 2, and where it is wrong minus infinity."""
+    x, y = torch.rand(20, 1), -torch.rand(30, 1)
+    separated = ratio_test(lambda x: x.squeeze(-1).sign() * torch.inf, x, y)
+    assert separated.statistic == pytest.approx(0.6931, abs=1e-4)
+    assert separated.p_value == 1 / 1000
+    assert (separated.null == -torch.inf).all()
+    wrong = ratio_test(lambda x: -x.squeeze(-1).sign() * torch.inf, x, y)
+    assert (wrong.statistic, wrong.p_value) == (-float("inf"), 1.0)
+
+
 def test_what_is_no_critic_is_refused():
+    with pytest.raises(ValueError, match="`x` and `y` must hold rows"):
+        ratio_test(lambda x: x.sum(-1), torch.randn(0, 2), torch.randn(5, 2))
     with pytest.raises(ValueError, match=r"`critic` must give log-ratios \(5,\) of the rows of `x`, got \(5, 2\)"):
         ratio_test(lambda x: x, torch.randn(5, 2), torch.randn(5, 2))

@@ -160,11 +160,29 @@ def test_the_median_distance():
     torch.manual_seed(0)
     x = torch.randn(50, 3)
     distances = torch.pdist(x)
-    assert float(median_distance(x)) == float(distances.median())
+    assert float(median_distance(x)) == pytest.approx(float(distances.median()), rel=1e-6)
     # In many dimensions all distances are near sqrt(2 d).
     assert float(median_distance(torch.randn(3000, 400))) == pytest.approx(sqrt(800), rel=0.02)
     with pytest.raises(ValueError, match="the median distance of `x` must be positive"):
         median_distance(torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1.0, 1e18])
+def test_the_unit_of_the_data_does_not_matter(scale):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 2, generator=generator) + 2, torch.randn(60, 2, generator=generator)
+    for test in (energy_test, mmd_test):
+        assert test(scale * x, scale * y, permutations=199).p_value == 1 / 200
+    assert energy_distance(scale * x, scale * y) / scale == pytest.approx(energy_distance(x, y), rel=1e-3)
+
+
+def test_short_distances_between_far_points_in_single_precision():
+    """Two clusters 2e4 apart; products of matrices in single precision would leave distances within them wrong by 3."""
+    generator = torch.Generator().manual_seed(0)
+    sides = 1e4 * torch.tensor([-1.0, 1.0]).repeat(100).unsqueeze(1)
+    x, y = (torch.randn(200, 2, generator=generator) + sides for _ in range(2))
+    exact = squared_mmd(x.double(), y.double(), kernel=GaussianKernel(1.0))
+    assert squared_mmd(x, y, kernel=GaussianKernel(1.0)) == pytest.approx(exact, rel=1e-3)
 
 
 def test_images_and_integers_are_points():

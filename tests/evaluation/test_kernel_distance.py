@@ -81,3 +81,17 @@ def test_a_scale_beyond_a_cubic_kernel_is_refused():
     x = torch.randn(10, 2, dtype=torch.double) * 1e100
     with pytest.raises(ValueError, match="`x` and `y` have features too large"):
         kernel_distance(x, x + 1e100)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-8, 1e-30])
+def test_small_features_are_compared_by_their_means(scale):
+    """Of features near zero the kernel is 1 + 3 x y / d, whose distance is 3 / d times that of the means, squared."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (scale * torch.randn(200, 2, generator=generator, dtype=torch.double) for _ in range(2))
+    y += scale
+    found = kernel_distance(x, y)
+    sums = x.sum(0), y.sum(0)
+    within = [(s.square().sum() - z.square().sum()) / (200 * 199) for s, z in zip(sums, (x, y), strict=True)]
+    expected = 1.5 * (within[0] + within[1] - 2 * sums[0] @ sums[1] / 200**2)
+    assert found.value == pytest.approx(float(expected), rel=20 * scale + 1e-6)
+    assert abs(found.value - 3 * scale**2) < 5 * found.standard_error

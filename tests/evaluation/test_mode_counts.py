@@ -21,11 +21,11 @@ def sampled(draws, seed, *, centers=GRID, scale=0.05):
 
 
 def test_an_exact_sampler_scores_what_is_told():
-    """98.89 % of high quality, reverse KL (25 - 1) / 5,000 = .0048, all modes."""
+    """98.89 % of high quality, reverse KL nearly (25 - 1) / 5,000 = .0048, all modes."""
     seed, repeats = generator(), 100
     found = [mode_counts(sampled(2500, seed), GRID, 0.05) for _ in range(repeats)]
     assert found[0].high_quality_of_exact == pytest.approx(1 - exp(-4.5), abs=1e-12)
-    assert found[0].reverse_kl_of_exact == pytest.approx(0.0048)
+    assert found[0].reverse_kl_of_exact == pytest.approx(0.0048, rel=0.01)
     assert all(result.captured == 25 for result in found)
     quality, kl = (np.array([[r.high_quality.value, r.reverse_kl.value] for r in found]).T)[:]
     assert abs(quality.mean() - (1 - exp(-4.5))) < 4 * quality.std() / sqrt(repeats)
@@ -88,10 +88,51 @@ def test_a_thousand_modes_of_stacked_digits_have_a_floor():
     labels = torch.randint(1000, (26_000,), generator=generator())
     result = label_counts(labels, 1000)
     assert result.captured == 1000
-    assert result.reverse_kl_of_exact == pytest.approx(0.0192, abs=1e-4)
+    assert result.reverse_kl_of_exact == pytest.approx(0.0193, abs=1e-4)
     assert result.reverse_kl.value == pytest.approx(0.0192, abs=0.003)
     assert result.captured_of_exact == pytest.approx(1000, abs=0.1)
     assert result.high_quality is None
+
+
+@pytest.mark.parametrize(("modes", "draws"), [(300, 600), (300, 100), (3, 20)])
+def test_the_floor_holds_for_few_draws_a_mode(modes, draws):
+    seed = generator()
+    weights = torch.rand(modes, generator=seed) + 0.2
+    weights /= weights.sum()
+    found = [
+        label_counts(torch.multinomial(weights, draws, replacement=True, generator=seed), modes, probabilities=weights)
+        for _ in range(200)
+    ]
+    values = np.array([result.reverse_kl.value for result in found])
+    assert abs(values.mean() - found[0].reverse_kl_of_exact) < 4 * values.std() / sqrt(200)
+
+
+def test_a_draw_belongs_to_the_mode_that_is_the_fewest_deviations_away():
+    """Half of the draws of the wide mode beyond its second deviation are nearer to the narrow one."""
+    seed, centers, scales = generator(), torch.tensor([[0.0, 0.0], [3.5, 0.0]]), torch.tensor([1.0, 0.01])
+    labels = torch.randint(2, (20_000,), generator=seed)
+    x = centers[labels] + scales[labels, None] * torch.randn(20_000, 2, generator=seed)
+    result = mode_counts(x, centers, scales)
+    assert abs(result.high_quality.value - result.high_quality_of_exact) < 4 * result.high_quality.standard_error
+    assert result.reverse_kl.value < 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e-8, 1e-12])
+def test_modes_may_be_narrow_beside_their_distances(scale):
+    noise = scale * torch.randn(5000, generator=generator(), dtype=torch.double)
+    x = torch.stack([torch.full_like(noise, -2.0), noise], 1)
+    found = mode_counts(x, GRID.double(), scale)
+    assert found.high_quality.value == float((noise.abs() <= 3 * scale).double().mean())
+
+
+def test_few_draws_of_high_quality_leave_it_uncertain():
+    """Of thirty exact draws all are of high quality in seven samples of ten, which is no proof."""
+    seed, repeats, held = generator(), 300, 0
+    for _ in range(repeats):
+        found = mode_counts(sampled(30, seed), GRID, 0.05)
+        low, high = found.high_quality.interval()
+        held += low <= found.high_quality_of_exact <= high
+    assert held / repeats > 0.93
 
 
 def test_modes_may_differ_in_scale_and_probability():

@@ -143,3 +143,21 @@ def test_standard_errors_are_the_spread_of_repeated_samples(dimensions, scale, s
     values = np.array([[e.value for e in both(1)] for _ in range(repeats)])
     errors = np.array([[e.standard_error for e in both(10)] for _ in range(20)])
     assert np.sqrt(np.square(errors).mean(0)) == pytest.approx(values.std(0), rel=0.3)
+
+
+def test_shares_of_all_draws_are_uncertain():
+    """Fifty data among two hundred samples: nearly every sample has all covered, so halves say nothing of the error."""
+    generator = torch.Generator().manual_seed(0)
+    found = [
+        density_coverage(
+            data=torch.randn(50, 2, generator=generator),
+            samples=0.7 * torch.randn(200, 2, generator=generator),
+            divisions=3,
+            generator=generator,
+        ).coverage
+        for _ in range(60)
+    ]
+    truth = np.mean([estimate.value for estimate in found])
+    held = [low <= truth <= high for low, high in (estimate.interval() for estimate in found)]
+    assert np.mean(held) > 0.9
+    assert all(0.01 < estimate.standard_error < 0.1 for estimate in found)

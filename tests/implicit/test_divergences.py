@@ -97,6 +97,7 @@ def test_samples_estimate_the_bound_with_its_standard_error(name):
 
 
 @pytest.mark.filterwarnings("ignore:the bound of the divergence 'pearson'")
+@pytest.mark.filterwarnings("ignore:the bound of the divergence 'reverse kl'")
 def test_exact_critics_of_samples_agree_with_the_table():
     torch.manual_seed(1)
     for pair in PAIRS:
@@ -154,6 +155,39 @@ def test_heavy_weights_are_noticed_where_they_are():
             assert member.bound(lambda x: 0 * x.squeeze(-1), x, y).value == 0
 
 
+def test_an_infinite_variance_is_noticed():
+    """The weights of N(0, 4) under N(0, 1) have a mean and no variance, of Pareto shape 3/4: means have no error."""
+    torch.manual_seed(0)
+    noticed, held = 0, []
+    for _ in range(60):
+        x, y = torch.randn(2000, 1), 2 * torch.randn(2000, 1)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = FDivergence.REVERSE_KL.bound(exact("scaled"), x, y)
+        noticed += bool(caught)
+        held.append(found.interval()[0] <= TRUTH["reverse kl", "scaled"] <= found.interval()[1])
+    assert noticed > 48  # of 0.7, where no mean can be trusted, about 25
+    assert sum(held) < 57  # and the intervals are too short indeed
+
+
+@pytest.mark.parametrize("slope", [0.0, 3.0])
+def test_errors_hold_that_both_rows_have_one_context(slope):
+    """Of p = N(2 c, 1) from q = N(0, 1); a critic that is off by a function of the context, or is exact."""
+
+    def critic(x, context):
+        return (2 * x * context - 2 * context.square() + slope * context).squeeze(-1)
+
+    torch.manual_seed(0)
+    estimates = []
+    for _ in range(400):
+        context = torch.randn(100, 1)
+        x, y = torch.randn(100, 1) + 2 * context, torch.randn(100, 1)
+        estimates.append(FDivergence.JS.bound(critic, x, y, context))
+    values = torch.tensor([estimate.value for estimate in estimates])
+    errors = torch.tensor([estimate.standard_error for estimate in estimates])
+    assert values.std() == pytest.approx(float(errors.square().mean().sqrt()), rel=0.11)
+
+
 def test_a_critic_is_evaluated_in_evaluation_mode_and_stays_as_it_was():
     critic = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.9), torch.nn.Flatten(0))
     x, y = torch.randn(50, 1), torch.randn(50, 1)
@@ -171,5 +205,10 @@ def test_what_is_no_log_ratio_is_refused_by_name():
         FDivergence.KL.bound(lambda x: x.squeeze(-1) * float("nan"), x, x)
     with pytest.raises(ValueError, match="not a valid FDivergence"):
         FDivergence("wasserstein")
+    for y in (x[:0], torch.randn(50, 2)):
+        with pytest.raises(ValueError, match=r"`x` and `y` must hold rows \(m, \*event\) and \(n, \*event\), got"):
+            FDivergence.KL.bound(lambda x: x.sum(-1), x, y)
+    with pytest.raises(ValueError, match=r"as many of each as contexts, got \(50, 1\) and \(40, 1\)"):
+        FDivergence.KL.bound(lambda x, context: x.sum(-1), x, x[:40], x)
     infinite = FDivergence.KL.bound(lambda x: torch.full((len(x),), float("-inf")), x, x)
     assert infinite.value == float("-inf")

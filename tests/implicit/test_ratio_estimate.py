@@ -150,6 +150,25 @@ def test_calibration_takes_back_what_is_too_sure():
     assert ratio.slope.isfinite().all()
 
 
+def test_calibration_of_what_has_blown_up():
+    class Scores(nn.Module):
+        factor = 1e8
+
+        def forward(self, x):
+            return self.factor * x.squeeze(-1)
+
+    torch.manual_seed(0)
+    ratio = RatioEstimate(critics=Scores(), event_shape=1)
+    x, y = torch.randn(2000, 1) + 0.5, torch.randn(2000, 1) - 0.5
+    ratio.calibrate(x, y)
+    assert ratio.slope.item() == pytest.approx(1e-8, rel=0.2)
+    before = ratio.slope.clone()
+    Scores.factor = float("nan")
+    with pytest.raises(ValueError, match=r"`critics\[0\]\(...\)` must hold numbers, got 4000 NaN"):
+        ratio.calibrate(x, y)
+    assert torch.equal(ratio.slope, before)
+
+
 def test_the_log_loss_shows_what_there_is_to_learn():
     ratio = density_ratio((2,), hidden=(), bridges=1)
     x, y = torch.randn(1000, 2), torch.randn(1000, 2)
