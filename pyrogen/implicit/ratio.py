@@ -15,6 +15,10 @@ The log-loss on samples that were held out shows whether a step is too long (a l
 has nothing left to learn (near :math:`\log 2`), and calibrates what was learned from few samples, which is too sure of
 itself: :meth:`RatioEstimate.calibrate` scales and shifts each :math:`h_k` to the least log-loss there.
 
+A log-ratio is the same in any coordinates. Classifiers see standardised ones, so where a few values far out set the
+scale (heavy tails), bring the data to others first, by their ``asinh`` or their ranks: of Cauchy numbers as they are
+nothing is found, and the log-loss stays near :math:`\log 2`.
+
 Nothing here is a bound: a classifier's mistakes go either way. For a lower bound of a divergence give the estimate, as
 a critic, to :meth:`FDivergence.bound <pyrogen.implicit.divergences.FDivergence.bound>`.
 
@@ -68,8 +72,8 @@ _NEWTON_STEPS = 50
 class RatioEstimate(TakesTurns, ReadsData, nn.Module):
     r"""An estimate of the log-ratio :math:`\log p(x)/q(x)`, or :math:`\log p(x \mid c)/q(x \mid c)`, by classifiers.
 
-    It is trained by ``pg.fit(ratio, (x, y))`` on samples of both, as many of each, and called at events it gives
-    log-ratios. Where ``p`` or ``q`` can be drawn from, draws are fresh in every minibatch and are left out of the
+    It is trained by ``pg.fit(ratio, (x, y))`` on samples of both, as many of each (of fewer, by a function that draws
+    from them: ``q=lambda rows: y[torch.randint(len(y), (rows,))]``), and called at events it gives log-ratios. Where ``p`` or ``q`` can be drawn from, draws are fresh in every minibatch and are left out of the
     data: ``pg.fit(ratio, x)`` where there is a ``q``, ``pg.fit(ratio, ())`` where there are both. Contexts come last in
     the data, a row for each row of samples.
 
