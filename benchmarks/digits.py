@@ -12,13 +12,13 @@ that their figures are upper bounds. Means over seeds of split, weights and nois
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from functools import partial
 from pathlib import Path
 
 import pyro
 import torch
+from results_file import keep, known, read
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
@@ -108,21 +108,12 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.read:
-        table([json.loads(line) for line in options.read.read_text().splitlines()])
+        table(read(options.read))
         return
-    rows, done = [], set()
-    if options.output and options.output.exists():  # goes on where it was interrupted
-        rows = [json.loads(line) for line in options.output.read_text().splitlines()]
-        done = {(row["model"], row["seed"]) for row in rows}
-    for seed in options.seeds:
-        for name in options.models:
-            if (name, seed) in done:
-                continue
-            rows.append(measure(name, seed))
-            print(json.dumps(rows[-1]), flush=True)
-            if options.output:
-                with options.output.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+    rows = known(options.output)
+    done = {(row["model"], row["seed"]) for row in rows}
+    wanted = ((name, seed) for seed in options.seeds for name in options.models)
+    keep((measure(*run) for run in wanted if run not in done), rows, options.output)
     table(rows)
 
 

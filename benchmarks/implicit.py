@@ -19,7 +19,6 @@ again:
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import statistics
@@ -28,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from results_file import keep, known
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Adam
@@ -152,7 +152,7 @@ def trained(task: str, loss: str, penalised: bool, seed: int, steps: int) -> dic
     }
 
 
-def runs(options: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
+def runs(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
     """A line for each task, loss and seed that no line is known of."""
     chosen = list(LOSSES) if options.losses == ["all"] else options.losses
     for seed in options.seeds:
@@ -160,7 +160,7 @@ def runs(options: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
             for loss in chosen:
                 for penalised in (True, False) if options.losses == ["all"] else (True,):
                     run = {"task": task, "loss": loss, "penalised": penalised, "seed": seed, "steps": options.steps}
-                    if not any(run.items() <= line.items() for line in known):
+                    if not any(run.items() <= line.items() for line in lines):
                         yield (
                             run | trained(**run) | {"versions": f"pyrogen {pg.__version__}, torch {torch.__version__}"}
                         )
@@ -304,15 +304,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.speed:
         speed(options.rounds, 300)
         return
-    read = options.output.read_text().splitlines() if options.output and options.output.exists() else []
-    lines = [json.loads(line) for line in read]
+    lines = known(options.output)
     if not options.table:
-        for line in runs(options, lines):
-            lines.append(line)
-            print(json.dumps(line), flush=True)
-            if options.output:
-                with options.output.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+        keep(runs(options, lines), lines, options.output)
     print_table(lines)
 
 

@@ -19,15 +19,16 @@ best. One thread; processor time.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pyro
 import torch
+from results_file import keep, known, read
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -181,6 +182,17 @@ def shown(name: str, values: list[float]) -> str:
     return f"{name} {statistics.mean(values):.4g} ± {error:.2g}"
 
 
+def runs(options: argparse.Namespace, rows: list[dict]) -> Iterator[dict]:
+    """A row for each seed, data and model that no row is known of."""
+    done = {(row["data"], row["model"], row["seed"]) for row in rows}
+    for seed in options.seeds:
+        for data in options.data:
+            wanted = {"stacked": ("data", "gan", "packed")}.get(data, ("data", "gan", "diffusion", "vae"))
+            for model in options.models:
+                if model in wanted and (data, model, seed) not in done:
+                    yield measure(data, model, seed, options.steps)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -192,23 +204,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.read:
-        table([json.loads(line) for line in options.read.read_text().splitlines()])
+        table(read(options.read))
         return
-    rows = []
-    if options.output and options.output.exists():
-        rows = [json.loads(line) for line in options.output.read_text().splitlines()]
-    done = {(row["data"], row["model"], row["seed"]) for row in rows}
-    for seed in options.seeds:
-        for data in options.data:
-            wanted = {"stacked": ("data", "gan", "packed")}.get(data, ("data", "gan", "diffusion", "vae"))
-            for model in options.models:
-                if model not in wanted or (data, model, seed) in done:
-                    continue
-                rows.append(measure(data, model, seed, options.steps))
-                print(json.dumps(rows[-1]), flush=True)
-                if options.output:
-                    with options.output.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
+    rows = known(options.output)
+    keep(runs(options, rows), rows, options.output)
     table(rows)
 
 

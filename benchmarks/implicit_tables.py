@@ -17,16 +17,17 @@ CTGAN (Xu et al. 2019) runs with its own settings and as many steps in an enviro
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyro
 import torch
+from results_file import keep, known, read
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
@@ -155,6 +156,16 @@ def mean_and_error(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {error:.3f}"
 
 
+def runs(options: argparse.Namespace, rows: list[dict]) -> Iterator[dict]:
+    """A row for each seed, data and model that no row is known of."""
+    done = {(row["data"], row["model"], row["seed"]) for row in rows}
+    for seed in options.seeds:
+        for name in options.data:
+            for model in options.models:
+                if (name, model, seed) not in done and (model != "ctgan" or options.ctgan is not None):
+                    yield measure(name, model, seed, options)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -168,22 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.read:
-        table([json.loads(line) for line in options.read.read_text().splitlines()])
+        table(read(options.read))
         return
-    rows = []
-    if options.output and options.output.exists():
-        rows = [json.loads(line) for line in options.output.read_text().splitlines()]
-    done = {(row["data"], row["model"], row["seed"]) for row in rows}
-    for seed in options.seeds:
-        for name in options.data:
-            for model in options.models:
-                if (name, model, seed) in done or (model == "ctgan" and options.ctgan is None):
-                    continue
-                rows.append(measure(name, model, seed, options))
-                print(json.dumps(rows[-1]), flush=True)
-                if options.output:
-                    with options.output.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
+    rows = known(options.output)
+    keep(runs(options, rows), rows, options.output)
     table(rows)
 
 

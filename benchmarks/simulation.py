@@ -19,7 +19,6 @@ file; parts that the file holds are not run again:
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -34,6 +33,7 @@ from typing import NamedTuple
 
 import pyro
 import torch
+from results_file import keep, known
 from simulation_classifier import c2st
 from simulation_sampling import tempered_draws
 from simulation_tasks import Task, found_wheel, task
@@ -71,18 +71,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    lines = _read(options.output)
+    lines = known(options.output)
     if not options.table:
-        for line in runs(options, lines):
-            lines.append(line)
-            print(json.dumps(line), flush=True)
-            if options.output:
-                with options.output.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+        keep(runs(options, lines), lines, options.output)
     print_table(lines)
 
 
-def runs(options: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
+def runs(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
     """A line for each task, number of simulations, seed, method and observation that no line is known of."""
     for name, budget in PUBLISHED:
         if name not in options.tasks or budget not in options.simulations:
@@ -91,7 +86,7 @@ def runs(options: argparse.Namespace, known: list[dict]) -> Iterator[dict]:
         for seed in options.seeds:
             for method in options.methods:
                 run = {"task": name, "simulations": budget, "method": method, "seed": seed, "draws": options.draws}
-                done = {line["observation"] for line in known if run.items() <= line.items()}
+                done = {line["observation"] for line in lines if run.items() <= line.items()}
                 missing = [number for number in options.observations if number not in done]
                 if missing and (method == "rounds") <= (name == "lotka_volterra"):
                     yield from (run | found for found in measured(problem, method, budget, seed, missing, options))
@@ -245,10 +240,6 @@ def _with_error(values: list[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.3f}"
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) / math.sqrt(len(values)):.3f}"
-
-
-def _read(output: Path | None) -> list[dict]:
-    return [json.loads(line) for line in output.read_text().splitlines()] if output and output.exists() else []
 
 
 if __name__ == "__main__":

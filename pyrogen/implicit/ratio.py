@@ -72,10 +72,11 @@ _NEWTON_STEPS = 50
 class RatioEstimate(TakesTurns, ReadsData, nn.Module):
     r"""An estimate of the log-ratio :math:`\log p(x)/q(x)`, or :math:`\log p(x \mid c)/q(x \mid c)`, by classifiers.
 
-    It is trained by ``pg.fit(ratio, (x, y))`` on samples of both, as many of each (of fewer, by a function that draws
-    from them: ``q=lambda rows: y[torch.randint(len(y), (rows,))]``), and called at events it gives log-ratios. Where ``p`` or ``q`` can be drawn from, draws are fresh in every minibatch and are left out of the
-    data: ``pg.fit(ratio, x)`` where there is a ``q``, ``pg.fit(ratio, ())`` where there are both. Contexts come last in
-    the data, a row for each row of samples.
+    It is trained by ``pg.fit(ratio, (x, y))`` on samples of both, as many of each, and called at events it gives
+    log-ratios. Where ``p`` or ``q`` can be drawn from, draws are fresh in every minibatch and are left out of the
+    data: ``pg.fit(ratio, x)`` where there is a ``q``, ``pg.fit(ratio, ())`` where there are both. So a sample of
+    another size is given as a function that draws from it, ``q=lambda rows: y[torch.randint(len(y), (rows,))]``.
+    Contexts come last in the data, a row for each row of samples.
 
     Args:
         p: The distribution above: a ``DistributionModule``, a distribution, a function that draws (called with how many
