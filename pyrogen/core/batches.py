@@ -31,12 +31,14 @@ class Minibatch(NamedTuple):
         indices: Which rows of the data they are, if that is known.
         weight: Of this share in the mean over the processes.
         size: How many rows the minibatch has in all processes.
+        more: Whether the gradient step takes the next one too, if the epoch has one.
     """
 
     entries: Batch
     indices: Tensor | None
     weight: float
     size: int
+    more: bool
 
     def named(self, rows: list[int], number: int | None = None) -> str:
         """The names of some of its rows: their numbers in the data, or those in it, the minibatch of this number."""
@@ -53,9 +55,13 @@ class Minibatch(NamedTuple):
 class Batches:
     """Tensors or a dataset, in minibatches, in a new order each epoch.
 
+    The gradient steps of an epoch are as equal as can be, by a row, and so are the minibatches of a step: a few rows
+    left for the last would make a step that is as long as the others and mostly noise.
+
     Args:
         source: How rows are fetched.
-        batch_size: Rows a minibatch; the last of an epoch may be smaller.
+        batch_size: Rows a minibatch at most.
+        accumulate: Minibatches a gradient step at most.
         seed: Of the order. ``None`` keeps the order of the data.
         rank: Which share of every minibatch to yield, of ``world`` shares.
         world: How many processes share a minibatch.
@@ -66,19 +72,26 @@ class Batches:
         source: TensorRows | DatasetRows,
         batch_size: int,
         *,
+        accumulate: int = 1,
         seed: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.source = source
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.seed = seed
         self.rank = rank
         self.world = world
 
     def __len__(self) -> int:
         """Minibatches an epoch."""
-        return ceil(len(self.source) / self.batch_size)
+        return sum(map(len, self.sizes()))
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps an epoch."""
+        return ceil(self.rows / (self.batch_size * self.accumulate))
 
     @property
     def rows(self) -> int:
@@ -95,6 +108,11 @@ class Batches:
         """Whether a minibatch is all the data, in their order."""
         return self.world == 1 and self.batch_size >= self.rows
 
+    def sizes(self) -> list[list[int]]:
+        """How many rows each minibatch of an epoch has, by gradient step."""
+        steps = _even(self.rows, self.steps)
+        return [_even(rows, ceil(rows / self.batch_size)) for rows in steps]
+
     def order(self, epoch: int) -> Tensor:
         """The order of the rows in an epoch."""
         if self.seed is None or self.batch_size >= self.rows:
@@ -104,12 +122,14 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0, seen: str | None = None) -> Iterator[Minibatch]:
         """The minibatches of an epoch from number ``start`` on."""
-        parts = self.order(epoch).split(self.batch_size)[start:]
+        steps = self.sizes()
+        parts = self.order(epoch).split([size for step in steps for size in step])[start:]
+        more = [number < len(step) for step in steps for number, _ in enumerate(step, 1)][start:]
         # A process without a row of its own in a short minibatch gets the first, with weight zero.
         indices = [part[self.rank :: self.world] if len(part) > self.rank else part[:1] for part in parts]
-        for batch, index, part in zip(self.source.fetch(indices), indices, parts, strict=True):
+        for batch, index, part, goes_on in zip(self.source.fetch(indices), indices, parts, more, strict=True):
             share = len(index) if len(part) > self.rank else 0
-            yield Minibatch(batch, self.source.numbers[index], share * self.world / len(part), len(part))
+            yield Minibatch(batch, self.source.numbers[index], share * self.world / len(part), len(part), goes_on)
 
     def state_dict(self) -> None:
         """Nothing: the order is a function of seed and epoch."""
@@ -127,6 +147,7 @@ class LoaderBatches:
 
     Args:
         loader: The loader.
+        accumulate: Minibatches a gradient step; the last of an epoch takes those that are left.
         seed: Of the streams; ``None`` for zero.
         name: What errors call it.
 
@@ -134,8 +155,9 @@ class LoaderBatches:
         ValueError: it runs out once and for all.
     """
 
-    def __init__(self, loader: Iterable, *, seed: int | None = None, name: str = "data") -> None:
+    def __init__(self, loader: Iterable, *, accumulate: int = 1, seed: int | None = None, name: str = "data") -> None:
         self.loader = loader
+        self.accumulate = accumulate
         self.seed = seed
         self.name = name
         self._refuse_what_runs_out()
@@ -146,6 +168,11 @@ class LoaderBatches:
             return len(self.loader)
         except TypeError:
             return 0
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps an epoch; zero if that is not known."""
+        return ceil(len(self) / self.accumulate)
 
     @property
     def rows(self) -> int | None:
@@ -188,7 +215,8 @@ class LoaderBatches:
                     self._refuse_others(epoch, number)
                 return
             if number >= start:
-                yield Minibatch(entries := as_batch(batch), None, 1.0, rows(entries))
+                more = (number + 1) % self.accumulate > 0
+                yield Minibatch(entries := as_batch(batch), None, 1.0, rows(entries), more)
             elif number == start - 1 and seen not in (None, digest(as_batch(batch))):
                 self._refuse_others(epoch, number)
 
@@ -327,14 +355,22 @@ class DatasetRows:
 
 
 def batches(
-    data: Data, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1, name: str = "data"
+    data: Data,
+    batch_size: int,
+    *,
+    accumulate: int = 1,
+    seed: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    name: str = "data",
 ) -> Batches | LoaderBatches:
     """Minibatches of ``data``.
 
     Args:
         data: A tensor; a tuple of tensors or dicts of tensors, of equal lengths; a map-style dataset; an iterable one;
             or any loader, which is used as it is.
-        batch_size: Rows a minibatch.
+        batch_size: Rows a minibatch at most.
+        accumulate: Minibatches a gradient step at most.
         seed: Of the order; ``None`` keeps it.
         rank: Which share of every minibatch to yield.
         world: How many processes share a minibatch.
@@ -351,12 +387,12 @@ def batches(
             raise ValueError(f"`{name}` must be tensors or a dataset when several processes share it, got a loader")
         if isinstance(data, IterableDataset):
             data = DataLoader(data, batch_size=batch_size)
-        return LoaderBatches(data, seed=seed, name=name)
+        return LoaderBatches(data, accumulate=accumulate, seed=seed, name=name)
     if len(source) == 0:
         raise ValueError(f"`{name}` must hold at least one row, got none")
     if not isinstance(source, DatasetRows) and not source.entries:
         rank, world = 0, 1  # nothing to share: every process does the same with noise of its own
-    return Batches(source, batch_size, seed=seed, rank=rank, world=world)
+    return Batches(source, batch_size, accumulate=accumulate, seed=seed, rank=rank, world=world)
 
 
 def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetRows, TensorRows | DatasetRows]:
@@ -373,6 +409,12 @@ def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetR
         raise ValueError(f"`validation` must leave rows on both sides of {len(source)}, got the fraction {fraction}")
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed % 2**63))
     return source.select(order[held_out:]), source.select(order[:held_out])
+
+
+def _even(count: int, parts: int) -> list[int]:
+    """A number as a sum of so many that differ by one at most, the larger first."""
+    least, larger = divmod(count, parts)
+    return [least + (part < larger) for part in range(parts)]
 
 
 def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:

@@ -122,17 +122,16 @@ def _of_one_row(
 
 
 def _refuse_one_row(problem: str | None, data: Batches, name: str) -> None:
-    """Refuses data whose last minibatch has a single row, where that is a problem.
+    """Refuses data of which a minibatch has a single row, where that is a problem.
 
     Raises:
         ValueError: it is.
     """
     if problem is not None:
         count, size = data.rows, data.batch_size
-        other = next((other for other in range(size - 1, 1, -1) if count % other != 1), count)
-        ways = f"use batch_size={other}, drop a row" if count > 1 else "hold out more of them"
+        ways = "use a larger one" if count > 1 else "hold out more of them"
         raise ValueError(
-            f"`batch_size` must not leave a single row for the last minibatch, as {size} does of {count} rows of "
+            f"`batch_size` must not leave a single row for a minibatch, as {size} does of {count} rows of "
             f"`{name}`, for `target` needs more ({problem}); {ways}, or give a loader with `drop_last=True`"
         )
 
@@ -141,4 +140,4 @@ def _ends_in_one_row(data: Batches | LoaderBatches, taken: int | None) -> bool:
     """Whether the last minibatch of an epoch, which the run reaches, has one row for some process."""
     if not isinstance(data, Batches) or (taken is not None and taken < len(data)):
         return False
-    return 0 < data.rows % data.batch_size < 2 * data.world
+    return min(map(min, data.sizes())) < min(2 * data.world, data.batch_size)

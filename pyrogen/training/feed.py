@@ -67,10 +67,12 @@ class Feed:
     def __iter__(self) -> Iterator[Minibatch]:
         return self
 
-    def take(self, count: int) -> list[Minibatch]:
-        """So many minibatches of one epoch, or those that are left of it; without data there are always more."""
+    def take(self) -> list[Minibatch]:
+        """The minibatches of a gradient step, all of one epoch; without data there are always more."""
         taken = [next(self)]
-        while len(taken) < count and (not taken[0].entries or self._goes_on()):
+        if not taken[0].entries:
+            return [*taken, *(next(self) for _ in range(self.data.accumulate - 1))]
+        while taken[-1].more and self._goes_on():
             taken.append(next(self))
         return taken
 

@@ -126,14 +126,15 @@ def fit(
         epochs: How many passes through the data to make. Give steps, epochs, or ``patience``. Simulations
             (:class:`pyrogen.simulation.Simulations`) need none of them: a tenth is held out, and training ends when
             twenty evaluations on it bring nothing.
-        batch_size: Data in a minibatch, over all processes. A loader has its own.
+        batch_size: Data in a minibatch at most, over all processes; gradient steps take as equal numbers of data as
+            can be. A loader has its own.
         lr: Learning rate of the default optimizer, Adam; 1e-3 if ``None``. Not together with ``optimizer``.
         optimizer: Makes an optimizer of a list of parameters. ``None``: Adam, of a game without momentum.
         schedule: Makes a learning-rate schedule of an optimizer, stepped after every gradient step; a
             ``ReduceLROnPlateau`` is stepped after every validation, with its value.
         clip: Largest gradient norm. Turns may have their own, and their own data, optimizer and schedule.
         accumulate: Minibatches that make a gradient step, as one of so many times ``batch_size`` would, in less memory.
-            The last step of an epoch takes those that are left.
+            With a loader, the last step of an epoch takes those that are left.
         ema: Decay of an exponential moving average of the weights, which then validates and is what remains; or an
             :class:`Average` of a part of them. Of a game the generator alone is averaged.
         validation: Held-out data, or the fraction of ``data`` to hold out. Evaluated after every epoch, or after every
@@ -210,7 +211,8 @@ def fit(
         processes.place(everything)
 
         def feed_of(data: Data, seed: int, turns: list[Turn]) -> Feed:
-            found = batches(data, batch_size, seed=seed, rank=processes.rank, world=processes.world)
+            share = {"rank": processes.rank, "world": processes.world}
+            found = batches(data, batch_size, accumulate=accumulate, seed=seed, **share)
             return Feed(found, device_of(everything), turns, most_taken(turns, steps, accumulate))
 
         feed = feed_of(data, order, [turn for turn in turns if turn.data is None])

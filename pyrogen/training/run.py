@@ -149,7 +149,7 @@ class Run:
         self._finish_if_done()
 
     def _gradient_step(self, player: Player) -> tuple[float, float]:
-        minibatches = player.feed.take(self.accumulate)
+        minibatches = player.feed.take()
         self.buffers.keep()
         try:
             return player.step(minibatches)
@@ -195,7 +195,7 @@ class Run:
     def _steps_of(self, epochs: int) -> int | None:
         """The steps of so many epochs, if their length is known."""
         players = [player for player in self.players if player.feed is self.feed]
-        gradients = epochs * ceil(len(self.feed.data) / self.accumulate)
+        gradients = epochs * self.feed.data.steps
         return ceil(gradients / sum(Fraction(player.repeats, player.every) for player in players)) if players else None
 
     def _total(self) -> int | None:

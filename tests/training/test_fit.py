@@ -42,9 +42,8 @@ class Recorder(nn.Module):
 def by_hand(objective, x, steps, *, make=adam, seed=0, batch_size=16, clip=None, schedule=None, after=None):
     """The loop that fit is, without what fit adds."""
     torch.manual_seed(seed)
-    order = (
-        index for epoch in range(10**6) for index in batches(x, batch_size, seed=seed).order(epoch).split(batch_size)
-    )
+    minibatches = batches(x, batch_size, seed=seed)
+    order = (index for epoch in range(10**6) for index in minibatches.order(epoch).tensor_split(len(minibatches)))
     parameters = list(objective.parameters())
     optimizer = make(parameters)
     schedule = schedule(optimizer) if schedule else None
@@ -131,7 +130,7 @@ def test_tensors_tuples_and_dicts_arrive_entry_by_entry():
         assert torch.equal(context["double"], first.long() * 2)
         assert set(context) == {"double", "label"}
     assert sorted(torch.cat(recorder.rows()).tolist()) == x.tolist()
-    assert [len(rows) for rows in recorder.rows()] == [4, 4, 2]
+    assert [len(rows) for rows in recorder.rows()] == [4, 3, 3]
 
 
 def test_every_epoch_has_an_order_of_its_own():
