@@ -71,7 +71,8 @@ def require_normalized(density: Density, name: str, what: str) -> None:
     if density in ("unnormalized", None):
         raise NotImplementedError(
             f"{name} has density {density!r}: {what} needs a normalised log_prob or a bound of it; use an objective of "
-            "its family, which a module of yours gives by `objective()`"
+            "its family, which a module of yours gives by `objective()`, or for an energy in a model "
+            "`pg.energy.EnergyElbo(model, guide)`"
         )
 
 

@@ -4,6 +4,8 @@ from .bases import DataNormal
 from .chains import Chains, DataChains, Draws, FreshChains, PersistentChains, RecoveryChains
 from .combinations import Product
 from .contrastive import ContrastiveDivergence
+from .elbo import EnergyElbo, TwoPhases
+from .joint import JointDivergence, JointEnergy
 from .kernels import (
     AdjustedLangevin,
     Gibbs,
@@ -15,6 +17,7 @@ from .kernels import (
     NearTarget,
     Target,
 )
+from .mixing import Mixing, mixing
 from .model import Boltzmann, Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
 from .rbm import RBM, BlockGibbs, EnumeratedMachine
@@ -35,6 +38,7 @@ __all__ = [
     "DenoisedScoreMatching",
     "Draws",
     "Energy",
+    "EnergyElbo",
     "EnergyModule",
     "EnumeratedMachine",
     "FlowContrastive",
@@ -43,8 +47,11 @@ __all__ = [
     "Gibbs",
     "GibbsWithGradients",
     "HamiltonianMonteCarlo",
+    "JointDivergence",
+    "JointEnergy",
     "Kernel",
     "Langevin",
+    "Mixing",
     "Moved",
     "NearTarget",
     "NoiseContrastive",
@@ -55,8 +62,10 @@ __all__ = [
     "RecoveryChains",
     "ScoreMatching",
     "Target",
+    "TwoPhases",
     "Units",
     "convolutional",
+    "mixing",
     "mlp",
     "rbm",
 ]

@@ -29,7 +29,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
 
@@ -55,6 +55,7 @@ from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.rows import by_datum, rearranged, spared
 from pyrogen.numerics.supports import contains, element_of, is_real, point_inside, widened
 from pyrogen.numerics.values import require_numbers, require_value
+from pyrogen.programs.chain import under_a_chain
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.linear import DiagonalAffine
 from pyrogen.transforms.transform import Compose, Transform
@@ -292,11 +293,21 @@ class Boltzmann(PyrogenDistribution):
         require_value(self, value)
         if self._validate_args:
             require_numbers(value, self.support, self.module.parameters())
+        if self.density == "unnormalized" and _requires_grad(self.context) and under_a_chain():
+            raise NotImplementedError(
+                f"the normalizer of {type(self.module).__name__} depends on its context, which the chain samples, and "
+                "is not known: the posterior would be another one; use Normalized, or an energy without that context"
+            )
         remake = None if self.context is None else Remade(self.module, self.context)
         return spared(partial(self._score, value), partial(self._score_rows, value), remake)
 
-    @torch.no_grad()
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        with evaluating(self.module.chains):
+            return self.advanced(sample_shape)
+
+    @torch.no_grad()
+    def advanced(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        """Draws like :meth:`sample`, which in training mode take persistent chains and step sizes along."""
         module, shape = self.module, self._extended_shape(torch.Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
         if self.persistent and self.context is not None:
@@ -307,8 +318,7 @@ class Boltzmann(PyrogenDistribution):
         context = context_rows(self.context, module.context_shape, batch)
         if not batch.numel():
             return module.start(context).sample((0,) if context is None else ()).reshape(shape)
-        with evaluating(module.chains):  # drawing changes nothing
-            return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
+        return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
 
     def _expanded(self, batch_shape: torch.Size) -> Boltzmann:
         return Boltzmann(self.module, self.context, batch_shape, validate_args=False)
@@ -328,6 +338,11 @@ class Boltzmann(PyrogenDistribution):
         """The scores with other rows at each place."""
         there = self.module.forward(Remade(self.module, self.context).rows(places, batch))
         return there._score(rearranged(value, self.event_shape, batch, places))
+
+
+def _requires_grad(context: Context) -> bool:
+    tensors = context.values() if isinstance(context, Mapping) else () if context is None else (context,)
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def coordinates_of(distribution: TorchDistributionMixin) -> Transform | None:

@@ -223,7 +223,7 @@ class EnumeratedMachine(Boltzmann):
         return super()._score(value) - self.module.log_normalizer(self.context)
 
     @torch.no_grad()
-    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+    def advanced(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
         context = context_rows(self.context, self.module.context_shape, batch)

@@ -53,7 +53,9 @@ def check_densities(prior: DistributionModule, likelihood: DistributionModule, p
         )
     for name, part in (("prior", prior), ("likelihood", likelihood)):
         if weakest(part.density, "lower bound") != "lower bound":
-            raise ValueError(f"`{name}` must have a normalised log_prob or a bound of it, got density {part.density!r}")
+            raise ValueError(
+                f"`{name}` must have a normalised log_prob or a bound of it, got density {part.density!r}{_way(part)}"
+            )
 
 
 def check_draws(parts: Parts, draws: int) -> None:
@@ -89,3 +91,10 @@ def check_separate(parts: Parts) -> None:
     own = set(map(id, parts["posterior"].parameters()))
     if own & {id(parameter) for name in ("prior", "likelihood") for parameter in parts[name].parameters()}:
         raise ValueError("`vae` must have a posterior that shares no parameter with its other parts")
+
+
+def _way(part: DistributionModule) -> str:
+    """What to do instead."""
+    if part.density != "unnormalized":
+        return ""
+    return " (an energy is learned in a Pyro program of its own, by `pg.energy.EnergyElbo(model, guide)`)"

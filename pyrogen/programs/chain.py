@@ -27,7 +27,7 @@ def refuse_chain(distribution: str, instead: str) -> None:
     Raises:
         NotImplementedError: one of Pyro's kernels is running the model.
     """
-    if _under_a_chain():
+    if under_a_chain():
         raise NotImplementedError(
             f"the log_prob of {distribution} draws fresh noise at every call, so a Markov chain (NUTS, HMC) would "
             f"compare noise and not densities; {instead}"
@@ -46,7 +46,7 @@ def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
     Raises:
         NotImplementedError: a chain is set up, and two calls of ``log_prob`` differ.
     """
-    if not _under_a_chain("initialize_model"):
+    if not under_a_chain("initialize_model"):
         return
     with torch.no_grad(), torch.random.fork_rng():
         try:
@@ -58,8 +58,8 @@ def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
         refuse_chain(name, "use a model with a density of its own, or freeze the noise")
 
 
-def _under_a_chain(function: str = "") -> bool:
-    """Whether one of Pyro's kernels, or that function of theirs, is among the callers."""
+def under_a_chain(function: str = "") -> bool:
+    """Whether one of Pyro's Markov chain kernels, or that function of theirs, is among the callers."""
     if torch.compiler.is_compiling():
         return False
     frame = sys._getframe(1)
