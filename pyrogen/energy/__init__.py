@@ -1,23 +1,23 @@
 """Energies: densities that are known up to a constant, and how they are learned and drawn from."""
 
 from .bases import DataNormal
-from .chains import Chains, DataChains, Draws, FreshChains, PersistentChains, RecoveryChains
+from .chains import ChainDraws, Chains, DataChains, FreshChains, PersistentChains, RecoveryChains
 from .combinations import Product
 from .contrastive import ContrastiveDivergence
 from .elbo import EnergyElbo, TwoPhases
 from .joint import JointDivergence, JointEnergy
 from .kernels import (
     AdjustedLangevin,
+    EnergyTarget,
     Gibbs,
     GibbsWithGradients,
     HamiltonianMonteCarlo,
-    Kernel,
     Langevin,
     Moved,
     NearTarget,
-    Target,
+    TransitionKernel,
 )
-from .mixing import Mixing, mixing
+from .mixing import ChainMixing, mixing
 from .model import Boltzmann, Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
 from .rbm import RBM, BlockGibbs, EnumeratedMachine
@@ -31,15 +31,17 @@ __all__ = [
     "BlockGibbs",
     "Boltzmann",
     "CategoricalUnits",
+    "ChainDraws",
+    "ChainMixing",
     "Chains",
     "ContrastiveDivergence",
     "DataChains",
     "DataNormal",
     "DenoisedScoreMatching",
-    "Draws",
     "Energy",
     "EnergyElbo",
     "EnergyModule",
+    "EnergyTarget",
     "EnumeratedMachine",
     "FlowContrastive",
     "FreshChains",
@@ -49,9 +51,7 @@ __all__ = [
     "HamiltonianMonteCarlo",
     "JointDivergence",
     "JointEnergy",
-    "Kernel",
     "Langevin",
-    "Mixing",
     "Moved",
     "NearTarget",
     "NoiseContrastive",
@@ -61,7 +61,7 @@ __all__ = [
     "RatioMatching",
     "RecoveryChains",
     "ScoreMatching",
-    "Target",
+    "TransitionKernel",
     "TwoPhases",
     "Units",
     "convolutional",

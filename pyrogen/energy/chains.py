@@ -23,7 +23,7 @@ from pyrogen.core.shapes import Context
 from pyrogen.numerics.rows import column
 from pyrogen.training.buffers import LocalBuffers
 
-from .kernels import Kernel, Moved, NearTarget, Target
+from .kernels import EnergyTarget, Moved, NearTarget, TransitionKernel
 
 if TYPE_CHECKING:
     from .model import EnergyModule
@@ -32,7 +32,7 @@ _BLOCK = 10
 """Steps between two changes of a step size while chains warm up."""
 
 
-class Draws(NamedTuple):
+class ChainDraws(NamedTuple):
     """Where chains ended.
 
     Attributes:
@@ -65,8 +65,8 @@ class Chains(Abstract, nn.Module):
     persistent: bool = False
     needs_data: bool = False
 
-    @checked(kernel=instance_of(Kernel))
-    def __init__(self, kernel: Kernel, *, steps: int) -> None:
+    @checked(kernel=instance_of(TransitionKernel))
+    def __init__(self, kernel: TransitionKernel, *, steps: int) -> None:
         super().__init__()
         self.kernel, self.steps = kernel, steps
         self.register_buffer("step_size", torch.ones(()))
@@ -76,7 +76,7 @@ class Chains(Abstract, nn.Module):
         self.step_size.fill_(self.kernel.first_step_size(module.zero.new_empty(module.event_shape).numel()))
 
     @abstractmethod
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
         """A draw for each row.
 
         Args:
@@ -86,7 +86,7 @@ class Chains(Abstract, nn.Module):
             data: Data as numbers, ``(rows, *event)``, where there are any.
         """
 
-    def _moved(self, target: Target, x: Tensor, steps: int) -> Moved:
+    def _moved(self, target: EnergyTarget, x: Tensor, steps: int) -> Moved:
         """The chains after so many steps of the present step size, which is kept adapted in training mode."""
         moved = self.kernel(target, x, steps, self.step_size)
         if self.training and self.kernel.aim is not None:
@@ -108,19 +108,19 @@ class FreshChains(Chains):
     """
 
     @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
         x = started(module, rows, context)
-        target, size, warmup = Target(module, context), self.step_size, self.steps // 2
+        target, size, warmup = EnergyTarget(module, context), self.step_size, self.steps // 2
         if self.kernel.aim is None:
             x, acceptance = self.kernel(target, x, self.steps, size)
-            return Draws(x, context, acceptance)
+            return ChainDraws(x, context, acceptance)
         for _ in range(warmup // _BLOCK):
             moved = self.kernel(target, x, _BLOCK, size)
             x, size = moved.x, self._adapted(size, moved)
         if self.training:
             self.step_size.copy_(size)
         x, acceptance = self.kernel(target, x, self.steps - warmup // _BLOCK * _BLOCK, size)
-        return Draws(x, context, acceptance)
+        return ChainDraws(x, context, acceptance)
 
 
 class DataChains(Chains):
@@ -138,9 +138,9 @@ class DataChains(Chains):
     needs_data = True
 
     @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
-        x, acceptance = self._moved(Target(module, context), _required(data, self), self.steps)
-        return Draws(x, context, acceptance)
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
+        x, acceptance = self._moved(EnergyTarget(module, context), _required(data, self), self.steps)
+        return ChainDraws(x, context, acceptance)
 
 
 class RecoveryChains(Chains):
@@ -165,8 +165,8 @@ class RecoveryChains(Chains):
 
     needs_data = True
 
-    @checked(kernel=instance_of(Kernel), noise_scale=positive)
-    def __init__(self, kernel: Kernel, *, steps: int, noise_scale: float) -> None:
+    @checked(kernel=instance_of(TransitionKernel), noise_scale=positive)
+    def __init__(self, kernel: TransitionKernel, *, steps: int, noise_scale: float) -> None:
         super().__init__(kernel, steps=steps)
         self.noise_scale = noise_scale
 
@@ -177,14 +177,14 @@ class RecoveryChains(Chains):
         self.step_size.mul_(min(1.0, self.noise_scale**2))
 
     @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
         data = _required(data, self)
         coordinates, _ = module.in_coordinates(context)
         z = coordinates._inverse(data)
         noisy = z + self.noise_scale * torch.randn_like(z)
         target = NearTarget(module, context, noisy, self.noise_scale)
         x, acceptance = self._moved(target, coordinates(noisy), self.steps)
-        return Draws(x, context, acceptance)
+        return ChainDraws(x, context, acceptance)
 
 
 class PersistentChains(Chains):
@@ -209,8 +209,8 @@ class PersistentChains(Chains):
 
     persistent = True
 
-    @checked(kernel=instance_of(Kernel), refresh=whole_share)
-    def __init__(self, kernel: Kernel, *, size: int, steps: int, refresh: float = 0.0) -> None:
+    @checked(kernel=instance_of(TransitionKernel), refresh=whole_share)
+    def __init__(self, kernel: TransitionKernel, *, size: int, steps: int, refresh: float = 0.0) -> None:
         super().__init__(kernel, steps=steps)
         self.size, self.refresh = size, refresh
         self.buffer: LocalBuffers | None = None
@@ -223,15 +223,15 @@ class PersistentChains(Chains):
         self.buffer = LocalBuffers({name: module.zero.new_zeros(0) for name in ("x", *names)} | {"begun": begun})
 
     @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> Draws:
+    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
         if rows > self.size:
             raise ValueError(f"`size` must be at least the {rows} rows that are drawn at once, got {self.size}")
         places = torch.randperm(self.size)[:rows].to(module.zero.device)
         x, context = self._taken(module, places, context)
-        x, acceptance = self._moved(Target(module, context), x, self.steps)
+        x, acceptance = self._moved(EnergyTarget(module, context), x, self.steps)
         if self.training:
             self._put(places, x, context)
-        return Draws(x, context, acceptance)
+        return ChainDraws(x, context, acceptance)
 
     def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context]:
         """Chains of the buffer with their contexts; those that begin anew with the contexts given."""

@@ -31,7 +31,7 @@ class EnergyElbo(PairObjective):
 
     Its gradient is that of the bound, also in the parameters of energies, and in what their contexts are computed from:
     draws of each energy, one for each row of its site, give that of its normalizer. Its value lacks :math:`\log Z`.
-    Draws come from the energy's own chains; persistent ones go on from step to step.
+    ChainDraws come from the energy's own chains; persistent ones go on from step to step.
 
     Args:
         model: A Pyro model, called with the batch.

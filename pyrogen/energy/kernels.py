@@ -52,7 +52,7 @@ class Moved(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
+class EnergyTarget:
     """An energy under given contexts, one for each row.
 
     Args:
@@ -71,15 +71,15 @@ class Target:
         """The coordinates of real events, and the log-density in them."""
         return self.module.in_coordinates(self.context)
 
-    def repeated(self, times: int) -> Target:
+    def repeated(self, times: int) -> EnergyTarget:
         """The same for so many times the rows, one set after the other."""
         if times == 1 or self.context is None:
             return self
-        return Target(self.module, map_tensors((self.context,), lambda rows: torch.cat([rows] * times))[0])
+        return EnergyTarget(self.module, map_tensors((self.context,), lambda rows: torch.cat([rows] * times))[0])
 
 
 @dataclass(frozen=True)
-class NearTarget(Target):
+class NearTarget(EnergyTarget):
     r"""An energy near points: :math:`e^{-E} e^{-|z - z_0|^2 / 2 \sigma^2}` in the coordinates.
 
     Args:
@@ -102,7 +102,7 @@ class NearTarget(Target):
         return coordinates, near
 
 
-class Kernel(Abstract):
+class TransitionKernel(Abstract):
     """A Markov kernel that leaves the distribution of an energy as it is; abstract.
 
     Attributes:
@@ -112,7 +112,7 @@ class Kernel(Abstract):
     aim: float | None = None
 
     @abstractmethod
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         """The chains after so many steps.
 
         Args:
@@ -127,7 +127,7 @@ class Kernel(Abstract):
         return 1.0
 
 
-class Langevin(Kernel):
+class Langevin(TransitionKernel):
     r"""Langevin dynamics with a step size that stays, and no correction of its error.
 
     The chains draw from a law near the target's: of a standard normal in the coordinates, the variance is
@@ -147,11 +147,11 @@ class Langevin(Kernel):
     def first_step_size(self, dimensions: int) -> float:
         return self.step_size
 
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         return _moved(partial(langevin, step_size=step_size), target, x, steps, lossless=True)
 
 
-class AdjustedLangevin(Kernel):
+class AdjustedLangevin(TransitionKernel):
     """Langevin dynamics whose steps are accepted so that the distribution is kept exactly (MALA)."""
 
     aim = 0.574
@@ -159,11 +159,11 @@ class AdjustedLangevin(Kernel):
     def first_step_size(self, dimensions: int) -> float:
         return dimensions ** (-1 / 3)
 
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         return _moved(partial(mala, step_size=step_size), target, x, steps)
 
 
-class HamiltonianMonteCarlo(Kernel):
+class HamiltonianMonteCarlo(TransitionKernel):
     """Trajectories of several gradients, whose ends are accepted so that the distribution is kept exactly.
 
     Args:
@@ -179,19 +179,19 @@ class HamiltonianMonteCarlo(Kernel):
     def first_step_size(self, dimensions: int) -> float:
         return dimensions**-0.25
 
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         return _moved(partial(hmc, step_size=step_size, steps=self.leapfrog_steps), target, x, steps)
 
 
-class Gibbs(Kernel):
+class Gibbs(TransitionKernel):
     """Sweeps in which every bit or symbol is drawn given all others."""
 
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         drawn = discrete.gibbs(_of_vectors(target, x), _vectors(target, x), sweeps=steps)
         return Moved(drawn.reshape(x.shape), x.new_ones(len(x)))
 
 
-class GibbsWithGradients(Kernel):
+class GibbsWithGradients(TransitionKernel):
     """Single changes of bits or symbols, proposed by what the gradient promises of them.
 
     Args:
@@ -202,13 +202,13 @@ class GibbsWithGradients(Kernel):
     def __init__(self, changes: int = 1) -> None:
         self.changes = changes
 
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         steps *= self.changes
         drawn, acceptance = discrete.gibbs_with_gradients(_of_vectors(target, x), _vectors(target, x), steps=steps)
         return Moved(drawn.reshape(x.shape), acceptance)
 
 
-def _moved(move: Callable[..., Move], target: Target, x: Tensor, steps: int, *, lossless: bool = False) -> Moved:
+def _moved(move: Callable[..., Move], target: EnergyTarget, x: Tensor, steps: int, *, lossless: bool = False) -> Moved:
     """Chains of real events, moved in the coordinates.
 
     Args:
@@ -249,13 +249,13 @@ def raise_not_finite(rows: Tensor, what: str) -> NoReturn:
     )
 
 
-def _vectors(target: Target, x: Tensor) -> Tensor:
+def _vectors(target: EnergyTarget, x: Tensor) -> Tensor:
     """Bits ``(N, D)`` or one-hot symbols ``(N, D, K)`` of events of any shape."""
     size = prod(target.module.event_shape)
     return x.reshape(len(x), size, *x.shape[1 + len(target.module.event_shape) :])
 
 
-def _of_vectors(target: Target, x: Tensor) -> Callable[[Tensor], Tensor]:
+def _of_vectors(target: EnergyTarget, x: Tensor) -> Callable[[Tensor], Tensor]:
     """The log-density of bits or symbols in a row."""
 
     def log_density(vectors: Tensor) -> Tensor:

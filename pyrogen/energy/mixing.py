@@ -14,14 +14,14 @@ from pyrogen.networks.context import context_rows
 from pyrogen.numerics.markov.convergence import effective_sample_size, r_hat
 
 from .chains import FreshChains
-from .kernels import Target
+from .kernels import EnergyTarget
 from .model import EnergyModule
 
 _MOST = 1.05
 
 
 @dataclass(frozen=True)
-class Mixing:
+class ChainMixing:
     """How well chains mix.
 
     Attributes:
@@ -54,7 +54,7 @@ class Mixing:
 @torch.no_grad()
 def mixing(
     energy: EnergyModule, context: Context = None, *, chains: int = 64, draws: int = 50, every: int = 5
-) -> Mixing:
+) -> ChainMixing:
     """Runs chains of an energy side by side from where they start, and compares them.
 
     Chains that all miss a mode agree with each other: no comparison of chains shows what none of them has found.
@@ -79,7 +79,7 @@ def mixing(
     with evaluating(energy):
         warm = FreshChains(energy.chains.kernel, steps=energy.chains.steps)
         warm.prepare(energy)
-        target, (x, _, _), size = Target(energy, rows), warm.draw(energy, chains, rows), warm.step_size
+        target, (x, _, _), size = EnergyTarget(energy, rows), warm.draw(energy, chains, rows), warm.step_size
         found, acceptance = [], x.new_zeros(())
         for _ in range(draws):
             x, accepted = energy.chains.kernel(target, x, every, size)
@@ -88,9 +88,9 @@ def mixing(
     return _compared(torch.stack(found, 1).double(), acceptance.item())
 
 
-def _compared(values: Tensor, acceptance: float) -> Mixing:
+def _compared(values: Tensor, acceptance: float) -> ChainMixing:
     """Chains ``(chains, draws, numbers)``; numbers that never change are left out."""
     moving = values[..., values.flatten(0, 1).var(0) > 0]
     worst = r_hat(moving).nan_to_num(torch.inf).max().item() if moving.shape[-1] else float("inf")
     size = effective_sample_size(moving).nan_to_num(0.0).min().item() if moving.shape[-1] else 0.0
-    return Mixing(worst, size, acceptance, values.shape[0] * values.shape[1])
+    return ChainMixing(worst, size, acceptance, values.shape[0] * values.shape[1])

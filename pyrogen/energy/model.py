@@ -307,7 +307,7 @@ class Boltzmann(PyrogenDistribution):
 
     @torch.no_grad()
     def advanced(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        """Draws like :meth:`sample`, which in training mode take persistent chains and step sizes along."""
+        """ChainDraws like :meth:`sample`, which in training mode take persistent chains and step sizes along."""
         module, shape = self.module, self._extended_shape(torch.Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
         if self.persistent and self.context is not None:

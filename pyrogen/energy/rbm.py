@@ -38,7 +38,7 @@ from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import is_functional
 
 from .chains import Chains, FreshChains, started
-from .kernels import Kernel, Moved, Target
+from .kernels import EnergyTarget, Moved, TransitionKernel
 from .model import Boltzmann, EnergyModule
 from .units import Units
 
@@ -142,7 +142,7 @@ class RBM(EnergyModule):
 
     @torch.no_grad()
     def exact_draws(self, rows: int, context: Context = None) -> Tensor:
-        """Draws as numbers, one for each context or so many: of the enumerated layer, and of the other given it.
+        """ChainDraws as numbers, one for each context or so many: of the enumerated layer, and of the other given it.
 
         Args:
             rows: How many.
@@ -230,10 +230,10 @@ class EnumeratedMachine(Boltzmann):
         return self.module.events(self.module.exact_draws(batch.numel(), context)).reshape(shape)
 
 
-class BlockGibbs(Kernel):
+class BlockGibbs(TransitionKernel):
     """All hidden units of a machine given the visible ones, and then all visible ones given these."""
 
-    def __call__(self, target: Target, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         machine, context = target.module, target.context
         if not isinstance(machine, RBM):
             raise NotImplementedError(
