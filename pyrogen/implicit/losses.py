@@ -246,8 +246,9 @@ class Wasserstein(Loss):
     :math:`W_1(p, q)`: for :math:`\mathcal{N}(m, s^2)` and :math:`\mathcal{N}(0, s^2)` it is :math:`D^*(x) = x` for
     :math:`m > 0`, and the distance :math:`m`. Nothing here limits the slope: give the game a
     :class:`~pyrogen.implicit.penalties.GradientPenalty`, which does so softly, so that the bound may be exceeded by the
-    excess of the slope, or a critic with spectral normalisation. The distance is in standard deviations of the data, in
-    which slopes are measured.
+    excess of the slope, or a critic with spectral normalisation. A game has the one-sided penalty where nothing else is
+    said, under which a critic can turn around. The distance is in standard deviations of the data, in which slopes are
+    measured.
 
     References:
         Arjovsky, Chintala and Bottou 2017, "Wasserstein GAN", https://arxiv.org/abs/1701.07875
@@ -259,7 +260,7 @@ class Wasserstein(Loss):
     unit = "standard deviations"
 
     def penalties(self) -> tuple[Penalty, ...]:
-        return (GradientPenalty(),)
+        return (GradientPenalty(one_sided=True),)
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()

@@ -74,6 +74,22 @@ def test_a_game_of_each_loss_learns_a_gaussian(loss):
 
 
 @pytest.mark.slow
+def test_the_wasserstein_game_with_its_penalty_learns_a_bent_distribution():
+    """To an energy distance of .0001 to .005 in six runs, from .6; with the two-sided penalty it was .04 to .8."""
+    torch.manual_seed(0)
+    noise = torch.randn(6000, 2)
+    x = torch.stack([noise[:, 0], 50 * noise[:, 0].square() + 30 * noise[:, 1]], 1)
+    x, held_out = x[:4000], x[4000:]
+    generator, critic = mlp((2,), noise=(2,), hidden=(64, 64)), mlp_critic((2,), hidden=(64, 64))
+    found = Game(generator, critic, loss=Wasserstein(), critic_steps=3)
+    pg.fit(found, x, steps=400, batch_size=128, ema=0.98, seed=0)
+    drawn = generator().sample((2000,))
+    assert pg.evaluation.energy_distance(held_out / x.std(0), drawn / x.std(0)) < 0.01
+    bound = found.bound(held_out)
+    assert abs(bound.value) < 0.05 + 4 * bound.standard_error
+
+
+@pytest.mark.slow
 def test_least_squares_come_nearer_too():
     """In two dimensions the energy score of a normal is half of sqrt(pi); the gradient fades where scores are small."""
     found, best = game(loss=LeastSquares(), penalties=(R1(0.1), R2(0.1))), math.sqrt(math.pi) / 2

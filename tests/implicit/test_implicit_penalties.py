@@ -186,6 +186,17 @@ def test_a_wasserstein_critic_with_a_gradient_penalty_has_the_slope_of_theory(we
     assert game.bound(x).value == pytest.approx(slope * distance, rel=1e-4)
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_only_under_a_one_sided_penalty_a_critic_turns_around(one_sided):
+    """At the distance m = -1 the other one has a minimum at the slope 1 - 1 / 2 weight, of the wrong sign."""
+    x = torch.full((64, 1), -1.0)
+    game = dirac(Wasserstein(), [GradientPenalty(10.0, one_sided=one_sided)], theta=1.0, psi=1.0)
+    pg.fit(game.turns()[0], x, steps=300, batch_size=64, optimizer=partial(torch.optim.SGD, lr=0.02))
+    distance = -1.0 - game.generator().sample((1,)).item()
+    expected = -1 + distance / 20 if one_sided else 1 + distance / 20
+    assert game.critic.slope.item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_lazy_penalty_counts_as_much_in_fewer_steps():
     torch.manual_seed(0)
     x = torch.randn(8, 1)
@@ -217,6 +228,7 @@ def test_a_run_of_lazy_penalties_resumes_where_it_was(tmp_path):
         (lambda: R2("1"), TypeError, "`weight` must be a number"),
         (lambda: R1(every=0), ValueError, "`every` must be at least 1"),
         (lambda: GradientPenalty(target=0.0), ValueError, "`target` must be positive"),
+        (lambda: GradientPenalty(one_sided="yes"), TypeError, "`one_sided` must be True or False"),
     ],
 )
 def test_bad_penalties_are_refused(build, kind, message):
