@@ -17,6 +17,14 @@ from .kernels import (
     NearTarget,
     TransitionKernel,
 )
+from .lattices import Ising, Lattice, LatticeGibbs, Potts, grid_edges
+from .log_normalizer import (
+    AnnealedImportanceSampling,
+    LogNormalizer,
+    NormalizerMethod,
+    ParallelTempering,
+    log_normalizer,
+)
 from .mixing import ChainMixing, mixing
 from .model import Boltzmann, Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
@@ -27,6 +35,7 @@ from .units import BinaryUnits, CategoricalUnits, GaussianUnits, Units
 
 __all__ = [
     "AdjustedLangevin",
+    "AnnealedImportanceSampling",
     "BinaryUnits",
     "BlockGibbs",
     "Boltzmann",
@@ -49,13 +58,20 @@ __all__ = [
     "Gibbs",
     "GibbsWithGradients",
     "HamiltonianMonteCarlo",
+    "Ising",
     "JointDivergence",
     "JointEnergy",
     "Langevin",
+    "Lattice",
+    "LatticeGibbs",
+    "LogNormalizer",
     "Moved",
     "NearTarget",
     "NoiseContrastive",
+    "NormalizerMethod",
+    "ParallelTempering",
     "PersistentChains",
+    "Potts",
     "Product",
     "RBM",
     "RatioMatching",
@@ -65,6 +81,8 @@ __all__ = [
     "TwoPhases",
     "Units",
     "convolutional",
+    "grid_edges",
+    "log_normalizer",
     "mixing",
     "mlp",
     "rbm",

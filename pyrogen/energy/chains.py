@@ -269,6 +269,8 @@ def _required(data: Tensor | None, chains: Chains) -> Tensor:
 
 def started(module: EnergyModule, rows: int, context: Context) -> Tensor:
     """Events as numbers at which an energy's chains start, one for each row."""
+    if not rows:  # of which torch draws no symbols
+        return module.numbers(module.zero.new_zeros(0, *module.event_shape))
     return module.numbers(module.start(context).sample((rows,) if context is None else ()))
 
 

@@ -29,7 +29,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
 
@@ -51,6 +51,7 @@ from pyrogen.distributions.independent import as_event
 from pyrogen.distributions.normal import UnitNormal
 from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
+from pyrogen.numerics.markov.paths import DensityPath, Elements, InformedPath
 from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.rows import by_datum, rearranged, spared
 from pyrogen.numerics.supports import contains, element_of, is_real, point_inside, widened
@@ -60,8 +61,10 @@ from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.linear import DiagonalAffine
 from pyrogen.transforms.transform import Compose, Transform
 
-from .chains import Chains, FreshChains
+from .chains import Chains, FreshChains, started
 from .kernels import AdjustedLangevin, GibbsWithGradients
+
+_CHANGES = 10  # of bits or symbols at each inverse temperature
 
 
 class EnergyModule(DistributionModule):
@@ -153,6 +156,31 @@ class EnergyModule(DistributionModule):
             return log_det - self.energies(x, context)
 
         return coordinates, log_density
+
+    def path(self, base: Elements, context: Context = None) -> DensityPath:
+        """From independent bits or symbols to this energy, as a path along which its normaliser is estimated.
+
+        Here its chains move by Gibbs sampling with gradients. An energy that can draw many elements at once has a path
+        of its own.
+
+        Args:
+            base: Where it begins.
+            context: A single one.
+        """
+        return InformedPath(base, self.of_vectors(context), steps=_CHANGES)
+
+    def of_vectors(self, context: Context = None) -> Callable[[Tensor], Tensor]:
+        """Minus the energies of discrete events in one row each, bits ``(N, D)`` or one-hot symbols ``(N, D, K)``.
+
+        Args:
+            context: A single one.
+        """
+        shape = (*self.event_shape, *(() if self.symbols == 2 else (self.symbols,)))
+
+        def log_density(x: Tensor) -> Tensor:
+            return -self.energies(x.reshape(len(x), *shape), context_rows(context, self.context_shape, (len(x),)))
+
+        return log_density
 
     def default_chains(self) -> Chains:
         """How it draws where nothing else is given."""
@@ -317,7 +345,7 @@ class Boltzmann(PyrogenDistribution):
             )
         context = context_rows(self.context, module.context_shape, batch)
         if not batch.numel():
-            return module.start(context).sample((0,) if context is None else ()).reshape(shape)
+            return module.events(started(module, 0, context)).reshape(shape)
         return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
 
     def _expanded(self, batch_shape: torch.Size) -> Boltzmann:

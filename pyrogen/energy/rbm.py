@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from math import log2, prod
+from math import log, log2, prod
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from pyrogen.core.shapes import Context, context_batch_shape
 from pyrogen.networks.context import VectorContext, context_rows
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import is_functional
+from pyrogen.numerics.markov.paths import DensityPath, Elements
 
 from .chains import Chains, FreshChains, started
 from .kernels import EnergyTarget, Moved, TransitionKernel
@@ -130,6 +131,9 @@ class RBM(EnergyModule):
         batch = context_batch_shape(context, self.context_shape)
         context = context_rows(context, self.context_shape, batch)
         return self._log_weights(context, summed=True).reshape(batch)
+
+    def path(self, base: Elements, context: Context = None) -> DensityPath:
+        return MachinePath(self, base, context)
 
     def default_chains(self) -> Chains:
         return FreshChains(BlockGibbs(), steps=200)
@@ -228,6 +232,49 @@ class EnumeratedMachine(Boltzmann):
         batch = shape[: len(shape) - len(self.event_shape)]
         context = context_rows(self.context, self.module.context_shape, batch)
         return self.module.events(self.module.exact_draws(batch.numel(), context)).reshape(shape)
+
+
+class MachinePath(DensityPath):
+    r"""Machines on the way from independent visible units to a machine of discrete ones, drawn from by block Gibbs.
+
+    At inverse temperature :math:`\beta` visible units have the bias :math:`(1 - \beta) a_0 + \beta a`; hidden biases
+    and weights are :math:`\beta b` and :math:`\beta W`. Hidden units are summed out at every temperature.
+
+    Args:
+        machine: The machine.
+        base: The visible units at inverse temperature 0.
+        context: A single one.
+
+    References:
+        Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks", section 4.1,
+        https://doi.org/10.1145/1390156.1390266
+    """
+
+    def __init__(self, machine: RBM, base: Elements, context: Context) -> None:
+        self.machine, self.base = machine, base
+        of_one = machine.biases(context_rows(context, machine.context_shape, (1,)))
+        self.visible_bias, self.hidden_bias = (bias.reshape(-1) for bias in of_one)
+
+    def draw(self, chains: int) -> Tensor:
+        return self.base.draw(chains)
+
+    def increment(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        field = self._hidden_field(x)
+        linear = x.flatten(1) @ self.visible_bias - self.base.log_prob(x) + self.machine.hidden * log(2)
+        return self._summed(field, end) - self._summed(field, start) + (end - start) * linear.double()
+
+    def move(self, x: Tensor, at: Tensor) -> Tensor:
+        at = at.to(x).unsqueeze(-1)
+        h = torch.bernoulli((at * self._hidden_field(x)).sigmoid())
+        field = torch.lerp(self.base.logits.reshape(-1), self.visible_bias + h @ self.machine.weight.T, at)
+        return self.machine.visible.sample(field).reshape(x.shape)
+
+    def _hidden_field(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.machine.weight + self.hidden_bias
+
+    def _summed(self, field: Tensor, at: Tensor) -> Tensor:
+        """The hidden units summed out, ``(chains, hidden)`` to ``(chains,)``."""
+        return softplus(at.to(field).unsqueeze(-1) * field).sum(-1).double()
 
 
 class BlockGibbs(TransitionKernel):

@@ -69,7 +69,7 @@ def block_gibbs(logits: Callable[[Tensor], Tensor], x: Tensor, blocks: Sequence[
     """
     for _ in range(sweeps):
         for block in blocks:
-            x = torch.where(block if x.dim() == 2 else block.unsqueeze(-1), _drawn(logits(x)), x)
+            x = torch.where(block if x.dim() == 2 else block.unsqueeze(-1), drawn(logits(x)), x)
     return x
 
 
@@ -113,6 +113,13 @@ def gibbs_with_gradients(log_density: LogDensity, x: Tensor, *, steps: int = 1) 
     return x, accepted / max(steps, 1)
 
 
+def drawn(logits: Tensor) -> Tensor:
+    """Independent elements by their logits: bits ``(chains, D)``, or one-hot symbols ``(chains, D, K)``."""
+    if logits.dim() == 2:
+        return (torch.rand_like(logits) < logits.sigmoid()).to(logits)
+    return one_hot(_chosen(logits), logits.shape[-1]).to(logits)
+
+
 def _redrawn(log_density: LogDensity, x: Tensor, place: Tensor | int) -> Tensor:
     """The states with the element at one place, or at one place for each chain, drawn given the others."""
     here = torch.arange(len(x), device=x.device), place
@@ -122,13 +129,6 @@ def _redrawn(log_density: LogDensity, x: Tensor, place: Tensor | int) -> Tensor:
         candidate[here] = value
     log_densities = log_density(candidates.flatten(0, 1)).detach().reshape(len(values), -1)
     return candidates[_chosen(log_densities.T), here[0]]
-
-
-def _drawn(logits: Tensor) -> Tensor:
-    """Bits, or one-hot symbols, by the logits of every element."""
-    if logits.dim() == 2:
-        return (torch.rand_like(logits) < logits.sigmoid()).to(logits)
-    return one_hot(_chosen(logits), logits.shape[-1]).to(logits)
 
 
 def _chosen(logits: Tensor) -> Tensor:
