@@ -56,10 +56,9 @@ class ModeCounts:
     @property
     def reverse_kl_of_exact(self) -> float:
         """What the reverse divergence of as many exact samples is on average, in nats: its bias."""
-        n, (probabilities, modes) = int(self.counts.sum()), self.probabilities.cpu().unique(return_counts=True)
-        counts = torch.arange(1, n + 1, dtype=torch.double)
-        each = [_mean_divergence(counts, n, probability) for probability in probabilities]
-        return float(modes.double() @ torch.stack(each))
+        probabilities, modes = self.probabilities.cpu().unique(return_counts=True)
+        each = [_mean_divergence(int(self.counts.sum()), float(probability)) for probability in probabilities]
+        return float(modes.double() @ torch.tensor(each, dtype=torch.double))
 
     @property
     def captured_of_exact(self) -> float:
@@ -174,11 +173,13 @@ def _reverse_kl(counts: Tensor, probabilities: Tensor) -> Estimate:
     return Estimate(max(float(value), 0.0), sqrt(variance), "nats", None)
 
 
-def _mean_divergence(counts: Tensor, n: int, probability: Tensor) -> Tensor:
-    """What one mode adds to the divergence on average, with its binomial count: a sum over counts from one to n."""
-    frequencies = counts / n
-    chances = torch.distributions.Binomial(n, probability, validate_args=False).log_prob(counts).exp()
-    return (chances * frequencies * (frequencies / probability).log()).sum()
+def _mean_divergence(n: int, probability: float) -> float:
+    """What one mode adds to the divergence on average: a sum over its binomial count, as far as that ever comes."""
+    far = 30 + 12 * sqrt(n * probability * (1 - probability))
+    low, high = max(int(n * probability - far), 1), min(int(n * probability + far), n)
+    counts = torch.arange(low, high + 1, dtype=torch.double)
+    chances = torch.distributions.Binomial(n, torch.tensor(probability, dtype=torch.double)).log_prob(counts).exp()
+    return float((chances * counts / n * (counts / (n * probability)).log()).sum())
 
 
 def _scales(scale: float | Tensor, centers: Tensor) -> Tensor:

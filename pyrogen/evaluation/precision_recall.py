@@ -77,7 +77,7 @@ class DensityCoverage:
         density: How many spheres of data hold a sample, over the number expected of equal distributions: it may be
             larger than one.
         coverage: The share of data whose spheres hold a sample.
-        coverage_of_equals: The coverage expected of equal distributions.
+        coverage_of_equals: The coverage expected of equal distributions, where no rows are equal.
     """
 
     density: Estimate
@@ -144,7 +144,9 @@ def density_coverage(
 ) -> DensityCoverage:
     """Density and coverage of samples.
 
-    Arguments and errors are those of :func:`precision_recall`.
+    Where rows are equal (counts, categories), spheres hold more than their neighbours, and both are larger than the
+    values of equal distributions: compare them with those of another sample of the data. Arguments and errors are those
+    of :func:`precision_recall`.
 
     Args:
         data: Independent draws of the truth, that the model was not trained on.

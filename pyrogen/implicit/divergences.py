@@ -44,7 +44,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyrogen.arguments import without_nan
+from pyrogen.arguments import function, real_tensor, without_nan
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.shapes import Context
@@ -174,13 +174,20 @@ def log_ratios_of_both(
     """What a critic gives for samples of two distributions, as :func:`log_ratios_of` does for one.
 
     Raises:
+        TypeError: the critic cannot be called, or a sample is no tensor.
         ValueError: a sample is empty, they are of different events, or differ in number where there are contexts; and
             as for :func:`log_ratios_of`.
     """
-    if not (len(x) and len(y)) or x.shape[1:] != y.shape[1:] or (context is not None and len(x) != len(y)):
-        same = ", as many of each as contexts" if context is not None else ""
+    function(critic, "critic"), real_tensor(x, "x"), real_tensor(y, "y")
+    contexts = context.values() if isinstance(context, Mapping) else [context]
+    rows = [len(part) for part in contexts if part is not None]
+    if not (x.dim() and y.dim() and len(x) and len(y)) or x.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"`x` and `y` must hold rows (m, *event) and (n, *event){same}, got {tuple(x.shape)} and {tuple(y.shape)}"
+            f"`x` and `y` must hold rows (m, *event) and (n, *event), got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if rows and {len(x), len(y), *rows} != {len(x)}:
+        raise ValueError(
+            f"`x`, `y` and `context` must hold as many rows, one context for each, got {len(x)}, {len(y)} and {rows[0]}"
         )
     return log_ratios_of(critic, x, context), log_ratios_of(critic, y, context, name="y")
 

@@ -61,6 +61,17 @@ def test_differences_are_found(change):
     assert classifier_test(x, y).p_value <= 0.01
 
 
+def test_samples_of_different_sizes_are_told_apart():
+    """A classifier that does not weigh both alike predicts the larger one throughout, with an accuracy of 1/2."""
+    torch.manual_seed(0)
+    shift = torch.tensor([1.0, 0.0])
+    found = [classifier_test(torch.randn(60, 2) + shift, torch.randn(900, 2), permutations=199) for _ in range(5)]
+    assert sorted(result.p_value for result in found)[2] < 0.05
+    assert cross_validated_classifier_test(
+        torch.randn(60, 2) + shift, torch.randn(900, 2), permutations=19
+    ).p_value == pytest.approx(1 / 20)
+
+
 def test_every_permutation_refits():
     torch.manual_seed(0)
     x, y = torch.randn(40, 2), torch.randn(40, 2) + 1.5
@@ -144,7 +155,7 @@ def test_given_contexts_it_finds_what_the_pooled_events_hide():
     assert pg.evaluation.energy_test(x, y, permutations=99).p_value > 0.01
     equal = context[:300] + torch.randn(300, 1)
     assert ratio_test(ratio, equal, context[:300] + torch.randn(300, 1), context[:300]).p_value > 0.001
-    with pytest.raises(ValueError, match="as many of each as contexts"):
+    with pytest.raises(ValueError, match="must hold as many rows, one context for each, got 600, 5 and 600"):
         ratio_test(ratio, x, y[:5], context)
 
 

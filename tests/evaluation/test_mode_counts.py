@@ -94,6 +94,16 @@ def test_a_thousand_modes_of_stacked_digits_have_a_floor():
     assert result.high_quality is None
 
 
+def test_the_floor_of_many_draws_is_the_asymptotic_one_and_costs_little():
+    weights = torch.arange(1.0, 1001.0, dtype=torch.double)
+    weights /= weights.sum()
+    labels = torch.multinomial(weights, 1_000_000, replacement=True, generator=generator())
+    result = label_counts(labels, 1000, probabilities=weights)
+    assert result.reverse_kl_of_exact == pytest.approx(999 / 2e6, rel=0.01)
+    sure = label_counts(torch.zeros(10, dtype=torch.long), 2, probabilities=torch.tensor([1.0, 1e-30]))
+    assert sure.reverse_kl_of_exact == pytest.approx(0.0, abs=1e-9)
+
+
 @pytest.mark.parametrize(("modes", "draws"), [(300, 600), (300, 100), (3, 20)])
 def test_the_floor_holds_for_few_draws_a_mode(modes, draws):
     seed = generator()

@@ -208,7 +208,12 @@ def test_what_is_no_log_ratio_is_refused_by_name():
     for y in (x[:0], torch.randn(50, 2)):
         with pytest.raises(ValueError, match=r"`x` and `y` must hold rows \(m, \*event\) and \(n, \*event\), got"):
             FDivergence.KL.bound(lambda x: x.sum(-1), x, y)
-    with pytest.raises(ValueError, match=r"as many of each as contexts, got \(50, 1\) and \(40, 1\)"):
-        FDivergence.KL.bound(lambda x, context: x.sum(-1), x, x[:40], x)
+    for context in (x, {"a": x[:40]}, x[:40]):
+        with pytest.raises(ValueError, match="`x`, `y` and `context` must hold as many rows, one context"):
+            FDivergence.KL.bound(lambda x, context: x.sum(-1), x, x[:40] if context is x else x, context)
+    with pytest.raises(TypeError, match="`x` must be a tensor, got list"):
+        FDivergence.KL.bound(lambda x: x.sum(-1), [[0.0]], x)
+    with pytest.raises(TypeError, match="`critic` must be callable, got str"):
+        FDivergence.KL.bound("critic", x, x)
     infinite = FDivergence.KL.bound(lambda x: torch.full((len(x),), float("-inf")), x, x)
     assert infinite.value == float("-inf")
