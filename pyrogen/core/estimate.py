@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, isnan, sqrt
+from math import hypot, isfinite, isnan, sqrt
 from statistics import NormalDist
 
 import torch
@@ -55,8 +55,10 @@ class Estimate:
             raise ValueError(f"`standard_error` must not be negative, got {self.standard_error}")
 
     @classmethod
-    def of_mean(cls, values: Tensor, *, unit: str = "nats", density: Density = "exact") -> Estimate:
-        r"""The mean of independent values, :math:`\bar v \pm s / \sqrt n`.
+    def of_mean(
+        cls, values: Tensor, *, unit: str = "nats", density: Density = "exact", shared_error: float = 0.0
+    ) -> Estimate:
+        r"""The mean of independent values, :math:`\bar v \pm \sqrt{s^2 / n + e^2}`.
 
         The standard error is that of the central limit theorem: it is not known for one value nor where the mean is
         infinite, and it is too small for few values with heavy tails.
@@ -65,6 +67,8 @@ class Estimate:
             values: One number for each datum; an infinite one makes the mean infinite.
             unit: Their unit.
             density: What they mean.
+            shared_error: The standard error :math:`e` of a constant that all of them hold, such as a normaliser that
+                was estimated; it does not average out.
 
         Raises:
             TypeError: they are no tensor.
@@ -77,7 +81,7 @@ class Estimate:
         if values.isposinf().any() and values.isneginf().any():
             raise ValueError("`values` must have a mean, got infinities of both signs")
         error = float(values.std(correction=1)) / sqrt(len(values)) if len(values) > 1 else float("nan")
-        return cls(float(values.mean()), error, unit, density)
+        return cls(float(values.mean()), hypot(error, shared_error), unit, density)
 
     @classmethod
     def of_share(cls, hits: Tensor, *, unit: str, density: Density = None) -> Estimate:

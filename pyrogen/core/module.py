@@ -65,6 +65,8 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
     density: Density = "exact"
     takes_missing: bool = False
     """Whether its distributions score events of which NaN marks missing entries."""
+    shared_error: float = 0.0
+    """The standard error of a constant that every ``log_prob`` holds, in nats: of a normaliser that was estimated."""
     weighs_without_bias: bool = False
     """Whether the exponential of a noisy ``log_prob`` has the right expectation, as importance weights need."""
     has_own_programs: bool = False

@@ -2,7 +2,7 @@
 
 from .bases import DataNormal
 from .chains import ChainDraws, Chains, DataChains, FreshChains, PersistentChains, RecoveryChains
-from .combinations import Product
+from .combinations import Product, tempered
 from .contrastive import ContrastiveDivergence
 from .elbo import EnergyElbo, TwoPhases
 from .joint import JointDivergence, JointEnergy
@@ -28,6 +28,7 @@ from .log_normalizer import (
 from .mixing import ChainMixing, mixing
 from .model import Boltzmann, Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
+from .normalized import Normalized, NormalizedDistribution
 from .rbm import RBM, BlockGibbs, EnumeratedMachine
 from .recipes import convolutional, mlp, rbm
 from .score_matching import DenoisedScoreMatching, RatioMatching, ScoreMatching
@@ -68,6 +69,8 @@ __all__ = [
     "Moved",
     "NearTarget",
     "NoiseContrastive",
+    "Normalized",
+    "NormalizedDistribution",
     "NormalizerMethod",
     "ParallelTempering",
     "PersistentChains",
@@ -86,6 +89,7 @@ __all__ = [
     "mixing",
     "mlp",
     "rbm",
+    "tempered",
 ]
 
 

@@ -96,6 +96,27 @@ class Product(EnergyModule):
         return part.energies(x, own) if isinstance(part, EnergyModule) else -part(own).log_prob(self.events(x))
 
 
+@checked
+def tempered(module: DistributionModule, temperature: float) -> Product:
+    r"""A distribution at another temperature, :math:`p(x) \propto p_1(x)^{1 / T}`: its energies divided by :math:`T`.
+
+    Below one it keeps to what is likely, above one it is flatter. It shares the parameters of the module.
+
+    Args:
+        module: An energy, or any module with a ``log_prob`` that is exact, such as a flow.
+        temperature: :math:`T`.
+
+    Raises:
+        ValueError: the temperature is not positive, or the module's density is a bound or noisy.
+
+    Example:
+        >>> flow = pg.flows.affine_coupling((2,), layers=1, hidden=(8,))
+        >>> tempered(flow, 0.5).density
+        'unnormalized'
+    """
+    return Product([module], weights=[1 / temperature])
+
+
 def _own(part: DistributionModule, context: Context) -> Context:
     return None if part.context_shape is None else context
 

@@ -297,7 +297,8 @@ def _between(forwards: LogNormalizer, log_weights: Tensor) -> LogNormalizer:
     """The estimate from chains of both directions, with a bound on either side."""
     value, error = map(float, bennett(forwards.log_weights, log_weights))
     mean, spread = log_mean(log_weights)
-    lower, upper = Estimate(forwards.value, forwards.standard_error, "nats", "lower bound"), UpperBound(-mean, spread)
+    lower = Estimate(forwards.value, forwards.standard_error, "nats", "lower bound")
+    upper = UpperBound(-mean, spread, "nats", "estimate")
     doubts = _doubts(log_weights, "chains from `exact_draws`")
     gap = upper.value - lower.value
     if gap > max(_SIGNIFICANT * _root(lower.standard_error, upper.standard_error), _FEW_NATS):

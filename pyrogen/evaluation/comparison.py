@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import hypot, sqrt
 from typing import TYPE_CHECKING
 
 import pyro
@@ -54,6 +54,7 @@ class Comparison:
         baseline: The model that the others are compared with in the table; ``None`` where all are bounds.
         fold: For each datum the fold in which it was held out.
         fitted: The models that were fitted on the other folds.
+        shared_errors: The standard error that all log-probabilities of a model share, of an estimated normaliser.
     """
 
     log_probs: Mapping[str, Tensor]
@@ -61,6 +62,7 @@ class Comparison:
     baseline: str | None
     fold: Tensor
     fitted: frozenset[str] = field(default_factory=frozenset)
+    shared_errors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def data(self) -> int:
@@ -73,7 +75,7 @@ class Comparison:
         Raises:
             ValueError: there is no such model.
         """
-        return self._mean(self._of(name), self.densities[name], name in self.fitted)
+        return self._mean(self._of(name), self.densities[name], name)
 
     def difference(self, first: str, second: str) -> Estimate:
         """By how many nats per datum the first model beats the second, with the paired standard error.
@@ -85,7 +87,7 @@ class Comparison:
         values = paired(self._of(first), self._of(second), "data")
         require_baseline(self.densities[second], f"`second` {second!r}")
         density = weakest(self.densities[first], self.densities[second])
-        return self._mean(values, density, bool({first, second} & self.fitted))
+        return self._mean(values, density, first, second)
 
     def to_dataframe(self) -> DataFrame:
         """The table: a row for each model, with means, standard errors and what they mean."""
@@ -115,9 +117,10 @@ class Comparison:
             raise ValueError(f"`name` must be one of {list(self.log_probs)}, got {name!r}")
         return self.log_probs[name]
 
-    def _mean(self, values: Tensor, density: Density, fitted: bool) -> Estimate:
-        estimate = Estimate.of_mean(values, density=density)
-        if not fitted:
+    def _mean(self, values: Tensor, density: Density, *names: str) -> Estimate:
+        shared = hypot(*(self.shared_errors.get(name, 0.0) for name in names))
+        estimate = Estimate.of_mean(values, density=density, shared_error=shared)
+        if not self.fitted.intersection(names):
             return estimate
         means = torch.stack([values[self.fold == fold].mean() for fold in self.fold.unique()])
         over_folds = float(means.std()) / sqrt(len(means))
@@ -197,7 +200,8 @@ def compare(
             log_probs[name] = _held_out(model, data, fold, fit, seed, batch_size)
         else:
             log_probs[name] = _scores(model, data, batch_size, name).log_probs
-    return Comparison(log_probs, densities, baseline, fold, frozenset(makers))
+    shared_errors = {name: scores.shared_error for name, scores in known.items()}
+    return Comparison(log_probs, densities, baseline, fold, frozenset(makers), shared_errors)
 
 
 def _held_out(

@@ -8,7 +8,7 @@ and left as they were.
 
 from __future__ import annotations
 
-from math import log, prod
+from math import hypot, log, prod
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def log_likelihood(module: Model, x: Tensor, context: Context = None, *, batch_s
     """
     scores = score(module, x, context, batch_size)
     require_normalized(module, scores.density, "a log-likelihood")
-    return Estimate.of_mean(scores.log_probs, density=scores.density)
+    return Estimate.of_mean(scores.log_probs, density=scores.density, shared_error=scores.shared_error)
 
 
 def log_likelihood_difference(
@@ -102,7 +102,11 @@ def log_likelihood_difference(
             f"`baseline` must be of the kind of `module`, got a {kinds[1]} distribution beside a {kinds[0]} one: "
             "log-densities and log-probabilities have no difference"
         )
-    return Estimate.of_mean(paired(scores.log_probs, others.log_probs), density=weakest(scores.density, others.density))
+    return Estimate.of_mean(
+        paired(scores.log_probs, others.log_probs),
+        density=weakest(scores.density, others.density),
+        shared_error=hypot(scores.shared_error, others.shared_error),
+    )
 
 
 def bits_per_dimension(
@@ -161,8 +165,9 @@ def bits_per_dimension(
         raise ValueError(f"`log_volume` must be 0 for {name_of(module)}, whose support is discrete, got {log_volume}")
     if not prod(module.event_shape):
         raise ValueError(f"`module` must have events of at least one number, got shape {tuple(module.event_shape)}")
-    bits = -(scores.log_probs + volume) / (prod(module.event_shape) * log(2))
-    return Estimate.of_mean(bits, unit=BITS_PER_DIMENSION, density=density)
+    nats = prod(module.event_shape) * log(2)
+    bits, error = -(scores.log_probs + volume) / nats, scores.shared_error / nats
+    return Estimate.of_mean(bits, unit=BITS_PER_DIMENSION, density=density, shared_error=error)
 
 
 def paired(first: Tensor, second: Tensor, name: str = "x") -> Tensor:

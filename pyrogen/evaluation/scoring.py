@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import hypot
 from typing import NamedTuple
 
 import torch
@@ -17,16 +18,21 @@ from pyrogen.core.log_prob import log_prob
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, ContextShape, batch_shape_of, context_batch_shape, flatten_batch
+from pyrogen.distributions.abilities import abilities_of
 
 Model = DistributionModule | Distribution
 
 
 class Scores(NamedTuple):
-    """Log-probabilities in double precision, what they mean, and the distribution of the first datum."""
+    """Log-probabilities in double precision, what they mean, and the distribution of the first datum.
+
+    All of them share an error where a normaliser was estimated, whose standard error is ``shared_error``.
+    """
 
     log_probs: Tensor
     density: Density
     distribution: Distribution
+    shared_error: float
 
 
 def score(
@@ -78,7 +84,12 @@ def score(
                 f"log_prob of {name_of(model)} is {what} at {len(places)} of {log_probs.numel()} rows, "
                 f"the first is {int(places[0])}{_missing(x, data)}"
             )
-    return Scores(log_probs, density, distribution)
+    return Scores(log_probs, density, distribution, shared_error_of(module))
+
+
+def shared_error_of(module: nn.Module) -> float:
+    """The standard error that all log-probabilities of a module share, in nats: of the normalisers of its parts."""
+    return hypot(*(part.shared_error for part in module.modules() if isinstance(part, DistributionModule)))
 
 
 def require_model(model: object, name: str) -> None:
@@ -159,6 +170,7 @@ class _Given(DistributionModule):
         super().__init__(tuple(distribution.event_shape))
         self.distribution = distribution
         self.density = density_of(distribution)
+        self.shared_error = abilities_of(distribution).shared_error
 
     def forward(self, context: Context = None) -> TorchDistributionMixin:
         return self.distribution
