@@ -275,7 +275,7 @@ MEANING: dict[str, Check] = {
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
     **dict.fromkeys(("bins", "symbols", "codes", "dimensions"), several),
     **dict.fromkeys(("permutations", "simulations", "repetitions", "batch_size", "chains"), integer),
-    **dict.fromkeys(("particles", "sweeps", "chunk", "points", "rounds", "factor"), integer),
+    **dict.fromkeys(("particles", "sweeps", "chunk", "points", "rounds", "factor", "blocks", "group", "pack"), integer),
     "warmup": count,
     "site": site_name,
     "folds": several,
@@ -294,7 +294,8 @@ MEANING: dict[str, Check] = {
     "alpha": number,
     **dict.fromkeys(("event_shape", "latent_shape", "image_shape"), shape),
     **dict.fromkeys(
-        ("mixing", "standardize", "regression", "fast_sampling", "cross", "rotary", "flags", "resample"), switch
+        ("mixing", "standardize", "regression", "fast_sampling", "cross", "rotary", "flags", "resample", "spectral"),
+        switch,
     ),
     "context_shape": context_shape,
     "classes": labels,

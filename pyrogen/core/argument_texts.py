@@ -23,6 +23,8 @@ ARGUMENTS: dict[str, str] = {
     "hidden": "Sizes of the hidden layers.",
     "layers": "How many layers.",
     "width": "Size of the vectors.",
+    "blocks": "How many residual blocks there are at each size.",
+    "group": "Channels of a group of the convolutions; it divides all ``channels``.",
     "dropout": "Share of the hidden units dropped in training.",
     "latent_shape": "Shape of one latent.",
     "draws": "How many draws of the posterior ``log_prob`` averages over.",

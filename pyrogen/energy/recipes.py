@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyrogen.arguments import checked, integer, interval
+from pyrogen.arguments import checked, interval
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.networks.context import Classes, VectorContext
@@ -65,7 +65,7 @@ def mlp(
 
 
 @recipe(texts=TEXTS)
-@checked(interval=interval, blocks=integer, group=integer)
+@checked(interval=interval)
 def convolutional(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -83,8 +83,6 @@ def convolutional(
     Args:
         event_shape: ``(channels, height, width)`` of an image, of any size.
         channels: Channels at each size, from the full one on.
-        blocks: How many residual blocks there are at each size.
-        group: Channels of a group of the convolutions; it divides all ``channels``.
 
     Raises:
         ValueError: shapes do not fit, or ``group`` does not divide ``channels``.

@@ -8,7 +8,7 @@ from math import prod
 
 from torch import nn
 
-from pyrogen.arguments import checked, integer, switch
+from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.networks.context import Classes, VectorContext
@@ -29,7 +29,7 @@ leaky = partial(nn.LeakyReLU, 0.2, inplace=True)
 
 
 @recipe(texts=CRITIC_TEXTS)
-@checked(pack=integer, spectral=switch)
+@checked
 def mlp_critic(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -56,11 +56,12 @@ def mlp_critic(
     size = prod(packed_shape(event_shape, pack))
     dense = MLP(size, hidden[-1], hidden=hidden[:-1], activation=leaky)
     network = nn.Sequential(nn.Flatten(), dense, leaky())
-    return critic_of(network, event_shape, context_shape, hidden[-1], classes, embedding, pack, spectral)
+    context = VectorContext(context_shape, classes=classes, embedding=embedding)
+    return critic_of(network, event_shape, context, width=hidden[-1], pack=pack, spectral=spectral)
 
 
 @recipe(texts=CRITIC_TEXTS)
-@checked(blocks=integer, group=integer, pack=integer, spectral=switch)
+@checked
 def convolutional_critic(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -78,8 +79,6 @@ def convolutional_critic(
     Args:
         event_shape: ``(channels, height, width)`` of an image, of any size.
         channels: Channels at each size, from the full one on.
-        blocks: How many residual blocks there are at each size.
-        group: Channels of a group of the convolutions; it divides all ``channels``.
 
     Raises:
         ValueError: shapes do not fit, or ``group`` does not divide ``channels``.
@@ -95,32 +94,26 @@ def convolutional_critic(
     event_shape, last = as_shape(event_shape, "event_shape"), float(spectral)  # zeros have no norm to divide by
     shape = packed_shape(event_shape, pack)
     network = ResidualImageFeatures(shape, channels=channels, blocks=blocks, group=group, last=last)
-    return critic_of(network, event_shape, context_shape, network.width, classes, embedding, pack, spectral)
+    context = VectorContext(context_shape, classes=classes, embedding=embedding)
+    return critic_of(network, event_shape, context, width=network.width, pack=pack, spectral=spectral)
 
 
 def critic_of(
-    network: nn.Module,
-    event_shape: Shape,
-    context_shape: ContextShape,
-    width: int,
-    classes: Classes,
-    embedding: nn.Module | None,
-    pack: int,
-    spectral: bool,
-    standardize: bool = True,
+    network: nn.Module, event_shape: Shape, context: VectorContext, *, width: int, pack: int, spectral: bool
 ) -> Critic:
     """The critic of a network of features, its weights computed from the context by a perceptron.
 
     Args:
         network: Of packs.
-        width: How many features it gives.
-        standardize: Whether events are standardised.
-        event_shape, context_shape, classes, embedding, pack, spectral: Those of the recipe.
+        event_shape: Shape of one event.
+        context: What becomes of a context, one vector.
+        width: How many features the network gives.
+        pack: As for the recipe.
+        spectral: As for the recipe.
     """
-    context = VectorContext(context_shape, classes=classes, embedding=embedding)
     size = pack * context.size
     projection = MLP(size, width + 1, hidden=(width,), activation=leaky) if size else None
-    critic = Critic(network, event_shape, context, projection, width=width, pack=pack, standardize=standardize)
+    critic = Critic(network, event_shape, context, projection, width=width, pack=pack)
     if spectral:
         critic.network = spectrally_normalized(critic.network, critic.pack_shape)
         critic.readout = spectrally_normalized(critic.readout, (width,))

@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 from torch.distributions import constraints
 
-from pyrogen.arguments import anything, checked, integer, interval
+from pyrogen.arguments import anything, checked, interval
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
@@ -20,7 +20,7 @@ from .recipes import TEXTS, generator_of
 
 
 @recipe(texts=TEXTS)
-@checked(noise=anything, blocks=integer, group=integer, interval=interval)
+@checked(noise=anything, interval=interval)
 def convolutional(
     event_shape: Shape,
     context_shape: ContextShape = None,
@@ -38,8 +38,6 @@ def convolutional(
     Args:
         event_shape: ``(channels, height, width)`` of an image, of any size.
         channels: Channels at each size, from the smallest one on.
-        blocks: How many residual blocks there are at each size.
-        group: Channels of a group of the convolutions; it divides all ``channels``.
         interval: The interval ``(low, high)`` in which pixels lie, if they are bounded, and so does every draw.
 
     Raises:

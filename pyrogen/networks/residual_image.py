@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyrogen.arguments import checked, integer, non_negative
+from pyrogen.arguments import checked, non_negative
 
 from .convolution import halved_sizes
 
@@ -52,7 +52,7 @@ class ResidualImageFeatures(nn.Module):
         torch.Size([5, 32])
     """
 
-    @checked(blocks=integer, group=integer, last=non_negative)
+    @checked(last=non_negative)
     def __init__(
         self,
         image_shape: Shape,
@@ -100,7 +100,7 @@ class ResidualImageSynthesis(nn.Module):
         torch.Size([5, 1, 8, 8])
     """
 
-    @checked(blocks=integer, group=integer)
+    @checked
     def __init__(
         self,
         inputs: int,
