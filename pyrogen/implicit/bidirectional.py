@@ -40,7 +40,7 @@ from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, Guide, Model, check_part, data_plate
 from pyrogen.core.parts import given, merged_context_shape, read_part, taken
-from pyrogen.core.shapes import Context, Shape, context_batch_shape
+from pyrogen.core.shapes import Context, Shape, context_batch_shape, context_of_each
 from pyrogen.distributions.point import Point
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import Statistic
@@ -172,12 +172,14 @@ class Bidirectional(Played):
 
     def critic_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the critic, with penalties."""
+        context = self._of_each(x, context)
         with torch.no_grad():
             pairs = self._encoded(x, context)
         return self.game.critic_loss(pairs, context)
 
     def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of generator and encoder: that of a critic to whom drawn pairs are the real ones."""
+        context = self._of_each(x, context)
         encoded = self.game.scores(self._encoded(x, context), context)
         drawn = self.game.scores(self.pairs.drawn((len(x),), context), context)
         return self.loss.critic(drawn, encoded)
@@ -187,6 +189,7 @@ class Bidirectional(Played):
 
         Contexts are part of the pairs. It is zero in expectation where generator and encoder agree.
         """
+        context = self._of_each(x, context)
         with torch.no_grad():
             pairs = (self._encoded(x, context), self.pairs.drawn((len(x),), context))
             pairs = [self.game.standardizer(pair) for pair in pairs]
@@ -199,6 +202,7 @@ class Bidirectional(Played):
 
         See :meth:`Game.bound <pyrogen.implicit.game.Game.bound>` for what it is worth.
         """
+        context = self._of_each(x, context)
         with torch.no_grad(), evaluating(self):
             return self.game.bound(self._encoded(x, context), context)
 
@@ -208,6 +212,9 @@ class Bidirectional(Played):
         yield from self.encoder.read_data(z, given(self.encoder, context, x=x))
         yield from self.game.read_data(joined(x, z, self.event_shape), context)
         yield from self.beside.read_data(context)
+
+    def _of_each(self, x: Tensor, context: Context) -> Context:
+        return context_of_each(x, context, self.event_shape, self.context_shape)
 
     def _encoded(self, x: Tensor, context: Context) -> Tensor:
         posterior = reparameterised(self.posterior_at(x, context), self.encoder)

@@ -113,8 +113,8 @@ class Critic(ReadsData, nn.Module):
         """How many packs the rows make."""
         if len(x) % self.pack:
             raise ValueError(
-                f"`x` must hold a multiple of `pack` = {self.pack} rows, got {len(x)}; "
-                "leave out rows of the data so that every minibatch, the last one too, is whole packs"
+                f"`x` must hold a multiple of `pack` = {self.pack} rows, got {len(x)}; let `batch_size` be a multiple "
+                "of `pack` that divides the number of rows of the data, and leave out some of them where none does"
             )
         return len(x) // self.pack
 

@@ -191,6 +191,8 @@ class Game(TakesTurns, ReadsData, nn.Module):
     def bound(self, x: Tensor, context: Context = None) -> Estimate:
         """What the critic shows on held-out data: a lower bound of the divergence of draws from data.
 
+        Under the :class:`~pyrogen.implicit.losses.Wasserstein` loss it is an estimate: a steeper critic shows more.
+
         It is as good as the critic. That of a game in progress has seen no generator for long, so a small value may be
         its fault: train it on while the generator rests, ``fit(game.turns()[0], x, steps=…)``, for a bound that counts.
         Of a critic of packs it is the divergence of packs of independent draws from packs of data, which is larger.
@@ -204,7 +206,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
             fake = self.generator.represented(len(x), context)
             real = self.scores(self.generator.represent(x), context)
             bound = self.loss.bound(real, self.scores(fake, context))
-        return Estimate.of_mean(bound, unit=self.loss.unit, density="lower bound")
+        return Estimate.of_mean(bound, unit=self.loss.unit, density=self.loss.density)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         found = list(self.generator.read_data(x, context))

@@ -33,7 +33,7 @@ from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.parts import given, taken
-from pyrogen.core.shapes import Context, ContextShape, context_batch_shape
+from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, context_of_each
 from pyrogen.networks.statistics import Statistic
 
 from .draws import Drawn, as_generator, reparameterised, require_plain
@@ -132,6 +132,7 @@ class Information(Played):
 
     def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the generator, and of recognition, on the same draws."""
+        context = context_of_each(x, context, self.coded.event_shape, self.coded.context_shape)
         codes, drawn = self.coded.drawn((len(x),), context)
         with torch.no_grad():
             real = self.game.scores(x, context) if self.loss.is_paired else None

@@ -28,6 +28,7 @@ from torch.nn.functional import logsigmoid, relu
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import checked, instance_of
+from pyrogen.distributions.abilities import Density
 
 from .divergences import FDivergence
 from .penalties import R1, R2, GradientPenalty, Penalty
@@ -47,6 +48,9 @@ class Loss(Abstract):
 
     unit: str = ""
     """The unit of that divergence."""
+
+    density: Density = "lower bound"
+    """What the mean of :meth:`bound` is: of any critic at most the divergence, unless it is an estimate."""
 
     is_paired: bool = False
     """Whether the generator's loss depends on the scores of data, which are else not computed for it."""
@@ -245,10 +249,11 @@ class Wasserstein(Loss):
     The best critic of slope at most one is Kantorovich's potential, where :math:`-L_D` is
     :math:`W_1(p, q)`: for :math:`\mathcal{N}(m, s^2)` and :math:`\mathcal{N}(0, s^2)` it is :math:`D^*(x) = x` for
     :math:`m > 0`, and the distance :math:`m`. Nothing here limits the slope: give the game a
-    :class:`~pyrogen.implicit.penalties.GradientPenalty`, which does so softly, so that the bound may be exceeded by the
-    excess of the slope, or a critic with spectral normalisation. A game has the one-sided penalty where nothing else is
-    said, under which a critic can turn around. The distance is in standard deviations of the data, in which slopes are
-    measured.
+    :class:`~pyrogen.implicit.penalties.GradientPenalty`, which does so softly, or a critic with spectral normalisation.
+    What a critic shows is therefore called an estimate: under a penalty of weight :math:`\lambda` the slope is about
+    :math:`1 + W_1 / 2 \lambda`, and so much larger is the estimate. A game has the one-sided penalty where nothing else
+    is said, under which a critic can turn around. The distance is in standard deviations of the data, in which slopes
+    are measured.
 
     References:
         Arjovsky, Chintala and Bottou 2017, "Wasserstein GAN", https://arxiv.org/abs/1701.07875
@@ -258,6 +263,7 @@ class Wasserstein(Loss):
 
     divergence = "Wasserstein-1 distance"
     unit = "standard deviations"
+    density = "estimate"
 
     def penalties(self) -> tuple[Penalty, ...]:
         return (GradientPenalty(one_sided=True),)

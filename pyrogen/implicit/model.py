@@ -98,9 +98,9 @@ class Generator(DistributionModule):
                 f"`noise` must have no context or that of the generator, {self.context_shape}, got a module of context "
                 f"shape {self.noise.context_shape}"
             )
-        if isinstance(self.context_shape, dict) and (taken := sorted({"z", "context"} & set(self.context_shape))):
+        if isinstance(self.context_shape, dict) and "z" in self.context_shape:
             raise ValueError(
-                f"`context_shape` must name entries otherwise than 'z' (the noise) and 'context', got {taken}"
+                f"`context_shape` must name entries otherwise than 'z', the noise, got {sorted(self.context_shape)}"
             )
         self.network = network
         self.support = support

@@ -156,6 +156,26 @@ def test_a_context_reaches_all_parts():
     assert {finding.name for finding in report.failures} <= {"parameters_registered"}, report
 
 
+def test_a_context_without_a_name_reaches_an_implicit_encoder():
+    torch.manual_seed(0)
+    bidirectional = Bidirectional(
+        mlp((2,), (1,), noise=(1,), hidden=(8,)),
+        mlp((1,), {"x": (2,), "context": (3,)}, noise=(1,), hidden=(8,)),
+        mlp_critic((3,), (3,), hidden=(8,)),
+        prior=StandardNormal((1,)),
+    )
+    x, context = torch.randn(64, 2), torch.randn(64, 3)
+    pg.fit(bidirectional, (x, context), steps=2, batch_size=32, validation=0.5, seed=0)
+    drawn = (bidirectional.encoder.generated(torch.zeros(64, 1), {"x": x, "context": c}) for c in (context, -context))
+    assert not torch.equal(*drawn)
+    for use in (bidirectional.metric, bidirectional.generator_loss, bidirectional.critic_loss):
+        found = []
+        for rows in (1, 64):
+            torch.manual_seed(0)
+            found.append(use(x, torch.ones(rows, 3)).item())
+        assert found[0] == pytest.approx(found[1], rel=1e-5)  # one for all is that of each
+
+
 def test_the_contract_of_pairs():
     def make():
         return GeneratedPairs(mlp((2,), (1,), noise=(1,), hidden=(8,)), StandardNormal((1,)), mlp((1,), (2,)), "z")
