@@ -20,12 +20,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
 from pyrogen.data import two_moons
-from pyrogen.energy import NoiseContrastive, Product, mixing, mlp, rbm
+from pyrogen.energy import NoiseContrastive, Product, log_normalizer, mixing, mlp, rbm
 
 GRID = torch.linspace(-4, 4, 161)
 
 
-def trained(target, x, args, share=1.0, lr=2e-3, **settings):
+def trained(target, x, args, share=1.0, lr=5e-3, **settings):
     """A target, fitted for a share of the steps, with a learning rate that falls to zero."""
     steps = max(2, int(share * args.steps))
     schedule = partial(CosineAnnealingLR, T_max=steps)
@@ -61,13 +61,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     figure, axes = plt.subplots(2, 4, figsize=(16, 8), layout="constrained")
 
-    x = two_moons(10_000, seed=args.seed).to(args.device)
+    x = two_moons(10_000, seed=args.seed, noise=0.1).to(args.device)
     x, held_out = x[:8000], x[8000:]
     moons = mlp((2,), hidden=(64, 64)).to(args.device)
     trained(moons, x, args)
     density, log_z = quadrature(moons, args.device)
     likelihood = pg.log_prob(moons, held_out).mean().item() - log_z
     print(f"persistent chains: log-likelihood of held-out data {likelihood:.3f} nats, by quadrature")
+    print(f"log Z by quadrature {log_z:.3f}, by annealed importance sampling {log_normalizer(moons)}")
     print(f"chains from the normal of the data: {mixing(moons)}")
     contrasted = mlp((2,), hidden=(64, 64)).to(args.device)
     objective = NoiseContrastive(contrasted, draws=4).to(args.device)
@@ -117,10 +118,11 @@ def main(argv: list[str] | None = None) -> None:
     with torch.no_grad():
         drawn = machine(torch.arange(10, device=args.device).repeat(8)).sample().cpu()
     for axis, images, name in ((axes[1, 0], test[:80], "binary digits"), (axes[1, 1], drawn, "exact draws by class")):
-        axis.imshow(images[:80].reshape(8, 10, 8, 8).transpose(1, 2).reshape(64, 80), cmap="gray")
+        tiles = torch.nn.functional.pad(images.reshape(8, 10, 8, 8), (1, 1, 1, 1), value=0.5)
+        axis.imshow(tiles.transpose(1, 2).reshape(80, 100), cmap="gray")
         axis.set_title(name)
-    weights = machine.weight.detach().cpu().T.reshape(3, 4, 8, 8).transpose(1, 2).reshape(24, 32)
-    axes[1, 2].imshow(weights, cmap="RdBu")
+    weights = torch.nn.functional.pad(machine.weight.detach().cpu().T.reshape(3, 4, 8, 8), (1, 1, 1, 1))
+    axes[1, 2].imshow(weights.transpose(1, 2).reshape(30, 40), cmap="RdBu")
     axes[1, 2].set_title("hidden units")
     for axis in axes[1]:
         axis.axis("off")
