@@ -18,6 +18,7 @@ from .answer import Answer, Diagnostics, Results
 from .averaged import Averaged
 from .completion import Completion
 from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
+from .many_chains import ManyChains
 from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
 from .noise_vi import NoiseVI
@@ -52,6 +53,7 @@ __all__ = [
     "GuidedSampling",
     "Isotropic",
     "Linear",
+    "ManyChains",
     "Mask",
     "Matrix",
     "MomentMatched",

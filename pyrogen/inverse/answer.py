@@ -154,9 +154,16 @@ class Answer(ABC):
         self._results = self.infer(args, kwargs)
         return self
 
-    def get_samples(self) -> dict[str, Tensor]:
-        """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`."""
-        return dict(self._finished.draws)
+    def get_samples(self, *, group_by_chain: bool = False) -> dict[str, Tensor]:
+        """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`.
+
+        Args:
+            group_by_chain: Whether they come as ``(chains, draws, *shape of the site)`` instead.
+        """
+        draws = self._finished.draws
+        if group_by_chain:
+            return {name: value.unflatten(0, (self.chains, -1)) for name, value in draws.items()}
+        return dict(draws)
 
     @property
     def log_weights(self) -> Tensor | None:

@@ -4,83 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pyro.infer import MCMC, NUTS, config_enumerate, infer_discrete
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
-from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer
 from pyrogen.programs.run import Given, run
 from pyrogen.programs.site import Site
 
-from .answer import Answer, Diagnostics, Results
+from .answer import Answer, Results
+from .chain_diagnostics import chain_diagnostics
 from .noise import check_model, constant, draws_of, in_noise
-
-_APART = 1.1  # R-hat of chains that have not met
-
-
-@dataclass(frozen=True)
-class ChainDiagnostics(Diagnostics):
-    """How far a Markov chain got.
-
-    Attributes:
-        draws: How many draws were kept.
-        effective_sample_size: By site, of each of its numbers, in data space.
-        r_hat: By site, of each of its numbers: the two halves of the chain against each other.
-        divergences: At how many draws the integrator failed.
-        acceptance: The average acceptance probability.
-    """
-
-    advice: ClassVar[str] = "run it longer, or use another method"
-
-    draws: int
-    effective_sample_size: dict[str, Tensor]
-    r_hat: dict[str, Tensor]
-    divergences: int
-    acceptance: float
-
-    @property
-    def least(self) -> float:
-        """The smallest effective sample size of any number."""
-        return min(value.min().item() for value in self.effective_sample_size.values())
-
-    @property
-    def largest_r_hat(self) -> float:
-        """That of the number whose halves differ most."""
-        return max(value.max().item() for value in self.r_hat.values())
-
-    @property
-    def carried(self) -> Tensor:
-        return torch.tensor(self.least)
-
-    @property
-    def contradicted(self) -> Tensor:
-        """Whether the halves of the chain disagree."""
-        return torch.tensor(not self.largest_r_hat < _APART)
-
-    @property
-    def reason(self) -> str:
-        return "the chain has not converged"
-
-    def numbers(self) -> dict[str, Any]:
-        return {
-            "least_effective_sample_size": self.least,
-            "largest_r_hat": self.largest_r_hat,
-            "divergences": self.divergences,
-            "acceptance_rate": self.acceptance,
-        }
-
-    def lines(self) -> list[str]:
-        return [
-            f"{self.draws} draws worth {self.least:.0f} independent ones at least; R-hat at most "
-            f"{self.largest_r_hat:.2f}",
-            f"{self.divergences} divergences; acceptance {self.acceptance:.0%}",
-        ]
 
 
 class NoiseMCMC(Answer):
@@ -143,11 +81,8 @@ class NoiseMCMC(Answer):
         failed = list(found["divergences"]["chain 0"])
         diverging = torch.zeros(self.draws, dtype=torch.bool)
         diverging[failed] = True
-        chains = {name: value.unsqueeze(0) for name, value in draws.items() if value.is_floating_point()}
-        diagnostics = ChainDiagnostics(
-            draws=self.draws,
-            effective_sample_size={name: effective_sample_size(value) for name, value in chains.items()},
-            r_hat={name: split_gelman_rubin(value) for name, value in chains.items()},
+        diagnostics = chain_diagnostics(
+            {name: value.unsqueeze(0) for name, value in draws.items()},
             divergences=len(failed),
             acceptance=found["acceptance rate"]["chain 0"],
         )

@@ -71,7 +71,7 @@ class InverseProblem:
         observed = [name for name in sites if sites[name].observed]
         for name in observed:
             check_data(sites[name], support=is_validation_enabled() and found.traced)
-            _check_plates(sites[name])
+            check_plates(sites[name])
         ancestors = {name: found.ancestors(name) for name in sites}
         if not any(site in ancestors[name] for name in observed):
             raise ValueError(f"`model` must observe a site that depends on {site!r}, got observed sites {observed}")
@@ -310,7 +310,7 @@ def check_latent(sites: Mapping[str, Site], site: str) -> None:
         raise ValueError(f"`site` must be a latent site of the model, got {site!r}: {state}; sites: {sorted(sites)}")
 
 
-def _check_plates(site: Site) -> None:
+def check_plates(site: Site) -> None:
     """Refuses a minibatch: its posterior is not that of the data."""
     for plate in site.plates:
         if plate.rows < plate.size:

@@ -12,11 +12,11 @@ import sys
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
-_KERNELS = "pyro.infer.mcmc."
+_KERNELS = ("pyro.infer.mcmc.", "pyrogen.numerics.markov.")
 
 
 def refuse_chain(distribution: str, instead: str) -> None:
-    """Refuses to score with fresh noise under a Markov chain of Pyro's.
+    """Refuses to score with fresh noise under a Markov chain, Pyro's or ours.
 
     Call it where a ``log_prob`` draws its noise.
 
@@ -25,7 +25,7 @@ def refuse_chain(distribution: str, instead: str) -> None:
         instead: What to use in its place.
 
     Raises:
-        NotImplementedError: one of Pyro's kernels is running the model.
+        NotImplementedError: a kernel is running the model.
     """
     if under_a_chain():
         raise NotImplementedError(
@@ -59,7 +59,7 @@ def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
 
 
 def under_a_chain(function: str = "") -> bool:
-    """Whether one of Pyro's Markov chain kernels, or that function of theirs, is among the callers."""
+    """Whether a Markov chain kernel, or that function of Pyro\'s, is among the callers."""
     if torch.compiler.is_compiling():
         return False
     frame = sys._getframe(1)
