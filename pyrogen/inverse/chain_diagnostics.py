@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,6 +50,12 @@ class ChainDiagnostics(Diagnostics):
     energy_mixing: float = float("nan")
     seconds: float = float("nan")
     warmup_seconds: float = float("nan")
+
+    def of(self, sites: Iterable[str]) -> ChainDiagnostics:
+        """Those of some of the sites."""
+        found = {name: getattr(self, name) for name in ("effective_sample_size", "tail_effective_sample_size", "r_hat")}
+        kept = set(sites)
+        return replace(self, **{name: {s: of[s] for s in of if s in kept} for name, of in found.items()})
 
     @property
     def least(self) -> float:
@@ -113,8 +119,8 @@ class ChainDiagnostics(Diagnostics):
     def lines(self) -> list[str]:
         of = f" of {self.chains} chains" if self.chains > 1 else ""
         lines = [
-            f"{self.draws} draws{of} worth {self.least:.0f} independent ones at least, {self.least_in_tails:.0f} in the "
-            f"tails; R-hat at most {self.largest_r_hat:.2f}",
+            f"{self.draws} draws{of} worth {self.least:.0f} independent ones at least, in the tails "
+            f"{self.least_in_tails:.0f}; R-hat at most {self.largest_r_hat:.2f}",
             f"{self.divergences} divergences; acceptance {self.acceptance:.0%}",
         ]
         if self.seconds > 0:

@@ -22,6 +22,7 @@ import torch
 from pyro import poutine
 from pyro.infer import config_enumerate, infer_discrete
 from pyro.infer.autoguide.initialization import InitMessenger
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import biject_to
@@ -64,7 +65,7 @@ class LatentDensity:
         for site in self.statements.values():
             check_plates(site)
             if site.kind == "observed":
-                check_data(site, support=False)  # Pyro checks it
+                check_data(site, support=is_validation_enabled())
         latent = {name: site for name, site in self.statements.items() if site.kind == "latent"}
         self.discrete = [name for name, site in latent.items() if site.support.is_discrete]
         self.sites = {name: site for name, site in latent.items() if name not in self.discrete}
@@ -91,7 +92,7 @@ class LatentDensity:
     def initial(self, chains: int, strategy: Callable) -> Tensor:
         """Points ``(chains, size)`` from one of Pyro's strategies of initialisation, such as ``init_to_sample``."""
         with torch.no_grad(), isolated(), pyro.validation_enabled(False):
-            program = poutine.trace(InitMessenger(strategy)(self.model))
+            program = poutine.trace(InitMessenger(_continuous(strategy))(self.model))
             found = [program.get_trace(*self.args, **self.kwargs).nodes for _ in range(chains)]
         return self.packed({name: torch.stack([nodes[name]["value"] for nodes in found]) for name in self.sites})
 
@@ -248,6 +249,11 @@ def _out_of_plate(value: Tensor, shape: torch.Size, rows: int) -> Tensor:
         return value.expand(rows, *shape)
     between = value.dim() - 1 - len(shape)
     return value.expand(rows, *(1,) * between, *shape).reshape(rows, *shape)
+
+
+def _continuous(strategy: Callable) -> Callable:
+    """A strategy of initialisation for continuous sites; discrete ones, of which Pyro's have no notion, are drawn."""
+    return lambda site: site["fn"].sample() if site["fn"].support.is_discrete else strategy(site)
 
 
 def _check_sites(continuous: Mapping[str, Site], discrete: list[Site]) -> None:

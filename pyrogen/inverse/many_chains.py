@@ -97,12 +97,11 @@ class ManyChains(Answer):
 
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         seed = torch.randint(2**62, ()).item() if self.seed is None else self.seed
-        with constant(self.model, args, kwargs):
+        with seeded(seed), constant(self.model, args, kwargs):
             density = LatentDensity(self.model, args, kwargs)
-            with seeded(seed):
-                record = self._run(density, seed)
-            with seeded(seed + 1):  # the same for a run that was resumed
-                values = density.completed(record.x.flatten(0, 1))
+            record = self._run(density, seed)
+            torch.manual_seed(seed)  # what is drawn in the end is the same after a run that was resumed
+            values = density.completed(record.x.flatten(0, 1))
         by_chain = {name: value.unflatten(0, (self.number_of_chains, -1)) for name, value in values.items()}
         diagnostics = chain_diagnostics(
             by_chain,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,18 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer
+from pyrogen.numerics.markov.sampling import AdaptiveKernel
 from pyrogen.programs.run import Given, run
 from pyrogen.programs.site import Site
 
 from .answer import Answer, Results
 from .chain_diagnostics import chain_diagnostics
-from .noise import check_model, constant, draws_of, in_noise
+from .many_chains import ManyChains
+from .noise import check_model, constant, draws_of, in_noise, is_noise
+
+
+def _kernel(value: Any, name: str) -> Any:
+    return value if isinstance(value, AdaptiveKernel) else function(value, name)
 
 
 class NoiseMCMC(Answer):
@@ -35,9 +42,12 @@ class NoiseMCMC(Answer):
     Args:
         model: The Pyro model.
         site: The name of the latent site.
-        kernel: Makes the kernel of a model, such as ``partial(NUTS, max_tree_depth=6)``.
-        draws: How many draws are kept.
+        kernel: Makes one of Pyro's kernels of a model, such as ``partial(NUTS, max_tree_depth=6)``; or is one for many
+            chains, such as :class:`~pyrogen.numerics.markov.sampling.AdaptiveHMC`: then
+            :class:`~pyrogen.inverse.many_chains.ManyChains` runs.
+        draws: How many draws of each chain are kept.
         warmup: How many go before.
+        chains: How many chains there are; if not given, 64 of a kernel for many, and one of Pyro's.
 
     References:
         Hoffman and Gelman 2014, "The No-U-Turn sampler", https://www.jmlr.org/papers/v15/hoffman14a.html
@@ -55,23 +65,39 @@ class NoiseMCMC(Answer):
 
     no_evidence = "a Markov chain does not estimate the evidence; NoiseVI does"
 
-    @checked(kernel=function, draws=partial(integer, least=4))
+    @checked(kernel=_kernel, draws=partial(integer, least=4))
     def __init__(
         self,
         model: Callable,
         *,
         site: str,
-        kernel: Callable[[Callable], MCMCKernel] = NUTS,
+        kernel: Callable[[Callable], MCMCKernel] | AdaptiveKernel = NUTS,
         draws: int = 1000,
         warmup: int = 500,
+        chains: int | None = None,
     ) -> None:
         super().__init__(model, site=site)
+        self.many = isinstance(kernel, AdaptiveKernel)
+        if not self.many and chains not in (None, 1):
+            raise ValueError(
+                f"`chains` must be 1 for a kernel of Pyro's, got {chains}; give `kernel=AdaptiveHMC()` for many chains"
+            )
         self.kernel, self.draws, self.warmup = kernel, draws, warmup
+        self.number_of_chains = chains or (64 if self.many else 1)
         self.mcmc: MCMC | None = None
 
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         model = in_noise(self.model, site=self.site)
         check_model(self.model, args, kwargs, self.site)
+        return self._many(model, args, kwargs) if self.many else self._one(model, args, kwargs)
+
+    def _many(self, model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Results:
+        settings = {"chains": self.number_of_chains, "draws": self.draws, "warmup": self.warmup}
+        found = ManyChains(model, kernel=self.kernel, **settings).infer(args, kwargs)
+        draws = {name: value for name, value in found.draws.items() if not is_noise(name, self.site)}
+        return replace(found, draws=draws, diagnostics=found.diagnostics.of(draws))
+
+    def _one(self, model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         mcmc = MCMC(self.kernel(model), self.draws, warmup_steps=self.warmup, disable_progbar=not sys.stderr.isatty())
         with constant(model, args, kwargs):
             mcmc.run(*args, **kwargs)

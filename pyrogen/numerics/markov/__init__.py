@@ -13,5 +13,6 @@ the value and the gradient of the density there, so that no move computes them t
 ``tempering``     chains at all inverse temperatures of a path, which exchange states
 ``adaptation``    step sizes and trajectory lengths, learned from all chains
 ``sampling``      runs of many chains: kernels that learn their settings, warm-up, and going on from a state
+``compilation``   densities compiled with their gradients
 ``convergence``   whether chains have met, and what their draws are worth
 """
