@@ -119,14 +119,14 @@ class ManyChains(Answer):
             chains=self.number_of_chains,
         )
 
-    def _run(self, density: LatentDensity, seed: int) -> Record:
+    def _run(self, density: LatentDensity, seed: int) -> KeptMoves:
         """All moves, saved on the way."""
         began = time.perf_counter()
         generator = torch.Generator(density.device).manual_seed(seed)
         x = self._start(density)
         target = compiled(density, x) if self.compile else density
         sampling = Sampling(target, x, self.kernel, warmup=self.warmup, generator=generator)
-        record = Record()
+        record = KeptMoves()
         with self.checkpoint.reserved() if self.checkpoint else nullcontext():
             self._resume(density, seed, sampling, record)
             while len(record) < self.draws:
@@ -169,7 +169,7 @@ class ManyChains(Answer):
         _refuse_noise(density, x)
         return x
 
-    def _state(self, density: LatentDensity, seed: int, sampling: Sampling, record: Record) -> dict[str, Any]:
+    def _state(self, density: LatentDensity, seed: int, sampling: Sampling, record: KeptMoves) -> dict[str, Any]:
         return {
             "settings": self._settings(density, seed),
             "sampling": sampling.state_dict(),
@@ -185,7 +185,7 @@ class ManyChains(Answer):
             "seed": seed,
         }
 
-    def _resume(self, density: LatentDensity, seed: int, sampling: Sampling, record: Record) -> None:
+    def _resume(self, density: LatentDensity, seed: int, sampling: Sampling, record: KeptMoves) -> None:
         state = self.checkpoint.load() if self.checkpoint else None
         if state is None:
             return
@@ -198,7 +198,7 @@ class ManyChains(Answer):
         record.load_state_dict(state["record"])
 
 
-class Record:
+class KeptMoves:
     """What moves left.
 
     Attributes:

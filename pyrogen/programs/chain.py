@@ -59,7 +59,7 @@ def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
 
 
 def under_a_chain(function: str = "") -> bool:
-    """Whether a Markov chain kernel, or that function of Pyro\'s, is among the callers."""
+    """Whether a Markov chain kernel, or that function of Pyro's, is among the callers."""
     if torch.compiler.is_compiling():
         return False
     frame = sys._getframe(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrogen.numerics.markov.mass import DiagonalMass, LowRankMass, UnitMass, diagonal_mass, low_rank_mass
 from pyrogen.numerics.markov.moves import hmc, kinetic, langevin, leapfrog, mala
-from pyrogen.numerics.markov.state import State, evaluate, start
+from pyrogen.numerics.markov.state import ChainState, evaluate, start
 
 CHAINS = 4000
 
@@ -208,7 +208,7 @@ def test_the_generator_decides_the_noise():
 def test_states_of_any_event_shape():
     state = start(normal, torch.randn(6, 1, 4, 4))
     made = hmc(normal, state, step_size=0.2, steps=3, mass=diagonal_mass(torch.randn(10, 10, 1, 4, 4)))
-    assert isinstance(made.state, State)
+    assert isinstance(made.state, ChainState)
     assert made.state.x.shape == (6, 1, 4, 4)
     assert made.energy.shape == (6,)
 

@@ -17,7 +17,7 @@ import torch
 
 from .mass import Mass, UnitMass
 from .moves import Move, hmc
-from .state import LogDensity, State
+from .state import ChainState, LogDensity
 
 _STUCK = 0.01  # acceptance of a chain that counts as stuck
 
@@ -87,7 +87,7 @@ class TrajectoryLength:
     log_average: float = 0.0
     count: int = 0
 
-    def update(self, before: State, move: Move, *, mass: Mass) -> None:
+    def update(self, before: ChainState, move: Move, *, mass: Mass) -> None:
         """Learns from a move.
 
         Args:
@@ -126,7 +126,7 @@ def halton(number: int) -> float:
 
 def reasonable_step_size(
     log_density: LogDensity,
-    state: State,
+    state: ChainState,
     *,
     step_size: float = 1.0,
     mass: Mass | None = None,

@@ -26,7 +26,7 @@ from torch import Tensor
 from pyrogen.numerics.rows import column
 
 from .mass import Mass, UnitMass
-from .state import LogDensity, State, evaluate
+from .state import ChainState, LogDensity, evaluate
 
 _DIVERGED = 1000.0  # nats of energy that no correct trajectory gains; Stan's threshold
 _UNIT = UnitMass()
@@ -46,19 +46,19 @@ class Move(NamedTuple):
         time: How long the trajectories were: step size times steps.
     """
 
-    state: State
+    state: ChainState
     acceptance: Tensor
     accepted: Tensor
     diverged: Tensor
     energy: Tensor
-    proposed: State
+    proposed: ChainState
     velocity: Tensor
     time: float | Tensor
 
 
 def langevin(
     log_density: LogDensity,
-    state: State,
+    state: ChainState,
     *,
     step_size: float | Tensor,
     mass: Mass = _UNIT,
@@ -89,7 +89,7 @@ def langevin(
 
 def mala(
     log_density: LogDensity,
-    state: State,
+    state: ChainState,
     *,
     step_size: float | Tensor,
     mass: Mass = _UNIT,
@@ -110,7 +110,7 @@ def mala(
 
 def hmc(
     log_density: LogDensity,
-    state: State,
+    state: ChainState,
     *,
     step_size: float | Tensor,
     steps: int,
@@ -142,13 +142,13 @@ def hmc(
 
 def leapfrog(
     log_density: LogDensity,
-    state: State,
+    state: ChainState,
     velocity: Tensor,
     *,
     step_size: float | Tensor,
     steps: int,
     mass: Mass = _UNIT,
-) -> tuple[State, Tensor]:
+) -> tuple[ChainState, Tensor]:
     """The end of a trajectory, and the velocity there.
 
     Args:

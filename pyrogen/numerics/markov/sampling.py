@@ -22,7 +22,7 @@ from pyrogen.arguments import checked, function, inner_share, integer, positive
 from .adaptation import DualAveraging, TrajectoryLength, halton, reasonable_step_size
 from .mass import DiagonalMass, LowRankMass, Mass, UnitMass, low_rank_mass
 from .moves import Move, hmc, langevin
-from .state import LogDensity, State, start
+from .state import ChainState, LogDensity, start
 
 _MASSES = {kind.__name__: kind for kind in (UnitMass, DiagonalMass, LowRankMass)}
 _QUIET = 0.1  # of the warm-up before the first window, and twice as much after the last
@@ -43,15 +43,15 @@ class AdaptiveKernel(ABC):
         self.learn_mass, self.mass = mass, UnitMass()
 
     @abstractmethod
-    def move(self, log_density: LogDensity, state: State, number: int, generator: torch.Generator) -> Move:
+    def move(self, log_density: LogDensity, state: ChainState, number: int, generator: torch.Generator) -> Move:
         """A move of all chains, the ``number``-th of the run."""
 
     @abstractmethod
-    def begin(self, log_density: LogDensity, state: State, generator: torch.Generator) -> None:
+    def begin(self, log_density: LogDensity, state: ChainState, generator: torch.Generator) -> None:
         """Finds the first settings for a mass."""
 
     @abstractmethod
-    def learn(self, before: State, move: Move) -> None:
+    def learn(self, before: ChainState, move: Move) -> None:
         """Learns from a move, and from where the chains were before."""
 
     def shape(self, draws: Tensor) -> None:
@@ -103,18 +103,18 @@ class AdaptiveHMC(AdaptiveKernel):
         self.step: DualAveraging | None = None
         self.length: TrajectoryLength | None = None
 
-    def begin(self, log_density: LogDensity, state: State, generator: torch.Generator) -> None:
+    def begin(self, log_density: LogDensity, state: ChainState, generator: torch.Generator) -> None:
         first = 1.0 if self.step is None else self.step.step_size
         size = reasonable_step_size(log_density, state, step_size=first, mass=self.mass, generator=generator)
         # Of a standard normal target, to which a mass brings others, the best length is about one.
         self.length = TrajectoryLength(2 * size if self.step is None else 1.0)
         self.step = DualAveraging(size, target=self.target_acceptance)
 
-    def move(self, log_density: LogDensity, state: State, number: int, generator: torch.Generator) -> Move:
+    def move(self, log_density: LogDensity, state: ChainState, number: int, generator: torch.Generator) -> Move:
         size, steps = self.step.step_size, self._steps(number)
         return hmc(log_density, state, step_size=size, steps=steps, mass=self.mass, generator=generator)
 
-    def learn(self, before: State, move: Move) -> None:
+    def learn(self, before: ChainState, move: Move) -> None:
         if self.steps is None:
             self.length.update(before, move, mass=self.mass)
         self.step.update(move)
@@ -151,16 +151,16 @@ class UnadjustedLangevin(AdaptiveKernel):
         self.step_size, self.settled = step_size, False
         self.adjusted = AdaptiveHMC(steps=1, mass=mass)
 
-    def begin(self, log_density: LogDensity, state: State, generator: torch.Generator) -> None:
+    def begin(self, log_density: LogDensity, state: ChainState, generator: torch.Generator) -> None:
         self.adjusted.mass = self.mass
         self.adjusted.begin(log_density, state, generator)
 
-    def move(self, log_density: LogDensity, state: State, number: int, generator: torch.Generator) -> Move:
+    def move(self, log_density: LogDensity, state: ChainState, number: int, generator: torch.Generator) -> Move:
         if not self.settled:
             return self.adjusted.move(log_density, state, number, generator)
         return langevin(log_density, state, step_size=self.step_size, mass=self.mass, generator=generator)
 
-    def learn(self, before: State, move: Move) -> None:
+    def learn(self, before: ChainState, move: Move) -> None:
         self.adjusted.learn(before, move)
 
     def settle(self) -> None:
@@ -235,7 +235,7 @@ class Sampling:
             self.move()
         return (self.move() for _ in range(draws))
 
-    def _learn(self, before: State, move: Move) -> None:
+    def _learn(self, before: ChainState, move: Move) -> None:
         self.kernel.learn(before, move)
         if self.windows and self.number > self.windows[0]:
             self.seen.append(move.state.x)
@@ -261,7 +261,7 @@ class Sampling:
         """Goes on from where another run of the same chains was, to the last random number."""
         self.number, self.warmup = state["number"], state["warmup"]
         self.windows = windows(self.warmup)
-        self.state, self.seen = State(*state["state"]), list(state["seen"])
+        self.state, self.seen = ChainState(*state["state"]), list(state["seen"])
         self.kernel.load_state_dict(state["kernel"])
         self.generator.set_state(state["generator"])
 

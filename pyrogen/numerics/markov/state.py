@@ -14,7 +14,7 @@ LogDensity = Callable[[Tensor], Tensor]
 """A log-density in nats, up to a constant: ``(chains, *event) -> (chains,)``, no row of which depends on another."""
 
 
-class State(NamedTuple):
+class ChainState(NamedTuple):
     """Where chains are.
 
     Attributes:
@@ -27,13 +27,13 @@ class State(NamedTuple):
     log_density: Tensor
     gradient: Tensor
 
-    def where(self, rows: Tensor, other: State) -> State:
+    def where(self, rows: Tensor, other: ChainState) -> ChainState:
         """This state in the rows ``(chains,)`` that are true, and another elsewhere."""
-        return State(*(torch.where(column(rows, own), own, its) for own, its in zip(self, other, strict=True)))
+        return ChainState(*(torch.where(column(rows, own), own, its) for own, its in zip(self, other, strict=True)))
 
 
 @torch.enable_grad()
-def evaluate(log_density: LogDensity, x: Tensor) -> State:
+def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
     """The state at points, in one pass forward and one back.
 
     The parameters of the density get no gradient. In a row whose density or gradient is not finite the density is
@@ -57,10 +57,10 @@ def evaluate(log_density: LogDensity, x: Tensor) -> State:
     (gradient,) = torch.autograd.grad(value.sum(), x)
     value, x = value.detach(), x.detach()
     finite = value.isfinite() & gradient.flatten(1).isfinite().all(1)
-    return State(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
+    return ChainState(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
 
 
-def start(log_density: LogDensity, x: Tensor) -> State:
+def start(log_density: LogDensity, x: Tensor) -> ChainState:
     """The state at the points from which chains start.
 
     Args:
