@@ -1,8 +1,8 @@
 r"""Markov chains, many side by side.
 
 A density is a function :math:`\log f` of a batch of points, known up to a constant: ``f(x: (chains, *event)) ->
-(chains,)``, each row of its own. A :class:`~pyrogen.numerics.markov.state.ChainState` holds the points of all chains with
-the value and the gradient of the density there, so that no move computes them twice.
+(chains,)``, each row of its own. A :class:`~pyrogen.numerics.markov.state.ChainState` holds the points of all chains
+with the value and the gradient of the density there, so that no move computes them twice.
 
 ``state``         points with their log-density and its gradient
 ``mass``          the scale and the shape of the target, learned from all chains
