@@ -90,7 +90,8 @@ def train_classifier(
 
     Raises:
         TypeError: ``x`` holds no floating-point numbers, or ``labels`` no integers.
-        ValueError: the shapes do not fit, a class is missing or has one row, or an entry is not finite.
+        ValueError: the shapes do not fit, a class is missing or has one row, an entry is not finite, or ``body`` gives
+            no vectors of features.
 
     Example:
         >>> x = torch.randn(300, 2)
@@ -104,7 +105,7 @@ def train_classifier(
     with seeded(seed):
         order = torch.randperm(len(x)).to(x.device)
         network = body or _body(tuple(x.shape[1:]), features).to(x)
-        features = network(x[:2]).shape[1] if body is not None else features
+        features = _features(network, x[:2]) if body is not None else features
         standardised = Chained(Standardizer(tuple(x.shape[1:]), name="x"), network).to(x)
         head = nn.Linear(features, classes).to(x)
         test, learn = order[: ceil(held_out * len(x))], order[ceil(held_out * len(x)) :]
@@ -139,6 +140,15 @@ def _standardizer(body: nn.Module, x: Tensor) -> Standardizer:
     moments.add(features)
     standardizer.learn(moments)
     return standardizer
+
+
+def _features(body: nn.Module, rows: Tensor) -> int:
+    """How many features a body gives."""
+    with torch.no_grad(), evaluating(body):
+        found = tuple(body(rows).shape)
+    if len(found) != 2 or found[0] != len(rows) or not found[1]:
+        raise ValueError(f"`body` must give {len(rows)} rows features of shape ({len(rows)}, n), got {found}")
+    return found[1]
 
 
 def _body(event_shape: tuple[int, ...], features: int) -> nn.Module:

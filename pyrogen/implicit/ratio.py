@@ -67,6 +67,7 @@ Source = DistributionModule | TorchDistributionMixin | Callable[[Any], Tensor] |
 """Where samples come from; ``None``: from the data that are given in training."""
 
 _NEWTON_STEPS = 50
+_CALIBRATING = 2000  # fresh draws, which leave a slope uncertain by a few per cent
 
 
 class RatioEstimate(TakesTurns, ReadsData, nn.Module):
@@ -191,12 +192,13 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
         steps without any loss leave it finite.
 
         Args:
-            batch: Data as for training, held out from it; a thousand rows will do.
+            batch: Data as for training, held out from it; a thousand rows will do. Where nothing is given, two thousand
+                draws of both, or ``draws`` if that is more.
 
         Raises:
             ValueError: a critic gives NaN or infinities; the calibration stays as it was.
         """
-        x, y, context = self.samples(*batch)
+        x, y, context = self.samples(*batch, fewest=_CALIBRATING)
         z, twice = self._bridged(x, y), _twice(context)
         with evaluating(self):
             for k, critic in enumerate(self.critics):
@@ -215,8 +217,12 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
         with torch.no_grad(), evaluating(self):
             return Estimate.of_mean(self(x, context), density=self.density)
 
-    def samples(self, *batch: Any) -> tuple[Tensor, Tensor, Context]:
+    def samples(self, *batch: Any, fewest: int = 1) -> tuple[Tensor, Tensor, Context]:
         """Samples of ``p`` and of ``q``, from data or fresh, and their contexts.
+
+        Args:
+            batch: Data as for training.
+            fewest: How many draws there are at least where nothing is given.
 
         Raises:
             ValueError: the data are too few or too many, or shapes do not fit.
@@ -229,7 +235,7 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
         context = given.get("context")
         rows = next((len(given[name]) for name in ("x", "y") if name in given), None)
         if rows is None:
-            rows = self.draws if context is None else context_batch_shape(context, self.context_shape)[0]
+            rows = max(self.draws, fewest) if context is None else context_batch_shape(context, self.context_shape)[0]
         x, y = (
             given[name] if name in given else _drawn(source, rows, context).to(self.slope.device)
             for name, source in (("x", self.p), ("y", self.q))

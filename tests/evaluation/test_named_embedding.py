@@ -231,3 +231,9 @@ def test_a_classifier_takes_a_network_of_the_caller_s():
 def test_what_cannot_be_classified_is_refused(x, labels, error, message):
     with pytest.raises(error, match=message):
         train_classifier(x, labels, steps=2)
+
+
+def test_a_body_gives_vectors_of_features():
+    x, labels = torch.randn(20, 2), torch.arange(20) % 2
+    with pytest.raises(ValueError, match=r"`body` must give 2 rows features of shape \(2, n\), got \(4,\)"):
+        train_classifier(x, labels, body=nn.Flatten(0), steps=2)

@@ -150,6 +150,20 @@ def test_calibration_takes_back_what_is_too_sure():
     assert ratio.slope.isfinite().all()
 
 
+def test_calibration_by_fresh_draws_leaves_the_exact_ratio_nearly_as_it_is():
+    class Exact(nn.Module):
+        def forward(self, x):
+            return x.squeeze(-1) - 0.5
+
+    torch.manual_seed(0)
+    slopes = []
+    for _ in range(30):
+        ratio = RatioEstimate(normal(1, 1), normal(0, 1), critics=Exact())
+        ratio.calibrate()
+        slopes.append(ratio.slope.item())
+    assert torch.tensor(slopes).sub(1).square().mean().sqrt() < 0.06  # 0.1 by as many as a minibatch has
+
+
 def test_calibration_of_what_has_blown_up():
     class Scores(nn.Module):
         factor = 1e8
