@@ -127,9 +127,7 @@ def precision_recall(
     """
     statistic = partial(_precision_recall, neighbours=neighbours)
     rest = embedding, neighbours, divisions, generator
-    return PrecisionRecall(
-        *_estimates(statistic, {"precision": len(samples), "recall": len(data)}, data, samples, *rest)
-    )
+    return PrecisionRecall(*_estimates(statistic, {"precision": "samples", "recall": "data"}, data, samples, *rest))
 
 
 @checked(neighbours=integer, divisions=integer)
@@ -164,7 +162,7 @@ def density_coverage(
     """
     statistic = partial(_density_coverage, neighbours=neighbours)
     rest = embedding, neighbours, divisions, generator
-    density, coverage = _estimates(statistic, {"density": None, "coverage": len(data)}, data, samples, *rest)
+    density, coverage = _estimates(statistic, {"density": None, "coverage": "data"}, data, samples, *rest)
     return DensityCoverage(density, coverage, coverage_of_equals(len(data), len(samples), neighbours))
 
 
@@ -191,7 +189,7 @@ def coverage_of_equals(data: int, samples: int, neighbours: int) -> float:
 
 def _estimates(
     statistic: Statistic,
-    kinds: Mapping[str, int | None],
+    kinds: Mapping[str, str | None],
     data: Tensor,
     samples: Tensor,
     embedding: NamedEmbedding | None,
@@ -199,14 +197,14 @@ def _estimates(
     divisions: int,
     generator: torch.Generator | None,
 ) -> list[Estimate]:
-    """Both statistics, each by name with the number of rows of which it is a share, with their standard errors."""
+    """Both statistics, each by name with the sample of which it is a share, with their standard errors."""
     x, y, name = embedded(data, samples, embedding, names=("data", "samples"), least=2 * (neighbours + 1))
     values = statistic(x, y).tolist()
     halves = over_halves(statistic, x, y, divisions=divisions, generator=generator)
-    errors = standard_errors(halves).tolist()
+    errors, rows = standard_errors(halves).tolist(), {"data": len(x), "samples": len(y)}
     return [
-        Estimate(value, max(error, share_error(value, rows) if rows else 0.0), f"{kind} in {name}", None)
-        for value, error, (kind, rows) in zip(values, errors, kinds.items(), strict=True)
+        Estimate(value, max(error, share_error(value, rows[sample]) if sample else 0.0), f"{kind} in {name}", None)
+        for value, error, (kind, sample) in zip(values, errors, kinds.items(), strict=True)
     ]
 
 
