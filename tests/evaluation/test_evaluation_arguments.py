@@ -131,7 +131,7 @@ for distance in ("squared_mmd", "energy_distance"):
     entry(distance, call, x=no_samples(SAMPLE), y=no_samples(OTHER))
 mmd = overridable(evaluation.mmd_test, x=SAMPLE, y=OTHER, permutations=3)
 entry("mmd_test", mmd, kernel={"text": "gaussian", "class": evaluation.kernels.GaussianKernel})
-entry("mmd_test", mmd, x={"too large": SAMPLE * 1e38})
+entry("mmd_test", mmd, x={"too large": 1e300 * SAMPLE.double()})
 split = overridable(evaluation.classifier_test, x=SAMPLE, y=OTHER, permutations=3)
 entry("classifier_test", split, held_out=NO_LEVELS | {"too little": 0.001}, classifier={"text": "a", "class": dict})
 folds = overridable(evaluation.cross_validated_classifier_test, x=SAMPLE, y=OTHER, permutations=3)
