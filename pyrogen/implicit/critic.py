@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, instance_of
 from pyrogen.core.shapes import Context, Shape, context_of_each
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
@@ -64,7 +64,7 @@ class Critic(ReadsData, nn.Module):
         torch.Size([5])
     """
 
-    @checked
+    @checked(context=instance_of(VectorContext))
     def __init__(
         self,
         network: nn.Module,

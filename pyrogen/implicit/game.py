@@ -127,7 +127,18 @@ class Game(TakesTurns, ReadsData, nn.Module):
         return self.turns_of(self)
 
     def turns_of(self, played: Game | Played) -> list[Turn]:
-        """The turns of what is played against the critic of this game: the critic's, and then that of the others."""
+        """The turns of what is played against the critic of this game: the critic's, and then that of the others.
+
+        Raises:
+            ValueError: a parameter would be trained by both.
+        """
+        shared = {id(parameter) for parameter in played.averaged().parameters() if parameter.requires_grad}
+        for name, parameter in self.critic.named_parameters():
+            if id(parameter) in shared:
+                raise ValueError(
+                    "`critic` must share no parameter with what it plays against, or both would train it, each against "
+                    f"the other, got {name!r}; give each a module of its own"
+                )
         critic = Turn(CriticLoss(played), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
         return [critic, Turn(GeneratorLoss(played), played.averaged(), limit=_LIMIT)]
 

@@ -285,6 +285,8 @@ class SlicedWasserstein(Matching):
         self.directions, self.order, self.ascent = directions, order, ascent
         self.unit = self.unit if order == 1 else f"{self.unit} to the power {order:g}"
         self.beside = VectorContext(generator.context_shape, classes=classes)
+        if self.beside.context_shape != generator.context_shape:
+            raise ValueError(f"`classes` must be None for a generator without a context, got {classes}")
 
     def distance(self, x: Tensor, y: Tensor, context: Context) -> Tensor:
         if context is not None:

@@ -33,6 +33,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
+from pyrogen.arguments import anything, checked, instance_of
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.normal import StandardNormal
 from pyrogen.core.shapes import (
@@ -47,6 +48,7 @@ from pyrogen.core.shapes import (
 from pyrogen.distributions.push_forward import PushForward
 from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import Standardizer, Statistic, read_by
+from pyrogen.numerics.supports import widened
 
 
 class Generator(DistributionModule):
@@ -81,6 +83,7 @@ class Generator(DistributionModule):
 
     density = None
 
+    @checked(noise=anything, support=instance_of(Constraint))
     def __init__(
         self,
         network: nn.Module,
@@ -103,7 +106,7 @@ class Generator(DistributionModule):
                 f"`context_shape` must name entries otherwise than 'z', the noise, got {sorted(self.context_shape)}"
             )
         self.network = network
-        self.support = support
+        self.support = None if support is None else widened(support, len(self.event_shape))
         self.standardizer = Standardizer(self.event_shape, name="x") if support is None else None
 
     def forward(self, context: Context = None) -> PushForward:

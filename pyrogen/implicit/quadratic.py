@@ -16,6 +16,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked, instance_of
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_of_each
 from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import ReadsData, Statistic
@@ -42,6 +43,7 @@ class QuadraticCritic(ReadsData, nn.Module):
         torch.Size([5])
     """
 
+    @checked(context=instance_of(VectorContext))
     def __init__(
         self, event_shape: Shape, context: VectorContext | None = None, network: nn.Module | None = None
     ) -> None:

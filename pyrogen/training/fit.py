@@ -184,7 +184,7 @@ def fit(
         raise ValueError("`lr` is of the default optimizer; with `optimizer` give it there, got both")
     if torch.is_inference_mode_enabled():
         raise ValueError("`fit` must be called outside of torch.inference_mode, in which nothing has gradients")
-    turns = as_turns(target)
+    turns, default = as_turns(target), metric is None
     make = partial(adam, lr=lr) if lr is not None else None
     if isinstance(target, TakesTurns):
         make = target.optimizer(lr)
@@ -225,7 +225,7 @@ def fit(
         validates = metric is None and held_out is not None
         if saved is None:
             learn_statistics(feeds, everything, processes)
-            if validates:
+            if default and held_out is not None:
                 refuse_bad_rows(turns[0].objective, held_out, feeds[0], everything, processes)
         dry = dry_run(feeds, everything, processes, held_out=held_out if validates else None, watch=compile)
         calls = stack.enter_context(compiled(turns, everything, dry.statements)) if compile else {}

@@ -141,6 +141,8 @@ def test_what_critics_refuse():
         convolutional_critic((1, 8, 8), channels=(24,))
     with pytest.raises(ValueError, match=r"`network` must give \(5, 8\) numbers for 5 packs, got \(5, 4\)"):
         Critic(nn.Linear(3, 4), (3,), width=8)(torch.zeros(5, 3))
+    with pytest.raises(TypeError, match="`context` must be a VectorContext, got tuple"):
+        Critic(nn.Identity(), (3,), (2,), width=3)
     with pytest.raises(ValueError, match="channels, height, width"):
         convolutional_critic((8, 8))
 

@@ -334,6 +334,27 @@ def test_critics_of_other_events_or_contexts_are_refused():
             build()
 
 
+def test_held_out_data_that_do_not_fit_are_refused_as_well():
+    """A label beyond the classes would be none of them, without an error."""
+    found, labels = Game(mlp((2,), classes=3), mlp_critic((2,), classes=3)), torch.arange(512) % 3
+    with pytest.raises(ValueError, match="`context` must hold integer labels from 0 to 2, got 3 in .* of `validation`"):
+        pg.fit(found, (data(), labels), steps=1, validation=(data(), labels + 1))
+    held_out = data(5)
+    held_out[3, 1] = torch.nan
+    with pytest.raises(ValueError, match="`x` must hold no NaN, got NaN in row 3 of `validation`"):
+        pg.fit(game(), data(), steps=1, validation=held_out)
+
+
+def test_a_parameter_that_both_would_train_is_refused():
+    embedding = nn.Embedding(3, 4)
+    build = partial(Game, mlp((2,), classes=3, embedding=embedding))
+    shared = build(mlp_critic((2,), classes=3, embedding=embedding))
+    with pytest.raises(ValueError, match=r"`critic` must share no parameter .* got 'context.embedding.weight'"):
+        pg.fit(shared, (data(), torch.arange(512) % 3), steps=1)
+    embedding.requires_grad_(False)
+    pg.fit(shared, (data(), torch.arange(512) % 3), steps=1)
+
+
 def test_one_context_for_all_is_that_of_each():
     """It would give one draw, and another number, without an error."""
     found, x = Game(mlp((2,), (1,), noise=(2,)), Critic(3)), data(5)

@@ -121,6 +121,11 @@ def test_what_needs_a_density_is_refused_and_names_the_way_out(name):
             ValueError,
             r"`network` must give events \(1, 3\)",
         ),
+        (
+            lambda: Generator(nn.Linear(2, 3), (3,), noise=(2,), support=(0, 1)),
+            TypeError,
+            "`support` must be a Constraint",
+        ),
         (lambda: linear().generated(torch.zeros(5)), ValueError, r"`z` must end in shape \(2,\)"),
     ],
 )
@@ -133,7 +138,8 @@ def test_a_stated_support_is_left_as_it_is():
     pixels = Generator(
         nn.Sequential(nn.Linear(2, 3), nn.Sigmoid()), (3,), noise=(2,), support=constraints.unit_interval
     )
-    assert pixels().support is constraints.unit_interval
+    assert pixels().support.event_dim == 1
+    assert pixels().support.base_constraint is constraints.unit_interval
     pg.fit(Game(pixels, Score()), torch.rand(50, 3), steps=1)
     draws = pixels().sample((50,))
     assert ((draws >= 0) & (draws <= 1)).all()
@@ -144,7 +150,11 @@ def test_data_that_a_generator_cannot_draw_are_refused(objective):
     network = nn.Sequential(nn.Linear(2, 3), nn.Sigmoid())
     pixels = Generator(network, (3,), noise=(2,), support=constraints.unit_interval)
     for generator, x, message in (
-        (pixels, 255 * torch.rand(50, 3), r"`x` must lie in the support Interval\(lower_bound=0.0, upper_bound=1.0\)"),
+        (
+            pixels,
+            255 * torch.rand(50, 3),
+            r"`x` must lie in the support .*Interval\(lower_bound=0.0, upper_bound=1",
+        ),
         (pixels, torch.randint(0, 2, (50, 3)), "`x` must hold floating-point numbers"),
         (linear(), torch.randint(0, 256, (50, 3)), "`x` must hold floating-point numbers"),
     ):

@@ -282,6 +282,8 @@ def test_mistakes_are_named():
         EnergyDistance(conditional, draws=1)
     with pytest.raises(ValueError, match="`generator` must be a DistributionModule, got Linear"):
         SlicedWasserstein(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="`classes` must be None for a generator without a context, got 3"):
+        SlicedWasserstein(plain, classes=3)
     with pytest.raises(ValueError, match="`order` must be at least 1, got 0.5"):
         SlicedWasserstein(plain, order=0.5)
     with pytest.raises(ValueError, match="`x` must hold at least two data"):
