@@ -79,11 +79,11 @@ def main(argv: list[str] | None = None) -> None:
         f"noise-contrastive estimation: {likelihood:.3f} nats; log Z learned {objective.log_normalizer.item():.3f}, by "
         f"quadrature {log_z:.3f}"
     )
-    axes[0, 0].scatter(*held_out[:2000].cpu().T, s=2)
+    axes[0, 0].scatter(*held_out[:2000].cpu().numpy().T, s=2)
     axes[0, 0].set_title("data")
-    axes[0, 1].pcolormesh(GRID, GRID, density.T, shading="nearest")
+    axes[0, 1].pcolormesh(GRID.numpy(), GRID.numpy(), density.numpy().T, shading="nearest")
     axes[0, 1].set_title("density by quadrature")
-    axes[0, 2].scatter(*moons().sample((2000,)).cpu().T, s=2)
+    axes[0, 2].scatter(*moons().sample((2000,)).cpu().numpy().T, s=2)
     axes[0, 2].set_title("draws of chains")
 
     experts = [mlp((2,), hidden=(64, 64)).to(args.device) for _ in range(2)]
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
             draws = module().sample((1000,)).cpu()
         near = (torch.cdist(draws, crossings).amin(1) < 0.4).float().mean()
         print(f"{name}: {near:.0%} of draws are where the rings cross")
-        axes[0, 3].scatter(*draws.T, s=2, label=name)
+        axes[0, 3].scatter(*draws.numpy().T, s=2, label=name)
     axes[0, 3].legend(markerscale=4)
     axes[0, 3].set_title("a product of experts")
     for axis in axes[0]:
@@ -119,10 +119,10 @@ def main(argv: list[str] | None = None) -> None:
         drawn = machine(torch.arange(10, device=args.device).repeat(8)).sample().cpu()
     for axis, images, name in ((axes[1, 0], test[:80], "binary digits"), (axes[1, 1], drawn, "exact draws by class")):
         tiles = torch.nn.functional.pad(images.reshape(8, 10, 8, 8), (1, 1, 1, 1), value=0.5)
-        axis.imshow(tiles.transpose(1, 2).reshape(80, 100), cmap="gray")
+        axis.imshow(tiles.transpose(1, 2).reshape(80, 100).numpy(), cmap="gray")
         axis.set_title(name)
     weights = torch.nn.functional.pad(machine.weight.detach().cpu().T.reshape(3, 4, 8, 8), (1, 1, 1, 1))
-    axes[1, 2].imshow(weights.transpose(1, 2).reshape(30, 40), cmap="RdBu")
+    axes[1, 2].imshow(weights.transpose(1, 2).reshape(30, 40).numpy(), cmap="RdBu")
     axes[1, 2].set_title("hidden units")
     for axis in axes[1]:
         axis.axis("off")

@@ -32,6 +32,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
+from typing import Self
 
 import pyro.distributions as dist
 import torch
@@ -99,8 +100,7 @@ class EnergyModule(DistributionModule):
         self.symbols = _symbols(element_of(support))
         self.standardizer = Standardizer(self.event_shape, name="x") if is_real(support) else None
         self.register_buffer("zero", torch.zeros(()), persistent=False)
-        self.chains = self.default_chains() if chains is None else chains
-        self.chains.prepare(self)
+        self.drawing_by(self.default_chains() if chains is None else chains)
 
     @abstractmethod
     def energies(self, x: Tensor, context: Context = None) -> Tensor:
@@ -181,6 +181,12 @@ class EnergyModule(DistributionModule):
             return -self.energies(x.reshape(len(x), *shape), context_rows(context, self.context_shape, (len(x),)))
 
         return log_density
+
+    def drawing_by(self, chains: Chains) -> Self:
+        """The same energy, which from now on draws by these chains."""
+        self.chains = chains
+        chains.prepare(self)
+        return self
 
     def default_chains(self) -> Chains:
         """How it draws where nothing else is given."""
