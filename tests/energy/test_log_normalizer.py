@@ -31,7 +31,7 @@ def within(found, truth, errors=4.0):
     return abs(found.value - truth) <= errors * found.standard_error
 
 
-FEW = AnnealedImportanceSampling(temperatures=50, chains=100)
+FEW = AnnealedImportanceSampling(temperatures=30, chains=100)
 METHODS = [FEW, pytest.param(ParallelTempering(replicas=20, sweeps=60, warmup=20), marks=pytest.mark.slow)]
 
 
@@ -209,9 +209,8 @@ def test_networks_of_bits_and_symbols_by_enumeration(method):
     bits = energy_of(formula_of_bits, (2, 4), support=constraints.boolean)
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 8).reshape(-1, 2, 4)
     truth = float(bits().log_prob(every).double().logsumexp(0))
-    for logits in (torch.zeros(2, 4), torch.randn(2, 4)):
-        base = dist.Bernoulli(logits=logits).to_event(2)
-        assert within(log_normalizer(bits, base=base, method=method), truth)
+    base = dist.Bernoulli(logits=torch.randn(2, 4)).to_event(2)
+    assert within(log_normalizer(bits, base=base, method=method), truth)
     symbols = energy_of(formula_of_symbols, (4,), support=constraints.integer_interval(0, 2))
     every = torch.cartesian_prod(*[torch.arange(3)] * 4)
     truth = float(symbols().log_prob(every).double().logsumexp(0))

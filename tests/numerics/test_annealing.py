@@ -102,12 +102,16 @@ def test_log_mean_of_one_number_has_no_error():
 def test_temperatures_lie_evenly_in_thermodynamic_length():
     """Between normals of precisions 1 and p in D dimensions the length is sqrt(D / 2) log(p).
 
-    In steps of a half, each is longer by r / log(1 + r), r being the relative change of the precision.
+    A step that raises the precision by a factor 1 + r has weights of which the mean square is the squared mean times
+    ((1 + r)^2 / (1 + 2 r))^(D / 2).
     """
     torch.manual_seed(2)
     path, _ = to_normal(torch.full((8,), 1 / 20))
     visited, lengths = survey(path, 4000)
-    assert float(lengths[-1]) == pytest.approx(2 * log(400) * 0.25 / log(1.25), rel=0.03)
+    growth = (1 + visited * 399)[1:] / (1 + visited * 399)[:-1] - 1
+    steps = (8 * (growth.log1p() - (2 * growth).log1p() / 2)).sqrt()
+    assert torch.allclose(lengths.diff(), steps, rtol=0.15)
+    assert 0.85 < float(lengths[-1]) / (2 * log(400)) < 1
     found = spaced(visited, lengths, 10)
     assert found[0] == 0
     assert found[-1] == 1
@@ -229,3 +233,21 @@ def test_what_is_no_number_is_an_error_with_its_rows():
     path = HamiltonianPath(standard(1), log_normal, lambda x: x[:, 0] * torch.nan, leapfrog_steps=10)
     with pytest.raises(FloatingPointError, match="64 rows of 64"):
         survey(path, 64)
+
+
+def test_densities_that_are_too_far_apart_are_refused():
+    path = HamiltonianPath(standard(1), log_normal, lambda x: -1e30 * x[:, 0].square(), leapfrog_steps=1)
+    path.tune = lambda x, at: x
+    with pytest.raises(ValueError, match="must be nearer"):
+        survey(path, 64)
+
+
+def test_one_lost_chain_does_not_set_the_pace():
+    """A chain at a wall has no weight, and costs no temperatures."""
+    torch.manual_seed(10)
+
+    def walled(x):
+        return -x.square().sum(1) / 2 - 1e8 * (x[:, 0] > 2.2)
+
+    path = HamiltonianPath(standard(1), log_normal, walled, leapfrog_steps=5)
+    assert len(survey(path, 200)[0]) < 20

@@ -35,6 +35,7 @@ from pyrogen.numerics.resampling import effective_sample_size
 from .paths import DensityPath
 
 _SPACING = 0.5  # nats of standard deviation between the inverse temperatures of a pilot run
+_MOST = 5000  # of them, and of trials that went too far
 
 
 def anneal(path: DensityPath, temperatures: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,21 +66,29 @@ def survey(path: DensityPath, chains: int) -> tuple[Tensor, Tensor]:
     Returns:
         The inverse temperatures that it visited, and how many standard deviations of the increments away from 0 each
         is: the thermodynamic length.
+
+    Raises:
+        ValueError: the densities are too far apart.
     """
     x = path.draw(chains)
     at, step = torch.zeros((), dtype=torch.double, device=x.device), 1.0
     visited, lengths = [0.0], [0.0]
-    while at < 1:
+    for _ in range(_MOST):
         end = (at + step).clamp(max=1)
         spread = _spread(path.increment(x, at, end))
-        if spread > 1.5 * _SPACING and step > 1e-12:
-            step *= max(_SPACING / spread, 0.1)
+        if spread > 1.5 * _SPACING:
+            step = float(end - at) * max(_SPACING / spread, 0.1)
             continue
         step = float(end - at) * min(_SPACING / max(spread, 1e-300), 3.0)
         x, at = path.tune(x, end), end
         visited.append(float(at))
         lengths.append(lengths[-1] + spread)
-    return torch.tensor(visited, dtype=torch.double), torch.tensor(lengths, dtype=torch.double)
+        if at == 1:
+            return torch.tensor(visited, dtype=torch.double), torch.tensor(lengths, dtype=torch.double)
+    raise ValueError(
+        f"`base` must be nearer to the energy: {_MOST} trials of inverse temperatures that differ by half a nat have "
+        f"only come to {float(at):.2g}"
+    )
 
 
 def spaced(visited: Tensor, lengths: Tensor, count: int) -> Tensor:
@@ -143,6 +152,6 @@ def _relative_variance(values: Tensor) -> Tensor:
 
 
 def _spread(increments: Tensor) -> float:
-    """The standard deviation, of what has any weight left."""
+    """The standard deviation of normal increments that lose as much effective sample size; the dead do not count."""
     alive = increments[increments.isfinite()]
-    return float(alive.std()) if len(alive) > 1 else 0.0
+    return float((len(alive) / effective_sample_size(alive)).clamp(min=1).log().sqrt()) if len(alive) else 0.0
