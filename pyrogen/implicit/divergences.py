@@ -118,25 +118,35 @@ class FDivergence(Enum):
                 "`critic` must give log-ratios whose averages have a difference, got infinite ones on both"
             )
         for log_weights, name in zip((_GROWTH[self][0] * real, _GROWTH[self][1] * fake), "xy", strict=True):
-            self._warn_of_tail(log_weights, name)
+            warn_of_tail(log_weights, f"the bound of the divergence {self.value!r} over `{name}`")
         if context is None:
             error = hypot(first.standard_error, second.standard_error)
         else:  # what two rows have in common is their context
             error = Estimate.of_mean(terms - others).standard_error
         return Estimate(first.value - second.value, error, self.unit, "lower bound")
 
-    def _warn_of_tail(self, log_weights: Tensor, name: str) -> None:
-        if len(log_weights) < _FEWEST or not log_weights.isfinite().all():
-            return
-        shape = float(pareto_shape(log_weights[None].numpy())[0])
-        if shape > _HEAVY:
-            warnings.warn(
-                f"the bound of the divergence {self.value!r} averages over `{name}` numbers with a heavy tail (Pareto "
-                f"k-hat {shape:.2f}, above {_HEAVY}): a few of {len(log_weights)} make up much of it, and its standard "
-                "error may be too small; bound 'js' or 'total variation', whose terms have no such tail",
-                UserWarning,
-                stacklevel=3,
-            )
+
+def warn_of_tail(log_weights: Tensor, what: str) -> None:
+    """Warns where positive numbers, given by their logarithms ``(n,)``, have no variance.
+
+    Args:
+        log_weights: What they are the logarithms of is averaged.
+        what: Averages them.
+
+    Warns:
+        UserWarning: their tail is that of numbers without a variance (Pareto k-hat above 0.5).
+    """
+    if len(log_weights) < _FEWEST or not log_weights.isfinite().all():
+        return
+    shape = float(pareto_shape(log_weights[None].cpu().numpy())[0])
+    if shape > _HEAVY:
+        warnings.warn(
+            f"{what} averages numbers with a heavy tail (Pareto k-hat {shape:.2f}, above {_HEAVY}): a few of "
+            f"{len(log_weights)} make up much of it, and its standard error may be too small; bound 'js' or 'total "
+            "variation', whose terms have no such tail",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 _Function = Callable[[Tensor], Tensor]
@@ -209,4 +219,4 @@ def log_ratios_of(critic: Callable[..., Tensor], events: Tensor, context: Contex
     if not isinstance(found, Tensor) or found.shape != (len(events),):
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"`critic` must give log-ratios ({len(events)},) of the rows of `{name}`, got {got}")
-    return without_nan(found, f"critic({name})").double().cpu()
+    return without_nan(found, f"critic({name})").cpu().double()

@@ -45,6 +45,7 @@ from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
 from pyrogen.training.turn import MakeOptimizer, TakesTurns, Turn
 
 from .critic import Critic
+from .divergences import warn_of_tail
 from .draws import as_generator
 from .losses import Loss, Relativistic
 from .model import Generator
@@ -211,12 +212,17 @@ class Game(TakesTurns, ReadsData, nn.Module):
         Args:
             x: Data that the critic has not seen.
             context: Their contexts.
+
+        Warns:
+            UserWarning: it averages numbers without a variance, which those of the KL divergences and Pearson's may be.
         """
         context = self._of_each(x, context)
         with torch.no_grad(), evaluating(self):
             fake = self.generator.represented(len(x), context)
             real = self.scores(self.generator.represent(x), context)
-            bound = self.loss.bound(real, self.scores(fake, context))
+            bound = self.loss.bound(real.cpu().double(), self.scores(fake, context).cpu().double())
+        below = bound.max() - bound
+        warn_of_tail(below.clamp(min=torch.finfo(below.dtype).tiny).log(), f"the bound of {self.loss}")
         return Estimate.of_mean(bound, unit=self.loss.unit, density=self.loss.density)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:

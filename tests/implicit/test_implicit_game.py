@@ -1,6 +1,7 @@
 """Games under ``fit``: what they learn, what is averaged and validated, what is refused, and how divergence is told."""
 
 import math
+import warnings
 from functools import partial
 
 import pytest
@@ -194,6 +195,24 @@ def test_a_small_bound_of_a_critic_in_play_proves_nothing():
         found.generator.network.network.layers[-1].bias.add_(10.0)
     assert found.bound(x).value == 0
     assert found.metric(x) > 5
+
+
+def test_a_bound_whose_numbers_have_no_variance_says_so():
+    """exp(D) of draws of N(0, 1) with D = 3 x is lognormal: of a thousand, a few make up the mean."""
+    torch.manual_seed(0)
+    critic, line = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0)), nn.Linear(1, 1)
+    with torch.no_grad():
+        for layer, slope in ((critic[0], 3.0), (line, 1.0)):
+            layer.weight.fill_(slope), layer.bias.zero_()
+    x = torch.randn(1000, 1) + 1
+    for loss in (NonSaturating(), FGan(FDivergence.KL)):
+        found = Game(Generator(line, (1,), noise=(1,)), critic, loss=loss, penalties=())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found.bound(x)
+        assert [str(warning.message)[:25] for warning in caught] == (
+            ["the bound of FGan('kl') a"] if isinstance(loss, FGan) else []
+        )
 
 
 def test_a_critic_trained_on_gives_the_divergence():
