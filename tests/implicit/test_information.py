@@ -108,6 +108,21 @@ def test_the_contract_of_events_with_drawn_codes():
     assert {finding.name for finding in report.failures} <= {"gradients_reach_parameters"}, report
 
 
+@pytest.mark.slow
+def test_recognition_learns_the_posterior_of_a_generator_that_stays_as_it_is():
+    """Its bound becomes the information, log(1 + 1/s^2) / 2 nats, from below."""
+    torch.manual_seed(0)
+    generator, recognition = Linear(1, 0.5), Linear(0.0, 0.447)
+    generator.requires_grad_(False)
+    information = Information(generator, StandardNormal((1,)), recognition, mlp_critic((1,), hidden=(8,)))
+    x = torch.randn(2000, 1) + 0.5 * torch.randn(2000, 1)
+    assert information.bound().value < 0.3
+    pg.fit(information, x, steps=300, batch_size=250, lr=2e-2, ema=0.98, seed=0)
+    bound = information.bound(draws=100_000)
+    assert abs(bound.value - 0.5 * log(5)) < 4 * bound.standard_error + 0.002
+    assert recognition.slope.item() == pytest.approx(0.8, abs=0.02)
+
+
 def ring(rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     angle = torch.randint(8, (rows,), generator=generator) * pi / 4
