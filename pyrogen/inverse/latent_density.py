@@ -19,8 +19,9 @@ from typing import Any
 
 import pyro
 import torch
+import torch.utils._pytree
 from pyro import poutine
-from pyro.infer import config_enumerate, infer_discrete
+from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
@@ -207,40 +208,66 @@ class LatentDensity:
 
     def _in_plate(self, name: str, value: Tensor) -> Tensor:
         """``(chains, *shape)`` with room for the plates that are not around this site."""
-        missing = self.width - len(self.sites[name].distribution.batch_shape)
+        missing = self.width - len(self.statements[name].distribution.batch_shape)
         return value.reshape(value.shape[:1] + (1,) * missing + value.shape[1:])
 
     def _completed(self, x: Tensor, names: list[str]) -> dict[str, Tensor]:
         values = self.unpacked(x)
+        for name in self.discrete:
+            values[name] = self._drawn(values, name)
         if self._density == self._together:
             try:
                 return self._completed_together(values, names, len(x))
             except Exception:  # noqa: BLE001  as in `_fastest`
                 pass
-        if self._density != self._one_by_one and not self.discrete:
-            return torch.vmap(lambda row: self._values(row, names), randomness="different")(values)
-        rows = [self._values({name: value[row] for name, value in values.items()}, names) for row in range(len(x))]
-        return {name: torch.stack([row[name] for row in rows]) for name in names}
+        return self._over_rows(lambda row: self._values(row, names), values)
+
+    def _drawn(self, values: Mapping[str, Tensor], name: str) -> Tensor:
+        """A discrete site given others, each ``(rows, *shape)``: the discrete ones after it are summed out.
+
+        Given those before it, its entries in plates are independent of each other.
+        """
+        trace = self._trace({given: value[0] for given, value in values.items()}, _ONE)
+        trace.compute_log_prob()
+        node = trace.nodes[name]
+        zeros = torch.zeros_like(node["log_prob"])  # (values, *batch)
+
+        def probabilities(row: dict[str, Tensor]) -> Tensor:
+            def evidence(added: Tensor) -> Tensor:
+                return summed_log_prob(self._trace(row, _ONE), added={name: added})
+
+            return torch.func.grad(evidence)(zeros)
+
+        shape = self.statements[name].distribution.batch_shape
+        chances = self._over_rows(probabilities, values).clamp(min=0)  # (rows, values, *batch)
+        chances = chances.reshape(*chances.shape[:2], *shape).movedim(1, -1)
+        support = node["fn"].enumerate_support(expand=False).reshape(chances.shape[-1], *node["fn"].event_shape)
+        return support[torch.distributions.Categorical(chances).sample()]
+
+    def _over_rows(self, function: Callable, values: Mapping[str, Tensor]) -> Any:
+        """A function of the sites of one row, for all rows: mapped, or one by one where the density is."""
+        values = dict(values)
+        if self._density != self._one_by_one:
+            return torch.vmap(function, randomness="different")(values)
+        rows = [
+            function({name: value[row] for name, value in values.items()})
+            for row in range(len(next(iter(values.values()))))
+        ]
+        return torch.utils._pytree.tree_map(lambda *entries: torch.stack(entries), *rows)
 
     def _values(self, given: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-        found = self._run(Given(given)(self.model), self.width)
+        found = run(Given(given)(self.model), self.args, self.kwargs, validate=False).statements
         return {name: found[name].value for name in names}
 
     def _completed_together(self, values: Mapping[str, Tensor], names: list[str], rows: int) -> dict[str, Tensor]:
         placed = {name: self._in_plate(name, value) for name, value in values.items()}
-        found = self._run(DrawsTogether(rows, self.width).laid_out(Given(placed)(self.model)), self.width + 1)
+        program = DrawsTogether(rows, self.width).laid_out(Given(placed)(self.model))
+        found = run(program, self.args, self.kwargs, validate=False).statements
         completed = {name: _out_of_plate(found[name].value, self.statements[name].value.shape, rows) for name in names}
-        drawn = [name for name in names if self.statements[name].kind == "latent"]
-        given = {name: completed[name][0] for name in drawn}
-        alone = run(Given(given)(self.model), self.args, self.kwargs, validate=False).statements
+        alone = self._values({name: value[0] for name, value in values.items()}, names)
         for name in names:
-            torch.testing.assert_close(completed[name][0], alone[name].value, rtol=1e-3, atol=1e-4, equal_nan=True)
+            torch.testing.assert_close(completed[name][0], alone[name], rtol=1e-3, atol=1e-4, equal_nan=True)
         return completed
-
-    def _run(self, program: Callable, width: int) -> Mapping[str, Site]:
-        if self.discrete:
-            program = infer_discrete(config_enumerate(program), first_available_dim=-1 - width)
-        return run(program, self.args, self.kwargs, validate=False).statements
 
 
 def _out_of_plate(value: Tensor, shape: torch.Size, rows: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,17 +17,21 @@ from torch import Tensor
 from pyrogen.programs.site import is_statement
 
 
-def summed_log_prob(trace: Trace, chains: str | None = None) -> Tensor:
+def summed_log_prob(trace: Trace, chains: str | None = None, *, added: Mapping[str, Tensor] | None = None) -> Tensor:
     """The log-probability of all statements of a trace, its enumerated sites summed out.
 
     Args:
         trace: Of a run under :class:`Enumerated`.
         chains: The plate of chains, if there is one, over which nothing is summed.
+        added: Numbers added to the log-probabilities of some sites, in their shapes. The gradient in them is the
+            probability of each value of the site, given all that is not summed out.
 
     Shape:
         ``()``, or with a plate of chains ``(chains,)``.
     """
     trace.compute_log_prob()
+    for name, number in (added or {}).items():
+        trace.nodes[name]["log_prob"] = trace.nodes[name]["log_prob"] + number
     trace.pack_tensors()
     symbols = trace.plate_to_symbol
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()

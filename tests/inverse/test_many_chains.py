@@ -198,7 +198,7 @@ def labels_by_brute_force():
     }
 
 
-@pytest.mark.parametrize("model", [labelled, pytest.param(unbatched, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [labelled, unbatched])
 def test_discrete_sites_are_summed_out_and_drawn(model):
     exact = labels_by_brute_force()
     draws = samples(ManyChains(model, seed=0, chains=32, draws=40, warmup=150).run(POINTS))
