@@ -196,6 +196,14 @@ class ManyChains(Answer):
             raise ValueError(f"`checkpoint` must hold a run of the settings {expected}, got {found}")
         sampling.load_state_dict(state["sampling"])
         record.load_state_dict(state["record"])
+        if len(record) > self.draws:
+            raise ValueError(f"`draws` must be at least the {len(record)} that `checkpoint` holds, got {self.draws}")
+        now = density(sampling.state.x).detach()
+        if not torch.allclose(now, sampling.state.log_density, rtol=1e-4, atol=1e-3):
+            raise ValueError(
+                "`checkpoint` must hold a run of the same model and data, got one in which the chains had other "
+                f"log-densities: the first {sampling.state.log_density[0]:.4f}, now {now[0]:.4f}"
+            )
 
 
 class KeptMoves:

@@ -34,6 +34,7 @@ METHODS = {
         under(DIFFUSION), site="x", guidance=inverse.MomentMatching(), draws=30, steps=5
     ),
     "chain": lambda: inverse.NoiseMCMC(under(FLOW), site="x", draws=30, warmup=5),
+    "many": lambda: inverse.ManyChains(under(FLOW), chains=3, draws=10, warmup=5),
     "guide": lambda: inverse.NoiseVI(under(FLOW), site="x", draws=30, steps=5),
     "completion": lambda: inverse.Completion(half, site="x", draws=30),
 }
@@ -49,7 +50,7 @@ def test_every_method_gives_an_answer_of_one_shape(name):
     assert answer.run(torch.tensor(1.0)) is answer
     assert len(answer.get_samples()["x"]) == 30
     assert answer.log_weights is None or answer.log_weights.shape == (30,)
-    if name in ("guided", "chain"):
+    if name in ("guided", "chain", "many"):
         with pytest.raises(NotImplementedError, match="evidence"):
             _ = answer.log_evidence
     else:

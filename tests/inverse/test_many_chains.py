@@ -337,6 +337,10 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, calls):
     assert torch.equal(run(tmp_path / "chains", draws=60), whole)
     more = run(tmp_path / "chains", draws=70).unflatten(0, (4, 70))
     assert torch.equal(more[:, :60], whole.unflatten(0, (4, 60)))
+    with pytest.raises(ValueError, match="`draws` must be at least the 70 that `checkpoint` holds, got 60"):
+        run(tmp_path / "chains", draws=60)
+    with pytest.raises(ValueError, match="`checkpoint` must hold a run of the same model and data"):
+        ManyChains(model, seed=5, chains=4, warmup=60, checkpoint=tmp_path / "chains", draws=80).run(Y + 1)
     with pytest.raises(ValueError, match="`checkpoint` must hold a run of the settings"):
         ManyChains(model, seed=6, chains=4, warmup=60, checkpoint=tmp_path / "chains", draws=60).run(Y)
 
