@@ -35,7 +35,8 @@ class DataNormal(DistributionModule):
         self.standardizer = Standardizer(self.event_shape, name="x")
 
     def forward(self, context: Context = None) -> TransformedDistribution:
-        noise = UnitNormal(self.event_shape, self.standardizer.mean, context_batch_shape(context, self.context_shape))
+        batch = context_batch_shape(context, self.context_shape)
+        noise = UnitNormal(self.event_shape, self.standardizer.mean, batch, validate_args=False)
         return TransformedDistribution(noise, [data_units(self.standardizer, self.event_shape)])
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:

@@ -284,5 +284,5 @@ def _named(context: Context) -> dict[str, Tensor]:
 def _like(context: Context, named: Mapping[str, Tensor]) -> Context:
     """The tensors of the buffer as a context, in the form of one."""
     if isinstance(context, Mapping):
-        return {key: named[f"context.{key}"] for key in context}
-    return None if context is None else named["context"]
+        return {key: named[f"context.{key}"].to(rows) for key, rows in context.items()}
+    return None if context is None else named["context"].to(context)

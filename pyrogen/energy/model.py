@@ -135,7 +135,9 @@ class EnergyModule(DistributionModule):
         batch = context_batch_shape(context, self.context_shape)
         if self.symbols is not None:
             return _even(self.symbols, self.zero, self.event_shape).expand(batch)
-        return TransformedDistribution(UnitNormal(self.event_shape, self.zero, batch), [self.coordinates(context)])
+        return TransformedDistribution(
+            UnitNormal(self.event_shape, self.zero, batch, validate_args=False), [self.coordinates(context)]
+        )
 
     def coordinates(self, context: Context = None) -> Transform:
         """From the coordinates in which chains of real events move to events: here the data's mean and scale."""

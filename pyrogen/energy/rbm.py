@@ -130,6 +130,9 @@ class RBM(EnergyModule):
         """
         batch = context_batch_shape(context, self.context_shape)
         context = context_rows(context, self.context_shape, batch)
+        if isinstance(context, Tensor) and not (context.is_floating_point() or is_functional((context,))):
+            labels, places = context.unique(dim=0, return_inverse=True)  # few, each with a sum over all states
+            return self._log_weights(labels, summed=True)[places].reshape(batch)
         return self._log_weights(context, summed=True).reshape(batch)
 
     def path(self, base: Elements, context: Context = None) -> DensityPath:

@@ -1,0 +1,201 @@
+"""Energies: what a step costs beside one written by hand, and classifiers of digits as energies beside plain ones.
+
+    python benchmarks/energy.py --speed                                   # training and sampler steps, by hand and ours
+    python benchmarks/energy.py --output energy.jsonl [--seeds 0 1 2]     # JEM: accuracy, calibration, outliers
+    python benchmarks/energy.py --output energy.jsonl --table
+
+Digits are those of scikit-learn, 8x8 pixels, with uniform noise between the grey levels: 1,437 to train and 360 to
+test. The joint energy and the classifier have one network and one number of steps. The calibration error compares
+confidence and accuracy in 15 bins; outliers are noise (uniform, and pixels of digits in a random order), told from
+digits by the energy, or by the largest probability of the classifier. The machine of the table of all families is in
+`benchmarks/digits.py`. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from results_file import keep, known
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import pyrogen as pg
+from pyrogen import energy
+from pyrogen.networks import Chained, Standardizer
+from pyrogen.networks.residual_image import ResidualImageFeatures
+
+STEPS, BATCH = 5, 256
+
+
+class ByHand:
+    """Persistent contrastive divergence with Langevin steps that are accepted or not, in a plain loop."""
+
+    def __init__(self, x: Tensor, hidden: tuple[int, ...]) -> None:
+        torch.manual_seed(0)
+        self.x, self.mean, self.scale = x, x.mean(0), x.std(0)
+        sizes, layers = (x.shape[1], *hidden), []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.SiLU()]
+        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        self.optimizer = Adam(self.network.parameters(), lr=1e-3, fused=True)
+        self.chains, self.step_size = torch.randn(1024, x.shape[1]), 0.5
+
+    def energies(self, z: Tensor) -> Tensor:
+        return self.network(z).squeeze(-1) + 0.5 * z.square().sum(-1)
+
+    def scored(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z = z.detach().requires_grad_()
+        value = -self.energies(z)
+        (slope,) = torch.autograd.grad(value.sum(), z)
+        return z.detach(), value.detach(), slope
+
+    def moved(self, z: Tensor, steps: int) -> Tensor:
+        h = self.step_size
+        z, value, slope = self.scored(z)
+        for _ in range(steps):
+            noise = torch.randn_like(z)
+            there, its, back = self.scored(z + h * slope + (2 * h) ** 0.5 * noise)
+            reverse = (z - there - h * back).square().sum(-1) / (4 * h)
+            log_ratio = its - value - reverse + 0.5 * noise.square().sum(-1)
+            taken = torch.rand_like(log_ratio).log() < log_ratio
+            z, slope = (torch.where(taken[:, None], *pair) for pair in ((there, z), (back, slope)))
+            value = torch.where(taken, its, value)
+        return z
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            data = (self.x[torch.randint(len(self.x), (BATCH,))] - self.mean) / self.scale
+            rows = torch.randperm(1024)[:BATCH]
+            draws = self.moved(self.chains[rows], STEPS)
+            self.chains[rows] = draws
+            of_data, of_draws = self.energies(torch.cat([data, draws])).split(BATCH)
+            loss = of_data.mean() - of_draws.mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            if not loss.isfinite():
+                raise FloatingPointError("the loss is not finite")
+            self.optimizer.step()
+
+    def sample(self, steps: int) -> None:
+        self.moved(torch.randn(BATCH, self.x.shape[1]), steps)
+
+
+def speed(rounds: int) -> None:
+    """Milliseconds a step and the medians of ratios within a round; loops run in turns, in random order."""
+    print("| step | ms by hand | ours / by hand |")
+    print("|---|---|---|")
+    for hidden in ((128, 128), (1024, 1024)):
+        x = torch.randn(20_000, 16)
+        hand = ByHand(x, hidden)
+        module = energy.mlp((16,), hidden=hidden)
+        chains = energy.PersistentChains(energy.AdjustedLangevin(), size=1024, steps=STEPS)
+        objective = energy.ContrastiveDivergence(module, chains=chains)
+        fresh = energy.FreshChains(energy.AdjustedLangevin(), steps=1)
+        fresh.prepare(module)
+
+        def fit(steps: int, objective: nn.Module = objective, x: Tensor = x) -> None:
+            pg.fit(objective, x, steps=steps, batch_size=BATCH, lr=1e-3)
+
+        def sample(steps: int, fresh: energy.FreshChains = fresh, module: nn.Module = module) -> None:
+            fresh.steps = steps
+            fresh.draw(module, BATCH)
+
+        for what, ours, theirs, steps in (("training", fit, hand.train, 150), ("sampler", sample, hand.sample, 500)):
+            _compare(f"{what}, 16 -> {hidden}", ours, theirs, steps, rounds)
+
+
+def _compare(what: str, ours: Callable, theirs: Callable, steps: int, rounds: int) -> None:
+    loops, times = {"ours": ours, "hand": theirs}, {"ours": [], "hand": []}
+    for loop in loops.values():
+        loop(20)
+    for _ in range(rounds):
+        for name in random.sample(list(loops), 2):
+            began = time.process_time()
+            loops[name](steps)
+            times[name].append((time.process_time() - began) / steps)
+    ratio = statistics.median(a / b for a, b in zip(times["ours"], times["hand"], strict=True))
+    print(f"| {what} | {1000 * statistics.median(times['hand']):.2f} | {ratio:.3f} |", flush=True)
+
+
+def classifier() -> nn.Module:
+    """A network of digits, for the classifier and the joint energy alike."""
+    features = ResidualImageFeatures((1, 8, 8), channels=(32, 64))
+    return Chained(Standardizer((1, 8, 8), name="x"), features, nn.Linear(64, 10))
+
+
+def joint(weight: float, seed: int, steps: int) -> dict[str, float]:
+    """Accuracy, calibration error and outliers of one classifier; ``weight`` 0 is a plain one."""
+    torch.manual_seed(seed)
+    pixels, labels, _ = pg.data.digits()
+    pixels = (pixels + torch.rand(pixels.shape)) / 17
+    train, test = pg.data.split(pixels, labels, sizes=(1437, 360), seed=seed)
+    chains = energy.FreshChains(energy.AdjustedLangevin(), steps=100)
+    module = energy.JointEnergy(classifier(), (1, 8, 8), classes=10, base=energy.DataNormal((1, 8, 8)), chains=chains)
+    persistent = energy.PersistentChains(energy.AdjustedLangevin(), size=1024, steps=10)
+    objective = module.objective(chains=persistent, weight=weight)
+    schedule = partial(CosineAnnealingLR, T_max=steps)
+    pg.fit(objective, train, steps=steps, lr=1e-3, schedule=schedule, ema=0.99, seed=seed)
+    module.eval().requires_grad_(False)
+    x, y = test
+    probabilities = module.label(x).probs
+    confidence, predicted = probabilities.max(-1)
+    right = (predicted == y).float()
+    outliers = {"uniform": torch.rand_like(x), "shuffled": x.flatten(1)[:, torch.randperm(64)].reshape(x.shape)}
+    found = {"accuracy": right.mean().item(), "calibration": calibration_error(confidence, right)}
+    for name, other in outliers.items():
+        if weight:
+            scores = [-pg.log_prob(module.marginal, each) for each in (x, other)]
+        else:
+            scores = [-module.label(each).probs.max(-1).values for each in (x, other)]
+        found[f"auroc {name}"] = pg.evaluation.auroc(*scores).value
+    return found
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
+    """The mean difference of confidence and accuracy over bins of equal width, weighted by their numbers."""
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    sums = torch.zeros(bins).index_add_(0, place, confidence - right)
+    return (sums.abs().sum() / len(right)).item()
+
+
+def table(rows: list[dict]) -> None:
+    names = ("accuracy", "calibration", "auroc uniform", "auroc shuffled")
+    print(f"| model | {' | '.join(names)} | seeds |\n|---|{'---|' * (len(names) + 1)}")
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        shown = [f"{statistics.mean(row[name] for row in mine):.3f}" for name in names]
+        print(f"| {model} | {' | '.join(shown)} | {len(mine)} |")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9, help="of --speed")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.speed:
+        speed(options.rounds)
+        return
+    rows = known(options.output)
+    for seed in () if options.table else options.seeds:
+        for model, weight in (("classifier", 0.0), ("joint energy", 1.0)):
+            if not any((row["model"], row["seed"], row["steps"]) == (model, seed, options.steps) for row in rows):
+                found = {"model": model, "seed": seed, "steps": options.steps, **joint(weight, seed, options.steps)}
+                keep([found], rows, options.output)
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
