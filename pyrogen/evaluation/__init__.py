@@ -14,7 +14,8 @@
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
 
-Every number is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value.
+Every number is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value; but for
+``squared_mmd`` and ``energy_distance``, the bare statistics of their tests.
 """
 
 from pyrogen.core.estimate import Estimate, TestResult
