@@ -47,7 +47,7 @@ def case(name):
     return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", map(case, CASES))
+@pytest.mark.parametrize("name", [*map(case, CASES)])
 def test_contract(name):
     make, event_shape, context = CASES[name]
     check_distribution(lambda: short(make()), event_shape=event_shape, context=context).raise_if_failed()
