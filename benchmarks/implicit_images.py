@@ -91,8 +91,6 @@ def gan(task: Task, steps: int, seed: int, pack: int = 1) -> nn.Module:
     game = Game(generator, critic, penalties=(R1(task.weight), R2(task.weight)))
     images = task.train[0].repeat(max(1, 50_000 // len(task.train[0])), 1, 1, 1)
     data = (images + torch.rand(images.shape)) / task.symbols
-    whole = 64 if pack > 1 else 1  # packs in every minibatch
-    data = data[: len(data) // whole * whole]
     falling = partial(LambdaLR, lr_lambda=lambda step: min(1.0, 2 * (1 - step / steps)))
     pg.fit(game, data, steps=steps, batch_size=64, lr=2e-3, schedule=falling, ema=0.999, seed=seed)
     return generator

@@ -112,10 +112,7 @@ class Critic(ReadsData, nn.Module):
     def _packs(self, x: Tensor) -> int:
         """How many packs the rows make."""
         if len(x) % self.pack:
-            raise ValueError(
-                f"`x` must hold a multiple of `pack` = {self.pack} rows, got {len(x)}; let `batch_size` be a multiple "
-                "of `pack` that divides the number of rows of the data, and leave out some of them where none does"
-            )
+            raise ValueError(f"`x` must hold a multiple of `pack` = {self.pack} rows, got {len(x)}")
         return len(x) // self.pack
 
 

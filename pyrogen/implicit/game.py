@@ -36,6 +36,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam
 
 from pyrogen.arguments import anything, checked, instance_of, integer
+from pyrogen.core.batch import Batch, map_tensors, rows
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, check_part
@@ -74,8 +75,9 @@ class Game(TakesTurns, ReadsData, nn.Module):
         generator: What is trained to draw like the data: a :class:`~pyrogen.implicit.model.Generator`, or any module
             whose draws carry gradients, such as a flow.
         critic: Any module: ``critic(x)``, or ``critic(x, context)`` if the generator has a context, gives scores
-            ``(N,)`` of events ``(N, *event_shape)`` in data units, one for each row or pack of rows. Under penalties it
-            scores each row by itself: statistics of a batch would count the slopes of other rows.
+            ``(N,)`` of events ``(N, *event_shape)`` in data units, one for each row, or for each pack of
+            ``critic.pack`` rows. Under penalties it scores each row by itself: statistics of a batch would count the
+            slopes of other rows.
         loss: What both minimise; :class:`~pyrogen.implicit.losses.Relativistic` if ``None``.
         penalties: On the critic's slope. ``None``: those that the loss is used with, R1 and R2 of weight one for most;
             ``()`` for none.
@@ -140,8 +142,9 @@ class Game(TakesTurns, ReadsData, nn.Module):
                     "`critic` must share no parameter with what it plays against, or both would train it, each against "
                     f"the other, got {name!r}; give each a module of its own"
                 )
-        critic = Turn(CriticLoss(played), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
-        return [critic, Turn(GeneratorLoss(played), played.averaged(), limit=_LIMIT)]
+        pack = getattr(self.critic, "pack", 1)
+        critic = Turn(CriticLoss(played, pack), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
+        return [critic, Turn(GeneratorLoss(played, pack), played.averaged(), limit=_LIMIT)]
 
     def averaged(self) -> nn.Module:
         """The generator: a critic is of use to the generator that it plays against, and to no average."""
@@ -295,31 +298,48 @@ class Played(TakesTurns, ReadsData, nn.Module):
         return self.game.optimizer(lr)
 
 
-class CriticLoss(Objective):
-    """The critic's loss in a game, as an objective."""
+class GameLoss(Objective):
+    """A loss in a game, as an objective: of the rows of a minibatch that make whole packs; abstract.
 
-    def __init__(self, game: Game | Played) -> None:
+    The fewer than ``pack`` others have their turn in another epoch.
+
+    Args:
+        game: The game.
+        pack: How many rows its critic scores together.
+
+    Raises:
+        ValueError: when called, there are fewer rows than that.
+    """
+
+    def __init__(self, game: Game | Played, pack: int) -> None:
         super().__init__()
-        self.game = game
+        self.game, self.pack = game, pack
         self.unit = game.loss.unit
 
-    def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        return self.game.critic_loss(x, context)
+    def whole_packs(self, batch: Batch) -> Batch:
+        """The rows of a minibatch that make whole packs."""
+        count = rows(batch)
+        if count < self.pack:
+            raise ValueError(f"`batch_size` must be at least `pack`, {self.pack} rows, got a minibatch of {count}")
+        left = count % self.pack
+        return map_tensors(batch, lambda tensor: tensor[: count - left]) if left else batch
+
+
+class CriticLoss(GameLoss):
+    """The critic's loss in a game, as an objective."""
+
+    def forward(self, *batch: Any) -> Tensor:
+        return self.game.critic_loss(*self.whole_packs(batch))
 
     def read_data(self, *batch: Any) -> Iterator[tuple[Statistic, Tensor]]:
         return self.game.read_data(*batch)
 
 
-class GeneratorLoss(Objective):
+class GeneratorLoss(GameLoss):
     """The generator's loss in a game, as an objective."""
 
-    def __init__(self, game: Game | Played) -> None:
-        super().__init__()
-        self.game = game
-        self.unit = game.loss.unit
-
-    def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        return self.game.generator_loss(x, context)
+    def forward(self, *batch: Any) -> Tensor:
+        return self.game.generator_loss(*self.whole_packs(batch))
 
 
 def energy_score(draws: Tensor, x: Tensor) -> Tensor:

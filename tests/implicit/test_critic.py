@@ -128,6 +128,19 @@ def test_critics_keep_the_scale_of_their_input_at_the_start():
     assert 0.3 < features(torch.randn(200, 3, 16, 16)).std() < 1.5
 
 
+def test_rows_that_make_no_whole_pack_are_left_for_another_epoch():
+    """Of 25 rows in minibatches of 13 and 12, packs of 3 use 12 of each; of fewer than 3 rows there is no pack."""
+    x, label = torch.randn(25, 2), torch.randint(3, (25,))
+    critic = mlp_critic((2,), classes=3, pack=3, hidden=(8,))
+    taken = []
+    critic.register_forward_pre_hook(lambda _, arguments: taken.append(len(arguments[0])))
+    game = pg.implicit.Game(pg.implicit.mlp((2,), classes=3, noise=(2,), hidden=(8,)), critic)
+    pg.fit(game, (x, label), steps=4, batch_size=13)
+    assert set(taken[1:]) == {12}
+    with pytest.raises(ValueError, match="`batch_size` must be at least `pack`, 3 rows, got a minibatch of 2"):
+        pg.fit(game, (x[:4], label[:4]), steps=4, batch_size=2)
+
+
 def test_what_critics_refuse():
     with pytest.raises(ValueError, match=r"multiple of `pack` = 2 rows, got 5"):
         mlp_critic((3,), pack=2)(torch.zeros(5, 3))
