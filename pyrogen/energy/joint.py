@@ -23,7 +23,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import cross_entropy
 
-from pyrogen.arguments import checked, non_negative
+from pyrogen.arguments import checked, instance_of, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape, batch_shape_of, flatten_batch
 from pyrogen.networks.context import integer_labels
@@ -87,7 +87,7 @@ class JointEnergy(nn.Module):
         (torch.Size([5, 3]), torch.Size([3, 2]))
     """
 
-    @checked
+    @checked(chains=instance_of(Chains))
     def __init__(
         self,
         classifier: nn.Module,
@@ -137,7 +137,7 @@ class JointDivergence(ContrastiveDivergence):
 
     unit = "nats of cross-entropy and of energy between data and draws"
 
-    @checked(weight=non_negative)
+    @checked(weight=non_negative, chains=instance_of(Chains))
     def __init__(self, joint: JointEnergy, *, chains: Chains | None = None, weight: float = 1.0) -> None:
         super().__init__(joint.marginal, chains=chains)
         self.joint, self.weight = joint, weight
