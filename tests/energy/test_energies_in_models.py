@@ -105,6 +105,20 @@ def test_an_energy_is_a_prior_under_a_measurement():
     assert torch.allclose(draws.mean(0), y * NOISE**-2 / precision, atol=5 * (precision * 100) ** -0.5)
 
 
+def test_many_chains_draw_a_posterior_under_an_energy():
+    module = gaussian(2, 4.0).requires_grad_(False)
+    y = torch.tensor([1.0, -0.5])
+
+    def program(y):
+        pyro.sample("y", dist.Normal(pyro.sample("x", module()), NOISE).to_event(1), obs=y)
+
+    pyro.set_rng_seed(0)
+    found = pg.inverse.ManyChains(program, chains=32, draws=50, warmup=50).run(y)
+    draws, precision = found.get_samples()["x"].reshape(-1, 2), 4.0 + NOISE**-2
+    assert torch.allclose(draws.mean(0), y * NOISE**-2 / precision, atol=5 * (precision * 200) ** -0.5)
+    assert draws.var(0).mean().item() == pytest.approx(1 / precision, rel=0.15)
+
+
 def test_a_chain_refuses_a_normalizer_that_depends_on_what_it_samples():
     module = energy.Energy(Widths(), (1,), (1,)).requires_grad_(False)
 
@@ -150,7 +164,8 @@ def test_a_joint_energy_learns_classes_and_inputs():
     centres = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 3.0]])
     labels = torch.randint(3, (3000,))
     x = centres[labels] + torch.randn(3000, 2)
-    joint = energy.JointEnergy(Quadratic(torch.randn(3, 2)), (2,), classes=3)
+    chains = energy.FreshChains(energy.AdjustedLangevin(), steps=50)
+    joint = energy.JointEnergy(Quadratic(torch.randn(3, 2)), (2,), classes=3, chains=chains)
     pg.fit(joint.objective(), (x, labels), steps=500, lr=0.03, ema=0.98, seed=0)
     learned = joint.marginal.network.classifier.centres
     assert torch.allclose(learned, centres, atol=0.3)
