@@ -10,7 +10,8 @@ and a Potts model has one of :math:`K` colours at each site, of which equal neig
 .. math:: E(x) = -\sum_{i \sim j} J_{ij} \, [x_i = x_j] - \sum_i h_{i, x_i} .
 
 The inverse temperature is in :math:`J` and :math:`h`. Given their neighbours the sites of one colour of a coloured
-graph are independent, and are drawn at once.
+graph are independent, and are drawn at once. Where a lattice has at most :math:`2^{16}` states, as 4 by 4 spins have,
+its normaliser is their sum: the density is exact, and so are draws.
 
 References:
     Ising 1925, "Beitrag zur Theorie des Ferromagnetismus", https://doi.org/10.1007/BF02980577
@@ -20,6 +21,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from math import prod
 
 import torch
@@ -27,18 +29,25 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrogen.arguments import checked, instance_of
+from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, Shape, as_shape
 from pyrogen.numerics.markov.discrete import block_gibbs
 from pyrogen.numerics.markov.paths import BlockPath, DensityPath, Elements
 from pyrogen.numerics.markov.state import evaluate
 
-from .chains import Chains, FreshChains
+from .chains import Chains, FreshChains, started
 from .kernels import EnergyTarget, Moved, TransitionKernel
-from .model import EnergyModule
+from .model import Boltzmann, EnergyModule
+from .rbm import EnumeratedMachine, digits
+
+_ENUMERABLE = 2**16  # states
+_CHUNK = 2**13  # of them at once
 
 
 class Lattice(EnergyModule):
     """An energy of bits or symbols at the nodes of a graph, of which neighbours interact; abstract.
+
+    Its density is exact where there are at most ``2 ** 16`` states, over which every call of ``log_prob`` sums.
 
     Args:
         event_shape: How the sites are laid out: a vector, a grid.
@@ -65,6 +74,37 @@ class Lattice(EnergyModule):
         self.register_buffer("blocks", _independent_blocks(self.edges, self.sites), persistent=False)
         self.coupling = nn.Parameter(_filled(coupling, (len(self.edges),), "coupling"))
 
+    @property
+    def density(self) -> Density:
+        """Exact where all states can be summed."""
+        return "exact" if self.symbols ** prod(self.event_shape) <= _ENUMERABLE else "unnormalized"
+
+    def forward(self, context: Context = None) -> Boltzmann:
+        kind = EnumeratedMachine if self.density == "exact" else Boltzmann
+        return kind(self, validate_args=False)
+
+    def log_normalizer(self, context: Context = None) -> Tensor:
+        r"""The logarithm of :math:`Z`, a sum over all states.
+
+        Raises:
+            NotImplementedError: there are too many.
+        """
+        return torch.stack([(-self.energies(x)).logsumexp(0) for x in self._all()]).logsumexp(0)
+
+    @torch.no_grad()
+    def exact_draws(self, rows: int, context: Context = None) -> Tensor:
+        """Draws as numbers, of all states by their probabilities.
+
+        Args:
+            rows: How many.
+            context: None.
+        """
+        if not rows:
+            return started(self, rows, context)
+        weights = torch.cat([-self.energies(x) for x in self._all()]).softmax(0)
+        chosen = weights.multinomial(rows, replacement=True)
+        return self._numbers(chosen)
+
     @abstractmethod
     def states(self, x: Tensor) -> Tensor:
         """What interacts, ``(N, sites, values)``, of events as numbers: neighbours gain by its inner product."""
@@ -79,6 +119,21 @@ class Lattice(EnergyModule):
 
     def default_chains(self) -> Chains:
         return FreshChains(LatticeGibbs(), steps=100)
+
+    def _all(self) -> Iterator[Tensor]:
+        """All states as numbers, some at a time."""
+        count = self.symbols**self.sites
+        if count > _ENUMERABLE:
+            raise NotImplementedError(
+                f"up to {_ENUMERABLE} states can be summed, got {self.symbols} ** {self.sites}; estimate the "
+                "normaliser by `pg.energy.log_normalizer`"
+            )
+        return map(self._numbers, torch.arange(count, device=self.edges.device).split(_CHUNK))
+
+    def _numbers(self, states: Tensor) -> Tensor:
+        """States by their numbers, as numbers."""
+        symbols = digits(states, self.symbols, self.sites).reshape(len(states), *self.event_shape)
+        return self.numbers(symbols).to(self.coupling)
 
 
 class Ising(Lattice):
@@ -96,8 +151,10 @@ class Ising(Lattice):
 
     Example:
         >>> ising = Ising((4, 4), grid_edges((4, 4), periodic=True), coupling=0.4)
-        >>> round(ising().log_prob(torch.ones(4, 4)).item(), 3)  # all 32 neighbours agree
-        12.8
+        >>> round(ising.energies(torch.ones(1, 4, 4)).item(), 3)  # all 32 neighbours agree
+        -12.8
+        >>> ising.density
+        'exact'
     """
 
     @checked(chains=instance_of(Chains))
@@ -133,8 +190,8 @@ class Potts(Lattice):
 
     Example:
         >>> potts = Potts((3,), grid_edges((3,)), symbols=3)
-        >>> potts().log_prob(torch.tensor([[0, 0, 0], [1, 1, 2]])).tolist()
-        [2.0, 1.0]
+        >>> potts.energies(potts.numbers(torch.tensor([[0, 0, 0], [1, 1, 2]]))).tolist()
+        [-2.0, -1.0]
     """
 
     @checked(chains=instance_of(Chains))

@@ -1,5 +1,7 @@
 """Ising and Potts models against enumeration and transfer matrices."""
 
+from math import exp, log
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -25,6 +27,12 @@ METHODS = [
 
 def within(found, truth, errors=4.0):
     return abs(found.value - truth) <= errors * found.standard_error
+
+
+def unnormalized(model, x):
+    """Minus the energies, without gradients."""
+    with torch.no_grad():
+        return -model.energies(model.numbers(x)).double()
 
 
 def torus(coupling=0.4, field=0.0):
@@ -53,14 +61,16 @@ def test_energies_are_sums_over_spins():
     x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
     spins = (2 * x - 1).flatten()
     pairs = sum(coupling[k] * spins[i] * spins[j] for k, (i, j) in enumerate(edges.tolist()))
-    assert ising().log_prob(x).item() == pytest.approx(float(pairs + (field.flatten() * spins).sum()), abs=1e-5)
+    assert unnormalized(ising, x.unsqueeze(0)).item() == pytest.approx(
+        float(pairs + (field.flatten() * spins).sum()), abs=1e-5
+    )
     field = torch.randn(2, 3, 4)
     potts = Potts((2, 3), edges, symbols=4, coupling=coupling, field=field)
     x = torch.tensor([[0, 3, 3], [0, 1, 3]])
     colours = x.flatten()
     pairs = sum(coupling[k] * (colours[i] == colours[j]) for k, (i, j) in enumerate(edges.tolist()))
     alone = field.reshape(6, 4)[torch.arange(6), colours].sum()
-    assert potts().log_prob(x).item() == pytest.approx(float(pairs + alone), abs=1e-5)
+    assert unnormalized(potts, x.unsqueeze(0)).item() == pytest.approx(float(pairs + alone), abs=1e-5)
 
 
 def test_a_potts_model_of_two_colours_is_an_ising_model():
@@ -68,15 +78,15 @@ def test_a_potts_model_of_two_colours_is_an_ising_model():
     torch.manual_seed(1)
     edges = grid_edges(4, periodic=True)
     potts, ising = Potts((4,), edges, symbols=2, coupling=1.4), Ising((4,), edges, coupling=0.7)
-    difference = potts().log_prob(all_bits(4)) - ising().log_prob(all_bits(4))
-    assert torch.allclose(difference, torch.full((16,), 4 * 0.7), atol=1e-5)
+    difference = unnormalized(potts, all_bits(4)) - unnormalized(ising, all_bits(4))
+    assert torch.allclose(difference, torch.full((16,), 4 * 0.7).double(), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_torus_by_enumeration(method):
     torch.manual_seed(2)
     for model in (torus(), torus(torch.randn(32) / 2, torch.randn(4, 4) / 2)):  # a ferromagnet, and a spin glass
-        truth = model().log_prob(all_bits(4, 4)).double().logsumexp(0).item()
+        truth = unnormalized(model, all_bits(4, 4)).logsumexp(0).item()
         found = log_normalizer(model, method=method)
         assert found.standard_error < 0.1
         assert within(found, truth)
@@ -101,13 +111,43 @@ def test_sweeps_of_blocks_draw_the_law():
     torch.manual_seed(4)
     model = Ising((3, 3), grid_edges((3, 3)), coupling=0.5, field=torch.randn(3, 3) / 2)
     model.chains = FreshChains(LatticeGibbs(), steps=60)
-    law = model().log_prob(all_bits(3, 3)).detach().double().softmax(0)
-    numbers = (model().sample((5000,)).flatten(1) * 2 ** torch.arange(8, -1, -1)).sum(1).long()
+    law = unnormalized(model, all_bits(3, 3)).softmax(0)
+    numbers = (model.chains.draw(model, 5000).x.flatten(1) * 2 ** torch.arange(8, -1, -1)).sum(1).long()
     expected, counts = law * 5000, torch.bincount(numbers, minlength=512).double()
     rare = expected < 5
     counts = torch.cat([counts[~rare], counts[rare].sum(0, keepdim=True)])
     expected = torch.cat([expected[~rare], expected[rare].sum(0, keepdim=True)])
     assert chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_small_lattices_are_exact():
+    torch.manual_seed(6)
+    model = torus(torch.randn(32) / 2)
+    assert model.density == "exact"
+    log_probs = model().log_prob(all_bits(4, 4)).detach().double()
+    assert log_probs.logsumexp(0).item() == pytest.approx(0.0, abs=1e-4)
+    assert model.log_normalizer().item() == pytest.approx(
+        unnormalized(model, all_bits(4, 4)).logsumexp(0).item(), abs=1e-4
+    )
+    draws = model().sample((4000,))
+    mean = (log_probs.exp().unsqueeze(1) * all_bits(4, 4).flatten(1)).sum(0)
+    assert torch.allclose(draws.flatten(1).double().mean(0), mean, atol=4 * 0.5 / 4000**0.5)
+    potts = Potts((5,), grid_edges(5), symbols=3)  # of a chain with ends 3 (e + 2)^4
+    assert potts.log_normalizer().item() == pytest.approx(log(3) + 4 * log(exp(1) + 2), abs=1e-4)
+
+
+def test_exact_likelihood_learns_couplings():
+    torch.manual_seed(7)
+    truth, learned = Ising((3,), grid_edges(3), coupling=0.7), Ising((3,), grid_edges(3), coupling=0.0)
+    pg.fit(pg.MaximumLikelihood(learned), truth().sample((4000,)), steps=300, lr=2e-2, seed=0)
+    assert torch.allclose(learned.coupling, torch.full((2,), 0.7), atol=0.1)
+
+
+def test_large_lattices_are_not():
+    model = Ising((5, 5), grid_edges((5, 5)))
+    assert model.density == "unnormalized"
+    with pytest.raises(NotImplementedError, match="log_normalizer"):
+        model.log_normalizer()
 
 
 def test_blocks_hold_no_neighbours():

@@ -182,6 +182,6 @@ def test_a_tempered_lattice_has_weaker_couplings():
     edges = grid_edges((3, 3), periodic=True)
     warm, weak = tempered(Ising((3, 3), edges, coupling=1.0), 2.0), Ising((3, 3), edges, coupling=0.5)
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 9).reshape(-1, 3, 3)
-    assert torch.allclose(warm().log_prob(every), weak().log_prob(every), atol=1e-5)
+    assert torch.allclose(warm().log_prob(every), -weak.energies(every), atol=1e-5)
     found = log_normalizer(warm, method=AnnealedImportanceSampling(temperatures=60))
-    assert abs(found.value - weak().log_prob(every).logsumexp(0).item()) < 4 * found.standard_error
+    assert abs(found.value - weak.log_normalizer().item()) < 4 * found.standard_error
