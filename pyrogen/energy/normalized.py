@@ -56,6 +56,7 @@ class Normalized(DistributionModule):
 
     weighs_without_bias = True  # its error is one constant, and no noise
     constants: Tensor
+    errors: Tensor
 
     @checked(energy=instance_of(EnergyModule))
     def __init__(self, energy: EnergyModule, log_normalizer: Estimate | Sequence[Estimate]) -> None:
@@ -66,10 +67,17 @@ class Normalized(DistributionModule):
             )
         estimates = _checked(log_normalizer, energy)
         self.density = weakest(*map(_density, estimates))
-        self.shared_error = max(estimate.standard_error for estimate in estimates)
         self.energy = deepcopy(energy).requires_grad_(False)
-        values = torch.tensor([estimate.value for estimate in estimates], dtype=torch.double)
-        self.register_buffer("constants", values.to(energy.zero))
+        for name, values in (
+            ("constants", [estimate.value for estimate in estimates]),
+            ("errors", [estimate.standard_error for estimate in estimates]),
+        ):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.double).to(energy.zero))
+
+    @property
+    def shared_error(self) -> float:
+        """The standard error of the normaliser, in nats; of several the largest."""
+        return float(self.errors.max())
 
     def forward(self, context: Context = None) -> NormalizedDistribution:
         constants = self.constants[0] if context is None else self.constants[context]

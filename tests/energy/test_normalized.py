@@ -102,7 +102,7 @@ def test_labels_have_normalisers_of_their_own():
     scales = torch.tensor([1.0, 3.0])[labels].unsqueeze(1)
     expected = dist.Normal(torch.zeros(6, 2), scales.expand(6, 2)).to_event(1).log_prob(x)
     assert torch.allclose(model(labels).log_prob(x), expected, atol=1e-5)
-    assert model.shared_error == 0.2
+    assert model.shared_error == pytest.approx(0.2)
     wide = model(labels).expand((4, 6))
     assert torch.allclose(wide.log_prob(x), expected.expand(4, 6), atol=1e-5)
     assert torch.allclose(pg.evaluation.bayes_classifier(model, x, 2).exp().sum(1), torch.ones(6).double())
@@ -118,6 +118,15 @@ def test_a_copy_that_training_the_energy_leaves_alone():
     assert all(parameter.requires_grad for parameter in energy.parameters())
     with pytest.raises(NotImplementedError, match="frozen copy"):
         pg.fit(model, x, steps=1)
+
+
+def test_files_hold_the_normaliser_and_its_error(tmp_path):
+    saved, loaded = Normalized(quadratic(3.0), TRUTH), Normalized(quadratic(), Estimate(0.0, 0.1, density="estimate"))
+    pg.save(saved, tmp_path / "model")
+    pg.load(tmp_path / "model", into=loaded)
+    x = torch.randn(4, 2)
+    assert torch.equal(loaded().log_prob(x), saved().log_prob(x))
+    assert loaded.shared_error == pytest.approx(TRUTH.standard_error)
 
 
 @pytest.mark.slow
