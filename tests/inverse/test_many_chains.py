@@ -16,8 +16,10 @@ from torch import Tensor
 import pyrogen as pg
 from pyrogen.inverse import ManyChains, NoiseMCMC
 from pyrogen.inverse.latent_density import LatentDensity
+from pyrogen.numerics.markov.compilation import compiled
 from pyrogen.numerics.markov.convergence import effective_sample_size
 from pyrogen.numerics.markov.sampling import AdaptiveHMC, UnadjustedLangevin
+from pyrogen.numerics.markov.state import evaluate
 from pyrogen.training.checkpoint import Checkpoint
 
 
@@ -88,7 +90,7 @@ def funnel():
 
 @pytest.mark.slow
 def test_the_centred_funnel_is_not_trusted_or_right():
-    posterior = ManyChains(funnel, seed=0, draws=200, warmup=200, kernel=AdaptiveHMC(most_steps=30)).run()
+    posterior = ManyChains(funnel, seed=0, chains=32, draws=100, warmup=100, kernel=AdaptiveHMC(most_steps=30)).run()
     if not posterior.diagnostics().collapsed:
         v = posterior.get_samples(group_by_chain=True)["v"]
         check_mean(v, 0.0)
@@ -445,7 +447,12 @@ def test_many_chains_in_noise():
 
 
 @pytest.mark.slow
-def test_compiled_chains_are_those_of_the_model():
-    plain = ManyChains(schools, seed=0, chains=8, draws=5, warmup=10).run(EFFECTS)
-    fast = ManyChains(schools, seed=0, chains=8, draws=5, warmup=10, compile=True).run(EFFECTS)
-    torch.testing.assert_close(fast.get_samples()["mu"], plain.get_samples()["mu"], rtol=1e-2, atol=1e-2)
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_a_compiled_density_is_that_of_the_model():
+    density = LatentDensity(schools, (EFFECTS,), {})
+    x, other = density.initial(8, init_to_uniform), density.initial(8, init_to_uniform)
+    fast = compiled(density, x)
+    for found, expected in zip(evaluate(fast, other), evaluate(density, other), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    posterior = ManyChains(schools, seed=0, chains=8, draws=4, warmup=10, compile=True).run(EFFECTS)
+    assert posterior.get_samples()["theta"].shape == (32, 8)
