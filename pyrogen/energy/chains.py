@@ -235,11 +235,14 @@ class PersistentChains(Chains):
 
     def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context]:
         """Chains of the buffer with their contexts; those that begin anew with the contexts given."""
-        new, kept = started(module, len(places), context), self.buffer.tensors
+        kept = self.buffer.tensors
         if not kept["begun"].numel():
-            return new, context
-        begin = ~kept["begun"][places] | (torch.rand(len(places), device=new.device) < self.refresh)
-        own = {"x": new, **_named(context)}
+            return started(module, len(places), context), context
+        begin = ~kept["begun"][places] | (torch.rand(len(places), device=places.device) < self.refresh)
+        if not bool(begin.any()):
+            found = {name: kept[name][places] for name in ("x", *_named(context))}
+            return found["x"].to(module.zero), _like(context, found)
+        own = {"x": started(module, len(places), context), **_named(context)}
         found = {
             name: torch.where(column(begin, rows), rows, kept[name][places].to(rows)) for name, rows in own.items()
         }

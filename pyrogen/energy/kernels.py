@@ -148,7 +148,7 @@ class Langevin(TransitionKernel):
         return self.step_size
 
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        return _moved(partial(langevin, step_size=step_size), target, x, steps, lossless=True)
+        return _moved(partial(langevin, step_size=step_size.item()), target, x, steps, lossless=True)
 
 
 class AdjustedLangevin(TransitionKernel):
@@ -160,7 +160,7 @@ class AdjustedLangevin(TransitionKernel):
         return dimensions ** (-1 / 3)
 
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        return _moved(partial(mala, step_size=step_size), target, x, steps)
+        return _moved(partial(mala, step_size=step_size.item()), target, x, steps)
 
 
 class HamiltonianMonteCarlo(TransitionKernel):
@@ -180,7 +180,7 @@ class HamiltonianMonteCarlo(TransitionKernel):
         return dimensions**-0.25
 
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        return _moved(partial(hmc, step_size=step_size, steps=self.leapfrog_steps), target, x, steps)
+        return _moved(partial(hmc, step_size=step_size.item(), steps=self.leapfrog_steps), target, x, steps)
 
 
 class Gibbs(TransitionKernel):
@@ -219,12 +219,8 @@ def _moved(move: Callable[..., Move], target: EnergyTarget, x: Tensor, steps: in
         lossless: Whether a proposal of an energy that is not finite is an error, and not one that is refused.
     """
     with torch.no_grad():
-        coordinates, log_density_of_events = target.in_coordinates()
-
-        def log_density(z: Tensor) -> Tensor:
-            return log_density_of_events(z.reshape(x.shape))
-
-        state = evaluate(log_density, coordinates._inverse(x).reshape(len(x), prod(x.shape[1:])))
+        coordinates, log_density = target.in_coordinates()
+        state = evaluate(log_density, coordinates._inverse(x))
         if not bool(state.log_density.isfinite().all()):
             raise_not_finite(~state.log_density.isfinite(), "points that chains start from")
         acceptance = x.new_zeros(len(x))
@@ -233,7 +229,7 @@ def _moved(move: Callable[..., Move], target: EnergyTarget, x: Tensor, steps: in
             if lossless and bool(found.diverged.any()):
                 raise_not_finite(found.diverged, "chains")
             state, acceptance = found.state, acceptance + found.acceptance
-        return Moved(coordinates(state.x.reshape(x.shape)), acceptance / max(steps, 1))
+        return Moved(coordinates(state.x), acceptance / max(steps, 1))
 
 
 def raise_not_finite(rows: Tensor, what: str) -> NoReturn:

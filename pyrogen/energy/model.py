@@ -385,7 +385,8 @@ def coordinates_of(distribution: TorchDistributionMixin) -> Transform | None:
     """What sends noise to draws of a distribution, if it is made of noise by transforms."""
     if not isinstance(distribution, TransformedDistribution):
         return None
-    return Compose(distribution.transforms, event_dim=len(distribution.event_shape))
+    transforms, event_dim = distribution.transforms, len(distribution.event_shape)
+    return transforms[0] if len(transforms) == 1 else Compose(transforms, event_dim=event_dim)
 
 
 def data_units(standardizer: Standardizer, event_shape: Shape) -> Transform:

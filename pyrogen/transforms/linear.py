@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.autograd import full
+
 from .transform import VectorTransform
 
 
@@ -25,10 +27,16 @@ class DiagonalAffine(VectorTransform):
         self.loc, self.log_scale = loc, log_scale
 
     def forward_vector(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.loc + self.log_scale.exp() * x, self.log_scale.sum().expand(x.shape[:-1])
+        return self._moved(x), self.log_scale.sum().expand(x.shape[:-1])
 
     def inverse_vector(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return (y - self.loc) * (-self.log_scale).exp(), -self.log_scale.sum().expand(y.shape[:-1])
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self._shaped(self._moved(self._flat(full(x))))
+
+    def _moved(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.loc, self.log_scale.exp(), x)
 
 
 class LowerAffine(VectorTransform):

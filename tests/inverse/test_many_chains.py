@@ -73,6 +73,7 @@ def schools_by_quadrature():
     }
 
 
+@pytest.mark.slow
 def test_eight_schools():
     exact = schools_by_quadrature()
     draws = samples(ManyChains(schools, seed=0, chains=32, draws=100, warmup=150).run(EFFECTS))
@@ -120,6 +121,7 @@ def constrained():
     pyro.sample("ordered", dist.TransformedDistribution(base, [dist.transforms.OrderedTransform()]))
 
 
+@pytest.mark.slow
 def test_constrained_supports():
     draws = samples(ManyChains(constrained, seed=0, chains=32, draws=100, warmup=150).run())
     check_mean(draws["gamma"], 2 / 3)
@@ -200,6 +202,7 @@ def labels_by_brute_force():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [labelled, unbatched])
 def test_discrete_sites_are_summed_out_and_drawn(model):
     exact = labels_by_brute_force()
@@ -276,7 +279,10 @@ def gaussian(y):
 Y = torch.tensor([1.0, -2.0])
 
 
-@pytest.mark.parametrize("kernel", [AdaptiveHMC(), AdaptiveHMC(steps=1), UnadjustedLangevin(step_size=0.2)])
+@pytest.mark.parametrize(
+    "kernel",
+    [AdaptiveHMC(), pytest.param(AdaptiveHMC(steps=1), marks=pytest.mark.slow), UnadjustedLangevin(step_size=0.2)],
+)
 def test_a_gaussian_posterior(kernel):
     draws = samples(ManyChains(gaussian, seed=0, draws=400, warmup=100, kernel=kernel).run(Y))
     check_mean(draws["x"], 0.8 * Y)
@@ -315,7 +321,9 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("calls", [40, 100, 180])
+@pytest.mark.parametrize(
+    "calls", [pytest.param(40, marks=pytest.mark.slow), 100, pytest.param(180, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_interrupted_goes_on(tmp_path, calls):
     def model(y):
         count[0] += 1
@@ -421,6 +429,7 @@ def test_a_diffusion_is_refused_by_its_own_error():
         ManyChains(model, chains=2).run(torch.tensor(1.0))
 
 
+@pytest.mark.slow
 def test_many_chains_in_noise():
     torch.manual_seed(0)
     flow = pg.flows.affine_coupling((2,), layers=2)

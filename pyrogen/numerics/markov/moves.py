@@ -131,13 +131,13 @@ def hmc(
     before = kinetic(velocity) - state.log_density
     proposed, velocity = leapfrog(log_density, state, velocity, step_size=step_size, steps=steps, mass=mass)
     after = kinetic(velocity) - proposed.log_density
-    gained = (after - before).nan_to_num(torch.inf)
-    acceptance = (-gained).exp().clamp(max=1)
-    uniform = torch.rand(gained.shape, dtype=gained.dtype, device=gained.device, generator=generator)
+    lost = before - after  # NaN where either is not finite: such an end is refused
+    acceptance = lost.exp().clamp(max=1).nan_to_num(0.0)
+    uniform = torch.rand(lost.shape, dtype=lost.dtype, device=lost.device, generator=generator)
     accepted = uniform < acceptance
     energy = after.where(accepted, before)
     moved = proposed.where(accepted, state)
-    return Move(moved, acceptance, accepted, gained > _DIVERGED, energy, proposed, velocity, step_size * steps)
+    return Move(moved, acceptance, accepted, ~(lost > -_DIVERGED), energy, proposed, velocity, step_size * steps)
 
 
 def leapfrog(
@@ -159,11 +159,12 @@ def leapfrog(
         steps: How many leapfrog steps.
         mass: The scale of the target.
     """
-    size = column(step_size, velocity) if isinstance(step_size, Tensor) and step_size.dim() else step_size
+    size = column(torch.as_tensor(step_size, dtype=velocity.dtype, device=velocity.device), velocity)
+    half = size / 2
     for _ in range(steps):
-        velocity = velocity + size / 2 * mass.adjoint(state.gradient)
-        state = evaluate(log_density, state.x + size * mass.forward(velocity))
-        velocity = velocity + size / 2 * mass.adjoint(state.gradient)
+        velocity = torch.addcmul(velocity, half, mass.adjoint(state.gradient))
+        state = evaluate(log_density, torch.addcmul(state.x, size, mass.forward(velocity)))
+        velocity = torch.addcmul(velocity, half, mass.adjoint(state.gradient))
     return state, velocity
 
 

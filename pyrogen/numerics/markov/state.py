@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -54,8 +55,11 @@ def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
         )
     if not value.requires_grad:
         raise ValueError("`log_density` must depend on `x` differentiably, got numbers without a gradient")
-    (gradient,) = torch.autograd.grad(value.sum(), x)
+    total = value.sum()
+    (gradient,) = torch.autograd.grad(total, x)
     value, x = value.detach(), x.detach()
+    if isfinite(total.detach() + gradient.sum()):
+        return ChainState(x, value, gradient)
     finite = value.isfinite() & gradient.flatten(1).isfinite().all(1)
     return ChainState(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
 
