@@ -112,15 +112,16 @@ class FreshChains(Chains):
         x = started(module, rows, context)
         target, size, warmup = EnergyTarget(module, context), self.step_size, self.steps // 2
         if self.kernel.aim is None:
-            x, acceptance = self.kernel(target, x, self.steps, size)
-            return ChainDraws(x, context, acceptance)
+            moved = self.kernel(target, x, self.steps, size)
+            return ChainDraws(moved.x, context, moved.acceptance)
+        moved = self.kernel(target, x, 0, size)
         for _ in range(warmup // _BLOCK):
-            moved = self.kernel(target, x, _BLOCK, size)
-            x, size = moved.x, self._adapted(size, moved)
+            moved = self.kernel.go_on(target, moved, _BLOCK, size)
+            size = self._adapted(size, moved)
         if self.training:
             self.step_size.copy_(size)
-        x, acceptance = self.kernel(target, x, self.steps - warmup // _BLOCK * _BLOCK, size)
-        return ChainDraws(x, context, acceptance)
+        moved = self.kernel.go_on(target, moved, self.steps - warmup // _BLOCK * _BLOCK, size)
+        return ChainDraws(moved.x, context, moved.acceptance)
 
 
 class DataChains(Chains):
@@ -139,8 +140,8 @@ class DataChains(Chains):
 
     @torch.no_grad()
     def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
-        x, acceptance = self._moved(EnergyTarget(module, context), _required(data, self), self.steps)
-        return ChainDraws(x, context, acceptance)
+        moved = self._moved(EnergyTarget(module, context), _required(data, self), self.steps)
+        return ChainDraws(moved.x, context, moved.acceptance)
 
 
 class RecoveryChains(Chains):
@@ -183,8 +184,8 @@ class RecoveryChains(Chains):
         z = coordinates._inverse(data)
         noisy = z + self.noise_scale * torch.randn_like(z)
         target = NearTarget(module, context, noisy, self.noise_scale)
-        x, acceptance = self._moved(target, coordinates(noisy), self.steps)
-        return ChainDraws(x, context, acceptance)
+        moved = self._moved(target, coordinates(noisy), self.steps)
+        return ChainDraws(moved.x, context, moved.acceptance)
 
 
 class PersistentChains(Chains):
@@ -228,10 +229,10 @@ class PersistentChains(Chains):
             raise ValueError(f"`size` must be at least the {rows} rows that are drawn at once, got {self.size}")
         places = torch.randperm(self.size)[:rows].to(module.zero.device)
         x, context = self._taken(module, places, context)
-        x, acceptance = self._moved(EnergyTarget(module, context), x, self.steps)
+        moved = self._moved(EnergyTarget(module, context), x, self.steps)
         if self.training:
-            self._put(places, x, context)
-        return ChainDraws(x, context, acceptance)
+            self._put(places, moved.x, context)
+        return ChainDraws(moved.x, context, moved.acceptance)
 
     def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context]:
         """Chains of the buffer with their contexts; those that begin anew with the contexts given."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -32,7 +32,7 @@ from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import listed
 from pyrogen.numerics.markov import discrete
 from pyrogen.numerics.markov.moves import Move, hmc, langevin, mala
-from pyrogen.numerics.markov.state import LogDensity, evaluate
+from pyrogen.numerics.markov.state import ChainState, LogDensity, evaluate
 from pyrogen.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -45,10 +45,12 @@ class Moved(NamedTuple):
     Attributes:
         x: Events as numbers, ``(N, *event)``.
         acceptance: The share of steps that each chain accepted, ``(N,)``.
+        state: Of chains of real events the state in the coordinates, with the gradient there, to go on from.
     """
 
     x: Tensor
     acceptance: Tensor
+    state: ChainState | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class EnergyTarget:
         """Minus the energies of events as numbers, ``(N, *event)`` to ``(N,)``."""
         return -self.module.energies(x, self.context)
 
+    @cached_property
     def in_coordinates(self) -> tuple[Transform, LogDensity]:
         """The coordinates of real events, and the log-density in them."""
         return self.module.in_coordinates(self.context)
@@ -92,8 +95,9 @@ class NearTarget(EnergyTarget):
     centre: Tensor
     spread: float
 
+    @cached_property
     def in_coordinates(self) -> tuple[Transform, LogDensity]:
-        coordinates, log_density = super().in_coordinates()
+        coordinates, log_density = super().in_coordinates
 
         def near(z: Tensor) -> Tensor:
             distance = (z - self.centre).square().reshape(len(z), -1).sum(1)
@@ -122,12 +126,49 @@ class TransitionKernel(Abstract):
             step_size: In standard deviations of the coordinates; a number, in a tensor of no dimensions.
         """
 
+    def go_on(self, target: EnergyTarget, moved: Moved, steps: int, step_size: Tensor) -> Moved:
+        """The chains so many steps further, from where a call for the same target left them."""
+        return self(target, moved.x, steps, step_size)
+
     def first_step_size(self, dimensions: int) -> float:
         """The step size to begin with for events of so many numbers."""
         return 1.0
 
 
-class Langevin(TransitionKernel):
+class GradientKernel(TransitionKernel):
+    """A kernel of real events, whose moves follow the gradient in the coordinates; abstract.
+
+    Attributes:
+        lossless: Whether a proposal of an energy that is not finite is an error, and not one that is refused.
+    """
+
+    lossless: bool = False
+
+    @abstractmethod
+    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
+        """What moves chains a step."""
+
+    @torch.no_grad()
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        coordinates, log_density = target.in_coordinates
+        state = evaluate(log_density, coordinates._inverse(x))
+        if not bool(state.log_density.isfinite().all()):
+            raise_not_finite(~state.log_density.isfinite(), "points that chains start from")
+        return self.go_on(target, Moved(x, state.log_density, state), steps, step_size)
+
+    @torch.no_grad()
+    def go_on(self, target: EnergyTarget, moved: Moved, steps: int, step_size: Tensor) -> Moved:
+        coordinates, log_density = target.in_coordinates
+        move, state, acceptance = self.move(step_size.item()), moved.state, torch.zeros_like(moved.acceptance)
+        for _ in range(steps):
+            found = move(log_density, state)
+            if self.lossless and bool(found.diverged.any()):
+                raise_not_finite(found.diverged, "chains")
+            state, acceptance = found.state, acceptance + found.acceptance
+        return Moved(coordinates(state.x), acceptance / max(steps, 1), state)
+
+
+class Langevin(GradientKernel):
     r"""Langevin dynamics with a step size that stays, and no correction of its error.
 
     The chains draw from a law near the target's: of a standard normal in the coordinates, the variance is
@@ -140,6 +181,8 @@ class Langevin(TransitionKernel):
         FloatingPointError: when it moves, an energy is not finite.
     """
 
+    lossless = True
+
     @checked(step_size=positive)
     def __init__(self, step_size: float = 0.1) -> None:
         self.step_size = step_size
@@ -147,11 +190,11 @@ class Langevin(TransitionKernel):
     def first_step_size(self, dimensions: int) -> float:
         return self.step_size
 
-    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        return _moved(partial(langevin, step_size=step_size.item()), target, x, steps, lossless=True)
+    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
+        return partial(langevin, step_size=step_size)
 
 
-class AdjustedLangevin(TransitionKernel):
+class AdjustedLangevin(GradientKernel):
     """Langevin dynamics whose steps are accepted so that the distribution is kept exactly (MALA)."""
 
     aim = 0.574
@@ -159,11 +202,11 @@ class AdjustedLangevin(TransitionKernel):
     def first_step_size(self, dimensions: int) -> float:
         return dimensions ** (-1 / 3)
 
-    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        return _moved(partial(mala, step_size=step_size.item()), target, x, steps)
+    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
+        return partial(mala, step_size=step_size)
 
 
-class HamiltonianMonteCarlo(TransitionKernel):
+class HamiltonianMonteCarlo(GradientKernel):
     """Trajectories of several gradients, whose ends are accepted so that the distribution is kept exactly.
 
     Args:
@@ -179,8 +222,8 @@ class HamiltonianMonteCarlo(TransitionKernel):
     def first_step_size(self, dimensions: int) -> float:
         return dimensions**-0.25
 
-    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        return _moved(partial(hmc, step_size=step_size.item(), steps=self.leapfrog_steps), target, x, steps)
+    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
+        return partial(hmc, step_size=step_size, steps=self.leapfrog_steps)
 
 
 class Gibbs(TransitionKernel):
@@ -206,30 +249,6 @@ class GibbsWithGradients(TransitionKernel):
         steps *= self.changes
         drawn, acceptance = discrete.gibbs_with_gradients(_of_vectors(target, x), _vectors(target, x), steps=steps)
         return Moved(drawn.reshape(x.shape), acceptance)
-
-
-def _moved(move: Callable[..., Move], target: EnergyTarget, x: Tensor, steps: int, *, lossless: bool = False) -> Moved:
-    """Chains of real events, moved in the coordinates.
-
-    Args:
-        move: Moves them a step.
-        target: What they draw from.
-        x: Where they are.
-        steps: How many.
-        lossless: Whether a proposal of an energy that is not finite is an error, and not one that is refused.
-    """
-    with torch.no_grad():
-        coordinates, log_density = target.in_coordinates()
-        state = evaluate(log_density, coordinates._inverse(x))
-        if not bool(state.log_density.isfinite().all()):
-            raise_not_finite(~state.log_density.isfinite(), "points that chains start from")
-        acceptance = x.new_zeros(len(x))
-        for _ in range(steps):
-            found = move(log_density, state)
-            if lossless and bool(found.diverged.any()):
-                raise_not_finite(found.diverged, "chains")
-            state, acceptance = found.state, acceptance + found.acceptance
-        return Moved(coordinates(state.x), acceptance / max(steps, 1))
 
 
 def raise_not_finite(rows: Tensor, what: str) -> NoReturn:

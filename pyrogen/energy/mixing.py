@@ -80,11 +80,11 @@ def mixing(
         warm = FreshChains(energy.chains.kernel, steps=energy.chains.steps)
         warm.prepare(energy)
         target, (x, _, _), size = EnergyTarget(energy, rows), warm.draw(energy, chains, rows), warm.step_size
-        found, acceptance = [], x.new_zeros(())
+        moved, found, acceptance = energy.chains.kernel(target, x, 0, size), [], x.new_zeros(())
         for _ in range(draws):
-            x, accepted = energy.chains.kernel(target, x, every, size)
-            found.append(torch.cat([x.reshape(chains, -1), target.log_density(x).unsqueeze(-1)], -1))
-            acceptance = acceptance + accepted.mean() / draws
+            moved = energy.chains.kernel.go_on(target, moved, every, size)
+            found.append(torch.cat([moved.x.reshape(chains, -1), target.log_density(moved.x).unsqueeze(-1)], -1))
+            acceptance = acceptance + moved.acceptance.mean() / draws
     return _compared(torch.stack(found, 1).double(), acceptance.item())
 
 

@@ -30,7 +30,12 @@ class ChainState(NamedTuple):
 
     def where(self, rows: Tensor, other: ChainState) -> ChainState:
         """This state in the rows ``(chains,)`` that are true, and another elsewhere."""
-        return ChainState(*(torch.where(column(rows, own), own, its) for own, its in zip(self, other, strict=True)))
+        wide = column(rows, self.x)
+        return ChainState(
+            torch.where(wide, self.x, other.x),
+            torch.where(rows, self.log_density, other.log_density),
+            torch.where(wide, self.gradient, other.gradient),
+        )
 
 
 @torch.enable_grad()
