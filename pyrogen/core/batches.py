@@ -86,7 +86,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Minibatches an epoch."""
-        return sum(map(len, self.sizes()))
+        return sum(ceil(rows / self.batch_size) for rows in _even(self.rows, self.steps))
 
     @property
     def steps(self) -> int:
