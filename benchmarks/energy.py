@@ -5,11 +5,11 @@
     python benchmarks/energy.py --output energy.jsonl --table
 
 Digits are those of scikit-learn, 8x8 pixels, with uniform noise between the grey levels: 1,437 to train and 360 to
-test. The joint energy and the classifier have one network and one number of steps. The calibration error compares
-confidence and accuracy in 15 bins; outliers are noise (uniform, and pixels of digits in a random order), told from
-digits by the energy, or by the largest probability of the classifier. The likelihood of inputs has the weight 0.03 (the
-default) or 1 (the joint likelihood). The table has means over seeds with their standard errors. The machine of the table of all families is in
-`benchmarks/digits.py`. One thread.
+test. The joint energy and the classifier have one network and one number of steps; the likelihood of inputs has the
+weight 0.03 (the default) or 1 (the joint likelihood). The calibration error compares confidence and accuracy in 15
+bins; outliers are noise (uniform, and pixels of digits in a random order), told from digits by the energy, or by the
+largest probability of the classifier. The table has means over seeds with their standard errors. The machine of the
+table of all families is in `benchmarks/digits.py`. One thread.
 """
 
 from __future__ import annotations
