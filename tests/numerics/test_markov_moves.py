@@ -171,6 +171,24 @@ def test_a_langevin_chain_stays_where_the_next_density_is_not_finite():
     assert made.state.x.min() > 0
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda x: x.sum(1) * torch.inf,
+        lambda x: -x.sum(1) * torch.inf,
+        lambda x: x.sum(1) * torch.nan,
+        lambda x: (x - x.detach()).abs().sqrt().sum(1),  # finite, with a gradient that is not
+    ],
+    ids=["infinite", "minus infinity", "NaN", "gradient"],
+)
+def test_the_state_of_a_row_that_is_not_finite_is_of_density_zero_and_leaves_others_alone(bad):
+    x = torch.rand(4, 2) + 1
+    rows = torch.tensor([False, True, False, False])
+    state = evaluate(lambda x: torch.cat([-x[:1].square().sum(1), bad(x[1:2]), -x[2:].square().sum(1)]), x)
+    assert torch.equal(state.log_density, torch.where(rows, -torch.inf, -x.square().sum(1)))
+    assert torch.equal(state.gradient, torch.where(rows.unsqueeze(1), 0.0, -2 * x))
+
+
 def test_a_start_that_is_not_finite_is_an_error_with_its_rows():
     with pytest.raises(ValueError, match=r"`x` must be points .* 2 rows of 4 .* \[1, 3\]"):
         start(bounded, torch.tensor([[1.0], [-1.0], [2.0], [-3.0]]))
