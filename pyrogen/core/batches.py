@@ -86,7 +86,8 @@ class Batches:
 
     def __len__(self) -> int:
         """Minibatches an epoch."""
-        return sum(ceil(rows / self.batch_size) for rows in _even(self.rows, self.steps))
+        rows, larger = divmod(self.rows, self.steps)  # of a step, and the steps that have one more
+        return larger * ceil((rows + 1) / self.batch_size) + (self.steps - larger) * ceil(rows / self.batch_size)
 
     @property
     def steps(self) -> int:

@@ -121,9 +121,10 @@ class JointEnergy(nn.Module):
 
         Args:
             chains: As for :class:`~pyrogen.energy.contrastive.ContrastiveDivergence`.
-            weight: That of the inputs' part: 1 is the joint likelihood, 0 a plain classifier. Inputs have far more nats
-                than labels, and in the joint likelihood their part takes the network first. The default was chosen on
-                images of 64 pixels.
+            weight: That of the inputs' part: 1 is the joint likelihood, 0 a plain classifier. Each part is at its best
+                where the model is the data's distribution, so that no weight moves the optimum of a model that can be;
+                but inputs have far more nats than labels, and in the joint likelihood their part takes the network
+                first. The default was chosen on images of 64 pixels.
         """
         return JointDivergence(self, chains=chains, weight=weight)
 
@@ -140,7 +141,7 @@ class JointDivergence(ContrastiveDivergence):
     unit = "nats of cross-entropy and of energy between data and draws"
 
     @checked(weight=non_negative, chains=instance_of(Chains))
-    def __init__(self, joint: JointEnergy, *, chains: Chains | None = None, weight: float = 1.0) -> None:
+    def __init__(self, joint: JointEnergy, *, chains: Chains | None = None, weight: float = 0.03) -> None:
         super().__init__(joint.marginal, chains=chains)
         self.joint, self.weight = joint, weight
 

@@ -184,7 +184,7 @@ def test_a_generator_learns_a_bent_distribution_of_unequal_scales(name):
     torch.manual_seed(0)
     generator = pg.implicit.mlp((2,), noise=(2,), hidden=(64, 64))
     objective = OBJECTIVES[name](generator)
-    pg.fit(objective, data(), steps=600, batch_size=128, lr=4e-3, seed=0)
+    pg.fit(objective, data(), steps=600, batch_size=128, lr=4e-3, ema=0.99, seed=0)
     with torch.no_grad():
         scale = torch.tensor([1.0, 70.0])
         held_out, drawn = data(1000, seed=1) / scale, generator().sample((1000,)) / scale

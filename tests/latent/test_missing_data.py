@@ -206,6 +206,7 @@ def test_self_masked_data_are_recovered_with_the_pattern_and_biased_without():
     x = torch.where(observed, complete, math.nan)
     means = {}
     for name, missingness in (("ignored", None), ("modelled", latent.self_masking((3,), sign=-1))):
+        torch.manual_seed(0)
         module = latent.missing_data_vae((3,), latent_shape=(1,), scale=0.3, missingness=missingness, hidden=(32,))
         module.likelihood.likelihood.network = Affine()  # a bias is the mean of a column
         objective = latent.ImportanceWeighted(module, draws=10)
