@@ -64,16 +64,16 @@ def main(argv: list[str] | None = None) -> None:
     x = two_moons(10_000, seed=args.seed, noise=0.1).to(args.device)
     x, held_out = x[:8000], x[8000:]
     moons = mlp((2,), hidden=(64, 64)).to(args.device)
-    trained(moons, x, args)
-    density, log_z = quadrature(moons, args.device)
+    trained(moons, x, args, share=2.0)
+    _, log_z = quadrature(moons, args.device)
     likelihood = pg.log_prob(moons, held_out).mean().item() - log_z
     print(f"persistent chains: log-likelihood of held-out data {likelihood:.3f} nats, by quadrature")
     print(f"log Z by quadrature {log_z:.3f}, by annealed importance sampling {log_normalizer(moons)}")
     print(f"chains from the normal of the data: {mixing(moons)}")
     contrasted = mlp((2,), hidden=(64, 64)).to(args.device)
     objective = NoiseContrastive(contrasted, draws=4).to(args.device)
-    trained(objective, x, args)
-    _, log_z = quadrature(contrasted, args.device)
+    trained(objective, x, args, share=2.0, lr=1e-2)
+    density, log_z = quadrature(contrasted, args.device)
     likelihood = pg.log_prob(contrasted, held_out).mean().item() - log_z
     print(
         f"noise-contrastive estimation: {likelihood:.3f} nats; log Z learned {objective.log_normalizer.item():.3f}, by "
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     axes[0, 0].set_title("data")
     axes[0, 1].pcolormesh(GRID.numpy(), GRID.numpy(), density.numpy().T, shading="nearest")
     axes[0, 1].set_title("density by quadrature")
-    axes[0, 2].scatter(*moons().sample((2000,)).cpu().numpy().T, s=2)
+    axes[0, 2].scatter(*contrasted().sample((2000,)).cpu().numpy().T, s=2)
     axes[0, 2].set_title("draws of chains")
 
     experts = [mlp((2,), hidden=(64, 64)).to(args.device) for _ in range(2)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from typing import Any, Protocol
 
 import torch
@@ -59,6 +60,9 @@ class Objective(Abstract, ReadsData, nn.Module):
 
     unit: str = "nats per datum"
     """What the loss is measured in."""
+
+    limit: float = inf
+    """The largest size of a loss: beyond it ``fit`` takes the run to have diverged."""
 
     @abstractmethod
     def forward(self, *batch: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from pyrogen.networks.statistics import Statistic
 from .chains import Chains, PersistentChains
 from .kernels import raise_not_finite
 from .model import EnergyModule
+
+_LIMIT = 100.0  # nats an element
 
 
 class EnergyObjective(Objective):
@@ -39,7 +42,9 @@ class ContrastiveDivergence(EnergyObjective):
 
     Its gradient is that of minus the log-likelihood as far as the chains have come; its value is a difference that
     approaches zero, and no measure of how good the energy is. There is no penalty in it: where it comes to rest, draws
-    have the energies of data.
+    have the energies of data. Where the energy changes faster than its chains move, the difference runs away: beyond
+    100 nats an element ``fit`` takes the run to have diverged. A smaller learning rate, or more steps of the chains, is
+    the way out.
 
     Args:
         energy: What is trained.
@@ -62,6 +67,7 @@ class ContrastiveDivergence(EnergyObjective):
         super().__init__(energy)
         self.chains = PersistentChains(energy.chains.kernel, size=1024, steps=10) if chains is None else chains
         self.chains.prepare(energy)
+        self.limit = _LIMIT * max(1, prod(energy.event_shape))
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         energy = self.energy

@@ -143,8 +143,8 @@ class Game(TakesTurns, ReadsData, nn.Module):
                     f"the other, got {name!r}; give each a module of its own"
                 )
         pack = getattr(self.critic, "pack", 1)
-        critic = Turn(CriticLoss(played, pack), self.critic, repeats=self.steps_of_critic, limit=_LIMIT)
-        return [critic, Turn(GeneratorLoss(played, pack), played.averaged(), limit=_LIMIT)]
+        critic = Turn(CriticLoss(played, pack), self.critic, repeats=self.steps_of_critic)
+        return [critic, Turn(GeneratorLoss(played, pack), played.averaged())]
 
     def averaged(self) -> nn.Module:
         """The generator: a critic is of use to the generator that it plays against, and to no average."""
@@ -310,6 +310,8 @@ class GameLoss(Objective):
     Raises:
         ValueError: when called, there are fewer rows than that.
     """
+
+    limit = _LIMIT
 
     def __init__(self, game: Game | Played, pack: int) -> None:
         super().__init__()

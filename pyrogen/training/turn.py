@@ -36,7 +36,8 @@ class Turn:
         schedule: Makes a learning-rate schedule of its optimizer. ``None``: that of ``fit``.
         clip: Largest norm of its gradient. ``None``: that of ``fit``.
         every: The turn is taken in each ``every``-th step alone: the first time in step ``every``.
-        limit: Largest size of its loss; beyond it the run counts as diverged, and fails. ``None``: any finite number.
+        limit: Largest size of its loss; beyond it the run counts as diverged, and fails. ``None``: that of the
+            objective, or any finite number.
 
     Raises:
         TypeError: ``repeats`` or ``every`` is no integer, or ``clip`` no number.
@@ -69,7 +70,7 @@ class Turn:
         self.schedule = schedule
         self.clip = None if clip is None else positive(clip, "clip")
         self.every = integer(every, "every")
-        self.limit = inf if limit is None else positive(limit, "limit")
+        self.limit = getattr(objective, "limit", inf) if limit is None else positive(limit, "limit")
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters of this turn that take gradients."""

@@ -226,3 +226,12 @@ def test_what_has_no_meaning_is_refused():
         energy.Energy(reals.network, (3,), chains=energy.DataChains(KERNEL, steps=1))().sample()
     with pytest.raises(ValueError, match="`size`"):
         energy.ContrastiveDivergence(reals, chains=energy.PersistentChains(KERNEL, size=3, steps=1))(torch.zeros(9, 3))
+
+
+def test_energies_that_run_away_from_their_chains_are_noticed():
+    """At a learning rate of one the energy changes faster than its chains move."""
+    torch.manual_seed(0)
+    module = energy.mlp((2,), hidden=(16,))
+    with pytest.raises(FloatingPointError, match="beyond the limit 200 of its turn"):
+        pg.fit(module, torch.randn(500, 2), steps=200, lr=1.0, seed=0)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
