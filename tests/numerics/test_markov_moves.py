@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.markov.adaptation import TrajectoryLength
 from pyrogen.numerics.markov.mass import DiagonalMass, LowRankMass, UnitMass, diagonal_mass, low_rank_mass
 from pyrogen.numerics.markov.moves import hmc, kinetic, langevin, leapfrog, mala
 from pyrogen.numerics.markov.state import ChainState, evaluate, start
@@ -251,3 +252,22 @@ def test_a_low_rank_mass_of_uncorrelated_draws_is_diagonal():
     mass = low_rank_mass(torch.randn(10, 10, 20) * scale)
     assert mass.directions.shape == (20, 0)
     torch.testing.assert_close(mass.scale, scale, rtol=0.4, atol=0)
+
+
+def test_chains_of_single_numbers_move_as_those_of_vectors_of_one():
+    """Events of shape () and (1,), from the same noise; a point of no finite density stays where it is."""
+    found = {}
+    for shape in ((), (1,)):
+        event_dim = len(shape)
+
+        def log_density(x, event_dim=event_dim):
+            return (-x.square() / 2).reshape(len(x), -1).sum(1) if event_dim else -x.square() / 2
+
+        state = evaluate(log_density, torch.linspace(-2, 2, 5).reshape(5, *shape))
+        generator = torch.Generator().manual_seed(0)
+        move = hmc(log_density, state, step_size=0.5, steps=3, generator=generator)
+        TrajectoryLength(1.0).update(state, move, mass=UnitMass())
+        found[event_dim] = torch.stack([move.state.x.flatten(), move.acceptance, move.energy])
+    torch.testing.assert_close(found[0], found[1])
+    nowhere = evaluate(lambda x: torch.where(x > 0, x.log(), torch.nan), torch.tensor([-1.0, 1.0]))
+    assert nowhere.log_density.tolist() == [-torch.inf, 0.0]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pyrogen.numerics.rows import by_datum
+
 from .mass import Mass, UnitMass
 from .moves import Move, hmc
 from .state import ChainState, LogDensity
@@ -96,12 +98,13 @@ class TrajectoryLength:
             mass: The mass it was made with.
         """
         weight = move.acceptance / move.acceptance.sum().clamp(min=1e-10)
-        old, new = (mass.inverse(state.x).flatten(1) for state in (before, move.proposed))
+        event_dim = move.velocity.dim() - 1
+        old, new = (by_datum(mass.inverse(state.x), event_dim) for state in (before, move.proposed))
         old = old - old.mean(0)
         new = torch.where(weight.unsqueeze(1) > 0, new, 0.0)
         new = new - weight @ new
         grown = new.square().sum(1) - old.square().sum(1)
-        slope = move.time * weight * grown * (new * move.velocity.flatten(1)).sum(1)
+        slope = move.time * weight * grown * (new * by_datum(move.velocity, event_dim)).sum(1)
         self._climb(slope.nan_to_num(0.0, 0.0, 0.0).sum().item())
 
     def _climb(self, gradient: float) -> None:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.rows import column
+from pyrogen.numerics.rows import by_datum, column
 
 from .mass import Mass, UnitMass
 from .state import ChainState, LogDensity, evaluate
@@ -170,7 +170,7 @@ def leapfrog(
 
 def kinetic(velocity: Tensor) -> Tensor:
     """The kinetic energy in nats, ``(chains,)``."""
-    return velocity.square().flatten(1).sum(1) / 2
+    return by_datum(velocity, velocity.dim() - 1).square().sum(1) / 2
 
 
 def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:

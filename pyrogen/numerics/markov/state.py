@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.rows import column
+from pyrogen.numerics.rows import by_datum, column
 
 LogDensity = Callable[[Tensor], Tensor]
 """A log-density in nats, up to a constant: ``(chains, *event) -> (chains,)``, no row of which depends on another."""
@@ -65,7 +65,7 @@ def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
     value, x = value.detach(), x.detach()
     if isfinite(total.detach() + gradient.sum()):
         return ChainState(x, value, gradient)
-    finite = value.isfinite() & gradient.flatten(1).isfinite().all(1)
+    finite = value.isfinite() & by_datum(gradient, gradient.dim() - 1).isfinite().all(1)
     return ChainState(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
 
 
