@@ -48,7 +48,7 @@ from pyrogen.implicit import (
     Wasserstein,
 )
 
-HIDDEN, NOISE, BATCH, RATE, WEIGHT = (128, 128, 128), (2,), 256, 3e-3, (0.1, 0.01)
+HIDDEN, NOISE, BATCH, RATE, WEIGHT = (128, 128, 128), (2,), 256, 3e-3, (0.1, 1e-4)
 """Of generator and critic; the weight of R1 and R2 at the beginning and at the end."""
 
 PUBLISHED = {
