@@ -5,22 +5,21 @@ The order of the data in an epoch is a function of a seed and the epoch alone, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from math import ceil
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import listed
 from pyrogen.numerics.randomness import Stream
 
-from .batch import Batch, as_batch, digest, kind_of, leaves, map_tensors, rows, single_row
-
-Data = Tensor | tuple | Dataset | Iterable
+from .batch import Batch, as_batch, digest, rows, single_row
+from .sources import Data, DatasetRows, TensorRows, source_of
 
 
 class Minibatch(NamedTuple):
@@ -278,83 +277,6 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-class TensorRows:
-    """Rows of one or several tensors of equal length; one row of nothing if there are none.
-
-    Args:
-        entries: The tensors, and dicts of them.
-        name: What errors call them.
-        numbers: The number of each row in the data set that they were chosen from.
-        total: How many rows that has.
-    """
-
-    def __init__(
-        self, entries: Batch, name: str = "data", numbers: Tensor | None = None, total: int | None = None
-    ) -> None:
-        self.entries = entries
-        lengths = {len(tensor) for tensor in leaves(entries, name)}
-        if len(lengths) > 1:
-            raise ValueError(f"the tensors of `{name}` must have equal lengths, got {sorted(lengths)}")
-        self.length = lengths.pop() if lengths else 1
-        self.numbers = torch.arange(self.length) if numbers is None else numbers
-        self.total = self.length if total is None else total
-
-    @property
-    def elements(self) -> int:
-        """How many elements a row has."""
-        return sum(tensor[:1].numel() for tensor in leaves(self.entries, "data"))
-
-    def __len__(self) -> int:
-        return self.length
-
-    def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
-        for index in indices:
-            yield self.entries if len(index) == self.length else self._chosen(index)
-
-    def select(self, index: Tensor) -> TensorRows:
-        return TensorRows(self._chosen(index), numbers=self.numbers[index], total=self.total)
-
-    def _chosen(self, index: Tensor) -> Batch:
-        return map_tensors(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device)))
-
-
-class TensorData(Dataset):
-    """A dataset whose rows lie in tensors, from which minibatches are cut as from tensors by themselves.
-
-    ``fit`` needs not be told when to stop: it holds a tenth of the rows out and stops when these improve no more.
-
-    Attributes:
-        entries: Tensors, and dicts of them, of equal lengths: the arguments of an objective.
-    """
-
-    entries: Batch
-
-
-class DatasetRows:
-    """Rows of a map-style dataset, collated by torch.
-
-    Args:
-        dataset: The dataset.
-        numbers, total: As for :class:`TensorRows`.
-    """
-
-    def __init__(self, dataset: Dataset, numbers: Tensor | None = None, total: int | None = None) -> None:
-        self.dataset = dataset
-        self.numbers = torch.arange(len(dataset)) if numbers is None else numbers
-        self.total = len(dataset) if total is None else total
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
-        # A generator of its own keeps the loader from drawing on torch's.
-        order = [index.tolist() for index in indices]
-        yield from map(as_batch, DataLoader(self.dataset, batch_sampler=order, generator=torch.Generator()))
-
-    def select(self, index: Tensor) -> DatasetRows:
-        return DatasetRows(torch.utils.data.Subset(self.dataset, index.tolist()), self.numbers[index], self.total)
-
-
 def batches(
     data: Data,
     batch_size: int,
@@ -382,7 +304,7 @@ def batches(
             processes, which only its own sampler can divide.
     """
     integer(batch_size, "batch_size")
-    source = _source(data, name)
+    source = source_of(data, name)
     if source is None:
         if world > 1:
             raise ValueError(f"`{name}` must be tensors or a dataset when several processes share it, got a loader")
@@ -402,7 +324,7 @@ def split(data: Data, fraction: float, seed: int) -> tuple[TensorRows | DatasetR
     Raises:
         ValueError: ``fraction`` leaves nothing on one side, or ``data`` is a loader, which has no rows to choose from.
     """
-    source = _source(data, "data")
+    source = source_of(data, "data")
     if source is None:
         raise ValueError("`validation` must be data of its own when `data` is a loader, got a fraction")
     held_out = round(len(source) * fraction)
@@ -416,26 +338,3 @@ def _even(count: int, parts: int) -> list[int]:
     """A number as a sum of so many that differ by one at most, the larger first."""
     least, larger = divmod(count, parts)
     return [least + (part < larger) for part in range(parts)]
-
-
-def _source(data: Data, name: str) -> TensorRows | DatasetRows | None:
-    if isinstance(data, (TensorRows, DatasetRows)):
-        return data
-    if isinstance(data, Tensor):
-        return TensorRows((data,), name)
-    if isinstance(data, tuple):
-        return TensorRows(data, name)
-    if isinstance(data, TensorData):
-        return TensorRows(data.entries, name)
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        return DatasetRows(data)
-    if isinstance(data, Iterator):
-        raise ValueError(
-            f"`{name}` must be a loader that begins anew each epoch, got a {type(data).__name__}, which runs out"
-        )
-    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)) and not hasattr(data, "__array__"):
-        return None
-    raise ValueError(
-        f"`{name}` must be a tensor, a tuple of tensors, a dataset or a loader, got {kind_of(data)}"
-        + (" (torch.as_tensor makes it a tensor)" if hasattr(data, "__array__") else "")
-    )

@@ -33,7 +33,6 @@ from pyrogen.abstract import Abstract
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.programs.chain import refuse_noise
 
-from .batches import Data
 from .density import Density, density_of, require_normalized, stamped
 from .objective import Objective, Turns
 from .provenance import tracked, tracks
@@ -47,6 +46,7 @@ from .shapes import (
     context_batch_shape,
     require_one_context_each,
 )
+from .sources import Data
 
 
 class DistributionModule(Abstract, ReadsData, nn.Module):

@@ -18,9 +18,10 @@ from pyrogen.numerics.supports import contains
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batch import Batch, device_of, to_device
-from .batches import Batches, Data, LoaderBatches, Minibatch, TensorRows, batches
+from .batches import Batches, LoaderBatches, Minibatch, batches
 from .modes import evaluating
 from .shapes import Context
+from .sources import Data, TensorRows
 
 Read = Callable[..., Iterable[tuple[Statistic, Tensor]]]
 

@@ -1,6 +1,7 @@
 """Energies: densities that are known up to a constant, and how they are learned and drawn from."""
 
 from .bases import DataNormal
+from .boltzmann import Boltzmann
 from .chains import ChainDraws, Chains, DataChains, FreshChains, PersistentChains, RecoveryChains
 from .combinations import Product, tempered
 from .contrastive import ContrastiveDivergence
@@ -27,7 +28,7 @@ from .log_normalizer import (
     log_normalizer,
 )
 from .mixing import ChainMixing, mixing
-from .model import Boltzmann, Energy, EnergyModule
+from .model import Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
 from .normalized import Normalized, NormalizedDistribution
 from .rbm import RBM, BlockGibbs, EnumeratedMachine

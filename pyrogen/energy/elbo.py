@@ -23,7 +23,7 @@ from pyrogen.core.objective import PairObjective
 from pyrogen.distributions.abilities import abilities_of
 from pyrogen.distributions.distribution import PyrogenDistribution
 
-from .model import Boltzmann
+from .boltzmann import Boltzmann
 
 
 class EnergyElbo(PairObjective):
@@ -31,7 +31,7 @@ class EnergyElbo(PairObjective):
 
     Its gradient is that of the bound, also in the parameters of energies, and in what their contexts are computed from:
     draws of each energy, one for each row of its site, give that of its normalizer. Its value lacks :math:`\log Z`.
-    ChainDraws come from the energy's own chains; persistent ones go on from step to step.
+    Draws come from the energy's own chains; persistent ones go on from step to step.
 
     Args:
         model: A Pyro model, called with the batch.

@@ -35,9 +35,10 @@ from pyrogen.numerics.markov.discrete import block_gibbs
 from pyrogen.numerics.markov.paths import BlockPath, DensityPath, Elements
 from pyrogen.numerics.markov.state import evaluate
 
+from .boltzmann import Boltzmann
 from .chains import Chains, FreshChains, started
 from .kernels import EnergyTarget, Moved, TransitionKernel
-from .model import Boltzmann, EnergyModule
+from .model import EnergyModule
 from .rbm import EnumeratedMachine, digits
 
 _ENUMERABLE = 2**16  # states

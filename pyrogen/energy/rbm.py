@@ -38,9 +38,10 @@ from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.markov.paths import DensityPath, Elements
 
+from .boltzmann import Boltzmann
 from .chains import Chains, FreshChains, started
 from .kernels import EnergyTarget, Moved, TransitionKernel
-from .model import Boltzmann, EnergyModule
+from .model import EnergyModule
 from .units import Units
 
 _ENUMERABLE = 20
@@ -149,7 +150,7 @@ class RBM(EnergyModule):
 
     @torch.no_grad()
     def exact_draws(self, rows: int, context: Context = None) -> Tensor:
-        """ChainDraws as numbers, one for each context or so many: of the enumerated layer, and of the other given it.
+        """Draws as numbers, one for each context or so many: of the enumerated layer, and of the other given it.
 
         Args:
             rows: How many.

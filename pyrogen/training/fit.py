@@ -14,7 +14,8 @@ from torch import nn
 
 from pyrogen.arguments import checked, inner_share, integer, positive, switch
 from pyrogen.core.batch import device_of
-from pyrogen.core.batches import Data, TensorData, batches, split
+from pyrogen.core.batches import batches, split
+from pyrogen.core.sources import Data, TensorData
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .averages import Average, averaged

@@ -15,8 +15,8 @@ from torch.optim import Adam, Optimizer
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import integer, positive
-from pyrogen.core.batches import Data
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.sources import Data
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer], Any]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.core import archive
-from pyrogen.core.batches import TensorData
+from pyrogen.core.sources import TensorData
 
 KIND = "simulations"
 
