@@ -11,7 +11,8 @@ and with :math:`r_k(x)` the posterior weights of its components
     \bigl(m_k + \alpha_t S_k (\alpha_t^2 S_k + \sigma_t^2 I)^{-1} (x - \alpha_t m_k)\bigr) .
 
 One eigen-decomposition :math:`S_k = U_k \operatorname{diag}(s_k) U_k^\top`, made once, turns every time into
-elementwise arithmetic.
+elementwise arithmetic. Where all components have one covariance, there is one decomposition, and the sum over components
+is that of :math:`r_k(x) m_k` alone.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ class GaussianMixtureDenoiser(Denoiser):
         mean, variance, rotation = _eigen(components)
         self.register_buffer("log_weight", log_weight)
         self.register_buffer("mean", mean)  # (K, D)
-        self.register_buffer("variance", variance)  # (K, D), along the axes
-        self.register_buffer("rotation", rotation)  # (D, K D): axes of all components side by side; None: coordinates
+        # C covariances: one for all components, or K.
+        self.register_buffer("variance", variance)  # (C, D), along the axes
+        self.register_buffer("rotation", rotation)  # (D, C D): axes of all covariances side by side; None: coordinates
         self.register_buffer("centre", mean if rotation is None else _rotate(mean, rotation))  # (K, D), along the axes
 
     @property
@@ -72,8 +74,8 @@ class GaussianMixtureDenoiser(Denoiser):
         size = self.mean.shape[-1]
         within = self.variance
         if self.rotation is not None:
-            axes = self.rotation.view(size, *self.mean.shape)  # (D, K, D): element, component, axis
-            within = torch.einsum("dkj,kj->kd", axes.square(), self.variance)
+            axes = self.rotation.view(size, *self.variance.shape)  # (D, C, D): element, covariance, axis
+            within = torch.einsum("dcj,cj->cd", axes.square(), self.variance)
         weight = self.log_weight.softmax(-1)
         centre = weight @ self.mean
         return (weight @ (within + (self.mean - centre).square())).sqrt().reshape(self.event_shape)
@@ -104,13 +106,12 @@ class GaussianMixtureDenoiser(Denoiser):
             That of ``x``, and ``batch``.
         """
         posterior = self._posterior(x, t)
-        weight, u, alpha, sigma = posterior.weight, posterior.whitened, posterior.alpha, posterior.sigma
-        variance = self.variance.to(x)
-        precision = 1 / (alpha**2 * variance + sigma**2)
+        weight, precision, alpha, sigma = posterior.weight, posterior.precision, posterior.alpha, posterior.sigma
+        u = precision * (posterior.axes - alpha * self.centre.to(x))  # (*B, K, D)
         data, noise = self._data(x, posterior), self._noise(x, posterior)
-        own_data = alpha * variance * (precision - u * u) - self.centre.to(x) * u
+        own_data = alpha * self.variance.to(x) * (precision - u * u) - self.centre.to(x) * u
         own_noise = sigma * (precision - u * u)
-        mean_u = self._average(weight, u).reshape(x.shape)
+        mean_u = self._average(posterior, posterior.whitened).reshape(x.shape)
         of_data = (weight * own_data.sum(-1)).sum(-1) + by_datum(data * mean_u, len(self.event_shape)).sum(-1)
         of_noise = (weight * own_noise.sum(-1)).sum(-1) + by_datum(noise * mean_u, len(self.event_shape)).sum(-1)
         slope = GaussianPath(*self.schedule.derivatives(self.times(x, t)))
@@ -130,38 +131,39 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def _posterior(self, x: Tensor, t: Tensor | float) -> _Posterior:
         alpha, sigma = self.schedule(self.times(x, t)).over(2)
-        flat = by_datum(x, len(self.event_shape))
-        axes = flat.unsqueeze(-2) if self.rotation is None else _project(flat, self.rotation.to(x), len(self.mean))
-        deviation = axes - alpha * self.centre.to(x)  # (*B, K, D)
-        variance = self.variance.to(x)
-        spread = alpha**2 * variance + sigma**2
-        whitened = deviation / spread
-        energy = (deviation * whitened + spread.log()).sum(-1)
+        flat, centre, variance = by_datum(x, len(self.event_shape)), self.centre.to(x), self.variance.to(x)
+        axes = flat.unsqueeze(-2) if self.rotation is None else _project(flat, self.rotation.to(x), len(variance))
+        precision = 1 / (alpha**2 * variance + sigma**2)
+        scale = precision.sqrt()
+        energy = (scale * axes - (scale * alpha) * centre).square().sum(-1) - precision.log().sum(-1)
         log_joint = self.log_weight.to(x) - 0.5 * (energy + _LOG_2PI * flat.shape[-1])
-        return _Posterior(log_joint, log_joint.softmax(-1), whitened, alpha, sigma)
+        weight = share = log_joint.softmax(-1)
+        if len(variance) < len(centre):  # one covariance: what differs is averaged first
+            centre, share = (weight @ centre).unsqueeze(-2), torch.ones_like(weight[..., :1])
+        return _Posterior(log_joint, weight, share, axes, precision, precision * (axes - alpha * centre), alpha, sigma)
 
     def _data(self, x: Tensor, posterior: _Posterior) -> Tensor:
         shift = posterior.alpha * self.variance.to(x) * posterior.whitened
-        means = (posterior.weight.unsqueeze(-2) @ self.mean.to(x)).squeeze(-2)
-        return (means + self._average(posterior.weight, shift)).reshape(x.shape)
+        return (posterior.weight @ self.mean.to(x) + self._average(posterior, shift)).reshape(x.shape)
 
     def _noise(self, x: Tensor, posterior: _Posterior) -> Tensor:
-        return self._average(posterior.weight, posterior.sigma * posterior.whitened).reshape(x.shape)
+        return self._average(posterior, posterior.sigma * posterior.whitened).reshape(x.shape)
 
-    def _average(self, weight: Tensor, along_axes: Tensor) -> Tensor:
-        """The weighted sum over components of vectors given along their axes: ``(*B, D)``."""
-        if self.rotation is None:
-            return (weight.unsqueeze(-2) @ along_axes).squeeze(-2)
-        weighted = (weight.unsqueeze(-1) * along_axes).flatten(-2)
-        return weighted @ self.rotation.to(weighted).mT
+    def _average(self, posterior: _Posterior, along_axes: Tensor) -> Tensor:
+        """The weighted sum over covariances of vectors given along their axes: ``(*B, D)``."""
+        weighted = posterior.share.unsqueeze(-1) * along_axes
+        return weighted.sum(-2) if self.rotation is None else weighted.flatten(-2) @ self.rotation.to(weighted).mT
 
 
 class _Posterior(NamedTuple):
-    """The posterior over the components, and the distance from each along its axes."""
+    """The posterior over the components, and the distance from them along the axes of each covariance."""
 
     log_joint: Tensor  # (*B, K)
     weight: Tensor  # (*B, K)
-    whitened: Tensor  # (*B, K, D)
+    share: Tensor  # (*B, C): the weight of the components with each covariance
+    axes: Tensor  # (*B, C, D)
+    precision: Tensor  # (*B, C, D)
+    whitened: Tensor  # (*B, C, D), averaged over the components with each covariance
     alpha: Tensor
     sigma: Tensor
 
@@ -177,16 +179,20 @@ def _parts(mixture: TorchDistribution) -> tuple[Tensor, TorchDistribution]:
 
 
 def _eigen(components: TorchDistribution) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Means, variances along the axes, and the axes of all components side by side (``None``: the coordinates)."""
+    """Means ``(K, D)``, variances along the axes ``(C, D)``, and the axes side by side (``None``: the coordinates)."""
     normal = components
     while isinstance(normal, Independent):
         normal = normal.base_dist
     count = components.batch_shape[0]
     if isinstance(normal, Normal):
-        return components.mean.reshape(count, -1), components.variance.reshape(count, -1), None
+        return components.mean.reshape(count, -1), _distinct(components.variance.reshape(count, -1)), None
     if isinstance(normal, MultivariateNormal) and normal is components:
+        covariance = _distinct(normal.covariance_matrix)
+        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+        if torch.equal(covariance, torch.diag_embed(diagonal)):
+            return normal.loc, diagonal, None
         # In double precision: an eigenvalue's error is relative to the largest one.
-        variance, axes = torch.linalg.eigh(normal.covariance_matrix.double())
+        variance, axes = torch.linalg.eigh(covariance.double())
         rotation = axes.permute(1, 0, 2).flatten(1)
         return normal.loc, variance.clamp_min(0).to(normal.loc), rotation.to(normal.loc)
     raise ValueError(
@@ -194,12 +200,17 @@ def _eigen(components: TorchDistribution) -> tuple[Tensor, Tensor, Tensor | None
     )
 
 
+def _distinct(values: Tensor) -> Tensor:
+    """The first row alone, if all are alike."""
+    return values[:1] if bool((values == values[:1]).all()) else values
+
+
 def _project(flat: Tensor, rotation: Tensor, count: int) -> Tensor:
-    """Points along the axes of every component: ``(*B, K, D)``."""
+    """Points along the axes of every covariance: ``(*B, C, D)``."""
     return (flat @ rotation).unflatten(-1, (count, flat.shape[-1]))
 
 
 def _rotate(mean: Tensor, rotation: Tensor) -> Tensor:
-    """Each mean along the axes of its own component: ``(K, D)``."""
-    count, size = mean.shape
-    return torch.einsum("kd,dkj->kj", mean, rotation.view(size, count, size)).contiguous()
+    """Each mean along the axes of its own covariance: ``(K, D)``."""
+    along = _project(mean, rotation, rotation.shape[1] // len(rotation))  # (K, C, D)
+    return (along.diagonal(dim1=0, dim2=1).mT if along.shape[1] > 1 else along.squeeze(1)).contiguous()

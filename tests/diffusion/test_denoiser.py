@@ -22,6 +22,13 @@ def diagonal(components=4, shape=(1, 2, 2)):
     return MixtureSameFamily(Categorical(torch.rand(components).double()), normal)
 
 
+def shared(components=4, size=3):
+    """One covariance for all components."""
+    mixture = full(components, size)
+    normal = mixture.component_distribution
+    return MixtureSameFamily(mixture.mixture_distribution, MultivariateNormal(normal.loc, normal.covariance_matrix[0]))
+
+
 def noisy(denoiser, mixture, batch=(5, 3)):
     x, t = mixture.sample(batch), torch.rand(batch, dtype=torch.float64)
     alpha, sigma = denoiser.path(x, t)
@@ -49,7 +56,7 @@ def brute_force(mixture, schedule, x, t):
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-@pytest.mark.parametrize("make", [full, diagonal])
+@pytest.mark.parametrize("make", [full, diagonal, shared])
 def test_the_mixture_denoiser_is_the_posterior_mean(kind, make):
     torch.manual_seed(0)
     mixture = make()
@@ -63,7 +70,7 @@ def test_the_mixture_denoiser_is_the_posterior_mean(kind, make):
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-@pytest.mark.parametrize("make", [full, diagonal])
+@pytest.mark.parametrize("make", [full, diagonal, shared])
 def test_noise_score_and_velocity_say_the_same(kind, make):
     torch.manual_seed(1)
     mixture = make()
@@ -75,6 +82,28 @@ def test_noise_score_and_velocity_say_the_same(kind, make):
     for name in ("noise", "score", "velocity"):
         direct, derived = getattr(denoiser, name)(x, t), getattr(Denoiser, name)(denoiser, x, t)
         assert torch.allclose(direct, derived, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [full, diagonal, shared])
+def test_the_divergence_is_the_trace_of_the_jacobian(make):
+    torch.manual_seed(4)
+    mixture = make()
+    denoiser = GaussianMixtureDenoiser(mixture, CosineVP())
+    x, t = noisy(denoiser, mixture, (4,))
+    _, found = denoiser.velocity_and_divergence(x, t)
+    for row in range(4):
+        jacobian = torch.func.jacrev(denoiser.velocity)(x[row], t[row]).reshape(x[row].numel(), -1)
+        assert torch.allclose(found[row], jacobian.trace(), rtol=1e-8)
+
+
+def test_components_of_one_covariance_share_its_axes():
+    torch.manual_seed(0)
+    assert GaussianMixtureDenoiser(shared(), CosineVP()).rotation.shape == (3, 3)
+    assert GaussianMixtureDenoiser(full(), CosineVP()).rotation.shape == (3, 12)
+    isotropic = MixtureSameFamily(Categorical(torch.ones(2)), MultivariateNormal(torch.randn(2, 3), torch.eye(3)))
+    assert GaussianMixtureDenoiser(isotropic, CosineVP()).rotation is None
+    mixture = shared()
+    assert torch.allclose(GaussianMixtureDenoiser(mixture, CosineVP()).data_scale, mixture.variance.sqrt())
 
 
 def test_single_precision_and_a_single_gaussian():
