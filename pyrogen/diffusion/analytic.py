@@ -11,8 +11,8 @@ and with :math:`r_k(x)` the posterior weights of its components
     \bigl(m_k + \alpha_t S_k (\alpha_t^2 S_k + \sigma_t^2 I)^{-1} (x - \alpha_t m_k)\bigr) .
 
 One eigen-decomposition :math:`S_k = U_k \operatorname{diag}(s_k) U_k^\top`, made once, turns every time into
-elementwise arithmetic. Where all components have one covariance, there is one decomposition, and the sum over components
-is that of :math:`r_k(x) m_k` alone.
+elementwise arithmetic. Where all components have one covariance, there is one decomposition, and
+the sum over components is that of :math:`r_k(x) m_k` alone.
 """
 
 from __future__ import annotations
