@@ -13,15 +13,18 @@ from .blur import Convolution, gaussian_blur
 from .linear import Linear
 from .matrix import Mask, Matrix
 from .phase import PhaseRetrieval
+from .radon import FanBeam, Radon
 from .sampling import Grey, Separable, bicubic_downsampling, box_downsampling
 
 __all__ = [
     "Convolution",
+    "FanBeam",
     "Grey",
     "Linear",
     "Mask",
     "Matrix",
     "PhaseRetrieval",
+    "Radon",
     "Separable",
     "bicubic_downsampling",
     "box_downsampling",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrogen.arguments import finite
 
-from .linear import Linear
+from .linear import Linear, flattened
 
 
 class Mask(Linear):
@@ -28,7 +28,7 @@ class Mask(Linear):
         self.index = kept.flatten().nonzero().squeeze(-1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _flat(x, self.shape)[..., self.index]
+        return flattened(x, self.shape, "x")[..., self.index]
 
     def adjoint(self, y: Tensor) -> Tensor:
         whole = torch.zeros(y.shape[:-1] + (math.prod(self.shape),), dtype=y.dtype, device=y.device)
@@ -52,13 +52,7 @@ class Matrix(Linear):
         self.matrix = matrix
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _flat(x, self.shape) @ self.matrix.T
+        return flattened(x, self.shape, "x") @ self.matrix.to(x).T
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix).reshape(y.shape[:-1] + self.shape)
-
-
-def _flat(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tuple(x.shape[x.dim() - len(shape) :]) != shape:
-        raise ValueError(f"`x` must end in shape {shape}, got {tuple(x.shape)}")
-    return x.reshape(x.shape[: x.dim() - len(shape)] + (-1,))
+        return (y @ self.matrix.to(y)).reshape(y.shape[:-1] + self.shape)
