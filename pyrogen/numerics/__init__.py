@@ -6,7 +6,8 @@
 ``trace``                    divergences, exact and estimated
 ``transport``                which noise goes with which datum
 ``markov``                   moves of many chains side by side, and their convergence
-``resampling``               of weighted particles; ``linear``: products with operators
+``resampling``               of weighted particles
+``linear``, ``krylov``       Gaussian conditioning; large matrices, by products with them alone
 ``supports``, ``scores``     where numbers may lie, and scores that are safe outside
 ``pairwise``, ``kernels``    distances, and similarities by distance; ``wasserstein``: distances of distributions
 ``special``                  logarithms of small differences

@@ -10,22 +10,28 @@ units: a grey value of data in [0, 1] is in [0, 1], a sum of four pixels is four
 """
 
 from .blur import Convolution, gaussian_blur
-from .linear import Linear
+from .linear import Compose, Linear, LinearMap
 from .matrix import Mask, Matrix
 from .phase import PhaseRetrieval
 from .radon import FanBeam, Radon
 from .sampling import Grey, Separable, bicubic_downsampling, box_downsampling
+from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
 __all__ = [
+    "Compose",
     "Convolution",
+    "ExactSpectrum",
     "FanBeam",
     "Grey",
+    "KrylovSpectrum",
     "Linear",
+    "LinearMap",
     "Mask",
     "Matrix",
     "PhaseRetrieval",
     "Radon",
     "Separable",
+    "Spectrum",
     "bicubic_downsampling",
     "box_downsampling",
     "gaussian_blur",

@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import function as callable_argument
+from pyrogen.numerics.krylov import largest_eigenvalue
+
 from .sparse import SparseMatrix
+from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
 
 class Linear(ABC):
@@ -30,7 +36,7 @@ class Linear(ABC):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of one measurement."""
-        return tuple(self(torch.zeros(self.shape)).shape)
+        return tuple(self(self.zero()).shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """The adjoint at ``y``, of shape ``(*batch, *shape)``; by differentiation unless a subclass defines it."""
@@ -38,12 +44,147 @@ class Linear(ABC):
         start = zero.expand(*y.shape[: y.dim() - self(zero).dim()], *self.shape)
         return torch.func.vjp(self, start)[1](y)[0]
 
+    def gram(self, x: Tensor) -> Tensor:
+        r"""The normal operator :math:`A^\top A` at ``x``, of shape ``(*batch, *shape)``."""
+        return self.adjoint(self(x))
+
+    def norm(self) -> float:
+        """The operator norm: the largest singular value, by Lanczos' method where it is not known."""
+        if (diagonal := self._diagonal()) is not None:
+            return diagonal.max().sqrt().item()
+        start = _random(self.zero()).flatten()
+        top = largest_eigenvalue(lambda v: self.gram(v.unflatten(-1, self.shape)).flatten(), start)
+        return max(top, 0.0) ** 0.5
+
+    def spectrum(self, dense: int = 4096) -> Spectrum:
+        r"""The spectrum of :math:`A A^\top`, which makes Gaussian measurements easy for any variances.
+
+        It is known in closed form for some operators, and wherever :math:`A A^\top` is diagonal, which a random probe
+        finds. Others are decomposed, once, if they measure few numbers; of those that measure more than ``dense`` only
+        products are taken. Nothing is remembered: keep what is returned.
+
+        Args:
+            dense: How many measured numbers are few: the decomposition takes memory for so many squared.
+        """
+        if (diagonal := self._diagonal()) is not None:
+            return ExactSpectrum(self, diagonal)
+        if math.prod(self.output_shape) > dense:
+            return KrylovSpectrum(self)
+        values, vectors = torch.linalg.eigh(self._covariance())
+        shape = self.output_shape
+        return ExactSpectrum(
+            self,
+            values.reshape(shape),
+            lambda y: (flattened(y, shape, "y") @ vectors).reshape(y.shape),
+            lambda c: (flattened(c, shape, "y") @ vectors.T).reshape(c.shape),
+        )
+
+    def zero(self) -> Tensor:
+        """An input of zeros, in double precision, where the operator is."""
+        place = next((value.device for value in vars(self).values() if isinstance(value, Tensor)), None)
+        return torch.zeros(self.shape, dtype=torch.double, device=place)
+
+    def __matmul__(self, other: Linear) -> Compose:
+        return Compose(self, other)
+
+    def _diagonal(self) -> Tensor | None:
+        r"""The diagonal of :math:`A A^\top`, if it is a diagonal matrix."""
+        ones = torch.ones_like(self(self.zero()))
+        diagonal, probe = self(self.adjoint(ones)), _random(ones)
+        error = self(self.adjoint(probe)) - diagonal * probe
+        return diagonal if (error.abs() <= 1e-9 * diagonal.abs().max()).all() else None
+
+    def _covariance(self) -> Tensor:
+        r"""The matrix :math:`A A^\top`."""
+        one = self(self.zero())
+        size = one.numel()
+        identity = torch.eye(size, dtype=one.dtype, device=one.device).reshape(size, *one.shape)
+        return torch.cat([self(self.adjoint(rows)).flatten(1) for rows in identity.split(64)])
+
     def to(self, *place: Any) -> Linear:
         """The same operator on another device or of another dtype, as ``torch.Tensor.to`` takes them."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             setattr(moved, name, _moved(value, place))
         return moved
+
+
+class Compose(Linear):
+    """Operators one after the other, the last one first: ``Compose(a, b)(x)`` is ``a(b(x))``, as is ``(a @ b)(x)``.
+
+    Args:
+        operators: Of which each takes what the next one measures.
+
+    Example:
+        >>> from pyrogen.operators import Mask, gaussian_blur
+        >>> kept = torch.arange(64).reshape(1, 8, 8) % 3 == 0
+        >>> (Mask(kept) @ gaussian_blur((1, 8, 8), 1.0))(torch.ones(1, 8, 8)).shape
+        torch.Size([22])
+    """
+
+    def __init__(self, *operators: Linear) -> None:
+        if not operators or not all(isinstance(operator, Linear) for operator in operators):
+            raise TypeError(
+                f"`operators` must be one or more Linear, got {[type(part).__name__ for part in operators]}"
+            )
+        for after, before in pairwise(operators):
+            if before.output_shape != after.shape:
+                raise ValueError(f"`operators` must fit: one gives {before.output_shape}, the next takes {after.shape}")
+        super().__init__(operators[-1].shape)
+        self.operators = operators
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.operators[0].output_shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for operator in reversed(self.operators):
+            x = operator(x)
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        for operator in self.operators:
+            y = operator.adjoint(y)
+        return y
+
+    def zero(self) -> Tensor:
+        return self.operators[-1].zero()
+
+
+class LinearMap(Linear):
+    """Any linear function as an operator; the adjoint is by differentiation.
+
+    Args:
+        function: Takes one signal, without batch dimensions; it is mapped over them.
+        shape: The shape of one input.
+
+    Raises:
+        ValueError: the function does not take zero to zero.
+
+    Example:
+        >>> slopes = LinearMap(lambda x: x.diff(), (5,))
+        >>> slopes.adjoint(torch.ones(4))
+        tensor([-1.,  0.,  0.,  0.,  1.])
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self.function = callable_argument(function, "function")
+        if function(torch.zeros(self.shape)).any():
+            raise ValueError("`function` must be linear, got one that does not take zero to zero")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        batch = x.shape[: x.dim() - len(self.shape)]
+        if not batch:
+            return self.function(x)
+        found = torch.func.vmap(self.function)(x.reshape(-1, *self.shape))
+        return found.reshape(*batch, *found.shape[1:])
+
+
+def _random(like: Tensor) -> Tensor:
+    """The same random numbers whenever asked for so many."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def flattened(signal: Tensor, shape: tuple[int, ...], name: str) -> Tensor:

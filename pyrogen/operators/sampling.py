@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import finite, image_shape, integer, number
 
 from .linear import Linear
+from .spectrum import ExactSpectrum
 
 REC601 = (0.299, 0.587, 0.114)
 
@@ -56,6 +59,17 @@ class Separable(Linear):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.vertical.to(y).T @ y @ self.horizontal.to(y)
+
+    def norm(self) -> float:
+        factors = self.vertical, self.horizontal
+        return math.prod(torch.linalg.matrix_norm(factor.double(), 2).item() for factor in factors)
+
+    def spectrum(self, dense: int = 4096) -> ExactSpectrum:
+        (down, left), (across, right) = (
+            torch.linalg.eigh(f @ f.T) for f in (self.vertical.double(), self.horizontal.double())
+        )
+        values = (down.unsqueeze(-1) * across).expand(self.shape[0], -1, -1)
+        return ExactSpectrum(self, values, lambda y: left.T @ y @ right, lambda c: left @ c @ right.T)
 
 
 def box_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
