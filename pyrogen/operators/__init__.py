@@ -10,6 +10,8 @@ units: a grey value of data in [0, 1] is in [0, 1], a sum of four pixels is four
 """
 
 from .blur import Convolution, gaussian_blur
+from .fourier import Coils, Fourier, NonuniformFourier
+from .frequencies import coil_maps, radial, random_lines, uniform_lines
 from .linear import Compose, Linear, LinearMap
 from .matrix import Mask, Matrix
 from .phase import PhaseRetrieval
@@ -18,23 +20,30 @@ from .sampling import Grey, Separable, bicubic_downsampling, box_downsampling
 from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
 __all__ = [
+    "Coils",
     "Compose",
     "Convolution",
     "ExactSpectrum",
     "FanBeam",
+    "Fourier",
     "Grey",
     "KrylovSpectrum",
     "Linear",
     "LinearMap",
     "Mask",
     "Matrix",
+    "NonuniformFourier",
     "PhaseRetrieval",
     "Radon",
     "Separable",
     "Spectrum",
     "bicubic_downsampling",
     "box_downsampling",
+    "coil_maps",
     "gaussian_blur",
+    "radial",
+    "random_lines",
+    "uniform_lines",
 ]
 
 

@@ -200,8 +200,9 @@ def flattened(signal: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
 
 
 def _moved(value: Any, place: tuple) -> Any:
-    if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
-        return value.to(*(part for part in place if not isinstance(part, torch.dtype)))
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        kinds = [part.to_complex() for part in place if isinstance(part, torch.dtype) and value.is_complex()]
+        return value.to(*(part for part in place if not isinstance(part, torch.dtype)), *kinds)
     if isinstance(value, tuple):
         return tuple(_moved(part, place) for part in value)
     return value.to(*place) if isinstance(value, Tensor | Linear | SparseMatrix) else value
