@@ -1,7 +1,7 @@
 r"""The density of the latent sites of a Pyro model, for many chains at once.
 
-Latent sites of constrained support are functions of unconstrained numbers, :math:`z = t(x)` with Pyro's ``biject_to``,
-and the density is :math:`\log p(z, y) + \log |\det \partial t / \partial x|`. Discrete sites are summed out.
+Latent sites of constrained support are functions of unconstrained numbers, :math:`z = t(x)`, and the density is
+:math:`\log p(z, y) + \log |\det \partial t / \partial x|`. Discrete sites are summed out.
 
 The model runs for all chains in one of three ways, the first that gives what single runs give:
 
@@ -13,7 +13,8 @@ The model runs for all chains in one of three ways, the first that gives what si
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -21,17 +22,16 @@ import pyro
 import torch
 import torch.utils._pytree
 from pyro import poutine
-from pyro.infer import config_enumerate
-from pyro.infer.autoguide.initialization import InitMessenger
+from pyro.infer.autoguide.initialization import init_to_sample
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import biject_to
 
 from pyrogen.programs.layouts import DRAWS, DrawLayout, DrawsTogether, LayoutMismatch, OneDraw
 from pyrogen.programs.run import Given, isolated, run
-from pyrogen.programs.site import Site, is_statement, site_of
+from pyrogen.programs.site import Site, is_statement
 
+from .free_sites import FreeSites, started, transform_of
 from .observation import check_data
 from .problem import check_plates
 from .summed_out import Enumerated, summed_log_prob
@@ -47,64 +47,67 @@ class LatentDensity:
         model: The Pyro model.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+        initial: Where chains start: one of Pyro's strategies of initialisation, or values by site, each
+            ``(chains, *shape)``.
 
     Attributes:
-        sites: The continuous latent sites, by name.
-        discrete: The names of the discrete ones.
+        statements: Those of one run, by name.
+        shapes: Of the continuous latent sites, by name.
+        free_shapes: The same of their coordinates.
+        discrete: The names of the discrete latent sites.
         size: How many coordinates a chain has.
 
     Raises:
-        ValueError: the model has no continuous latent site, a plate takes a subsample, or data are missing or
-            impossible.
-        NotImplementedError: a discrete site has too many values to be summed out.
+        ValueError: the model has no continuous latent site, or not the same ones in every run, a plate takes a
+            subsample, or data are missing or impossible.
+        NotImplementedError: a discrete site has too many values to be summed out; no bijection to the support of a site
+            is known; or a site cannot be drawn, of which no values are given.
     """
 
-    def __init__(self, model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Callable,
+        args: tuple,
+        kwargs: Mapping[str, Any],
+        initial: Callable | Mapping[str, Tensor] = init_to_sample,
+    ) -> None:
         self.model, self.args, self.kwargs = model, args, dict(kwargs)
-        with torch.no_grad():
-            self.statements = run(model, args, kwargs, validate=False).statements
+        self._started = started(model, initial)
+        self.statements = self._run(self._started)
         for site in self.statements.values():
             check_plates(site)
             if site.kind == "observed":
                 check_data(site, support=is_validation_enabled())
         latent = {name: site for name, site in self.statements.items() if site.kind == "latent"}
         self.discrete = [name for name, site in latent.items() if site.support.is_discrete]
-        self.sites = {name: site for name, site in latent.items() if name not in self.discrete}
-        _check_sites(self.sites, [latent[name] for name in self.discrete])
-        self.transforms = {name: biject_to(site.support) for name, site in self.sites.items()}
-        self.shapes = {name: site.value.shape for name, site in self.sites.items()}
-        self.free_shapes = {name: self.transforms[name].inv(site.value).shape for name, site in self.sites.items()}
+        sites = {name: site for name, site in latent.items() if name not in self.discrete}
+        _check_sites(sites, [latent[name] for name in self.discrete])
+        self.shapes = {name: site.value.shape for name, site in sites.items()}
+        self.free_shapes = {name: x.shape for name, x in self._coordinates(self.statements).items()}
         self.size = sum(map(prod, self.free_shapes.values()))
         self.width = max(len(site.distribution.batch_shape) for site in self.statements.values())
         self._density: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The log-density in nats at points ``(chains, size)``, ``(chains,)``."""
+        """The log-density in nats at points ``(chains, size)``, ``(chains,)``; NaN where the model cannot run."""
         with pyro.validation_enabled(False):
             if self._density is None:
                 self._density = self._fastest(x)
-            return self._density(x)
+            return _where_possible(self._density, x)
 
     @property
     def device(self) -> torch.device:
         """Where the sites are."""
-        return next(iter(self.sites.values())).value.device
+        return self.statements[next(iter(self.shapes))].value.device
 
-    def initial(self, chains: int, strategy: Callable) -> Tensor:
-        """Points ``(chains, size)`` from one of Pyro's strategies of initialisation, such as ``init_to_sample``."""
-        with torch.no_grad(), isolated(), pyro.validation_enabled(False):
-            program = poutine.trace(InitMessenger(_continuous(strategy))(self.model))
-            found = [program.get_trace(*self.args, **self.kwargs).nodes for _ in range(chains)]
-        return self.packed({name: torch.stack([nodes[name]["value"] for nodes in found]) for name in self.sites})
+    def initial(self, chains: int) -> Tensor:
+        """Points to start from, ``(chains, size)``."""
+        return self._packed([self._started] * chains)
 
     def packed(self, values: Mapping[str, Tensor]) -> Tensor:
         """Unconstrained coordinates ``(chains, size)`` of values of all sites, each ``(chains, *shape)``."""
-        free = [self.transforms[name].inv(values[name]).reshape(len(values[name]), -1) for name in self.sites]
-        return torch.cat(free, 1).detach()
-
-    def unpacked(self, x: Tensor) -> dict[str, Tensor]:
-        """The values of the sites, each ``(*batch, *shape)``, at points ``(*batch, size)``."""
-        return {name: self.transforms[name](free) for name, free in self._free(x).items()}
+        rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        return self._packed([Given(row)(self.model) for row in rows])
 
     @torch.no_grad()
     def completed(self, x: Tensor) -> dict[str, Tensor]:
@@ -113,8 +116,6 @@ class LatentDensity:
         Discrete sites are drawn given everything else.
         """
         names = [name for name, site in self.statements.items() if site.kind in ("latent", "computed")]
-        if set(names) == set(self.sites):
-            return self.unpacked(x)
         numbers = sum(site.value.numel() for site in self.statements.values())
         with pyro.validation_enabled(False):
             parts = [self._completed(part, names) for part in x.split(max(1, _AT_ONCE // numbers))]
@@ -122,27 +123,38 @@ class LatentDensity:
 
     def blamed(self, row: Tensor) -> list[str]:
         """The sites whose log-probability is not finite at one point, or all latent ones if it is the gradient's."""
-        with torch.no_grad(), pyro.validation_enabled(False), isolated():
-            trace = poutine.trace(Given(self.unpacked(row))(self.model)).get_trace(*self.args, **self.kwargs)
-            found = {
-                node["name"]: site_of(node).log_prob_if_any() for node in trace.nodes.values() if is_statement(node)
-            }
+        found = {name: site.log_prob_if_any() for name, site in self._run(self._at(row)).items()}
         bad = [name for name, value in found.items() if value is None or not value.isfinite().all()]
-        return bad or list(self.sites)
+        return bad or list(self.shapes)
+
+    @torch.no_grad()
+    def _run(self, program: Callable) -> dict[str, Site]:
+        return run(program, self.args, self.kwargs, validate=False).statements
+
+    def _coordinates(self, statements: Mapping[str, Site]) -> dict[str, Tensor]:
+        sites = {name: statements[name] for name in self.shapes}
+        return {name: transform_of(name, site.distribution).inv(site.value) for name, site in sites.items()}
+
+    def _packed(self, programs: Sequence[Callable]) -> Tensor:
+        found = [self._coordinates(self._run(program)).values() for program in programs]
+        return torch.stack([torch.cat([x.flatten() for x in coordinates]) for coordinates in found])
+
+    def _at(self, row: Tensor) -> Callable:
+        """The model at one point."""
+        return FreeSites(self._free(row))(self.model)
 
     def _fastest(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """The fastest way to run the model for all chains that agrees with single runs."""
         reasons = []
-        with torch.no_grad():
-            checked = sorted({0, len(x) - 1})
-            alone = torch.stack([self._single(x[row]) for row in checked])
-            for density in (self._together, self._mapped):
-                try:
-                    torch.testing.assert_close(density(x)[checked], alone, rtol=1e-4, atol=1e-3, equal_nan=True)
-                except Exception as error:  # noqa: BLE001  a program may fail in any way on many chains at once
-                    reasons.append(str(error).strip().split("\n")[0])
-                else:
-                    return density
+        for density in (self._together, self._mapped):
+            try:
+                for points in (x, x + 0.1 * torch.linspace(-1, 1, len(x)).to(x).unsqueeze(1)):  # no two the same
+                    self._check_rows(partial(_where_possible, density), points)
+            except Exception as error:  # noqa: BLE001  a program may fail in any way on many chains at once
+                reasons.append(str(error).strip().split("\n")[0])
+            else:
+                return density
+        self._single(x[0])  # a program that fails in single runs has an error of its own
         warnings.warn(
             "the model runs chain by chain, since neither a plate of chains nor torch.vmap runs it as single runs do "
             f"({'; '.join(reasons)}); write it for batches, without branches on values",
@@ -151,18 +163,25 @@ class LatentDensity:
         )
         return self._one_by_one
 
+    def _check_rows(self, density: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        """Compares rows with single runs; their gradients must not reach other rows."""
+        for row in sorted({0, len(x) - 1}):
+            points = x.detach().requires_grad_()
+            with torch.enable_grad():
+                found = density(points)[row]
+                (gradient,) = torch.autograd.grad(found, points)
+            alone = _where_possible(self._one_by_one, x[row : row + 1])[0]
+            torch.testing.assert_close(found.detach(), alone.detach(), rtol=1e-4, atol=1e-3, equal_nan=True)
+            others = torch.arange(len(x), device=x.device) != row
+            if (gradient[others] != 0).logical_and(~gradient[others].isnan()).any():
+                raise LayoutMismatch("chains depend on each other")
+
     def _together(self, x: Tensor) -> Tensor:
         layout = DrawsTogether(len(x), self.width)
-        free = self._free(x)
-        values = {name: self.transforms[name](value) for name, value in free.items()}
-        placed = {name: self._in_plate(name, value) for name, value in values.items()}
-        trace = self._trace(placed, layout)
-        return self._log_prob(trace, layout).add(self._volume(free, values, 1))
+        return self._log_prob(self._trace(self._placed(self._free(x)), layout), layout)
 
     def _single(self, row: Tensor) -> Tensor:
-        free = self._free(row)
-        values = {name: self.transforms[name](value) for name, value in free.items()}
-        return self._log_prob(self._trace(values, _ONE), _ONE).add(self._volume(free, values, 0))
+        return self._log_prob(self._trace(self._free(row), _ONE), _ONE)
 
     def _mapped(self, x: Tensor) -> Tensor:
         return torch.vmap(self._single, randomness="different")(x)
@@ -170,21 +189,38 @@ class LatentDensity:
     def _one_by_one(self, x: Tensor) -> Tensor:
         return torch.stack([self._single(row) for row in x])
 
-    def _trace(self, values: Mapping[str, Tensor], layout: DrawLayout) -> Trace:
-        program = layout.laid_out(Given(values)(self.model))
+    def _trace(
+        self, free: Mapping[str, Tensor], layout: DrawLayout, drawn: Mapping[str, Tensor] | None = None
+    ) -> Trace:
+        """A run with log-probabilities of free coordinates in place of those of continuous sites."""
+        drawn = drawn or {}
+        sites = FreeSites(free, drawn, enumerating=bool(self.discrete))
+        program = layout.laid_out(sites(self.model))
         if self.discrete:
-            program = Enumerated(first_available_dim=-1 - self._width(layout))(config_enumerate(program))
+            ways = {name: None if name in drawn else "parallel" for name in self.discrete}
+            program = poutine.infer_config(program, lambda site: _enumerated(ways, site["name"]))
+            program = Enumerated(first_available_dim=-1 - self.width - isinstance(layout, DrawsTogether))(program)
         with isolated():
-            return poutine.trace(program).get_trace(*self.args, **self.kwargs)
+            trace = poutine.trace(program).get_trace(*self.args, **self.kwargs)
+        self._check_same(trace)
+        trace.compute_log_prob()
+        for name, volume in sites.volumes.items():
+            trace.nodes[name]["log_prob"] = trace.nodes[name]["log_prob"] + volume
+        return trace
 
-    def _width(self, layout: DrawLayout) -> int:
-        return self.width + isinstance(layout, DrawsTogether)
+    def _check_same(self, trace: Trace) -> None:
+        found = {node["name"] for node in trace.nodes.values() if is_statement(node) and not node["is_observed"]}
+        expected = {*self.shapes, *self.discrete}
+        if found != expected:
+            raise ValueError(
+                f"`model` must have the same latent sites in every run, got one with {sorted(expected)} and one with "
+                f"{sorted(found)}"
+            )
 
     def _log_prob(self, trace: Trace, layout: DrawLayout) -> Tensor:
         chains = None if layout is _ONE else DRAWS
         if self.discrete:
             return summed_log_prob(trace, chains)
-        trace.compute_log_prob()
         found = [node["log_prob"] for node in trace.nodes.values() if is_statement(node)]
         if chains is None:
             return sum(value.sum() for value in found)
@@ -195,10 +231,6 @@ class LatentDensity:
             raise LayoutMismatch("a site is not batched by chains")
         return value
 
-    def _volume(self, free: Mapping[str, Tensor], values: Mapping[str, Tensor], batch: int) -> Tensor:
-        found = [self.transforms[name].log_abs_det_jacobian(free[name], values[name]) for name in free]
-        return sum(volume.flatten(batch).sum(-1) if volume.dim() > batch else volume for volume in found)
-
     def _free(self, x: Tensor) -> dict[str, Tensor]:
         parts = x.split([prod(shape) for shape in self.free_shapes.values()], -1)
         return {
@@ -206,68 +238,82 @@ class LatentDensity:
             for (name, shape), part in zip(self.free_shapes.items(), parts, strict=True)
         }
 
-    def _in_plate(self, name: str, value: Tensor) -> Tensor:
-        """``(chains, *shape)`` with room for the plates that are not around this site."""
-        missing = self.width - len(self.statements[name].distribution.batch_shape)
-        return value.reshape(value.shape[:1] + (1,) * missing + value.shape[1:])
+    def _placed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``(chains, *shape)`` by site, with room for the plates that are not around it."""
+        missing = {name: self.width - len(self.statements[name].distribution.batch_shape) for name in values}
+        return {
+            name: value.reshape(value.shape[:1] + (1,) * missing[name] + value.shape[1:])
+            for name, value in values.items()
+        }
 
     def _completed(self, x: Tensor, names: list[str]) -> dict[str, Tensor]:
-        values = self.unpacked(x)
+        drawn: dict[str, Tensor] = {}
         for name in self.discrete:
-            values[name] = self._drawn(values, name)
+            drawn[name] = self._drawn(x, drawn, name)
         if self._density == self._together:
             try:
-                return self._completed_together(values, names, len(x))
+                return self._completed_together(x, drawn, names)
             except Exception:  # noqa: BLE001  as in `_fastest`
                 pass
-        return self._over_rows(lambda row: self._values(row, names), values)
+        return self._over_rows(lambda row, given: self._values(self._free(row), given, names), x, drawn)
 
-    def _drawn(self, values: Mapping[str, Tensor], name: str) -> Tensor:
-        """A discrete site given others, each ``(rows, *shape)``: the discrete ones after it are summed out.
+    def _drawn(self, x: Tensor, drawn: Mapping[str, Tensor], name: str) -> Tensor:
+        """A discrete site ``(rows, *shape)``, given others: the discrete ones after it are summed out.
 
         Given those before it, its entries in plates are independent of each other.
         """
-        trace = self._trace({given: value[0] for given, value in values.items()}, _ONE)
-        trace.compute_log_prob()
-        node = trace.nodes[name]
+        node = self._trace(self._free(x[0]), _ONE, {given: value[0] for given, value in drawn.items()}).nodes[name]
         zeros = torch.zeros_like(node["log_prob"])  # (values, *batch)
 
-        def probabilities(row: dict[str, Tensor]) -> Tensor:
+        def probabilities(row: Tensor, given: dict[str, Tensor]) -> Tensor:
             def evidence(added: Tensor) -> Tensor:
-                return summed_log_prob(self._trace(row, _ONE), added={name: added})
+                return summed_log_prob(self._trace(self._free(row), _ONE, given), added={name: added})
 
             return torch.func.grad(evidence)(zeros)
 
         shape = self.statements[name].distribution.batch_shape
-        chances = self._over_rows(probabilities, values).clamp(min=0)  # (rows, values, *batch)
+        chances = self._over_rows(probabilities, x, drawn).clamp(min=0)  # (rows, values, *batch)
         chances = chances.reshape(*chances.shape[:2], *shape).movedim(1, -1)
         support = node["fn"].enumerate_support(expand=False).reshape(chances.shape[-1], *node["fn"].event_shape)
         return support[torch.distributions.Categorical(chances).sample()]
 
-    def _over_rows(self, function: Callable, values: Mapping[str, Tensor]) -> Any:
-        """A function of the sites of one row, for all rows: mapped, or one by one where the density is."""
-        values = dict(values)
+    def _over_rows(self, function: Callable, x: Tensor, drawn: dict[str, Tensor]) -> Any:
+        """A function of one point and its discrete sites, for all rows: mapped, or one by one where the density is."""
         if self._density != self._one_by_one:
-            return torch.vmap(function, randomness="different")(values)
-        rows = [
-            function({name: value[row] for name, value in values.items()})
-            for row in range(len(next(iter(values.values()))))
-        ]
+            return torch.vmap(function, randomness="different")(x, drawn)
+        rows = [function(x[row], {name: value[row] for name, value in drawn.items()}) for row in range(len(x))]
         return torch.utils._pytree.tree_map(lambda *entries: torch.stack(entries), *rows)
 
-    def _values(self, given: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
-        found = run(Given(given)(self.model), self.args, self.kwargs, validate=False).statements
+    def _values(
+        self,
+        free: Mapping[str, Tensor],
+        drawn: Mapping[str, Tensor],
+        names: list[str],
+        layout: DrawLayout = _ONE,
+    ) -> dict[str, Tensor]:
+        found = self._run(layout.laid_out(FreeSites(free, drawn)(self.model)))
         return {name: found[name].value for name in names}
 
-    def _completed_together(self, values: Mapping[str, Tensor], names: list[str], rows: int) -> dict[str, Tensor]:
-        placed = {name: self._in_plate(name, value) for name, value in values.items()}
-        program = DrawsTogether(rows, self.width).laid_out(Given(placed)(self.model))
-        found = run(program, self.args, self.kwargs, validate=False).statements
-        completed = {name: _out_of_plate(found[name].value, self.statements[name].value.shape, rows) for name in names}
-        alone = self._values({name: value[0] for name, value in values.items()}, names)
+    def _completed_together(self, x: Tensor, drawn: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+        layout = DrawsTogether(len(x), self.width)
+        found = self._values(self._placed(self._free(x)), self._placed(drawn), names, layout)
+        completed = {
+            name: _out_of_plate(value, self.statements[name].value.shape, len(x)) for name, value in found.items()
+        }
+        alone = self._values(self._free(x[0]), {name: value[0] for name, value in drawn.items()}, names)
         for name in names:
             torch.testing.assert_close(completed[name][0], alone[name], rtol=1e-3, atol=1e-4, equal_nan=True)
         return completed
+
+
+def _where_possible(density: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A density, NaN in rows where a matrix has no decomposition: torch fails then for all rows at once."""
+    try:
+        return density(x)
+    except torch.linalg.LinAlgError:
+        if len(x) == 1:
+            return torch.nan * x.sum(1)
+        return torch.cat([_where_possible(density, part) for part in x.chunk(2)])
 
 
 def _out_of_plate(value: Tensor, shape: torch.Size, rows: int) -> Tensor:
@@ -278,9 +324,9 @@ def _out_of_plate(value: Tensor, shape: torch.Size, rows: int) -> Tensor:
     return value.expand(rows, *(1,) * between, *shape).reshape(rows, *shape)
 
 
-def _continuous(strategy: Callable) -> Callable:
-    """A strategy of initialisation for continuous sites; discrete ones, of which Pyro's have no notion, are drawn."""
-    return lambda site: site["fn"].sample() if site["fn"].support.is_discrete else strategy(site)
+def _enumerated(ways: Mapping[str, str | None], name: str) -> dict[str, Any]:
+    """What Pyro is to know of a site: whether it is enumerated, whatever the model says of it."""
+    return {"enumerate": ways[name], "num_samples": None} if name in ways else {}
 
 
 def _check_sites(continuous: Mapping[str, Site], discrete: list[Site]) -> None:

@@ -23,6 +23,7 @@ from pyrogen.training.checkpoint import Checkpoint
 
 from .answer import Answer, Results
 from .chain_diagnostics import chain_diagnostics
+from .free_sites import started
 from .latent_density import LatentDensity
 from .noise import constant
 
@@ -97,8 +98,8 @@ class ManyChains(Answer):
 
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         seed = torch.randint(2**62, ()).item() if self.seed is None else self.seed
-        with seeded(seed), constant(self.model, args, kwargs):
-            density = LatentDensity(self.model, args, kwargs)
+        with seeded(seed), constant(started(self.model, self.initial), args, kwargs):
+            density = LatentDensity(self.model, args, kwargs, self.initial)
             record = self._run(density, seed)
             torch.manual_seed(seed)  # what is drawn in the end is the same after a run that was resumed
             values = density.completed(record.x.flatten(0, 1))
@@ -142,13 +143,13 @@ class ManyChains(Answer):
         """Points at which density and gradient are finite: others are drawn anew."""
         if isinstance(self.initial, Mapping):
             return self._given(density, self.initial)
-        x = density.initial(self.number_of_chains, self.initial)
+        x = density.initial(self.number_of_chains)
         for _ in range(_TRIES):
             bad = ~evaluate(density, x).log_density.isfinite()
             if not bad.any():
                 _refuse_noise(density, x)
                 return x
-            x[bad] = density.initial(int(bad.sum()), self.initial)
+            x[bad] = density.initial(int(bad.sum()))
         raise ValueError(
             f"`model` must have finite densities where chains start, got none in {_TRIES} draws for "
             f"{int(bad.sum())} of {len(x)} chains, by the sites {density.blamed(x[bad][0])}; give `initial` values"

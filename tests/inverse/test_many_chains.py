@@ -231,8 +231,8 @@ def test_the_density_is_that_of_a_single_run_in_every_way():
         (schools, EFFECTS),
         (constrained, None),
     ):
-        density = LatentDensity(model, () if data is None else (data,), {})
-        x = density.initial(5, init_to_uniform)
+        density = LatentDensity(model, () if data is None else (data,), {}, init_to_uniform)
+        x = density.initial(5)
         expected = torch.stack([_by_pyro(model, data, density, row) for row in x])
         with pyro.validation_enabled(False):
             for way in (density, density._mapped, density._one_by_one):
@@ -258,13 +258,13 @@ def test_models_run_together_or_mapped_or_one_by_one():
 
     ways = {}
     for model in (schools, adds_up):
-        density = LatentDensity(model, (EFFECTS,) if model is schools else (torch.tensor(1.0),), {})
-        density(density.initial(4, init_to_uniform))
+        density = LatentDensity(model, (EFFECTS,) if model is schools else (torch.tensor(1.0),), {}, init_to_uniform)
+        density(density.initial(4))
         ways[model.__name__ if model is adds_up else "schools"] = density._density.__name__
     assert ways == {"schools": "_together", "adds_up": "_mapped"}
-    density = LatentDensity(branches, (torch.tensor(1.0),), {})
+    density = LatentDensity(branches, (torch.tensor(1.0),), {}, init_to_uniform)
     with pytest.warns(UserWarning, match="the model runs chain by chain"):
-        density(density.initial(4, init_to_uniform))
+        density(density.initial(4))
     with pytest.warns(UserWarning, match="chain by chain"):
         found = ManyChains(branches, seed=0, chains=4, draws=10, warmup=10).run(torch.tensor(1.0))
     assert found.get_samples()["x"].shape == (40,)
@@ -458,8 +458,8 @@ def test_many_chains_in_noise():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own
 def test_a_compiled_density_is_that_of_the_model():
-    density = LatentDensity(schools, (EFFECTS,), {})
-    x, other = density.initial(8, init_to_uniform), density.initial(8, init_to_uniform)
+    density = LatentDensity(schools, (EFFECTS,), {}, init_to_uniform)
+    x, other = density.initial(8), density.initial(8)
     fast = compiled(density, x)
     for found, expected in zip(evaluate(fast, other), evaluate(density, other), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
