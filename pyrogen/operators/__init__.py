@@ -14,12 +14,15 @@ from .fourier import Coils, Fourier, NonuniformFourier
 from .frequencies import coil_maps, radial, random_lines, uniform_lines
 from .linear import Compose, Linear, LinearMap
 from .matrix import Mask, Matrix
+from .periodic import CircularConvolution, Shift
 from .phase import PhaseRetrieval
 from .radon import FanBeam, Radon
 from .sampling import Grey, Separable, bicubic_downsampling, box_downsampling
+from .sound import LowPass, decimation
 from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
 __all__ = [
+    "CircularConvolution",
     "Coils",
     "Compose",
     "Convolution",
@@ -30,16 +33,19 @@ __all__ = [
     "KrylovSpectrum",
     "Linear",
     "LinearMap",
+    "LowPass",
     "Mask",
     "Matrix",
     "NonuniformFourier",
     "PhaseRetrieval",
     "Radon",
     "Separable",
+    "Shift",
     "Spectrum",
     "bicubic_downsampling",
     "box_downsampling",
     "coil_maps",
+    "decimation",
     "gaussian_blur",
     "radial",
     "random_lines",
