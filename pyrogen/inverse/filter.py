@@ -27,6 +27,7 @@ from pyrogen.numerics.resampling import conditional_systematic, effective_sample
 
 from .chain import Chain, Level, ReverseStep
 from .problem import Target
+from .spread import DenseSpread
 from .twist import Twist
 
 
@@ -173,12 +174,13 @@ class Filter:
         """Draws the data and puts the true likelihood in the twist's place."""
         surrogate = target.surrogate(state.mean)
         operator = surrogate.jacobian.double()
-        surrogate = surrogate.fitted((variance.double() * operator) @ operator.mT)
-        shift = surrogate.draw(variance).nan_to_num(0.0).to(state.x.dtype)  # its weight is zero
+        spread = DenseSpread((variance.double() * operator) @ operator.mT)
+        surrogate = surrogate.fitted(spread)
+        shift = surrogate.draw(variance, spread).nan_to_num(0.0).to(state.x.dtype)  # its weight is zero
         if retained is not None:
             shift[0] = retained[-1] - state.mean[0]
         state.x = self._keep(state.mean + shift, retained, -1)
-        ratio = surrogate.evidence_ratio(shift, variance)
+        ratio = surrogate.evidence_ratio(shift, spread)
         log_weights = state.log_weights + ratio + target.log_likelihood(state.x) - state.log_twist
         state.log_weights = log_weights.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 

@@ -38,6 +38,7 @@ from torch.distributions import (
 from torch.distributions.constraints import Constraint, real
 
 from .observation import Observed
+from .slopes import Slopes
 from .surrogate import Surrogate
 
 LOG_2PI = math.log(2 * math.pi)
@@ -219,19 +220,19 @@ class Measured:
     Attributes:
         measurements: The kinds.
         parts: Their parts, in rows ``(P, N, m)``.
-        slopes: Of what is measured in the unknowns, ``(P, N, m of all, D)``.
+        slopes: Of what is measured, all numbers side by side, in the unknowns.
     """
 
     measurements: list[Measurement]
     parts: list[Parts]
-    slopes: Tensor
+    slopes: Slopes
 
     def expand(self, shift: Tensor) -> Surrogate:
         """The surrogate at the measured numbers plus a shift ``(P, N, m of all)``."""
         pieces = [measurement.expand(*point) for measurement, *point in self._points(shift)]
         return Surrogate(
             residual=torch.cat([piece.residual for piece in pieces], -1),
-            jacobian=self.slopes,
+            slopes=self.slopes,
             precision=torch.cat([piece.precision for piece in pieces], -1),
             constant=sum(piece.constant.double().sum(-1) for piece in pieces),
             refit=self if any(measurement.refits for measurement in self.measurements) else None,

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from pyrogen.core.provenance import provenance_of
 from pyrogen.distributions.abilities import Abilities, abilities_of
-from pyrogen.numerics.linear import matvec
 from pyrogen.numerics.schedules import Schedule
 from pyrogen.programs.dependence import dependence
 from pyrogen.programs.problems import IndependentProblems, independent_problems
@@ -37,6 +36,7 @@ from pyrogen.programs.site import Site
 from .chain import Level
 from .measurement import GaussianMeasurement, Measured, Measurement, Parts, energy_of, measurement_of
 from .observation import Observed, check_data, observed
+from .slopes import Slopes, Tangents
 from .surrogate import Surrogate
 
 AllParts = dict[str, Parts]
@@ -202,27 +202,25 @@ class Target:
             self._linear, self._probed = self._probe(x), True
         return self._linear.seen_from(x) if self._linear else self._near(x)
 
-    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is measured less what is expected at the particles ``(P, N, m)``, in units of the data, and its slopes.
-
-        The slopes are of shape ``(P, N, m, D)``.
-        """
+    def residual(self, x: Tensor) -> tuple[Tensor, Slopes]:
+        """What is measured less what is expected at the particles ``(P, N, m)``, in data units, and its slopes."""
         surrogate = self._near(x)
-        return surrogate.residual, surrogate.jacobian
+        return surrogate.residual, surrogate.slopes
 
     def _near(self, x: Tensor) -> Surrogate:
         return self._expanded(*self._tangents(x))
 
-    def _expanded(self, slopes: Tensor, parts: AllParts) -> Surrogate:
+    def _expanded(self, slopes: Slopes, parts: AllParts) -> Surrogate:
         measured = Measured([self.measurements[name] for name in parts], list(parts.values()), slopes)
-        return measured.expand(torch.zeros_like(slopes[..., 0]))
+        return measured.expand(torch.zeros_like(_eta(parts)))
 
-    @torch.no_grad()
-    def _tangents(self, x: Tensor) -> tuple[Tensor, AllParts]:
-        """Slopes ``(P, N, m, D)`` and parts of all measurements at the particles."""
-        slopes, parts = self._over_particles(torch.func.jacrev(self._measured, has_aux=True), x)
-        # A particle at which a slope is not a number is not guided.
-        return slopes.transpose(1, 2).nan_to_num(0.0, posinf=0.0, neginf=0.0), parts
+    @torch.enable_grad()
+    def _tangents(self, x: Tensor) -> tuple[Tangents, AllParts]:
+        """Slopes and parts of all measurements at the particles."""
+        x = x.detach().requires_grad_(True)
+        parts = self._over_particles(self._measured, x)
+        slopes = Tangents(x, _eta(parts))
+        return slopes, {name: {key: value.detach() for key, value in part.items()} for name, part in parts.items()}
 
     def _probe(self, x: Tensor) -> Surrogate | None:
         """The measurements, linearised at zero, if they have one slope near and far, on both sides of zero.
@@ -235,12 +233,11 @@ class Target:
         near = x[:2]
         far = torch.randn_like(near)
         points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
-        slopes, parts = self._tangents(points)
-        if not _on_one_line(slopes, parts, points):
-            return None
         # Where the unknown is zero nothing is lost to rounding.
-        _, parts = self._tangents(torch.zeros_like(x[:1]))
-        return self._expanded(slopes[:1], parts).compressed()
+        slopes, parts = self._tangents(torch.zeros_like(x[:1]))
+        if not _on_one_line(slopes, parts, *self._tangents(points), points):
+            return None
+        return self._expanded(slopes, parts).compressed()
 
     @torch.enable_grad()
     def _kinds(self, typical: Tensor) -> dict[str, Measurement]:
@@ -261,9 +258,9 @@ class Target:
             total = total + self._rows(site.log_prob() * site.weight, site).sum(-1)
         return total
 
-    def _measured(self, row: Tensor) -> tuple[Tensor, AllParts]:
+    def _measured(self, row: Tensor) -> AllParts:
         sites = self._sites(self._problems.whole(row))
-        etas, parts = [], {}
+        parts = {}
         for name, measurement in self.measurements.items():
             site = observed(sites[name])
             found = {key: self._rows(value, site) for key, value in measurement.parts(site).items()}
@@ -274,9 +271,7 @@ class Target:
             # Hidden entries measure nothing, whatever the unknown is.
             found["eta"] = torch.where(found["shown"].bool(), found["eta"], 0.0)
             parts[name] = found
-            etas.append(found["eta"])
-        # Problems are independent, so the slope of the sum over problems is the slope of each.
-        return torch.cat(etas, -1).sum(0), parts
+        return parts
 
     def _rows(self, value: Tensor, site: Observed) -> Tensor:
         """A tensor over the entries of a site, one row a problem; dimensions of matrices and vectors to the right.
@@ -337,16 +332,31 @@ def _origin(prior: TorchDistribution) -> frozenset[str]:
     return get_provenance(abilities_of(prior).context) | provenance_of(prior)
 
 
-def _on_one_line(slopes: Tensor, parts: AllParts, x: Tensor) -> bool:
-    """Whether what is measured lies on one line, and all else is the same for all particles."""
-    eta = torch.cat([part["eta"] for part in parts.values()], -1)
-    moved = matvec(slopes, x)
-    size = moved.abs() + eta.abs()
-    offset = eta - moved
+def _eta(parts: AllParts) -> Tensor:
+    """All measured numbers side by side."""
+    return torch.cat([part["eta"] for part in parts.values()], -1)
+
+
+def _on_one_line(slopes: Tangents, parts: AllParts, others: Tangents, other_parts: AllParts, x: Tensor) -> bool:
+    """Whether what is measured has the slopes of one particle at others ``x``, and all else is the same.
+
+    Slopes are compared by what they make of a random sum of the measured numbers.
+    """
+    eta, start = _eta(other_parts), _eta(parts)
+    matrix = slopes.matrix
+    moved = torch.einsum("nmd,pnd->pnm", matrix[0], x)
+    size = moved.abs() + eta.abs() + start.abs()
+    signs = torch.randint_like(start, 2) * 2 - 1
+    found, expected = others.pull(signs.expand_as(eta)), slopes.pull(signs)
+    rounding = 1e-5 * matrix.square().sum(-2).sqrt() + 1e-6
+    alike = {
+        name: {key: torch.cat([value, parts[name][key]]) for key, value in part.items() if key != "eta"}
+        for name, part in other_parts.items()
+    }
     return (
-        torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-5, atol=1e-6)
-        and bool(((offset - offset[:1]).abs() <= 1e-4 * (size + size[:1]) + 1e-6).all())
-        and all(_constant(value) for part in parts.values() for key, value in part.items() if key != "eta")
+        bool(((found - expected).abs() <= rounding).all())
+        and bool(((eta - moved - start).abs() <= 1e-4 * size + 1e-6).all())
+        and all(_constant(value) for part in alike.values() for value in part.values())
     )
 
 

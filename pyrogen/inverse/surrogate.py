@@ -19,7 +19,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.linear import matvec, solve, white_log_density, whitening
+from pyrogen.numerics.linear import matvec
+
+from .slopes import SingularSlopes, Slopes
+from .spread import DiagonalSpread, KrylovSpread, Spread
 
 _NEWTON = 50
 _CONVERGED = 1e-3  # nats
@@ -41,7 +44,7 @@ class Surrogate(NamedTuple):
 
     Attributes:
         residual: :math:`r`, of shape ``(P, N, m)``.
-        jacobian: :math:`A`, of shape ``(P, N, m, D)`` or broadcasting with it.
+        slopes: :math:`A`; :class:`~pyrogen.inverse.slopes.SingularSlopes` if :attr:`exact`.
         precision: The diagonal of :math:`\Lambda`, of shape ``(P, N, m)`` or broadcasting with it.
         constant: :math:`c`, of shape ``(P, N)`` or broadcasting with it.
         refit: The likelihood elsewhere; ``None`` if the surrogate is the same everywhere.
@@ -49,21 +52,25 @@ class Surrogate(NamedTuple):
     """
 
     residual: Tensor
-    jacobian: Tensor
+    slopes: Slopes
     precision: Tensor
     constant: Tensor
     refit: Refit | None = None
     exact: bool = False
 
     @property
+    def jacobian(self) -> Tensor:
+        """:math:`A` as a matrix, of shape ``(P, N, m, D)`` or broadcasting with it."""
+        return self.slopes.matrix
+
+    @property
     def white(self) -> tuple[Tensor, Tensor]:
         """The residual and the Jacobian in units of the noise, in double precision."""
-        root = self.precision.double().sqrt()
-        return root * self.residual, root.unsqueeze(-1) * self.jacobian
+        return self._root * self.residual, self._root.unsqueeze(-1) * self.jacobian
 
     def seen_from(self, x: Tensor) -> Surrogate:
         """The same likelihood, expanded at zero so far, from particles ``(P, N, D)``."""
-        return self._replace(residual=self.residual - matvec(self.jacobian[0], x.double()))
+        return self._replace(residual=self.residual - self.slopes.push(x))
 
     def compressed(self) -> Surrogate:
         r"""The same likelihood in units of the noise, along the directions in which anything is measured.
@@ -81,7 +88,7 @@ class Surrogate(NamedTuple):
         rest = residual - matvec(left[..., :count], value)
         return Surrogate(
             residual=value,
-            jacobian=singular[..., :count].unsqueeze(-1) * right[..., :count, :],
+            slopes=SingularSlopes(singular[..., :count], right[..., :count, :].contiguous()),
             precision=torch.ones_like(value),
             constant=self.constant - 0.5 * rest.square().sum(-1),
             exact=True,
@@ -89,10 +96,16 @@ class Surrogate(NamedTuple):
 
     def log_likelihood(self, shift: Tensor) -> Tensor:
         r"""The surrogate at :math:`x = \hat x` + ``shift``, in nats: ``(P, N)``."""
-        residual, jacobian = self.white
-        return self.constant - 0.5 * (residual - matvec(jacobian, shift.double())).square().sum(-1)
+        missed = self._root * (self.residual - self.slopes.push(shift))
+        return self.constant - 0.5 * missed.square().sum(-1)
 
-    def fitted(self, covariance: Tensor) -> Surrogate:
+    def isotropic(self, variance: float | Tensor) -> Spread:
+        r"""The covariance of :math:`A x` for :math:`x` of covariance :math:`v I`."""
+        if isinstance(self.slopes, SingularSlopes):
+            return DiagonalSpread(variance * self.slopes.values.square())
+        return KrylovSpread(lambda w: variance * self.slopes.push(self.slopes.pull(w)))
+
+    def fitted(self, spread: Spread) -> Surrogate:
         r"""The surrogate at the mode of the measured numbers, when :math:`A x` has the given covariance.
 
         Newton's method with a line search, to convergence: Laplace's approximation, where the likelihood is no
@@ -100,64 +113,76 @@ class Surrogate(NamedTuple):
         """
         if self.refit is None:
             return self
-        covariance = 0.5 * (covariance + covariance.mT).double()
-        here, dual = self, torch.zeros_like(self.residual, dtype=torch.double)
+        here, zero = self, torch.zeros_like(self.residual, dtype=torch.double)
+        point = torch.cat([zero, zero], -1)  # the dual vector, and its shift of the measured numbers
         height = self.refit.log_likelihood(torch.zeros_like(self.residual))
 
-        def log_posterior(dual: Tensor) -> Tensor:
-            shift = matvec(covariance, dual)
+        def log_posterior(point: Tensor) -> Tensor:
+            dual, shift = point.chunk(2, -1)
             return self.refit.log_likelihood(shift.to(self.residual.dtype)) - 0.5 * (dual * shift).sum(-1)
 
         for _ in range(_NEWTON):
-            direction = here.evidence(covariance)[1] - dual
-            dual, reached = uphill(log_posterior, dual, direction, height)
-            here = self.refit.expand(matvec(covariance, dual).to(self.residual.dtype))
+            direction = here.solution(spread) - point.chunk(2, -1)[0]
+            point, reached = uphill(log_posterior, point, torch.cat([direction, spread(direction)], -1), height)
+            here = self.refit.expand(point.chunk(2, -1)[1].to(self.residual.dtype))
             done, height = not bool((reached - height > _CONVERGED).any()), reached
             if done:
                 break
         return here
 
-    def evidence(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The evidence when :math:`A x` has the given covariance round :math:`A \hat x`.
+    def solution(self, spread: Spread) -> Tensor:
+        r""":math:`S^{-1} r` with :math:`S` the sum of the covariance of :math:`A x` and the noise: ``(P, N, m)``."""
+        return self._root * spread.solve(self._root, self._root * self.residual)
 
-        Returns:
-            The logarithm of the expected likelihood, ``(P, N)``, and :math:`S^{-1} r`, ``(P, N, m)``, with :math:`S`
-            the sum of the covariance and the noise.
+    def part_of_step(self, shift: Tensor, dual: Tensor) -> Tensor:
+        r"""How much of a shift :math:`C A^\top w` to take: all, or as far as the posterior rises, ``(P, N, 1)``.
+
+        The shift belongs to a covariance :math:`C` of the unknowns, of which it is all that is known. The logarithm of
+        the posterior along it is a parabola,
+
+        .. math:: t \mapsto -\tfrac{t^2}{2} w^\top A C A^\top w - \tfrac{1}{2} \lVert r - t A C A^\top w
+            \rVert_\Lambda^2 .
+
+        Args:
+            shift: :math:`C A^\top w`, of shape ``(P, N, D)``.
+            dual: :math:`w`, of shape ``(P, N, m)``.
         """
-        root = self.precision.double().sqrt()
-        factor = whitening(root.unsqueeze(-1) * covariance.double() * root.unsqueeze(-2))
-        residual = root * self.residual
-        return self.constant + white_log_density(residual, factor), root * solve(factor, residual)
+        moved = self.slopes.push(shift)
+        slope = (self.precision * moved * self.residual).sum(-1)
+        curvature = (moved * (dual + self.precision * moved)).sum(-1)
+        return torch.where(curvature > 0, slope / curvature, 1.0).clamp(0.0, 1.0).unsqueeze(-1)
 
-    def draw(self, variance: Tensor) -> Tensor:
+    def evidence(self, spread: Spread) -> Tensor:
+        r"""The logarithm of the expected likelihood when :math:`A x` has the given covariance, ``(P, N)``."""
+        return self.constant + spread.log_density(self._root, self._root * self.residual)
+
+    def draw(self, variance: Tensor, spread: Spread) -> Tensor:
         r"""Draws of the shift :math:`x - \hat x \sim \mathcal{N}(0, \operatorname{diag} v)` given the measurement.
 
         By Matheron's rule: a draw without the measurement, corrected by what it misses.
 
         Args:
             variance: The variances :math:`v`, of shape ``(D,)`` or one for all.
+            spread: What they make of the covariance of :math:`A x`.
 
         Shape:
             ``(P, N, D)``.
         """
-        residual, jacobian = self.white
-        shape = (*residual.shape[:-1], jacobian.shape[-1])
-        variance = variance.to(jacobian)
-        prior = variance.sqrt() * torch.randn(shape, dtype=residual.dtype, device=residual.device)
-        missed = residual - matvec(jacobian, prior) - torch.randn_like(residual)
-        return prior + variance * matvec(jacobian.mT, solve(self._factor(variance), missed))
+        variance, noise = variance.double(), torch.randn_like(self.residual, dtype=torch.double)
+        prior = variance.sqrt() * torch.randn_like(noise[..., :1].expand(*noise.shape[:-1], self.slopes.size))
+        missed = self._root * (self.residual - self.slopes.push(prior)) - noise
+        return prior + variance * self.slopes.pull(self._root * spread.solve(self._root, missed))
 
-    def evidence_ratio(self, shift: Tensor, variance: Tensor) -> Tensor:
+    def evidence_ratio(self, shift: Tensor, spread: Spread) -> Tensor:
         r"""What the draw of :math:`x` must be weighed by, but for the likelihood: prior over posterior, ``(P, N)``.
 
         By Bayes' rule it is the expected likelihood over the likelihood of the draw, both of the surrogate.
         """
-        expected = self.constant + white_log_density(self.white[0], self._factor(variance))
-        return expected - self.log_likelihood(shift)
+        return self.evidence(spread) - self.log_likelihood(shift)
 
-    def _factor(self, variance: Tensor) -> Tensor:
-        _, jacobian = self.white
-        return whitening((variance.to(jacobian) * jacobian) @ jacobian.mT)
+    @property
+    def _root(self) -> Tensor:
+        return self.precision.double().sqrt()
 
 
 def uphill(

@@ -17,6 +17,7 @@ from torch import Tensor
 from pyrogen.arguments import integer, positive
 
 from .problem import Denoised, Target
+from .spread import DenseSpread
 
 
 class Twisted(NamedTuple):
@@ -53,10 +54,10 @@ class MomentMatched(Twist):
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         surrogate, spread = target.surrogate(denoised.mean), denoised.level.covariance_scale
         jacobian = denoised.pull(surrogate.jacobian).double()  # (P, N, m, D)
-        covariance = spread * jacobian @ surrogate.jacobian.double().mT
-        covariance = 0.5 * (covariance + covariance.mT)
-        log_value, solution = surrogate.fitted(covariance).evidence(covariance)
-        return Twisted(log_value, spread * (solution.unsqueeze(-2) @ jacobian).squeeze(-2))
+        covariance = DenseSpread(spread * jacobian @ surrogate.jacobian.double().mT)
+        surrogate = surrogate.fitted(covariance)
+        shift = spread * (surrogate.solution(covariance).unsqueeze(-2) @ jacobian).squeeze(-2)
+        return Twisted(surrogate.evidence(covariance), shift)
 
 
 class Isotropic(Twist):
@@ -77,11 +78,13 @@ class Isotropic(Twist):
     def __call__(self, target: Target, denoised: Denoised) -> Twisted:
         surrogate, level = target.surrogate(denoised.mean), denoised.level
         variance = level.variance * self.variance / (level.variance + self.variance)
-        operator = surrogate.jacobian.double()
-        covariance = variance * operator @ operator.mT
-        log_value, solution = surrogate.fitted(covariance).evidence(covariance)
-        pushed = solution.unsqueeze(-2) @ operator  # (P, N, 1, D)
-        return Twisted(log_value, level.covariance_scale * denoised.pull(pushed).squeeze(-2))
+        if surrogate.exact:
+            spread = surrogate.isotropic(variance)
+        else:
+            spread = DenseSpread(variance * surrogate.jacobian.double() @ surrogate.jacobian.double().mT)
+        surrogate = surrogate.fitted(spread)
+        pulled = surrogate.slopes.pull(surrogate.solution(spread)).unsqueeze(-2)  # (P, N, 1, D)
+        return Twisted(surrogate.evidence(spread), level.covariance_scale * denoised.pull(pulled).squeeze(-2))
 
 
 class FiniteParticle(Twist):

@@ -67,6 +67,43 @@ def solve(factor: Tensor, right: Tensor) -> Tensor:
     return _with_columns(torch.cholesky_solve, right, factor)
 
 
+def krylov_solve(apply: Callable[[Tensor], Tensor], right: Tensor, passes: int) -> Tensor:
+    r"""Solutions of :math:`(I + C) x = b`, with :math:`C` known only by what it makes of vectors.
+
+    They are those of least energy in the space of :math:`b, C b, C^2 b, \dots` (conjugate gradients, with all vectors
+    kept orthogonal): exact after as many passes as there are numbers, and stable where :math:`C` is symmetric and
+    positive up to errors only, since its negative directions count as zero.
+
+    Args:
+        apply: :math:`C` times vectors ``(*batch, m)``.
+        right: The vectors :math:`b`, of shape ``(*batch, m)``.
+        passes: How often :math:`C` is applied, at most; less often where it is accurate to 1e-6 before.
+
+    Shape:
+        ``(*batch, m)``, in double precision.
+
+    References:
+        Saad 2003, "Iterative methods for sparse linear systems", section 6.7, https://doi.org/10.1137/1.9780898718003
+    """
+    right = right.double()
+    found, vector = torch.zeros_like(right), right
+    basis, images = right.new_zeros(*right.shape, 0), right.new_zeros(*right.shape, 0)
+    smallest = 1e-6 * right.norm(dim=-1, keepdim=True)
+    for _ in range(min(passes, right.shape[-1])):
+        size = vector.norm(dim=-1, keepdim=True)
+        for _ in range(2):
+            vector = vector - matvec(basis, matvec(basis.mT, vector))
+        left = vector.norm(dim=-1, keepdim=True)
+        new = torch.where(left > 1e-12 * size, vector / left, 0.0).nan_to_num(0.0)
+        vector = apply(new).double()
+        basis, images = torch.cat([basis, new.unsqueeze(-1)], -1), torch.cat([images, vector.unsqueeze(-1)], -1)
+        found = matvec(basis, solve(whitening(basis.mT @ images), matvec(basis.mT, right)))
+        missed = right - found - matvec(images, matvec(basis.mT, found))
+        if not bool((missed.norm(dim=-1, keepdim=True) > smallest).any()):
+            break
+    return found
+
+
 def matvec(matrix: Tensor, vector: Tensor) -> Tensor:
     """Matrices ``(..., m, n)`` times vectors ``(..., n)``."""
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)

@@ -2,7 +2,7 @@
 
 import torch
 
-from pyrogen.numerics.linear import matvec, solve, white_log_density, whitening
+from pyrogen.numerics.linear import krylov_solve, matvec, solve, white_log_density, whitening
 
 
 def test_negative_directions_count_as_zero():
@@ -42,3 +42,23 @@ def test_one_matrix_serves_many_vectors():
     copied = factor.expand(5, 2, 4, 4)
     torch.testing.assert_close(solve(factor, vectors), solve(copied, vectors))
     torch.testing.assert_close(white_log_density(vectors, factor), white_log_density(vectors, copied))
+
+
+def test_krylov_solutions_are_exact_with_as_many_passes_as_numbers_and_near_before():
+    torch.manual_seed(0)
+    root = torch.randn(3, 12, 12, dtype=torch.double)
+    covariance = root @ root.mT * torch.tensor([1.0, 100.0, 1e6]).double()[:, None, None]
+    right = torch.randn(3, 12)
+    exact = torch.linalg.solve(torch.eye(12) + covariance, right.double())
+
+    def error(passes):
+        found = krylov_solve(lambda vector: matvec(covariance, vector), right, passes)
+        return ((found - exact).norm(dim=-1) / exact.norm(dim=-1)).max()
+
+    assert error(12) < 1e-5
+    assert error(3) > 1e-2
+    few = torch.eye(12).double()[:, :2]  # two directions that differ from the identity: two passes and one more
+    found = krylov_solve(lambda vector: 5.0 * vector @ few @ few.mT, right, 2)
+    assert torch.allclose(found, right.double() / (1 + 5.0 * few.square().sum(1)), atol=1e-12)
+    assert (krylov_solve(lambda vector: -0.5 * vector, right, 12) - right).abs().max() < 1e-6  # counts as zero
+    assert (krylov_solve(lambda vector: vector, torch.zeros(2, 4), 4) == 0).all()

@@ -47,9 +47,8 @@ class DAPS(Guidance):
         clean = self._flow(target, denoised, step.levels)
         variance = clean.new_tensor(1 / (1 / here.variance + 1 / self.variance))
         surrogate = target.surrogate(clean)
-        operator = surrogate.jacobian.double()
-        surrogate = surrogate.fitted(variance.double() * operator @ operator.mT)
-        datum = clean + surrogate.draw(variance).to(clean.dtype)
+        spread = surrogate.isotropic(variance)
+        datum = clean + surrogate.fitted(spread).draw(variance, spread).to(clean.dtype)
         return there.alpha * datum + there.sigma * torch.randn_like(datum)
 
     def _flow(self, target: Target, denoised: Denoised, levels: list[Level]) -> Tensor:

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import number
-from pyrogen.numerics.linear import matvec
 
 from ..chain import ReverseStep
 from ..problem import Denoised, Target
-from ..surrogate import Surrogate
 from .guidance import Guidance, linear_gaussian
 
 
@@ -51,28 +49,18 @@ class DDRM(Guidance):
         self.fresh, self.strength = fresh, strength
 
     def __call__(self, target: Target, denoised: Denoised, step: ReverseStep) -> Tensor:
-        residual, error, right = _directions(linear_gaussian(target, denoised, self), denoised.mean)
+        surrogate = linear_gaussian(target, denoised, self)
+        slopes, residual = surrogate.slopes, surrogate.residual
+        error = 1 / slopes.values  # infinite where nothing is measured
         here, there = step.levels[:2]
         scale, mean = there.variance**0.5, denoised.mean
         kept, new = (1 - self.fresh**2) ** 0.5 * scale, self.fresh * scale * torch.randn_like(mean)
 
         free = kept * (denoised.noisy / here.alpha - mean) / here.variance**0.5 + new
-        close = kept * residual + matvec(right, new)
+        close = kept * residual + slopes.along(new)
         spread = (scale**2 - (self.strength * error).square()).clamp_min(0).sqrt()
         far = self.strength * error * residual + spread * torch.randn_like(residual)
 
-        instead = torch.where(error > scale, close, far) - matvec(right, free)
-        moved = free + matvec(right.mT, torch.where(error.isfinite(), instead, 0.0))
+        instead = torch.where(error > scale, close, far) - slopes.along(free)
+        moved = free + slopes.back(torch.where(error.isfinite(), instead, 0.0)).to(free)
         return there.alpha * (mean + moved)
-
-
-def _directions(surrogate: Surrogate, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The singular directions of the measurement in units of its noise, which an exact surrogate is made of.
-
-    Returns:
-        :math:`(\bar y - D) / \tau` and :math:`\tau`, infinite where nothing is measured, each of shape ``(P, N, r)``,
-        and the rows of :math:`V^\top`, ``(P, N, r, D)``, or what broadcasts with them.
-    """
-    singular = surrogate.jacobian.norm(dim=-1)
-    right = surrogate.jacobian / singular.masked_fill(singular == 0, 1.0).unsqueeze(-1)
-    return surrogate.residual.to(like), singular.reciprocal().to(like), right.to(like)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import integer
-from pyrogen.numerics.linear import matvec
 
 from ..chain import ReverseStep
 from ..problem import Denoised, Target
@@ -40,14 +39,13 @@ class RePaint(Guidance):
     def __call__(self, target: Target, denoised: Denoised, step: ReverseStep) -> Tensor:
         surrogate = linear_gaussian(target, denoised, self)
         here, there = step.levels[:2]
-        operator = surrogate.jacobian
-        inverse = torch.linalg.pinv(operator)
-        measured = denoised.mean + matvec(inverse, surrogate.residual).to(denoised.mean)
-        projection = (inverse @ operator).to(denoised.mean)  # onto what is measured
+        slopes = surrogate.slopes
+        measured = denoised.mean + slopes.back(slopes.inverse * surrogate.residual).to(denoised.mean)
 
         def painted(x: Tensor) -> Tensor:
             noisy = there.alpha * measured + there.sigma * torch.randn_like(x)
-            return x + matvec(projection, noisy - x)
+            shown = torch.where(slopes.values > 0, slopes.along(noisy - x), 0.0)
+            return x + slopes.back(shown).to(x)
 
         x = painted(step.draw(denoised.noisy, denoised.mean))
         for _ in range(self.rounds - 1):
