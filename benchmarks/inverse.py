@@ -154,6 +154,7 @@ def methods(problem: Problem) -> dict[str, object]:
         "TwistedSMC": smc,
         "MomentMatching": lambda: guided(MomentMatching()),
         "PiGDM (variance 129)": lambda: guided(PiGDM(129.0)),
+        "PiGDM (variance 1)": lambda: guided(PiGDM(1.0)),
         "DiffPIR": lambda: guided(DiffPIR()),
         "DPS 0.1": lambda: guided(DPS(0.1)),
         "RePaint": lambda: guided(RePaint()),

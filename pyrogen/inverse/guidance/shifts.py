@@ -65,9 +65,13 @@ class PiGDM(ShiftedMean):
 
     The denoising posterior is :math:`\mathcal{N}(D, r_t^2 I)` with :math:`r_t^2` that of data of a given variance. It
     is exact for Gaussian data with that covariance. On mixtures it gives modes their weights by a linearised
-    likelihood. With a variance far below that along the longest axis of the data its steps grow without bound:
-    GuidedSampling refuses such draws. Measured bias: 4.6 with the variance of the data, 129, and 2.1 with that of one
-    mode, 1.
+    likelihood.
+
+    Where the data vary more than that along some axis, the shift of the paper goes beyond the measurement, and the
+    steps grow without bound. Here no shift goes beyond the top of the posterior along it: an exact line search, which
+    is no restriction where the variance is right. With it a Gaussian with axes of variance 1 and 900 got the right mean
+    and spread at any variance from 0.1 to 900. Measured bias: 5.0 with the variance of the data, 129, and 3.1 with that
+    of one mode, 1.
 
     Args:
         variance: The variance of the data, in squared data units.
