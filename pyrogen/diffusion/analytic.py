@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor
-from torch.distributions import Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.gaussian_path import GaussianPath
@@ -56,6 +56,7 @@ class GaussianMixtureDenoiser(Denoiser):
     """
 
     has_divergence = True
+    has_posterior = True
 
     def __init__(self, mixture: TorchDistribution, schedule: Schedule) -> None:
         super().__init__(tuple(mixture.event_shape), schedule)
@@ -116,6 +117,15 @@ class GaussianMixtureDenoiser(Denoiser):
         of_noise = (weight * own_noise.sum(-1)).sum(-1) + by_datum(noise * mean_u, len(self.event_shape)).sum(-1)
         slope = GaussianPath(*self.schedule.derivatives(self.times(x, t)))
         return slope.over(len(self.event_shape)).mix(data, noise), slope.mix(of_data, of_noise)
+
+    def posterior_sample(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
+        posterior = self._posterior(x, t)
+        alpha, sigma, variance = posterior.alpha, posterior.sigma, self.variance.to(x)
+        which = Categorical(logits=posterior.log_joint).sample()
+        chosen = nn.functional.one_hot(which, len(self.mean)).to(x)
+        left = variance * sigma**2 / (alpha**2 * variance + sigma**2)
+        drawn = alpha * variance * posterior.whitened + left.sqrt() * torch.randn_like(posterior.whitened)
+        return (chosen @ self.mean.to(x) + self._average(chosen, drawn)).reshape(x.shape)
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The exact log-density of the noisy data, in nats.

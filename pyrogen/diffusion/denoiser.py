@@ -62,6 +62,8 @@ class Denoiser(Abstract, ReadsData, nn.Module):
 
     has_divergence: bool = False
     """Whether :meth:`velocity_and_divergence` is implemented."""
+    has_posterior: bool = False
+    """Whether :meth:`posterior_sample` is implemented."""
 
     def __init__(
         self, event_shape: int | tuple[int, ...], schedule: Schedule, *, context_shape: ContextShape = None
@@ -111,6 +113,16 @@ class Denoiser(Abstract, ReadsData, nn.Module):
         """
         raise NotImplementedError(
             f"{type(self).__name__} has no divergence in closed form; GaussianMixtureDenoiser has"
+        )
+
+    def posterior_sample(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
+        """A draw of the datum given its noisy version, for each of them, of the shape of ``x``.
+
+        Raises:
+            NotImplementedError: only the mean is known.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has only the mean of data given noisy ones; GaussianMixtureDenoiser draws them"
         )
 
     def like(self) -> Tensor:

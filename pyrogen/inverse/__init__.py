@@ -23,6 +23,8 @@ from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
 from .noise_vi import NoiseVI
 from .smc import TwistedSMC
+from .split_gibbs import SplitGibbs
+from .tempered import TemperedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
 
 __getattr__ = renamed(
@@ -65,6 +67,8 @@ __all__ = [
     "RePaint",
     "Results",
     "Separable",
+    "SplitGibbs",
+    "TemperedSMC",
     "Twist",
     "TwistedSMC",
     "bicubic_downsampling",

@@ -20,7 +20,9 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -90,18 +92,56 @@ class Chain:
     """
 
     def __init__(self, schedule: Schedule, grid: Grid) -> None:
+        self.schedule = schedule
         with torch.no_grad():
-            times = grid(schedule)
-            path = schedule(times)
+            self._lay(grid(schedule))
+        self.errors = [torch.zeros(()) for _ in self.levels]
+
+    def _lay(self, times: Tensor) -> None:
+        path = self.schedule(times)
         rows = zip(times.tolist(), path.alpha.tolist(), path.sigma.tolist(), strict=True)
         self.levels = [Level(*row) for row in rows]
         here, there = path.steps()
         self._posteriors = list(zip(*(entry.tolist() for entry in here.posterior(there)), strict=True))
-        self.errors = [torch.zeros(()) for _ in self.levels]
+
+    @torch.no_grad()
+    def below(self, noise: float) -> Chain:
+        """The chain from a level on at which data have noise of this size, in data units, no more than at the first.
+
+        The error there is that of a Gaussian which has the errors of the two levels around it.
+        """
+        later = [place for place, level in enumerate(self.levels) if level.variance < noise**2]
+        time = self.schedule.time(torch.tensor(-2 * math.log(noise), dtype=torch.double)).clamp(0, 1)
+        tail = copy(self)
+        tail._lay(torch.tensor([time, *(self.levels[place].time for place in later)], dtype=torch.double))
+        tail.errors = [self._error(noise), *(self.errors[place] for place in later)]
+        return tail
+
+    def _error(self, noise: float) -> Tensor:
+        r"""The error of the denoised mean at any noise :math:`\rho`.
+
+        What data are worth besides, :math:`1 / c - 1 / \rho^2`, is the same at all levels if they are Gaussian; it is
+        interpolated, and taken from the last level beyond it.
+        """
+        above = max((place for place, level in enumerate(self.levels) if level.variance >= noise**2), default=0)
+        below = min(above + 1, len(self.levels) - 1)
+        known = [
+            (1 / self.errors[place].clamp_min(1e-30) - 1 / self.levels[place].variance).clamp_min(0)
+            for place in (above, below)
+        ]
+        high, low = (math.log(self.levels[place].variance) for place in (above, below))
+        part = (high - 2 * math.log(noise)) / (high - low) if high > low else 0.0
+        return 1 / (known[0].lerp(known[1], min(part, 1.0)) + noise**-2)
 
     def start(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Pure noise at the first level."""
         return self.levels[0].sigma * torch.randn(shape, dtype=like.dtype, device=like.device)
+
+    def draw(self, denoise: Denoise, x: Tensor) -> Tensor:
+        """Data at the end of the chain, from particles ``(P, N, D)`` at its first level."""
+        for place, level in enumerate(self.levels[:-1]):
+            x = self.step(place).draw(x, denoise(x, level))
+        return denoise(x, self.levels[-1]) + self.errors[-1].sqrt() * torch.randn_like(x)
 
     def step(self, place: int) -> ReverseStep:
         """The step from a level to the next."""

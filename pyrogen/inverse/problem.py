@@ -177,9 +177,21 @@ class Target:
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """The denoised means of noisy particles."""
+        return self._of_noisy(self._denoiser, x, level)
+
+    def _of_noisy(self, function: Callable, x: Tensor, level: Level) -> Tensor:
         time = torch.as_tensor(level.time, dtype=x.dtype, device=x.device)
-        means = self._denoiser(self._problems.whole(x), time, self._context)
-        return self._problems.rows(means, len(self._problems.event_shape), leading=1)
+        values = function(self._problems.whole(x), time, self._context)
+        return self._problems.rows(values, len(self._problems.event_shape), leading=1)
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether data can be drawn exactly given noisy ones."""
+        return self._denoiser.has_posterior
+
+    def posterior_sample(self, x: Tensor, level: Level) -> Tensor:
+        """Exact draws of the data of noisy particles, without the measurement."""
+        return self._of_noisy(self._denoiser.posterior_sample, x, level)
 
     @torch.enable_grad()
     def denoised(self, x: Tensor, level: Level) -> Denoised:

@@ -79,6 +79,19 @@ class Progress:
         self.reason = reason
 
 
+def watched(total: int | None = None, *, unit: str = "step", initial: int = 0, shown: bool = True) -> tqdm:
+    """A progress bar that shows in terminals and notebooks only.
+
+    Args:
+        total: How much there is to do, if known.
+        unit: Of what.
+        initial: How much is done already.
+        shown: Whether this process shows anything.
+    """
+    seen = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(total=total, initial=initial, unit=unit, disable=not seen, dynamic_ncols=True)
+
+
 class Bar:
     """The progress bar: loss, held-out loss, speed, time left. Shown in terminals and notebooks only.
 
@@ -89,8 +102,7 @@ class Bar:
     """
 
     def __init__(self, total: int | None, step: int, shown: bool) -> None:
-        watched = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        self.bar = tqdm(total=total, initial=step, unit="step", disable=not watched, dynamic_ncols=True)
+        self.bar = watched(total, initial=step, shown=shown)
 
     def update(self, progress: Progress) -> None:
         """Shows a step."""

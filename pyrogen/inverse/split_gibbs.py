@@ -1,0 +1,194 @@
+r"""Split Gibbs sampling: a posterior under a diffusion prior, one noise level at a time.
+
+The posterior of data that have noise of width :math:`\tau` of their own (:mod:`~pyrogen.inverse.inflated`) is left as
+it is by a move in two steps:
+
+1. :math:`z \mid x, y`, a Gaussian: the data with noise :math:`\rho`, drawn towards the measurement;
+2. :math:`x \mid z`, the prior alone: its chain from noise :math:`\rho` on (:mod:`~pyrogen.inverse.reverse`).
+
+With :math:`\rho^2 = \tau^2 + c / \lVert A \rVert^2`, :math:`c < 1` (in units of the noise of the measurement), this is
+so down to :math:`\tau = 0`, the posterior itself.
+
+References:
+    Wu, Sun, Chen, Zhang, Yue and Bouman 2024, "Principled probabilistic imaging using diffusion models as plug-and-play
+    priors", https://arxiv.org/abs/2405.18782
+    Vono, Dobigeon and Chainais 2019, "Split-and-augmented Gibbs sampler: application to large-scale inference
+    problems", https://arxiv.org/abs/1804.05809
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrogen.arguments import checked, instance_of, integer, non_negative
+from pyrogen.numerics.grids import Grid, default_grid
+from pyrogen.training.progress import watched
+
+from .answer import Answer, Results
+from .chain import Chain, data_norm
+from .chain_diagnostics import chain_diagnostics
+from .inflated import Inflated
+from .problem import InverseProblem, Target
+from .reverse import Reverse
+
+_SHARE = 0.9  # of the largest noise that the measurement leaves room for
+
+
+@dataclass(frozen=True)
+class SplitMove:
+    """A move that leaves the posterior of data with noise of their own as it is.
+
+    Attributes:
+        likelihood: The measurement.
+        reverse: The prior.
+    """
+
+    likelihood: Inflated
+    reverse: Reverse
+
+    def __call__(self, x: Tensor, width: float) -> Tensor:
+        """The next particles ``(P, N, D)``.
+
+        Args:
+            x: Where they are.
+            width: The noise of their own that data have.
+        """
+        noise = self.noise(width)
+        return self.reverse(self.likelihood.noisy(x, noise, width), noise)
+
+    def noise(self, width: float) -> float:
+        """How much noise particles get on the way."""
+        room = _SHARE / self.likelihood.norm**2 if self.likelihood.norm else torch.inf
+        return min((width**2 + room) ** 0.5, self.reverse.most)
+
+
+def split_move(problem: InverseProblem, grid: Grid | None, steps: int, chunk: int, method: str) -> SplitMove:
+    """The move for a problem.
+
+    Args:
+        problem: The model with its arguments.
+        grid: The noise levels of the chain of the prior; the default ones if ``None``.
+        steps: How many steps these have.
+        chunk: How many particles the denoiser takes at once.
+        method: Of which method it is, for errors.
+
+    Raises:
+        NotImplementedError: the model has other latent sites, or its measurement is not linear and Gaussian.
+    """
+    if problem.others:
+        raise NotImplementedError(
+            f"{method} infers {problem.site!r} alone, got the other latent sites {list(problem.others)}; condition on "
+            "them, or use TwistedSMC"
+        )
+    target, like = problem.target(problem.values), problem.values[problem.site]
+    likelihood = linear_measurement(target, like, method)
+    prior = target.denoise, target.shape, like
+    grid = grid or default_grid(target.schedule, steps, norm=data_norm(target.schedule, *prior))
+    chain = Chain(target.schedule, grid)
+    chain.calibrate(*prior)
+    return SplitMove(likelihood, Reverse(target, chain, chunk))
+
+
+def linear_measurement(target: Target, like: Tensor, method: str) -> Inflated:
+    """The measurement of a target.
+
+    Raises:
+        NotImplementedError: it is not linear, or its noise not Gaussian.
+    """
+    surrogate = target.surrogate(like.new_zeros(1, *target.shape))
+    if not surrogate.exact:
+        kinds = ", ".join(f"{name}: {kind.name}" for name, kind in target.measurements.items())
+        raise NotImplementedError(
+            f"{method} needs a linear measurement with Gaussian noise, got {kinds}; use TwistedSMC for others"
+        )
+    return Inflated.of(surrogate)
+
+
+class SplitGibbs(Answer):
+    r"""Split Gibbs sampling of the posterior of a diffusion prior under a linear measurement with Gaussian noise.
+
+    Many chains start at draws of the prior, come down to the posterior while they warm up, and draw from it. Nothing is
+    weighed, and there is no evidence: :class:`~pyrogen.inverse.tempered.TemperedSMC` makes the same moves and has it.
+    A chain that came down in one mode stays there for long; R-hat over chains says whether they agree.
+
+    Args:
+        model: The Pyro model, as for :class:`~pyrogen.inverse.tempered.TemperedSMC`.
+        site: The name of the latent site with the diffusion prior.
+        chains: How many chains there are.
+        draws: How many draws of each are kept, one for each move.
+        warmup: How many moves go before, with less and less noise.
+        coupling: The noise :math:`\tau` that data have of their own in the end, in data units. At 0 the draws are of
+            the posterior itself; with more, moves are larger, and draws are of a posterior in which the measurement has
+            the additional covariance :math:`\tau^2 A A^\top`: wider, as serves a prior that is not quite right.
+        steps: How many steps the chain of the prior has, from noise to data.
+        grid: The noise levels; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
+        chunk: How many particles (of all problems together) the denoiser takes at once.
+
+    Raises:
+        NotImplementedError: by ``run``: the measurement is not linear and Gaussian, or there are other latent sites.
+
+    References:
+        Wu, Sun, Chen, Zhang, Yue and Bouman 2024, "Principled probabilistic imaging using diffusion models as
+        plug-and-play priors", https://arxiv.org/abs/2405.18782
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP
+        >>> standard = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        >>> prior = Diffusion(GaussianMixtureDenoiser(standard, LinearVP()))
+        >>> def model(y):
+        ...     x = pyro.sample("x", prior())
+        ...     pyro.sample("y", dist.Normal(x.sum(), 0.5), obs=y)
+        >>> posterior = SplitGibbs(model, site="x", chains=8, draws=50, warmup=20).run(torch.tensor(1.0))
+        >>> posterior.get_samples(group_by_chain=True)["x"].shape
+        torch.Size([8, 50, 2])
+    """
+
+    no_evidence = "split Gibbs chains do not estimate the evidence; TemperedSMC makes the same moves and does"
+
+    @checked(draws=partial(integer, least=4), grid=instance_of(Grid), coupling=non_negative)
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        site: str,
+        chains: int = 16,
+        draws: int = 50,
+        warmup: int = 50,
+        coupling: float = 0.0,
+        steps: int = 50,
+        grid: Grid | None = None,
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__(model, site=site)
+        self.number_of_chains, self.draws, self.warmup, self.coupling = chains, draws, warmup, coupling
+        self.steps, self.grid, self.chunk = steps, grid, chunk
+
+    @torch.no_grad()
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
+        problem = InverseProblem(self.model, args, kwargs, self.site)
+        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__)
+        x = move.reverse.prior(self.number_of_chains, problem.values[self.site])
+        kept = []
+        with watched(self.warmup + self.draws, unit="move") as bar:
+            for width in (*falling(move, self.coupling, self.warmup), *(self.coupling,) * self.draws):
+                x = move(x, width)
+                kept.append(x)
+                bar.update()
+        draws = problem.problems.whole(torch.stack(kept[self.warmup :], 1).flatten(0, 1))
+        by_chain = {self.site: draws.unflatten(0, (self.number_of_chains, -1))}
+        diagnostics = chain_diagnostics(by_chain, divergences=0, acceptance=1.0)
+        return Results({self.site: draws}, diagnostics, chains=self.number_of_chains)
+
+
+def falling(move: SplitMove, coupling: float, count: int) -> list[float]:
+    """Widths whose noise falls in equal ratios from that of the prior to that of a coupling."""
+    last = move.noise(coupling)
+    noises = torch.logspace(0, 1, count + 1, last / move.reverse.most, dtype=torch.double)[:-1] * move.reverse.most
+    return [max(noise**2 - last**2 + coupling**2, coupling**2) ** 0.5 for noise in noises.tolist()]

@@ -1,0 +1,144 @@
+"""Tempered SMC: posteriors under a diffusion prior where hundreds or thousands of numbers are measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrogen.arguments import checked, inner_share, instance_of, integer
+from pyrogen.numerics.grids import Grid
+from pyrogen.numerics.resampling import systematic, take
+from pyrogen.training.progress import watched
+
+from .answer import Answer, Results
+from .particle_diagnostics import prior_evidence
+from .problem import InverseProblem
+from .split_gibbs import split_move
+from .tempered_diagnostics import TemperedDiagnostics
+from .tempering import Tempering
+
+
+class TemperedSMC(Answer):
+    r"""The posterior of a diffusion prior under a linear measurement with Gaussian noise, of up to thousands of numbers.
+
+    It is exact in the number of particles for the prior's chain of ``steps`` steps, like
+    :class:`~pyrogen.inverse.smc.TwistedSMC`, and needs far fewer particles where many numbers are measured; that one
+    serves other likelihoods and other latent sites.
+
+    Particles come in independent groups, whose agreement says how many independent draws they are worth, and how far
+    the evidence can be trusted (:meth:`diagnostics`).
+
+    Args:
+        model: The Pyro model. Its distribution at ``site`` has a ``denoiser`` with a ``schedule``, and perhaps a
+            ``context``.
+        site: The name of the latent site with the diffusion prior.
+        particles: How many particles, a multiple of ``groups``.
+        moves: How many moves of split Gibbs particles make at each level.
+        ess: The effective sample size that is left at each level, as a share of the particles: the less, the fewer
+            levels.
+        groups: How many independent groups the particles form.
+        levels: The widths :math:`\tau` to go through, in data units, falling to 0, such as those of an earlier run,
+            ``diagnostics().widths``. The evidence is then unbiased. If not given, they are chosen by ``ess``.
+        steps: How many steps the chain of the prior has, from noise to data.
+        grid: The noise levels of that chain; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
+        resample: Whether draws of groups with unequal evidence are resampled to equal weights in the end.
+        chunk: How many particles (of all problems together) the denoiser takes at once.
+
+    Raises:
+        ValueError: a number is out of range.
+        NotImplementedError: by ``run``: the measurement is not linear and Gaussian, or there are other latent sites.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP
+        >>> standard = dist.Normal(torch.zeros(20), 1.0).to_event(1)
+        >>> prior = Diffusion(GaussianMixtureDenoiser(standard, LinearVP()))
+        >>> def model(y):
+        ...     x = pyro.sample("x", prior())
+        ...     pyro.sample("y", dist.Normal(x[:10], 0.1).to_event(1), obs=y)
+        >>> posterior = TemperedSMC(model, site="x").run(torch.zeros(10))
+        >>> posterior.get_samples()["x"].shape
+        torch.Size([256, 20])
+        >>> posterior.diagnostics().collapsed
+        False
+    """
+
+    @checked(ess=inner_share, moves=integer, groups=integer, grid=instance_of(Grid))
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        site: str,
+        particles: int = 256,
+        moves: int = 4,
+        ess: float = 0.7,
+        groups: int = 4,
+        levels: Sequence[float] | None = None,
+        steps: int = 50,
+        grid: Grid | None = None,
+        resample: bool = True,
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__(model, site=site)
+        if particles % groups:
+            raise ValueError(f"`particles` must be a multiple of `groups` = {groups}, got {particles}")
+        self.particles, self.moves, self.ess, self.groups = particles, moves, ess, groups
+        self.levels = None if levels is None else _levels(levels)
+        self.steps, self.grid, self.resample, self.chunk = steps, grid, resample, chunk
+
+    @torch.no_grad()
+    def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
+        problem = InverseProblem(self.model, args, kwargs, self.site)
+        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__)
+        run = Tempering(move, move.reverse.prior(self.particles, problem.values[self.site]), self.groups)
+        evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
+        with watched(unit="level") as bar:
+            for width in self._widths(run):
+                run.go(width, self.moves)
+                _show(bar, run)
+        diagnostics = TemperedDiagnostics.of(run, evidence)
+        values = run.by_group().flatten(0, 1)
+        log_weights = run.log_evidence.repeat_interleave(self.particles // self.groups, 0)
+        if self.resample:
+            values, log_weights = _resampled(values, log_weights), torch.zeros_like(log_weights)
+        shape = problem.problems.shape
+        return Results(
+            {self.site: problem.problems.whole(values)},
+            diagnostics,
+            log_weights=torch.zeros(self.particles) if self.resample else log_weights.to(values).reshape(-1, *shape),
+            log_evidence=diagnostics.log_evidence.to(values.dtype).reshape(shape),
+            chains=1 if self.resample else self.groups,
+        )
+
+    def _widths(self, run: Tempering) -> Iterator[float]:
+        """Those that were given, or down to zero, each as small as the effective sample size allows."""
+        if self.levels is not None:
+            yield from self.levels
+            return
+        while run.width > 0:
+            yield run.next_width(self.ess)
+
+
+def _levels(levels: Sequence[float]) -> tuple[float, ...]:
+    found = tuple(levels)
+    falling = all(after < before for before, after in pairwise((math.inf, *found)))
+    if not found or found[-1] != 0 or not falling:
+        raise ValueError(f"`levels` must fall to 0, got {levels}")
+    return found
+
+
+def _resampled(values: Tensor, log_weights: Tensor) -> Tensor:
+    """Equally weighted particles in random order: any part of them is as good as any other."""
+    return take(values, systematic(log_weights))[torch.randperm(len(values), device=values.device)]
+
+
+def _show(bar: tqdm, run: Tempering) -> None:
+    if not bar.disable:
+        bar.set_postfix({"width": f"{run.width:.3g}", "log evidence": f"{run.log_evidence.mean():.1f}"}, refresh=False)
+        bar.update()

@@ -1,0 +1,141 @@
+"""Diagnostics of tempered SMC: whether groups of particles that know nothing of each other agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.markov.convergence import r_hat
+from pyrogen.numerics.resampling import effective_sample_size
+
+from .answer import Diagnostics
+from .particle_diagnostics import PriorEvidence
+from .tempering import Tempering
+
+_APART = 1.1  # R-hat of groups that disagree
+
+
+@dataclass(frozen=True)
+class TemperedDiagnostics(Diagnostics):
+    """What happened in a run of tempered SMC.
+
+    Attributes:
+        particles: How many particles there were.
+        widths: The noise that data had of their own at each level, in data units.
+        effective_sample_size: On the way to each level, ``(levels, problems)``.
+        jumps: The mean squared jump of a particle at each level, of twice the variance of all, ``(levels, problems)``:
+            1 where moves forget where they came from.
+        ancestors: Of how many draws of the prior the particles are, ``(problems,)``.
+        group_evidence: The log evidence in nats by each group, ``(groups, problems)``.
+        independent: How many independent draws the particles are worth, by the spread of the means of the groups,
+            ``(problems,)``; NaN for a single group.
+        r_hat: Of the number on which groups differ most, ``(problems,)``; NaN for a single group.
+        passes: How many times the denoiser saw each particle.
+        prior: The evidence by draws of the prior.
+    """
+
+    advice: ClassVar[str] = "use more moves or more particles"
+
+    particles: int
+    widths: list[float]
+    effective_sample_size: Tensor
+    jumps: Tensor
+    ancestors: Tensor
+    group_evidence: Tensor
+    independent: Tensor
+    r_hat: Tensor
+    passes: int
+    prior: PriorEvidence
+
+    @classmethod
+    def of(cls, run: Tempering, prior: PriorEvidence) -> TemperedDiagnostics:
+        """The diagnostics of a finished run."""
+        groups = run.by_group()
+        several = len(groups) > 1
+        unknown = torch.full((groups.shape[2],), math.nan)
+        return cls(
+            particles=len(run.x),
+            widths=run.widths,
+            effective_sample_size=torch.stack(run.effective),
+            jumps=torch.stack(run.jumps),
+            ancestors=torch.stack([column.unique().numel() * torch.ones(()) for column in run.roots.T]),
+            group_evidence=run.log_evidence,
+            independent=_independent(groups, run.log_evidence) if several else unknown,
+            r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
+            passes=run.move.reverse.passes,
+            prior=prior,
+        )
+
+    @property
+    def draws(self) -> int:
+        """How many particles there were."""
+        return self.particles
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """Of all groups together, ``(problems,)``: the logarithm of the mean of their estimates."""
+        return self.group_evidence.logsumexp(0) - math.log(len(self.group_evidence))
+
+    @property
+    def standard_error(self) -> Tensor:
+        """The Monte Carlo error of the log evidence, by the spread over groups, or of one group by its weights alone."""
+        groups = len(self.group_evidence)
+        if groups > 1:
+            shares = self.group_evidence.softmax(0)
+            return groups**0.5 * shares.std(0)
+        return (1 / self.effective_sample_size - 1 / self.particles).sum(0).clamp_min(0).sqrt()
+
+    @property
+    def carried(self) -> Tensor:
+        return torch.where(self.independent.isnan(), self.ancestors, self.independent)
+
+    @property
+    def contradicted(self) -> Tensor:
+        """For each problem, whether groups disagree, or draws of the prior have another evidence."""
+        return (self.r_hat > _APART) | self.prior.contradicts(self.log_evidence, self.standard_error)
+
+    @property
+    def reason(self) -> str:
+        if (self.r_hat > _APART).any():
+            return "independent groups of particles disagree"
+        if self.contradicted.any():
+            return "draws of the prior contradict the evidence, so that explanations of the data are missing"
+        return "too few independent draws carry the answer"
+
+    def numbers(self) -> dict[str, Any]:
+        return {
+            "particles": self.particles,
+            "groups": len(self.group_evidence),
+            "levels": len(self.widths),
+            "independent_draws": self.independent.min().item(),
+            "largest_r_hat": self.r_hat.max().item(),
+            "least_effective_sample_size": self.effective_sample_size.min().item(),
+            "last_jump": self.jumps[-1].min().item(),
+            "surviving_ancestors": int(self.ancestors.min()),
+            "network_passes": self.passes,
+            "evidence": "unbiased",
+        }
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.particles} particles in {len(self.group_evidence)} groups, worth {self.independent.min():.0f} "
+            f"independent ones; R-hat over groups at most {self.r_hat.max():.2f}",
+            f"{len(self.widths)} levels; effective sample size {self.effective_sample_size.min():.0f} at least; moves at "
+            f"the last went {self.jumps[-1].min():.0%} of the way of independent draws, in mean squares",
+            f"{int(self.ancestors.min())} draws of the prior have descendants; {self.passes} passes of the denoiser a "
+            f"particle; error of the log evidence {self.standard_error.max():.2f} nat",
+        ]
+
+
+def _independent(groups: Tensor, log_evidence: Tensor) -> Tensor:
+    """How many independent draws the particles ``(G, K, N, D)`` of groups are worth, ``(N,)``."""
+    within = groups.var(1).mean(0)
+    between = groups.mean(1).var(0)
+    moving = within > 0
+    ratio = torch.where(moving, between / within.where(moving, torch.ones(())), 0.0)  # of a group's mean to its spread
+    each = (moving.sum(-1) / ratio.sum(-1)).clamp(max=groups.shape[1])
+    return each * effective_sample_size(log_evidence)

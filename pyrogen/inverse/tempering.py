@@ -1,0 +1,121 @@
+r"""Particles on the way from the prior to the posterior, through those of data with less and less noise of their own.
+
+The posterior of data with noise of width :math:`\tau` (:mod:`~pyrogen.inverse.inflated`) is the prior as :math:`\tau \to
+\infty` and the posterior at :math:`\tau = 0`. Particles that are draws at one width become those of the next by the
+weight
+
+.. math:: w = \exp\bigl(\log p_{\tau'}(y \mid x) - \log p_\tau(y \mid x)\bigr),
+
+in which the prior cancels, so that only measured numbers matter, however many unknowns there are. Then they are
+resampled and moved by split Gibbs (:mod:`~pyrogen.inverse.split_gibbs`), which leaves the new posterior as it is. The
+product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given. If they are chosen on the
+way, its error of order one over the particles lies far below its standard deviation.
+
+References:
+    Del Moral, Doucet and Jasra 2006, "Sequential Monte Carlo samplers",
+    https://doi.org/10.1111/j.1467-9868.2006.00553.x
+    Beskos, Jasra, Kantas and Thiery 2016, "On the convergence of adaptive sequential Monte Carlo methods",
+    https://doi.org/10.1214/15-AAP1113
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.resampling import effective_sample_size, order, systematic, take
+
+from .split_gibbs import SplitMove
+
+_BISECTIONS = 30
+
+
+class Tempering:
+    """Particles in independent groups, and the width at which they are draws.
+
+    Args:
+        move: The measurement and the prior, and how particles move.
+        x: Draws of the prior, ``(P, N, D)``; a particle and that of the place ``groups`` on are of one group.
+        groups: How many groups.
+
+    Attributes:
+        width: The noise of their own that data have, infinite to begin with.
+        log_evidence: The logarithm of the evidence so far by group, ``(G, N)``.
+        widths: All widths so far.
+        effective: The effective sample size on the way to each, of all particles of a problem, ``(N,)`` each.
+        jumps: How far moves went at each, in mean squares, of twice the variance of the particles, ``(N,)`` each: 1 if
+            they forget where they came from.
+        roots: Of which particle of the prior each is, ``(P, N)``.
+    """
+
+    def __init__(self, move: SplitMove, x: Tensor, groups: int) -> None:
+        self.move, self.x, self.groups = move, x, groups
+        self.width = math.inf
+        self._measure()
+        self.log_evidence = move.likelihood.constant.expand(groups, x.shape[1]).clone()
+        self.widths: list[float] = []
+        self.effective: list[Tensor] = []
+        self.jumps: list[Tensor] = []
+        self.roots = torch.arange(len(x), device=x.device).unsqueeze(1).expand(x.shape[:2])
+
+    def log_likelihood(self, width: float) -> Tensor:
+        """That of the particles at a width, ``(P, N)``."""
+        return self.move.likelihood.log_likelihood(self._misfit, width)
+
+    def next_width(self, share: float) -> float:
+        """The least width on the way to which an effective share of all particles of every problem is left."""
+
+        def enough(width: float) -> bool:
+            sizes = effective_sample_size(self.log_likelihood(width) - self._reached)
+            return sizes.min().item() >= share * len(self.x)
+
+        if enough(0.0):
+            return 0.0
+        high = self.width
+        if high == math.inf:
+            high = self.move.reverse.most
+            while not enough(high):
+                high *= 2
+        low = high / 2
+        while enough(low):
+            low /= 2
+        for _ in range(_BISECTIONS):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high
+
+    def go(self, width: float, moves: int) -> None:
+        """Weighs the particles for a smaller width, resamples them within groups, and moves them."""
+        log_weights = self.log_likelihood(width) - self._reached
+        by_group = log_weights.unflatten(0, (-1, self.groups))  # (K, G, N)
+        self.log_evidence += by_group.logsumexp(0) - math.log(len(by_group))
+        self.effective.append(effective_sample_size(log_weights))
+        self._resample(by_group)
+        self.width = width
+        start = self.x
+        for _ in range(moves):
+            self.x = self.move(self.x, width)
+        jump = (self.x - start).square().mean(0).sum(-1)
+        self.jumps.append(jump / (2 * self.x.var(0).sum(-1)))
+        self.widths.append(width)
+        self._measure()
+
+    def by_group(self) -> Tensor:
+        """The particles, in each group in random order: ``(G, K, N, D)``."""
+        grouped = self.x.unflatten(0, (-1, self.groups))
+        return grouped[torch.randperm(len(grouped), device=self.x.device)].transpose(0, 1)
+
+    def _measure(self) -> None:
+        self._misfit = self.move.likelihood.misfit(self.x)
+        self._reached = self.log_likelihood(self.width)
+        if self.width == math.inf:
+            self._reached = torch.zeros_like(self._reached)
+
+    def _resample(self, log_weights: Tensor) -> None:
+        along = order(self.x.unflatten(0, (-1, self.groups)).flatten(1, 2)).view_as(log_weights)
+        chosen = take(along, systematic(take(log_weights, along)))
+        self.x, self.roots = (
+            take(values.unflatten(0, (-1, self.groups)), chosen).flatten(0, 1) for values in (self.x, self.roots)
+        )
