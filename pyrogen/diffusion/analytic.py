@@ -120,12 +120,11 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def posterior_sample(self, x: Tensor, t: Tensor | float, context: Context = None) -> Tensor:
         posterior = self._posterior(x, t)
-        alpha, sigma, variance = posterior.alpha, posterior.sigma, self.variance.to(x)
         which = Categorical(logits=posterior.log_joint).sample()
-        chosen = nn.functional.one_hot(which, len(self.mean)).to(x)
-        left = variance * sigma**2 / (alpha**2 * variance + sigma**2)
-        drawn = alpha * variance * posterior.whitened + left.sqrt() * torch.randn_like(posterior.whitened)
-        return (chosen @ self.mean.to(x) + self._average(chosen, drawn)).reshape(x.shape)
+        one = self._weighted(posterior, nn.functional.one_hot(which, len(self.mean)).to(x))
+        left = self.variance.to(x) * posterior.sigma**2 * posterior.precision  # (*B, C, D)
+        noise = torch.randn_like(by_datum(x, len(self.event_shape))).unsqueeze(-2)
+        return self._data(x, one) + self._average(one, left.sqrt() * noise).reshape(x.shape)
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The exact log-density of the noisy data, in nats.
@@ -147,10 +146,16 @@ class GaussianMixtureDenoiser(Denoiser):
         scale = precision.sqrt()
         energy = (scale * axes - (scale * alpha) * centre).square().sum(-1) - precision.log().sum(-1)
         log_joint = self.log_weight.to(x) - 0.5 * (energy + _LOG_2PI * flat.shape[-1])
-        weight = share = log_joint.softmax(-1)
-        if len(variance) < len(centre):  # one covariance: what differs is averaged first
+        whole = _Posterior(log_joint, log_joint, log_joint, axes, precision, axes, alpha, sigma)
+        return self._weighted(whole, log_joint.softmax(-1))
+
+    def _weighted(self, posterior: _Posterior, weight: Tensor) -> _Posterior:
+        """The same with other weights of the components, ``(*B, K)``."""
+        centre, share = self.centre.to(weight), weight
+        if len(self.variance) < len(centre):  # one covariance: what differs is averaged first
             centre, share = (weight @ centre).unsqueeze(-2), torch.ones_like(weight[..., :1])
-        return _Posterior(log_joint, weight, share, axes, precision, precision * (axes - alpha * centre), alpha, sigma)
+        whitened = posterior.precision * (posterior.axes - posterior.alpha * centre)
+        return posterior._replace(weight=weight, share=share, whitened=whitened)
 
     def _data(self, x: Tensor, posterior: _Posterior) -> Tensor:
         shift = posterior.alpha * self.variance.to(x) * posterior.whitened

@@ -8,12 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrogen.arguments import checked, inner_share, instance_of, integer
 from pyrogen.numerics.grids import Grid
-from pyrogen.numerics.resampling import systematic, take
 from pyrogen.training.progress import watched
 
 from .answer import Answer, Results
@@ -25,11 +23,13 @@ from .tempering import Tempering
 
 
 class TemperedSMC(Answer):
-    r"""The posterior of a diffusion prior under a linear measurement with Gaussian noise, of up to thousands of numbers.
+    r"""The posterior of a diffusion prior under a linear measurement of many numbers with Gaussian noise.
 
-    It is exact in the number of particles for the prior's chain of ``steps`` steps, like
-    :class:`~pyrogen.inverse.smc.TwistedSMC`, and needs far fewer particles where many numbers are measured; that one
-    serves other likelihoods and other latent sites.
+    Like :class:`~pyrogen.inverse.smc.TwistedSMC` it becomes exact as particles are added; it needs far fewer of them
+    where tens to thousands of numbers are measured. That one serves other likelihoods and other latent sites.
+
+    Exact means: for the law that the prior's chain of ``steps`` steps leaves as it is when it undoes noise of any size.
+    A denoiser whose levels do not agree with each other, as a network's never quite do, has no such law.
 
     Particles come in independent groups, whose agreement says how many independent draws they are worth, and how far
     the evidence can be trusted (:meth:`diagnostics`).
@@ -39,15 +39,15 @@ class TemperedSMC(Answer):
             ``context``.
         site: The name of the latent site with the diffusion prior.
         particles: How many particles, a multiple of ``groups``.
-        moves: How many moves of split Gibbs particles make at each level.
-        ess: The effective sample size that is left at each level, as a share of the particles: the less, the fewer
+        moves: How many moves of split Gibbs each particle makes at each level. All that they pass through is weighed
+            for the next one.
+        ess: The effective sample size that is left at each level, as a share of what is weighed: the less, the fewer
             levels.
         groups: How many independent groups the particles form.
         levels: The widths :math:`\tau` to go through, in data units, falling to 0, such as those of an earlier run,
             ``diagnostics().widths``. The evidence is then unbiased. If not given, they are chosen by ``ess``.
         steps: How many steps the chain of the prior has, from noise to data.
         grid: The noise levels of that chain; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
-        resample: Whether draws of groups with unequal evidence are resampled to equal weights in the end.
         chunk: How many particles (of all problems together) the denoiser takes at once.
 
     Raises:
@@ -82,7 +82,6 @@ class TemperedSMC(Answer):
         levels: Sequence[float] | None = None,
         steps: int = 50,
         grid: Grid | None = None,
-        resample: bool = True,
         chunk: int = 4096,
     ) -> None:
         super().__init__(model, site=site)
@@ -90,7 +89,7 @@ class TemperedSMC(Answer):
             raise ValueError(f"`particles` must be a multiple of `groups` = {groups}, got {particles}")
         self.particles, self.moves, self.ess, self.groups = particles, moves, ess, groups
         self.levels = None if levels is None else _levels(levels)
-        self.steps, self.grid, self.resample, self.chunk = steps, grid, resample, chunk
+        self.steps, self.grid, self.chunk = steps, grid, chunk
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
@@ -103,17 +102,11 @@ class TemperedSMC(Answer):
                 run.go(width, self.moves)
                 _show(bar, run)
         diagnostics = TemperedDiagnostics.of(run, evidence)
-        values = run.by_group().flatten(0, 1)
-        log_weights = run.log_evidence.repeat_interleave(self.particles // self.groups, 0)
-        if self.resample:
-            values, log_weights = _resampled(values, log_weights), torch.zeros_like(log_weights)
-        shape = problem.problems.shape
         return Results(
-            {self.site: problem.problems.whole(values)},
+            {self.site: problem.problems.whole(run.draws())},
             diagnostics,
-            log_weights=torch.zeros(self.particles) if self.resample else log_weights.to(values).reshape(-1, *shape),
-            log_evidence=diagnostics.log_evidence.to(values.dtype).reshape(shape),
-            chains=1 if self.resample else self.groups,
+            log_weights=torch.zeros(self.particles),
+            log_evidence=diagnostics.log_evidence.to(run.x.dtype).reshape(problem.problems.shape),
         )
 
     def _widths(self, run: Tempering) -> Iterator[float]:
@@ -131,11 +124,6 @@ def _levels(levels: Sequence[float]) -> tuple[float, ...]:
     if not found or found[-1] != 0 or not falling:
         raise ValueError(f"`levels` must fall to 0, got {levels}")
     return found
-
-
-def _resampled(values: Tensor, log_weights: Tensor) -> Tensor:
-    """Equally weighted particles in random order: any part of them is as good as any other."""
-    return take(values, systematic(log_weights))[torch.randperm(len(values), device=values.device)]
 
 
 def _show(bar: tqdm, run: Tempering) -> None:

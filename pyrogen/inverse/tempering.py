@@ -1,19 +1,21 @@
 r"""Particles on the way from the prior to the posterior, through those of data with less and less noise of their own.
 
-The posterior of data with noise of width :math:`\tau` (:mod:`~pyrogen.inverse.inflated`) is the prior as :math:`\tau \to
-\infty` and the posterior at :math:`\tau = 0`. Particles that are draws at one width become those of the next by the
-weight
+The posterior of data with noise of width :math:`\tau` (:mod:`~pyrogen.inverse.inflated`) is the prior as
+:math:`\tau \to \infty` and the posterior at :math:`\tau = 0`. Particles that are draws at one width become those of
+the next by the weight
 
 .. math:: w = \exp\bigl(\log p_{\tau'}(y \mid x) - \log p_\tau(y \mid x)\bigr),
 
 in which the prior cancels, so that only measured numbers matter, however many unknowns there are. Then they are
-resampled and moved by split Gibbs (:mod:`~pyrogen.inverse.split_gibbs`), which leaves the new posterior as it is. The
-product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given. If they are chosen on the
-way, its error of order one over the particles lies far below its standard deviation.
+resampled and moved several times by split Gibbs (:mod:`~pyrogen.inverse.split_gibbs`), which leaves the new posterior
+as it is. All that the moves passed through is weighed at the next level, not only where they ended: nothing is wasted.
+The product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given. If they are chosen on
+the way, its bias of order one over the particles lies far below its standard deviation.
 
 References:
     Del Moral, Doucet and Jasra 2006, "Sequential Monte Carlo samplers",
     https://doi.org/10.1111/j.1467-9868.2006.00553.x
+    Dau and Chopin 2022, "Waste-free sequential Monte Carlo", https://arxiv.org/abs/2011.02328
     Beskos, Jasra, Kantas and Thiery 2016, "On the convergence of adaptive sequential Monte Carlo methods",
     https://doi.org/10.1214/15-AAP1113
 """
@@ -37,23 +39,24 @@ class Tempering:
 
     Args:
         move: The measurement and the prior, and how particles move.
-        x: Draws of the prior, ``(P, N, D)``; a particle and that of the place ``groups`` on are of one group.
+        x: Draws of the prior, ``(P, N, D)``; every particle and that ``groups`` places further are of one group.
         groups: How many groups.
 
     Attributes:
+        x: All that is drawn at the width: after moves of ``P`` particles ``(moves P, N, D)``.
         width: The noise of their own that data have, infinite to begin with.
         log_evidence: The logarithm of the evidence so far by group, ``(G, N)``.
         widths: All widths so far.
-        effective: The effective sample size on the way to each, of all particles of a problem, ``(N,)`` each.
-        jumps: How far moves went at each, in mean squares, of twice the variance of the particles, ``(N,)`` each: 1 if
+        effective: The effective sample size on the way to each, as a share of all that was weighed, ``(N,)`` each.
+        jumps: How far moves led at each, in mean squares, of twice the variance of the particles, ``(N,)`` each: 1 if
             they forget where they came from.
-        roots: Of which particle of the prior each is, ``(P, N)``.
+        roots: Of which particle of the prior each is, ``(moves P, N)``.
     """
 
     def __init__(self, move: SplitMove, x: Tensor, groups: int) -> None:
-        self.move, self.x, self.groups = move, x, groups
+        self.move, self.x, self.groups, self.particles = move, x, groups, len(x)
         self.width = math.inf
-        self._measure()
+        self._misfit, self._reached = move.likelihood.misfit(x), 0.0
         self.log_evidence = move.likelihood.constant.expand(groups, x.shape[1]).clone()
         self.widths: list[float] = []
         self.effective: list[Tensor] = []
@@ -68,8 +71,7 @@ class Tempering:
         """The least width on the way to which an effective share of all particles of every problem is left."""
 
         def enough(width: float) -> bool:
-            sizes = effective_sample_size(self.log_likelihood(width) - self._reached)
-            return sizes.min().item() >= share * len(self.x)
+            return self._effective(self.log_likelihood(width) - self._reached).min().item() >= share
 
         if enough(0.0):
             return 0.0
@@ -87,35 +89,45 @@ class Tempering:
         return high
 
     def go(self, width: float, moves: int) -> None:
-        """Weighs the particles for a smaller width, resamples them within groups, and moves them."""
+        """Weighs what is there for a smaller width, resamples it within groups, and moves it."""
         log_weights = self.log_likelihood(width) - self._reached
-        by_group = log_weights.unflatten(0, (-1, self.groups))  # (K, G, N)
+        by_group = self._grouped(log_weights)
         self.log_evidence += by_group.logsumexp(0) - math.log(len(by_group))
-        self.effective.append(effective_sample_size(log_weights))
+        self.widths.append(width)
+        self.effective.append(self._effective(log_weights))
         self._resample(by_group)
         self.width = width
-        start = self.x
+        states = [self.x]
         for _ in range(moves):
-            self.x = self.move(self.x, width)
-        jump = (self.x - start).square().mean(0).sum(-1)
+            states.append(self.move(states[-1], width))
+        self.x, self.roots = torch.cat(states[1:]), self.roots.repeat(moves, 1)
+        jump = (states[-1] - states[0]).square().mean(0).sum(-1)
         self.jumps.append(jump / (2 * self.x.var(0).sum(-1)))
-        self.widths.append(width)
-        self._measure()
+        self._misfit = self.move.likelihood.misfit(self.x)
+        self._reached = self.log_likelihood(width)
 
     def by_group(self) -> Tensor:
-        """The particles, in each group in random order: ``(G, K, N, D)``."""
-        grouped = self.x.unflatten(0, (-1, self.groups))
+        """What is there, in each group in random order: ``(G, K, N, D)``."""
+        grouped = self._grouped(self.x)
         return grouped[torch.randperm(len(grouped), device=self.x.device)].transpose(0, 1)
 
-    def _measure(self) -> None:
-        self._misfit = self.move.likelihood.misfit(self.x)
-        self._reached = self.log_likelihood(self.width)
-        if self.width == math.inf:
-            self._reached = torch.zeros_like(self._reached)
+    def draws(self) -> Tensor:
+        """As many draws as particles began, in random order, ``(P, N, D)``: more of groups with more evidence."""
+        shuffled = torch.randperm(len(self.x), device=self.x.device)
+        log_weights = self.log_evidence.repeat(len(self.x) // self.groups, 1)
+        drawn = take(self.x[shuffled], systematic(log_weights[shuffled], count=self.particles))
+        return drawn[torch.randperm(len(drawn), device=drawn.device)]
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        """By group, ``(K, G, N, ...)``."""
+        return values.unflatten(0, (-1, self.groups))
 
     def _resample(self, log_weights: Tensor) -> None:
-        along = order(self.x.unflatten(0, (-1, self.groups)).flatten(1, 2)).view_as(log_weights)
-        chosen = take(along, systematic(take(log_weights, along)))
-        self.x, self.roots = (
-            take(values.unflatten(0, (-1, self.groups)), chosen).flatten(0, 1) for values in (self.x, self.roots)
-        )
+        along = order(self._grouped(self.x).flatten(1, 2)).view_as(log_weights)
+        count = self.particles // self.groups
+        chosen = take(along, systematic(take(log_weights, along), count=count))
+        self.x, self.roots = (take(self._grouped(values), chosen).flatten(0, 1) for values in (self.x, self.roots))
+
+    @staticmethod
+    def _effective(log_weights: Tensor) -> Tensor:
+        return effective_sample_size(log_weights) / len(log_weights)

@@ -52,19 +52,20 @@ def _alive(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0).isfinite()
 
 
-def systematic(log_weights: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+def systematic(log_weights: Tensor, *, count: int | None = None, generator: torch.Generator | None = None) -> Tensor:
     """Which particle each copy is of, by systematic resampling; copies of a particle lie side by side.
 
     Args:
         log_weights: Unnormalised, of shape ``(particles, *batch)``.
+        count: How many copies there are in all; as many as particles if not given.
         generator: Where the one uniform number of each cloud comes from; torch's own if not given.
 
     Shape:
-        That of ``log_weights``, integers.
+        ``(count, *batch)``, integers.
     """
     weights = normalised(log_weights)
     uniform = torch.rand(weights.shape[1:], dtype=weights.dtype, device=weights.device, generator=generator)
-    return _comb(weights, uniform)
+    return _comb(weights, uniform, len(weights) if count is None else count)
 
 
 def conditional_systematic(log_weights: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -88,7 +89,7 @@ def conditional_systematic(log_weights: Tensor, *, generator: torch.Generator | 
     # The comb starts in [0, 1); its offset has the density of the number of copies of the first particle.
     more = first * expected < rest * (whole + 1)
     uniform = torch.where(more, second * rest, rest + second * (1 - rest))
-    chosen = _comb(weights, torch.where(expected < 1, second * expected, uniform))
+    chosen = _comb(weights, torch.where(expected < 1, second * expected, uniform), len(weights))
     chosen[0] = 0
     return chosen
 
@@ -129,14 +130,13 @@ def _sketch(centred: Tensor, count: int) -> Tensor:
     return sketch
 
 
-def _comb(weights: Tensor, uniform: Tensor) -> Tensor:
-    count = len(weights)
+def _comb(weights: Tensor, uniform: Tensor, count: int) -> Tensor:
     steps = torch.arange(count, dtype=torch.double, device=weights.device).reshape(-1, *(1,) * uniform.dim())
     points = (steps + uniform.double()) / count
     cumulative = weights.double().cumsum(0)
     cumulative = cumulative / cumulative[-1:]
     chosen = torch.searchsorted(_last(cumulative), _last(points), right=True)
-    return chosen.movedim(-1, 0).clamp(max=count - 1)
+    return chosen.movedim(-1, 0).clamp(max=len(weights) - 1)
 
 
 def _last(values: Tensor) -> Tensor:

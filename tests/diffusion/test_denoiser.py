@@ -69,6 +69,24 @@ def test_the_mixture_denoiser_is_the_posterior_mean(kind, make):
         assert torch.allclose(denoiser(x[row], float(t[row])), mean, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("make", [full, diagonal])
+def test_the_mixture_denoiser_draws_data_given_noisy_ones(make):
+    """Their mean is the denoiser's and their covariance that of Tweedie's second formula."""
+    torch.manual_seed(0)
+    mixture, count = make(), 100_000
+    denoiser = GaussianMixtureDenoiser(mixture, CosineVP())
+    (x,), _ = noisy(denoiser, mixture, (1,))
+    alpha, sigma = denoiser.schedule(torch.tensor(0.5, dtype=torch.float64))
+    slope = torch.func.jacrev(lambda x: denoiser(x.reshape(mixture.event_shape), 0.5).flatten())(x.flatten())
+    draws = denoiser.posterior_sample(x.expand(count // 10, 10, *x.shape), 0.5).reshape(count, -1)
+    covariance = sigma**2 / alpha * slope
+    scale = covariance.diagonal().sqrt()
+    assert (((draws.mean(0) - denoiser(x, 0.5).flatten()) / scale).abs() < 5 / count**0.5).all()
+    error = (draws.T.cov() - covariance) / scale.outer(scale)
+    kurtosis = ((draws - draws.mean(0)) / scale).pow(4).mean(0).max()
+    assert (error.abs() < 5 * (kurtosis / count) ** 0.5).all()
+
+
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("make", [full, diagonal, shared])
 def test_noise_score_and_velocity_say_the_same(kind, make):

@@ -30,6 +30,8 @@ def half(y):
 
 METHODS = {
     "smc": lambda: inverse.TwistedSMC(under(DIFFUSION), site="x", particles=30, steps=5),
+    "tempered": lambda: inverse.TemperedSMC(under(DIFFUSION), site="x", particles=30, groups=2, steps=5),
+    "split": lambda: inverse.SplitGibbs(under(DIFFUSION), site="x", chains=3, draws=10, warmup=5, steps=5),
     "guided": lambda: inverse.GuidedSampling(
         under(DIFFUSION), site="x", guidance=inverse.MomentMatching(), draws=30, steps=5
     ),
@@ -50,7 +52,7 @@ def test_every_method_gives_an_answer_of_one_shape(name):
     assert answer.run(torch.tensor(1.0)) is answer
     assert len(answer.get_samples()["x"]) == 30
     assert answer.log_weights is None or answer.log_weights.shape == (30,)
-    if name in ("guided", "chain", "many"):
+    if name in ("split", "guided", "chain", "many"):
         with pytest.raises(NotImplementedError, match="evidence"):
             _ = answer.log_evidence
     else:

@@ -25,6 +25,14 @@ def smc(**options):
     return inverse.TwistedSMC(**{"model": model, "site": "x", **options})
 
 
+def tempered(**options):
+    return inverse.TemperedSMC(**{"model": model, "site": "x", **options})
+
+
+def split(**options):
+    return inverse.SplitGibbs(**{"model": model, "site": "x", **options})
+
+
 def guided(**options):
     return inverse.GuidedSampling(**{"model": model, "site": "x", "guidance": inverse.DPS(), **options})
 
@@ -45,13 +53,20 @@ COUNTS = (0, -1, 2.5, "3", NAN, None, True)
 POSITIVE = (0.0, -1.0, NAN, "1", None)
 TABLE = [
     *((smc, name, COUNTS) for name in ("particles", "steps", "sweeps", "chunk")),
+    *((tempered, name, COUNTS) for name in ("particles", "moves", "groups", "steps", "chunk")),
+    (tempered, "ess", (0, 1, -0.1, NAN, "0.5", None)),
+    (tempered, "grid", (100, "uniform")),
+    *((split, name, COUNTS) for name in ("chains", "draws", "steps", "chunk")),
+    (split, "draws", (3,)),
+    (split, "warmup", (-1, 2.5, NAN, None)),
+    (split, "coupling", (-0.1, NAN, "1", None)),
     (smc, "warmup", (-1, 2.5, NAN, None)),
     (smc, "threshold", (-0.1, 1.1, NAN, "0.5")),
     (smc, "resample", (1, "yes", None)),
     (smc, "twist", ("MomentMatched", inverse.DPS(), inverse.Isotropic)),
     (smc, "grid", (100, "uniform")),
-    *((method, "model", (None, 3, "model")) for method in (smc, guided, chain, guide, completion)),
-    *((method, "site", (None, 3, model)) for method in (smc, guided, chain, guide, completion)),
+    *((method, "model", (None, 3, "model")) for method in (smc, tempered, split, guided, chain, guide, completion)),
+    *((method, "site", (None, 3, model)) for method in (smc, tempered, split, guided, chain, guide, completion)),
     *((guided, name, COUNTS) for name in ("draws", "steps")),
     (guided, "guidance", (None, "DPS", inverse.DPS, inverse.Isotropic())),
     (guided, "calibrate", (1, None)),

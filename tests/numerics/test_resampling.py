@@ -26,6 +26,15 @@ def test_systematic_counts_are_the_expected_number_rounded():
     assert ((average - expected).abs() < 5 * 0.5 / 2000**0.5).all()
 
 
+def test_systematic_makes_as_many_copies_as_are_wanted():
+    torch.manual_seed(0)
+    log_weights = torch.randn(50, 7)
+    for count in (8, 120):
+        found, expected = counts(systematic(log_weights, count=count), 50), count * log_weights.softmax(0)
+        assert found.sum(0).eq(count).all()
+        assert ((found >= expected.floor()) & (found <= expected.ceil())).all()
+
+
 def test_conditional_systematic_is_systematic_given_its_first_copy():
     # Given a rotation of systematic resampling whose first copy is of the first particle, counts of all particles are
     # weighed by the count of the first: brute force from unconditional draws.
