@@ -53,7 +53,8 @@ class Tangents(Slopes):
 
     def __init__(self, x: Tensor, eta: Tensor) -> None:
         super().__init__(x.shape[-1])
-        self._x, self._eta = x, eta
+        # What does not depend on the particles, steps among them, has slopes of zero.
+        self._x, self._eta = x, eta if eta.requires_grad else eta + 0 * x.sum(-1, keepdim=True)
 
     @cached_property
     def matrix(self) -> Tensor:
