@@ -9,6 +9,7 @@ from .elbo import EnergyElbo, TwoPhases
 from .joint import JointDivergence, JointEnergy
 from .kernels import (
     AdjustedLangevin,
+    DiscreteKernel,
     EnergyTarget,
     Gibbs,
     GibbsWithGradients,
@@ -50,6 +51,7 @@ __all__ = [
     "DataChains",
     "DataNormal",
     "DenoisedScoreMatching",
+    "DiscreteKernel",
     "Energy",
     "EnergyElbo",
     "EnergyModule",

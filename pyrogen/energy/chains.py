@@ -10,8 +10,10 @@ to rest, in any number of dimensions. A kernel that does not correct them comes 
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import checked, instance_of, positive, whole_share
+from pyrogen.core.modes import evaluating
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.rows import column
 from pyrogen.training.buffers import LocalBuffers
@@ -28,8 +31,12 @@ from .kernels import EnergyTarget, Moved, NearTarget, TransitionKernel
 if TYPE_CHECKING:
     from .model import EnergyModule
 
-_BLOCK = 10
+_BLOCK = 5
 """Steps between two changes of a step size while chains warm up."""
+_GAIN = 1.75
+"""Of a change of its logarithm: a Newton step, since by so much acceptance falls off at the aim in many dimensions."""
+_STUCK = 0.01
+"""The share of steps below which chains are taken not to move."""
 
 
 class ChainDraws(NamedTuple):
@@ -70,14 +77,30 @@ class Chains(Abstract, nn.Module):
         super().__init__()
         self.kernel, self.steps = kernel, steps
         self.register_buffer("step_size", torch.ones(()))
+        self._events: str | None = None
 
     def prepare(self, module: EnergyModule) -> None:
-        """Gets ready for an energy, once."""
-        self.step_size.fill_(self.kernel.first_step_size(module.zero.new_empty(module.event_shape).numel()))
+        """Gets ready for an energy. Chains that are ready already go on as they are.
 
-    @abstractmethod
+        Raises:
+            NotImplementedError: the kernel cannot move its events.
+            ValueError: they are ready for an energy of other events or contexts.
+        """
+        self.kernel.require(module)
+        events = f"{module.support} of shape {module.event_shape} and contexts of shape {module.context_shape}"
+        if self._events is None:
+            self.begin(module)
+            self._events = events
+        elif self._events != events:
+            raise ValueError(f"`chains` must be new, or those of events in {events}, got those of {self._events}")
+
+    def begin(self, module: EnergyModule) -> None:
+        """Makes the state of chains that have not moved yet."""
+        self.step_size.fill_(self.kernel.first_step_size(prod(module.event_shape)))
+
+    @torch.no_grad()
     def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
-        """A draw for each row.
+        """A draw for each row, of the energy in evaluation mode; in training mode chains remember what they learn.
 
         Args:
             module: The energy.
@@ -85,6 +108,14 @@ class Chains(Abstract, nn.Module):
             context: A context for each, ``(rows, *context_shape)``.
             data: Data as numbers, ``(rows, *event)``, where there are any.
         """
+        training = self.training
+        with evaluating(module):
+            self.train(training)
+            return self.run(module, rows, context, data)
+
+    @abstractmethod
+    def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
+        """What :meth:`draw` gives, without gradients and with the energy in evaluation mode."""
 
     def _moved(self, target: EnergyTarget, x: Tensor, steps: int) -> Moved:
         """The chains after so many steps of the present step size, which is kept adapted in training mode."""
@@ -94,7 +125,7 @@ class Chains(Abstract, nn.Module):
         return moved
 
     def _adapted(self, step_size: Tensor, moved: Moved) -> Tensor:
-        return step_size * (moved.acceptance.mean() - self.kernel.aim).exp()
+        return step_size * (_GAIN * (moved.acceptance.mean() - self.kernel.aim)).exp()
 
 
 class FreshChains(Chains):
@@ -107,8 +138,7 @@ class FreshChains(Chains):
         steps: How many steps each takes for a draw.
     """
 
-    @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
+    def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         x = started(module, rows, context)
         target, size, warmup = EnergyTarget(module, context), self.step_size, self.steps // 2
         if self.kernel.aim is None:
@@ -121,6 +151,12 @@ class FreshChains(Chains):
         if self.training:
             self.step_size.copy_(size)
         moved = self.kernel.go_on(target, moved, self.steps - warmup // _BLOCK * _BLOCK, size)
+        if moved.acceptance.mean() < _STUCK:
+            warnings.warn(
+                f"chains of {self.steps} steps have accepted {moved.acceptance.mean():.2%} of the last ones, so that "
+                "draws are where they began and not of the energy: give it a `base` that is nearer, or more `steps`",
+                stacklevel=2,
+            )
         return ChainDraws(moved.x, context, moved.acceptance)
 
 
@@ -138,8 +174,7 @@ class DataChains(Chains):
 
     needs_data = True
 
-    @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
+    def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         moved = self._moved(EnergyTarget(module, context), _required(data, self), self.steps)
         return ChainDraws(moved.x, context, moved.acceptance)
 
@@ -175,10 +210,12 @@ class RecoveryChains(Chains):
         if module.symbols is not None:
             raise NotImplementedError(f"RecoveryChains need real events, got {module.support}; use DataChains")
         super().prepare(module)
+
+    def begin(self, module: EnergyModule) -> None:
+        super().begin(module)
         self.step_size.mul_(min(1.0, self.noise_scale**2))
 
-    @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
+    def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         data = _required(data, self)
         coordinates, _ = module.in_coordinates(context)
         z = coordinates._inverse(data)
@@ -216,15 +253,14 @@ class PersistentChains(Chains):
         self.size, self.refresh = size, refresh
         self.buffer: LocalBuffers | None = None
 
-    def prepare(self, module: EnergyModule) -> None:
-        super().prepare(module)
+    def begin(self, module: EnergyModule) -> None:
+        super().begin(module)
         shape = module.context_shape
         names = [] if shape is None else [f"context.{key}" for key in shape] if isinstance(shape, dict) else ["context"]
         begun = torch.zeros(0, dtype=torch.bool, device=module.zero.device)
         self.buffer = LocalBuffers({name: module.zero.new_zeros(0) for name in ("x", *names)} | {"begun": begun})
 
-    @torch.no_grad()
-    def draw(self, module: EnergyModule, rows: int, context: Context = None, data: Tensor | None = None) -> ChainDraws:
+    def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         if rows > self.size:
             raise ValueError(f"`size` must be at least the {rows} rows that are drawn at once, got {self.size}")
         places = torch.randperm(self.size)[:rows].to(module.zero.device)

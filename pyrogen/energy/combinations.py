@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from pyrogen.arguments import checked, instance_of
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, context_batch_shape
 from pyrogen.networks.statistics import Statistic
-from pyrogen.numerics.supports import element_of
+from pyrogen.numerics.supports import element_of, opened
 from pyrogen.transforms.transform import Transform
 
 from .chains import Chains
-from .model import EnergyModule, coordinates_of
+from .model import EnergyModule, coordinates_of, require_support, same_support
 
 
 def _parts(value: Any, name: str) -> None:
@@ -33,8 +35,8 @@ class Product(EnergyModule):
     that is exact or unnormalised and draws no noise, such as flows.
 
     Args:
-        experts: The parts, of one event shape and one support. Chains start from what the first one starts from, or is,
-            and move in its coordinates.
+        experts: The parts, of one event shape and one support: that of the energies, or what a part without context
+            has, or real numbers. Chains start from what the first one starts from, or is, and move in its coordinates.
         weights: The power of each; ones if ``None``.
         chains: As for :class:`~pyrogen.energy.model.EnergyModule`.
 
@@ -61,10 +63,10 @@ class Product(EnergyModule):
         chains: Chains | None = None,
     ) -> None:
         first = experts[0]
-        energies = [part for part in experts if isinstance(part, EnergyModule)]
-        support = element_of(energies[0].support) if energies else constraints.real
+        supports = [*_supports(experts), constraints.real]
         contexts = [part.context_shape for part in experts if part.context_shape is not None]
-        super().__init__(first.event_shape, contexts[0] if contexts else None, support=support, chains=chains)
+        context_shape = contexts[0] if contexts else None
+        super().__init__(first.event_shape, context_shape, support=element_of(supports[0]), chains=chains)
         self.experts = nn.ModuleList(experts)
         self.weights = (1.0,) * len(experts) if weights is None else tuple(map(float, weights))
         _check(self)
@@ -93,7 +95,11 @@ class Product(EnergyModule):
 
     def _energies(self, part: DistributionModule, x: Tensor, context: Context) -> Tensor:
         own = _own(part, context)
-        return part.energies(x, own) if isinstance(part, EnergyModule) else -part(own).log_prob(self.events(x))
+        if isinstance(part, EnergyModule):
+            return part.energies(x, own)
+        distribution = part(own)
+        require_support(distribution, self, "experts")
+        return -distribution.log_prob(self.events(x))
 
 
 @checked
@@ -117,6 +123,15 @@ def tempered(module: DistributionModule, temperature: float) -> Product:
     return Product([module], weights=[1 / temperature])
 
 
+def _supports(experts: Sequence[DistributionModule]) -> Iterator[Constraint]:
+    """Where events lie, as far as it is known without a context; energies first."""
+    for part in sorted(experts, key=lambda part: not isinstance(part, EnergyModule)):
+        if isinstance(part, EnergyModule):
+            yield part.support
+        elif part.context_shape is None:
+            yield opened(part().support)
+
+
 def _own(part: DistributionModule, context: Context) -> Context:
     return None if part.context_shape is None else context
 
@@ -126,6 +141,11 @@ def _check(product: Product) -> None:
         raise ValueError(
             f"`weights` must be {len(product.experts)} numbers, one for each expert, got {product.weights}"
         )
+    if not all(map(isfinite, product.weights)):
+        raise ValueError(f"`weights` must be finite, got {product.weights}")
+    for support in _supports(product.experts):
+        if not same_support(support, product.support):
+            raise ValueError(f"`experts` must have one support, {product.support}, got {support}")
     for place, part in enumerate(product.experts):
         if part.event_shape != product.event_shape or part.context_shape not in (None, product.context_shape):
             raise ValueError(
@@ -134,5 +154,3 @@ def _check(product: Product) -> None:
             )
         if weakest(part.density, "unnormalized") != "unnormalized" or part.density in ("estimate", "lower bound"):
             raise ValueError(f"`experts` must have an exact or unnormalised log_prob, got {part.density!r} at {place}")
-        if isinstance(part, EnergyModule) and part.symbols != product.symbols:
-            raise ValueError(f"`experts` must have one support, {product.support}, got {part.support} at {place}")

@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 from pyro.distributions import Categorical
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ class JointEnergy(nn.Module):
         classes: How many labels there are.
         base: As for :class:`~pyrogen.energy.model.Energy`; one for all classes.
         support: As for :class:`~pyrogen.energy.model.EnergyModule`.
-        chains: How inputs are drawn, likewise.
+        chains: How inputs are drawn, likewise, whether a label is given or not.
 
     Attributes:
         marginal: The energy of inputs, :math:`p(x)`.
@@ -99,11 +100,10 @@ class JointEnergy(nn.Module):
         chains: Chains | None = None,
     ) -> None:
         super().__init__()
-        network = _OfAllClasses(classifier, classes)
         self.classes = classes
+        network, given = _OfAllClasses(classifier, classes), _OfOneClass(classifier, classes)
+        self.conditional = Energy(given, event_shape, (), base=base, support=support, chains=deepcopy(chains))
         self.marginal = Energy(network, event_shape, base=base, support=support, chains=chains)
-        given = _OfOneClass(classifier, classes)
-        self.conditional = Energy(given, event_shape, (), base=base, support=support)
 
     def logits(self, x: Tensor) -> Tensor:
         """The classifier's, ``(*batch, *event_shape)`` to ``(*batch, classes)``."""

@@ -115,6 +115,13 @@ class TransitionKernel(Abstract):
 
     aim: float | None = None
 
+    def require(self, module: EnergyModule) -> None:
+        """Refuses energies whose events it cannot move; here it moves any.
+
+        Raises:
+            NotImplementedError: it cannot.
+        """
+
     @abstractmethod
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         """The chains after so many steps.
@@ -143,6 +150,12 @@ class GradientKernel(TransitionKernel):
     """
 
     lossless: bool = False
+
+    def require(self, module: EnergyModule) -> None:
+        if module.symbols is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__} moves real events, got {module.support}; use Gibbs or GibbsWithGradients"
+            )
 
     @abstractmethod
     def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
@@ -226,7 +239,18 @@ class HamiltonianMonteCarlo(GradientKernel):
         return partial(hmc, step_size=step_size, steps=self.leapfrog_steps)
 
 
-class Gibbs(TransitionKernel):
+class DiscreteKernel(TransitionKernel):
+    """A kernel of bits or symbols; abstract."""
+
+    def require(self, module: EnergyModule) -> None:
+        if module.symbols is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} moves bits or symbols, got {module.support}; use AdjustedLangevin or "
+                "HamiltonianMonteCarlo"
+            )
+
+
+class Gibbs(DiscreteKernel):
     """Sweeps in which every bit or symbol is drawn given all others."""
 
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
@@ -234,7 +258,7 @@ class Gibbs(TransitionKernel):
         return Moved(drawn.reshape(x.shape), x.new_ones(len(x)))
 
 
-class GibbsWithGradients(TransitionKernel):
+class GibbsWithGradients(DiscreteKernel):
     """Single changes of bits or symbols, proposed by what the gradient promises of them.
 
     Args:

@@ -217,10 +217,15 @@ class Potts(Lattice):
 class LatticeGibbs(TransitionKernel):
     """Sweeps in which the sites of a lattice that do not interact are drawn at once."""
 
+    def require(self, module: EnergyModule) -> None:
+        if not isinstance(module, Lattice):
+            raise NotImplementedError(
+                f"LatticeGibbs moves lattices such as Ising or Potts models, got {type(module).__name__}; use Gibbs or "
+                "GibbsWithGradients"
+            )
+
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         lattice = target.module
-        if not isinstance(lattice, Lattice):
-            raise TypeError(f"LatticeGibbs moves lattices such as Ising or Potts models, got {type(lattice).__name__}")
         log_density = lattice.of_vectors()
         vectors = x.reshape(len(x), lattice.sites, *x.shape[1 + len(lattice.event_shape) :])
         found = block_gibbs(lambda x: evaluate(log_density, x).gradient, vectors, list(lattice.blocks), sweeps=steps)
@@ -280,7 +285,12 @@ def _checked_edges(edges: Tensor, sites: int) -> Tensor:
 
 
 def _filled(value: float | Tensor, shape: Shape, name: str) -> Tensor:
-    value = torch.as_tensor(value, dtype=torch.get_default_dtype() if isinstance(value, (int, float)) else None)
+    value = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    if value.requires_grad:
+        raise ValueError(
+            f"`{name}` must be numbers without a gradient, which would end here, as they become a parameter; train "
+            f"`model.{name}`"
+        )
     if value.dim() and tuple(value.shape) != tuple(shape):
         raise ValueError(f"`{name}` must be one number or have shape {tuple(shape)}, got {tuple(value.shape)}")
     return value.expand(shape).clone()

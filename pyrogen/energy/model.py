@@ -37,7 +37,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints
+from torch.distributions import Distribution, biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
@@ -50,7 +50,7 @@ from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
 from pyrogen.numerics.markov.paths import DensityPath, Elements, InformedPath
 from pyrogen.numerics.markov.state import LogDensity
-from pyrogen.numerics.supports import element_of, is_real, widened
+from pyrogen.numerics.supports import element_of, is_real, is_same, opened, widened
 from pyrogen.transforms.distribution import TransformedDistribution
 from pyrogen.transforms.linear import DiagonalAffine
 from pyrogen.transforms.transform import Compose, Transform
@@ -216,8 +216,8 @@ class Energy(EnergyModule):
         chains: As for :class:`EnergyModule`.
 
     Raises:
-        ValueError: shapes do not fit, or the base has no exact density; when called, the network gives something else
-            than one number a row.
+        ValueError: shapes or supports do not fit, or the base has no exact density; when called, the network gives
+            something else than one number a row.
 
     Example:
         >>> energy = Energy(nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 1), nn.Flatten(0)), (2,))
@@ -242,6 +242,8 @@ class Energy(EnergyModule):
         self.base = base
         if base is not None:
             _check_base(base, self)
+            if base.context_shape is None:
+                self._base(None)
 
     def energies(self, x: Tensor, context: Context = None) -> Tensor:
         value = self.tilt(x, context)
@@ -285,7 +287,9 @@ class Energy(EnergyModule):
             yield from self.network.read_data(x, *(() if context is None else (context,)))
 
     def _base(self, context: Context) -> TorchDistributionMixin:
-        return self.base(None if self.base.context_shape is None else context)
+        base = self.base(None if self.base.context_shape is None else context)
+        require_support(base, self, "base")
+        return base
 
 
 def coordinates_of(distribution: TorchDistributionMixin) -> Transform | None:
@@ -294,6 +298,25 @@ def coordinates_of(distribution: TorchDistributionMixin) -> Transform | None:
         return None
     transforms, event_dim = distribution.transforms, len(distribution.event_shape)
     return transforms[0] if len(transforms) == 1 else Compose(transforms, event_dim=event_dim)
+
+
+def require_support(distribution: TorchDistributionMixin, energy: EnergyModule, name: str) -> None:
+    """Refuses a part of an energy whose events lie elsewhere, where torch validates the arguments of distributions.
+
+    Raises:
+        ValueError: they do.
+    """
+    if Distribution._validate_args and not same_support(distribution.support, energy.support):
+        raise ValueError(
+            f"`{name}` must have events in the support of the energy, {energy.support}, got {distribution.support}"
+        )
+
+
+def same_support(one: Constraint, other: Constraint) -> bool:
+    """Whether events lie in the same place, but for the ends of intervals; two symbols are bits."""
+    if one.is_discrete and other.is_discrete:
+        return _symbols(element_of(one)) == _symbols(element_of(other))
+    return is_same(opened(one), opened(other))
 
 
 def data_units(standardizer: Standardizer, event_shape: Shape) -> Transform:

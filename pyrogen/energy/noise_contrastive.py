@@ -71,6 +71,7 @@ class NoiseContrastive(EnergyObjective):
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         energy = self.energy
         require_one_context_each(x, context, energy.event_shape, energy.context_shape)
+        x = energy.events(energy.numbers(x))  # bits of any type as the noise draws them
         if self.noise is None:
             distribution = energy.start(context)
         else:

@@ -17,6 +17,7 @@ from pyrogen.core.estimate import Estimate
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.networks.context import integer_labels
 
 from .log_normalizer import UpperBound
 from .model import EnergyModule
@@ -80,7 +81,8 @@ class Normalized(DistributionModule):
         return float(self.errors.max())
 
     def forward(self, context: Context = None) -> NormalizedDistribution:
-        constants = self.constants[0] if context is None else self.constants[context]
+        constants = self.constants
+        constants = constants[0] if context is None else constants[integer_labels(context, len(constants))]
         return NormalizedDistribution(self.energy(context), constants, self.density, self.shared_error)
 
     def objective(self) -> NoReturn:

@@ -284,13 +284,15 @@ class MachinePath(DensityPath):
 class BlockGibbs(TransitionKernel):
     """All hidden units of a machine given the visible ones, and then all visible ones given these."""
 
-    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
-        machine, context = target.module, target.context
-        if not isinstance(machine, RBM):
+    def require(self, module: EnergyModule) -> None:
+        if not isinstance(module, RBM):
             raise NotImplementedError(
-                f"BlockGibbs needs the layers of an RBM, got {type(machine).__name__}; use Gibbs, GibbsWithGradients "
+                f"BlockGibbs needs the layers of an RBM, got {type(module).__name__}; use Gibbs, GibbsWithGradients "
                 "or AdjustedLangevin"
             )
+
+    def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
+        machine, context = target.module, target.context
         for _ in range(steps):
             x = machine.visible_given(torch.bernoulli(machine.hidden_given(x, context)), context)
         return Moved(x, x.new_ones(len(x)))

@@ -34,6 +34,7 @@ class ScoreEnergyObjective(EnergyObjective):
         energy: What is trained.
 
     Raises:
+        FloatingPointError: when called, a score is not finite; the rows are named.
         NotImplementedError: its events are discrete.
     """
 
@@ -57,6 +58,16 @@ class ScoreEnergyObjective(EnergyObjective):
             return log_det - energy.energies(x, context)
 
         return transform._inverse(x), log_density
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """The mean of the losses of data, ``(N,)``, of which all are finite.
+
+        Raises:
+            FloatingPointError: some are not.
+        """
+        if not bool(losses.isfinite().all()):
+            raise_not_finite(~losses.isfinite(), "data, or their scores,")
+        return losses.mean()
 
 
 class ScoreMatching(ScoreEnergyObjective):
@@ -88,7 +99,7 @@ class ScoreMatching(ScoreEnergyObjective):
         score = torch.func.grad(lambda z: log_density(z).sum())
         with torch.enable_grad():
             value, divergence = self.trace(score, z, self.trace.noise(z))
-        return (0.5 * value.square().reshape(len(z), -1).sum(1) + divergence).mean()
+        return self.mean(0.5 * value.square().reshape(len(z), -1).sum(1) + divergence)
 
 
 class DenoisedScoreMatching(ScoreEnergyObjective):
@@ -123,8 +134,8 @@ class DenoisedScoreMatching(ScoreEnergyObjective):
         noise = torch.randn_like(z)
         with torch.enable_grad():
             noisy = (z + self.noise_scale * noise).detach().requires_grad_()
-            (score,) = torch.autograd.grad(log_density(noisy).sum(), noisy, create_graph=True)
-        return 0.5 * (self.noise_scale * score + noise).square().reshape(len(z), -1).sum(1).mean()
+            (score,) = torch.autograd.grad(log_density(noisy).sum(), noisy, create_graph=True, materialize_grads=True)
+        return self.mean(0.5 * (self.noise_scale * score + noise).square().reshape(len(z), -1).sum(1))
 
 
 class RatioMatching(EnergyObjective):

@@ -84,7 +84,7 @@ def gibbs_with_gradients(log_density: LogDensity, x: Tensor, *, steps: int = 1) 
 
     Args:
         log_density: The logarithm of the density, defined and differentiable also between the states. Each chain's
-            must depend on its own state only.
+            must depend on its own state only. Where it has no gradient, all changes are proposed equally.
         x: The states.
         steps: How many steps.
 
@@ -137,11 +137,13 @@ def _chosen(logits: Tensor) -> Tensor:
 
 
 def _promises(log_density: LogDensity, gains: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The log-density, and half of what each change promises to add to it."""
+    """The log-density, and half of what each change promises to add to it: nothing, where it has no gradient."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_density(x)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
+        gradient = torch.zeros_like(x)
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.sum(), x, materialize_grads=True)
     return value.detach(), gains(x.detach(), gradient) / 2
 
 

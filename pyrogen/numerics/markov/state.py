@@ -58,10 +58,11 @@ def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
         raise ValueError(
             f"`log_density` must give one number a row, of shape {tuple(x.shape[:1])}, got {tuple(value.shape)}"
         )
-    if not value.requires_grad:
+    total, gradient = value.sum(), None
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(total, x, allow_unused=True)
+    if gradient is None:
         raise ValueError("`log_density` must depend on `x` differentiably, got numbers without a gradient")
-    total = value.sum()
-    (gradient,) = torch.autograd.grad(total, x)
     value, x = value.detach(), x.detach()
     if isfinite(total.detach() + gradient.sum()):
         return ChainState(x, value, gradient)
