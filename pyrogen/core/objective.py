@@ -64,6 +64,9 @@ class Objective(Abstract, ReadsData, nn.Module):
     limit: float = inf
     """The largest size of a loss: beyond it ``fit`` takes the run to have diverged."""
 
+    measures: bool = True
+    """Whether the loss of held-out data shows how good a model is; ``fit`` chooses no weights by one that does not."""
+
     @abstractmethod
     def forward(self, *batch: Any) -> Tensor:
         """The loss of a batch, a mean over its data."""
@@ -188,9 +191,7 @@ class Elbo(PairObjective):
 
     def total(self, *batch: Tensor) -> Tensor:
         if is_validation_enabled():
-            loss = Trace_ELBO().differentiable_loss(
-                _Meaning("model")(self.model), _Meaning("guide")(self.guide), *batch
-            )
+            loss = Trace_ELBO().differentiable_loss(Meaning("model")(self.model), Meaning("guide")(self.guide), *batch)
             if self._reparameterized is None:
                 self._reparameterized = self._reparameterizes(*batch)
             return loss
@@ -216,7 +217,7 @@ class Elbo(PairObjective):
         return True
 
 
-class _Meaning(Messenger):
+class Meaning(Messenger):
     """Refuses sites whose ``log_prob`` makes no evidence lower bound.
 
     Args:

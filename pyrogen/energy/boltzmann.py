@@ -13,18 +13,20 @@ from torch.distributions.constraints import Constraint
 from pyrogen.core.density import Density
 from pyrogen.core.modes import evaluating
 from pyrogen.core.remade import Remade
-from pyrogen.core.shapes import Context, flatten_batch
+from pyrogen.core.shapes import Context, context_batch_shape, flatten_batch
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.context import context_rows
 from pyrogen.numerics.rows import by_datum, rearranged, spared
 from pyrogen.numerics.supports import contains, element_of, point_inside
 from pyrogen.numerics.values import require_numbers, require_value
-from pyrogen.programs.chain import under_a_chain
+from pyrogen.programs.chain import under_a_chain, under_an_elbo
 
 from .chains import started
 
 if TYPE_CHECKING:
     from .model import EnergyModule
+
+_TWO_PHASES = "pyrogen.energy.elbo"
 
 
 class Boltzmann(PyrogenDistribution):
@@ -62,11 +64,8 @@ class Boltzmann(PyrogenDistribution):
         require_value(self, value)
         if self._validate_args:
             require_numbers(value, self.support, self.module.parameters())
-        if self.density == "unnormalized" and _requires_grad(self.context) and under_a_chain():
-            raise NotImplementedError(
-                f"the normalizer of {type(self.module).__name__} depends on its context, which the chain samples, and "
-                "is not known: the posterior would be another one; use Normalized, or an energy without that context"
-            )
+        if self.density == "unnormalized":
+            self._refuse_inference(value)
         remake = None if self.context is None else Remade(self.module, self.context)
         return spared(partial(self._score, value), partial(self._score_rows, value), remake)
 
@@ -88,6 +87,31 @@ class Boltzmann(PyrogenDistribution):
         if not batch.numel():
             return module.events(started(module, 0, context)).reshape(shape)
         return module.events(module.chains.draw(module, batch.numel(), context).x).reshape(shape)
+
+    def _refuse_inference(self, value: Tensor) -> None:
+        """Refuses to be scored by inference that would miss a normalizer.
+
+        Raises:
+            NotImplementedError: it is inferred which context a value has, or parameters are trained by an ELBO.
+        """
+        name, batch = type(self.module).__name__, value.shape[: value.dim() - len(self.event_shape)]
+        inferred = _requires_grad(self.context) or (
+            self.context is not None
+            and torch.broadcast_shapes(batch, context_batch_shape(self.context, self.module.context_shape)) != batch
+        )
+        trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.module.parameters())
+        by_elbo = (inferred or trained) and under_an_elbo(apart=_TWO_PHASES)
+        if inferred and (by_elbo or under_a_chain()):
+            raise NotImplementedError(
+                f"the normalizer of {name} depends on its context, which is inferred, and is not known: the posterior "
+                "would be another one; use Normalized, an energy without that context, or where a bound is trained "
+                "`pg.energy.EnergyElbo`"
+            )
+        if by_elbo:
+            raise NotImplementedError(
+                f"an ELBO would miss the gradient of the normalizer of {name}, and train it to be low everywhere: use "
+                "`pg.energy.EnergyElbo(model, guide)`, or freeze it by `requires_grad_(False)`"
+            )
 
     def _expanded(self, batch_shape: torch.Size) -> Boltzmann:
         return Boltzmann(self.module, self.context, batch_shape, validate_args=False)

@@ -61,6 +61,7 @@ class ContrastiveDivergence(EnergyObjective):
     """
 
     unit = "nats of energy between data and draws"
+    measures = False
 
     @checked(chains=instance_of(Chains))
     def __init__(self, energy: EnergyModule, *, chains: Chains | None = None) -> None:

@@ -11,17 +11,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import Trace_ELBO
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from pyrogen.core.density import Density, density_of
-from pyrogen.core.objective import PairObjective
+from pyrogen.core.objective import Meaning, PairObjective
 from pyrogen.distributions.abilities import abilities_of
 from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.numerics.randomness import held
+from pyrogen.programs.dependence import dependence
 
 from .boltzmann import Boltzmann
 
@@ -38,15 +42,42 @@ class EnergyElbo(PairObjective):
         guide: Its guide, called with the same.
         size: As for :class:`~pyrogen.core.objective.Elbo`.
 
+    Raises:
+        NotImplementedError: when called with validation on, as ``fit`` does first: a site of the guide has no
+            normalised ``log_prob``, or the context of an energy depends on one whose draws have no gradients.
+
     References:
         Pang, Han, Nijkamp, Zhu and Wu 2020, "Learning latent space energy-based prior model",
         https://arxiv.org/abs/2006.08205
     """
 
     unit = "nats per datum, but for the normalizers of energies"
+    measures = False
 
     def total(self, *batch: Any) -> Tensor:
-        return Trace_ELBO().differentiable_loss(_TwoPhases()(self.model), self.guide, *batch)
+        guide = self.guide
+        if is_validation_enabled():
+            guide = Meaning("guide")(guide)
+            self._refuse_scored_contexts(*batch)
+        return Trace_ELBO().differentiable_loss(_TwoPhases()(self.model), guide, *batch)
+
+    def _refuse_scored_contexts(self, *batch: Any) -> None:
+        """Refuses contexts of energies that depend on draws without gradients.
+
+        The gradient in what these are drawn by is found from the value of the bound, which lacks the normalizers.
+        """
+        with held(), poutine.block():
+            drawn = poutine.trace(self.guide).get_trace(*batch).iter_stochastic_nodes()
+            scored = {name for name, site in drawn if not site["fn"].has_rsample}
+            found = dependence(self.model, batch) if scored else None
+        for name, site in found.sites.items() if scored else ():
+            causes = sorted(found.ancestors(name) & scored)
+            if causes and density_of(site.distribution) == "unnormalized":
+                raise NotImplementedError(
+                    f"the normalizer of the energy at {name!r} depends on the sites {causes}, whose draws in `guide` "
+                    "have no gradients: the gradient of the guide needs its value, which is not known; use a guide "
+                    "whose draws have gradients, or Normalized"
+                )
 
 
 class _TwoPhases(Messenger):

@@ -8,11 +8,13 @@ score the sites of a model after it has run, outside of every handler, so that n
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 _KERNELS = ("pyro.infer.mcmc.", "pyrogen.numerics.markov.")
+_OBJECTIVES = ("pyro.infer.trace", "pyro.infer.renyi_elbo", "pyro.infer.reweighted_wake_sleep")
 
 
 def refuse_chain(distribution: str, instead: str) -> None:
@@ -60,11 +62,26 @@ def refuse_noise(distribution: TorchDistributionMixin, name: str) -> None:
 
 def under_a_chain(function: str = "") -> bool:
     """Whether a Markov chain kernel, or that function of Pyro's, is among the callers."""
-    if torch.compiler.is_compiling():
-        return False
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(_KERNELS) and function in frame.f_code.co_name:
+    return any(name.startswith(_KERNELS) and function in code for name, code in _callers())
+
+
+def under_an_elbo(apart: str) -> bool:
+    """Whether one of Pyro's variational objectives is among the callers.
+
+    Args:
+        apart: Calls by this module do not count: it knows what it is doing.
+    """
+    for name, _ in _callers():
+        if name == apart:
+            return False
+        if name.startswith(_OBJECTIVES):
             return True
-        frame = frame.f_back
     return False
+
+
+def _callers() -> Iterator[tuple[str, str]]:
+    """The modules and functions that are running, from the innermost on; none in code that is compiled."""
+    frame = None if torch.compiler.is_compiling() else sys._getframe(1)
+    while frame is not None:
+        yield frame.f_globals.get("__name__", ""), frame.f_code.co_name
+        frame = frame.f_back

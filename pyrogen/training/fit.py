@@ -193,6 +193,12 @@ def fit(
         ema = Average(ema, of=target.averaged()) if isinstance(ema, float) else ema
     if validation is not None and metric is None and len(turns) > 1:
         raise ValueError("`metric` must be given to validate several turns, got None")
+    if validation is not None and metric is None and not turns[0].measures:
+        objective = turns[0].objective
+        raise ValueError(
+            f"`metric` must be given to validate {type(objective).__name__}, got None: its loss, in {objective.unit}, "
+            "does not show how good a model is"
+        )
     processes = Processes() if fabric is None else FabricProcesses(fabric)
     checkpoint = _checkpoint(checkpoint)
     with _ONE_AT_A_TIME, ExitStack() as stack:

@@ -70,6 +70,7 @@ class Turn:
         self.schedule = schedule
         self.clip = None if clip is None else positive(clip, "clip")
         self.every = integer(every, "every")
+        self.measures = getattr(objective, "measures", True)
         self.limit = getattr(objective, "limit", inf) if limit is None else positive(limit, "limit")
 
     def trained(self) -> list[nn.Parameter]:
