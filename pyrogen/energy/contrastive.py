@@ -15,7 +15,7 @@ from pyrogen.core.shapes import Context, require_one_context_each
 from pyrogen.networks.statistics import Statistic
 
 from .chains import Chains, PersistentChains
-from .kernels import raise_not_finite
+from .kernels import refuse_lost
 from .model import EnergyModule
 
 _LIMIT = 100.0  # nats an element
@@ -90,9 +90,7 @@ def require_finite_energies(energies: Tensor, data: int) -> tuple[Tensor, Tensor
     Raises:
         FloatingPointError: some are not.
     """
-    parts = energies[:data], energies[data:]
-    if not bool(energies.isfinite().all()):
-        for part, what in zip(parts, ("data", "draws"), strict=True):
-            if not bool(part.isfinite().all()):
-                raise_not_finite(~part.isfinite(), what)
-    return parts
+    of_data, of_draws = energies[:data], energies[data:]
+    refuse_lost(~of_data.isfinite(), "data")
+    refuse_lost(~of_draws.isfinite(), "draws")
+    return of_data, of_draws

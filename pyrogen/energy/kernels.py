@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,8 +165,7 @@ class GradientKernel(TransitionKernel):
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         coordinates, log_density = target.in_coordinates
         state = evaluate(log_density, coordinates._inverse(x))
-        if not bool(state.log_density.isfinite().all()):
-            raise_not_finite(~state.log_density.isfinite(), "points that chains start from")
+        refuse_lost(~state.log_density.isfinite(), "points that chains start from")
         return self.go_on(target, Moved(x, state.log_density, state), steps, step_size)
 
     @torch.no_grad()
@@ -175,8 +174,8 @@ class GradientKernel(TransitionKernel):
         move, state, acceptance = self.move(step_size.item()), moved.state, torch.zeros_like(moved.acceptance)
         for _ in range(steps):
             found = move(log_density, state)
-            if self.lossless and bool(found.diverged.any()):
-                raise_not_finite(found.diverged, "chains")
+            if self.lossless:
+                refuse_lost(found.diverged, "chains")
             state, acceptance = found.state, acceptance + found.acceptance
         return Moved(coordinates(state.x), acceptance / max(steps, 1), state)
 
@@ -275,15 +274,21 @@ class GibbsWithGradients(DiscreteKernel):
         return Moved(drawn.reshape(x.shape), acceptance)
 
 
-def raise_not_finite(rows: Tensor, what: str) -> NoReturn:
-    """Raises the error of energies that are not finite.
+def refuse_lost(lost: Tensor, what: str) -> None:
+    """Refuses rows whose energies are not finite.
+
+    Args:
+        lost: Which these are, ``(N,)``.
+        what: What the rows are.
 
     Raises:
-        FloatingPointError: always.
+        FloatingPointError: there are some; they are named.
     """
-    numbers = rows.nonzero().flatten().tolist()
+    if not bool(lost.any()):
+        return
+    numbers = lost.nonzero().flatten().tolist()
     raise FloatingPointError(
-        f"the energies of {len(numbers)} of {len(rows)} {what} are not finite, {listed('row', numbers)}: the energy "
+        f"the energies of {len(numbers)} of {len(lost)} {what} are not finite, {listed('row', numbers)}: the energy "
         "has no ground there (give it a `base`, or bounds), or a step of training was too large"
     )
 

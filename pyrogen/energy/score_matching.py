@@ -23,7 +23,7 @@ from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.trace import ExactTrace, Trace
 
 from .contrastive import EnergyObjective
-from .kernels import raise_not_finite
+from .kernels import refuse_lost
 from .model import EnergyModule
 
 
@@ -34,7 +34,7 @@ class ScoreEnergyObjective(EnergyObjective):
         energy: What is trained.
 
     Raises:
-        FloatingPointError: when called, a score is not finite; the rows are named.
+        FloatingPointError: when called, energies are not finite; their rows are named.
         NotImplementedError: its events are discrete.
     """
 
@@ -58,16 +58,6 @@ class ScoreEnergyObjective(EnergyObjective):
             return log_det - energy.energies(x, context)
 
         return transform._inverse(x), log_density
-
-    def mean(self, losses: Tensor) -> Tensor:
-        """The mean of the losses of data, ``(N,)``, of which all are finite.
-
-        Raises:
-            FloatingPointError: some are not.
-        """
-        if not bool(losses.isfinite().all()):
-            raise_not_finite(~losses.isfinite(), "data, or their scores,")
-        return losses.mean()
 
 
 class ScoreMatching(ScoreEnergyObjective):
@@ -96,10 +86,12 @@ class ScoreMatching(ScoreEnergyObjective):
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         z, log_density = self.coordinates(x, context)
+        with torch.no_grad():
+            refuse_lost(~log_density(z).isfinite(), "data")
         score = torch.func.grad(lambda z: log_density(z).sum())
         with torch.enable_grad():
             value, divergence = self.trace(score, z, self.trace.noise(z))
-        return self.mean(0.5 * value.square().reshape(len(z), -1).sum(1) + divergence)
+        return (0.5 * value.square().reshape(len(z), -1).sum(1) + divergence).mean()
 
 
 class DenoisedScoreMatching(ScoreEnergyObjective):
@@ -134,8 +126,10 @@ class DenoisedScoreMatching(ScoreEnergyObjective):
         noise = torch.randn_like(z)
         with torch.enable_grad():
             noisy = (z + self.noise_scale * noise).detach().requires_grad_()
-            (score,) = torch.autograd.grad(log_density(noisy).sum(), noisy, create_graph=True, materialize_grads=True)
-        return self.mean(0.5 * (self.noise_scale * score + noise).square().reshape(len(z), -1).sum(1))
+            value = log_density(noisy)
+            refuse_lost(~value.isfinite(), "data with noise")
+            (score,) = torch.autograd.grad(value.sum(), noisy, create_graph=True, materialize_grads=True)
+        return 0.5 * (self.noise_scale * score + noise).square().reshape(len(z), -1).sum(1).mean()
 
 
 class RatioMatching(EnergyObjective):
@@ -175,8 +169,7 @@ class RatioMatching(EnergyObjective):
             (contexts,) = map_tensors((context,), lambda rows: torch.cat([rows] * len(every)))
         numbers = energy.numbers(every.reshape(-1, *energy.event_shape))
         energies = energy.energies(numbers, contexts).reshape(len(every), len(x))
-        if not bool(energies.isfinite().all()):
-            raise_not_finite(~energies.isfinite().all(0), "data or their neighbours")
+        refuse_lost(~energies.isfinite().all(0), "data or their neighbours")
         squares = (energies[0] - energies[1:]).sigmoid().square()
         return squares.sum(0).mean() * (energies.new_tensor(self._all(x)) / len(neighbours))
 

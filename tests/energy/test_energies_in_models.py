@@ -7,7 +7,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import MCMC, NUTS
+from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO, TraceEnum_ELBO
+from pyro.optim import Adam
 from small_energies import gaussian
 from torch import nn
 
@@ -128,6 +129,71 @@ def test_a_chain_refuses_a_normalizer_that_depends_on_what_it_samples():
 
     with pytest.raises(NotImplementedError, match="normalizer"):
         MCMC(NUTS(program), num_samples=2, warmup_steps=2, disable_progbar=True).run()
+
+
+def test_an_elbo_of_pyro_refuses_an_energy_that_it_would_train():
+    x, pair = torch.randn(5, 2), (Latent(gaussian(2)), Posterior())
+    step = SVI(*pair, Adam({"lr": 0.01}), Trace_ELBO()).step
+    with pytest.raises(NotImplementedError, match="EnergyElbo"):
+        step(x)
+    with pytest.raises(NotImplementedError, match="EnergyElbo"):
+        pg.fit(Trace_ELBO()(*pair), x, steps=1)
+    pair[0].prior.requires_grad_(False)  # and then the normalizer is a constant
+    assert step(x) > 0
+
+
+class OneOfTwo(nn.Module):
+    """An energy whose width depends on a label, of which there are two."""
+
+    def __init__(self):
+        super().__init__()
+        self.x = energy.Energy(Widths(), (1,), (1,)).requires_grad_(False)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            label = pyro.sample("label", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("x", self.x(label.unsqueeze(-1)), obs=x)
+
+
+class Label(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("label", dist.Bernoulli(logits=self.logit))
+
+
+class NoGuide(nn.Module):
+    def forward(self, x):
+        return None
+
+
+def test_labels_of_an_energy_are_not_summed_out():
+    """Its normalizer is another one for each label."""
+    enumerated = TraceEnum_ELBO(max_plate_nesting=1)
+    with pytest.raises(NotImplementedError, match="normalizer of Energy depends on its context"):
+        enumerated.loss(OneOfTwo(), NoGuide(), torch.zeros(3, 1))
+
+
+def test_the_value_of_a_bound_without_normalizers_gives_no_gradient():
+    with pytest.raises(NotImplementedError, match=r"energy at 'x' depends on the sites \['label'\]"):
+        energy.EnergyElbo(OneOfTwo(), Label())(torch.zeros(3, 1))
+
+
+def test_an_energy_is_no_guide():
+    class EnergyGuide(Posterior):
+        def __init__(self):
+            super().__init__()
+            self.posterior = gaussian(2)
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", self.posterior())
+
+    with pytest.raises(NotImplementedError, match="'z' of `guide`"):
+        energy.EnergyElbo(Latent(gaussian(2)), EnergyGuide())(torch.zeros(3, 2))
 
 
 class Quadratic(nn.Module):

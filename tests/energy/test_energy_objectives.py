@@ -188,16 +188,19 @@ def test_persistent_chains_keep_their_contexts():
         objective.energy(torch.zeros(3, 1)).sample()
 
 
+class Hole(nn.Module):
+    """An energy that is NaN on one side, where its gradient is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        value = self.scale * x.square().sum(-1)
+        return torch.where(x[:, 0] > 1.5, torch.nan, value)
+
+
 def test_energies_that_are_not_finite_are_errors_with_their_rows():
-    class Hole(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, x):
-            value = self.scale * x.square().sum(-1)
-            return torch.where(x[:, 0] > 1.5, torch.nan, value)
-
     x = torch.zeros(6, 2)
     x[4] = 2.0
     module = energy.Energy(Hole(), (2,))
@@ -207,6 +210,39 @@ def test_energies_that_are_not_finite_are_errors_with_their_rows():
             loss(x)
     with pytest.raises(FloatingPointError, match="not finite"):
         energy.Energy(Hole(), (2,), chains=energy.FreshChains(energy.Langevin(0.5), steps=50))().sample((300,))
+
+
+def test_scores_that_are_not_finite_are_errors_with_their_rows():
+    x = torch.zeros(6, 2)
+    x[4] = 2
+    module = energy.Energy(Hole(), (2,))
+    for loss in (energy.ScoreMatching(module), energy.DenoisedScoreMatching(module, noise_scale=1e-3)):
+        with pytest.raises(FloatingPointError, match=r"\b4\b"):
+            loss(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.long, torch.uint8, torch.bool])
+def test_bits_may_be_of_any_type(dtype):
+    torch.manual_seed(0)
+    bits = torch.rand(20, 3) < 0.3
+    module = energy.Energy(Biases((3,)), (3,), support=constraints.boolean)
+    for loss in (energy.NoiseContrastive(module), energy.RatioMatching(module), energy.ContrastiveDivergence(module)):
+        torch.manual_seed(1)
+        expected = loss(bits.float())
+        torch.manual_seed(1)
+        assert loss(bits.to(dtype)).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_difference_of_energies_chooses_no_weights():
+    """Its least value is where chains lag behind most; a measure may be given."""
+    x, module = torch.randn(300, 2), energy.mlp((2,), hidden=(8,))
+    joint = energy.JointEnergy(nn.Linear(2, 2), (2,), classes=2, base=energy.DataNormal((2,)))
+    with pytest.raises(ValueError, match="`metric`.*ContrastiveDivergence"):
+        pg.fit(module, x, steps=4, validation=0.2, seed=0)
+    with pytest.raises(ValueError, match="`metric`.*JointDivergence"):
+        pg.fit(joint.objective(), (x, (x[:, 0] > 0).long()), patience=2, validation=0.2, seed=0)
+    found = pg.fit(module, x, steps=4, validation=0.2, validate_every=2, metric=energy.ScoreMatching(module), seed=0)
+    assert found.best_step in (2, 4)
 
 
 def test_what_has_no_meaning_is_refused():

@@ -190,7 +190,16 @@ def test_mistakes_are_named(settings, message):
 
 
 def test_block_gibbs_moves_lattices_only():
-    energy = pg.energy.mlp((3,), symbols=2, hidden=(4,))
-    energy.chains = FreshChains(LatticeGibbs(), steps=2)
-    with pytest.raises(TypeError, match="lattices"):
-        energy().sample()
+    with pytest.raises(NotImplementedError, match="lattices"):
+        pg.energy.mlp((3,), symbols=2, hidden=(4,)).drawing_by(FreshChains(LatticeGibbs(), steps=2))
+
+
+def test_couplings_that_come_with_a_gradient_are_refused():
+    """They would become parameters that do not depend on where the gradient leads, such as a prior's site."""
+    with pytest.raises(ValueError, match="`coupling` must be numbers without a gradient"):
+        Ising((3,), grid_edges(3), coupling=torch.tensor(0.5, requires_grad=True).exp())
+
+
+@pytest.mark.parametrize("coupling", [1, torch.tensor([1, 1]), torch.tensor(1.0, dtype=torch.double)])
+def test_couplings_are_numbers_of_any_type(coupling):
+    assert Ising((3,), grid_edges(3), coupling=coupling).energies(torch.ones(1, 3)).tolist() == [-2.0]

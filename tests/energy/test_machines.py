@@ -103,9 +103,6 @@ def test_layers_of_many_states_are_unnormalised():
     assert module().sample((3,)).shape == (3, 64)
     with pytest.raises(NotImplementedError, match="log_normalizer"):
         module.log_normalizer()
-    target = energy.EnergyTarget(energy.mlp((2,), symbols=2, hidden=(4,)), None)
-    with pytest.raises(NotImplementedError, match="BlockGibbs"):
-        energy.BlockGibbs()(target, torch.zeros(2, 2), 1, torch.ones(()))
 
 
 @pytest.mark.slow

@@ -108,6 +108,17 @@ def test_labels_have_normalisers_of_their_own():
     assert torch.allclose(pg.evaluation.bayes_classifier(model, x, 2).exp().sum(1), torch.ones(6).double())
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.long])
+def test_labels_may_be_integers_of_any_type(dtype):
+    normalizers = [Estimate(value, 0.1, "nats", "estimate") for value in (0.0, 1.0)]
+    model = Normalized(pg.energy.mlp((2,), classes=2, hidden=(4,)), normalizers)
+    labels, x = torch.tensor([0, 1, 1]), torch.zeros(2)
+    expected = model.energy(labels).log_prob(x) - torch.tensor([0.0, 1.0, 1.0])
+    assert torch.allclose(model(labels.to(dtype)).log_prob(x), expected)
+    with pytest.raises(ValueError, match="`context`.*from 0 to 1"):
+        model(torch.tensor([2]))
+
+
 def test_a_copy_that_training_the_energy_leaves_alone():
     energy = quadratic()
     model = Normalized(energy, TRUTH)

@@ -4,9 +4,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from small_energies import gaussian
+from torch.distributions import constraints
 
 import pyrogen as pg
 from pyrogen import energy
+from pyrogen.numerics.supports import is_same
 
 
 class Normal(pg.DistributionModule):
@@ -42,10 +44,69 @@ def test_experts_that_do_not_fit_are_refused():
         energy.Product([gaussian(2), gaussian(3)])
     with pytest.raises(ValueError, match="support"):
         energy.Product([gaussian(2), energy.mlp((2,), symbols=2, hidden=(4,))])
-    with pytest.raises(ValueError, match="`weights`"):
-        energy.Product([gaussian(2)], weights=[1.0, 2.0])
+    for weights in ([1.0, 2.0], [float("nan")]):
+        with pytest.raises(ValueError, match="`weights`"):
+            energy.Product([gaussian(2)], weights=weights)
     with pytest.raises(TypeError, match="`experts`"):
         energy.Product([])
+
+
+def within(low, high):
+    return pg.flows.spline_coupling((2,), layers=1, hidden=(4,), interval=(low, high))
+
+
+def of_bounds(low, high):
+    return energy.mlp((2,), hidden=(4,), interval=(low, high))
+
+
+@pytest.mark.parametrize(
+    "experts",
+    [
+        [of_bounds(0, 1), of_bounds(-5, 5)],
+        [gaussian(2), of_bounds(0, 1)],
+        [gaussian(2), within(0, 1)],
+        [within(0, 1), pg.flows.affine_coupling((2,), layers=1)],
+        [gaussian(2), pg.autoregressive.made((2,), symbols=3, hidden=(4,))],
+    ],
+)
+def test_experts_of_different_supports_are_refused(experts):
+    with pytest.raises(ValueError, match="support"):
+        energy.Product(experts)
+
+
+def test_supports_with_contexts_are_known_when_there_is_one():
+    flow = pg.flows.spline_coupling((2,), (1,), layers=1, hidden=(4,), interval=(0, 1))
+    product = energy.Product([energy.mlp((2,), (1,), hidden=(4,)), flow])
+    with pytest.raises(ValueError, match="`experts` must have events in the support"):
+        product(torch.zeros(1)).log_prob(torch.zeros(2))
+    based = energy.Energy(energy.mlp((2,), (1,)).network, (2,), (1,), base=flow)
+    with pytest.raises(ValueError, match="`base` must have events in the support"):
+        based(torch.zeros(1)).log_prob(torch.zeros(2))
+
+
+def test_a_base_lies_where_the_energy_does():
+    network = energy.mlp((2,), hidden=(4,)).network
+    with pytest.raises(ValueError, match="`base` must have events in the support"):
+        energy.Energy(network, (2,), base=within(0, 1))
+    module = energy.Energy(network, (2,), base=within(0, 1), support=constraints.unit_interval)
+    x = module().sample((5,))
+    assert ((x > 0) & (x < 1)).all()
+
+
+def test_the_support_of_a_product_is_that_of_its_parts():
+    assert is_same(energy.tempered(within(0, 1), 0.5)().support, of_bounds(0, 1)().support)
+
+
+def test_a_tempered_autoregressive_model_of_symbols():
+    torch.manual_seed(0)
+    module = pg.autoregressive.made((2,), symbols=3, hidden=(8,))
+    states = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    expected = (module().log_prob(states) / 0.5).softmax(0)
+    cold = energy.tempered(module, 0.5)
+    assert torch.allclose(cold().log_prob(states).softmax(0), expected)
+    draws = cold().sample((4000,))
+    shares = torch.bincount(3 * draws[:, 0] + draws[:, 1], minlength=9) / 4000
+    assert ((shares - expected).square() / expected).sum() * 4000 < 30  # of 8 degrees of freedom
 
 
 @pytest.mark.slow

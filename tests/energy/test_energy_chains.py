@@ -1,0 +1,108 @@
+"""Chains fit their energies, keep what they have learned, and leave the energy as it is."""
+
+import pytest
+import torch
+from small_energies import gaussian
+from torch import nn
+from torch.distributions import constraints
+
+import pyrogen as pg
+from pyrogen import energy
+
+KERNEL = energy.AdjustedLangevin()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "symbols", "way_out"),
+    [
+        (energy.GibbsWithGradients(), None, "AdjustedLangevin"),
+        (energy.Gibbs(), None, "AdjustedLangevin"),
+        (energy.AdjustedLangevin(), 2, "Gibbs"),
+        (energy.Langevin(0.1), 3, "Gibbs"),
+        (energy.BlockGibbs(), 2, "GibbsWithGradients"),
+        (energy.LatticeGibbs(), 2, "GibbsWithGradients"),
+    ],
+)
+def test_kernels_refuse_events_that_they_cannot_move(kernel, symbols, way_out):
+    module = energy.mlp((2,), symbols=symbols, hidden=(4,))
+    chains = energy.FreshChains(kernel, steps=2)
+    with pytest.raises(NotImplementedError, match=way_out):
+        module.drawing_by(chains)
+    with pytest.raises(NotImplementedError, match=way_out):
+        energy.ContrastiveDivergence(module, chains=chains)
+
+
+def test_chains_that_have_moved_go_on_where_they_were():
+    module = gaussian(2)
+    objective = energy.ContrastiveDivergence(module, chains=energy.PersistentChains(KERNEL, size=128, steps=2))
+    pg.fit(objective, torch.randn(200, 2), steps=5, seed=0)
+    chains = objective.chains
+    places, step_size = chains.buffer["x"].clone(), chains.step_size.clone()
+    energy.ContrastiveDivergence(module, chains=chains)
+    module.drawing_by(chains)
+    module().sample((10,))
+    assert torch.equal(chains.buffer["x"], places)
+    assert torch.equal(chains.step_size, step_size)
+    for other in (gaussian(3), energy.mlp((2,), interval=(0, 1)), energy.mlp((2,), classes=3)):
+        with pytest.raises(ValueError, match="`chains` must be new"):
+            other.drawing_by(chains)
+
+
+def test_chains_move_in_evaluation_mode():
+    network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 1), nn.Flatten(0))
+    module = energy.Energy(network, (2,), base=energy.DataNormal((2,)))
+    module().sample((20,))
+    assert network[1].num_batches_tracked == 0
+    assert module.training
+    energy.ContrastiveDivergence(module)(torch.randn(20, 2))
+    assert network[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, energy.HamiltonianMonteCarlo()])
+@pytest.mark.parametrize("precision", [1e-2, 1.0, 1e2, 1e4])
+def test_step_sizes_are_found_on_every_scale(kernel, precision):
+    torch.manual_seed(0)
+    chains = energy.FreshChains(kernel, steps=200)
+    x = gaussian(2, precision, chains=chains)().sample((1000,)) * precision**0.5
+    assert x.square().mean().item() == pytest.approx(1, abs=5 * (2 / 2000) ** 0.5)
+
+
+def test_chains_that_do_not_move_are_warned_of():
+    with pytest.warns(UserWarning, match=r"accepted 0.00%"):
+        gaussian(2, 1e12)().sample((10,))
+
+
+class Lookup(nn.Module):
+    """The energies of symbols by a table, without a gradient in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.tensor([0.0, 1.0, 0.5]))
+
+    def forward(self, x):
+        return self.table[x.argmax(-1)].sum(-1)
+
+
+def test_symbols_are_drawn_without_a_gradient():
+    torch.manual_seed(0)
+    module = energy.Energy(Lookup(), (2,), support=constraints.integer_interval(0, 2))
+    shares = torch.bincount(module().sample((4000,)).flatten(), minlength=3) / 8000
+    expected = (-module.network.table).softmax(0)
+    assert ((shares - expected).square() / expected).sum() * 8000 < 16  # of two degrees of freedom
+
+
+def test_real_events_are_not():
+    class Flat(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x))
+
+    with pytest.raises(ValueError, match="differentiably"):
+        energy.Energy(Flat(), (2,))().sample()
+
+
+def test_both_energies_of_a_classifier_draw_alike():
+    chains = energy.FreshChains(energy.HamiltonianMonteCarlo(), steps=7)
+    joint = energy.JointEnergy(nn.Linear(2, 3), (2,), classes=3, base=energy.DataNormal((2,)), chains=chains)
+    assert isinstance(joint.conditional.chains.kernel, energy.HamiltonianMonteCarlo)
+    assert joint.conditional.chains is not joint.marginal.chains
+    assert joint.conditional(torch.arange(3)).sample().shape == (3, 2)
