@@ -138,6 +138,8 @@ def nuts(subject: DistributionSubject) -> str:
 def autonormal(subject: DistributionSubject) -> str:
     """An AutoNormal guide initialises and trains over a latent site."""
     module, context = _latent(subject)
+    if subject.density(module) == "unnormalized":  # an ELBO would miss the gradient of its normalizer
+        module.requires_grad_(False)
     model = _observed(_model(subject, module, context))
     guide = AutoNormal(model)
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
