@@ -15,14 +15,13 @@ table of all families is in `benchmarks/digits.py`. One thread.
 from __future__ import annotations
 
 import argparse
-import random
+import math
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from interleaved import in_turns, within_fit
 from results_file import keep, known
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -34,6 +33,7 @@ from pyrogen.networks import Chained, Standardizer
 from pyrogen.networks.residual_image import ResidualImageFeatures
 
 STEPS, BATCH = 5, 256
+AIM = 0.574  # acceptance at which Langevin steps are best
 
 
 class ByHand:
@@ -59,16 +59,19 @@ class ByHand:
         return z.detach(), value.detach(), slope
 
     def moved(self, z: Tensor, steps: int) -> Tensor:
-        h = self.step_size
+        h, acceptance = self.step_size, torch.zeros(len(z))
         z, value, slope = self.scored(z)
         for _ in range(steps):
             noise = torch.randn_like(z)
             there, its, back = self.scored(z + h * slope + (2 * h) ** 0.5 * noise)
             reverse = (z - there - h * back).square().sum(-1) / (4 * h)
             log_ratio = its - value - reverse + 0.5 * noise.square().sum(-1)
-            taken = torch.rand_like(log_ratio).log() < log_ratio
+            probability = log_ratio.exp().clamp(max=1)
+            taken = torch.rand_like(probability) < probability
+            acceptance += probability
             z, slope = (torch.where(taken[:, None], *pair) for pair in ((there, z), (back, slope)))
             value = torch.where(taken, its, value)
+        self.step_size = h * math.exp(acceptance.mean().item() / steps - AIM)
         return z
 
     def train(self, steps: int) -> None:
@@ -90,46 +93,25 @@ class ByHand:
 
 
 def speed(rounds: int) -> None:
-    """Milliseconds a step and the ratio, of the quickest of several rounds; loops run in turns, in random order.
-
-    What a run costs whatever its length, such as the start of ``fit``, is no part of a step: it is the difference of a
-    run and one of ten steps. The time is that of the process; what else runs on the machine slows single rounds down.
-    """
+    """Milliseconds a step by hand, and the median of ratios within a round of short turns."""
     print("| step | ms by hand | ours / by hand |")
     print("|---|---|---|")
-    for hidden in ((128, 128), (1024, 1024)):
+    for hidden, block in (((128, 128), 10), ((1024, 1024), 2)):
         x = torch.randn(20_000, 16)
         hand = ByHand(x, hidden)
         module = energy.mlp((16,), hidden=hidden)
         chains = energy.PersistentChains(energy.AdjustedLangevin(), size=1024, steps=STEPS)
         objective = energy.ContrastiveDivergence(module, chains=chains)
-        fresh = energy.FreshChains(energy.AdjustedLangevin(), steps=1)
+        fresh = energy.FreshChains(energy.AdjustedLangevin(), steps=10 * block)
         fresh.prepare(module)
 
-        def fit(steps: int, objective: nn.Module = objective, x: Tensor = x) -> None:
-            pg.fit(objective, x, steps=steps, batch_size=BATCH, lr=1e-3)
+        def fit(steps: int, callbacks: list, objective: nn.Module = objective, x: Tensor = x) -> None:
+            pg.fit(objective, x, steps=steps, batch_size=BATCH, lr=1e-3, callbacks=callbacks)
 
-        def sample(steps: int, fresh: energy.FreshChains = fresh, module: nn.Module = module) -> None:
-            fresh.steps = steps
-            fresh.draw(module, BATCH)
-
-        for what, ours, theirs, steps in (("training", fit, hand.train, 150), ("sampler", sample, hand.sample, 500)):
-            _compare(f"{what}, 16 -> {hidden}", ours, theirs, steps, rounds)
-
-
-def _compare(what: str, ours: Callable, theirs: Callable, steps: int, rounds: int) -> None:
-    loops, times = {"ours": ours, "hand": theirs}, {"ours": [], "hand": []}
-    for loop in loops.values():
-        loop(20)
-    for _ in range(rounds):
-        for name in random.sample(list(loops), 2):
-            began = time.process_time()
-            loops[name](10)
-            ready = time.process_time()
-            loops[name](10 + steps)
-            times[name].append((time.process_time() - ready - (ready - began)) / steps)
-    ours, hand = min(times["ours"]), min(times["hand"])
-    print(f"| {what} | {1000 * hand:.2f} | {ours / hand:.3f} |", flush=True)
+        seconds, ratio = within_fit(fit, hand.train, steps=block, rounds=rounds)
+        print(f"| training, 16 -> {hidden} | {1000 * seconds:.2f} | {ratio:.3f} |", flush=True)
+        seconds, ratio = in_turns(partial(fresh.draw, module, BATCH), partial(hand.sample, 10 * block), rounds=rounds)
+        print(f"| sampler, 16 -> {hidden} | {1000 * seconds / (10 * block):.2f} | {ratio:.3f} |", flush=True)
 
 
 def classifier() -> nn.Module:
@@ -194,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--rounds", type=int, default=9, help="of --speed")
+    parser.add_argument("--rounds", type=int, default=60, help="of --speed")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.speed:

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from interleaved import within_fit
 from results_file import keep, known
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -199,12 +199,6 @@ def _mean(lines: list[dict], key: str, places: int) -> str:
     return f"{statistics.mean(values):.{places}f}{spread}"
 
 
-def by_fit(x: Tensor, loss: str, penalised: bool) -> Callable[[int], None]:
-    """``fit``, start-up included."""
-    played = game(loss, penalised)
-    return lambda steps: pg.fit(played, x, steps=steps, batch_size=BATCH, ema=0.999)
-
-
 def by_hand(x: Tensor, loss: str, penalised: bool) -> Callable[[int], None]:
     """The same game as one would write it, on the same networks, with an average of the generator."""
     played = game(loss, penalised)
@@ -267,26 +261,20 @@ def by_hand(x: Tensor, loss: str, penalised: bool) -> Callable[[int], None]:
     return run
 
 
-def speed(rounds: int, steps: int) -> None:
-    """Milliseconds a step and the medians of ratios within a round; loops run in turns, in random order."""
+def speed(rounds: int) -> None:
+    """Milliseconds a step by hand, and the median of ratios within a round of ten steps each."""
     x = data("grid", 0, 20_000)
     print("| game | ms a step by hand | fit / by hand |")
     print("|---|---|---|")
     for loss, penalised in (("relativistic", True), ("relativistic", False), ("non-saturating", True)):
-        loops = {"hand": by_hand(x, loss, penalised), "fit": by_fit(x, loss, penalised)}
-        for loop in loops.values():
-            loop(20)
-        times: dict[str, list[float]] = {name: [] for name in loops}
-        for _ in range(rounds):
-            for name in random.sample(list(loops), len(loops)):
-                began = time.process_time()
-                loops[name](steps)
-                times[name].append((time.process_time() - began) / steps)
-        ratios = [ours / theirs for ours, theirs in zip(times["fit"], times["hand"], strict=True)]
+        played = game(loss, penalised)
+
+        def fit(steps: int, callbacks: list, played: Game = played) -> None:
+            pg.fit(played, x, steps=steps, batch_size=BATCH, ema=0.999, callbacks=callbacks)
+
+        seconds, ratio = within_fit(fit, by_hand(x, loss, penalised), steps=10, rounds=rounds)
         name = f"{loss}{', R1 and R2' if penalised else ''}"
-        print(
-            f"| {name} | {1000 * statistics.median(times['hand']):.2f} | {statistics.median(ratios):.3f} |", flush=True
-        )
+        print(f"| {name} | {1000 * seconds:.2f} | {ratio:.3f} |", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -298,11 +286,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="a file of results, one JSON object a line")
     parser.add_argument("--table", action="store_true", help="print the table of the file, run nothing")
     parser.add_argument("--speed", action="store_true", help="measure steps, run nothing else")
-    parser.add_argument("--rounds", type=int, default=9, help="of --speed")
+    parser.add_argument("--rounds", type=int, default=60, help="of --speed")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.speed:
-        speed(options.rounds, 300)
+        speed(options.rounds)
         return
     lines = known(options.output)
     if not options.table:

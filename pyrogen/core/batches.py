@@ -122,14 +122,20 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0, seen: str | None = None) -> Iterator[Minibatch]:
         """The minibatches of an epoch from number ``start`` on."""
-        steps = self.sizes()
-        parts = self.order(epoch).split([size for step in steps for size in step])[start:]
-        more = [number < len(step) for step in steps for number, _ in enumerate(step, 1)][start:]
-        # A process without a row of its own in a short minibatch gets the first, with weight zero.
-        indices = [part[self.rank :: self.world] if len(part) > self.rank else part[:1] for part in parts]
-        for batch, index, part, goes_on in zip(self.source.fetch(indices), indices, parts, more, strict=True):
-            share = len(index) if len(part) > self.rank else 0
-            yield Minibatch(batch, self.source.numbers[index], share * self.world / len(part), len(part), goes_on)
+        steps, order = self.sizes(), self.order(epoch)
+        sizes = [size for step in steps for size in step]
+        more = [number < len(step) for step in steps for number, _ in enumerate(step, 1)]
+        indices, numbers = (
+            [self._share(part) for part in rows.split(sizes)[start:]] for rows in (order, self.source.numbers[order])
+        )
+        parts = zip(self.source.fetch(indices), numbers, sizes[start:], more[start:], strict=True)
+        for entries, own, size, goes_on in parts:
+            share = len(own) if size > self.rank else 0
+            yield Minibatch(entries, own, share * self.world / size, size, goes_on)
+
+    def _share(self, rows: Tensor) -> Tensor:
+        """This process's rows of a minibatch: the first, with weight zero, where a short one has none for it."""
+        return rows[self.rank :: self.world] if len(rows) > self.rank else rows[:1]
 
     def state_dict(self) -> None:
         """Nothing: the order is a function of seed and epoch."""

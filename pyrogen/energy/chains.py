@@ -275,7 +275,9 @@ class PersistentChains(Chains):
         kept = self.buffer.tensors
         if not kept["begun"].numel():
             return started(module, len(places), context), context
-        begin = ~kept["begun"][places] | (torch.rand(len(places), device=places.device) < self.refresh)
+        begin = ~kept["begun"][places]
+        if self.refresh:
+            begin |= torch.rand(len(places), device=places.device) < self.refresh
         if not bool(begin.any()):
             found = {name: kept[name][places] for name in ("x", *_named(context))}
             return found["x"].to(module.zero), _like(context, found)

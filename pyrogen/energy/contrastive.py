@@ -15,7 +15,7 @@ from pyrogen.core.shapes import Context, require_one_context_each
 from pyrogen.networks.statistics import Statistic
 
 from .chains import Chains, PersistentChains
-from .kernels import refuse_lost
+from .kernels import require_finite
 from .model import EnergyModule
 
 _LIMIT = 100.0  # nats an element
@@ -80,17 +80,8 @@ class ContrastiveDivergence(EnergyObjective):
             if context is not None
             else (torch.cat([data, draws.x]), None)
         )
-        of_data, of_draws = require_finite_energies(energy.energies(both, contexts), len(x))
+        energies = energy.energies(both, contexts)
+        of_data, of_draws = energies[: len(x)], energies[len(x) :]
+        require_finite(of_data, "data")
+        require_finite(of_draws, "draws")
         return of_data.mean() - of_draws.mean()
-
-
-def require_finite_energies(energies: Tensor, data: int) -> tuple[Tensor, Tensor]:
-    """Energies of so many data, and of draws after them, of which all are finite.
-
-    Raises:
-        FloatingPointError: some are not.
-    """
-    of_data, of_draws = energies[:data], energies[data:]
-    refuse_lost(~of_data.isfinite(), "data")
-    refuse_lost(~of_draws.isfinite(), "draws")
-    return of_data, of_draws

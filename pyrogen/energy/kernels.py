@@ -19,7 +19,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import prod
+from math import isfinite, prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ from pyrogen.core.batch import map_tensors
 from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import listed
 from pyrogen.numerics.markov import discrete
-from pyrogen.numerics.markov.moves import Move, hmc, langevin, mala
+from pyrogen.numerics.markov.moves import Move, hmc, langevin
 from pyrogen.numerics.markov.state import ChainState, LogDensity, evaluate
 from pyrogen.transforms.transform import Transform
 
@@ -165,7 +165,7 @@ class GradientKernel(TransitionKernel):
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
         coordinates, log_density = target.in_coordinates
         state = evaluate(log_density, coordinates._inverse(x))
-        refuse_lost(~state.log_density.isfinite(), "points that chains start from")
+        require_finite(state.log_density, "points that chains start from")
         return self.go_on(target, Moved(x, state.log_density, state), steps, step_size)
 
     @torch.no_grad()
@@ -175,8 +175,9 @@ class GradientKernel(TransitionKernel):
         for _ in range(steps):
             found = move(log_density, state)
             if self.lossless:
-                refuse_lost(found.diverged, "chains")
-            state, acceptance = found.state, acceptance + found.acceptance
+                require_finite(found.proposed.log_density, "chains")
+            state = found.state
+            acceptance += found.acceptance
         return Moved(coordinates(state.x), acceptance / max(steps, 1), state)
 
 
@@ -215,7 +216,7 @@ class AdjustedLangevin(GradientKernel):
         return dimensions ** (-1 / 3)
 
     def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
-        return partial(mala, step_size=step_size)
+        return partial(hmc, step_size=(2 * step_size) ** 0.5, steps=1)
 
 
 class HamiltonianMonteCarlo(GradientKernel):
@@ -274,23 +275,20 @@ class GibbsWithGradients(DiscreteKernel):
         return Moved(drawn.reshape(x.shape), acceptance)
 
 
-def refuse_lost(lost: Tensor, what: str) -> None:
-    """Refuses rows whose energies are not finite.
-
-    Args:
-        lost: Which these are, ``(N,)``.
-        what: What the rows are.
+def require_finite(energies: Tensor, what: str) -> None:
+    """Refuses energies, or log-densities, that are not finite.
 
     Raises:
-        FloatingPointError: there are some; they are named.
+        FloatingPointError: some are not; their rows are named.
     """
-    if not bool(lost.any()):
+    if isfinite(energies.detach().sum()):  # which is quicker to see than of each, and may overflow all the same
         return
-    numbers = lost.nonzero().flatten().tolist()
-    raise FloatingPointError(
-        f"the energies of {len(numbers)} of {len(lost)} {what} are not finite, {listed('row', numbers)}: the energy "
-        "has no ground there (give it a `base`, or bounds), or a step of training was too large"
-    )
+    numbers = (~energies.isfinite()).nonzero().flatten().tolist()
+    if numbers:
+        raise FloatingPointError(
+            f"the energies of {len(numbers)} of {len(energies)} {what} are not finite, {listed('row', numbers)}: the "
+            "energy has no ground there (give it a `base`, or bounds), or a step of training was too large"
+        )
 
 
 def _vectors(target: EnergyTarget, x: Tensor) -> Tensor:

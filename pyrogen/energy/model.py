@@ -41,6 +41,7 @@ from torch.distributions import Distribution, biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import one_hot
 
+from pyrogen.arguments import switch
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape
@@ -52,9 +53,9 @@ from pyrogen.numerics.markov.paths import DensityPath, Elements, InformedPath
 from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.supports import element_of, is_real, is_same, opened, widened
 from pyrogen.transforms.distribution import TransformedDistribution
-from pyrogen.transforms.linear import DiagonalAffine
 from pyrogen.transforms.transform import Compose, Transform
 
+from .bases import DataNormal, DataUnits
 from .boltzmann import Boltzmann
 from .chains import Chains, FreshChains
 from .kernels import AdjustedLangevin, GibbsWithGradients
@@ -92,7 +93,7 @@ class EnergyModule(DistributionModule):
         super().__init__(event_shape, context_shape)
         self.support = widened(support, len(self.event_shape))
         self.symbols = _symbols(element_of(support))
-        self.standardizer = Standardizer(self.event_shape, name="x") if is_real(support) else None
+        self.standardizer = Standardizer(self.event_shape, name="x") if self.symbols is None else None
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.drawing_by(self.default_chains() if chains is None else chains)
 
@@ -135,9 +136,10 @@ class EnergyModule(DistributionModule):
 
     def coordinates(self, context: Context = None) -> Transform:
         """From the coordinates in which chains of real events move to events: here the data's mean and scale."""
-        if self.standardizer is not None:
-            return data_units(self.standardizer, self.event_shape)
-        return Compose([biject_to(element_of(self.support))], event_dim=len(self.event_shape))
+        element = element_of(self.support)
+        if is_real(element):
+            return DataUnits(self.standardizer)
+        return Compose([biject_to(element)], event_dim=len(self.event_shape))
 
     def in_coordinates(self, context: Context = None) -> tuple[Transform, LogDensity]:
         """The coordinates, and the log-density in them, ``(N, *event_shape)`` to ``(N,)``, up to a constant.
@@ -212,6 +214,8 @@ class Energy(EnergyModule):
         context_shape: As for :class:`~pyrogen.core.module.DistributionModule`.
         base: A distribution of real events that the energy corrects, of exact density: a flow, say. It has no context
             or that of the energy, and is trained with it unless it is frozen (``base.requires_grad_(False)``).
+        standardize: Whether the network is given real events in deviations of the data from their mean, learned from
+            the data set, and not as they are.
         support: As for :class:`EnergyModule`.
         chains: As for :class:`EnergyModule`.
 
@@ -234,16 +238,19 @@ class Energy(EnergyModule):
         context_shape: ContextShape = None,
         *,
         base: DistributionModule | None = None,
+        standardize: bool = False,
         support: Constraint = constraints.real,
         chains: Chains | None = None,
     ) -> None:
         super().__init__(event_shape, context_shape, support=support, chains=chains)
-        self.network = network
-        self.base = base
+        self.network, self.base = network, base
+        self.standardize = switch(standardize, "standardize") and self.symbols is None
         if base is not None:
             _check_base(base, self)
             if base.context_shape is None:
                 self._base(None)
+        if isinstance(base, DataNormal):  # whose coordinates are then what the network is given
+            self.standardizer = base.standardizer
 
     def energies(self, x: Tensor, context: Context = None) -> Tensor:
         value = self.tilt(x, context)
@@ -251,6 +258,10 @@ class Energy(EnergyModule):
 
     def tilt(self, x: Tensor, context: Context = None) -> Tensor:
         """What the network gives: energies, without those of the base."""
+        return self._tilt(self.standardizer(x) if self.standardize else x, context)
+
+    def _tilt(self, x: Tensor, context: Context) -> Tensor:
+        """What the network gives for what it is given."""
         value = self.network(x) if context is None else self.network(x, context)
         if value.shape != x.shape[:1]:
             raise ValueError(
@@ -277,6 +288,8 @@ class Energy(EnergyModule):
             return super().in_coordinates(context)
         # With its noise as coordinates the base has the density of noise there, and no log-determinant is needed.
         noise = base.base_dist
+        if self.standardize and isinstance(coordinates, DataUnits) and coordinates.standardizer is self.standardizer:
+            return coordinates, lambda z: noise.log_prob(z) - self._tilt(z, context)
         return coordinates, lambda z: noise.log_prob(z) - self.tilt(coordinates(z), context)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
@@ -317,12 +330,6 @@ def same_support(one: Constraint, other: Constraint) -> bool:
     if one.is_discrete and other.is_discrete:
         return _symbols(element_of(one)) == _symbols(element_of(other))
     return is_same(opened(one), opened(other))
-
-
-def data_units(standardizer: Standardizer, event_shape: Shape) -> Transform:
-    """From numbers of mean zero and deviation one to those of the data."""
-    mean, log_scale = (part.expand(event_shape).reshape(-1) for part in (standardizer.mean, standardizer.scale.log()))
-    return DiagonalAffine(mean, log_scale, event_shape)
 
 
 def _symbols(element: Constraint) -> int | None:

@@ -27,7 +27,8 @@ from pyrogen.core.shapes import Context, require_one_context_each
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.training.turn import TakesTurns, Turn
 
-from .contrastive import EnergyObjective, require_finite_energies
+from .contrastive import EnergyObjective
+from .kernels import require_finite
 from .model import EnergyModule
 
 
@@ -95,7 +96,8 @@ class NoiseContrastive(EnergyObjective):
         if context is not None:
             (contexts,) = map_tensors((context,), lambda rows: torch.cat([rows] * (1 + self.draws)))
         energies = energy.energies(energy.numbers(torch.cat([x, y])), contexts)
-        require_finite_energies(energies, len(x))
+        require_finite(energies[: len(x)], "data")
+        require_finite(energies[len(x) :], "draws")
         log_odds = -energies - self.log_normalizer - log_noise - log(self.draws)
         return softplus(-log_odds[: len(x)]).mean() + self.draws * softplus(log_odds[len(x) :]).mean()
 

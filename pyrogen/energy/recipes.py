@@ -59,9 +59,9 @@ def mlp(
     support = _support(interval, symbols)
     shape = (*event_shape, symbols) if symbols is not None and symbols > 2 else event_shape
     context = VectorContext(context_shape, classes=classes, embedding=embedding)
-    network = ScalarNetwork(shape, context, hidden=hidden, standardize=symbols is None, activation=nn.SiLU)
+    network = ScalarNetwork(shape, context, hidden=hidden, activation=nn.SiLU)
     base = DataNormal(event_shape) if support is constraints.real else None
-    return Energy(network, event_shape, context.context_shape, base=base, support=support)
+    return Energy(network, event_shape, context.context_shape, base=base, standardize=True, support=support)
 
 
 @recipe(texts=TEXTS)
@@ -99,7 +99,8 @@ def convolutional(
         event_shape, context, hidden=hidden, features=features, width=features.width, activation=nn.SiLU
     )
     base = DataNormal(event_shape) if interval is None else None
-    return Energy(network, event_shape, context.context_shape, base=base, support=_support(interval, None))
+    support = _support(interval, None)
+    return Energy(network, event_shape, context.context_shape, base=base, standardize=True, support=support)
 
 
 @recipe(texts=TEXTS)

@@ -23,7 +23,7 @@ from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.trace import ExactTrace, Trace
 
 from .contrastive import EnergyObjective
-from .kernels import refuse_lost
+from .kernels import require_finite
 from .model import EnergyModule
 
 
@@ -87,7 +87,7 @@ class ScoreMatching(ScoreEnergyObjective):
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         z, log_density = self.coordinates(x, context)
         with torch.no_grad():
-            refuse_lost(~log_density(z).isfinite(), "data")
+            require_finite(log_density(z), "data")
         score = torch.func.grad(lambda z: log_density(z).sum())
         with torch.enable_grad():
             value, divergence = self.trace(score, z, self.trace.noise(z))
@@ -127,7 +127,7 @@ class DenoisedScoreMatching(ScoreEnergyObjective):
         with torch.enable_grad():
             noisy = (z + self.noise_scale * noise).detach().requires_grad_()
             value = log_density(noisy)
-            refuse_lost(~value.isfinite(), "data with noise")
+            require_finite(value, "data with noise")
             (score,) = torch.autograd.grad(value.sum(), noisy, create_graph=True, materialize_grads=True)
         return 0.5 * (self.noise_scale * score + noise).square().reshape(len(z), -1).sum(1).mean()
 
@@ -169,7 +169,7 @@ class RatioMatching(EnergyObjective):
             (contexts,) = map_tensors((context,), lambda rows: torch.cat([rows] * len(every)))
         numbers = energy.numbers(every.reshape(-1, *energy.event_shape))
         energies = energy.energies(numbers, contexts).reshape(len(every), len(x))
-        refuse_lost(~energies.isfinite().all(0), "data or their neighbours")
+        require_finite(energies.sum(0), "data or their neighbours")
         squares = (energies[0] - energies[1:]).sigmoid().square()
         return squares.sum(0).mean() * (energies.new_tensor(self._all(x)) / len(neighbours))
 

@@ -7,24 +7,24 @@ from math import prod
 
 from torch import Tensor, nn
 
+from pyrogen.numerics.rows import by_datum
+
 from .context import Context, Shape, VectorContext
 from .mlp import MLP, rectifier
-from .statistics import ReadsData, Standardizer, Statistic
+from .statistics import ReadsData, Statistic
 
 
 class ScalarNetwork(ReadsData, nn.Module):
     """One number for each event: features of the event and the context, through a perceptron.
 
-    It starts at zero. Events are standardised by moments of the data set.
+    It starts at zero.
 
     Args:
-        event_shape: Shape of one event as it comes.
+        event_shape: Shape of one event, its numbers of order one.
         context: What becomes of a context, one vector; ``None`` if there is none.
         hidden: Sizes of the hidden layers of the perceptron.
-        features: From standardised events ``(N, *event_shape)`` to features ``(N, width)``; they are flattened if
-            ``None``.
+        features: From events ``(N, *event_shape)`` to features ``(N, width)``; they are flattened if ``None``.
         width: How many features there are.
-        standardize: Whether events are standardised.
         activation: Makes the nonlinearity after each hidden layer.
 
     Shape:
@@ -43,11 +43,9 @@ class ScalarNetwork(ReadsData, nn.Module):
         hidden: Sequence[int] = (128, 128),
         features: nn.Module | None = None,
         width: int | None = None,
-        standardize: bool = True,
         activation: Callable[[], nn.Module] = rectifier,
     ) -> None:
         super().__init__()
-        self.standardizer = Standardizer(event_shape, name="x") if standardize else None
         self.features, self.width = features, prod(event_shape) if width is None else width
         self.context = context if context is not None and context.size else None
         size = (prod(event_shape) if width is None else width) + (0 if self.context is None else context.size)
@@ -56,12 +54,9 @@ class ScalarNetwork(ReadsData, nn.Module):
         nn.init.zeros_(self.readout.layers[-1].bias)
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
-        x = x if self.standardizer is None else self.standardizer(x)
-        features = x.reshape(len(x), self.width) if self.features is None else self.features(x)
+        features = by_datum(x, x.dim() - 1) if self.features is None else self.features(x)
         return self.readout(features, None if self.context is None else self.context(context)).squeeze(-1)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
-        if self.standardizer is not None:
-            yield from self.standardizer.read_data(x)
         if self.context is not None and context is not None:
             yield from self.context.read_data(context)

@@ -240,10 +240,11 @@ class Standardizer(Statistic, ReadsData, nn.Module):
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
 
     def forward(self, context: Tensor) -> Tensor:
+        mean, scale = self.mean, self.scale
         if not context.is_floating_point():
-            context = context.to(self.mean.dtype)
+            context = context.to(mean.dtype)
         # In the precision of the context first: 1e9 + 1 and 1e9 - 1 differ in double precision.
-        return ((context - self.mean) / self.scale).to(self.mean.dtype)
+        return ((context - mean) / scale).to(mean.dtype)
 
     def inverse(self, standardised: Tensor) -> Tensor:
         """What standardised numbers are in the units of the data."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from pyro.infer.elbo import ELBOModule
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ class Player:
                         )
                     self.processes.backward(loss if share == 1 else loss * share)
                 mean += loss.item() * share
-        gradient_norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        gradient_norm = _norm([p.grad for p in self.parameters if p.grad is not None])
         mean, norm = self.processes.sum(mean)[0] / self.processes.world, gradient_norm.item()
         if not (abs(mean) < float("inf") and norm < float("inf")):
             raise NonFiniteStep
@@ -143,6 +144,12 @@ class Player:
             raise ValueError(f"does not fit the optimizer: {error}") from error
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of a gradient, which may be spread over devices; zero where there is none."""
+    parts = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
+    return torch.linalg.vector_norm(torch.stack([part.to(parts[0].device) for part in parts]))
 
 
 def _optimizer(make: MakeOptimizer, parameters: list[nn.Parameter]) -> Optimizer:

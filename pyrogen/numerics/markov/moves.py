@@ -39,8 +39,8 @@ class Move(NamedTuple):
         state: Where the chains are now.
         acceptance: The probability with which each chain was to move, ``(chains,)``.
         accepted: Whether it did, ``(chains,)``.
-        diverged: Whether the integrator failed, or the proposed density is not finite, ``(chains,)``.
-        energy: In nats, of the chains as they are now, ``(chains,)``.
+        before: Minus the energy where a trajectory began, ``(chains,)``.
+        after: Minus the energy where it ended, ``(chains,)``; NaN or minus infinity where it failed.
         proposed: Where the chains were to go.
         velocity: Their velocities there, in the round coordinates of the mass, ``(chains, *event)``.
         time: How long the trajectories were: step size times steps.
@@ -49,11 +49,21 @@ class Move(NamedTuple):
     state: ChainState
     acceptance: Tensor
     accepted: Tensor
-    diverged: Tensor
-    energy: Tensor
+    before: Tensor
+    after: Tensor
     proposed: ChainState
     velocity: Tensor
     time: float | Tensor
+
+    @property
+    def diverged(self) -> Tensor:
+        """Whether the integrator failed, or the proposed density is not finite, ``(chains,)``."""
+        return ~(self.after - self.before > -_DIVERGED)
+
+    @property
+    def energy(self) -> Tensor:
+        """In nats, of the chains as they are now, ``(chains,)``."""
+        return -torch.where(self.accepted, self.after, self.before)
 
 
 def langevin(
@@ -78,13 +88,11 @@ def langevin(
     """
     size = (2 * step_size) ** 0.5
     velocity = _noise(state.x, generator)
-    before = kinetic(velocity) - state.log_density
+    before = log_joint(state, velocity)
     proposed, velocity = leapfrog(log_density, state, velocity, step_size=size, steps=1, mass=mass)
-    after = kinetic(velocity) - proposed.log_density
-    diverged = ~proposed.log_density.isfinite()
-    energy = after.where(~diverged, before)
-    kept = (~diverged).to(after.dtype)
-    return Move(proposed.where(~diverged, state), kept, ~diverged, diverged, energy, proposed, velocity, size)
+    after = log_joint(proposed, velocity)
+    finite = proposed.log_density.isfinite()
+    return Move(proposed.where(finite, state), finite.to(after), finite, before, after, proposed, velocity, size)
 
 
 def mala(
@@ -128,16 +136,14 @@ def hmc(
         generator: Where the noise comes from; torch's own if not given.
     """
     velocity = _noise(state.x, generator)
-    before = kinetic(velocity) - state.log_density
+    before = log_joint(state, velocity)
     proposed, velocity = leapfrog(log_density, state, velocity, step_size=step_size, steps=steps, mass=mass)
-    after = kinetic(velocity) - proposed.log_density
-    lost = before - after  # NaN where either is not finite: such an end is refused
-    acceptance = lost.exp().clamp(max=1).nan_to_num(0.0)
-    uniform = torch.rand(lost.shape, dtype=lost.dtype, device=lost.device, generator=generator)
-    accepted = uniform < acceptance
-    energy = after.where(accepted, before)
+    after = log_joint(proposed, velocity)
+    ratio = (after - before).exp()  # NaN where either is not finite: such an end is refused
+    acceptance = ratio.clamp(max=1).nan_to_num(0.0)
+    accepted = torch.rand(ratio.shape, dtype=ratio.dtype, device=ratio.device, generator=generator) < acceptance
     moved = proposed.where(accepted, state)
-    return Move(moved, acceptance, accepted, ~(lost > -_DIVERGED), energy, proposed, velocity, step_size * steps)
+    return Move(moved, acceptance, accepted, before, after, proposed, velocity, step_size * steps)
 
 
 def leapfrog(
@@ -159,18 +165,24 @@ def leapfrog(
         steps: How many leapfrog steps.
         mass: The scale of the target.
     """
-    size = column(torch.as_tensor(step_size, dtype=velocity.dtype, device=velocity.device), velocity)
+    size = column(step_size.to(velocity), velocity) if isinstance(step_size, Tensor) else step_size
     half = size / 2
     for _ in range(steps):
-        velocity = torch.addcmul(velocity, half, mass.adjoint(state.gradient))
-        state = evaluate(log_density, torch.addcmul(state.x, size, mass.forward(velocity)))
-        velocity = torch.addcmul(velocity, half, mass.adjoint(state.gradient))
+        velocity = _moved(velocity, half, mass.adjoint(state.gradient))
+        state = evaluate(log_density, _moved(state.x, size, mass.forward(velocity)))
+        velocity = _moved(velocity, half, mass.adjoint(state.gradient))
     return state, velocity
 
 
-def kinetic(velocity: Tensor) -> Tensor:
-    """The kinetic energy in nats, ``(chains,)``."""
-    return by_datum(velocity, velocity.dim() - 1).square().sum(1) / 2
+def _moved(x: Tensor, time: float | Tensor, velocity: Tensor) -> Tensor:
+    """The line :math:`x + t v`, in one operation."""
+    return torch.addcmul(x, time, velocity) if isinstance(time, Tensor) else torch.add(x, velocity, alpha=time)
+
+
+def log_joint(state: ChainState, velocity: Tensor) -> Tensor:
+    """The log-density of points and velocities up to a constant, minus the energy, ``(chains,)``."""
+    square = by_datum(velocity, velocity.dim() - 1).square().sum(1)
+    return torch.sub(state.log_density, square, alpha=0.5)
 
 
 def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:

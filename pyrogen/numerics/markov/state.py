@@ -38,7 +38,6 @@ class ChainState(NamedTuple):
         )
 
 
-@torch.enable_grad()
 def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
     """The state at points, in one pass forward and one back.
 
@@ -52,19 +51,20 @@ def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
     Raises:
         ValueError: the log-density is not one number a row, or does not depend on the points.
     """
-    x = x.detach().requires_grad_(True)
-    value = log_density(x)
-    if value.shape != x.shape[:1]:
-        raise ValueError(
-            f"`log_density` must give one number a row, of shape {tuple(x.shape[:1])}, got {tuple(value.shape)}"
-        )
-    total, gradient = value.sum(), None
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        value = log_density(x)
+        if value.shape != x.shape[:1]:
+            raise ValueError(
+                f"`log_density` must give one number a row, of shape {tuple(x.shape[:1])}, got {tuple(value.shape)}"
+            )
+        total, gradient = value.sum(), None
     if value.requires_grad:
         (gradient,) = torch.autograd.grad(total, x, allow_unused=True)
     if gradient is None:
         raise ValueError("`log_density` must depend on `x` differentiably, got numbers without a gradient")
     value, x = value.detach(), x.detach()
-    if isfinite(total.detach() + gradient.sum()):
+    if isfinite(torch.add(gradient.sum(), total.detach()).item()):
         return ChainState(x, value, gradient)
     finite = value.isfinite() & by_datum(gradient, gradient.dim() - 1).isfinite().all(1)
     return ChainState(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
