@@ -55,6 +55,7 @@ from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
+from .self_consistency import SelfConsistency, neighbours, reverse_flow, self_consistency
 from .trained_classifier import TrainedClassifier, train_classifier
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "PrecisionRecall",
     "PredictiveCheck",
     "RegressionScore",
+    "SelfConsistency",
     "TestResult",
     "TrainedClassifier",
     "amortization_gap",
@@ -108,6 +110,7 @@ __all__ = [
     "misspecification_test",
     "mmd_test",
     "mode_counts",
+    "neighbours",
     "pareto_k",
     "pareto_k_of",
     "precision_recall",
@@ -116,6 +119,8 @@ __all__ = [
     "psnr",
     "ratio_test",
     "restoration_report",
+    "reverse_flow",
+    "self_consistency",
     "simulation_based_calibration",
     "squared_mmd",
     "ssim",
