@@ -62,23 +62,26 @@ class Fourier(Linear):
                 f"`mask` must have shape {size} and keep a frequency, got {tuple(mask.shape)} with "
                 f"{int(mask.sum())} kept"
             )
-        self.index = mask.flatten().nonzero().squeeze(-1)
+        # The origin of torch's transforms is the first pixel: the middle as origin is a turn of every frequency.
+        middle = [side // 2 for side in size]
+        rows, columns = (kept - half for kept, half in zip(mask.nonzero(as_tuple=True), middle, strict=True))
+        self.index = rows % size[0] * size[1] + columns % size[1]
+        turn = 2 * math.pi * (rows.double() * middle[0] / size[0] + columns.double() * middle[1] / size[1])
+        self.turn = torch.complex(turn.cos(), turn.sin())
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         return 2, *self.shape[1:-2], len(self.index)
 
     def __call__(self, x: Tensor) -> Tensor:
-        image = torch.fft.ifftshift(as_complex(x, self.shape, "x"), dim=(-2, -1))
-        spectrum = torch.fft.fftshift(torch.fft.fft2(image, norm="ortho"), dim=(-2, -1))
-        return as_channels(spectrum.flatten(-2)[..., self.index], self.output_shape)
+        spectrum = torch.fft.fft2(as_complex(x, self.shape, "x"), norm="ortho").flatten(-2)[..., self.index]
+        return as_channels(spectrum * self.turn.to(spectrum), self.output_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         measured = as_complex(y, self.output_shape, "y")
         whole = measured.new_zeros(*measured.shape[:-1], math.prod(self.shape[-2:]))
-        whole = whole.index_copy(-1, self.index, measured).unflatten(-1, self.shape[-2:])
-        image = torch.fft.ifft2(torch.fft.ifftshift(whole, dim=(-2, -1)), norm="ortho")
-        return as_channels(torch.fft.fftshift(image, dim=(-2, -1)), self.shape)
+        whole = whole.index_copy(-1, self.index, measured * self.turn.conj().to(measured))
+        return as_channels(torch.fft.ifft2(whole.unflatten(-1, self.shape[-2:]), norm="ortho"), self.shape)
 
 
 class NonuniformFourier(Linear):

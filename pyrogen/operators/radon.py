@@ -119,10 +119,11 @@ class _Tomography(Linear):
         for view in range(len(self.angles)):
             here = slice(view, view + 1)
             place, weight = (part[0] for part in self._shadows(self.angles[here], self.offset[here]))
-            kept = weight.nonzero(as_tuple=True)
-            rays.append(view * self.detectors + place[kept])
-            pixels.append(kept[0])
-            values.append(weight[kept])
+            pixel, bins = weight.nonzero(as_tuple=True)
+            ray, order = place[pixel, bins].int().sort(stable=True)  # smaller sorts than one of all
+            rays.append(view * self.detectors + ray)
+            pixels.append(pixel[order].int())
+            values.append(weight[pixel, bins][order])
         size = len(self.angles) * self.detectors, math.prod(self.shape[1:])
         return SparseMatrix(torch.cat(rays), torch.cat(pixels), torch.cat(values), size)
 

@@ -57,7 +57,8 @@ class _Product(Function):
     @staticmethod
     def forward(sides: tuple[_Rows, _Rows], x: Tensor) -> Tensor:
         rows = sides[0]
-        table = x.reshape(-1, x.shape[-1]).T.contiguous()
+        # A clone: one column passes for contiguous, with strides that the fast pass does not take.
+        table = x.reshape(-1, x.shape[-1]).T.clone(memory_format=torch.contiguous_format)
         # A row of the product is a weighted sum of rows of the table: torch has one fused pass for it.
         product = functional.embedding_bag(
             rows.columns, table, rows.starts, mode="sum", per_sample_weights=rows.values.to(x.dtype)
@@ -82,8 +83,11 @@ class _Product(Function):
 
 
 def _grouped(rows: Tensor, columns: Tensor, values: Tensor, count: int) -> _Rows:
-    order = rows.argsort(stable=True)
-    kind = torch.int32 if len(rows) < 2**31 else torch.int64  # half of the memory to be read
+    if len(rows) < 2**31:  # half of the memory to be read
+        rows, columns = rows.int(), columns.int()
     counts = torch.bincount(rows, minlength=count)
-    starts = counts.cumsum(0) - counts
-    return _Rows(starts.to(kind), columns[order].to(kind), values[order])
+    starts = (counts.cumsum(0) - counts).to(columns.dtype)
+    if (rows.diff() >= 0).all():
+        return _Rows(starts, columns, values)
+    order = rows.argsort(stable=True)
+    return _Rows(starts, columns[order], values[order])
