@@ -33,7 +33,7 @@ from pyrogen.abstract import Abstract
 from pyrogen.arguments import positive
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context
-from pyrogen.networks.noise_level import Fourier, zeroed
+from pyrogen.networks.noise_level import FourierFeatures, zeroed
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.rows import by_datum
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
@@ -157,7 +157,7 @@ class LearnedUncertainty(Weighting):
     def __init__(self, weighting: Weighting, *, width: int = 64) -> None:
         super().__init__(weighting.times)
         self.weighting = weighting
-        self.level = Fourier(width)
+        self.level = FourierFeatures(width)
         self.last = zeroed(nn.Linear(width, 1))
 
     def forward(self, error: Tensor, log_snr: Tensor, density: Tensor) -> Tensor:

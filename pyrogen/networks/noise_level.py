@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Fourier(nn.Module):
+class FourierFeatures(nn.Module):
     r"""Features of a number: sines and cosines of frequencies in geometric progression, then two dense layers.
 
     .. math:: f_k(c) = (\sin \omega_k c, \cos \omega_k c), \qquad \omega_k \in [\omega_{\min}, \omega_{\max}]

@@ -14,7 +14,7 @@ from pyrogen.abstract import Abstract
 
 from .conditions import Conditions, ContextEncoder
 from .context import Classes, Context, ContextShape, Shape, by_name, context_rows
-from .noise_level import Fourier
+from .noise_level import FourierFeatures
 from .statistics import ReadsData, Statistic
 
 
@@ -54,7 +54,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         super().__init__()
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
         self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
-        self.level = Fourier(width)
+        self.level = FourierFeatures(width)
         self.context = ContextEncoder(
             context_shape, width, classes=classes, embedding=embedding, flat=flat, dropout=context_dropout
         )

@@ -12,7 +12,7 @@ units: a grey value of data in [0, 1] is in [0, 1], a sum of four pixels is four
 from .blur import Convolution, gaussian_blur
 from .fourier import Coils, Fourier, NonuniformFourier
 from .frequencies import coil_maps, radial, random_lines, uniform_lines
-from .linear import Compose, Linear, LinearMap
+from .linear import Composition, Linear, LinearMap
 from .matrix import Mask, Matrix
 from .periodic import CircularConvolution, Shift
 from .phase import PhaseRetrieval
@@ -24,7 +24,7 @@ from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 __all__ = [
     "CircularConvolution",
     "Coils",
-    "Compose",
+    "Composition",
     "Convolution",
     "ExactSpectrum",
     "FanBeam",

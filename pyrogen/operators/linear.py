@@ -84,8 +84,8 @@ class Linear(ABC):
         place = next((value.device for value in vars(self).values() if isinstance(value, Tensor)), None)
         return torch.zeros(self.shape, dtype=torch.double, device=place)
 
-    def __matmul__(self, other: Linear) -> Compose:
-        return Compose(self, other)
+    def __matmul__(self, other: Linear) -> Composition:
+        return Composition(self, other)
 
     def _diagonal(self) -> Tensor | None:
         r"""The diagonal of :math:`A A^\top`, if it is a diagonal matrix."""
@@ -109,8 +109,8 @@ class Linear(ABC):
         return moved
 
 
-class Compose(Linear):
-    """Operators one after the other, the last one first: ``Compose(a, b)(x)`` is ``a(b(x))``, as is ``(a @ b)(x)``.
+class Composition(Linear):
+    """Operators one after the other, the last one first: ``Composition(a, b)(x)`` is ``a(b(x))``, as is ``(a @ b)(x)``.
 
     Args:
         operators: Of which each takes what the next one measures.

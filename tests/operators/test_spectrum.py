@@ -140,7 +140,7 @@ def test_compositions_and_functions():
     with pytest.raises(ValueError, match="`operators` must fit"):
         down @ kept
     with pytest.raises(TypeError, match="`operators` must be"):
-        operators.Compose(down, torch.ones(3))
+        operators.Composition(down, torch.ones(3))
     with pytest.raises(ValueError, match="`function` must be linear"):
         LinearMap(lambda x: x + 1, (3,))
     with pytest.raises(TypeError, match="`function`"):
