@@ -339,7 +339,7 @@ def _doubts(log_weights: Tensor, whose: str) -> tuple[str, ...]:
 def _obstacles(found: TemperedChains) -> tuple[str, ...]:
     """What speaks against replicas having mixed."""
     stuck, rarest = int((found.arrivals == 0).sum()), float(found.exchanged.min())
-    mixing = float(r_hat(found.upwards[:, -1].T).nan_to_num(1.0))
+    mixing = float(r_hat(found.upwards[:, -1].T).nan_to_num(1.0, posinf=torch.inf))
     if not stuck and rarest >= _RARE and mixing <= _UNMIXED:
         return ()
     return (

@@ -91,6 +91,6 @@ def mixing(
 def _compared(values: Tensor, acceptance: float) -> ChainMixing:
     """Chains ``(chains, draws, numbers)``; numbers that never change are left out."""
     moving = values[..., values.flatten(0, 1).var(0) > 0]
-    worst = r_hat(moving).nan_to_num(torch.inf).max().item() if moving.shape[-1] else float("inf")
+    worst = r_hat(moving).nan_to_num(torch.inf, posinf=torch.inf).max().item() if moving.shape[-1] else float("inf")
     size = effective_sample_size(moving).nan_to_num(0.0).min().item() if moving.shape[-1] else 0.0
     return ChainMixing(worst, size, acceptance, values.shape[0] * values.shape[1])

@@ -31,6 +31,7 @@ from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
 from pyrogen.arguments import checked, instance_of, integer
+from pyrogen.core.batch import map_tensors
 from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, context_batch_shape
 from pyrogen.networks.context import VectorContext, context_rows
@@ -129,12 +130,11 @@ class RBM(EnergyModule):
         Raises:
             NotImplementedError: both layers have too many states.
         """
+        if context is None:
+            return self._log_weights(None, summed=True)
         batch = context_batch_shape(context, self.context_shape)
-        context = context_rows(context, self.context_shape, batch)
-        if isinstance(context, Tensor) and not (context.is_floating_point() or is_functional((context,))):
-            labels, places = context.unique(dim=0, return_inverse=True)  # few, each with a sum over all states
-            return self._log_weights(labels, summed=True)[places].reshape(batch)
-        return self._log_weights(context, summed=True).reshape(batch)
+        distinct, places = self._distinct(context_rows(context, self.context_shape, batch), batch.numel())
+        return self._log_weights(distinct, summed=True)[places].reshape(batch)
 
     def path(self, base: Elements, context: Context = None) -> DensityPath:
         return MachinePath(self, base, context)
@@ -158,11 +158,29 @@ class RBM(EnergyModule):
         """
         if not rows:
             return started(self, rows, context)
-        weights = self._log_weights(context, summed=False).softmax(-1)
-        states = torch.multinomial(weights, rows if context is None else 1, replacement=True).flatten()
+        states = self._drawn_states(rows, context)
         if self._by_hidden:
             return self.visible_given(digits(states, 2, self.hidden).to(self.weight), context)
         return self._numbers(states)
+
+    def _drawn_states(self, rows: int, context: Context) -> Tensor:
+        """States of the enumerated layer by their numbers, ``(rows,)``."""
+        if context is None:
+            return self._log_weights(None, summed=False).softmax(-1).multinomial(rows, replacement=True)
+        distinct, places = self._distinct(context, rows)
+        states = torch.empty_like(places)
+        for number in places.unique():  # one after the other: each has weights of its own for all states
+            (one,) = map_tensors((distinct,), lambda entries, number=number: entries[number].unsqueeze(0))
+            here = places == number
+            weights = self._log_weights(one, summed=False).softmax(-1)
+            states[here] = weights.squeeze(0).multinomial(int(here.sum()), replacement=True)
+        return states
+
+    def _distinct(self, context: Context, rows: int) -> tuple[Context, Tensor]:
+        """Contexts, of labels each one once, since all have sums over all states; and which of them each row has."""
+        if isinstance(context, Tensor) and not (context.is_floating_point() or is_functional((context,))):
+            return context.unique(dim=0, return_inverse=True)
+        return context, torch.arange(rows, device=self.weight.device)
 
     @property
     def _visible_bits(self) -> float:

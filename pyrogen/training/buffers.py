@@ -62,7 +62,7 @@ class LocalBuffers(nn.Module):
         """
         if set(tensors) != set(self.tensors):
             raise ValueError(f"does not fit the local buffers, which are {sorted(self.tensors)}, not {sorted(tensors)}")
-        self.tensors = {name: tensors[name].to(own, copy=True) for name, own in self.tensors.items()}
+        self.tensors = {name: tensors[name].to(own.device, copy=True) for name, own in self.tensors.items()}
 
     def _apply(self, function: Any, recurse: bool = True) -> Self:
         """What ``to``, ``double`` and their kind do."""

@@ -246,6 +246,9 @@ def test_chains_that_do_not_meet_are_reported():
     torch.manual_seed(0)
     module = energy.Energy(Far(), (1,), chains=energy.FreshChains(energy.AdjustedLangevin(), steps=60))
     assert not energy.mixing(module, chains=32).mixed
+    with pytest.warns(UserWarning, match="accepted"):
+        stuck = energy.mixing(gaussian(1, 1e12), chains=8, draws=10)
+    assert str(stuck).startswith("R-hat inf,")
     found = energy.mixing(gaussian(2), chains=32)
     assert found.mixed
     assert found.effective_sample_size > 300

@@ -176,6 +176,20 @@ def test_persistent_chains_of_an_energy_resume_where_they_were(tmp_path):
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_chains_of_labels_resume_where_they_were(tmp_path):
+    def labelled(steps, **arguments):
+        torch.manual_seed(0)
+        objective = energy.ContrastiveDivergence(energy.mlp((2,), classes=3, hidden=(4,)))
+        pg.fit(objective, (data(60, 2), torch.arange(60) % 3), steps=steps, batch_size=20, seed=0, **arguments)
+        return objective.chains.buffer
+
+    expected = labelled(4)
+    for steps in (2, 4):
+        found = labelled(steps, checkpoint=tmp_path / "run")
+    assert expected["context"].dtype == found["context"].dtype == torch.long
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.tensors.items())
+
+
 def test_persistent_chains_keep_their_contexts():
     objective = replayed(6)
     buffer = objective.chains.buffer

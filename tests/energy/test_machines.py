@@ -96,6 +96,26 @@ def test_twenty_hidden_units_are_enumerated_with_their_gradient():
     assert torch.allclose(ours, theirs)
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+def test_draws_of_contexts_follow_their_probabilities(classes):
+    torch.manual_seed(0)
+    module = energy.rbm((3,), None if classes else (1,), symbols=2, units=2, classes=classes)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    contexts = torch.tensor([2, 0, 2]) if classes else torch.tensor([[-1.0], [2.0], [0.5]])
+    states = torch.cartesian_prod(*[torch.arange(2.0)] * 3)
+    expected = module(contexts).log_prob(states.unsqueeze(1)).exp()  # (states, contexts)
+    draws = module(contexts).sample((3000,)) @ torch.tensor([4.0, 2.0, 1.0])
+    shares = torch.stack([torch.bincount(part.long(), minlength=8) for part in draws.T], -1) / 3000
+    assert ((shares - expected).square() / expected).sum() * 3000 < 60  # of 21 degrees of freedom
+
+
+def test_labels_are_summed_over_once_each():
+    """All states of eighteen units for each of a thousand rows would take gigabytes."""
+    module = energy.rbm((20,), symbols=2, units=18, classes=2)
+    assert module(torch.arange(1000) % 2).sample().shape == (1000, 20)
+
+
 def test_layers_of_many_states_are_unnormalised():
     module = energy.rbm((64,), symbols=2, units=64)
     assert module.density == "unnormalized"
