@@ -266,7 +266,7 @@ def log_normalizer(
     Raises:
         FloatingPointError: the energy is not a number, or minus infinity, at some draws.
         NotImplementedError: the base has no exact density, or is of bits or symbols that depend on each other.
-        ValueError: shapes or supports do not fit, or the base is too far from the energy.
+        ValueError: shapes or supports do not fit, or the base is too far from the energy, or this has no normaliser.
 
     Warns:
         UserWarning: few chains carry the weight, chains missed what others found, both directions disagree, or replicas

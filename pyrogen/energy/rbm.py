@@ -168,13 +168,15 @@ class RBM(EnergyModule):
         if context is None:
             return self._log_weights(None, summed=False).softmax(-1).multinomial(rows, replacement=True)
         distinct, places = self._distinct(context, rows)
-        states = torch.empty_like(places)
-        for number in places.unique():  # one after the other: each has weights of its own for all states
-            (one,) = map_tensors((distinct,), lambda entries, number=number: entries[number].unsqueeze(0))
-            here = places == number
-            weights = self._log_weights(one, summed=False).softmax(-1)
-            states[here] = weights.squeeze(0).multinomial(int(here.sum()), replacement=True)
-        return states
+        counts, order = places.bincount(), places.argsort()
+        rank = torch.empty_like(places)  # of each row among those of its context
+        rank[order] = torch.arange(rows, device=places.device) - (counts.cumsum(0) - counts)[places[order]]
+        drawn = []
+        for some in torch.arange(len(counts), device=places.device).split(max(1, _CHUNK // self._states)):
+            (contexts,) = map_tensors((distinct,), lambda entries, some=some: entries[some])
+            weights = self._log_weights(contexts, summed=False).softmax(-1)
+            drawn.append(weights.multinomial(int(counts.max()), replacement=True))
+        return torch.cat(drawn)[places, rank]
 
     def _distinct(self, context: Context, rows: int) -> tuple[Context, Tensor]:
         """Contexts, of labels each one once, since all have sums over all states; and which of them each row has."""

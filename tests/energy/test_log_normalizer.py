@@ -292,6 +292,19 @@ def test_mistakes_in_methods_are_named():
         log_normalizer(bits, base=pg.autoregressive.made((8,), symbols=2))
 
 
+@pytest.mark.parametrize("slope", [lambda x: 0.1 * x.square(), lambda x: x])
+def test_energies_without_a_normaliser_are_an_error(slope):
+    """Annealed, they run away where the base no longer holds them."""
+
+    class Falling(nn.Module):
+        def forward(self, x):
+            return -slope(x).sum(1)
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="has no normaliser"):
+        log_normalizer(Energy(Falling(), (2,)))
+
+
 def test_energies_that_are_no_numbers_are_an_error():
     with pytest.raises(FloatingPointError, match="rows of"):
         log_normalizer(energy_of(lambda x: x.sum(1) * torch.nan, (2,)))

@@ -36,6 +36,7 @@ from .paths import DensityPath
 
 _SPACING = 0.5  # nats of standard deviation between the inverse temperatures of a pilot run
 _MOST = 5000  # of them, and of trials that went too far
+_LEAST = 1e-6  # of a step to where it begins: within less, only densities that run away differ by half a nat
 
 
 def anneal(path: DensityPath, temperatures: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,12 +69,14 @@ def survey(path: DensityPath, chains: int) -> tuple[Tensor, Tensor]:
         is: the thermodynamic length.
 
     Raises:
-        ValueError: the densities are too far apart.
+        ValueError: the densities are too far apart, or the target has no normaliser.
     """
     x = path.draw(chains)
     at, step = torch.zeros((), dtype=torch.double, device=x.device), 1.0
     visited, lengths = [0.0], [0.0]
     for _ in range(_MOST):
+        if step < _LEAST * float(at):
+            break
         end = (at + step).clamp(max=1)
         spread = _spread(path.increment(x, at, end))
         if spread > 1.5 * _SPACING:
@@ -86,8 +89,8 @@ def survey(path: DensityPath, chains: int) -> tuple[Tensor, Tensor]:
         if at == 1:
             return torch.tensor(visited, dtype=torch.double), torch.tensor(lengths, dtype=torch.double)
     raise ValueError(
-        f"`base` must be nearer to the energy: {_MOST} trials of inverse temperatures that differ by half a nat have "
-        f"only come to {float(at):.2g}"
+        f"`base` must be nearer to the energy, or the energy has no normaliser (give it a base of its own, or bounds): "
+        f"{len(visited)} inverse temperatures that differ by half a nat have only come to {float(at):.6g}"
     )
 
 
