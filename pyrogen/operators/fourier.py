@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyrogen.arguments import finite, sizes
+from pyrogen.arguments import sizes
 
-from .linear import Linear, flattened
+from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
 
 _WIDTH = 8  # of the kernel, in places of the grid of twice as many frequencies
@@ -91,6 +91,9 @@ class NonuniformFourier(Linear):
     after dividing the image by the kernel's own transform: right to a relative error of about 1e-7. The adjoint is
     that of the very operator, to rounding.
 
+    Frequencies that are differentiated, such as a latent delay of the gradients makes them, or mapped over, are summed
+    over directly.
+
     Args:
         shape: ``(2, *, height, width)``, or ``(1, *, height, width)`` for a real image.
         frequencies: ``(*sampling, 2)``, in cycles a pixel, of rows first, from -0.5 to 0.5 (beyond, they are periodic);
@@ -112,35 +115,44 @@ class NonuniformFourier(Linear):
 
     def __init__(self, shape: tuple[int, ...], frequencies: Tensor) -> None:
         super().__init__(complex_shape(shape))
-        finite(frequencies, "frequencies")
+        floating(frequencies, "frequencies")
         if frequencies.dim() < 2 or frequencies.shape[-1] != 2 or not frequencies.numel():
             raise ValueError(f"`frequencies` must have shape (*sampling, 2), got {tuple(frequencies.shape)}")
-        self.sampling = tuple(frequencies.shape[:-1])
+        self.sampling, size = tuple(frequencies.shape[:-1]), self.shape[-2:]
         rows, columns = frequencies.double().reshape(-1, 2).unbind(-1)
-        height, width = self.shape[-2:]
-        transform = _kernel_transform(height, rows).unsqueeze(-1) * _kernel_transform(width, columns)
-        self.weights = (1 / (math.sqrt(height * width) * transform)).to(frequencies.dtype)
-        self.matrix = _reading(rows, columns, self.shape[-2:]).to(frequencies.dtype)
+        self._turns = self._weights = self._matrix = None
+        if varies(frequencies):
+            self._turns = tuple(_turn(side, along) for side, along in zip(size, (rows, columns), strict=True))
+        else:
+            transform = _kernel_transform(size[0], rows).unsqueeze(-1) * _kernel_transform(size[1], columns)
+            self._weights = (1 / (math.sqrt(math.prod(size)) * transform)).to(frequencies.dtype)
+            self._matrix = _reading(rows, columns, size).to(frequencies.dtype)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         return 2, *self.shape[1:-2], *self.sampling
 
     def __call__(self, x: Tensor) -> Tensor:
+        image = as_complex(x, self.shape, "x")
+        if self._turns is not None:
+            down, right = (turn.to(image) for turn in self._turns)  # (H, n), (W, n)
+            return as_channels(((image @ right) * down).sum(-2).unflatten(-1, self.sampling), self.output_shape)
         height, width = self.shape[-2:]
-        image = as_complex(x, self.shape, "x") * self.weights.to(x.dtype)
-        image = functional.pad(image, (0, width, 0, height)).roll((-(height // 2), -(width // 2)), (-2, -1))
-        spectrum = torch.fft.fft2(image).flatten(-2)
-        read = torch.complex(self.matrix(spectrum.real), self.matrix(spectrum.imag))
+        image = functional.pad(image * self._weights.to(x.dtype), (0, width, 0, height))
+        spectrum = torch.fft.fft2(image.roll((-(height // 2), -(width // 2)), (-2, -1))).flatten(-2)
+        read = torch.complex(self._matrix(spectrum.real), self._matrix(spectrum.imag))
         return as_channels(read.unflatten(-1, self.sampling), self.output_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        height, width = self.shape[-2:]
         measured = as_complex(y, self.output_shape, "y").flatten(-len(self.sampling))
-        spread = torch.complex(self.matrix.transposed(measured.real), self.matrix.transposed(measured.imag))
+        if self._turns is not None:
+            down, right = (turn.conj().to(measured) for turn in self._turns)
+            return as_channels((measured.unsqueeze(-2) * down) @ right.mT, self.shape)
+        height, width = self.shape[-2:]
+        spread = torch.complex(self._matrix.transposed(measured.real), self._matrix.transposed(measured.imag))
         image = torch.fft.ifft2(spread.unflatten(-1, (2 * height, 2 * width)), norm="forward")
         image = image.roll((height // 2, width // 2), (-2, -1))[..., :height, :width]
-        return as_channels(image * self.weights.to(y.dtype), self.shape)
+        return as_channels(image * self._weights.to(y.dtype), self.shape)
 
 
 class Coils(Linear):
@@ -200,6 +212,13 @@ def as_channels(signal: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Complex numbers ``(*batch, *shape[1:])`` as channels ``(*batch, *shape)``: the real part alone if one."""
     parts = (signal.real, signal.imag)[: shape[0]]
     return torch.stack(parts, signal.dim() - len(shape) + 1)
+
+
+def _turn(size: int, frequencies: Tensor) -> Tensor:
+    """The waves along one side of an image, divided by the root of its size: ``(size, n)``."""
+    place = torch.arange(size, dtype=frequencies.dtype, device=frequencies.device) - size // 2
+    angle = -2 * math.pi * place.unsqueeze(-1) * frequencies
+    return torch.complex(angle.cos(), angle.sin()) / math.sqrt(size)
 
 
 def _kernel(distance: Tensor) -> Tensor:

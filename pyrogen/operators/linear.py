@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import finite, sizes
 from pyrogen.arguments import function as callable_argument
 from pyrogen.numerics.krylov import largest_eigenvalue
 
@@ -157,6 +158,7 @@ class LinearMap(Linear):
     Args:
         function: Takes one signal, without batch dimensions; it is mapped over them.
         shape: The shape of one input.
+        device: Where its inputs are; torch's default if not given.
 
     Raises:
         ValueError: the function does not take zero to zero.
@@ -167,10 +169,12 @@ class LinearMap(Linear):
         tensor([-1.,  0.,  0.,  0.,  1.])
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> None:
-        super().__init__(shape)
-        self.function = callable_argument(function, "function")
-        if function(torch.zeros(self.shape)).any():
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...], *, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__(sizes(shape, "shape"))
+        self.function, self.device = callable_argument(function, "function"), device
+        if function(torch.zeros(self.shape, device=device)).any():
             raise ValueError("`function` must be linear, got one that does not take zero to zero")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -179,6 +183,9 @@ class LinearMap(Linear):
             return self.function(x)
         found = torch.func.vmap(self.function)(x.reshape(-1, *self.shape))
         return found.reshape(*batch, *found.shape[1:])
+
+    def zero(self) -> Tensor:
+        return torch.zeros(self.shape, dtype=torch.double, device=self.device)
 
 
 def _random(like: Tensor) -> Tensor:
@@ -197,6 +204,16 @@ def flattened(signal: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     if tuple(signal.shape[max(batch, 0) :]) != shape:
         raise ValueError(f"`{name}` must end in shape {shape}, got {tuple(signal.shape)}")
     return signal.reshape(*signal.shape[:batch], math.prod(shape))
+
+
+def varies(tensor: Tensor) -> bool:
+    """Whether a tensor is differentiated or mapped over."""
+    return tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def floating(value: Tensor, name: str) -> Tensor:
+    """A tensor of finite numbers; those of one that is mapped over cannot be looked at."""
+    return value if isinstance(value, Tensor) and varies(value) else finite(value, name)
 
 
 def _moved(value: Any, place: tuple) -> Any:

@@ -7,9 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import finite
-
-from .linear import Linear, flattened
+from .linear import Linear, flattened, floating
 
 
 class Mask(Linear):
@@ -44,7 +42,7 @@ class Matrix(Linear):
     """
 
     def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> None:
-        finite(matrix, "matrix")
+        floating(matrix, "matrix")
         shape = (matrix.shape[-1],) if shape is None else tuple(shape)
         if matrix.dim() != 2 or matrix.shape[-1] != math.prod(shape):
             raise ValueError(f"`matrix` must have shape (measurements, {math.prod(shape)}), got {tuple(matrix.shape)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyrogen.arguments import sizes
 
-from .linear import Linear, flattened
+from .linear import Linear, flattened, floating
 from .spectrum import ExactSpectrum
 
 
@@ -89,9 +89,7 @@ class CircularConvolution(_Periodic):
     """
 
     def __init__(self, shape: tuple[int, ...], kernel: Tensor) -> None:
-        if not isinstance(kernel, Tensor) or not kernel.is_floating_point():
-            raise TypeError(f"`kernel` must be a tensor of floating-point numbers, got {_kind(kernel)}")
-        super().__init__(shape, kernel.dim())
+        super().__init__(shape, floating(kernel, "kernel").dim())
         fits = 0 < kernel.dim() <= len(self.shape)
         if not fits or any(k > n for k, n in zip(kernel.shape, self.shape[-kernel.dim() :], strict=True)):
             raise ValueError(f"`kernel` must be no larger than {self.shape}, got {tuple(kernel.shape)}")
@@ -127,10 +125,8 @@ class Shift(_Periodic):
     """
 
     def __init__(self, shape: tuple[int, ...], shift: Tensor) -> None:
-        if not isinstance(shift, Tensor) or not shift.is_floating_point():
-            raise TypeError(f"`shift` must be a tensor of floating-point numbers, got {_kind(shift)}")
         shape = sizes(shape, "shape")
-        if not shift.dim() or not 0 < shift.shape[-1] <= len(shape):
+        if not floating(shift, "shift").dim() or not 0 < shift.shape[-1] <= len(shape):
             raise ValueError(
                 f"`shift` must have shape (*batch, dims) with dims at most {len(shape)}, got {tuple(shift.shape)}"
             )
@@ -149,7 +145,3 @@ class Shift(_Periodic):
             before, after = len(self.shape) + dim, -1 - dim
             factors.append(factor.reshape(*shift.shape[:-1], *(1,) * before, -1, *(1,) * after))
         return math.prod(factors)
-
-
-def _kind(value: object) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyrogen.arguments import finite, image_shape, integer, number, positive, vector
+from pyrogen.arguments import image_shape, integer, number, positive, vector
 
-from .linear import Linear, flattened
+from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
 
 
@@ -46,14 +46,14 @@ class _Tomography(Linear):
         reach: float,
     ) -> None:
         super().__init__(image_shape(shape))
-        self.angles = vector(_floating(angles, "angles"), "angles", "(views,)")
+        self.angles = vector(floating(angles, "angles"), "angles", "(views,)")
         self.spacing, self.pixel = positive(spacing, "spacing"), positive(pixel, "pixel")
         # How many detectors see the whole image, if not given.
         self.detectors = math.ceil(2 * reach / spacing) if detectors is None else integer(detectors, "detectors")
         self.offset = _offset(offset, self.angles)
         self._bins = math.ceil(widest / spacing) + 1
         self._weights = self._matrix = None
-        if _varies(self.angles) or _varies(self.offset):
+        if varies(self.angles) or varies(self.offset):
             self._weights = self._shadows(self.angles, self.offset)
         else:
             self._matrix = self._sparse()
@@ -359,19 +359,10 @@ def _radius(shape: tuple[int, ...], pixel: float) -> float:
     return 0.5 * positive(pixel, "pixel") * math.hypot(*image_shape(shape)[1:])
 
 
-def _floating(value: Tensor, name: str) -> Tensor:
-    return value if isinstance(value, Tensor) and _varies(value) else finite(value, name)
-
-
 def _offset(value: float | Tensor, angles: Tensor) -> Tensor:
     offset = value if isinstance(value, Tensor) else angles.new_tensor(number(value, "offset"))
     if offset.dim() and offset.shape != angles.shape:
         raise ValueError(
             f"`offset` must be one number or one for each of {len(angles)} views, got {tuple(offset.shape)}"
         )
-    return _floating(offset, "offset").to(angles.device).expand(len(angles))
-
-
-def _varies(tensor: Tensor) -> bool:
-    """Whether a tensor is differentiated or mapped over."""
-    return tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return floating(offset, "offset").to(angles.device).expand(len(angles))

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import finite, image_shape, integer, number
+from pyrogen.arguments import image_shape, integer, number
 
-from .linear import Linear
+from .linear import Linear, floating
 from .spectrum import ExactSpectrum
 
 REC601 = (0.299, 0.587, 0.114)
@@ -49,7 +49,7 @@ class Separable(Linear):
     def __init__(self, shape: tuple[int, ...], vertical: Tensor, horizontal: Tensor) -> None:
         image_shape(shape)
         for name, factor, size in (("vertical", vertical, shape[-2]), ("horizontal", horizontal, shape[-1])):
-            if finite(factor, name).dim() != 2 or factor.shape[-1] != size:
+            if floating(factor, name).dim() != 2 or factor.shape[-1] != size:
                 raise ValueError(f"`{name}` must have shape (new size, {size}), got {tuple(factor.shape)}")
         super().__init__(shape)
         self.vertical, self.horizontal = vertical, horizontal

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pyrogen.arguments import checked, integer, sizes
 
-from .linear import Linear, flattened
+from .linear import Linear, flattened, floating
 
 
 class LowPass(Linear):
@@ -41,10 +41,7 @@ class LowPass(Linear):
 
     def __init__(self, shape: tuple[int, ...], taps: Tensor, factor: int = 1) -> None:
         super().__init__(sizes(shape, "shape", fewest=1))
-        if not isinstance(taps, Tensor) or not taps.is_floating_point():
-            kind = taps.dtype if isinstance(taps, Tensor) else type(taps).__name__
-            raise TypeError(f"`taps` must be a tensor of floating-point numbers, got {kind}")
-        if taps.dim() != 1 or not len(taps):
+        if floating(taps, "taps").dim() != 1 or not len(taps):
             raise ValueError(f"`taps` must have shape (taps,), got {tuple(taps.shape)}")
         self.taps, self.factor = taps, integer(factor, "factor")
 

@@ -70,6 +70,20 @@ def test_direct_sums(height, width, channels):
     assert (found - exact).norm() < 1e-6 * x.norm()
 
 
+def test_frequencies_may_be_latent():
+    """Summed over directly where they are differentiated: the same operator, with slopes in the frequencies."""
+    fixed, x = torch.rand(2, 4, 2, dtype=DOUBLE) - 0.5, torch.randn(5, 1, 6, 7, dtype=DOUBLE)
+    free = fixed.clone().requires_grad_()
+    one, other = NonuniformFourier((1, 6, 7), fixed), NonuniformFourier((1, 6, 7), free)
+    y = torch.randn(5, 2, 2, 4, dtype=DOUBLE)
+    torch.testing.assert_close(one(x), other(x), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(one.adjoint(y), other.adjoint(y), atol=1e-6, rtol=1e-6)
+    assert (other(x) * y).sum().item() == pytest.approx((x * other.adjoint(y)).sum().item(), abs=1e-12)
+    assert torch.autograd.gradcheck(lambda f: NonuniformFourier((1, 6, 7), f)(x), (free,))
+    mapped = torch.func.vmap(lambda f: NonuniformFourier((1, 6, 7), f)(x[0]))(fixed)
+    torch.testing.assert_close(mapped, one(x[0]).movedim(1, 0), atol=1e-6, rtol=1e-6)
+
+
 def test_on_the_grid_both_transforms_agree():
     for height, width in ((8, 6), (7, 9)):
         row, column = torch.arange(height) - height // 2, torch.arange(width) - width // 2

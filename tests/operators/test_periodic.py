@@ -126,7 +126,7 @@ REFUSED = [
     (lambda **o: Shift(**{"shape": (4, 4), "shift": torch.zeros(2), **o}), "shape", ((0, 4), 4)),
     (lambda **o: Shift((4, 4), **o), "shift", (torch.zeros(3), torch.tensor(1.0), torch.zeros(2).int(), [1.0, 2.0])),
     (lambda **o: CircularConvolution((4, 4), **o), "kernel",
-     (torch.ones(5), torch.ones(2, 2, 2), torch.tensor(1.0), torch.ones(2).int(), [1.0])),
+     (torch.ones(5), torch.ones(2, 2, 2), torch.tensor(1.0), torch.ones(2).int(), torch.full((2,), math.nan), [1.0])),
 ]  # fmt: skip
 
 

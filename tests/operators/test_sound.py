@@ -87,7 +87,11 @@ def test_the_filter_may_be_a_latent_site():
 
 REFUSED = [
     (lambda **o: LowPass(**{"shape": (9,), "taps": torch.ones(3), **o}), "shape", ((), (0,), 9)),
-    (lambda **o: LowPass((9,), **o), "taps", (torch.ones(0), torch.ones(2, 2), torch.ones(3).int(), [1.0])),
+    (
+        lambda **o: LowPass((9,), **o),
+        "taps",
+        (torch.ones(0), torch.ones(2, 2), torch.ones(3).int(), torch.full((3,), math.inf), [1.0]),
+    ),
     (lambda **o: LowPass((9,), torch.ones(3), **o), "factor", (0, 1.5)),
     (lambda **o: decimation(**{"shape": (9,), "factor": 2, **o}), "factor", (0, 1.5)),
     (lambda **o: decimation((9,), 2, **o), "lobes", (0, 1.5)),
