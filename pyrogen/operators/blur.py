@@ -8,24 +8,28 @@ from torch.nn import functional
 
 from pyrogen.arguments import image_shape, positive
 
-from .linear import Linear
+from .linear import Linear, floating, varies
 from .sampling import Separable
 
 
-def gaussian_blur(shape: tuple[int, ...], width: float) -> Separable:
+def gaussian_blur(shape: tuple[int, ...], width: float | Tensor) -> Separable:
     """A Gaussian blur; at the edges the kernel is normalised over what it sees.
 
     Args:
         shape: ``(channels, height, width)``.
-        width: The standard deviation of the kernel, in pixels.
+        width: The standard deviation of the kernel, in pixels: a number, or a tensor ``()``, which may be a latent
+            site.
     """
     image_shape(shape)
-    positive(width, "width")
+    if not isinstance(width, Tensor):
+        width = torch.tensor(float(positive(width, "width")))
+    elif floating(width, "width").dim() or not (varies(width) or width > 0):
+        raise ValueError(f"`width` must be one positive number, got {width}")
     rows = []
     for size in shape[-2:]:
-        place = torch.arange(size, dtype=torch.double)
+        place = torch.arange(size, dtype=torch.double, device=width.device)
         weights = torch.exp(-0.5 * ((place - place.unsqueeze(-1)) / width).square())
-        rows.append((weights / weights.sum(-1, keepdim=True)).float())
+        rows.append((weights / weights.sum(-1, keepdim=True)).to(width.dtype))
     return Separable(shape, *rows)
 
 

@@ -19,6 +19,18 @@ LINEAR = {
     "bicubic": lambda: operators.bicubic_downsampling(SHAPE, 2),
     "blur": lambda: operators.gaussian_blur(SHAPE, 1.3),
     "convolution": lambda: operators.Convolution(SHAPE, torch.randn(3, 5)),
+    "radon": lambda: operators.Radon(SHAPE, torch.arange(3.0)),
+    "fan": lambda: operators.FanBeam(SHAPE, torch.arange(3.0), source=9.0),
+    "fourier": lambda: operators.Fourier((2, 3, 8, 12), torch.rand(8, 12) < 0.5),
+    "real fourier": lambda: operators.Fourier((1, 3, 8, 12), torch.rand(8, 12) < 0.5),
+    "nonuniform fourier": lambda: operators.NonuniformFourier((2, 8, 12), torch.rand(2, 9, 2) - 0.5),
+    "coils": lambda: operators.Coils((1, 8, 12), operators.coil_maps((8, 12), 3)),
+    "low pass": lambda: operators.LowPass(SHAPE, torch.randn(4), 3),
+    "decimation": lambda: operators.decimation((50,), 2, lobes=2),
+    "circular convolution": lambda: operators.CircularConvolution(SHAPE, torch.randn(3, 4)),
+    "shift": lambda: operators.Shift(SHAPE, torch.tensor([0.3, -1.2])),
+    "composition": lambda: operators.gaussian_blur((3, 4, 6), 1.0) @ operators.box_downsampling(SHAPE, 2),
+    "function": lambda: operators.LinearMap(lambda x: x.sum(0).diff(), SHAPE),
 }
 
 
@@ -27,15 +39,27 @@ def test_adjoint_by_dot_products(name):
     torch.manual_seed(0)
     operator = LINEAR[name]()
     for cast in (torch.float32, torch.float64):
-        if cast is torch.float64 and name == "matrix":
-            operator.matrix = operator.matrix.double()
-        x = torch.randn(5, *SHAPE, dtype=cast)
+        x = torch.randn(5, *operator.shape, dtype=cast)
         y = torch.randn_like(operator(x))
         left, right = (operator(x) * y).sum(), (x * operator.adjoint(y)).sum()
         tolerance = 1e-5 if cast is torch.float32 else 1e-12
+        assert operator(x).dtype == operator.adjoint(y).dtype == cast
+        assert operator(x).shape == (5, *operator.output_shape)
         assert abs(left - right) < tolerance * operator(x).norm() * y.norm()
         assert operator.adjoint(y).shape == x.shape
         torch.testing.assert_close(operator.adjoint(y), operators.Linear.adjoint(operator, y))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", LINEAR)
+def test_on_a_gpu(name):
+    operator = LINEAR[name]()
+    moved = operators.LinearMap(operator.function, SHAPE, device="cuda") if name == "function" else operator.to("cuda")
+    x = torch.randn(5, *operator.shape)
+    torch.testing.assert_close(moved(x.cuda()).cpu(), operator(x), atol=1e-4, rtol=1e-4)
+    y = torch.randn_like(operator(x))
+    torch.testing.assert_close(moved.adjoint(y.cuda()).cpu(), operator.adjoint(y), atol=1e-4, rtol=1e-4)
+    assert moved.norm() == pytest.approx(operator.norm(), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["grey", "box", "bicubic", "blur"])
@@ -61,6 +85,16 @@ def test_phase_retrieval_forgets_shift_and_sign():
     assert (operator(x).square().sum() - x.square().sum()).abs() < 1e-4
 
 
+def test_the_width_of_a_blur_may_be_latent():
+    x = torch.randn(2, 3, 8, 12, dtype=torch.double)
+    width = torch.tensor(1.3, dtype=torch.double, requires_grad=True)
+    torch.testing.assert_close(operators.gaussian_blur(SHAPE, width)(x), operators.gaussian_blur(SHAPE, 1.3)(x))
+    assert torch.autograd.gradcheck(lambda w: operators.gaussian_blur(SHAPE, w)(x), (width,))
+    widths = torch.tensor([0.5, 2.0], dtype=torch.double)
+    mapped = torch.func.vmap(lambda w: operators.gaussian_blur(SHAPE, w)(x))(widths)
+    torch.testing.assert_close(mapped[1], operators.gaussian_blur(SHAPE, widths[1])(x))
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="`kept` must be boolean"):
         operators.Mask(torch.ones(3))
@@ -80,7 +114,8 @@ REFUSED = [
     *((lambda f=f, **o: f(**{"shape": (1, 4, 4), "factor": 2, **o}), name, values)
       for f in (operators.box_downsampling, operators.bicubic_downsampling)
       for name, values in (("shape", ((4, 4), (1, 4.0, 4))), ("factor", (0, 3, 2.0, NAN)))),
-    (lambda **o: operators.gaussian_blur((1, 4, 4), **o), "width", POSITIVE),
+    (lambda **o: operators.gaussian_blur((1, 4, 4), **o), "width",
+     (*POSITIVE, torch.tensor(0.0), torch.ones(2), torch.tensor(NAN), torch.tensor(1))),
     (lambda **o: operators.gaussian_blur(**{"width": 1.0, **o}), "shape", ((4,), (1, 4, -4))),
     (lambda **o: operators.Convolution((1, 4, 4), **o), "kernel", (torch.ones(2, 2), torch.ones(3), [[1.0]])),
     (lambda **o: operators.Separable(**{"shape": (1, 4, 4), "vertical": torch.eye(4), "horizontal": torch.eye(4), **o}),
