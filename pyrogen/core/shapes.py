@@ -65,6 +65,11 @@ def context_batch_shape(context: Context, context_shape: ContextShape) -> torch.
     return common_batch_shape(fronts)
 
 
+def context_of_part(context: Context, context_shape: ContextShape) -> Context:
+    """The context of a part of a model: that of the whole, or none where the part takes none."""
+    return None if context_shape is None else context
+
+
 def common_batch_shape(shapes: Mapping[str, torch.Size]) -> torch.Size:
     """What batch shapes, by the names of what has them, broadcast to.
 

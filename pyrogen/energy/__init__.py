@@ -6,6 +6,7 @@ from .chains import ChainDraws, Chains, DataChains, FreshChains, PersistentChain
 from .combinations import Product, tempered
 from .contrastive import ContrastiveDivergence
 from .elbo import EnergyElbo, TwoPhases
+from .enumerable import EnumerableEnergy, EnumeratedBoltzmann
 from .joint import JointDivergence, JointEnergy
 from .kernels import (
     AdjustedLangevin,
@@ -32,7 +33,7 @@ from .mixing import ChainMixing, mixing
 from .model import Energy, EnergyModule
 from .noise_contrastive import FlowContrastive, NoiseContrastive
 from .normalized import Normalized, NormalizedDistribution
-from .rbm import RBM, BlockGibbs, EnumeratedMachine
+from .rbm import RBM, BlockGibbs
 from .recipes import convolutional, mlp, rbm
 from .score_matching import DenoisedScoreMatching, RatioMatching, ScoreMatching
 from .units import BinaryUnits, CategoricalUnits, GaussianUnits, Units
@@ -56,7 +57,8 @@ __all__ = [
     "EnergyElbo",
     "EnergyModule",
     "EnergyTarget",
-    "EnumeratedMachine",
+    "EnumerableEnergy",
+    "EnumeratedBoltzmann",
     "FlowContrastive",
     "FreshChains",
     "GaussianUnits",

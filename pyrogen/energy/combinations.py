@@ -14,7 +14,7 @@ from torch.distributions.constraints import Constraint
 from pyrogen.arguments import checked, instance_of
 from pyrogen.core.density import weakest
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import Context, context_batch_shape
+from pyrogen.core.shapes import Context, context_batch_shape, context_of_part
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.supports import element_of, opened
 from pyrogen.transforms.transform import Transform
@@ -78,23 +78,23 @@ class Product(EnergyModule):
 
     def start(self, context: Context = None) -> TorchDistributionMixin:
         first, batch = self.experts[0], context_batch_shape(context, self.context_shape)
-        own = _own(first, context)
+        own = context_of_part(context, first.context_shape)
         distribution = first.start(own) if isinstance(first, EnergyModule) else first(own)
         return distribution if distribution.batch_shape == batch else distribution.expand(batch)
 
     def coordinates(self, context: Context = None) -> Transform:
-        first, own = self.experts[0], _own(self.experts[0], context)
+        first, own = self.experts[0], context_of_part(context, self.experts[0].context_shape)
         if isinstance(first, EnergyModule):
             return first.coordinates(own)
         return coordinates_of(first(own)) or super().coordinates(context)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         for part in self.experts:
-            yield from part.read_data(x, _own(part, context))
+            yield from part.read_data(x, context_of_part(context, part.context_shape))
         yield from super().read_data(x, context)
 
     def _energies(self, part: DistributionModule, x: Tensor, context: Context) -> Tensor:
-        own = _own(part, context)
+        own = context_of_part(context, part.context_shape)
         if isinstance(part, EnergyModule):
             return part.energies(x, own)
         distribution = part(own)
@@ -130,10 +130,6 @@ def _supports(experts: Sequence[DistributionModule]) -> Iterator[Constraint]:
             yield part.support
         elif part.context_shape is None:
             yield opened(part().support)
-
-
-def _own(part: DistributionModule, context: Context) -> Context:
-    return None if part.context_shape is None else context
 
 
 def _check(product: Product) -> None:

@@ -76,9 +76,7 @@ class EnergyTarget:
 
     def repeated(self, times: int) -> EnergyTarget:
         """The same for so many times the rows, one set after the other."""
-        if times == 1 or self.context is None:
-            return self
-        return EnergyTarget(self.module, map_tensors((self.context,), lambda rows: torch.cat([rows] * times))[0])
+        return self if times == 1 else EnergyTarget(self.module, repeated(self.context, times))
 
 
 @dataclass(frozen=True)
@@ -273,6 +271,11 @@ class GibbsWithGradients(DiscreteKernel):
         steps *= self.changes
         drawn, acceptance = discrete.gibbs_with_gradients(_of_vectors(target, x), _vectors(target, x), steps=steps)
         return Moved(drawn.reshape(x.shape), acceptance)
+
+
+def repeated(context: Context, times: int) -> Context:
+    """The rows of a context so many times, one set after the other."""
+    return map_tensors((context,), lambda rows: torch.cat([rows] * times))[0]
 
 
 def require_finite(energies: Tensor, what: str) -> None:

@@ -29,23 +29,21 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrogen.arguments import checked, instance_of
-from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, Shape, as_shape
 from pyrogen.numerics.markov.discrete import block_gibbs
 from pyrogen.numerics.markov.paths import BlockPath, DensityPath, Elements
 from pyrogen.numerics.markov.state import evaluate
 
-from .boltzmann import Boltzmann
-from .chains import Chains, FreshChains, started
+from .chains import Chains, FreshChains
+from .enumerable import EnumerableEnergy, digits
 from .kernels import EnergyTarget, Moved, TransitionKernel
 from .model import EnergyModule
-from .rbm import EnumeratedMachine, digits
 
 _ENUMERABLE = 2**16  # states
 _CHUNK = 2**13  # of them at once
 
 
-class Lattice(EnergyModule):
+class Lattice(EnumerableEnergy):
     """An energy of bits or symbols at the nodes of a graph, of which neighbours interact; abstract.
 
     Its density is exact where there are at most ``2 ** 16`` states, over which every call of ``log_prob`` sums.
@@ -76,35 +74,16 @@ class Lattice(EnergyModule):
         self.coupling = nn.Parameter(_filled(coupling, (len(self.edges),), "coupling"))
 
     @property
-    def density(self) -> Density:
-        """Exact where all states can be summed."""
-        return "exact" if self.symbols ** prod(self.event_shape) <= _ENUMERABLE else "unnormalized"
-
-    def forward(self, context: Context = None) -> Boltzmann:
-        kind = EnumeratedMachine if self.density == "exact" else Boltzmann
-        return kind(self, validate_args=False)
+    def enumerable(self) -> bool:
+        return self.symbols ** prod(self.event_shape) <= _ENUMERABLE
 
     def log_normalizer(self, context: Context = None) -> Tensor:
-        r"""The logarithm of :math:`Z`, a sum over all states.
-
-        Raises:
-            NotImplementedError: there are too many.
-        """
         return torch.stack([(-self.energies(x)).logsumexp(0) for x in self._all()]).logsumexp(0)
 
     @torch.no_grad()
     def exact_draws(self, rows: int, context: Context = None) -> Tensor:
-        """Draws as numbers, of all states by their probabilities.
-
-        Args:
-            rows: How many.
-            context: None.
-        """
-        if not rows:
-            return started(self, rows, context)
         weights = torch.cat([-self.energies(x) for x in self._all()]).softmax(0)
-        chosen = weights.multinomial(rows, replacement=True)
-        return self._numbers(chosen)
+        return self._numbers(weights.multinomial(rows, replacement=True))
 
     @abstractmethod
     def states(self, x: Tensor) -> Tensor:

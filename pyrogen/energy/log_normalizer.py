@@ -28,7 +28,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import ceil, sqrt
+from math import ceil, hypot
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ class NormalizerMethod(Abstract):
         if path is None:
             return found
         other = self.once(path, start.events)
-        if not other.value - found.value > _SIGNIFICANT * _root(found.standard_error, other.standard_error):
+        if not other.value - found.value > _SIGNIFICANT * hypot(found.standard_error, other.standard_error):
             return found
         missed = (
             f"chains from `base` give {found}, and those from a wider one {other}: what chains miss makes the "
@@ -301,7 +301,7 @@ def _between(forwards: LogNormalizer, log_weights: Tensor) -> LogNormalizer:
     upper = UpperBound(-mean, spread, "nats", "estimate")
     doubts = _doubts(log_weights, "chains from `exact_draws`")
     gap = upper.value - lower.value
-    if gap > max(_SIGNIFICANT * _root(lower.standard_error, upper.standard_error), _FEW_NATS):
+    if gap > max(_SIGNIFICANT * hypot(lower.standard_error, upper.standard_error), _FEW_NATS):
         doubts += (
             f"the bounds {lower.rounded()} and {upper.rounded()} lie {gap:.2g} nats apart: chains from the base and "
             "from `exact_draws` do not meet; use a `base` that sees all of the energy, or more `temperatures`",
@@ -365,7 +365,3 @@ def _events(exact_draws: Tensor, energy: EnergyModule) -> Tensor:
             f"{tuple(exact_draws.shape)}"
         )
     return exact_draws
-
-
-def _root(*errors: float) -> float:
-    return sqrt(sum(error**2 for error in errors))

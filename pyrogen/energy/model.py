@@ -14,7 +14,7 @@ log-likelihood has two phases,
     \mathbb{E}_{x^- \sim p_\theta} \nabla_\theta E_\theta(x^-) ,
 
 of which the second, the gradient of :math:`-\log Z`, needs such draws. Objectives differ in how they find it, or go
-around it (:mod:`pyrogen.energy.objectives`).
+around it: contrastive divergence, noise-contrastive estimation, score matching.
 
 An energy is often a correction to a distribution :math:`q` that is known, its *base*: :math:`p(x) \propto q(x)\,
 e^{-f(x)}` (an exponential tilting). Chains then start from the base, and what :math:`f` has not learned stays as it is.
@@ -44,7 +44,7 @@ from torch.nn.functional import one_hot
 from pyrogen.arguments import switch
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, check_part
-from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape
+from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape, context_of_part
 from pyrogen.distributions.independent import as_event
 from pyrogen.distributions.normal import UnitNormal
 from pyrogen.networks.context import context_rows
@@ -294,13 +294,13 @@ class Energy(EnergyModule):
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         if self.base is not None:
-            yield from self.base.read_data(x, None if self.base.context_shape is None else context)
+            yield from self.base.read_data(x, context_of_part(context, self.base.context_shape))
         yield from super().read_data(x, context)
         if isinstance(self.network, ReadsData):
             yield from self.network.read_data(x, *(() if context is None else (context,)))
 
     def _base(self, context: Context) -> TorchDistributionMixin:
-        base = self.base(None if self.base.context_shape is None else context)
+        base = self.base(context_of_part(context, self.base.context_shape))
         require_support(base, self, "base")
         return base
 

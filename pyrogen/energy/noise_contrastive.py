@@ -20,15 +20,14 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyrogen.arguments import checked, instance_of
-from pyrogen.core.batch import map_tensors
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
-from pyrogen.core.shapes import Context, require_one_context_each
+from pyrogen.core.shapes import Context, context_of_part, require_one_context_each
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.training.turn import TakesTurns, Turn
 
 from .contrastive import EnergyObjective
-from .kernels import require_finite
+from .kernels import repeated, require_finite
 from .model import EnergyModule
 
 
@@ -76,7 +75,7 @@ class NoiseContrastive(EnergyObjective):
         if self.noise is None:
             distribution = energy.start(context)
         else:
-            distribution = self.noise(None if self.noise.context_shape is None else context)
+            distribution = self.noise(context_of_part(context, self.noise.context_shape))
         with torch.no_grad():
             single = not distribution.batch_shape
             y = distribution.sample((self.draws, len(x)) if single else (self.draws,))
@@ -92,9 +91,7 @@ class NoiseContrastive(EnergyObjective):
             log_noise: Log-densities of the noise at both, ``(N + draws N,)``.
             context: Contexts of the data.
         """
-        energy, contexts = self.energy, context
-        if context is not None:
-            (contexts,) = map_tensors((context,), lambda rows: torch.cat([rows] * (1 + self.draws)))
+        energy, contexts = self.energy, repeated(context, 1 + self.draws)
         energies = energy.energies(energy.numbers(torch.cat([x, y])), contexts)
         require_finite(energies[: len(x)], "data")
         require_finite(energies[len(x) :], "draws")
@@ -104,7 +101,7 @@ class NoiseContrastive(EnergyObjective):
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
         if self.noise is not None:
-            yield from self.noise.read_data(x, None if self.noise.context_shape is None else context)
+            yield from self.noise.read_data(x, context_of_part(context, self.noise.context_shape))
 
 
 class FlowContrastive(TakesTurns, ReadsData, nn.Module):
@@ -166,7 +163,7 @@ class FlowContrastive(TakesTurns, ReadsData, nn.Module):
         return self.contrast.read_data(*batch)
 
     def _noise(self, context: Context) -> Any:
-        return self.flow(None if self.flow.context_shape is None else context)
+        return self.flow(context_of_part(context, self.flow.context_shape))
 
 
 class FlowLoss(Objective):

@@ -21,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from math import log, log2, prod
 
@@ -32,15 +32,14 @@ from torch.utils.checkpoint import checkpoint
 
 from pyrogen.arguments import checked, instance_of, integer
 from pyrogen.core.batch import map_tensors
-from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, context_batch_shape
 from pyrogen.networks.context import VectorContext, context_rows
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.markov.paths import DensityPath, Elements
 
-from .boltzmann import Boltzmann
-from .chains import Chains, FreshChains, started
+from .chains import Chains, FreshChains
+from .enumerable import EnumerableEnergy, digits
 from .kernels import EnergyTarget, Moved, TransitionKernel
 from .model import EnergyModule
 from .units import Units
@@ -51,7 +50,7 @@ _CHUNK = 2**20
 """How many numbers are held at once while states are summed."""
 
 
-class RBM(EnergyModule):
+class RBM(EnumerableEnergy):
     """A restricted Boltzmann machine of binary hidden units.
 
     Its density is exact where a layer has at most ``2 ** 20`` states, and unnormalised otherwise. An exact
@@ -95,13 +94,8 @@ class RBM(EnergyModule):
         self.shift = None if context is None else nn.Linear(context.size, visible.size + hidden, bias=False)
 
     @property
-    def density(self) -> Density:
-        """Exact where the smaller layer can be enumerated."""
-        return "exact" if min(self.hidden, self._visible_bits) <= _ENUMERABLE else "unnormalized"
-
-    def forward(self, context: Context = None) -> Boltzmann:
-        kind = EnumeratedMachine if self.density == "exact" else Boltzmann
-        return kind(self, context, context_batch_shape(context, self.context_shape), validate_args=False)
+    def enumerable(self) -> bool:
+        return min(self.hidden, self._visible_bits) <= _ENUMERABLE
 
     def energies(self, x: Tensor, context: Context = None) -> Tensor:
         features = self.visible.features(x)
@@ -125,14 +119,9 @@ class RBM(EnergyModule):
         return self.visible.sample(self.biases(context)[0] + h @ self.weight.T)
 
     def log_normalizer(self, context: Context = None) -> Tensor:
-        r"""The logarithm of :math:`Z(c)`, exactly; its batch shape is that of the context.
-
-        Raises:
-            NotImplementedError: both layers have too many states.
-        """
+        batch = context_batch_shape(context, self.context_shape)
         if context is None:
             return self._log_weights(None, summed=True)
-        batch = context_batch_shape(context, self.context_shape)
         distinct, places = self._distinct(context_rows(context, self.context_shape, batch), batch.numel())
         return self._log_weights(distinct, summed=True)[places].reshape(batch)
 
@@ -150,14 +139,6 @@ class RBM(EnergyModule):
 
     @torch.no_grad()
     def exact_draws(self, rows: int, context: Context = None) -> Tensor:
-        """Draws as numbers, one for each context or so many: of the enumerated layer, and of the other given it.
-
-        Args:
-            rows: How many.
-            context: A context for each, or ``None``.
-        """
-        if not rows:
-            return started(self, rows, context)
         states = self._drawn_states(rows, context)
         if self._by_hidden:
             return self.visible_given(digits(states, 2, self.hidden).to(self.weight), context)
@@ -233,31 +214,6 @@ class RBM(EnergyModule):
         return self.numbers(symbols.reshape(len(states), *self.event_shape)).to(self.weight)
 
 
-class EnumeratedMachine(Boltzmann):
-    """The distribution of a machine whose normalizer is a sum over few states: exact, and drawn from exactly.
-
-    Args:
-        module: The machine.
-        context: What it is given.
-        batch_shape: That of the context, possibly expanded.
-    """
-
-    density: Density = "exact"
-
-    def _expanded(self, batch_shape: torch.Size) -> EnumeratedMachine:
-        return EnumeratedMachine(self.module, self.context, batch_shape, validate_args=False)
-
-    def _score(self, value: Tensor) -> Tensor:
-        return super()._score(value) - self.module.log_normalizer(self.context)
-
-    @torch.no_grad()
-    def advanced(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        batch = shape[: len(shape) - len(self.event_shape)]
-        context = context_rows(self.context, self.module.context_shape, batch)
-        return self.module.events(self.module.exact_draws(batch.numel(), context)).reshape(shape)
-
-
 class MachinePath(DensityPath):
     r"""Machines on the way from independent visible units to a machine of discrete ones, drawn from by block Gibbs.
 
@@ -316,9 +272,3 @@ class BlockGibbs(TransitionKernel):
         for _ in range(steps):
             x = machine.visible_given(torch.bernoulli(machine.hidden_given(x, context)), context)
         return Moved(x, x.new_ones(len(x)))
-
-
-def digits(numbers: Tensor, base: int, places: int) -> Tensor:
-    """The digits of whole numbers, ``(N,)`` to ``(N, places)``, the first one of the largest value."""
-    powers = base ** torch.arange(places - 1, -1, -1, device=numbers.device)
-    return numbers.unsqueeze(-1) // powers % base

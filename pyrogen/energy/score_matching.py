@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyrogen.arguments import checked, integer, positive
-from pyrogen.core.batch import map_tensors
 from pyrogen.core.shapes import Context, require_one_context_each
 from pyrogen.numerics.markov.state import LogDensity
 from pyrogen.numerics.trace import ExactTrace, Trace
 
 from .contrastive import EnergyObjective
-from .kernels import require_finite
+from .kernels import repeated, require_finite
 from .model import EnergyModule
 
 
@@ -164,11 +163,8 @@ class RatioMatching(EnergyObjective):
         require_one_context_each(x, context, energy.event_shape, energy.context_shape)
         neighbours = self._neighbours(x.reshape(len(x), -1).long())  # (M, N, elements)
         every = torch.cat([x.reshape(1, len(x), -1).long(), neighbours])
-        contexts = context
-        if context is not None:
-            (contexts,) = map_tensors((context,), lambda rows: torch.cat([rows] * len(every)))
         numbers = energy.numbers(every.reshape(-1, *energy.event_shape))
-        energies = energy.energies(numbers, contexts).reshape(len(every), len(x))
+        energies = energy.energies(numbers, repeated(context, len(every))).reshape(len(every), len(x))
         require_finite(energies.sum(0), "data or their neighbours")
         squares = (energies[0] - energies[1:]).sigmoid().square()
         return squares.sum(0).mean() * (energies.new_tensor(self._all(x)) / len(neighbours))

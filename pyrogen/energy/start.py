@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from pyrogen.abstract import Abstract
 from pyrogen.core.density import density_of
 from pyrogen.core.module import DistributionModule
-from pyrogen.core.shapes import Context
+from pyrogen.core.shapes import Context, context_of_part
 from pyrogen.distributions.normal import UnitNormal
 from pyrogen.networks.context import context_rows
 from pyrogen.numerics.markov.paths import DensityPath, Elements, HamiltonianPath
@@ -59,7 +59,7 @@ def start_of(energy: EnergyModule, base: DistributionModule | Distribution | Non
         ValueError: its events have another shape or support.
     """
     if isinstance(base, DistributionModule):
-        base = base(None if base.context_shape is None else context)
+        base = base(context_of_part(context, base.context_shape))
     if base is not None:
         _check_base(base, energy)
     if energy.symbols is None:
