@@ -182,7 +182,7 @@ class ManyChains(Answer):
             "sites": {name: list(shape) for name, shape in density.shapes.items()},
             "chains": self.number_of_chains,
             "warmup": self.warmup,
-            "kernel": type(self.kernel).__name__,
+            "kernel": self.kernel.settings,
             "seed": seed,
         }
 

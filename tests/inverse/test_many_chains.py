@@ -15,6 +15,7 @@ from torch import Tensor
 
 import pyrogen as pg
 from pyrogen.inverse import ManyChains, NoiseMCMC
+from pyrogen.inverse.chain_diagnostics import chain_diagnostics
 from pyrogen.inverse.latent_density import LatentDensity
 from pyrogen.numerics.markov.compilation import compiled
 from pyrogen.numerics.markov.convergence import effective_sample_size
@@ -142,6 +143,25 @@ def test_constrained_supports():
 def two_modes(y):
     x = pyro.sample("x", dist.Normal(torch.zeros(2), 10.0).to_event(1))
     pyro.factor("modes", torch.logaddexp(-((x - 6) ** 2).sum() / 2, -((x + 6) ** 2).sum() / 2))
+
+
+def test_one_chain_of_many_in_a_mode_of_its_own_is_reported():
+    start = {"x": torch.full((64, 2), -6.0)}
+    start["x"][0] = 6.0
+    diagnostics = ManyChains(two_modes, seed=0, chains=64, draws=40, warmup=60, initial=start).run(None).diagnostics()
+    assert diagnostics.largest_r_hat < 1.1
+    assert diagnostics.largest_local_r_hat > 1.5
+    assert diagnostics.collapsed
+    assert "stay where others never come" in str(diagnostics)
+
+
+def test_a_chain_that_never_moved_is_reported():
+    draws = torch.randn(64, 100)
+    assert not chain_diagnostics({"x": draws}, divergences=0, acceptance=0.8).collapsed
+    draws[3] = 0.1
+    diagnostics = chain_diagnostics({"x": draws}, divergences=0, acceptance=0.8)
+    assert diagnostics.collapsed
+    assert "1 of 64 chains never moved" in str(diagnostics)
 
 
 def test_modes_that_lie_apart_are_reported():
@@ -322,7 +342,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(
-    "calls", [pytest.param(40, marks=pytest.mark.slow), 100, pytest.param(180, marks=pytest.mark.slow)]
+    "calls", [pytest.param(220, marks=pytest.mark.slow), 280, pytest.param(360, marks=pytest.mark.slow)]
 )
 def test_a_run_that_was_interrupted_goes_on(tmp_path, calls):
     def model(y):
@@ -353,6 +373,8 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, calls):
         ManyChains(model, seed=5, chains=4, warmup=60, checkpoint=tmp_path / "chains", draws=80).run(Y + 1)
     with pytest.raises(ValueError, match="`checkpoint` must hold a run of the settings"):
         ManyChains(model, seed=6, chains=4, warmup=60, checkpoint=tmp_path / "chains", draws=60).run(Y)
+    with pytest.raises(ValueError, match="`checkpoint` must hold a run of the settings .*'steps': 3"):
+        run(tmp_path / "chains", draws=70, kernel=AdaptiveHMC(steps=3))
 
 
 def test_chains_start_where_they_are_told():

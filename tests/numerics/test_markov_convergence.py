@@ -11,6 +11,7 @@ from pyrogen.numerics.markov.convergence import (
     bulk_effective_sample_size,
     effective_sample_size,
     energy_mixing,
+    local_r_hat,
     r_hat,
     tail_effective_sample_size,
 )
@@ -52,7 +53,42 @@ def test_they_agree_with_arviz(draws):
             else torch.cat([draws[:, : draws.shape[1] // 2], draws[:, -(draws.shape[1] // 2) :]])
         )
         assert abs(found(rows).item() / expected - 1) < 0.05, method
-    torch.testing.assert_close(energy_mixing(draws).numpy(), arviz.bfmi(array), rtol=0.01, atol=0)
+    assert abs(energy_mixing(draws[:1]).item() / arviz.bfmi(array[:1]).item() - 1) < 0.01
+
+
+def test_energies_of_all_chains_count_together():
+    energy = torch.stack([torch.randn(500), torch.zeros(500)])
+    torch.testing.assert_close(energy_mixing(energy), energy_mixing(energy[:1]))
+    assert energy_mixing(energy[1:]).isnan()
+
+
+@pytest.mark.parametrize("chains", [1, 3, 20])
+def test_chains_in_a_mode_of_their_own_have_an_infinite_local_r_hat(chains):
+    draws = autoregressive(64, 200, 0.5)
+    assert local_r_hat(draws) < 1.1
+    draws[:chains] += 12.0
+    assert local_r_hat(draws).isinf()
+
+
+def test_a_local_r_hat_is_that_of_indicators():
+    draws = autoregressive(4, 300, 0.7)
+    halves = torch.cat([draws[:, :150], draws[:, 150:]])
+    ordered = draws.flatten().sort().values
+    expected = []
+    for level in range(1, 4):
+        below = (halves <= ordered[300 * level - 1]).double()
+        ratio = below.mean(1).var(0) / below.var(1).mean(0)
+        expected.append((149 / 150 + ratio).sqrt())
+    torch.testing.assert_close(local_r_hat(draws), torch.stack(expected).max())
+
+
+def test_many_numbers_are_judged_in_parts(monkeypatch):
+    draws = autoregressive(4, 100, 0.5).unsqueeze(2) * torch.rand(5) + torch.randn(4, 100, 5)
+    statistics = (r_hat, local_r_hat, bulk_effective_sample_size, tail_effective_sample_size)
+    whole = [statistic(draws) for statistic in statistics]
+    monkeypatch.setattr("pyrogen.numerics.markov.convergence._AT_ONCE", 900)
+    for statistic, expected in zip(statistics, whole, strict=True):
+        torch.testing.assert_close(statistic(draws), expected)
 
 
 @pytest.mark.parametrize("correlation", [-0.5, 0.0, 0.8])

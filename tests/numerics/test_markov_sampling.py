@@ -100,6 +100,45 @@ def test_learned_settings_serve_the_target():
     assert bulk_effective_sample_size(draws.square()).min() / 64 / calls > 1 / 8
 
 
+def vague_regression(x: Tensor) -> Tensor:
+    """Intercept, slope, and the logarithm of the noise, under priors that say almost nothing."""
+    inputs = torch.linspace(0, 10, 50)
+    error = (1 + 2 * inputs + inputs.sin()) - x[:, :1] - x[:, 1:2] * inputs
+    prior = -(x[:, :2] / 100).square().sum(1) / 2 - (1 + (x[:, 2] / 5).exp()).log()
+    return prior - 50 * x[:, 2] - error.square().sum(1) * (-2 * x[:, 2]).exp() / 2
+
+
+def steep(x: Tensor) -> Tensor:
+    """Mean and logarithm of the scale of 200,000 data about 100, as a function of their moments."""
+    return -2e5 * (x[:, 1] + (4 + (x[:, 0] - 100).square()) * (-2 * x[:, 1]).exp() / 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "spread", "gradients"),
+    [
+        pytest.param(vague_regression, (100.0, 100.0, 3.0), 25_000, marks=pytest.mark.slow),
+        (steep, (10.0, 2.0), 20_000),
+    ],
+)
+def test_warming_up_from_afar_is_not_dear(target, spread, gradients):
+    """Trajectories of thousands of steps, with a mass learned from chains on their way, would be."""
+    calls = 0
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > gradients:
+            raise AssertionError(f"more than {gradients} gradients")
+        return target(x)
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, len(spread), generator=generator, dtype=torch.double) * torch.tensor(spread)
+    sampling = Sampling(counted, x, AdaptiveHMC(), warmup=300, generator=generator)
+    draws = torch.stack([move.state.x for move in sampling.moves(100)], 1)
+    assert r_hat(draws).max() < 1.02
+    assert effective_sample_size(draws).min() > 2000
+
+
 def test_step_sizes_reach_the_wanted_acceptance():
     torch.manual_seed(0)
     state = start(normal, torch.randn(64, 20))
@@ -120,8 +159,8 @@ def test_halton_numbers():
     assert [halton(number) for number in range(7)] == [1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
 
 
-def test_windows_double():
-    assert windows(300) == [30, 45, 75, 240]
+def test_windows_grow():
+    assert windows(300) == [30, 45, 67, 100, 150, 240]
     assert windows(0) == windows(5) == []
     assert windows(1000)[-1] == 800
 

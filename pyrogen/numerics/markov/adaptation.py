@@ -22,6 +22,7 @@ from .moves import Move, hmc
 from .state import ChainState, LogDensity
 
 _STUCK = 0.01  # acceptance of a chain that counts as stuck
+_APPROACH = 3  # leapfrog steps of a trajectory before all chains share a step size
 
 
 @dataclass
@@ -125,6 +126,27 @@ def halton(number: int) -> float:
     """A number of the Halton sequence in base two, from 1/2 on: its binary digits mirrored at the point."""
     digits = f"{number + 1:b}"
     return int(digits[::-1], 2) / 2 ** len(digits)
+
+
+def approach(
+    log_density: LogDensity, state: ChainState, *, moves: int, generator: torch.Generator | None = None
+) -> ChainState:
+    """Chains some moves nearer to where the density is high, each with a step size of its own.
+
+    Where chains start, the density of one may be millions of times as steep as that of another: steps that all can make
+    would let most stand still. A step size doubles when its chain is likely to move, and is halved otherwise.
+
+    Args:
+        log_density: The log-density.
+        state: Where the chains are.
+        moves: How many.
+        generator: Where the noise comes from; torch's own if not given.
+    """
+    size = torch.ones_like(state.log_density)
+    for _ in range(moves):
+        move = hmc(log_density, state, step_size=size, steps=_APPROACH, generator=generator)
+        state, size = move.state, size * torch.where(move.acceptance > 0.5, 2.0, 0.5)
+    return state
 
 
 def reasonable_step_size(

@@ -12,10 +12,29 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
+_LEVELS = 64  # at most, at which chains are compared locally
+_AT_ONCE = 2**22  # draws of single numbers
 
+
+def _by_number(statistic: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A statistic of each number of ``(chains, draws, *shape)``, some at a time: it takes many times their memory."""
+
+    @wraps(statistic)
+    def of_all(draws: Tensor) -> Tensor:
+        numbers = draws.flatten(2) if draws.dim() > 2 else draws.unsqueeze(2)
+        parts = numbers.split(max(1, _AT_ONCE // max(1, draws.shape[0] * draws.shape[1])), 2)
+        return torch.cat([statistic(part) for part in parts]).reshape(draws.shape[2:])
+
+    return of_all
+
+
+@_by_number
 def r_hat(draws: Tensor) -> Tensor:
     """The rank-normalised split R-hat, the larger of those of the draws and of their distances from the median.
 
@@ -30,6 +49,38 @@ def r_hat(draws: Tensor) -> Tensor:
     return torch.maximum(_r_hat(_normal_scores(halves)), _r_hat(_normal_scores(folded)))
 
 
+@_by_number
+def local_r_hat(draws: Tensor) -> Tensor:
+    r"""The largest R-hat of whether draws lie below a number, of all numbers between which shares of the chains lie.
+
+    Whether a draw is below a number has a variance within chains and one between them, whatever the number. One or two
+    chains of many that stay in a mode of their own hardly change a variance of the draws, and so the R-hat of these;
+    but from a number between the modes the others all lie on one side, and nothing varies within chains: the local
+    R-hat is infinite.
+
+    Args:
+        draws: Of shape ``(chains, draws, *shape)``, at least four draws of each chain.
+
+    Shape:
+        ``shape``; NaN where the draws are all equal.
+
+    References:
+        Moins, Arbel, Dutfoy and Girard 2023, "On the use of a local R-hat to improve MCMC convergence diagnostic",
+        https://arxiv.org/abs/2205.06694
+    """
+    halves = _split(draws)
+    n, levels = halves.shape[1], min(max(len(draws), 2), _LEVELS)
+    ordered = _pooled(halves).sort(0).values  # (draws, numbers)
+    places = torch.arange(1, levels, device=draws.device) * len(ordered) // levels - 1
+    each = halves.movedim(1, 2).sort(-1).values.contiguous()  # (halves, numbers, n)
+    limits = ordered[places].T.expand(len(each), -1, -1).contiguous()
+    below = torch.searchsorted(each, limits, right=True).double() / n  # (halves, numbers, levels - 1)
+    within, between = (below * (1 - below)).mean(0) * n / (n - 1), below.var(0)
+    ratio = torch.where(between > 0, between / within, 0.0)  # where all are on one side, nothing is learned
+    return torch.where(ordered[0] < ordered[-1], ((n - 1) / n + ratio).sqrt().amax(1), torch.nan)
+
+
+@_by_number
 def bulk_effective_sample_size(draws: Tensor) -> Tensor:
     """How many independent draws give the centre of the target as well: that of the normal scores.
 
@@ -42,6 +93,7 @@ def bulk_effective_sample_size(draws: Tensor) -> Tensor:
     return effective_sample_size(_normal_scores(_split(draws)))
 
 
+@_by_number
 def tail_effective_sample_size(draws: Tensor) -> Tensor:
     """How many independent draws give the quantiles 5 % and 95 % as well: the smaller number of the two.
 
@@ -84,12 +136,15 @@ def effective_sample_size(draws: Tensor) -> Tensor:
 
 
 def energy_mixing(energy: Tensor) -> Tensor:
-    """How much of the spread of energies one move covers, by chain: Betancourt's E-BFMI; below .3 is too little.
+    """How much of the spread of energies in a chain one move covers: Betancourt's E-BFMI, of all chains together.
 
     Args:
         energy: Of the draws, ``(chains, draws)``.
+
+    Returns:
+        One number, of which below .3 is too little; NaN where no energy changes.
     """
-    return energy.diff(dim=1).square().mean(1) / energy.var(1, correction=0)
+    return energy.diff(dim=1).square().mean() / energy.var(1, correction=0).mean()
 
 
 def _split(draws: Tensor) -> Tensor:
@@ -99,7 +154,7 @@ def _split(draws: Tensor) -> Tensor:
 
 def _pooled(draws: Tensor) -> Tensor:
     """The draws of all chains, each number in a column."""
-    return draws.flatten(0, 1).reshape(draws.shape[0] * draws.shape[1], -1)
+    return draws.flatten(0, 1)
 
 
 def _quantile(draws: Tensor, level: float) -> Tensor:
@@ -108,7 +163,7 @@ def _quantile(draws: Tensor, level: float) -> Tensor:
     place = level * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below].lerp(ordered[above], place - below).reshape(draws.shape[2:])
+    return ordered[below].lerp(ordered[above], place - below)
 
 
 def _normal_scores(draws: Tensor) -> Tensor:

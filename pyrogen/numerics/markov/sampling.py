@@ -1,8 +1,8 @@
 r"""Sampling: many chains from where they start to draws of the target.
 
-First chains *warm up*: step size and trajectory length are learned at every move, and the mass at the end of windows,
-each twice as long as the one before, from the draws of all chains in the window. Then the settings are fixed, and moves
-are draws.
+First chains *warm up*. After a few moves that each makes with a step size of its own, all learn one step size and one
+trajectory length at every move, and the mass at the end of windows, each half as long again as the one before, from the
+draws of all chains in the window. Then the settings are fixed, and moves are draws.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, function, inner_share, integer, positive
 
-from .adaptation import DualAveraging, TrajectoryLength, halton, reasonable_step_size
+from .adaptation import DualAveraging, TrajectoryLength, approach, halton, reasonable_step_size
 from .mass import DiagonalMass, LowRankMass, Mass, UnitMass, low_rank_mass
 from .moves import Move, hmc, langevin
 from .state import ChainState, LogDensity, start
@@ -28,6 +28,9 @@ _MASSES = {kind.__name__: kind for kind in (UnitMass, DiagonalMass, LowRankMass)
 _QUIET = 0.1  # of the warm-up before the first window, and twice as much after the last
 _FIRST = 0.05  # of the warm-up in the first window
 _LEAST = 5  # moves in a window
+_GROWTH = 1.5  # of a window over the one before
+_ALONE = 40  # moves at most that chains make with step sizes of their own
+_SHORT = 10  # leapfrog steps of a trajectory, from which its length is learned anew under another mass
 
 
 class AdaptiveKernel(ABC):
@@ -60,6 +63,11 @@ class AdaptiveKernel(ABC):
 
     def settle(self) -> None:  # noqa: B027
         """Fixes the settings: the chains are warm."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the kernel was made with, in numbers and words: a run goes on with the same."""
+        return {"kernel": type(self).__name__, "learn_mass": getattr(self.learn_mass, "__name__", "")}
 
     def state_dict(self) -> dict[str, Any]:
         """All that was learned, in numbers and tensors."""
@@ -106,8 +114,9 @@ class AdaptiveHMC(AdaptiveKernel):
     def begin(self, log_density: LogDensity, state: ChainState, generator: torch.Generator) -> None:
         first = 1.0 if self.step is None else self.step.step_size
         size = reasonable_step_size(log_density, state, step_size=first, mass=self.mass, generator=generator)
-        # Of a standard normal target, to which a mass brings others, the best length is about one.
-        self.length = TrajectoryLength(2 * size if self.step is None else 1.0)
+        # Of a standard normal target, to which a mass brings others, the best length is about one; but a mass learned
+        # from chains on their way may be far too wide, and then as long a trajectory takes very many steps.
+        self.length = TrajectoryLength(2 * size if self.step is None else min(_SHORT * size, 1.0))
         self.step = DualAveraging(size, target=self.target_acceptance)
 
     def move(self, log_density: LogDensity, state: ChainState, number: int, generator: torch.Generator) -> Move:
@@ -121,6 +130,11 @@ class AdaptiveHMC(AdaptiveKernel):
 
     def settle(self) -> None:
         self.step.step_size, self.length.length = self.step.average, self.length.average
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("steps", "target_acceptance", "most_steps")}
+        return {**super().settings, **own}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "step": asdict(self.step), "length": asdict(self.length)}
@@ -165,6 +179,10 @@ class UnadjustedLangevin(AdaptiveKernel):
 
     def settle(self) -> None:
         self.settled = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "step_size": self.step_size}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "settled": self.settled, "adjusted": self.adjusted.state_dict()}
@@ -212,7 +230,8 @@ class Sampling:
         self.generator = generator or torch.Generator(x.device).manual_seed(torch.randint(2**62, ()).item())
         self.windows = windows(warmup)
         self.number, self.seen = 0, []
-        self.state = start(log_density, x)
+        alone = min(warmup, _ALONE)
+        self.state = approach(log_density, start(log_density, x), moves=alone, generator=self.generator)
         self.kernel.begin(log_density, self.state, self.generator)
 
     @property
@@ -270,7 +289,7 @@ def windows(warmup: int) -> list[int]:
     """The moves between which masses are learned: where the first window begins, and where each ends."""
     ends, last = [round(_QUIET * warmup)], round((1 - 2 * _QUIET) * warmup)
     size = max(_LEAST, round(_FIRST * warmup))
-    while ends[-1] + 3 * size <= last:
+    while ends[-1] + (1 + _GROWTH) * size <= last:  # there is room for another one
         ends.append(ends[-1] + size)
-        size *= 2
+        size = round(_GROWTH * size)
     return [*ends, last] if last - ends[-1] >= _LEAST else []
