@@ -342,7 +342,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(
-    "calls", [pytest.param(220, marks=pytest.mark.slow), 280, pytest.param(360, marks=pytest.mark.slow)]
+    "calls", [pytest.param(160, marks=pytest.mark.slow), 220, pytest.param(280, marks=pytest.mark.slow)]
 )
 def test_a_run_that_was_interrupted_goes_on(tmp_path, calls):
     def model(y):
