@@ -24,7 +24,7 @@ from .objectives import (
 from .probability_flow import ProbabilityFlow
 from .recipes import mlp, transformer, unet
 from .reference import IntegerReference, NormalReference, Reference
-from .samplers.ancestral import DDIM, Ancestral, PredictorCorrector
+from .samplers.ancestral import DDIM, Ancestral, CovarianceAncestral, PredictorCorrector
 from .samplers.multistep import DataPrediction, Multistep, NoisePrediction, VelocityPrediction
 from .samplers.runge_kutta import Adaptive, Churn, Euler, Heun
 from .samplers.sampler import Sampler
@@ -42,6 +42,7 @@ __all__ = [
     "ClassifierFree",
     "ClassifierGuidance",
     "CosineVP",
+    "CovarianceAncestral",
     "DDIM",
     "Data",
     "DataPrediction",

@@ -55,7 +55,7 @@ from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
-from .self_consistency import SelfConsistency, neighbours, reverse_flow, self_consistency
+from .self_consistency import SelfConsistency, denoised_by, neighbours, self_consistency
 from .trained_classifier import TrainedClassifier, train_classifier
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "compare",
     "coverage_of_equals",
     "cross_validated_classifier_test",
+    "denoised_by",
     "density_coverage",
     "density_p_value",
     "energy_distance",
@@ -119,7 +120,6 @@ __all__ = [
     "psnr",
     "ratio_test",
     "restoration_report",
-    "reverse_flow",
     "self_consistency",
     "simulation_based_calibration",
     "squared_mmd",

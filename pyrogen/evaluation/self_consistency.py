@@ -49,8 +49,9 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context
 from pyrogen.diffusion.denoiser import Denoiser
 from pyrogen.diffusion.samplers.multistep import Multistep
+from pyrogen.diffusion.samplers.sampler import Sampler
 from pyrogen.distributions.abilities import abilities_of
-from pyrogen.numerics.grids import FlowGrid
+from pyrogen.numerics.grids import FlowGrid, Grid
 from pyrogen.numerics.kernels import GaussianKernel, Kernel
 from pyrogen.numerics.pairwise import median_distance
 
@@ -140,6 +141,7 @@ def self_consistency(
     noises: Sequence[float] = (0.05, 0.2, 0.8),
     moves: Sequence[int] = (1, 5),
     statistics: Mapping[str, Statistic] | None = None,
+    sampler: Callable[[Grid], Sampler] = Multistep,
     context: Context = None,
     draws: int = 500,
     steps: int = 20,
@@ -154,17 +156,19 @@ def self_consistency(
     are too coarse. From data, it shows as well that the model's law is not that of the data.
 
     Args:
-        model: A module or a distribution with a denoiser, whose data are denoised along its probability flow; or a
-            function that draws data given noisy ones ``(n, *event)`` and the standard deviation of their noise.
+        model: A module or a distribution with a denoiser; or a function that draws data given noisy ones
+            ``(n, *event)`` and the standard deviation of their noise.
         start: Independent draws to start from: data that the model was not trained on, or draws of the model. If
             ``None``, draws of the model.
         noises: The noise of the moves, in data units.
         moves: After how many moves to look.
         statistics: Functions of draws ``(n, *event)`` with one number for each ``(n,)``. If ``None``, the mean, the
             variance about the mean of each element, and of images the mean squared difference of neighbouring pixels.
+        sampler: Makes the sampler of a grid that denoises data: along the probability flow if not given, or as
+            methods for posteriors do by ``CovarianceAncestral``.
         context: What the data depend on, one for all draws.
         draws: How many draws of the model to start from.
-        steps: How many steps the probability flow takes, each a run of the denoiser.
+        steps: How many steps the sampler takes.
         kernel: Of the two-sample test; Gaussian with the median distance as bandwidth if ``None``.
         permutations: How many random flips.
         batch_size: How many draws are denoised at once.
@@ -177,7 +181,7 @@ def self_consistency(
     """
     levels, counts = [positive(noise, "noises") for noise in noises], sorted(integer(count, "moves") for count in moves)
     with evaluating(model) if isinstance(model, DistributionModule) else torch.no_grad(), torch.no_grad():
-        denoise, first = _denoise(model, context, steps), start
+        denoise, first = _denoise(model, sampler, context, steps), start
         if first is None:
             first = _distribution(model, context).sample((draws,))
         if finite(first, "start").dim() < 1 or len(first) < 2:
@@ -194,25 +198,28 @@ def self_consistency(
     return SelfConsistency(found)
 
 
-def reverse_flow(denoiser: Denoiser, context: Context = None, *, steps: int = 20) -> Denoise:
-    """Data from noisy ones by the probability flow of a denoiser, from their noise on.
+def denoised_by(
+    denoiser: Denoiser, sampler: Callable[[Grid], Sampler] = Multistep, *, context: Context = None, steps: int = 20
+) -> Denoise:
+    """Data from noisy ones and the standard deviation of their noise, by a sampler that begins there.
 
     Args:
         denoiser: Of the data.
+        sampler: Makes the sampler of a grid.
         context: What the data depend on.
-        steps: How many steps the flow takes.
+        steps: How many steps it takes.
     """
 
     def denoise(noisy: Tensor, noise: float) -> Tensor:
         time = denoiser.schedule.time(torch.tensor(-2 * math.log(noise), dtype=torch.double)).clamp(0, 1).item()
         if time <= 0:
             return noisy  # less noise than the schedule has: nothing is left to do
-        return Multistep(FlowGrid(steps, start=time))(denoiser, noisy / noise, context)
+        return sampler(FlowGrid(steps, start=time))(denoiser, noisy / noise, context)
 
     return denoise
 
 
-def _denoise(model: Any, context: Context, steps: int) -> Denoise:
+def _denoise(model: Any, sampler: Callable[[Grid], Sampler], context: Context, steps: int) -> Denoise:
     if not isinstance(model, DistributionModule) and not isinstance(model, torch.distributions.Distribution):
         if callable(model):
             return model
@@ -224,7 +231,7 @@ def _denoise(model: Any, context: Context, steps: int) -> Denoise:
             f"{distribution.support}"
         )
     abilities = abilities_of(distribution)
-    return reverse_flow(abilities.denoiser, abilities.context, steps=steps)
+    return denoised_by(abilities.denoiser, sampler, context=abilities.context, steps=steps)
 
 
 def _distribution(model: Any, context: Context) -> Any:

@@ -11,6 +11,7 @@ from pyrogen.diffusion import (
     Adaptive,
     Ancestral,
     Churn,
+    CovarianceAncestral,
     DataPrediction,
     Euler,
     Heun,
@@ -21,6 +22,7 @@ from pyrogen.diffusion import (
 )
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Denoiser
+from pyrogen.diffusion.samplers.ancestral import _root_polynomial
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 
@@ -390,3 +392,33 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_draws_of_the_datum_with_its_covariance_are_those_of_a_gaussian_given_noisy_data():
+    """Mean and covariance of data given one noisy datum, where ancestral steps lose a part of the variance."""
+    torch.manual_seed(0)
+    covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.double)
+    denoiser = GaussianMixtureDenoiser(MultivariateNormal(torch.zeros(2).double(), covariance), CosineVP())
+    noise, count = 0.8, 20_000
+    time = denoiser.schedule.time(torch.tensor(-2 * math.log(noise)).double()).item()
+    noisy = torch.tensor([1.0, -0.5]).double()
+    gain = covariance @ torch.linalg.inv(covariance + noise**2 * torch.eye(2))
+    exact = covariance - gain @ covariance
+
+    def missed(sampler):
+        draws = sampler(denoiser, (noisy / noise).expand(count, 2))
+        assert ((draws.mean(0) - gain @ noisy).abs() < 5 * (exact.diagonal() / count).sqrt() + 0.02).all()
+        return ((draws.T.cov() - exact).abs().max() / exact.max()).item()
+
+    statistical = 5 * (2 / count) ** 0.5
+    grid = FlowGrid(12, start=time)
+    assert missed(CovarianceAncestral(grid, passes=3)) < 0.02 + statistical
+    assert missed(CovarianceAncestral(grid)) < 0.05 + statistical
+    assert missed(Ancestral(grid)) > 0.1 + statistical
+
+
+@pytest.mark.parametrize(("passes", "error"), [(2, 0.09), (3, 0.05), (4, 0.03)])
+def test_the_square_of_the_root_polynomial_is_near_its_argument(passes, error):
+    points = torch.linspace(0, 1, 500, dtype=torch.double)
+    root = sum(part * points ** (place + 1) for place, part in enumerate(_root_polynomial(passes)))
+    assert (root.square() - points).abs().max() < error

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.diffusion import CosineVP, Denoiser, Diffusion, GaussianMixtureDenoiser
+from pyrogen.diffusion import CosineVP, CovarianceAncestral, Denoiser, Diffusion, GaussianMixtureDenoiser
 from pyrogen.evaluation import self_consistency
 
 MIXTURE = dist.MixtureSameFamily(
@@ -59,6 +59,18 @@ def test_the_flow_of_an_analytic_denoiser_passes(density, of_model):
     assert found.changed_at() == []
     assert found.p_value > 0.05
     assert "no change was found" in str(found)
+
+
+def test_draws_with_the_covariance_of_the_datum_pass():
+    torch.manual_seed(5)
+    covariance = torch.tensor([[1.0, 0.95], [0.95, 1.0]])
+    data = dist.MultivariateNormal(torch.zeros(2), covariance)
+    model = Diffusion(GaussianMixtureDenoiser(data, CosineVP()))
+    statistics = {"product": lambda x: x.prod(1), "difference": lambda x: x.diff(dim=1).square().squeeze(1)}
+    found = self_consistency(
+        model, data.sample((500,)), statistics=statistics, sampler=lambda grid: CovarianceAncestral(grid, passes=3)
+    )
+    assert found.changed_at() == []
 
 
 def test_a_wrong_denoiser_fails_where_it_is_wrong():

@@ -8,6 +8,8 @@ References:
     Ho, Jain and Abbeel 2020, "Denoising diffusion probabilistic models", https://arxiv.org/abs/2006.11239
     Nichol and Dhariwal 2021, "Improved denoising diffusion probabilistic models", https://arxiv.org/abs/2102.09672
     Song, Meng and Ermon 2021, "Denoising diffusion implicit models", https://arxiv.org/abs/2010.02502
+    Boys, Girolami, Pidstrigach, Reich, Mosca and Akyildiz 2023, "Tweedie moment projected diffusions for inverse
+    problems", https://arxiv.org/abs/2310.06721
     Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, "Score-based generative modeling through stochastic
     differential equations", section 4.2 (predictor and corrector), https://arxiv.org/abs/2011.13456
 """
@@ -93,6 +95,61 @@ class Ancestral(GaussianSampler):
         variance = start.between(end) ** self.variance * step.variance ** (1 - self.variance)
         variance[-1] = step.variance[-1]  # else the draws end up noisier than the data
         return step.noisy, step.data, variance.sqrt()
+
+
+class CovarianceAncestral(Sampler):
+    r"""Ancestral sampling that draws the datum, with its covariance, in every step.
+
+    The datum is not the denoised mean: given :math:`x_t` it has the covariance :math:`\tfrac{\sigma_t^2}{\alpha_t^2} P`
+    with :math:`P = \alpha_t \, \partial D / \partial x_t` (Tweedie's second formula), another one for every
+    :math:`x_t`, and far from diagonal for images. A step is :math:`q(x_s \mid x_t, x_0)` with
+
+    .. math:: x_0 = D + \frac{\sigma_t}{\alpha_t} \, q(P) \, \varepsilon, \qquad q(p)^2 \approx p
+
+    with a polynomial :math:`q`, whose degree is the number of backward passes through the denoiser. So it is nearly
+    exact for Gaussian data of any covariance in few steps, and it draws from :math:`p(x_0 \mid x_t)` whatever the noise
+    it begins with, which a probability flow does not. Trained denoisers keep their law better: see
+    :func:`pyrogen.evaluation.self_consistency`.
+
+    Args:
+        grid: The times of the steps.
+        passes: The degree of the polynomial. Of the largest possible variance, two leave errors of 9 %, three of 5 %
+            and four of 3 %.
+    """
+
+    def __init__(self, grid: Grid, *, passes: int = 2) -> None:
+        super().__init__(grid)
+        self.passes = integer(passes, "passes")
+
+    def plan(self, path: GaussianPath, schedule: Schedule) -> list[tuple[float, ...]]:
+        start, end = path.steps()
+        step = start.posterior(end)
+        numbers = step.noisy, step.data, step.variance.sqrt(), start.alpha, start.sigma / start.alpha
+        return list(zip(*(each.tolist() for each in numbers), strict=True))
+
+    def walk(self, denoise: GridDenoiser, plan: list[tuple[float, ...]], x: Tensor) -> Iterator[Tensor]:
+        root = _root_polynomial(self.passes)
+        for step, (noisy, share, fresh, alpha, ratio) in enumerate(plan):
+            with torch.enable_grad():
+                point = x.detach().requires_grad_(True)
+                mean = denoise(point, step)
+            datum, vector = mean.detach(), torch.randn_like(x)
+            for coefficient in root:
+                vector = alpha * torch.autograd.grad(mean, point, vector, retain_graph=True)[0]
+                datum = datum + ratio * coefficient * vector
+            x = _gaussian_step(x, datum, noisy, share, fresh)
+            yield x
+
+
+def _root_polynomial(degree: int) -> list[float]:
+    r"""The coefficients of :math:`p, p^2, \dots` of the polynomial whose square is nearest to :math:`p` on [0, 1].
+
+    In the mean square; where a root is off by :math:`e`, its square is by about :math:`2 \sqrt p e`.
+    """
+    points = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(200, dtype=torch.double) + 0.5) / 200)
+    powers = points.unsqueeze(-1) ** torch.arange(1, degree + 1)
+    weight = points.sqrt().unsqueeze(-1)
+    return torch.linalg.lstsq(weight * powers, points.unsqueeze(-1)).solution.squeeze(-1).tolist()
 
 
 class PredictorCorrector(Sampler):
