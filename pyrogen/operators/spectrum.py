@@ -98,7 +98,8 @@ class Resolved(NamedTuple):
         if off > self.tolerance:
             raise RuntimeError(
                 f"`steps` of the spectrum are too few for these variances: the log-density moves by {off:.2g} nats in "
-                f"the last quarter of them, more than {self.tolerance:g}"
+                f"the last quarter of them, more than {self.tolerance:g}; "
+                "1.5 (1 + signal norm^2 / noise)^0.5 are enough"
             )
         size = math.prod(self.spectrum.operator.output_shape)
         return -0.5 * (found[-1] + self.spectrum.log_det(noise, signal) + size * math.log(2 * math.pi))
@@ -152,7 +153,8 @@ class KrylovSpectrum(Spectrum):
 
     Args:
         operator: The operator.
-        steps: How many products are taken for a quadratic form.
+        steps: How many products are taken for a quadratic form; :math:`1.5 \sqrt{1 + s \lVert A \rVert^2 / r}` are
+            enough, if there are so many measured numbers.
         probes: How many random vectors the determinant is estimated from.
         tolerance: The relative error of solutions and draws.
         nats: The error of the quadratic forms in log-densities beyond which there is an error message.
@@ -171,12 +173,7 @@ class KrylovSpectrum(Spectrum):
         self.steps = integer(steps, "steps")
         self.tolerance, self.nats = positive(tolerance, "tolerance"), positive(nats, "nats")
         self.norm = operator.norm()
-        like = operator.zero()
-        size = math.prod(operator.output_shape)
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(2, (integer(probes, "probes"), size), generator=generator).to(like) * 2 - 1
-        *_, (nodes, weights) = quadrature(self._product, signs, min(steps, size))
-        self._trace = nodes.clamp_min(0), weights
+        self._trace = self._probed(integer(probes, "probes"))
 
     def resolve(self, residual: Tensor) -> Resolved:
         flat = self._flat(residual.double())
@@ -222,10 +219,25 @@ class KrylovSpectrum(Spectrum):
         dims = len(self.operator.output_shape)
         return y.reshape(*y.shape[: y.dim() - dims], -1)
 
+    def _probed(self, probes: int) -> tuple[Tensor, Tensor]:
+        """Quadratures of random signs, where there are fewer numbers: of measurements, or else of signals."""
+        zero, shape = self.operator.zero(), self.operator.shape
+        fewer = zero.numel() < math.prod(self.operator.output_shape)
+        size = zero.numel() if fewer else math.prod(self.operator.output_shape)
+
+        def gram(x: Tensor) -> Tensor:
+            return self.operator.gram(x.reshape(*x.shape[:-1], *shape)).reshape(x.shape)
+
+        signs = torch.randint(2, (probes, size), generator=torch.Generator().manual_seed(0)).to(zero) * 2 - 1
+        *_, (nodes, weights) = quadrature(gram if fewer else self._product, signs, min(self.steps, size))
+        return nodes.clamp_min(0), weights
+
     def _log_dets(self, noise: Variance, signal: Variance) -> Tensor:
+        """The estimate of each probe; what the signal does not reach has the variance of the noise."""
         nodes, weights = self._trace
-        logs = _covariance(nodes.flatten(), noise, signal).log()
-        return (weights * logs.unflatten(-1, nodes.shape)).sum(-1)
+        logs = _covariance(nodes.flatten(), noise, signal).log().unflatten(-1, nodes.shape)
+        unseen = math.prod(self.operator.output_shape) - weights.sum(-1)  # the weights of a probe sum to its size
+        return (weights * logs).sum(-1) + unseen * _wide(noise, 1, nodes).log()
 
 
 def _same(y: Tensor) -> Tensor:
