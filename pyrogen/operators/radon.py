@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyrogen.arguments import image_shape, integer, number, positive, vector
+from pyrogen.arguments import image_shape, integer, number, positive, switch, vector
 
 from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
@@ -148,13 +148,28 @@ class _Tomography(Linear):
             total = total + read * torch.as_tensor(weight(angle)).to(read)
         return scale * total.unflatten(-1, self.shape[1:])
 
-    def _filtered(self, y: Tensor, spacing: float, window: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Views after the ramp filter, made in space so that the mean of an image comes out right."""
+    def _filtered(
+        self,
+        y: Tensor,
+        spacing: float,
+        window: Callable[[Tensor], Tensor] | None,
+        stretch: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Views after the ramp filter, made in space so that the mean of an image comes out right.
+
+        Args:
+            y: The views.
+            spacing: From one number to the next.
+            window: A function of the frequency that the filter is multiplied by.
+            stretch: A function of the distance that it is multiplied by.
+        """
         size = 2 * self.detectors
         lag = torch.arange(size, dtype=torch.double, device=y.device)
         lag = torch.minimum(lag, size - lag)
         ramp = torch.where(lag % 2 == 1, -1 / (math.pi * lag).square(), 0.0) / spacing
         ramp[0] = 0.25 / spacing
+        if stretch is not None:
+            ramp = ramp * stretch(lag * spacing)
         spectrum = torch.fft.rfft(ramp).real
         if window is not None:
             spectrum = spectrum * window(torch.fft.rfftfreq(size, device=y.device, dtype=torch.double))
@@ -248,7 +263,7 @@ class Radon(_Tomography):
 
 
 class FanBeam(_Tomography):
-    r"""Line integrals of an image along rays that spread from a source, which turns with its flat detector.
+    r"""Line integrals of an image along rays that spread from a source, which turns with its detector.
 
     At the angle :math:`\theta` a point lies :math:`p = x \cos \theta + y \sin \theta` beside the central ray and
     :math:`q = R - x \sin \theta + y \cos \theta` from the source, :math:`R` from the axis; its ray meets the detector,
@@ -259,6 +274,8 @@ class FanBeam(_Tomography):
         angles: Of the views, in radians, shape ``(views,)``.
         source: From the source to the axis of rotation, in units of length: outside the image.
         detector: From the axis to the detector; if not given, coordinates are those of a detector through the axis.
+        curved: Whether the detector is an arc round the source, on which rays of equal angles are equally far apart:
+            :math:`p / q` becomes :math:`\arctan(p / q)`.
         detectors: How many there are; as many as see the whole image if not given.
         spacing: From one detector to the next, and their width, in units of length.
         pixel: The side of a pixel, in units of length.
@@ -285,6 +302,7 @@ class FanBeam(_Tomography):
         *,
         source: float,
         detector: float = 0.0,
+        curved: bool = False,
         detectors: int | None = None,
         spacing: float = 1.0,
         pixel: float = 1.0,
@@ -297,7 +315,7 @@ class FanBeam(_Tomography):
             )
         if number(detector, "detector") < 0:
             raise ValueError(f"`detector` must not be negative, got {detector}")
-        self.source, self.detector = source, detector
+        self.source, self.detector, self.curved = source, detector, switch(curved, "curved")
         whole, tangent = source + detector, math.sqrt(source**2 - radius**2)
         super().__init__(
             shape,
@@ -307,12 +325,12 @@ class FanBeam(_Tomography):
             pixel=pixel,
             offset=offset,
             widest=math.sqrt(2) * pixel * whole / (source - radius) * source / tangent,
-            reach=whole * radius / tangent,
+            reach=whole * (math.asin(radius / source) if curved else radius / tangent),
         )
 
     def _coordinate(self, x: Tensor, y: Tensor, angle: Tensor) -> Tensor:
         beside, ahead = self._seen(x, y, angle)
-        return (self.source + self.detector) * beside / ahead
+        return (self.source + self.detector) * ((beside / ahead).atan() if self.curved else beside / ahead)
 
     def _direction(self, x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
         beside, ahead = self._seen(x, y, angle)
@@ -334,18 +352,23 @@ class FanBeam(_Tomography):
             ``(*batch, *shape)``.
         """
         y = flattened(y, self.output_shape, "y").unflatten(-1, self.output_shape)
-        scale = self.source / (self.source + self.detector)  # to a detector through the axis
         like = {"dtype": torch.double, "device": y.device}
         middle = (torch.arange(self.detectors, **like) - (self.detectors - 1) / 2) * self.spacing
-        across = scale * (middle - self.offset.to(**like).unsqueeze(-1))  # (V, D)
-        slant = self.source / (self.source**2 + across.square()).sqrt()
-        filtered = self._filtered(y * slant.to(y.dtype), scale * self.spacing, window)
-        x_centre, y_centre = self._centres()
-        return self._back_projection(
-            filtered,
-            math.pi / len(self.angles),
-            lambda angle: (self.source / self._seen(x_centre, y_centre, angle)[1]).square(),
-        )
+        across = (middle - self.offset.to(**like).unsqueeze(-1)) / (self.source + self.detector)  # (V, D)
+        spacing = self.spacing / (self.source + self.detector)
+        slant = across.cos() if self.curved else 1 / (1 + across.square()).sqrt()
+        filtered = self._filtered(y * slant.to(y.dtype), spacing, window, self._stretch if self.curved else None)
+        centres = self._centres()
+
+        def nearness(angle: Tensor) -> Tensor:
+            beside, ahead = self._seen(*centres, angle)
+            return self.source / (ahead.square() + (beside.square() if self.curved else 0))
+
+        return self._back_projection(filtered, math.pi / len(self.angles), nearness)
+
+    def _stretch(self, lag: Tensor) -> Tensor:
+        """What the ramp filter is multiplied by where detectors are equally far apart in angle."""
+        return 1 / torch.sinc(lag / math.pi).square()
 
 
 def _ramp(u: Tensor, low: Tensor, high: Tensor) -> Tensor:

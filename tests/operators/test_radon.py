@@ -36,7 +36,8 @@ def geometries(draw):
     if draw(st.booleans()):
         return Radon(shape, turned, **settings)
     radius = settings["pixel"] * math.hypot(*shape[1:]) / 2
-    return FanBeam(shape, turned, source=radius * draw(st.floats(1.2, 9)), detector=draw(st.floats(0, 9)), **settings)
+    far, curved = draw(st.floats(1.2, 9)), draw(st.booleans())
+    return FanBeam(shape, turned, source=radius * far, detector=draw(st.floats(0, 9)), curved=curved, **settings)
 
 
 @settings(deadline=None, max_examples=30)
@@ -119,13 +120,17 @@ def test_a_disc_has_its_analytic_projection_in_parallel_beams():
     assert (radon(disc(size))[0] - chord).square().mean().sqrt() < 0.002
 
 
-def test_a_disc_has_its_analytic_projection_in_a_fan():
+@pytest.mark.parametrize("curved", [False, True])
+def test_a_disc_has_its_analytic_projection_in_a_fan(curved):
     turned, size = angles(12, 2 * math.pi), 128
-    fan = FanBeam((1, size, size), turned, source=2.5, detector=1.0, detectors=140, spacing=0.03, pixel=2 / size)
+    fan = FanBeam(
+        (1, size, size), turned, source=2.5, detector=1.0, detectors=140, spacing=0.03, pixel=2 / size, curved=curved
+    )
     u = (torch.arange(140 * 50, dtype=DOUBLE) - (140 * 50 - 1) / 2) * 0.03 / 50
     beside = (0.2 * turned.cos() - 0.1 * turned.sin()).unsqueeze(-1)
     ahead = (2.5 - 0.2 * turned.sin() - 0.1 * turned.cos()).unsqueeze(-1)
-    from_ray = (beside - ahead * u / 3.5) / (1 + (u / 3.5).square()).sqrt()  # distance of the centre from the ray
+    slope = (u / 3.5).tan() if curved else u / 3.5
+    from_ray = (beside - ahead * slope) / (1 + slope.square()).sqrt()  # distance of the centre from the ray
     chord = 2 * (0.25 - from_ray.square()).clamp_min(0).sqrt()
     chord = chord.unflatten(-1, (140, 50)).mean(-1)
     assert (fan(disc(size))[0] - chord).abs().max() < 0.02
@@ -146,13 +151,17 @@ def test_a_gaussian_has_a_gaussian_projection_and_its_back_projection():
     assert 0.001 < (smooth - image).abs().max() < 0.05
 
 
-def test_filtered_back_projection_of_a_fan():
-    x, y = grid(96)
-    image = torch.exp(-0.5 * ((x - 0.2).square() + (y + 0.1).square()) / 0.15**2)[None]
-    fan = FanBeam(
-        (1, 96, 96), angles(120, 2 * math.pi), source=2.5, detector=1.0, spacing=0.025, pixel=2 / 96, offset=0.04
-    )
-    assert (fan.filtered_back_projection(fan(image)) - image).abs().max() < 0.015
+@pytest.mark.parametrize("curved", [False, True])
+def test_filtered_back_projection_of_a_fan(curved):
+    x, y = grid(64)
+    image = torch.exp(-0.5 * ((x - 0.6).square() + (y + 0.5).square()) / 0.15**2)[None]
+    image = image + 0.3 * (x.square() + y.square() < 0.81)
+    settings = {"source": 1.6, "detector": 1.0, "spacing": 0.04, "pixel": 2 / 64, "offset": 0.04, "curved": curved}
+    fan = FanBeam((1, 64, 64), angles(180, 2 * math.pi), **settings)
+    error = (fan.filtered_back_projection(fan(image), lambda f: (math.pi * f).cos()) - image)[0]
+    inside = x.square() + y.square() < 0.6
+    assert error[inside].mean().abs() < 0.001
+    assert error[inside].square().mean().sqrt() < 0.004
 
 
 def test_a_distant_source_gives_parallel_beams():
@@ -212,6 +221,7 @@ REFUSED = [
     (Radon, "offset", "0"),
     (FanBeam, "source", 5.0),
     (FanBeam, "detector", -1.0),
+    (FanBeam, "curved", 1),
 ]
 
 
