@@ -24,46 +24,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.linear import matvec
-
-from .surrogate import Surrogate
+from .slopes import SingularSlopes
 
 
 class Inflated(NamedTuple):
     """A linear measurement in units of its noise, along its singular directions, for each of :math:`N` problems.
 
     Attributes:
-        value: What is measured, along the left singular vectors, ``(N, m)``.
-        singular: The singular values, ``(N, m)``.
-        axes: The right singular vectors in rows, ``(N, m, D)``.
+        value: What is measured, along the left singular vectors, ``(1, N, m)``.
+        slopes: :math:`A`, to these directions.
         constant: The log-likelihood of data that fit, ``(N,)``.
     """
 
     value: Tensor
-    singular: Tensor
-    axes: Tensor
+    slopes: SingularSlopes
     constant: Tensor
-
-    @classmethod
-    def of(cls, surrogate: Surrogate) -> Inflated:
-        """That of a likelihood that is linear with Gaussian noise, as a target has it at zero."""
-        operator = surrogate.jacobian[0].double()
-        singular = operator.norm(dim=-1)
-        axes = operator / torch.where(singular > 0, singular, 1.0).unsqueeze(-1)
-        return cls(surrogate.residual[0].double(), singular, axes, surrogate.constant[0].double())
 
     @property
     def norm(self) -> float:
         """The largest singular value of any problem."""
-        return self.singular.max().item()
+        return self.slopes.values.max().item()
 
     def misfit(self, x: Tensor) -> Tensor:
         """What is measured less what is expected at ``x`` ``(P, N, D)``: ``(P, N, m)``."""
-        return self.value - self.singular * matvec(self.axes, x.double())
+        return self.value - self.slopes.push(x)
 
     def log_likelihood(self, misfit: Tensor, width: float) -> Tensor:
         """The log-likelihood of data with noise of their own, in nats but for what depends on its width: ``(P, N)``."""
-        return -0.5 * (misfit.square() * self._precision(width)).sum(-1)
+        return -0.5 * (misfit.square() / self._variance(width**2)).sum(-1)
 
     def noisy(self, x: Tensor, noise: float, width: float) -> Tensor:
         """Draws of noisy data given data and measurement, ``(P, N, D)``.
@@ -74,12 +62,10 @@ class Inflated(NamedTuple):
             width: The noise of their own that they have, less than infinite.
         """
         z = x + noise * torch.randn_like(x)
-        rest = 1 + (width**2 - noise**2) * self.singular.square()
         misfit = self.misfit(z)
-        missed = misfit - rest.sqrt() * torch.randn_like(misfit)
-        gain = noise**2 * self.singular * self._precision(width)
-        return z + matvec(self.axes.mT, gain * missed).to(z)
+        missed = misfit - self._variance(width**2 - noise**2).sqrt() * torch.randn_like(misfit)
+        return z + noise**2 * self.slopes.pull(missed / self._variance(width**2)).to(z)
 
-    def _precision(self, width: float) -> Tensor:
-        measured = self.singular > 0
-        return torch.where(measured, 1 / (1 + (width * self.singular.where(measured, torch.ones(()))).square()), 1.0)
+    def _variance(self, variance: float) -> Tensor:
+        """What is measured of data with noise of a variance of their own varies so much, ``(1, N, m)``."""
+        return 1 + variance * self.slopes.values.square()

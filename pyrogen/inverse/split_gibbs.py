@@ -107,7 +107,7 @@ def linear_measurement(target: Target, like: Tensor, method: str) -> Inflated:
         raise NotImplementedError(
             f"{method} needs a linear measurement with Gaussian noise, got {kinds}; use TwistedSMC for others"
         )
-    return Inflated.of(surrogate)
+    return Inflated(surrogate.residual, surrogate.slopes, surrogate.constant[0])
 
 
 class SplitGibbs(Answer):
