@@ -1,9 +1,9 @@
 """The demo's half-hidden digit under a diffusion prior: its posterior, its evidence, and which digit it was.
 
 `digits.py` restores this digit under a flow by NUTS. Here the prior is a class-conditional diffusion model and the
-method twisted SMC, which knows the evidence: one for each class, so Bayes' rule says how probable each is.
+method tempered SMC, which has the evidence: one for each class, so Bayes' rule says how probable each is.
 
-    python examples/diffusion_posterior.py [--output output/demo] [--seed 0] [--steps 400] [--particles 400]
+    python examples/diffusion_posterior.py [--output output/demo] [--seed 0] [--steps 400] [--particles 128]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--particles", type=int, default=400)
+    parser.add_argument("--particles", type=int, default=128)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small images: more threads only wait for each other
@@ -53,17 +53,18 @@ def main(argv: list[str] | None = None) -> None:
 
     truth, label = test[0][0], test[1][0]
     y = dist.Normal(seen(truth), NOISE).sample()
-    posterior = inverse.TwistedSMC(half_hidden, site="image", particles=options.particles, steps=40).run(y)
+    settings = {"particles": options.particles, "moves": 2, "steps": 16}
+    posterior = inverse.TemperedSMC(half_hidden, site="image", **settings).run(y)
     draws = (posterior.get_samples()["image"] + 1) / 2  # (particles, classes, 1, 8, 8)
 
     probability = posterior.log_evidence.softmax(0)
     print("class   log evidence   probability")
     for number, evidence in enumerate(posterior.log_evidence.tolist()):
         print(f"{number:<8}{evidence:<15.1f}{probability[number]:.3f}{'   (the truth)' * (number == label)}")
-    ancestors = posterior.diagnostics().ancestors[label]
+    worth = posterior.diagnostics().independent[label]
     report = pg.evaluation.restoration_report(draws[:, label], truth)
-    print(f"given the class: {report}; from {ancestors} particles of the first level")
-    print(f"all ten filters: {posterior.diagnostics()}")
+    print(f"given the class: {report}; from draws worth {worth:.0f} independent ones")
+    print(f"all ten classes: {posterior.diagnostics()}")
     likely = probability.argsort(descending=True)[:3]
     names = [f"a {number}: {probability[number]:.0%}" for number in likely]
     observation = torch.where(upper, seen.adjoint(y), torch.nan)

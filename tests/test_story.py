@@ -9,7 +9,7 @@ EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/*.py"))
 FEW = {
     "chorales": ["--steps", "2", "--chorales", "8"],
     "colorization": ["--steps", "2", "--draws", "2"],
-    "diffusion_posterior": ["--steps", "2", "--particles", "2"],
+    "diffusion_posterior": ["--steps", "2", "--particles", "8"],
     "digits": ["--steps", "2", "--draws", "2"],
     "inpainting": ["--steps", "2", "--particles", "4"],
     "super_resolution": ["--steps", "2", "--particles", "4"],

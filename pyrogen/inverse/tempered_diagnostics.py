@@ -16,7 +16,8 @@ from .answer import Diagnostics
 from .particle_diagnostics import PriorEvidence
 from .tempering import Tempering
 
-_APART = 1.2  # R-hat of groups that disagree: the largest of hundreds of numbers is often above 1.1 by chance
+_APART = 1.1  # R-hat of groups that disagree
+_MILLION = 4.75  # standard deviations beyond which one number in a million lies
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,22 @@ class TemperedDiagnostics(Diagnostics):
     @property
     def contradicted(self) -> Tensor:
         """For each problem, whether groups disagree, or draws of the prior have another evidence."""
-        return (self.r_hat > _APART) | self.prior.contradicts(self.log_evidence, self.standard_error)
+        return self.apart | self.prior.contradicts(self.log_evidence, self.standard_error)
+
+    @property
+    def apart(self) -> Tensor:
+        """For each problem, whether groups disagree on a number, by R-hat and more than by chance.
+
+        R-hat is the largest of many numbers, and is far above one by chance where groups are worth few draws each.
+        """
+        groups = len(self.group_evidence)
+        share = 2 / (9 * max(groups - 1, 1))
+        chance = (1 - share + _MILLION * share**0.5) ** 3  # of chi squared over its degrees of freedom
+        return (self.r_hat > _APART) & (self.r_hat.square() - 1 > chance * groups / self.independent)
 
     @property
     def reason(self) -> str:
-        if (self.r_hat > _APART).any():
+        if self.apart.any():
             return "independent groups of particles disagree"
         if self.contradicted.any():
             return "draws of the prior contradict the evidence, so that explanations of the data are missing"
