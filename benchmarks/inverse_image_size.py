@@ -1,11 +1,12 @@
 """Tempered SMC where tens to hundreds of numbers are measured and the answer is known.
 
-``mixture``: 25 Gaussians of unit variance in ``--size`` dimensions, half of which a random matrix measures with noise 0.1,
-or with ``--differences`` all differences of neighbours, which do not tell the modes apart. ``ct``: 12 views of 32 detectors
-of an image of 32x32 under a Gaussian prior: fitted to the slices of a head if ``--slices`` names the array of
-``invesalius-examples`` (``matrix.dat`` in ``Cranium.inv3``, a tar file), else smooth. Printed are the errors of the log evidence and of the
-mean in posterior standard deviations (with what exact draws would have), the ratio of the standard deviations, coverage of
-90 % intervals, and of mixtures the total variation of the weights of modes.
+``mixture``: 25 Gaussians of unit variance in ``--size`` dimensions. A random matrix measures half as many numbers with
+noise 0.1; with ``--differences`` all differences of neighbours are measured, which do not tell the modes apart. ``ct``:
+12 views of 32 detectors of an image of 32x32 under a Gaussian prior, fitted to the slices of a head if ``--slices``
+names their array (``matrix.dat`` in the tar file ``Cranium.inv3`` of Debian's invesalius-examples), else smooth.
+
+Printed are the log evidence, the error of the mean in posterior standard deviations, the ratio of standard deviations,
+coverage of 90 % intervals, and the total variation of the weights of modes.
 
     python benchmarks/inverse_image_size.py ct --particles 256 --moves 4 --slices matrix.dat
     python benchmarks/inverse_image_size.py mixture --size 80 --particles 500
@@ -117,8 +118,8 @@ def compare(known: Known, options: argparse.Namespace) -> None:
     low, high = x.quantile(0.05, 0), x.quantile(0.95, 0)
     print(
         f"log evidence {answer.log_evidence:.2f}, exact {evidence:.2f}; error of the mean "
-        f"{((x.mean(0) - mean) / scale).square().mean().sqrt():.3f} (exact draws {len(x) ** -0.5:.3f}); ratio of standard "
-        f"deviations {(x.std(0) / scale).mean():.3f}; coverage "
+        f"{((x.mean(0) - mean) / scale).square().mean().sqrt():.3f} (exact draws {len(x) ** -0.5:.3f}); ratio of "
+        f"standard deviations {(x.std(0) / scale).mean():.3f}; coverage "
         f"{((known.truth > low) & (known.truth < high)).double().mean():.2f}; weights of modes off by "
         f"{0.5 * (shares - weights).abs().sum():.3f}; {seconds:.1f} s\n{answer.diagnostics()}",
         flush=True,

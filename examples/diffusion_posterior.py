@@ -3,7 +3,7 @@
 `digits.py` restores this digit under a flow by NUTS. Here the prior is a class-conditional diffusion model and the
 method tempered SMC, which has the evidence: one for each class, so Bayes' rule says how probable each is.
 
-    python examples/diffusion_posterior.py [--output output/demo] [--seed 0] [--steps 400] [--particles 128]
+    python examples/diffusion_posterior.py [--output output/demo] [--seed 0] [--steps 400] [--particles 96]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--particles", type=int, default=128)
+    parser.add_argument("--particles", type=int, default=96)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small images: more threads only wait for each other

@@ -65,7 +65,7 @@ class TemperedDiagnostics(Diagnostics):
             jumps=torch.stack(run.jumps),
             ancestors=torch.stack([column.unique().numel() * torch.ones(()) for column in run.roots.T]),
             group_evidence=run.log_evidence,
-            independent=_independent(groups, run.log_evidence) if several else unknown,
+            independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
             r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
             passes=run.move.reverse.passes,
             prior=prior,
@@ -152,5 +152,4 @@ def _independent(groups: Tensor, log_evidence: Tensor) -> Tensor:
     between = groups.mean(1).var(0)
     moving = within > 0
     ratio = torch.where(moving, between / within.where(moving, torch.ones(())), 0.0)  # of a group's mean to its spread
-    each = (moving.sum(-1) / ratio.sum(-1)).clamp(max=groups.shape[1])
-    return each * effective_sample_size(log_evidence)
+    return moving.sum(-1) / ratio.sum(-1) * effective_sample_size(log_evidence)
