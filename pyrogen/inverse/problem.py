@@ -357,7 +357,9 @@ def _on_one_line(slopes: Tangents, parts: AllParts, others: Tangents, other_part
     eta, start = _eta(other_parts), _eta(parts)
     matrix = slopes.matrix
     moved = torch.einsum("nmd,pnd->pnm", matrix[0], x)
-    size = moved.abs() + eta.abs() + start.abs()
+    # A sum of many large numbers that nearly cancel is right to the size of these.
+    terms = matrix[0].norm(dim=-1) * x.norm(dim=-1, keepdim=True)
+    tolerance = 1e-4 * (moved.abs() + eta.abs() + start.abs()) + 1e-6 * (1 + terms)
     signs = torch.randint_like(start, 2) * 2 - 1
     found, expected = others.pull(signs.expand_as(eta)), slopes.pull(signs)
     rounding = 1e-5 * matrix.square().sum(-2).sqrt() + 1e-6
@@ -367,7 +369,7 @@ def _on_one_line(slopes: Tangents, parts: AllParts, others: Tangents, other_part
     }
     return (
         bool(((found - expected).abs() <= rounding).all())
-        and bool(((eta - moved - start).abs() <= 1e-4 * size + 1e-6).all())
+        and bool(((eta - moved - start).abs() <= tolerance).all())
         and all(_constant(value) for part in alike.values() for value in part.values())
     )
 

@@ -210,6 +210,24 @@ def test_problems_of_their_own_measurements():
     assert answer.log_evidence.shape == (3,)
 
 
+def test_hundreds_of_numbers_are_seen_to_be_linear():
+    """Of many sums of large numbers some nearly cancel, and are then wrong by more than their own size says."""
+    torch.manual_seed(0)
+    operator = torch.randn(400, 800)
+
+    def model(y):
+        x = pyro.sample("x", dist_of_800())
+        pyro.sample("y", dist.Normal(operator @ x, 0.1).to_event(1), obs=y)
+
+    problem = InverseProblem(model, (torch.zeros(400),), {}, "x")
+    assert problem.target(problem.values).surrogate(torch.zeros(1, 1, 800)).exact
+
+
+def dist_of_800():
+    normal = dist.Normal(torch.zeros(800), 1.0).to_event(1)
+    return Diffusion(GaussianMixtureDenoiser(normal, LinearVP()))()
+
+
 @pytest.mark.parametrize("coupling", [0.0, 0.5])
 def test_split_gibbs(coupling):
     problem = Linear(noise=0.5)
