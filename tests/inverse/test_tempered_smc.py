@@ -212,7 +212,7 @@ def test_problems_of_their_own_measurements():
 
 def test_hundreds_of_numbers_are_seen_to_be_linear():
     """Of many sums of large numbers some nearly cancel, and are then wrong by more than their own size says."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     operator = torch.randn(400, 800)
 
     def model(y):
