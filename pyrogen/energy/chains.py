@@ -57,7 +57,8 @@ class Chains(Abstract, nn.Module):
     """Markov chains of an energy; abstract.
 
     The step size is found while they move: so that the kernel accepts as often as it should. In training mode it is
-    kept for the next draw.
+    kept for the next draw. Under a context every chain has one of its own, where it moves for long enough to find it
+    (:class:`FreshChains`, :class:`PersistentChains`): what suits one context may leave the chains of another stuck.
 
     Args:
         kernel: What moves them.
@@ -120,12 +121,16 @@ class Chains(Abstract, nn.Module):
     def _moved(self, target: EnergyTarget, x: Tensor, steps: int) -> Moved:
         """The chains after so many steps of the present step size, which is kept adapted in training mode."""
         moved = self.kernel(target, x, steps, self.step_size)
-        if self.training and self.kernel.aim is not None:
+        if self.training:
             self.step_size.copy_(self._adapted(self.step_size, moved))
         return moved
 
     def _adapted(self, step_size: Tensor, moved: Moved) -> Tensor:
-        return step_size * (_GAIN * (moved.acceptance.mean() - self.kernel.aim)).exp()
+        """The step size that all chains share, or those of each, nearer to where they accept as they should."""
+        if self.kernel.aim is None:
+            return step_size
+        acceptance = moved.acceptance if step_size.dim() else moved.acceptance.mean()
+        return step_size * (_GAIN * (acceptance - self.kernel.aim)).exp()
 
 
 class FreshChains(Chains):
@@ -140,7 +145,8 @@ class FreshChains(Chains):
 
     def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         x = started(module, rows, context)
-        target, size, warmup = EnergyTarget(module, context), self.step_size, self.steps // 2
+        target, warmup = EnergyTarget(module, context), self.steps // 2
+        size = self.step_size if context is None else self.step_size.expand(rows)
         if self.kernel.aim is None:
             moved = self.kernel(target, x, self.steps, size)
             return ChainDraws(moved.x, context, moved.acceptance)
@@ -149,7 +155,7 @@ class FreshChains(Chains):
             moved = self.kernel.go_on(target, moved, _BLOCK, size)
             size = self._adapted(size, moved)
         if self.training:
-            self.step_size.copy_(size)
+            self.step_size.copy_(size.log().mean().exp())
         moved = self.kernel.go_on(target, moved, self.steps - warmup // _BLOCK * _BLOCK, size)
         if moved.acceptance.mean() < _STUCK:
             warnings.warn(
@@ -258,37 +264,43 @@ class PersistentChains(Chains):
         shape = module.context_shape
         names = [] if shape is None else [f"context.{key}" for key in shape] if isinstance(shape, dict) else ["context"]
         begun = torch.zeros(0, dtype=torch.bool, device=module.zero.device)
-        self.buffer = LocalBuffers({name: module.zero.new_zeros(0) for name in ("x", *names)} | {"begun": begun})
+        self.buffer = LocalBuffers(
+            {name: module.zero.new_zeros(0) for name in ("x", *names, "step_size")} | {"begun": begun}
+        )
 
     def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         if rows > self.size:
             raise ValueError(f"`size` must be at least the {rows} rows that are drawn at once, got {self.size}")
         places = torch.randperm(self.size)[:rows].to(module.zero.device)
-        x, context = self._taken(module, places, context)
-        moved = self._moved(EnergyTarget(module, context), x, self.steps)
+        x, context, own_size = self._taken(module, places, context)
+        size = self.step_size if context is None else own_size
+        moved = self.kernel(EnergyTarget(module, context), x, self.steps, size)
         if self.training:
-            self._put(places, moved.x, context)
+            size = self._adapted(size, moved)
+            self.step_size.copy_(size.log().mean().exp())
+            self._put(places, moved.x, context, size.expand(rows))
         return ChainDraws(moved.x, context, moved.acceptance)
 
-    def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context]:
-        """Chains of the buffer with their contexts; those that begin anew with the contexts given."""
+    def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context, Tensor]:
+        """Chains of the buffer with their contexts and step sizes; those that begin anew with the contexts given."""
         kept = self.buffer.tensors
         if not kept["begun"].numel():
-            return started(module, len(places), context), context
+            return started(module, len(places), context), context, self.step_size.expand(len(places))
         begin = ~kept["begun"][places]
         if self.refresh:
             begin |= torch.rand(len(places), device=places.device) < self.refresh
         if not bool(begin.any()):
-            found = {name: kept[name][places] for name in ("x", *_named(context))}
-            return found["x"].to(module.zero), _like(context, found)
+            found = {name: kept[name][places] for name in ("x", *_named(context), "step_size")}
+            return found["x"].to(module.zero), _like(context, found), found["step_size"]
         own = {"x": started(module, len(places), context), **_named(context)}
+        own["step_size"] = self.step_size.expand(len(places))
         found = {
             name: torch.where(column(begin, rows), rows, kept[name][places].to(rows)) for name, rows in own.items()
         }
-        return found["x"], _like(context, found)
+        return found["x"], _like(context, found), found["step_size"]
 
-    def _put(self, places: Tensor, x: Tensor, context: Context) -> None:
-        rows = {"x": x, **_named(context), "begun": torch.ones_like(places, dtype=torch.bool)}
+    def _put(self, places: Tensor, x: Tensor, context: Context, step_size: Tensor) -> None:
+        rows = {"x": x, **_named(context), "step_size": step_size, "begun": torch.ones_like(places, dtype=torch.bool)}
         for name, values in rows.items():
             if not self.buffer[name].numel():
                 self.buffer[name] = values.new_zeros((self.size, *values.shape[1:]))

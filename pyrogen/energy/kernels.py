@@ -128,7 +128,8 @@ class TransitionKernel(Abstract):
             target: What they draw from.
             x: Where they are, events as numbers, ``(N, *event)``.
             steps: How many.
-            step_size: In standard deviations of the coordinates; a number, in a tensor of no dimensions.
+            step_size: In standard deviations of the coordinates: one, in a tensor of no dimensions, or one for each
+                chain, ``(N,)``.
         """
 
     def go_on(self, target: EnergyTarget, moved: Moved, steps: int, step_size: Tensor) -> Moved:
@@ -156,8 +157,8 @@ class GradientKernel(TransitionKernel):
             )
 
     @abstractmethod
-    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
-        """What moves chains a step."""
+    def move(self, step_size: float | Tensor) -> Callable[[LogDensity, ChainState], Move]:
+        """What moves chains a step, of one size or of one for each, ``(N,)``."""
 
     @torch.no_grad()
     def __call__(self, target: EnergyTarget, x: Tensor, steps: int, step_size: Tensor) -> Moved:
@@ -169,7 +170,8 @@ class GradientKernel(TransitionKernel):
     @torch.no_grad()
     def go_on(self, target: EnergyTarget, moved: Moved, steps: int, step_size: Tensor) -> Moved:
         coordinates, log_density = target.in_coordinates
-        move, state, acceptance = self.move(step_size.item()), moved.state, torch.zeros_like(moved.acceptance)
+        move = self.move(step_size if step_size.dim() else step_size.item())
+        state, acceptance = moved.state, torch.zeros_like(moved.acceptance)
         for _ in range(steps):
             found = move(log_density, state)
             if self.lossless:
@@ -201,7 +203,7 @@ class Langevin(GradientKernel):
     def first_step_size(self, dimensions: int) -> float:
         return self.step_size
 
-    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
+    def move(self, step_size: float | Tensor) -> Callable[[LogDensity, ChainState], Move]:
         return partial(langevin, step_size=step_size)
 
 
@@ -213,12 +215,14 @@ class AdjustedLangevin(GradientKernel):
     def first_step_size(self, dimensions: int) -> float:
         return dimensions ** (-1 / 3)
 
-    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
+    def move(self, step_size: float | Tensor) -> Callable[[LogDensity, ChainState], Move]:
         return partial(hmc, step_size=(2 * step_size) ** 0.5, steps=1)
 
 
 class HamiltonianMonteCarlo(GradientKernel):
     """Trajectories of several gradients, whose ends are accepted so that the distribution is kept exactly.
+
+    Step sizes vary by a fifth from trajectory to trajectory: one that goes around an orbit would come to nothing new.
 
     Args:
         leapfrog_steps: How many gradients a trajectory has.
@@ -233,8 +237,12 @@ class HamiltonianMonteCarlo(GradientKernel):
     def first_step_size(self, dimensions: int) -> float:
         return dimensions**-0.25
 
-    def move(self, step_size: float) -> Callable[[LogDensity, ChainState], Move]:
-        return partial(hmc, step_size=step_size, steps=self.leapfrog_steps)
+    def move(self, step_size: float | Tensor) -> Callable[[LogDensity, ChainState], Move]:
+        def moved(log_density: LogDensity, state: ChainState) -> Move:
+            jitter = 0.8 + 0.4 * torch.rand(len(state.x), dtype=state.x.dtype, device=state.x.device)
+            return hmc(log_density, state, step_size=step_size * jitter, steps=self.leapfrog_steps)
+
+        return moved
 
 
 class DiscreteKernel(TransitionKernel):

@@ -67,6 +67,46 @@ def test_step_sizes_are_found_on_every_scale(kernel, precision):
     assert x.square().mean().item() == pytest.approx(1, abs=5 * (2 / 2000) ** 0.5)
 
 
+class Widths(nn.Module):
+    """The energy of normals whose log-precision is the context."""
+
+    def forward(self, x, context):
+        return 0.5 * context.squeeze(-1).exp() * x.square().sum(-1)
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, energy.HamiltonianMonteCarlo()])
+def test_contexts_have_step_sizes_of_their_own(kernel):
+    """With one for all, chains of the narrow contexts would never move."""
+    torch.manual_seed(0)
+    module = energy.Energy(Widths(), (2,), (1,), chains=energy.FreshChains(kernel, steps=200))
+    precision = torch.linspace(-3, 6, 4).repeat(1000).unsqueeze(-1)
+    x = module(precision).sample() * (precision / 2).exp()
+    assert torch.allclose(x.square().mean(1).reshape(1000, 4).mean(0), torch.ones(4), atol=5 * 1000**-0.5)
+
+
+class OfTwoClasses(nn.Module):
+    """The energy of a normal for each of two labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.log_precision = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, label):
+        return 0.5 * self.log_precision[label].exp() * (x[:, 0] - self.mean[label]).square()
+
+
+def test_persistent_chains_learn_a_rare_class():
+    """With the step size of the frequent class those of the rare one stay where they are, and its energy runs away."""
+    torch.manual_seed(0)
+    labels = (torch.rand(2000) < 0.9).long()
+    x = 0.5 * torch.randn(2000, 1) + 2 * labels.unsqueeze(-1)
+    module = energy.Energy(OfTwoClasses(), (1,), ())
+    objective = energy.ContrastiveDivergence(module, chains=energy.PersistentChains(KERNEL, size=512, steps=5))
+    pg.fit(objective, (x, labels), steps=300, lr=0.02, ema=0.98, seed=0)
+    assert module.network.mean.tolist() == pytest.approx([0.0, 2.0], abs=0.2)
+    assert module.network.log_precision.exp().tolist() == pytest.approx([4.0, 4.0], rel=0.35)
+
+
 def test_chains_that_do_not_move_are_warned_of():
     with pytest.warns(UserWarning, match=r"accepted 0.00%"):
         gaussian(2, 1e12)().sample((10,))
