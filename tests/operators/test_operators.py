@@ -50,6 +50,20 @@ def test_adjoint_by_dot_products(name):
         torch.testing.assert_close(operator.adjoint(y), operators.Linear.adjoint(operator, y))
 
 
+@pytest.mark.parametrize("name", LINEAR)
+def test_maps_nest_and_a_bad_row_spoils_no_other(name):
+    operator = LINEAR[name]()
+    x = torch.randn(2, 3, *operator.shape)
+    y = operator(x)
+    torch.testing.assert_close(torch.func.vmap(torch.func.vmap(operator))(x), y)
+    torch.testing.assert_close(torch.func.vmap(operator.adjoint)(y), operator.adjoint(y))
+    slopes = torch.func.vmap(torch.func.grad(lambda v: 0.5 * operator(v).square().sum()))(x[0])
+    torch.testing.assert_close(slopes, operator.gram(x[0]), atol=1e-4, rtol=1e-4)
+    bad = torch.cat([torch.full_like(x[:1], NAN), x[1:]])
+    torch.testing.assert_close(operator(bad)[1], y[1])
+    torch.testing.assert_close(operator.adjoint(operator(bad))[1], operator.adjoint(y)[1])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", LINEAR)
 def test_on_a_gpu(name):
