@@ -143,7 +143,14 @@ def plate_of(frame: CondIndepStackFrame) -> Plate:
 
 
 def _is_computed(message: Mapping[str, Any]) -> bool:
-    return bool(message["infer"].get("_deterministic")) or (message["is_observed"] and _is_silent(message["fn"]))
+    if message["infer"].get("_deterministic"):
+        return True
+    return message["is_observed"] and (_is_silent(message["fn"]) or _is_at(message["fn"], message["value"]))
+
+
+def _is_at(distribution: Any, value: Any) -> bool:
+    """Whether it is the point mass of this very tensor, in place of which data would be another one."""
+    return isinstance(distribution, Delta) and distribution.v is value
 
 
 def _is_silent(distribution: Any) -> bool:

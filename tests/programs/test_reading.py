@@ -6,7 +6,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoNormal
-from pyro.infer.reparam import LocScaleReparam
+from pyro.infer.reparam import DiscreteCosineReparam, HaarReparam, LocScaleReparam
 from torch import nn
 
 from pyrogen.programs import data_plate, run
@@ -61,6 +61,17 @@ def test_the_log_prob_of_a_site_is_masked_and_not_scaled():
 def test_values_computed_elsewhere_are_no_sites():
     model = pyro.poutine.reparam(hierarchical, config={"z": LocScaleReparam(0.0)})
     assert set(run(model, (torch.zeros(3),)).sites) == {"center", "z_decentered", "x"}
+
+
+@pytest.mark.parametrize("reparam", [HaarReparam, DiscreteCosineReparam])
+def test_a_point_mass_of_its_own_value_is_computed_and_one_of_data_observed(reparam):
+    @pyro.poutine.reparam(config={"z": reparam(dim=-1)})
+    def model(y):
+        z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        pyro.sample("y", dist.Delta(z, event_dim=1), obs=y)
+
+    kinds = {name: site.kind for name, site in run(model, (torch.zeros(4),)).statements.items()}
+    assert [kinds["z"], kinds["y"]] == ["computed", "observed"]
 
 
 @pytest.mark.parametrize(
