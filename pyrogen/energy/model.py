@@ -270,6 +270,13 @@ class Energy(EnergyModule):
             )
         return value
 
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; a frozen base stays in evaluation mode, since units that it drops would be noise in energies."""
+        super().train(mode)
+        if self.base is not None and not any(parameter.requires_grad for parameter in self.base.parameters()):
+            self.base.eval()
+        return self
+
     def start(self, context: Context = None) -> TorchDistributionMixin:
         if self.base is None:
             return super().start(context)

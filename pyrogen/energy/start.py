@@ -113,8 +113,8 @@ class RealStart(Start):
 
     def log_target(self, z: Tensor) -> Tensor:
         """Minus the energy of the events that points are, as a log-density of the points."""
-        x, log_det = self.coordinates.forward_and_log_det(z)
-        return log_det - self.energy.energies(x, context_rows(self.context, self.energy.context_shape, (len(z),)))
+        rows = context_rows(self.context, self.energy.context_shape, (len(z),))
+        return self.energy.in_coordinates(rows)[1](z)
 
 
 class DiscreteStart(Start):
