@@ -273,8 +273,7 @@ class Energy(EnergyModule):
     def train(self, mode: bool = True) -> Self:
         """As torch's; a frozen base stays in evaluation mode, since units that it drops would be noise in energies."""
         super().train(mode)
-        if self.base is not None and not any(parameter.requires_grad for parameter in self.base.parameters()):
-            self.base.eval()
+        evaluate_frozen(self.base)
         return self
 
     def start(self, context: Context = None) -> TorchDistributionMixin:
@@ -310,6 +309,12 @@ class Energy(EnergyModule):
         base = self.base(context_of_part(context, self.base.context_shape))
         require_support(base, self, "base")
         return base
+
+
+def evaluate_frozen(part: nn.Module | None) -> None:
+    """Puts a part of which nothing is trained into evaluation mode."""
+    if part is not None and not any(parameter.requires_grad for parameter in part.parameters()):
+        part.eval()
 
 
 def coordinates_of(distribution: TorchDistributionMixin) -> Transform | None:

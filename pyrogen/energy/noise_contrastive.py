@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import log
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from pyrogen.training.turn import TakesTurns, Turn
 
 from .contrastive import EnergyObjective
 from .kernels import repeated, require_finite
-from .model import EnergyModule
+from .model import EnergyModule, evaluate_frozen
 
 
 class NoiseContrastive(EnergyObjective):
@@ -67,6 +67,12 @@ class NoiseContrastive(EnergyObjective):
             _check_noise(noise, energy)
         self.noise, self.draws = noise, draws
         self.log_normalizer = nn.Parameter(torch.zeros(()))
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; frozen noise stays in evaluation mode, in which its draws and their density are of one law."""
+        super().train(mode)
+        evaluate_frozen(self.noise)
+        return self
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         energy = self.energy

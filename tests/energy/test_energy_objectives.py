@@ -285,3 +285,36 @@ def test_energies_that_run_away_from_their_chains_are_noticed():
     with pytest.raises(FloatingPointError, match="beyond the limit 200 of its turn"):
         pg.fit(module, torch.randn(500, 2), steps=200, lr=1.0, seed=0)
     assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+def test_a_frozen_base_and_frozen_noise_drop_no_units():
+    flow = pg.flows.affine_coupling((D,), layers=2, hidden=(16,), dropout=0.5)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.normal_()
+    network = nn.Sequential(nn.Linear(D, 1), nn.Flatten(0))
+    module = energy.Energy(network, (D,), base=flow).train()
+    x = data(50)
+    assert not torch.equal(module.energies(x), module.energies(x))
+    flow.requires_grad_(False)
+    objective = energy.NoiseContrastive(module, noise=flow).train()
+    assert module.training
+    assert network.training
+    assert objective.training
+    assert not flow.training
+    assert torch.equal(module.energies(x), module.energies(x))
+
+
+def test_a_network_of_standardised_events_has_the_same_energies_in_coordinates():
+    network = nn.Sequential(nn.Linear(D, 4), nn.SiLU(), nn.Linear(4, 1), nn.Flatten(0)).double()
+    flow = pg.flows.affine_coupling((D,), layers=2, hidden=(8,))
+    for base in (energy.DataNormal((D,)), flow, None):
+        module = energy.Energy(network, (D,), base=base, standardize=True).double()
+        x = 5 + 3 * data(500).double()
+        module.learn_statistics(x)
+        standard = (x - x.mean(0)) / x.std(0)
+        expected = network(standard) - (0 if base is None else base().log_prob(x))
+        torch.testing.assert_close(module.energies(x), expected)
+        coordinates, log_density = module.in_coordinates()
+        z, log_det = coordinates.inverse_and_log_det(x)
+        torch.testing.assert_close(log_density(z), -expected - log_det)
