@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pyrogen.core.density import Density, weakest
+from pyrogen.programs.site import is_imputed
 
 from .draws import BoundProgram, Draws, fitted
 from .pointwise import GuideDraws, Pointwise, element_latents, local_latents, marginalised
-from .sites import NamedSite, is_imputed
+from .sites import NamedSite
 from .sources import PosteriorSource
 
 Tensors = dict[str, Tensor]

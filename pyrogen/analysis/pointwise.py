@@ -30,9 +30,10 @@ from torch.distributions import Independent
 
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.evaluation.importance import pareto_k_of
+from pyrogen.programs.site import is_imputed
 
 from .draws import BoundProgram, Draws
-from .sites import NamedSite, is_imputed
+from .sites import NamedSite
 
 _NUMBERS_AT_ONCE = 2**22
 

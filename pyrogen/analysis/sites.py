@@ -5,7 +5,7 @@ A value has batch dimensions, named by the plates around its statement, and even
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -58,11 +58,6 @@ class NamedSite(Site):
     def plate_names(self) -> set[str]:
         """The plates that a dimension of its value belongs to."""
         return set(self.dims) - {None}
-
-
-def is_imputed(name: str, sites: Mapping[str, Site]) -> bool:
-    """Whether a latent site is the part of an observation that its ``obs_mask`` hides, which Pyro draws."""
-    return name.endswith("_unobserved") and name.removesuffix("_unobserved") + "_observed" in sites
 
 
 def named_sites(statements: Iterable[Site]) -> dict[str, NamedSite]:

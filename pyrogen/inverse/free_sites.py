@@ -6,7 +6,7 @@ uniform below another one have as many supports as there are chains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from pyro.distributions import TorchDistribution
@@ -26,6 +26,8 @@ class FreeSites(Messenger):
     Args:
         coordinates: By site.
         discrete: Values of discrete sites.
+        imputed: The sites that are the parts of observations which an ``obs_mask`` hides. Pyro masks what they hold in
+            place of data, of which the density is then constant; here it has that of the data.
         enumerating: Whether other discrete sites are summed out: then Pyro must see to the dimensions of all.
 
     Attributes:
@@ -40,10 +42,12 @@ class FreeSites(Messenger):
         coordinates: Mapping[str, Tensor],
         discrete: Mapping[str, Tensor] | None = None,
         *,
+        imputed: Container[str] = (),
         enumerating: bool = False,
     ) -> None:
         super().__init__()
-        self.coordinates, self.discrete, self.enumerating = coordinates, discrete or {}, enumerating
+        self.coordinates, self.discrete = coordinates, discrete or {}
+        self.imputed, self.enumerating = imputed, enumerating
         self.volumes: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
@@ -52,6 +56,8 @@ class FreeSites(Messenger):
             return
         msg["value"] = self._value(name, msg["fn"]) if name in self.coordinates else self.discrete[name]
         msg["done"] = not self.enumerating
+        if name in self.imputed:
+            msg["mask"] = None
 
     def _value(self, name: str, fn: TorchDistribution) -> Tensor:
         transform = transform_of(name, fn)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from pyrogen.programs.layouts import DRAWS, DrawLayout, DrawsTogether, LayoutMismatch, OneDraw
 from pyrogen.programs.run import Given, isolated, run
-from pyrogen.programs.site import Site, is_statement
+from pyrogen.programs.site import Site, is_imputed, is_statement
 
 from .free_sites import FreeSites, started, transform_of
 from .observation import check_data
@@ -55,6 +55,7 @@ class LatentDensity:
         shapes: Of the continuous latent sites, by name.
         free_shapes: The same of their coordinates.
         discrete: The names of the discrete latent sites.
+        imputed: The names of those that are parts of observations.
         size: How many coordinates a chain has.
 
     Raises:
@@ -82,6 +83,7 @@ class LatentDensity:
         self.discrete = [name for name, site in latent.items() if site.support.is_discrete]
         sites = {name: site for name, site in latent.items() if name not in self.discrete}
         _check_sites(sites, [latent[name] for name in self.discrete])
+        self.imputed = {name for name in latent if is_imputed(name, self.statements)}
         self.shapes = {name: site.value.shape for name, site in sites.items()}
         self.free_shapes = {name: x.shape for name, x in self._coordinates(self.statements).items()}
         self.size = sum(map(prod, self.free_shapes.values()))
@@ -194,7 +196,7 @@ class LatentDensity:
     ) -> Trace:
         """A run with log-probabilities of free coordinates in place of those of continuous sites."""
         drawn = drawn or {}
-        sites = FreeSites(free, drawn, enumerating=bool(self.discrete))
+        sites = FreeSites(free, drawn, imputed=self.imputed, enumerating=bool(self.discrete))
         program = layout.laid_out(sites(self.model))
         if self.discrete:
             ways = {name: None if name in drawn else "parallel" for name in self.discrete}

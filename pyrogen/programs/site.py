@@ -8,7 +8,7 @@ The rows that a plate takes are neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -130,6 +130,16 @@ def site_of(message: Mapping[str, Any]) -> Site:
         computed=_is_computed(message),
         enumerated=bool(message["infer"].get("enumerate")),
     )
+
+
+def is_imputed(name: str, names: Container[str]) -> bool:
+    """Whether a latent site is the part of an observation that its ``obs_mask`` hides, which Pyro draws.
+
+    Args:
+        name: Of the site.
+        names: Of all sites.
+    """
+    return name.endswith("_unobserved") and name.removesuffix("_unobserved") + "_observed" in names
 
 
 def statements_of(trace: Trace) -> dict[str, Site]:

@@ -192,3 +192,18 @@ def test_supports_of_mixtures_and_matrices():
 
     with pytest.raises(NotImplementedError, match="no bijection .* of the site 'direction' is known"):
         LatentDensity(sphere, (), {})
+
+
+def test_what_an_obs_mask_hides_has_the_density_of_the_data():
+    shown, data = torch.tensor([True, False, True]), torch.tensor([2.0, 0.0, 2.0])
+
+    def model():
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("plate", 3):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=data, obs_mask=shown)
+
+    density = LatentDensity(model, (), {})
+    x = torch.randn(5, 4)
+    mean, hidden = x[:, :1], x[:, 1:]
+    expected = Normal(0.0, 1.0).log_prob(mean).sum(1) + Normal(mean, 1.0).log_prob(hidden).sum(1)
+    check(density, x, expected + Normal(mean, 1.0).log_prob(data[shown]).sum(1))
