@@ -133,7 +133,7 @@ class Answer(ABC):
         site: The name of the latent site whose posterior is wanted, if it is one.
     """
 
-    no_evidence: ClassVar[str] = "this method does not estimate the evidence; TwistedSMC and NoiseVI do"
+    no_evidence: ClassVar[str] = "this method does not estimate the evidence; TwistedSMC, TemperedSMC and NoiseVI do"
 
     @checked
     def __init__(self, model: Callable, *, site: str | None = None) -> None:

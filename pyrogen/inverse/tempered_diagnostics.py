@@ -57,13 +57,13 @@ class TemperedDiagnostics(Diagnostics):
         """The diagnostics of a finished run."""
         groups = run.by_group()
         several = len(groups) > 1
-        unknown = torch.full((groups.shape[2],), math.nan)
+        unknown = groups.new_full((groups.shape[2],), math.nan)
         return cls(
             particles=run.particles,
             widths=run.widths,
             effective_sample_size=torch.stack(run.effective),
             jumps=torch.stack(run.jumps),
-            ancestors=torch.stack([column.unique().numel() * torch.ones(()) for column in run.roots.T]),
+            ancestors=groups.new_tensor([column.unique().numel() for column in run.roots.T]),
             group_evidence=run.log_evidence,
             independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
             r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
