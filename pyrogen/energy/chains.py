@@ -262,46 +262,42 @@ class PersistentChains(Chains):
     def begin(self, module: EnergyModule) -> None:
         super().begin(module)
         shape = module.context_shape
-        names = [] if shape is None else [f"context.{key}" for key in shape] if isinstance(shape, dict) else ["context"]
+        names = [f"context.{key}" for key in shape] if isinstance(shape, dict) else ["context"]
+        names = ["x"] if shape is None else ["x", *names, "step_size"]
         begun = torch.zeros(0, dtype=torch.bool, device=module.zero.device)
-        self.buffer = LocalBuffers(
-            {name: module.zero.new_zeros(0) for name in ("x", *names, "step_size")} | {"begun": begun}
-        )
+        self.buffer = LocalBuffers({name: module.zero.new_zeros(0) for name in names} | {"begun": begun})
 
     def run(self, module: EnergyModule, rows: int, context: Context, data: Tensor | None) -> ChainDraws:
         if rows > self.size:
             raise ValueError(f"`size` must be at least the {rows} rows that are drawn at once, got {self.size}")
         places = torch.randperm(self.size)[:rows].to(module.zero.device)
-        x, context, own_size = self._taken(module, places, context)
-        size = self.step_size if context is None else own_size
+        x, context, size = self._taken(module, places, context)
         moved = self.kernel(EnergyTarget(module, context), x, self.steps, size)
         if self.training:
             size = self._adapted(size, moved)
-            self.step_size.copy_(size.log().mean().exp())
-            self._put(places, moved.x, context, size.expand(rows))
+            self.step_size.copy_(size.log().mean().exp() if size.dim() else size)
+            self._put(places, {"x": moved.x, **_named(context, size)})
         return ChainDraws(moved.x, context, moved.acceptance)
 
     def _taken(self, module: EnergyModule, places: Tensor, context: Context) -> tuple[Tensor, Context, Tensor]:
         """Chains of the buffer with their contexts and step sizes; those that begin anew with the contexts given."""
-        kept = self.buffer.tensors
+        kept, beside = self.buffer.tensors, _named(context, self.step_size.expand(len(places)))
         if not kept["begun"].numel():
-            return started(module, len(places), context), context, self.step_size.expand(len(places))
+            return started(module, len(places), context), context, beside.get("step_size", self.step_size)
         begin = ~kept["begun"][places]
         if self.refresh:
             begin |= torch.rand(len(places), device=places.device) < self.refresh
         if not bool(begin.any()):
-            found = {name: kept[name][places] for name in ("x", *_named(context), "step_size")}
-            return found["x"].to(module.zero), _like(context, found), found["step_size"]
-        own = {"x": started(module, len(places), context), **_named(context)}
-        own["step_size"] = self.step_size.expand(len(places))
-        found = {
-            name: torch.where(column(begin, rows), rows, kept[name][places].to(rows)) for name, rows in own.items()
-        }
-        return found["x"], _like(context, found), found["step_size"]
+            found = {name: kept[name][places] for name in ("x", *beside)}
+        else:
+            own = {"x": started(module, len(places), context), **beside}
+            found = {
+                name: torch.where(column(begin, rows), rows, kept[name][places].to(rows)) for name, rows in own.items()
+            }
+        return found["x"].to(module.zero), _like(context, found), found.get("step_size", self.step_size)
 
-    def _put(self, places: Tensor, x: Tensor, context: Context, step_size: Tensor) -> None:
-        rows = {"x": x, **_named(context), "step_size": step_size, "begun": torch.ones_like(places, dtype=torch.bool)}
-        for name, values in rows.items():
+    def _put(self, places: Tensor, rows: dict[str, Tensor]) -> None:
+        for name, values in {**rows, "begun": torch.ones_like(places, dtype=torch.bool)}.items():
             if not self.buffer[name].numel():
                 self.buffer[name] = values.new_zeros((self.size, *values.shape[1:]))
             self.buffer[name][places] = values
@@ -328,11 +324,13 @@ def started(module: EnergyModule, rows: int, context: Context) -> Tensor:
     return module.numbers(module.start(context).sample((rows,) if context is None else ()))
 
 
-def _named(context: Context) -> dict[str, Tensor]:
-    """The tensors of a context by the names that the buffer has for them."""
-    if isinstance(context, Mapping):
-        return {f"context.{key}": value for key, value in context.items()}
-    return {} if context is None else {"context": context}
+def _named(context: Context, step_size: Tensor) -> dict[str, Tensor]:
+    """What chains under a context keep, their own step sizes too, by the names that the buffer has for it."""
+    if context is None:
+        return {}
+    several = isinstance(context, Mapping)
+    named = {f"context.{key}": value for key, value in context.items()} if several else {"context": context}
+    return {**named, "step_size": step_size}
 
 
 def _like(context: Context, named: Mapping[str, Tensor]) -> Context:
