@@ -273,7 +273,8 @@ class Energy(EnergyModule):
     def train(self, mode: bool = True) -> Self:
         """As torch's; a frozen base stays in evaluation mode, since units that it drops would be noise in energies."""
         super().train(mode)
-        evaluate_frozen(self.base)
+        if mode:
+            evaluate_frozen(self.base)
         return self
 
     def start(self, context: Context = None) -> TorchDistributionMixin:

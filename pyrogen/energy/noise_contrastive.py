@@ -71,7 +71,8 @@ class NoiseContrastive(EnergyObjective):
     def train(self, mode: bool = True) -> Self:
         """As torch's; frozen noise stays in evaluation mode, in which its draws and their density are of one law."""
         super().train(mode)
-        evaluate_frozen(self.noise)
+        if mode:
+            evaluate_frozen(self.noise)
         return self
 
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
