@@ -143,6 +143,11 @@ class Chain:
             x = self.step(place).draw(x, denoise(x, level))
         return denoise(x, self.levels[-1]) + self.errors[-1].sqrt() * torch.randn_like(x)
 
+    def bridge(self, place: int, x: Tensor, datum: Tensor) -> Tensor:
+        """Particles at the next level, from those at a level and the data that they belong to."""
+        keep, pull, variance = self._posteriors[place]
+        return keep * x + pull * datum + variance**0.5 * torch.randn_like(x)
+
     def step(self, place: int) -> ReverseStep:
         """The step from a level to the next."""
         keep, pull, variance = self._posteriors[place]

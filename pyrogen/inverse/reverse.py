@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.diffusion.samplers.ancestral import root_polynomial
+
 from .chain import Chain
 from .problem import Target
 
@@ -23,13 +25,15 @@ class Reverse:
         target: The prior.
         chain: Its chain, calibrated.
         chunk: How many particles (of all problems together) the denoiser takes at once.
+        backward: How many backward passes through the denoiser each step makes for the covariance of the datum, as in
+            :class:`~pyrogen.diffusion.samplers.CovarianceAncestral`; with 0 the variances are those of the pilot run.
 
     Attributes:
-        passes: How many times the denoiser has seen each particle.
+        passes: How many times the denoiser has seen each particle, forwards and backwards.
     """
 
-    def __init__(self, target: Target, chain: Chain, chunk: int) -> None:
-        self.target, self.chain, self.chunk = target, chain, chunk
+    def __init__(self, target: Target, chain: Chain, chunk: int, backward: int = 0) -> None:
+        self.target, self.chain, self.chunk, self.backward = target, chain, chunk, backward
         self.passes = 0
 
     @property
@@ -47,7 +51,7 @@ class Reverse:
         """
         chain = self.chain.below(noise)
         drawn = [self._drawn(part, noise, chain) for part in z.split(max(1, self.chunk // z.shape[1]))]
-        self.passes += 1 if self.target.has_posterior else len(chain.levels)
+        self.passes += 1 if self.target.has_posterior else len(chain.levels) * (1 + self.backward)
         return torch.cat(drawn)
 
     def prior(self, particles: int, like: Tensor) -> Tensor:
@@ -63,4 +67,15 @@ class Reverse:
             return mean + chain.errors[0].sqrt() * torch.randn_like(z)
         if self.target.has_posterior:
             return self.target.posterior_sample(x, first)
-        return chain.draw(self.target.denoise, x)
+        return self._covariant(x, chain) if self.backward else chain.draw(self.target.denoise, x)
+
+    def _covariant(self, x: Tensor, chain: Chain) -> Tensor:
+        """The end of the chain, with a datum drawn with its covariance in every step."""
+        for place, level in enumerate(chain.levels):
+            denoised = self.target.denoised(x, level)
+            datum, vector = denoised.mean, torch.randn_like(x)
+            for coefficient in root_polynomial(self.backward):
+                vector = level.alpha * denoised.pull(vector.unsqueeze(-2)).squeeze(-2)
+                datum = datum + coefficient * level.variance**0.5 * vector
+            x = chain.bridge(place, x, datum) if place + 1 < len(chain.levels) else datum
+        return x

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, instance_of, integer, non_negative
+from pyrogen.arguments import checked, count, instance_of, integer, non_negative
 from pyrogen.numerics.grids import Grid, default_grid
 from pyrogen.training.progress import watched
 
@@ -68,7 +68,9 @@ class SplitMove:
         return min((width**2 + room) ** 0.5, self.reverse.most)
 
 
-def split_move(problem: InverseProblem, grid: Grid | None, steps: int, chunk: int, method: str) -> SplitMove:
+def split_move(
+    problem: InverseProblem, grid: Grid | None, steps: int, chunk: int, method: str, backward: int = 0
+) -> SplitMove:
     """The move for a problem.
 
     Args:
@@ -77,6 +79,7 @@ def split_move(problem: InverseProblem, grid: Grid | None, steps: int, chunk: in
         steps: How many steps these have.
         chunk: How many particles the denoiser takes at once.
         method: Of which method it is, for errors.
+        backward: How many backward passes each step of the chain makes.
 
     Raises:
         NotImplementedError: the model has other latent sites, or its measurement is not linear and Gaussian.
@@ -92,7 +95,7 @@ def split_move(problem: InverseProblem, grid: Grid | None, steps: int, chunk: in
     grid = grid or default_grid(target.schedule, steps, norm=data_norm(target.schedule, *prior))
     chain = Chain(target.schedule, grid)
     chain.calibrate(*prior)
-    return SplitMove(likelihood, Reverse(target, chain, chunk))
+    return SplitMove(likelihood, Reverse(target, chain, chunk, backward))
 
 
 def linear_measurement(target: Target, like: Tensor, method: str) -> Inflated:
@@ -127,6 +130,9 @@ class SplitGibbs(Answer):
             the posterior itself; with more, moves are larger, and draws are of a posterior in which the measurement has
             the additional covariance :math:`\tau^2 A A^\top`: wider, as serves a prior that is not quite right.
         steps: How many steps the chain of the prior has, from noise to data.
+        backward: How many backward passes through the denoiser each of these steps makes, so that it draws data with
+            their covariance (:class:`~pyrogen.diffusion.samplers.CovarianceAncestral`); with 0 their numbers are drawn
+            independently, with variances of a pilot run. It does not matter where the denoiser draws data exactly.
         grid: The noise levels; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
         chunk: How many particles (of all problems together) the denoiser takes at once.
 
@@ -152,7 +158,7 @@ class SplitGibbs(Answer):
 
     no_evidence = "split Gibbs chains do not estimate the evidence; TemperedSMC makes the same moves and does"
 
-    @checked(draws=partial(integer, least=4), grid=instance_of(Grid), coupling=non_negative)
+    @checked(draws=partial(integer, least=4), grid=instance_of(Grid), coupling=non_negative, backward=count)
     def __init__(
         self,
         model: Callable,
@@ -163,17 +169,18 @@ class SplitGibbs(Answer):
         warmup: int = 50,
         coupling: float = 0.0,
         steps: int = 50,
+        backward: int = 0,
         grid: Grid | None = None,
         chunk: int = 4096,
     ) -> None:
         super().__init__(model, site=site)
         self.number_of_chains, self.draws, self.warmup, self.coupling = chains, draws, warmup, coupling
-        self.steps, self.grid, self.chunk = steps, grid, chunk
+        self.steps, self.grid, self.chunk, self.backward = steps, grid, chunk, backward
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         problem = InverseProblem(self.model, args, kwargs, self.site)
-        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__)
+        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__, self.backward)
         x = move.reverse.prior(self.number_of_chains, problem.values[self.site])
         kept = []
         with watched(self.warmup + self.draws, unit="move") as bar:

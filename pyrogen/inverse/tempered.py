@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from pyrogen.arguments import checked, inner_share, instance_of, integer
+from pyrogen.arguments import checked, count, inner_share, instance_of, integer
 from pyrogen.numerics.grids import Grid
 from pyrogen.training.progress import watched
 
@@ -47,6 +47,9 @@ class TemperedSMC(Answer):
         levels: The widths :math:`\tau` to go through, in data units, falling to 0, such as those of an earlier run,
             ``diagnostics().widths``. The evidence is then unbiased. If not given, they are chosen by ``ess``.
         steps: How many steps the chain of the prior has, from noise to data.
+        backward: How many backward passes through the denoiser each of these steps makes, so that it draws data with
+            their covariance (:class:`~pyrogen.diffusion.samplers.CovarianceAncestral`); with 0 their numbers are drawn
+            independently, with variances of a pilot run. It does not matter where the denoiser draws data exactly.
         grid: The noise levels of that chain; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
         chunk: How many particles (of all problems together) the denoiser takes at once.
 
@@ -69,7 +72,7 @@ class TemperedSMC(Answer):
         False
     """
 
-    @checked(ess=inner_share, moves=integer, groups=integer, grid=instance_of(Grid))
+    @checked(ess=inner_share, moves=integer, groups=integer, grid=instance_of(Grid), backward=count)
     def __init__(
         self,
         model: Callable,
@@ -81,6 +84,7 @@ class TemperedSMC(Answer):
         groups: int = 4,
         levels: Sequence[float] | None = None,
         steps: int = 50,
+        backward: int = 0,
         grid: Grid | None = None,
         chunk: int = 4096,
     ) -> None:
@@ -89,12 +93,12 @@ class TemperedSMC(Answer):
             raise ValueError(f"`particles` must be a multiple of `groups` = {groups}, got {particles}")
         self.particles, self.moves, self.ess, self.groups = particles, moves, ess, groups
         self.levels = None if levels is None else _levels(levels)
-        self.steps, self.grid, self.chunk = steps, grid, chunk
+        self.steps, self.grid, self.chunk, self.backward = steps, grid, chunk, backward
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         problem = InverseProblem(self.model, args, kwargs, self.site)
-        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__)
+        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__, self.backward)
         run = Tempering(move, move.reverse.prior(self.particles, problem.values[self.site]), self.groups)
         evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
         with watched(unit="level") as bar:

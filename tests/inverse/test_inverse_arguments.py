@@ -56,6 +56,7 @@ TABLE = [
     *((tempered, name, COUNTS) for name in ("particles", "moves", "groups", "steps", "chunk")),
     (tempered, "ess", (0, 1, -0.1, NAN, "0.5", None)),
     (tempered, "grid", (100, "uniform")),
+    *((method, "backward", (-1, 2.5, None)) for method in (tempered, split)),
     *((split, name, COUNTS) for name in ("chains", "draws", "steps", "chunk")),
     (split, "draws", (3,)),
     (split, "warmup", (-1, 2.5, NAN, None)),

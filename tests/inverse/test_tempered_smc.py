@@ -108,6 +108,27 @@ def test_a_move_leaves_the_posterior_as_it_is(width, exact):
     assert (error.T @ error / count - torch.eye(len(mean))).abs().max() < 6 / count**0.5
 
 
+def test_steps_that_draw_data_with_their_covariance():
+    """Under numbers that vary together few steps with the variances of a pilot run change the law, these hardly."""
+    covariance = 0.9 + 0.1 * torch.eye(8)
+    prior, operator = gaussian(torch.zeros(8), covariance), torch.randn(4, 8)
+    prior.denoiser.has_posterior = False
+    y = torch.randn(4)
+
+    def model(y):
+        with pyro.plate("problems", 100):
+            x = pyro.sample("x", prior())
+            pyro.sample("y", dist.Normal(x @ operator.T, 0.3).to_event(1), obs=y.expand(100, -1))
+
+    marginal = operator @ covariance @ operator.T + 0.09 * torch.eye(4)
+    exact = dist.MultivariateNormal(torch.zeros(4), marginal).log_prob(y)
+    bias = {}
+    for backward in (0, 3):
+        method = TemperedSMC(model, site="x", particles=32, moves=2, groups=2, steps=8, backward=backward)
+        bias[backward] = (method.run(y).log_evidence - exact).exp().mean().log().abs().item()
+    assert bias[3] < 0.15 < bias[0]
+
+
 def test_weights_of_modes_and_evidence_of_a_mixture():
     means, weights = [[-2.0, 0.0, 1.0, 0.0], [2.0, 1.0, 0.0, 0.0], [0.0, -2.0, 0.0, 1.0]], [0.5, 0.3, 0.2]
     _, prior = mixture(weights, means, 0.5)

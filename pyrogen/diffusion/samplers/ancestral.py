@@ -128,7 +128,7 @@ class CovarianceAncestral(Sampler):
         return list(zip(*(each.tolist() for each in numbers), strict=True))
 
     def walk(self, denoise: GridDenoiser, plan: list[tuple[float, ...]], x: Tensor) -> Iterator[Tensor]:
-        root = _root_polynomial(self.passes)
+        root = root_polynomial(self.passes)
         for step, (noisy, share, fresh, alpha, ratio) in enumerate(plan):
             with torch.enable_grad():
                 point = x.detach().requires_grad_(True)
@@ -141,7 +141,7 @@ class CovarianceAncestral(Sampler):
             yield x
 
 
-def _root_polynomial(degree: int) -> list[float]:
+def root_polynomial(degree: int) -> list[float]:
     r"""The coefficients of :math:`p, p^2, \dots` of the polynomial whose square is nearest to :math:`p` on [0, 1].
 
     In the mean square; where a root is off by :math:`e`, its square is by about :math:`2 \sqrt p e`.
