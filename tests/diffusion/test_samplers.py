@@ -22,7 +22,7 @@ from pyrogen.diffusion import (
 )
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Denoiser
-from pyrogen.diffusion.samplers.ancestral import _root_polynomial
+from pyrogen.diffusion.samplers.ancestral import root_polynomial
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 
@@ -418,7 +418,7 @@ def test_draws_of_the_datum_with_its_covariance_are_those_of_a_gaussian_given_no
 
 
 @pytest.mark.parametrize(("passes", "error"), [(2, 0.09), (3, 0.05), (4, 0.03)])
-def test_the_square_of_the_root_polynomial_is_near_its_argument(passes, error):
+def test_the_square_of_theroot_polynomial_is_near_its_argument(passes, error):
     points = torch.linspace(0, 1, 500, dtype=torch.double)
-    root = sum(part * points ** (place + 1) for place, part in enumerate(_root_polynomial(passes)))
+    root = sum(part * points ** (place + 1) for place, part in enumerate(root_polynomial(passes)))
     assert (root.square() - points).abs().max() < error
