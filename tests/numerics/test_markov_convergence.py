@@ -82,6 +82,13 @@ def test_a_local_r_hat_is_that_of_indicators():
     torch.testing.assert_close(local_r_hat(draws), torch.stack(expected).max())
 
 
+def test_nothing_is_known_of_numbers_that_are_nan():
+    draws = torch.randn(4, 50, 2)
+    draws[1, 3, 0] = torch.nan
+    for statistic in (r_hat, local_r_hat, bulk_effective_sample_size, tail_effective_sample_size):
+        assert statistic(draws).isnan().tolist() == [True, False]
+
+
 def test_many_numbers_are_judged_in_parts(monkeypatch):
     draws = autoregressive(4, 100, 0.5).unsqueeze(2) * torch.rand(5) + torch.randn(4, 100, 5)
     statistics = (r_hat, local_r_hat, bulk_effective_sample_size, tail_effective_sample_size)

@@ -271,3 +271,16 @@ def test_chains_of_single_numbers_move_as_those_of_vectors_of_one():
     torch.testing.assert_close(found[0], found[1])
     nowhere = evaluate(lambda x: torch.where(x > 0, x.log(), torch.nan), torch.tensor([-1.0, 1.0]))
     assert nowhere.log_density.tolist() == [-torch.inf, 0.0]
+
+
+def test_a_low_rank_mass_of_fewer_draws_than_coordinates():
+    torch.manual_seed(0)
+    direction = torch.randn(200, dtype=torch.double)
+    draws = torch.randn(8, 10, 200, dtype=torch.double) + 5 * torch.randn(8, 10, 1, dtype=torch.double) * direction
+    mass = low_rank_mass(draws)
+    rows = draws.flatten(0, 1)
+    standard = (rows - rows.mean(0)) / mass.scale
+    variance, directions = torch.linalg.eigh(standard.T @ standard / len(rows))
+    assert mass.stretch.shape == (1,)
+    torch.testing.assert_close(mass.stretch, variance[-1:].sqrt())
+    torch.testing.assert_close((mass.directions[:, 0] @ directions[:, -1]).abs(), torch.ones((), dtype=torch.double))

@@ -23,13 +23,17 @@ _AT_ONCE = 2**22  # draws of single numbers
 
 
 def _by_number(statistic: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A statistic of each number of ``(chains, draws, *shape)``, some at a time: it takes many times their memory."""
+    """A statistic of each number of ``(chains, draws, *shape)``, of some at a time: it takes many times their memory.
+
+    It is NaN where a draw is.
+    """
 
     @wraps(statistic)
     def of_all(draws: Tensor) -> Tensor:
         numbers = draws.flatten(2) if draws.dim() > 2 else draws.unsqueeze(2)
         parts = numbers.split(max(1, _AT_ONCE // max(1, draws.shape[0] * draws.shape[1])), 2)
-        return torch.cat([statistic(part) for part in parts]).reshape(draws.shape[2:])
+        found = [statistic(part).where(~part.isnan().any(1).any(0), torch.nan) for part in parts]
+        return torch.cat(found).reshape(draws.shape[2:])
 
     return of_all
 

@@ -110,7 +110,7 @@ def low_rank_mass(draws: Tensor) -> LowRankMass:
     Directions are kept whose variance, in units of the scales, is more than twice beyond what that of as many
     independent draws of uncorrelated coordinates would be (the edges of the law of Marchenko and Pastur): a dense mass
     where coordinates are strongly correlated, a diagonal one where they are not. It takes time and memory of the cube
-    and the square of ``D``.
+    and the square of ``D``, or of the number of draws if they are fewer.
 
     Args:
         draws: Draws of the target, ``(chains, draws, D)``.
@@ -122,7 +122,18 @@ def low_rank_mass(draws: Tensor) -> LowRankMass:
     scale = diagonal_mass(draws).scale
     rows = draws.flatten(0, 1)
     standard = ((rows - rows.mean(0)) / scale).double()
-    variance, directions = torch.linalg.eigh(standard.T @ standard / len(rows))
-    ratio = (rows.shape[1] / effective_sample_size(draws).nanmedian().item()) ** 0.5
+    variance, directions = _principal(standard)
+    worth = min(effective_sample_size(draws).nanmedian().item(), len(rows))
+    ratio = (rows.shape[1] / worth) ** 0.5
     kept = (variance > _FAR * (1 + ratio) ** 2) | (variance < max(1 - ratio, 0.0) ** 2 / _FAR)
     return LowRankMass(scale, directions[:, kept].to(scale), variance[kept].sqrt().to(scale))
+
+
+def _principal(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances of centred rows ``(n, D)`` along orthonormal directions, and these; no more than there are rows."""
+    count, size = rows.shape
+    if count >= size:
+        return torch.linalg.eigh(rows.T @ rows / count)
+    variance, left = torch.linalg.eigh(rows @ rows.T / count)
+    spread = (count * variance.clamp(min=torch.finfo(rows.dtype).tiny)).sqrt()
+    return variance, rows.T @ left / spread  # only those of large variance are of use, and exact
