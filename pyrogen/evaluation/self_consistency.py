@@ -51,11 +51,13 @@ from pyrogen.diffusion.denoiser import Denoiser
 from pyrogen.diffusion.samplers.multistep import Multistep
 from pyrogen.diffusion.samplers.sampler import Sampler
 from pyrogen.distributions.abilities import abilities_of
-from pyrogen.numerics.grids import FlowGrid, Grid
+from pyrogen.numerics.grids import Grid, LogSNRGrid
 from pyrogen.numerics.kernels import GaussianKernel, Kernel
 from pyrogen.numerics.pairwise import median_distance
 
 from .table import table
+
+_LEAST = 0.01  # the noise, in data units, from which the last step goes to the end
 
 Denoise = Callable[[Tensor, float], Tensor]
 Statistic = Callable[[Tensor], Tensor]
@@ -203,6 +205,9 @@ def denoised_by(
 ) -> Denoise:
     """Data from noisy ones and the standard deviation of their noise, by a sampler that begins there.
 
+    Its steps are uniform in the log-SNR down to a noise of 0.01 data units, or a fifth of the noise if that is less;
+    the last one goes to the end.
+
     Args:
         denoiser: Of the data.
         sampler: Makes the sampler of a grid.
@@ -214,7 +219,8 @@ def denoised_by(
         time = denoiser.schedule.time(torch.tensor(-2 * math.log(noise), dtype=torch.double)).clamp(0, 1).item()
         if time <= 0:
             return noisy  # less noise than the schedule has: nothing is left to do
-        return sampler(FlowGrid(steps, start=time))(denoiser, noisy / noise, context)
+        grid = LogSNRGrid(steps, start=time, minimum=min(_LEAST, noise / 5))
+        return sampler(grid)(denoiser, noisy / noise, context)
 
     return denoise
 

@@ -108,8 +108,9 @@ class CovarianceAncestral(Sampler):
 
     with a polynomial :math:`q`, whose degree is the number of backward passes through the denoiser. So it is nearly
     exact for Gaussian data of any covariance in few steps, and it draws from :math:`p(x_0 \mid x_t)` whatever the noise
-    it begins with, which a probability flow does not. Trained denoisers keep their law better: see
-    :func:`pyrogen.evaluation.self_consistency`.
+    it begins with, which a probability flow does not.
+
+    What a trained denoiser makes of its law shows :func:`pyrogen.evaluation.self_consistency`.
 
     Args:
         grid: The times of the steps.
@@ -142,14 +143,20 @@ class CovarianceAncestral(Sampler):
 
 
 def root_polynomial(degree: int) -> list[float]:
-    r"""The coefficients of :math:`p, p^2, \dots` of the polynomial whose square is nearest to :math:`p` on [0, 1].
+    r"""The coefficients of :math:`p, p^2, \dots` of a polynomial whose square is near :math:`p` on [0, 1].
 
-    In the mean square; where a root is off by :math:`e`, its square is by about :math:`2 \sqrt p e`.
+    It is exact at the ends: where nothing is known of the datum all of the variance counts. In between it is nearest in
+    the mean square; where a root is off by :math:`e`, its square is by about :math:`2 \sqrt p e`.
     """
     points = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(200, dtype=torch.double) + 0.5) / 200)
     powers = points.unsqueeze(-1) ** torch.arange(1, degree + 1)
-    weight = points.sqrt().unsqueeze(-1)
-    return torch.linalg.lstsq(weight * powers, points.unsqueeze(-1)).solution.squeeze(-1).tolist()
+    weight, bumps = points.sqrt().unsqueeze(-1), -powers.diff(dim=-1)
+    coefficients = torch.nn.functional.one_hot(torch.tensor(0), degree).double()
+    if degree > 1:
+        found = torch.linalg.lstsq(weight * bumps, weight * (points.sqrt() - points).unsqueeze(-1)).solution.squeeze(-1)
+        coefficients[:-1] += found
+        coefficients[1:] -= found
+    return coefficients.tolist()
 
 
 class PredictorCorrector(Sampler):
