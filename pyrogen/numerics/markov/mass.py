@@ -123,6 +123,7 @@ def low_rank_mass(draws: Tensor) -> LowRankMass:
     rows = draws.flatten(0, 1)
     standard = ((rows - rows.mean(0)) / scale).double()
     variance, directions = _principal(standard)
+    variance = variance.clamp(min=0)  # rounding gives less where there are fewer draws than coordinates
     worth = min(effective_sample_size(draws).nanmedian().item(), len(rows))
     ratio = (rows.shape[1] / worth) ** 0.5
     kept = (variance > _FAR * (1 + ratio) ** 2) | (variance < max(1 - ratio, 0.0) ** 2 / _FAR)
