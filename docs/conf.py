@@ -1,4 +1,8 @@
-"""Sphinx configuration."""
+"""Sphinx configuration.
+
+Pages with a kernel in their front matter are notebooks: their cells are executed, and the pages show what they print
+and draw. Executions are cached by the text of the cells; ``make clean`` removes the cache.
+"""
 
 import pyrogen
 
@@ -7,13 +11,21 @@ author = "The pyrogen developers"
 release = version = pyrogen.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_output_stderr = "remove"  # progress bars
+nb_render_image_options = {"width": "100%"}
 autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

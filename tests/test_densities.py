@@ -1,4 +1,4 @@
-"""What each density may be used for: the table of docs/concepts.md, cell by cell, on small modules."""
+"""What each density may be used for: the table of docs/start/concepts.md, cell by cell, on small modules."""
 
 import pyro
 import pyro.distributions as dist

@@ -1,20 +1,25 @@
 """The README and every page of the documentation: their Python blocks run, in order, in one namespace a page.
 
-A line ``print(...)  # text`` says what it prints, and is held to it.
+A line ``print(...)  # text`` says what it prints, and is held to it. Names of pyrogen in the text exist. Cells of
+notebooks run when ``make docs`` builds the pages.
 """
 
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
+
+import pyrogen as pg
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NAME = re.compile(r"\bpg\.((?:\w+\.)*\w+)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = page.read_text()
@@ -25,3 +30,9 @@ def test_blocks_run(page, tmp_path, monkeypatch, capsys):
         exec(compile(source, str(page), "exec"), namespace)
         printed, promised = capsys.readouterr().out.splitlines(), PROMISE.findall(source)
         assert printed == promised or not promised
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_exist(page):
+    for name in set(NAME.findall(page.read_text())):
+        reduce(getattr, name.split("."), pg)

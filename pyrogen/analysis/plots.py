@@ -262,6 +262,8 @@ def _draw_interval(axes: Axes, place: int, estimate: Estimate, quantile: float) 
 def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "score (nats)", bins: int = 40) -> Figure:
     """Scores of ordinary data and of outliers, and how well they separate them: histograms and ROC curves.
 
+    Scores far beyond those of ordinary data are counted in the histogram's last bar.
+
     Args:
         inliers: Scores of held-out ordinary data; larger means less ordinary.
         outliers: Scores of each kind of outlier.
@@ -285,7 +287,7 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     tidy(left, x=score, y="density")
     tidy(right, x="false alarms (fraction of ordinary data)", y="outliers found (fraction)")
-    edges = np.linspace(*range_of([ordinary, *kinds.values()], 0.005, 0.995), bins + 1)
+    edges = np.linspace(*_shown_scores(ordinary, list(kinds.values())), bins + 1)
     left.hist(np.clip(ordinary, edges[0], edges[-1]), edges, density=True, color=GREY, alpha=0.6)
     right.fill_between([], [], [], color=GREY, alpha=0.6, label="ordinary data")  # one legend for both panels
     right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
@@ -299,6 +301,14 @@ def outlier_scores(inliers: Any, outliers: Mapping[str, Any], *, score: str = "s
     right.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     legend(right)
     return figure
+
+
+def _shown_scores(ordinary: np.ndarray, others: list[np.ndarray], widths: float = 2.0) -> tuple[float, float]:
+    """Nearly all scores, but at most so many times the range of ordinary ones beyond these: the rest joins the ends."""
+    low, high = range_of([ordinary], 0.005, 0.995)
+    least, most = range_of([ordinary, *others], 0.005, 0.995)
+    beyond = widths * (high - low)
+    return max(least, low - beyond), min(most, high + beyond)
 
 
 def _checked_ranks(ranks: Mapping[str, Any], draws: int) -> dict[str, np.ndarray]:

@@ -23,9 +23,9 @@ GREY, PALE, INK, MISSING = "#8C8C8C", "#E3E3E3", "#333333", "#A9CFE8"
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, which arranges its parts by itself."""
-    from matplotlib.figure import Figure
+    from .shown import ShownFigure
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return ShownFigure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> Axes:

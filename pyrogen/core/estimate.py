@@ -23,7 +23,7 @@ BITS_PER_DIMENSION = "bits per dimension"
 _ZEROS = 7  # more of them are written as an exponent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A mean over data, with its standard error.
 
@@ -133,6 +133,9 @@ class Estimate:
     def rounded(self) -> str:
         """Value and standard error, down to the second leading digit of the error; without unit and label."""
         return _rounded(self.value, self.standard_error)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""

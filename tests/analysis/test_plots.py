@@ -142,3 +142,8 @@ def test_a_legend_covers_no_curve():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_notebooks_show_figures():
+    figure = image_grid(np.zeros((1, 2, 4, 4)), np.zeros((1, 2, 4, 4)))
+    assert figure._repr_png_().startswith(b"\x89PNG")

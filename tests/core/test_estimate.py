@@ -105,3 +105,7 @@ def test_a_permutation_p_value_counts_the_data_as_one_permutation():
 
 def test_an_infinite_error_can_be_written():
     assert str(Estimate(1.0, float("inf"))) == "1 ± inf nats (exact)"
+
+
+def test_an_estimate_is_readable_where_it_is_not_printed():
+    assert repr([Estimate(-61.31, 0.42)]) == "[<Estimate -61.31 ± 0.42 nats (exact)>]"
