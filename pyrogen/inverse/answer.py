@@ -204,6 +204,14 @@ class Answer(ABC):
         """How far the answer can be trusted."""
         return self._finished.diagnostics
 
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if self._results is None:
+            return f"<{name}, not run>"
+        draws, diagnostics = self._results.draws, self._results.diagnostics
+        warning = f"; COLLAPSED: {diagnostics.reason}" if diagnostics.collapsed else ""
+        return f"<{name}: {diagnostics.draws} draws of {', '.join(draws)}{warning}>"
+
     @property
     def _finished(self) -> Results:
         if self._results is None:

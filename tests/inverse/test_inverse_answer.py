@@ -93,3 +93,9 @@ def test_an_answer_that_few_draws_carry_has_collapsed():
         assert diagnostics.collapsed_problems.tolist() == [True, False]
         assert "COLLAPSED in 1 of 2 problems" in str(diagnostics)
     assert Fixed(print, [20.0]).run().chains == 2
+
+
+def test_an_answer_names_its_draws_and_whether_to_trust_them():
+    assert repr(Fixed(print, [20.0])) == "<Fixed, not run>"
+    assert repr(Fixed(print, [20.0]).run()) == "<Fixed: 100 draws of x>"
+    assert repr(Fixed(print, [19.0]).run()) == "<Fixed: 100 draws of x; COLLAPSED: too few draws carry the answer>"
