@@ -7,6 +7,8 @@ import torch
 
 import pyrogen as pg
 
+collect_ignore_glob = ["*conftest.py"]  # these hold no doctests, and share one module name
+
 
 @pytest.fixture(autouse=True)
 def clean_slate():

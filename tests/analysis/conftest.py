@@ -1,17 +1,9 @@
+"""What the tests of figures and of ArviZ share."""
+
 import importlib
 import warnings
 
-import pyro
 import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def _clean():
-    torch.manual_seed(0)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
 
 
 @pytest.fixture
