@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     predictive = pg.evaluation.predictive_check(replicated.observed, IN_BED, statistics=statistics)
     print(f"does the posterior predict what was seen?\n{predictive}")
 
-    page = pg.analysis.simulation_report(
+    page = pg.analysis.simulation_checks(
         fit=fit,
         calibration=calibration,
         local=local,

@@ -105,6 +105,7 @@ def test_a_public_class_name_is_defined_once():
     [
         (pg.inverse, "psnr", pg.evaluation.psnr),
         (pg.inverse, "report", pg.evaluation.restoration_report),
+        (pg.analysis, "simulation_report", pg.analysis.simulation_checks),
         (pg.inverse, "edit", pg.diffusion.edit),
         (pg.latent, "Elbo", pg.latent.BetaElbo),
         (pg.flows, "Mixture", pg.flows.GaussianMixture),

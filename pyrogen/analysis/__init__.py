@@ -1,5 +1,7 @@
 """Analysis: any posterior to ArviZ in one call, and figures."""
 
+from pyrogen.renamed import renamed
+
 from .arviz import to_arviz
 from .images import image_grid
 from .latents import latent_paths, latent_traversals
@@ -14,8 +16,11 @@ from .plots import (
     rank_histogram,
     training_history,
 )
-from .report import simulation_report, simulation_verdicts
 from .restoration import edited_images, posterior_histogram, posterior_images
+from .simulation_checks import simulation_checks
+from .verdicts import simulation_verdicts
+
+__getattr__ = renamed(__name__, {"simulation_report": "pyrogen.analysis.simulation_checks"})
 
 __all__ = [
     "coverage_curve",
@@ -32,7 +37,7 @@ __all__ = [
     "predictive_statistics",
     "rank_ecdf",
     "rank_histogram",
-    "simulation_report",
+    "simulation_checks",
     "simulation_verdicts",
     "to_arviz",
     "training_history",

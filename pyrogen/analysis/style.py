@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 GREY, PALE, INK, MISSING = "#8C8C8C", "#E3E3E3", "#333333", "#A9CFE8"
+GRADES = {"passed": BLUE, "doubtful": ORANGE, "failed": VERMILION, "noted": GREY}
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -11,7 +11,7 @@ from pyrogen.analysis import (
     local_shifts,
     posterior_pairs,
     predictive_statistics,
-    simulation_report,
+    simulation_checks,
     simulation_verdicts,
 )
 from pyrogen.analysis.pairs import _level, _shares, read_coordinates
@@ -66,7 +66,7 @@ ALL = {
     ids=["all", "many numbers", "history", "likelihood alone", "no null", "many quantities"],
 )
 def test_a_page_can_be_saved(parts, tmp_path):
-    figure = simulation_report(**parts, title="Two moons")
+    figure = simulation_checks(**parts, title="Two moons")
     assert isinstance(figure, Figure)
     assert figure.get_size_inches()[0] < 8.3
     assert figure.get_size_inches()[1] < 14
@@ -75,7 +75,7 @@ def test_a_page_can_be_saved(parts, tmp_path):
 
 
 def shown(**parts):
-    figure = simulation_report(**parts)
+    figure = simulation_checks(**parts)
     return "\n".join(text.get_text() for axes in figure.axes[:1] for text in axes.texts)
 
 
@@ -139,7 +139,7 @@ def test_predictive_verdicts_err_as_rarely_as_promised():
 def test_the_curves_shown_are_the_worst():
     ranks = {f"z[{i}]": torch.randint(100, (400,), generator=torch.Generator().manual_seed(i)) for i in range(30)}
     ranks["z[11]"] = torch.arange(50).repeat(8)
-    page = simulation_report(calibration=Calibration(ranks, 99))
+    page = simulation_checks(calibration=Calibration(ranks, 99))
     for axes in page.axes[1:3]:
         names = axes.get_legend_handles_labels()[1]
         assert "z[11]" in names
@@ -147,10 +147,10 @@ def test_the_curves_shown_are_the_worst():
 
 
 def test_a_page_of_nothing_or_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="`simulation_report` needs at least one of"):
-        simulation_report()
+    with pytest.raises(ValueError, match="`simulation_checks` needs at least one of"):
+        simulation_checks()
     with pytest.raises(TypeError, match="`local` must be what the check of that name gives, got TestResult"):
-        simulation_report(local=DISTANCE)
+        simulation_checks(local=DISTANCE)
 
 
 # Figures
@@ -162,7 +162,7 @@ def test_panels_of_many_show_the_worst():
     many = LocalCalibration(TestResult(0.1, 0.4), results, numbers, numbers, {}, {})
     scattered = torch.zeros(30).index_fill(0, torch.tensor(29), 9.0)
     check = predictive_check({"x": normal(500, 30)}, scattered, statistics={"x": lambda data: data["x"]})
-    page = simulation_report(local=many, predictive=check)
+    page = simulation_checks(local=many, predictive=check)
     local_names, statistics = ([label.get_text() for label in axes.get_yticklabels()] for axes in page.axes[1:3])
     assert (len(local_names), len(statistics)) == (12, 10)
     assert "z[29]" in local_names
