@@ -2,7 +2,7 @@
 
     python benchmarks/energy.py --speed                                   # training and sampler steps, by hand and ours
     python benchmarks/energy.py --output energy.jsonl [--seeds 0 1 2]     # JEM: accuracy, calibration, outliers
-    python benchmarks/energy.py --output energy.jsonl --table
+    python benchmarks/energy.py --output energy.jsonl --table TABLE.json
 
 Digits are those of scikit-learn, 8x8 pixels, with uniform noise between the grey levels: 1,437 to train and 360 to
 test. The joint energy and the classifier have one network and one number of steps; the likelihood of inputs has the
@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 from interleaved import in_turns, within_fit
-from results_file import keep, known
+from results_file import keep, known, table
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -33,6 +34,7 @@ from pyrogen.networks import Chained, Standardizer
 from pyrogen.networks.residual_image import ResidualImageFeatures
 
 STEPS, BATCH = 5, 256
+NAMES = ("accuracy", "calibration", "auroc uniform", "auroc shuffled")
 AIM = 0.574  # acceptance at which Langevin steps are best
 
 
@@ -155,13 +157,11 @@ def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> floa
     return (sums.abs().sum() / len(right)).item()
 
 
-def table(rows: list[dict]) -> None:
-    names = ("accuracy", "calibration", "auroc uniform", "auroc shuffled")
-    print(f"| model | {' | '.join(names)} | seeds |\n|---|{'---|' * (len(names) + 1)}")
+def summary(rows: list[dict]) -> Iterator[list[str]]:
+    """Means over seeds, with standard errors: a row for each model."""
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
-        shown = [_mean([row[name] for row in mine]) for name in names]
-        print(f"| {model} | {' | '.join(shown)} | {len(mine)} |")
+        yield [model, *(_mean([row[name] for row in mine]) for name in NAMES), f"{len(mine)}"]
 
 
 def _mean(values: list[float]) -> str:
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", type=Path, help="tabulate the file of results into this one, run nothing")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--rounds", type=int, default=60, help="of --speed")
     options = parser.parse_args(arguments)
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
             if not any((row["model"], row["seed"], row["steps"]) == (model, seed, options.steps) for row in rows):
                 found = {"model": model, "seed": seed, "steps": options.steps, **joint(weight, seed, options.steps)}
                 keep([found], rows, options.output)
-    table(rows)
+    table(["model", *NAMES, "seeds"], list(summary(rows)), options.table, rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ again:
 
     python benchmarks/implicit.py --output results.jsonl                       # the default game, ten seeds: hours
     python benchmarks/implicit.py --output results.jsonl --losses all --steps 4000 --seeds 0 1 2 3 4
-    python benchmarks/implicit.py --output results.jsonl --table
+    python benchmarks/implicit.py --output results.jsonl --table TABLE.json
     python benchmarks/implicit.py --speed                                      # a step beside a loop written by hand
     python benchmarks/implicit.py --tasks ring --seeds 0 --steps 2000          # a quick look
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 from interleaved import within_fit
-from results_file import keep, known
+from results_file import keep, known, table
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Adam
@@ -66,6 +66,8 @@ PUBLISHED = {
     },
 }
 """Modes, draws of high quality in per cent, and reverse KL of PacGAN's table."""
+
+COLUMNS = ["task", "game", "steps", "seeds", "modes", "good draws, %", "reverse KL", "spread", "all modes", "diverged"]
 
 LOSSES = {
     "relativistic": Relativistic(),
@@ -166,26 +168,25 @@ def runs(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
                         )
 
 
-def print_table(lines: list[dict]) -> None:
+def summary(lines: list[dict]) -> Iterator[list[str]]:
     """Means over seeds with their standard deviations, beside the published ones."""
-    print("| task | game | steps | seeds | modes | high quality (%) | reverse KL | spread | all modes | diverged |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
     for task, published in PUBLISHED.items():
         for name, (modes, quality, divergence) in published.items():
-            print(f"| {task} | {name}, published | 400,000 | 10 | {modes} | {quality} | {divergence} | | | |")
-        print(f"| {task} | an exact sampler | | | {len(mixture(task)[0])} | 98.89 | {_bias(task):.4f} | 0.97 | | |")
+            yield [task, f"{name}, published", "400,000", "10", str(modes), str(quality), str(divergence), "", "", ""]
+        modes = len(mixture(task)[0])
+        yield [task, "an exact sampler", "", "", f"{modes}", "98.89", f"{_bias(task):.4f}", "0.97", "", ""]
         keys = {(line["loss"], line["penalised"], line["steps"]): None for line in lines if line["task"] == task}
         for loss, penalised, steps in keys:
             wanted = {"task": task, "loss": loss, "penalised": penalised, "steps": steps}
             found = [line for line in lines if wanted.items() <= line.items()]
-            shown = (
+            shown = [
                 _mean(found, key, places)
                 for key, places in (("modes", 1), ("quality", 1), ("reverse_kl", 3), ("spread", 2))
-            )
+            ]
             whole = sum(line["modes"] == len(mixture(task)[0]) for line in found)
             diverged = sum(bool(line["diverged"]) for line in found)
             name = loss if penalised else f"{loss}, no penalty"
-            print(f"| {task} | {name} | {steps:,} | {len(found)} | {' | '.join(shown)} | {whole} | {diverged} |")
+            yield [task, name, f"{steps:,}", f"{len(found)}", *shown, f"{whole}", f"{diverged}"]
 
 
 def _bias(task: str) -> float:
@@ -284,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=range(10))
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--output", type=Path, help="a file of results, one JSON object a line")
-    parser.add_argument("--table", action="store_true", help="print the table of the file, run nothing")
+    parser.add_argument("--table", type=Path, help="tabulate the file of results into this one, run nothing")
     parser.add_argument("--speed", action="store_true", help="measure steps, run nothing else")
     parser.add_argument("--rounds", type=int, default=60, help="of --speed")
     options = parser.parse_args(arguments)
@@ -295,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
     lines = known(options.output)
     if not options.table:
         keep(runs(options, lines), lines, options.output)
-    print_table(lines)
+    table(COLUMNS, list(summary(lines)), options.table, lines)
 
 
 if __name__ == "__main__":

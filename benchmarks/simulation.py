@@ -10,9 +10,9 @@ observations comes from. sbi is in the extra ``bench``.
 The whole table takes hours, most of them for classifiers. So it can be made in parts, which each append lines to a
 file; parts that the file holds are not run again:
 
-    python benchmarks/simulation.py --output results.jsonl                        # everything that is missing
+    python benchmarks/simulation.py --output benchmarks/results/simulation.jsonl  # everything that is missing
     python benchmarks/simulation.py --output results.jsonl --tasks slcp --simulations 10000 --methods likelihood
-    python benchmarks/simulation.py --output results.jsonl --table
+    python benchmarks/simulation.py --output results.jsonl --table TABLE.json
     python benchmarks/simulation.py --seeds 0 --observations 1 2 --draws 2000     # a quick look
 """
 
@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import pyro
 import torch
-from results_file import keep, known
+from results_file import keep, known, table
 from simulation_classifier import c2st
 from simulation_sampling import tempered_draws
 from simulation_tasks import Task, found_wheel, task
@@ -56,6 +56,8 @@ PUBLISHED = {
 }
 """The best mean C2ST of NPE, NLE and NRE (of lotka_volterra, SNLE) in Lueckmann et al. 2021, and the aim of pyrogen."""
 
+COLUMNS = ["task", "simulations", "published", "aim", "method", "C2ST", "runs", "nats", "train, s", "draw, s"]
+
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,14 +69,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=10_000, help="of each kind that the classifier gets")
     parser.add_argument("--wheel", type=Path, default=found_wheel(), help="of sbibm 1.1.0")
     parser.add_argument("--output", type=Path, help="a file of results, one JSON object a line")
-    parser.add_argument("--table", action="store_true", help="print the table of the file, run nothing")
+    parser.add_argument("--table", type=Path, help="tabulate the file of results into this one, run nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     lines = known(options.output)
     if not options.table:
         keep(runs(options, lines), lines, options.output)
-    print_table(lines)
+    table(COLUMNS, list(summary(lines)), options.table, lines)
 
 
 def runs(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
@@ -217,10 +219,8 @@ def versions() -> str:
     return ", ".join([f"pyrogen {pg.__version__}", *found])
 
 
-def print_table(lines: list[dict]) -> None:
-    """Means over observations and seeds, with standard errors of the C2ST."""
-    print("| task | simulations | published | aim | method | C2ST | runs | nats | train (s) | draw (s) |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+def summary(lines: list[dict]) -> Iterator[list[str]]:
+    """Means over observations and seeds, with standard errors of the C2ST: a row for each task and method."""
     for (name, budget), (published, aim) in PUBLISHED.items():
         for method in METHODS:
             chosen = {"task": name, "simulations": budget, "method": method}
@@ -229,11 +229,9 @@ def print_table(lines: list[dict]) -> None:
                 scores = [line["c2st"] for line in found]
                 nats = [line["nats"] for line in found if line["nats"] is not None]
                 shown = f"{statistics.mean(nats):.3f}" if nats else ""
-                times = " | ".join(f"{statistics.mean(line[part] for line in found):.1f}" for part in ("train", "draw"))
-                print(
-                    f"| {name} | {budget:,} | {published} | {aim} | {method} | {_with_error(scores)} | {len(found)} | "
-                    f"{shown} | {times} |"
-                )
+                times = [f"{statistics.mean(line[part] for line in found):.1f}" for part in ("train", "draw")]
+                task = [name, f"{budget:,}", f"{published:.3f}", f"{aim:.2f}"]
+                yield [*task, method, _with_error(scores), f"{len(found)}", shown, *times]
 
 
 def _with_error(values: list[float]) -> str:

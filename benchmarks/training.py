@@ -4,7 +4,7 @@ A variational autoencoder with layers 784-400-20 on binary data, batch 128, one 
 the same minibatches: encode, sample, decode, Monte Carlo bound, backward, Adam. They take turns in random order, and
 the figures are medians of the ratios within a round.
 
-    python benchmarks/training.py [--rounds 9] [--steps 200]
+    python benchmarks/training.py [--rounds 9] [--steps 200] [--table benchmarks/results/tables/training/speed.json]
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import random
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 
 import pyro
 import torch
 import torch.nn.functional as F
 from pyro.infer import SVI, Trace_ELBO
+from results_file import table
 from torch import nn
 
 import pyrogen as pg
@@ -122,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--table", type=Path, help="a file for the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -129,9 +132,9 @@ def main() -> None:
     loops = {
         "by hand, default Adam": by_hand(x, torch.optim.Adam),
         "by hand, fused Adam": by_hand(x, partial(torch.optim.Adam, fused=True)),
-        "fit, the same objective": by_fit(x, Handwritten()),
-        "fit, Elbo(model, guide)": by_fit(x, pg.Elbo(*pyro_pair())),
-        "Pyro's SVI.step": by_svi(x),
+        "`fit`, the same objective": by_fit(x, Handwritten()),
+        "`fit`, `Elbo` of a Pyro model and guide": by_fit(x, pg.Elbo(*pyro_pair())),
+        "Pyro's `SVI.step`": by_svi(x),
     }
     times = {name: [] for name in loops}
     for number in range(arguments.rounds + 1):
@@ -140,11 +143,14 @@ def main() -> None:
             loops[name](arguments.steps)
             if number:
                 times[name].append((time.process_time() - start) / arguments.steps)
-    print(f"{'loop':<24}{'ms a step':>10}{'/ default':>11}{'/ fused':>9}")
-    for name, own in times.items():
-        references = list(times.values())[:2]
-        ratios = [statistics.median(a / b for a, b in zip(own, other, strict=True)) for other in references]
-        print(f"{name:<24}{1e3 * statistics.median(own):>10.2f}{ratios[0]:>11.2f}{ratios[1]:>9.2f}")
+    columns = ["loop", "ms a step", "against by hand, default Adam", "against by hand, fused Adam"]
+    table(columns, [[name, *compared(own, list(times.values())[:2])] for name, own in times.items()], arguments.table)
+
+
+def compared(own: list[float], references: list[list[float]]) -> list[str]:
+    """Milliseconds, and the medians of the ratios to each reference within a round."""
+    ratios = [statistics.median(a / b for a, b in zip(own, other, strict=True)) for other in references]
+    return [f"{1e3 * statistics.median(own):.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
 
 
 if __name__ == "__main__":
