@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, without_nan
+from pyrogen.markup import notebook_table
 
 from .density import Density
 
@@ -137,6 +138,10 @@ class Estimate:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
 
+    def _repr_html_(self) -> str:
+        facts = {"value": self.rounded(), "unit": self.unit, "log_prob": self.label}
+        return notebook_table(type(self).__name__, {name: fact for name, fact in facts.items() if fact})
+
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         label = f" ({self.label})" if self.label else ""
@@ -173,6 +178,9 @@ class TestResult:
             raise ValueError("`statistic` must be a number, got NaN: there is no verdict on it")
         if not 0 <= self.p_value <= 1:
             raise ValueError(f"`p_value` must be between 0 and 1, got {self.p_value}")
+
+    def _repr_html_(self) -> str:
+        return notebook_table("Test", {self.name: f"{self.statistic:.4g}", "p-value": f"{self.p_value:.2g}"})
 
     def __str__(self) -> str:
         return f"{self.name} {self.statistic:.4g}, p = {self.p_value:.2g}"

@@ -30,10 +30,12 @@ from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
 from pyrogen.abstract import Abstract
+from pyrogen.markup import notebook_table
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.programs.chain import refuse_noise
 
 from .density import Density, density_of, require_normalized, stamped
+from .facts import facts_of, meaning_of
 from .objective import Objective, Turns
 from .provenance import tracked, tracks
 from .reading import learn_statistics, refuse_outside_support
@@ -101,6 +103,9 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
             refuse_noise(distribution, f"a {type(self).__name__}")
         provenance = get_provenance(context)
         return tracked(distribution, provenance) if provenance or tracks() else distribution
+
+    def _repr_html_(self) -> str:
+        return notebook_table(type(self).__name__, facts_of(self) | {"log_prob": meaning_of(self.density)})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -201,6 +206,9 @@ class BijectionModule(Abstract, ReadsData, nn.Module):
     def __call__(self, context: Context = None) -> Transform:
         context_batch_shape(context, self.context_shape)
         return super().__call__(context)
+
+    def _repr_html_(self) -> str:
+        return notebook_table(type(self).__name__, facts_of(self))
 
     @abstractmethod
     def forward(self, context: Context = None) -> Transform:

@@ -9,7 +9,8 @@
 ``frechet``      sample quality in an ``embedding``; ``kernel_distance`` and ``precision_recall`` likewise
 ``modes``        which modes of a mixture samples reach; ``trained_classifier``: an embedding from the data at hand
 ``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
-``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone
+``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone;
+                 ``marginals``: of a model's own draws
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
@@ -39,6 +40,7 @@ from .importance import (
 )
 from .kernel_distance import kernel_distance
 from .local import LocalCalibration, local_calibration_test
+from .marginals import marginal_calibration
 from .misspecification import Mahalanobis, NearestNeighbours, misspecification_test
 from .modes import ModeCounts, label_counts, mode_counts
 from .outliers import auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
@@ -108,6 +110,7 @@ __all__ = [
     "log_likelihood",
     "log_likelihood_difference",
     "log_probs",
+    "marginal_calibration",
     "misspecification_test",
     "mmd_test",
     "mode_counts",

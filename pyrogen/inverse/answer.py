@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function
+from pyrogen.markup import notebook_table
 
 FEW = 20
 """Independent draws that must carry an answer."""
@@ -74,11 +75,15 @@ class Diagnostics(ABC):
         """The same as :meth:`numbers`, and whether the answer has collapsed, as files keep them."""
         return {**self.numbers(), "collapsed": int(self.collapsed)}
 
-    def __str__(self) -> str:
+    @property
+    def warning(self) -> str:
+        """That the answer has collapsed, why, and what to do; empty where it has not."""
         bad = self.collapsed_problems
         where = f" in {int(bad.sum())} of {len(bad)} problems" if bad.dim() and len(bad) > 1 else ""
-        warning = [f"COLLAPSED{where}: {self.reason}; {self.advice}"] if self.collapsed else []
-        return "\n".join([*self.lines(), *warning])
+        return f"COLLAPSED{where}: {self.reason}; {self.advice}" if self.collapsed else ""
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines(), *([self.warning] if self.warning else [])])
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,15 @@ class Answer(ABC):
         draws, diagnostics = self._results.draws, self._results.diagnostics
         warning = f"; COLLAPSED: {diagnostics.reason}" if diagnostics.collapsed else ""
         return f"<{name}: {diagnostics.draws} draws of {', '.join(draws)}{warning}>"
+
+    def _repr_html_(self) -> str:
+        name = type(self).__name__
+        if self._results is None:
+            return notebook_table(f"{name}, not run", {})
+        draws, diagnostics = self._results.draws, self._results.diagnostics
+        facts = {site: f"{len(value):,} draws of shape {tuple(value.shape[1:])}" for site, value in draws.items()}
+        facts |= {"diagnostics": "; ".join(diagnostics.lines())}
+        return notebook_table(name, facts, warning=diagnostics.warning)
 
     @property
     def _finished(self) -> Results:

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from pyrogen.markup import notebook_table
+
 
 @dataclass
 class History:
@@ -46,6 +48,22 @@ class Fit:
     history: History
     best_step: int
     reason: str
+
+    def facts(self) -> dict[str, str]:
+        """What happened, in words."""
+        history = self.history
+        facts = {"steps": f"{len(history.loss):,}, ended by {self.reason}", "time": f"{history.seconds:.1f} s"}
+        for turn, losses in enumerate(history.losses):
+            name = f"last loss of turn {turn + 1}" if len(history.losses) > 1 else "last loss"
+            if losses:
+                facts[name] = f"{losses[-1]:.4g} {'' if turn else history.unit}".strip()
+        if self.best_step in history.validation:
+            best = history.validation[self.best_step]
+            facts["best held out"] = f"{best:.4g} at step {self.best_step:,}, whose weights remain"
+        return facts
+
+    def _repr_html_(self) -> str:
+        return notebook_table("Fit", self.facts())
 
 
 @dataclass
