@@ -21,6 +21,7 @@ from . import (
     transforms,
 )
 from .core.density import density_of
+from .core.ensemble import Ensemble, ensemble
 from .core.log_prob import log_prob
 from .core.matching import FlowMatching
 from .core.module import BijectionModule, DistributionModule, MaximumLikelihood
@@ -42,6 +43,7 @@ __all__ = [
     "Checkpoint",
     "DistributionModule",
     "Elbo",
+    "Ensemble",
     "Fit",
     "FlowMatching",
     "MaximumLikelihood",
@@ -56,6 +58,7 @@ __all__ = [
     "diffusion",
     "distributions",
     "energy",
+    "ensemble",
     "evaluation",
     "families",
     "fit",

@@ -47,7 +47,8 @@ def density_of(distribution: Distribution) -> Density:
     """What the ``log_prob`` of a distribution means: its own ``density``, or that of the parts it wraps.
 
     Follows ``Independent``, ``Masked``, ``Expanded``, ``TransformedDistribution`` (and its transforms),
-    ``MixtureSameFamily`` and ``MaskedMixture``. A distribution of torch or Pyro that wraps nothing is exact.
+    ``MixtureSameFamily``, ``MaskedMixture`` and ``LinearPool``. A distribution of torch or Pyro that wraps nothing is
+    exact.
 
     Raises:
         TypeError: ``distribution`` is none.
@@ -140,6 +141,8 @@ def _densities(distribution: Distribution) -> Iterator[Density]:
         part = getattr(distribution, name, None)
         if isinstance(part, Distribution):
             yield from _densities(part)
+    for component in getattr(distribution, "components", ()):
+        yield from _densities(component)
     if isinstance(distribution, TransformedDistribution):
         for transform in distribution.transforms:
             yield as_transform(transform).density

@@ -14,6 +14,7 @@ from .families import Columns
 from .incomplete import Incomplete
 from .mixture import Mixture
 from .normal import DiagonalNormal, UnitNormal
+from .pool import LinearPool
 from .push_forward import PushForward
 from .zero_inflated import ZeroInflated
 
@@ -27,6 +28,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Incomplete",
     "IndependentBernoulli",
+    "LinearPool",
     "LogisticCounts",
     "Mixture",
     "PixelLogisticMixture",

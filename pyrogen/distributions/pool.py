@@ -1,0 +1,141 @@
+r"""Linear pools: mixtures of distributions of the same events, each of a family of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import constraints
+
+from .abilities import abilities_of
+from .distribution import PyrogenDistribution
+
+
+class LinearPool(PyrogenDistribution):
+    r"""A mixture of distributions of the same events, :math:`p(x) = \sum_k w_k \, p_k(x)`.
+
+    Where Pyro's ``MixtureSameFamily`` mixes along a batch dimension, this mixes distributions that are objects of their
+    own, of any families. A draw is one of a component that is drawn first, so there is no ``rsample``.
+
+    Args:
+        components: The distributions, of one batch shape, one event shape and one support.
+        log_weights: The logarithms of their normalised weights, ``(len(components), *batch)``; even if ``None``.
+        validate_args: Whether values are checked; Pyro's switch if ``None``.
+
+    Raises:
+        ValueError: there is no component, or their shapes differ.
+
+    References:
+        Stone 1961, "The opinion pool", https://doi.org/10.1214/aoms/1177704873
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> pool = LinearPool([dist.Normal(0.0, 1.0), dist.Laplace(0.0, 1.0)])
+        >>> pool.log_prob(torch.tensor(0.0)).exp()
+        tensor(0.4495)
+    """
+
+    def __init__(
+        self,
+        components: Sequence[TorchDistributionMixin],
+        log_weights: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.components = list(components)
+        if not self.components:
+            raise ValueError("`components` must hold at least one distribution, got none")
+        first = self.components[0]
+        for place, component in enumerate(self.components):
+            if (component.batch_shape, component.event_shape) != (first.batch_shape, first.event_shape):
+                raise ValueError(
+                    f"`components` must have one shape, got batch {tuple(first.batch_shape)} and event "
+                    f"{tuple(first.event_shape)}, and at {place} {tuple(component.batch_shape)} and "
+                    f"{tuple(component.event_shape)}"
+                )
+        self.log_weights = log_weights
+        super().__init__(first.batch_shape, first.event_shape, validate_args=validate_args)
+
+    @property
+    def has_given(self) -> bool:
+        """Whether ``given`` and ``part_log_prob`` are implemented: by all components."""
+        return all(abilities_of(component).has_given for component in self.components)
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN marks a missing entry, for all components."""
+        return all(abilities_of(component).takes_missing for component in self.components)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.components[0].support
+
+    @property
+    def mean(self) -> Tensor:
+        return self._average([component.mean for component in self.components])
+
+    @property
+    def variance(self) -> Tensor:
+        squares = [component.variance + component.mean.square() for component in self.components]
+        return self._average(squares) - self.mean.square()
+
+    def _expanded(self, batch_shape: torch.Size) -> LinearPool:
+        weights = None if self.log_weights is None else self._weights(batch_shape)
+        return type(self)([part.expand(batch_shape) for part in self.components], weights, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._mixed([component.log_prob(value) for component in self.components])
+
+    def part_log_prob(self, value: Tensor, part: Tensor) -> Tensor:
+        return self._mixed([component.part_log_prob(value, part) for component in self.components])
+
+    def given(self, values: Tensor, mask: Tensor) -> LinearPool:
+        """The pool given a part of the event: components weighted by the probability that each gives to the part."""
+        scores = torch.stack([component.part_log_prob(values, mask) for component in self.components])
+        weights = scores if self.log_weights is None else scores + self._weights(scores.shape[1:])
+        components = [component.given(values, mask) for component in self.components]
+        return type(self)(components, weights.log_softmax(0), validate_args=self._validate_args)
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        chosen = self._chosen(shape).reshape(-1, self.batch_shape.numel() or 1)
+        draws = None
+        for place, component in enumerate(self.components):
+            here = chosen == place
+            most = int(here.sum(0).max()) if shape.numel() else 0
+            drawn = component.sample((most,)).reshape(most, chosen.shape[1], *self.event_shape)
+            draws = drawn.new_empty((*chosen.shape, *self.event_shape)) if draws is None else draws
+            rows, columns = here.nonzero(as_tuple=True)
+            draws[rows, columns] = drawn[here.cumsum(0)[rows, columns] - 1, columns]
+        return draws.reshape(*shape, *self.event_shape)
+
+    def _chosen(self, shape: torch.Size) -> Tensor:
+        """Which component each draw is one of, ``(N,)``."""
+        count = len(self.components)
+        if self.log_weights is None:
+            return torch.randint(count, (shape.numel(),))
+        weights = self._weights(shape).exp().movedim(0, -1)
+        return torch.multinomial(weights.reshape(-1, count), 1).flatten() if shape.numel() else weights.new_zeros(0)
+
+    def _mixed(self, scores: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack(scores)
+        if self.log_weights is None:
+            return stacked.logsumexp(0) - math.log(len(stacked))
+        return (stacked + self._weights(stacked.shape[1:])).logsumexp(0)
+
+    def _average(self, values: Sequence[Tensor]) -> Tensor:
+        """Of numbers of every component, ``(*batch, *event)``."""
+        stacked = torch.stack(values)
+        if self.log_weights is None:
+            return stacked.mean(0)
+        weights = self._weights(self.batch_shape).exp()
+        return (stacked * weights.reshape(*weights.shape, *(1,) * len(self.event_shape))).sum(0)
+
+    def _weights(self, shape: torch.Size) -> Tensor:
+        """The log-weights, ``(len(components), *shape)``."""
+        missing = len(shape) - len(self.batch_shape)
+        weights = self.log_weights.reshape(len(self.components), *(1,) * missing, *self.batch_shape)
+        return weights.expand(-1, *shape)
