@@ -132,10 +132,14 @@ class Learned(NamedTuple):
 
 def posterior(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
     """Neural posterior estimation."""
-    module = pg.simulation.posterior(joint)
-    trained(module, simulations, seed)
-    draws = torch.no_grad()(lambda x, n: module(x).sample((n,)))
-    return Learned(draws, torch.no_grad()(lambda theta, x: module(x).log_prob(theta)))
+    return _learned(pg.simulation.posterior(joint), simulations, seed)
+
+
+def ensemble(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
+    """Neural posterior estimation by the mixture of five flows, trained side by side."""
+    return _learned(
+        pg.simulation.posterior(joint, recipe=pg.ensemble(pg.simulation.flow, members=5)), simulations, seed
+    )
 
 
 def likelihood(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
@@ -180,7 +184,13 @@ def sbi(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned
     return Learned(draws, log_prob)
 
 
-METHODS = {"posterior": posterior, "likelihood": likelihood, "rounds": rounds, "sbi": sbi}
+def _learned(module: pg.simulation.Posterior, simulations: Simulations, seed: int) -> Learned:
+    trained(module, simulations, seed)
+    draws = torch.no_grad()(lambda x, n: module(x).sample((n,)))
+    return Learned(draws, torch.no_grad()(lambda theta, x: module(x).log_prob(theta)))
+
+
+METHODS = {"posterior": posterior, "ensemble": ensemble, "likelihood": likelihood, "rounds": rounds, "sbi": sbi}
 
 
 def trained(module: torch.nn.Module, simulations: Simulations, seed: int) -> None:

@@ -19,6 +19,7 @@ from .joint.variable import Variable
 from .likelihood import Likelihood, likelihood
 from .posterior import Posterior, posterior
 from .ratio import Ratio, ratio
+from .recipes import flow
 from .replaced import replaced
 from .weighted_draws import WeightedDraws, weighted_draws
 
@@ -32,6 +33,7 @@ __all__ = [
     "Simulator",
     "Variable",
     "WeightedDraws",
+    "flow",
     "likelihood",
     "posterior",
     "ratio",

@@ -325,7 +325,8 @@ def posterior(
         joint: The program, and what of it is observed.
         recipe: Builds the distribution of the continuous numbers, called as ``recipe((numbers,), context_shape,
             embedding=...)``: one of pyrogen's, or a ``functools.partial`` of one;
-            :func:`~pyrogen.simulation.recipes.flow` if ``None``.
+            :func:`~pyrogen.simulation.recipes.flow` if ``None``. ``pg.ensemble(pg.simulation.flow)`` builds five such
+            flows, whose mixture is better where simulations are few.
         embedding: A network from what is observed, ``(N, *shape)`` or a dict by site, to features; one that fits the
             shapes if ``None``, and a plate whose rows are exchangeable becomes a set.
         structure: Whether each continuous number sees only those that it must, read off the program: for many local
