@@ -51,8 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     print("\n1. Fit p(image | class): a spline flow")
     flow = pg.flows.spline_coupling(SHAPE, classes=CLASSES, interval=(0.0, 1.0), hidden=(256, 256), dropout=0.3)
     flow.to(options.device)
+    model = pg.flows.Dequantized(flow, symbols)
     fit = pg.fit(
-        pg.flows.Dequantized(flow, symbols),
+        model,
         train,
         steps=options.steps,
         schedule=partial(CosineAnnealingLR, T_max=options.steps),
@@ -95,6 +96,10 @@ def main(argv: list[str] | None = None) -> None:
     for name, found in outliers.items():
         print(f"   {name:<28}{pg.evaluation.auroc(inliers, found)}")
     save(options, "outliers", pg.analysis.outlier_scores(inliers, outliers, score="-log p (nats)"))
+
+    page = options.output / "report.html"
+    report = pg.analysis.report(model, train, held_out=test, history=fit, path=page, seed=options.seed)
+    print(f"   all checks of the model of integer pixels on one page -> report.html: {report.verdict.text}")
 
     flow, x, y = flow.cpu(), x.cpu(), y.cpu()  # chains in forked processes cannot share a GPU
     print("\n6. Restore a noisy, half-hidden digit: the flow as a prior, Pyro's NUTS -> posterior.png")

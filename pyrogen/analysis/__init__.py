@@ -1,4 +1,4 @@
-"""Analysis: any posterior to ArviZ in one call, and figures."""
+"""Analysis: any posterior to ArviZ in one call, reports on models and posteriors, and figures."""
 
 from pyrogen.renamed import renamed
 
@@ -16,6 +16,7 @@ from .plots import (
     rank_histogram,
     training_history,
 )
+from .report import report
 from .restoration import edited_images, posterior_histogram, posterior_images
 from .simulation_checks import simulation_checks
 from .verdicts import simulation_verdicts
@@ -37,6 +38,7 @@ __all__ = [
     "predictive_statistics",
     "rank_ecdf",
     "rank_histogram",
+    "report",
     "simulation_checks",
     "simulation_verdicts",
     "to_arviz",

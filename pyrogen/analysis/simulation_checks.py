@@ -189,13 +189,13 @@ def _draw_posterior(part: SubFigure, coordinates: list[DrawnCoordinate], *, toge
         draw_pairs(part.subfigures(1, 2, width_ratios=[width, _WIDTH - width + 0.01])[0], coordinates)
         return
     columns = 4
-    cells = part.subplots(ceil(len(coordinates) / columns), columns, squeeze=False).flat
+    cells = list(part.subplots(ceil(len(coordinates) / columns), columns, squeeze=False).flat)
     for axes, coordinate in zip(cells, coordinates, strict=False):
         draw_marginal(axes, coordinate)
         axes.set_xlabel(coordinate.name, fontsize=8, color=INK)
         axes.tick_params(labelsize=7)
         axes.locator_params(axis="x", nbins=3)
-    for axes in list(cells):
+    for axes in cells[len(coordinates) :]:
         axes.set_axis_off()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
 from pyro.distributions import Empirical
 from pyro.infer import SVI, Importance, Predictive
 from pyro.infer.abstract_infer import TracePosterior, TracePredictive
+from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.mcmc.api import MCMC
 from torch import Tensor
@@ -62,7 +63,8 @@ def source_of(posterior: Any, *, chains: int) -> PosteriorSource:
     Raises:
         ValueError: it is none of them, or has no draws.
     """
-    return _checked(_read(posterior), chains)
+    source = _read(posterior)
+    return _checked(replace(source, model=_without_initial_values(source.model)), chains)
 
 
 def resampled(source: PosteriorSource) -> PosteriorSource:
@@ -78,6 +80,13 @@ def resampled(source: PosteriorSource) -> PosteriorSource:
         log_weights=log_weights[chosen],
         stats={name: value.cpu()[chosen] for name, value in source.stats.items()},
     )
+
+
+def _without_initial_values(model: Callable | None) -> Callable | None:
+    """The model of an autoguide as it was: the guide wraps it so that sites are not drawn but start somewhere."""
+    while isinstance(model, partial) and model.args and isinstance(model.args[0], InitMessenger):
+        model = model.args[1]
+    return model
 
 
 def _checked(source: PosteriorSource, chains: int) -> PosteriorSource:

@@ -49,6 +49,13 @@ def legend(axes: Axes) -> None:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, **place)
 
 
+def legend_below(axes: Axes) -> None:
+    """A legend without a frame, if there is anything to name: below the axes, which keep their width."""
+    if axes.get_legend_handles_labels()[1]:
+        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2), "borderaxespad": 0.0, "ncols": 2}
+        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, handlelength=1.4, columnspacing=1.0, **place)
+
+
 def legend_width(names: Iterable[str]) -> float:
     """How many inches a legend of these names needs."""
     return 0.7 + 0.08 * max(map(len, names), default=0)

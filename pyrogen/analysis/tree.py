@@ -53,6 +53,14 @@ def to_tree(groups: Groups, coords: Mapping[str, np.ndarray], attrs: Mapping[str
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attrs), **datasets})
 
 
+def is_tree(value: Any) -> bool:
+    """Whether it is what :func:`to_tree` gives."""
+    import xarray
+
+    kinds = (_inference_data_class(), vars(xarray).get("DataTree"))
+    return isinstance(value, tuple(kind for kind in kinds if kind is not None))
+
+
 def without_clashes(groups: Groups, coords: Mapping[str, np.ndarray]) -> tuple[Groups, dict[str, np.ndarray]]:
     """The same with ``"_dim"`` appended to dimensions that share their name with a variable, which xarray forbids."""
     taken = {name for variables in groups.values() for name in variables}

@@ -72,12 +72,20 @@ def of_training(fit: Fit | History) -> Verdict:
     return Verdict("noted", f"Training: {steps}; last loss {last:.4g}{unit}, nothing held out.")
 
 
-def of_calibration(calibration: Calibration, what: str = "Calibration over the prior") -> Verdict:
-    """Whether ranks are uniform, and how those that are not differ; ``what`` names the check."""
+def of_calibration(
+    calibration: Calibration, what: str = "Calibration over the prior", rows: str = "simulations"
+) -> Verdict:
+    """Whether ranks are uniform, and how those that are not differ.
+
+    Args:
+        calibration: The ranks.
+        what: What the check is called.
+        rows: What there is a rank of.
+    """
     results = calibration.uniformity()
     worst = min(results, key=lambda name: (results[name].p_value, -results[name].statistic))
     p = min(1.0, results[worst].p_value * len(results))
-    counts = f"{calibration.simulations} simulations, {len(results)} quantities"
+    counts = f"{calibration.simulations} {rows}, {len(results)} quantities"
     if p >= _DOUBTFUL:
         return Verdict("passed", f"{what}: no fault found (p = {p:.2g}; {counts}).")
     failing = [name for name, result in results.items() if result.p_value * len(results) < _DOUBTFUL]
@@ -90,7 +98,9 @@ def _flaw(ranks: torch.Tensor, draws: int, name: str) -> str:
     """How ranks differ from uniform ones; in words of the posterior for its coordinates."""
     u = (ranks.double() + 0.5) / (draws + 1) - 0.5
     shift, spread = float(u.mean()) * 12**0.5, float(12 * u.square().mean())
-    if name in (*NO_COORDINATES, "log_posterior", "log_prob"):
+    if name == "log_prob":
+        return f"data are {'more' if shift > 0 else 'less'} probable than draws"
+    if name in (*NO_COORDINATES, "log_posterior"):
         return f"ranks of {name} are not uniform"
     if abs(shift) > abs(spread - 1):
         return f"draws of {name} are too {'low' if shift > 0 else 'high'}"

@@ -102,6 +102,14 @@ def test_prior_draws_follow_the_prior():
     assert abs(noise.std() - SCALE) < 5 * SCALE / (2 * noise.size) ** 0.5
 
 
+def test_prior_draws_of_an_autoguide_do_not_start_where_it_does():
+    guide = AutoNormal(conjugate)
+    guide(data())
+    for posterior in (guide, SVI(conjugate, guide, pyro.optim.Adam({}), Trace_ELBO())):
+        prior = to_arviz(posterior, data(), draws=10, prior=2000, seed=0)["prior"]["location"].values[0]
+        assert stats.kstest(prior, stats.norm(0, PRIOR_SCALE).cdf).pvalue > 1e-3
+
+
 def test_nuts(arviz):
     x = data()
     mcmc = MCMC(NUTS(conjugate), num_samples=300, warmup_steps=200, disable_progbar=True)
