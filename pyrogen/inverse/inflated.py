@@ -14,58 +14,53 @@ as :math:`R` is positive: :math:`\rho^2 < \tau^2 + 1 / \lVert A \rVert^2`. Given
 
 .. math:: z = z_0 + \rho^2 A^\top C^{-1} (y - A z_0 - R^{1/2} \varepsilon), \qquad z_0 \sim \mathcal{N}(x, \rho^2 I) .
 
-Along the singular directions of :math:`A` all of this is arithmetic of single numbers.
+With the eigenvectors of :math:`A A^\top` in hand (:mod:`~pyrogen.operators.spectrum`) all of this is arithmetic of
+single numbers.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import torch
 from torch import Tensor
 
-from .slopes import SingularSlopes
+from pyrogen.operators.spectrum import ExactSpectrum, Resolved
+
+from .tempered_likelihood import TemperedLikelihood, Undo
 
 
-class Inflated(NamedTuple):
-    """A linear measurement in units of its noise, along its singular directions, for each of :math:`N` problems.
+class Inflated(TemperedLikelihood):
+    r"""A linear measurement in units of its noise, for each of :math:`N` problems.
 
-    Attributes:
-        value: What is measured, along the left singular vectors, ``(1, N, m)``.
-        slopes: :math:`A`, to these directions.
+    Args:
+        value: What is measured, ``(1, N, m)``.
+        spectrum: The operator :math:`A` and the spectrum of :math:`A A^\top`.
         constant: The log-likelihood of data that fit, ``(N,)``.
     """
 
-    value: Tensor
-    slopes: SingularSlopes
-    constant: Tensor
+    def __init__(self, value: Tensor, spectrum: ExactSpectrum, constant: Tensor) -> None:
+        self.value, self.spectrum, self.constant = value, spectrum, constant
+        self.operator, self.norm = spectrum.operator, spectrum.norm
 
-    @property
-    def norm(self) -> float:
-        """The largest singular value of any problem."""
-        return self.slopes.values.max().item()
+    def seen(self, x: Tensor) -> Resolved:
+        return self.spectrum.resolve(self._misfit(x))
 
-    def misfit(self, x: Tensor) -> Tensor:
-        """What is measured less what is expected at ``x`` ``(P, N, D)``: ``(P, N, m)``."""
-        return self.value - self.slopes.push(x)
+    def log_likelihood(self, seen: Resolved, width: float) -> Tensor:
+        return -0.5 * seen.square(1.0, width**2)
 
-    def log_likelihood(self, misfit: Tensor, width: float) -> Tensor:
-        """The log-likelihood of data with noise of their own, in nats but for what depends on its width: ``(P, N)``."""
-        return -0.5 * (misfit.square() / self._variance(width**2)).sum(-1)
+    def noise(self, width: float, share: float) -> float:
+        return math.sqrt(width**2 + share / self.norm**2) if self.norm else math.inf
+
+    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
+        return undo(self.noisy(x, noise, width)), 1.0
 
     def noisy(self, x: Tensor, noise: float, width: float) -> Tensor:
-        """Draws of noisy data given data and measurement, ``(P, N, D)``.
-
-        Args:
-            x: The data, ``(P, N, D)``.
-            noise: How much noise they get.
-            width: The noise of their own that they have, less than infinite.
-        """
+        """Draws of noisy data given data and measurement, ``(P, N, D)``."""
         z = x + noise * torch.randn_like(x)
-        misfit = self.misfit(z)
-        missed = misfit - self._variance(width**2 - noise**2).sqrt() * torch.randn_like(misfit)
-        return z + noise**2 * self.slopes.pull(missed / self._variance(width**2)).to(z)
+        missed = self._misfit(z) - self.spectrum.draw(z.shape[:-1], 1.0, width**2 - noise**2)
+        return z + noise**2 * self.operator.adjoint(self.spectrum.solve(missed, 1.0, width**2)).to(z)
 
-    def _variance(self, variance: float) -> Tensor:
-        """What is measured of data with noise of a variance of their own varies so much, ``(1, N, m)``."""
-        return 1 + variance * self.slopes.values.square()
+    def _misfit(self, x: Tensor) -> Tensor:
+        """What is measured less what is expected at ``x``: ``(P, N, m)``."""
+        return self.value - self.operator(x)

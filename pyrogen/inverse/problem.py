@@ -34,12 +34,15 @@ from pyrogen.programs.run import run
 from pyrogen.programs.site import Site
 
 from .chain import Level
+from .derivative import Derivative
 from .measurement import GaussianMeasurement, Measured, Measurement, Parts, energy_of, measurement_of
 from .observation import Observed, check_data, observed
 from .slopes import Slopes, Tangents
 from .surrogate import Surrogate
 
 AllParts = dict[str, Parts]
+
+_PROBES = 32  # random vectors by which the size of a map is known
 
 
 class InverseProblem:
@@ -146,6 +149,20 @@ class Denoised(NamedTuple):
         return torch.stack(pulled, -2)
 
 
+class Linearised(NamedTuple):
+    """A surrogate near one particle, in units of its noise.
+
+    Attributes:
+        residual: What is measured less what is expected there, ``(1, N, m)``.
+        operator: The derivative of what is measured.
+        constant: The log-likelihood of data that fit, ``(N,)``.
+    """
+
+    residual: Tensor
+    operator: Derivative
+    constant: Tensor
+
+
 class Target:
     """What twists and guidances are made of: prior and measurements of one site, for particles in rows ``(P, N, D)``.
 
@@ -170,8 +187,9 @@ class Target:
         self._denoiser, self._context = prior.denoiser, prior.context
         self.schedule: Schedule = prior.denoiser.schedule
         self.shape = problems.count, problems.size
+        self._grid = problems.unknown_shape
         self.mapped = True
-        self._probed = False
+        self._is_linear: bool | None = None
         self._linear: Surrogate | None = None
         self.measurements = self._kinds(typical)
 
@@ -204,15 +222,40 @@ class Target:
         """The true log-likelihood in nats, ``(P, N)``."""
         return self._over_particles(self._log_prob, x).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
+    @torch.no_grad()
+    def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-likelihood ``(P, N)``, and its slopes in the unknowns ``(P, N, D)``, zero where there are none."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            value = self._over_particles(self._log_prob, x) + 0 * x.sum(-1)
+            slope = torch.autograd.grad(value.sum(), x)[0]
+        value = value.detach().nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return value, slope.nan_to_num(0.0, posinf=0.0, neginf=0.0)[..., : self.shape[1]]
+
     def surrogate(self, x: Tensor) -> Surrogate:
         """The linear-Gaussian surrogate near the particles.
 
         Measurements with one slope at probes near and far are linear, and the model no longer runs for them. Weights
         do not depend on this being right.
         """
-        if not self._probed:
-            self._linear, self._probed = self._probe(x), True
-        return self._linear.seen_from(x) if self._linear else self._near(x)
+        if not self.is_linear(x):
+            return self._near(x)
+        if self._linear is None:  # where the unknown is zero nothing is lost to rounding
+            self._linear = self._near(torch.zeros_like(x[:1])).compressed()
+        return self._linear.seen_from(x)
+
+    def is_linear(self, x: Tensor) -> bool:
+        """Whether the measurements are linear with Gaussian noise, as slopes at particles and elsewhere show, once."""
+        if self._is_linear is None:
+            self._is_linear = self._probe(x)
+        return self._is_linear
+
+    def linearised(self, point: Tensor) -> Linearised:
+        """The surrogate near one particle ``(1, N, D)``, in units of the noise, without a matrix if that were large."""
+        surrogate = self._near(point)
+        root = surrogate.precision.double().sqrt()
+        operator = Derivative(lambda count: self._tangents(point.expand(count, -1, -1))[0], root, self._grid)
+        return Linearised(root * surrogate.residual, operator, surrogate.constant[0])
 
     def residual(self, x: Tensor) -> tuple[Tensor, Slopes]:
         """What is measured less what is expected at the particles ``(P, N, m)``, in data units, and its slopes."""
@@ -234,22 +277,21 @@ class Target:
         slopes = Tangents(x, _eta(parts))
         return slopes, {name: {key: value.detach() for key, value in part.items()} for name, part in parts.items()}
 
-    def _probe(self, x: Tensor) -> Surrogate | None:
-        """The measurements, linearised at zero, if they have one slope near and far, on both sides of zero.
+    def _probe(self, x: Tensor) -> bool:
+        """Whether the measurements have one slope near and far, on both sides of zero.
 
         Only Gaussian measurements have one: of other families more than the measured number changes with the particles.
         Between kinks and steps slopes may agree and what is measured not lie on one line.
         """
-        if not all(isinstance(measurement, GaussianMeasurement) for measurement in self.measurements.values()):
-            return None
+        kinds = [self.measurements.get(name) for name in self._scored]  # None of those that have steps and no slopes
+        if not all(isinstance(kind, GaussianMeasurement) for kind in kinds):
+            return False
         near = x[:2]
         far = torch.randn_like(near)
         points = torch.cat([near, -near, 1 - near, far, -far, 10 * far, -10 * far, 1000 * far, -1000 * far])
-        # Where the unknown is zero nothing is lost to rounding.
-        slopes, parts = self._tangents(torch.zeros_like(x[:1]))
-        if not _on_one_line(slopes, parts, *self._tangents(points), points):
-            return None
-        return self._expanded(slopes, parts).compressed()
+        start = self._tangents(torch.zeros_like(points))
+        several = self._tangents(near.new_zeros(_PROBES, *near.shape[1:]))[0]
+        return _on_one_line(*start, *self._tangents(points), points, several)
 
     @torch.enable_grad()
     def _kinds(self, typical: Tensor) -> dict[str, Measurement]:
@@ -349,26 +391,27 @@ def _eta(parts: AllParts) -> Tensor:
     return torch.cat([part["eta"] for part in parts.values()], -1)
 
 
-def _on_one_line(slopes: Tangents, parts: AllParts, others: Tangents, other_parts: AllParts, x: Tensor) -> bool:
-    """Whether what is measured has the slopes of one particle at others ``x``, and all else is the same.
+def _on_one_line(
+    slopes: Tangents, parts: AllParts, others: Tangents, other_parts: AllParts, x: Tensor, several: Tangents
+) -> bool:
+    """Whether what is measured has the slopes at zero at others ``x`` too, and all else is the same.
 
-    Slopes are compared by what they make of a random sum of the measured numbers.
+    Slopes are compared by what they make of a random sum of the measured numbers. A sum of many large numbers that
+    nearly cancel is right to the size of these, which random vectors tell.
     """
     eta, start = _eta(other_parts), _eta(parts)
-    matrix = slopes.matrix
-    moved = torch.einsum("nmd,pnd->pnm", matrix[0], x)
-    # A sum of many large numbers that nearly cancel is right to the size of these.
-    terms = matrix[0].norm(dim=-1) * x.norm(dim=-1, keepdim=True)
-    tolerance = 1e-4 * (moved.abs() + eta.abs() + start.abs()) + 1e-6 * (1 + terms)
-    signs = torch.randint_like(start, 2) * 2 - 1
-    found, expected = others.pull(signs.expand_as(eta)), slopes.pull(signs)
-    rounding = 1e-5 * matrix.square().sum(-2).sqrt() + 1e-6
+    moved = slopes.push(x)
+    noise, signs = torch.randn(_PROBES, *x.shape[1:]).to(x), (torch.randint_like(eta[:1], 2) * 2 - 1)
+    rows = several.push(noise).square().mean(0, keepdim=True).sqrt()  # norms of the rows of the map, (1, N, m)
+    columns = several.pull(torch.randn(_PROBES, *eta.shape[1:]).to(eta)).square().mean(0, keepdim=True).sqrt()
+    tolerance = 1e-4 * (moved.abs() + eta.abs() + start.abs()) + 1e-6 * (1 + rows * x.norm(dim=-1, keepdim=True))
+    found, expected = others.pull(signs.expand_as(eta)), slopes.pull(signs.expand_as(eta))
     alike = {
-        name: {key: torch.cat([value, parts[name][key]]) for key, value in part.items() if key != "eta"}
+        name: {key: torch.cat([value, parts[name][key][:1]]) for key, value in part.items() if key != "eta"}
         for name, part in other_parts.items()
     }
     return (
-        bool(((found - expected).abs() <= rounding).all())
+        bool(((found - expected).abs() <= 1e-5 * columns + 1e-6).all())
         and bool(((eta - moved - start).abs() <= tolerance).all())
         and all(_constant(value) for part in alike.values() for value in part.values())
     )

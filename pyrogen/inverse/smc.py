@@ -154,21 +154,19 @@ def default_twist(target: Target, data: Tensor) -> Twist:
 
     - :class:`Averaged` for up to eight unknowns or four measured numbers;
     - of these :class:`MomentMatched`, where the measurement is linear with Gaussian noise, for four measured numbers;
-    - :class:`Isotropic` for more. Its variance is that of what is measured, about zero,
-      :math:`\mathbb{E} \lVert A x \rVert^2 / \lVert A \rVert^2`: rather too large than too small, since too small a
-      variance costs far more particles.
+    - :class:`Isotropic` for more. Its variance is that of what is measured, about zero, of data by that of white noise,
+      :math:`\mathbb{E} \lVert A x \rVert^2 / \mathbb{E} \lVert A n \rVert^2`: rather too large than too small, since
+      too small a variance costs far more particles.
 
     Args:
         target: The prior and the measurements.
         data: Draws of the prior, ``(P, N, D)``.
     """
     surrogate = target.surrogate(data)
-    measured, unknown = surrogate.jacobian.shape[-2], data.shape[-1]
+    measured, unknown = surrogate.residual.shape[-1], data.shape[-1]
     if not surrogate.exact and target.mapped and (unknown <= _SMALL or measured <= _FEW):
         return Averaged(64 if unknown <= _SMALL else 32)
     if measured <= _FEW:
         return MomentMatched()
-    operator = surrogate.jacobian.to(data)
-    operator = operator.expand(*data.shape[:2], *operator.shape[2:])
-    power, size = (operator @ data.unsqueeze(-1)).square().sum().item(), operator.square().sum().item()
+    power, size = (surrogate.slopes.push(x).square().sum().item() for x in (data, torch.randn_like(data)))
     return Isotropic(power / size if power > 0 else 1.0)

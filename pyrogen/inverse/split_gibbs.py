@@ -1,13 +1,14 @@
 r"""Split Gibbs sampling: a posterior under a diffusion prior, one noise level at a time.
 
-The posterior of data that have noise of width :math:`\tau` of their own (:mod:`~pyrogen.inverse.inflated`) is left as
-it is by a move in two steps:
+The posterior of a linear measurement with Gaussian noise, of data that have noise of width :math:`\tau` of their own
+(:mod:`~pyrogen.inverse.inflated`), is left as it is by a move in two steps:
 
 1. :math:`z \mid x, y`, a Gaussian: the data with noise :math:`\rho`, drawn towards the measurement;
 2. :math:`x \mid z`, the prior alone: its chain from noise :math:`\rho` on (:mod:`~pyrogen.inverse.reverse`).
 
 With :math:`\rho^2 = \tau^2 + c / \lVert A \rVert^2`, :math:`c < 1` (in units of the noise of the measurement), this is
-so down to :math:`\tau = 0`, the posterior itself.
+so down to :math:`\tau = 0`, the posterior itself. Under other likelihoods the move has a Metropolis correction
+(:mod:`~pyrogen.inverse.powered`).
 
 References:
     Wu, Sun, Chen, Zhang, Yue and Bouman 2024, "Principled probabilistic imaging using diffusion models as plug-and-play
@@ -18,8 +19,8 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,49 +29,60 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, count, instance_of, integer, non_negative
 from pyrogen.numerics.grids import Grid, default_grid
+from pyrogen.operators.spectrum import ExactSpectrum
 from pyrogen.training.progress import watched
 
 from .answer import Answer, Results
 from .chain import Chain, data_norm
 from .chain_diagnostics import chain_diagnostics
 from .inflated import Inflated
+from .powered import Powered
 from .problem import InverseProblem, Target
 from .reverse import Reverse
+from .tempered_likelihood import TemperedLikelihood
 
-_SHARE = 0.9  # of the largest noise that the measurement leaves room for
+_SHARE = 0.9  # of the largest noise that the measurement leaves room for, at most
+_GOAL, _EAGER = 0.5, 2.0  # acceptance to reach, and how fast
 
 
-@dataclass(frozen=True)
 class SplitMove:
-    """A move that leaves the posterior of data with noise of their own as it is.
+    """A move that leaves the posterior at every width as it is.
 
-    Attributes:
+    Args:
         likelihood: The measurement.
         reverse: The prior.
+
+    Attributes:
+        accepted: The share of particles that moved, at each move.
     """
 
-    likelihood: Inflated
-    reverse: Reverse
+    def __init__(self, likelihood: TemperedLikelihood, reverse: Reverse) -> None:
+        self.likelihood, self.reverse = likelihood, reverse
+        self.accepted: list[float] = []
+        self._share = _SHARE
 
     def __call__(self, x: Tensor, width: float) -> Tensor:
-        """The next particles ``(P, N, D)``.
-
-        Args:
-            x: Where they are.
-            width: The noise of their own that data have.
-        """
+        """The next particles ``(P, N, D)`` at a width."""
         noise = self.noise(width)
-        return self.reverse(self.likelihood.noisy(x, noise, width), noise)
+        x, accepted = self.likelihood.move(x, width, noise, lambda z: self.reverse(z, noise))
+        self.accepted.append(accepted)
+        return x
 
     def noise(self, width: float) -> float:
         """How much noise particles get on the way."""
-        room = _SHARE / self.likelihood.norm**2 if self.likelihood.norm else torch.inf
-        return min((width**2 + room) ** 0.5, self.reverse.most)
+        return min(self.likelihood.noise(width, self._share), self.reverse.most)
+
+    def fit(self, x: Tensor) -> None:
+        """Prepares moves of particles that are now here."""
+        self.likelihood.fit(x)
+
+    def adapt(self) -> None:
+        """Adds more noise or less, by what became of the last move."""
+        if self.accepted:
+            self._share = min(self._share * math.exp(_EAGER * (self.accepted[-1] - _GOAL)), _SHARE)
 
 
-def split_move(
-    problem: InverseProblem, grid: Grid | None, steps: int, chunk: int, method: str, backward: int = 0
-) -> SplitMove:
+def split_move(problem: InverseProblem, grid: Grid | None, steps: int, chunk: int, backward: int = 0) -> SplitMove:
     """The move for a problem.
 
     Args:
@@ -78,43 +90,44 @@ def split_move(
         grid: The noise levels of the chain of the prior; the default ones if ``None``.
         steps: How many steps these have.
         chunk: How many particles the denoiser takes at once.
-        method: Of which method it is, for errors.
         backward: How many backward passes each step of the chain makes.
 
     Raises:
-        NotImplementedError: the model has other latent sites, or its measurement is not linear and Gaussian.
+        NotImplementedError: the model has other latent sites.
     """
     if problem.others:
         raise NotImplementedError(
-            f"{method} infers {problem.site!r} alone, got the other latent sites {list(problem.others)}; condition on "
-            "them, or use TwistedSMC"
+            f"split Gibbs moves infer {problem.site!r} alone, got the other latent sites {list(problem.others)}; "
+            "condition on them, or use TwistedSMC"
         )
     target, like = problem.target(problem.values), problem.values[problem.site]
-    likelihood = linear_measurement(target, like, method)
     prior = target.denoise, target.shape, like
     grid = grid or default_grid(target.schedule, steps, norm=data_norm(target.schedule, *prior))
     chain = Chain(target.schedule, grid)
     chain.calibrate(*prior)
-    return SplitMove(likelihood, Reverse(target, chain, chunk, backward))
+    reverse = Reverse(target, chain, chunk, backward)
+    return SplitMove(tempered_likelihood(target, like, reverse.most), reverse)
 
 
-def linear_measurement(target: Target, like: Tensor, method: str) -> Inflated:
-    """The measurement of a target.
+def tempered_likelihood(target: Target, like: Tensor, most: float) -> TemperedLikelihood:
+    """The likelihood of a target at every width.
 
-    Raises:
-        NotImplementedError: it is not linear, or its noise not Gaussian.
+    Args:
+        target: The prior and the measurements.
+        like: A tensor with the dtype and the device of the particles.
+        most: The largest noise, in data units.
     """
-    surrogate = target.surrogate(like.new_zeros(1, *target.shape))
-    if not surrogate.exact:
-        kinds = ", ".join(f"{name}: {kind.name}" for name, kind in target.measurements.items())
-        raise NotImplementedError(
-            f"{method} needs a linear measurement with Gaussian noise, got {kinds}; use TwistedSMC for others"
-        )
-    return Inflated(surrogate.residual, surrogate.slopes, surrogate.constant[0])
+    zero = like.new_zeros(1, *target.shape)
+    if target.is_linear(zero):
+        residual, operator, constant = target.linearised(zero)
+        spectrum = operator.spectrum()
+        if isinstance(spectrum, ExactSpectrum):
+            return Inflated(residual, spectrum, constant)
+    return Powered(target, like, most, linear=target.is_linear(zero))
 
 
 class SplitGibbs(Answer):
-    r"""Split Gibbs sampling of the posterior of a diffusion prior under a linear measurement with Gaussian noise.
+    r"""Split Gibbs sampling of the posterior of a diffusion prior under a measurement of many numbers.
 
     Many chains start at draws of the prior, come down to the posterior while they warm up, and draw from it. Nothing is
     weighed, and there is no evidence: :class:`~pyrogen.inverse.tempered.TemperedSMC` makes the same moves and has it.
@@ -128,7 +141,8 @@ class SplitGibbs(Answer):
         warmup: How many moves go before, with less and less noise.
         coupling: The noise :math:`\tau` that data have of their own in the end, in data units. At 0 the draws are of
             the posterior itself; with more, moves are larger, and draws are of a posterior in which the measurement has
-            the additional covariance :math:`\tau^2 A A^\top`: wider, as serves a prior that is not quite right.
+            the additional covariance :math:`\tau^2 A A^\top`: wider, as serves a prior that is not quite right. Where
+            the measurement is not linear and Gaussian, the log-likelihood counts :math:`1 / (1 + \tau^2)` times.
         steps: How many steps the chain of the prior has, from noise to data.
         backward: How many backward passes through the denoiser each of these steps makes, so that it draws data with
             their covariance (:class:`~pyrogen.diffusion.samplers.CovarianceAncestral`); with 0 their numbers are drawn
@@ -137,7 +151,7 @@ class SplitGibbs(Answer):
         chunk: How many particles (of all problems together) the denoiser takes at once.
 
     Raises:
-        NotImplementedError: by ``run``: the measurement is not linear and Gaussian, or there are other latent sites.
+        NotImplementedError: by ``run``: there are other latent sites.
 
     References:
         Wu, Sun, Chen, Zhang, Yue and Bouman 2024, "Principled probabilistic imaging using diffusion models as
@@ -180,17 +194,23 @@ class SplitGibbs(Answer):
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         problem = InverseProblem(self.model, args, kwargs, self.site)
-        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__, self.backward)
+        move = split_move(problem, self.grid, self.steps, self.chunk, self.backward)
         x = move.reverse.prior(self.number_of_chains, problem.values[self.site])
         kept = []
         with watched(self.warmup + self.draws, unit="move") as bar:
-            for width in (*falling(move, self.coupling, self.warmup), *(self.coupling,) * self.draws):
+            for width in falling(move, self.coupling, self.warmup):
+                move.fit(x)
+                move.adapt()
                 x = move(x, width)
+                bar.update()
+            for _ in range(self.draws):
+                x = move(x, self.coupling)
                 kept.append(x)
                 bar.update()
-        draws = problem.problems.whole(torch.stack(kept[self.warmup :], 1).flatten(0, 1))
+        draws = problem.problems.whole(torch.stack(kept, 1).flatten(0, 1))
         by_chain = {self.site: draws.unflatten(0, (self.number_of_chains, -1))}
-        diagnostics = chain_diagnostics(by_chain, divergences=0, acceptance=1.0)
+        acceptance = math.fsum(move.accepted[-self.draws :]) / self.draws
+        diagnostics = chain_diagnostics(by_chain, divergences=0, acceptance=acceptance)
         return Results({self.site: draws}, diagnostics, chains=self.number_of_chains)
 
 

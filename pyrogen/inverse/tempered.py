@@ -23,10 +23,11 @@ from .tempering import Tempering
 
 
 class TemperedSMC(Answer):
-    r"""The posterior of a diffusion prior under a linear measurement of many numbers with Gaussian noise.
+    r"""The posterior of a diffusion prior under a measurement of many numbers, exact as particles are added.
 
-    Like :class:`~pyrogen.inverse.smc.TwistedSMC` it becomes exact as particles are added; it needs far fewer of them
-    where tens to thousands of numbers are measured. That one serves other likelihoods and other latent sites.
+    Where tens to thousands of numbers are measured it needs far fewer particles than
+    :class:`~pyrogen.inverse.smc.TwistedSMC`. Under a linear measurement with Gaussian noise moves are exact; under any
+    other likelihood (counts, outliers, saturation, rounding, nonlinear operators) they have a Metropolis correction.
 
     Exact means: for the law that the prior's chain of ``steps`` steps leaves as it is when it undoes noise of any size.
     A denoiser whose levels do not agree with each other, as a network's never quite do, has no such law.
@@ -44,8 +45,10 @@ class TemperedSMC(Answer):
         ess: The effective sample size that is left at each level, as a share of what is weighed: the less, the fewer
             levels.
         groups: How many independent groups the particles form.
-        levels: The widths :math:`\tau` to go through, in data units, falling to 0, such as those of an earlier run,
-            ``diagnostics().widths``. The evidence is then unbiased. If not given, they are chosen by ``ess``.
+        levels: The widths :math:`\tau` to go through, falling to 0, such as those of an earlier run,
+            ``diagnostics().widths``: the noise of their own that data have, in data units, or where the measurement is
+            not linear and Gaussian, or too large to be decomposed, that of the measurement in its own units, whose
+            log-likelihood counts :math:`1 / (1 + \tau^2)` times. If not given, they are chosen by ``ess``.
         steps: How many steps the chain of the prior has, from noise to data.
         backward: How many backward passes through the denoiser each of these steps makes, so that it draws data with
             their covariance (:class:`~pyrogen.diffusion.samplers.CovarianceAncestral`); with 0 their numbers are drawn
@@ -55,7 +58,8 @@ class TemperedSMC(Answer):
 
     Raises:
         ValueError: a number is out of range.
-        NotImplementedError: by ``run``: the measurement is not linear and Gaussian, or there are other latent sites.
+        NotImplementedError: by ``run``: there are other latent sites.
+        RuntimeError: by ``run``: no draw of the prior makes the data possible.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -98,7 +102,7 @@ class TemperedSMC(Answer):
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         problem = InverseProblem(self.model, args, kwargs, self.site)
-        move = split_move(problem, self.grid, self.steps, self.chunk, type(self).__name__, self.backward)
+        move = split_move(problem, self.grid, self.steps, self.chunk, self.backward)
         run = Tempering(move, move.reverse.prior(self.particles, problem.values[self.site]), self.groups)
         evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
         with watched(unit="level") as bar:

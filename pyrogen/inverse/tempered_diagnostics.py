@@ -26,7 +26,7 @@ class TemperedDiagnostics(Diagnostics):
 
     Attributes:
         particles: How many particles there were.
-        widths: The noise that data had of their own at each level, in data units.
+        widths: That of the likelihood at each level.
         effective_sample_size: On the way to each level, as a share of what was weighed, ``(levels, problems)``.
         jumps: The mean squared jump of a particle at each level, of twice the variance of all, ``(levels, problems)``:
             1 where moves forget where they came from.
@@ -35,6 +35,7 @@ class TemperedDiagnostics(Diagnostics):
         independent: How many independent draws the particles are worth, by the spread of the means of the groups,
             ``(problems,)``; NaN for a single group.
         r_hat: Of the number on which groups differ most, ``(problems,)``; NaN for a single group.
+        accepted: The share of particles that moved at each level; all of them where moves are Gibbs moves.
         passes: How many times the denoiser saw each particle.
         prior: The evidence by draws of the prior.
     """
@@ -49,6 +50,7 @@ class TemperedDiagnostics(Diagnostics):
     group_evidence: Tensor
     independent: Tensor
     r_hat: Tensor
+    accepted: list[float]
     passes: int
     prior: PriorEvidence
 
@@ -67,6 +69,7 @@ class TemperedDiagnostics(Diagnostics):
             group_evidence=run.log_evidence,
             independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
             r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
+            accepted=run.accepted,
             passes=run.move.reverse.passes,
             prior=prior,
         )
@@ -127,6 +130,7 @@ class TemperedDiagnostics(Diagnostics):
             "largest_r_hat": self.r_hat.max().item(),
             "least_effective_sample_size": self.effective_sample_size.min().item(),
             "last_jump": self.jumps[-1].min().item(),
+            "least_acceptance": min(self.accepted),
             "surviving_ancestors": int(self.ancestors.min()),
             "network_passes": self.passes,
         }
@@ -140,7 +144,8 @@ class TemperedDiagnostics(Diagnostics):
         return [
             agreement if groups > 1 else f"{self.particles} particles in one group, which has nothing to agree with",
             f"{len(self.widths)} levels; effective sample size {self.effective_sample_size.min():.0%} at least; the "
-            f"last moves went {self.jumps[-1].min():.0%} of the way of independent draws, in mean squares",
+            f"last moves went {self.jumps[-1].min():.0%} of the way of independent draws, in mean squares; at least "
+            f"{min(self.accepted):.0%} of moves were accepted",
             f"{int(self.ancestors.min())} draws of the prior have descendants; {self.passes} passes of the denoiser "
             f"for each particle; error of the log evidence {self.standard_error.max():.2f} nat",
         ]

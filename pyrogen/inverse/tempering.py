@@ -1,16 +1,17 @@
 r"""Particles on the way from the prior to the posterior, through those of data with less and less noise of their own.
 
-The posterior of data with noise of width :math:`\tau` (:mod:`~pyrogen.inverse.inflated`) is the prior as
-:math:`\tau \to \infty` and the posterior at :math:`\tau = 0`. Particles that are draws at one width become those of
-the next by the weight
+The posterior under a likelihood of width :math:`\tau` (:mod:`~pyrogen.inverse.tempered_likelihood`) is the prior as
+:math:`\tau \to \infty` and that of the model at :math:`\tau = 0`. Particles that are draws at one width become those
+of the next by the weight
 
 .. math:: w = \exp\bigl(\log p_{\tau'}(y \mid x) - \log p_\tau(y \mid x)\bigr),
 
 in which the prior cancels, so that only measured numbers matter, however many unknowns there are. Then they are
 resampled and moved several times by split Gibbs (:mod:`~pyrogen.inverse.split_gibbs`), which leaves the new posterior
 as it is. All that the moves passed through is weighed at the next level, not only where they ended: nothing is wasted.
-The product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given. If they are chosen on
-the way, its bias of order one over the particles lies far below its standard deviation.
+The product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given and moves are Gibbs
+moves. If widths are chosen on the way, or moves fitted to the particles, it has a bias of order one over the particles,
+far below its standard deviation.
 
 References:
     Del Moral, Doucet and Jasra 2006, "Sequential Monte Carlo samplers",
@@ -44,34 +45,48 @@ class Tempering:
 
     Attributes:
         x: All that is drawn at the width: after moves of ``P`` particles ``(moves P, N, D)``.
-        width: The noise of their own that data have, infinite to begin with.
+        width: That of the likelihood, infinite to begin with.
         log_evidence: The logarithm of the evidence so far by group, ``(G, N)``.
         widths: All widths so far.
         effective: The effective sample size on the way to each, as a share of all that was weighed, ``(N,)`` each.
         jumps: How far moves led at each, in mean squares, of twice the variance of the particles, ``(N,)`` each: 1 if
             they forget where they came from.
+        accepted: The share of particles that moved, of each level.
         roots: Of which particle of the prior each is, ``(moves P, N)``.
     """
 
     def __init__(self, move: SplitMove, x: Tensor, groups: int) -> None:
         self.move, self.x, self.groups, self.particles = move, x, groups, len(x)
         self.width = math.inf
-        self._misfit, self._reached = move.likelihood.misfit(x), 0.0
+        self._seen, self._reached = move.likelihood.seen(x), 0.0
         self.log_evidence = move.likelihood.constant.expand(groups, x.shape[1]).clone()
         self.widths: list[float] = []
         self.effective: list[Tensor] = []
         self.jumps: list[Tensor] = []
+        self.accepted: list[float] = []
         self.roots = torch.arange(len(x), device=x.device).unsqueeze(1).expand(x.shape[:2])
 
     def log_likelihood(self, width: float) -> Tensor:
         """That of the particles at a width, ``(P, N)``."""
-        return self.move.likelihood.log_likelihood(self._misfit, width)
+        return self.move.likelihood.log_likelihood(self._seen, width)
 
     def next_width(self, share: float) -> float:
-        """The least width on the way to which an effective share of all particles of every problem is left."""
+        """The least width on the way to which an effective share of all particles of every problem is left.
+
+        Those whose likelihood is zero are left out, which no width changes.
+
+        Raises:
+            RuntimeError: the likelihood of all particles of a problem is zero.
+        """
+        possible = self.log_likelihood(0.0).isfinite().double().mean(0)
+        if not possible.all():
+            raise RuntimeError(
+                "no draw of the prior makes the data possible; use more particles, or another likelihood"
+            )
 
         def enough(width: float) -> bool:
-            return self._effective(self.log_likelihood(width) - self._reached).min().item() >= share
+            effective = self._effective(self._gained(width))
+            return bool((effective >= share * possible).all())
 
         if enough(0.0):
             return 0.0
@@ -90,7 +105,7 @@ class Tempering:
 
     def go(self, width: float, moves: int) -> None:
         """Weighs what is there for a smaller width, resamples it within groups, and moves it."""
-        log_weights = self.log_likelihood(width) - self._reached
+        log_weights = self._gained(width)
         by_group = self._grouped(log_weights)
         self.log_evidence += by_group.logsumexp(0) - math.log(len(by_group))
         self.widths.append(width)
@@ -98,13 +113,20 @@ class Tempering:
         self._resample(by_group)
         self.width = width
         states = [self.x]
+        self.move.fit(self.x)
         for _ in range(moves):
+            self.move.adapt()
             states.append(self.move(states[-1], width))
+        self.accepted.append(math.fsum(self.move.accepted[-moves:]) / moves)
         self.x, self.roots = torch.cat(states[1:]), self.roots.repeat(moves, 1)
         jump = (states[-1] - states[0]).square().mean(0).sum(-1)
         self.jumps.append(jump / (2 * self.x.var(0).sum(-1)))
-        self._misfit = self.move.likelihood.misfit(self.x)
+        self._seen = self.move.likelihood.seen(self.x)
         self._reached = self.log_likelihood(width)
+
+    def _gained(self, width: float) -> Tensor:
+        """The logarithms of the weights at a smaller width; what is impossible stays so."""
+        return (self.log_likelihood(width) - self._reached).nan_to_num(-math.inf, math.inf, -math.inf)
 
     def by_group(self) -> Tensor:
         """What is there, in each group in random order: ``(G, K, N, D)``."""

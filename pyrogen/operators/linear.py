@@ -53,8 +53,8 @@ class Linear(ABC):
         """The operator norm: the largest singular value, by Lanczos' method where it is not known."""
         if (diagonal := self._diagonal()) is not None:
             return diagonal.max().sqrt().item()
-        start = _random(self.zero()).flatten()
-        top = largest_eigenvalue(lambda v: self.gram(v.unflatten(-1, self.shape)).flatten(), start)
+        start = _random(self.zero())
+        top = largest_eigenvalue(lambda v: self.gram(v.view_as(start)).flatten(), start.flatten())
         return max(top, 0.0) ** 0.5
 
     def spectrum(self, dense: int = 4096) -> Spectrum:

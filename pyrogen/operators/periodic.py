@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,16 +58,19 @@ class _Periodic(Linear):
             raise NotImplementedError(
                 f"one operator has a spectrum, not several of batch shape {values.shape[: -len(self.shape)]}"
             )
-        return ExactSpectrum(self, values, self._hartley, self._hartley)
+        into = partial(hartley, dims=len(self._dims))
+        return ExactSpectrum(self, values, into, into)
 
     def _filtered(self, signal: Tensor, transfer: Tensor, name: str) -> Tensor:
         flattened(signal, self.shape, name)
         wave = torch.fft.rfftn(signal, dim=self._dims) * transfer
         return torch.fft.irfftn(wave, [self.shape[dim] for dim in self._dims], dim=self._dims)
 
-    def _hartley(self, signal: Tensor) -> Tensor:
-        wave = torch.fft.fftn(signal, dim=self._dims, norm="ortho")
-        return wave.real - wave.imag
+
+def hartley(signal: Tensor, dims: int) -> Tensor:
+    """The Hartley transform along the last dimensions, which is its own inverse: coefficients of real waves."""
+    wave = torch.fft.fftn(signal, dim=tuple(range(-dims, 0)), norm="ortho")
+    return wave.real - wave.imag
 
 
 class CircularConvolution(_Periodic):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -42,6 +43,9 @@ class Spectrum(ABC):
 
     def __init__(self, operator: Linear) -> None:
         self.operator = operator
+
+    norm: float
+    """The norm of the operator; the largest of several."""
 
     @abstractmethod
     def resolve(self, residual: Tensor) -> Resolved:
@@ -88,7 +92,13 @@ class Resolved(NamedTuple):
     tolerance: float = math.inf
 
     def log_prob(self, noise: Variance, signal: Variance) -> Tensor:
-        r""":math:`\log \mathcal{N}(r; 0, r I + s A A^\top)` in nats, ``(*batch,)``.
+        r""":math:`\log \mathcal{N}(y; 0, r I + s A A^\top)` in nats, ``(*batch,)``; raises as :meth:`square` does."""
+        size = math.prod(self.spectrum.operator.output_shape)
+        log_det = self.spectrum.log_det(noise, signal)
+        return -0.5 * (self.square(noise, signal) + log_det + size * math.log(2 * math.pi))
+
+    def square(self, noise: Variance, signal: Variance) -> Tensor:
+        r""":math:`y^\top (r I + s A A^\top)^{-1} y`, ``(*batch,)``: twice what a Gaussian log-density loses by it.
 
         Raises:
             RuntimeError: a quadrature has not converged.
@@ -101,8 +111,7 @@ class Resolved(NamedTuple):
                 f"the last quarter of them, more than {self.tolerance:g}; "
                 "1.5 (1 + signal norm^2 / noise)^0.5 are enough"
             )
-        size = math.prod(self.spectrum.operator.output_shape)
-        return -0.5 * (found[-1] + self.spectrum.log_det(noise, signal) + size * math.log(2 * math.pi))
+        return found[-1]
 
 
 class ExactSpectrum(Spectrum):
@@ -110,7 +119,8 @@ class ExactSpectrum(Spectrum):
 
     Args:
         operator: The operator.
-        values: The eigenvalues, one for each measured number in some order, of shape ``(*output_shape)``.
+        values: The eigenvalues, one for each measured number in some order, of shape ``(*output_shape)``; or those of
+            several operators, ``(*operators, *output_shape)``, which are the last dimensions of all batches.
         into: From measurements to coefficients, orthonormal; the identity if not given.
         back: The inverse of ``into``.
     """
@@ -125,27 +135,32 @@ class ExactSpectrum(Spectrum):
         super().__init__(operator)
         self.values = values.double().clamp_min(0)
         self._into, self._back = into or _same, back or _same
+        self._shape = tuple(operator.output_shape)
+
+    @property
+    def norm(self) -> float:
+        return self.values.max().sqrt().item()
 
     def resolve(self, residual: Tensor) -> Resolved:
-        dims = self.values.dim()
         coefficients = self._into(residual.double()).square()
-        return Resolved(
-            self, ((self.values.flatten(), coefficients.flatten(-dims) if dims else coefficients[..., None]),)
-        )
+        return Resolved(self, ((self._flat(self.values), self._flat(coefficients)),))
 
     def log_det(self, noise: Variance, signal: Variance) -> Tensor:
-        return _covariance(self.values.flatten(), noise, signal).log().sum(-1)
+        return _covariance(self._flat(self.values), noise, signal).log().sum(-1)
 
     def solve(self, y: Tensor, noise: Variance, signal: Variance) -> Tensor:
         return self._back(self._into(y.double()) / self._spread(noise, signal)).to(y.dtype)
 
     def draw(self, sample_shape: tuple[int, ...], noise: Variance, signal: Variance) -> Tensor:
-        white = torch.randn(*sample_shape, *self.values.shape, dtype=torch.double, device=self.values.device)
+        white = torch.randn(*sample_shape, *self._shape, dtype=torch.double, device=self.values.device)
         return self._back(self._spread(noise, signal).sqrt() * white)
 
     def _spread(self, noise: Variance, signal: Variance) -> Tensor:
-        spread = _covariance(self.values.flatten(), noise, signal)
-        return spread.reshape(spread.shape[:-1] + self.values.shape)
+        spread = _covariance(self._flat(self.values), noise, signal)
+        return spread.reshape(spread.shape[:-1] + self._shape)
+
+    def _flat(self, y: Tensor) -> Tensor:
+        return y.reshape(*y.shape[: y.dim() - len(self._shape)], -1)
 
 
 class KrylovSpectrum(Spectrum):
@@ -159,9 +174,6 @@ class KrylovSpectrum(Spectrum):
         tolerance: The relative error of solutions and draws.
         nats: The error of the quadratic forms in log-densities beyond which there is an error message.
 
-    Attributes:
-        norm: The norm of the operator.
-
     Raises:
         RuntimeError: (in use) these steps, or a thousand for solutions and draws, do not reach the tolerance.
     """
@@ -172,8 +184,7 @@ class KrylovSpectrum(Spectrum):
         super().__init__(operator)
         self.steps = integer(steps, "steps")
         self.tolerance, self.nats = positive(tolerance, "tolerance"), positive(nats, "nats")
-        self.norm = operator.norm()
-        self._trace = self._probed(integer(probes, "probes"))
+        self.probes, self.norm = integer(probes, "probes"), operator.norm()
 
     def resolve(self, residual: Tensor) -> Resolved:
         flat = self._flat(residual.double())
@@ -219,7 +230,8 @@ class KrylovSpectrum(Spectrum):
         dims = len(self.operator.output_shape)
         return y.reshape(*y.shape[: y.dim() - dims], -1)
 
-    def _probed(self, probes: int) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def _trace(self) -> tuple[Tensor, Tensor]:
         """Quadratures of random signs, where there are fewer numbers: of measurements, or else of signals."""
         zero, shape = self.operator.zero(), self.operator.shape
         fewer = zero.numel() < math.prod(self.operator.output_shape)
@@ -228,7 +240,7 @@ class KrylovSpectrum(Spectrum):
         def gram(x: Tensor) -> Tensor:
             return self.operator.gram(x.reshape(*x.shape[:-1], *shape)).reshape(x.shape)
 
-        signs = torch.randint(2, (probes, size), generator=torch.Generator().manual_seed(0)).to(zero) * 2 - 1
+        signs = torch.randint(2, (self.probes, size), generator=torch.Generator().manual_seed(0)).to(zero) * 2 - 1
         *_, (nodes, weights) = quadrature(gram if fewer else self._product, signs, min(self.steps, size))
         return nodes.clamp_min(0), weights
 

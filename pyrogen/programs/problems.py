@@ -44,6 +44,12 @@ class IndependentProblems:
         """How many numbers one problem has."""
         return prod(self.batch_shape) * prod(self.event_shape) // max(self.count, 1)
 
+    @property
+    def unknown_shape(self) -> tuple[int, ...]:
+        """The shape in which the numbers of one problem lie."""
+        free = [size for place, size in enumerate(self.batch_shape) if place - len(self.batch_shape) not in self.dims]
+        return (*free, *self.event_shape)
+
     def rows(self, values: Tensor, event_dim: int, leading: int = 0) -> Tensor:
         """One row for each problem.
 
@@ -62,9 +68,7 @@ class IndependentProblems:
     def whole(self, rows: Tensor) -> Tensor:
         """The site's values ``(*leading, *batch_shape, *event_shape)`` from rows ``(*leading, N, D)``."""
         leading = rows.dim() - 2
-        free = [size for dim, size in zip(range(-len(self.batch_shape), 0), self.batch_shape, strict=True)
-                if dim not in self.dims]  # fmt: skip
-        split = rows.reshape(*rows.shape[:-2], *self.shape, *free, *self.event_shape)
+        split = rows.reshape(*rows.shape[:-2], *self.shape, *self.unknown_shape)
         places = [dim - len(self.event_shape) for dim in self.dims]
         return split.movedim(list(range(leading, leading + len(places))), places)
 

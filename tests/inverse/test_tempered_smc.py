@@ -10,9 +10,10 @@ from inverse_problems import gaussian, mixture
 
 from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP
 from pyrogen.inverse import SplitGibbs, TemperedSMC
+from pyrogen.inverse.powered import Powered
 from pyrogen.inverse.problem import InverseProblem
 from pyrogen.inverse.split_gibbs import split_move
-from pyrogen.operators import Convolution, Mask
+from pyrogen.operators import Convolution, KrylovSpectrum, Mask
 
 SCALE = torch.tensor([2.0, 1.5, 1.0, 1.0, 0.7, 0.5])
 LEVELS = (4.0, 1.5, 0.7, 0.3, 0.1, 0.0)
@@ -21,12 +22,12 @@ LEVELS = (4.0, 1.5, 0.7, 0.3, 0.1, 0.0)
 class Linear:
     """A problem with independent Gaussian data, and its answer."""
 
-    def __init__(self, measured=4, noise=0.3, seed=0):
+    def __init__(self, measured=4, noise=0.3, seed=0, data=None):
         random = torch.Generator().manual_seed(seed)
         self.size, self.noise = len(SCALE), noise
         self.operator = torch.randn(measured, self.size, generator=random)
         truth = SCALE * torch.randn(self.size, generator=random)
-        self.y = self.operator @ truth + noise * torch.randn(measured, generator=random)
+        self.y = self.operator @ truth + noise * torch.randn(measured, generator=random) if data is None else data
         self.prior = Diffusion(
             GaussianMixtureDenoiser(dist.Normal(torch.zeros(self.size), SCALE).to_event(1), LinearVP())
         )
@@ -96,13 +97,35 @@ def test_a_move_leaves_the_posterior_as_it_is(width, exact):
     """Exact draws of it are so after moves, with noise of any width; of such data the chain is exact in any steps."""
     problem = Linear() if exact else without_exact_draws(Linear())
     inverse = InverseProblem(problem.model, (problem.y,), {}, "x")
-    move = split_move(inverse, None, 3, 2**20, "TemperedSMC")
+    move = split_move(inverse, None, 3, 2**20)
     _, mean, covariance = problem.posterior(width)
     count = 100_000
     x = mean + torch.randn(count, len(mean)).double() @ torch.linalg.cholesky(covariance).T
     x = x.float().unsqueeze(1)
     for _ in range(3):
         x = move(x, width)
+    error = (x[:, 0].double() - mean) @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+    assert error.mean(0).abs().max() < 5 / count**0.5
+    assert (error.T @ error / count - torch.eye(len(mean))).abs().max() < 6 / count**0.5
+
+
+@pytest.mark.parametrize("krylov", [False, True], ids=["decomposed", "products"])
+@pytest.mark.parametrize("width", [0.0, 2.0])
+def test_a_move_under_a_power_of_the_likelihood(width, krylov):
+    """Of a linear measurement with Gaussian noise it is accepted always, and leaves the posterior as it is."""
+    problem = Linear()
+    inverse = InverseProblem(problem.model, (problem.y,), {}, "x")
+    move = split_move(inverse, None, 3, 2**20)
+    move.likelihood = Powered(move.reverse.target, inverse.values["x"], move.reverse.most, linear=True)
+    if krylov:
+        move.likelihood.spectrum = KrylovSpectrum(move.likelihood.operator, nats=1.0)  # exact in four steps
+    _, mean, covariance = Linear(noise=problem.noise * (1 + width**2) ** 0.5, data=problem.y).posterior()
+    count = 20_000
+    x = mean + torch.randn(count, len(mean)).double() @ torch.linalg.cholesky(covariance).T
+    x = x.float().unsqueeze(1)
+    for _ in range(3):
+        x = move(x, width)
+    assert min(move.accepted) > 0.999
     error = (x[:, 0].double() - mean) @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
     assert error.mean(0).abs().max() < 5 / count**0.5
     assert (error.T @ error / count - torch.eye(len(mean))).abs().max() < 6 / count**0.5
@@ -284,23 +307,19 @@ def test_what_it_does_not_serve_is_named():
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
         pyro.sample("y", dist.Normal(pyro.sample("x", prior()), scale).to_event(1), obs=y)
 
-    def counts(y):
-        pyro.sample("y", dist.Poisson(pyro.sample("x", prior()).exp()).to_event(1), obs=y)
-
     for method in (TemperedSMC, SplitGibbs):
         with pytest.raises(NotImplementedError, match=r"'scale'.*TwistedSMC"):
             method(unknown_noise, site="x").run(torch.zeros(2))
-        with pytest.raises(NotImplementedError, match=r"y: Elementwise.*TwistedSMC"):
-            method(counts, site="x").run(torch.zeros(2))
     with pytest.raises(ValueError, match=r"`particles` must be a multiple of `groups` = 3, got 256"):
-        TemperedSMC(counts, site="x", groups=3)
+        TemperedSMC(unknown_noise, site="x", groups=3)
     for levels in ((), (1.0, 0.5), (1.0, 2.0, 0.0), (1.0, 1.0, 0.0)):
         with pytest.raises(ValueError, match="`levels` must fall to 0"):
-            TemperedSMC(counts, site="x", levels=levels)
+            TemperedSMC(unknown_noise, site="x", levels=levels)
 
 
 def test_groups_that_disagree_are_noticed():
-    """Modes that no move joins, and too few particles to weigh them alike in all groups."""
+    """Modes that no move joins, and too few particles to weigh them alike in all groups: in 11 of 12 runs."""
+    torch.manual_seed(1)
     _, prior = mixture([0.5, 0.5], [[-30.0, 0.0], [30.0, 0.0]], 1.0)
 
     def model(y):
