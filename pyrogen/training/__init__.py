@@ -6,6 +6,7 @@ from .checkpoint import Checkpoint
 from .fit import fit
 from .power_averages import PowerAverages
 from .progress import Fit, History, Progress
+from .trackers import TensorBoard, Tracker, WeightsAndBiases
 from .turn import TakesTurns, Turn
 from .validation import WholeSet
 
@@ -18,7 +19,10 @@ __all__ = [
     "PowerAverages",
     "Progress",
     "TakesTurns",
+    "TensorBoard",
+    "Tracker",
     "Turn",
+    "WeightsAndBiases",
     "WholeSet",
     "fit",
 ]

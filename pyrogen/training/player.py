@@ -116,6 +116,11 @@ class Player:
         return mean, norm
 
     @property
+    def learning_rate(self) -> float:
+        """That of the optimizer's first parameters; NaN of an optimizer that has none."""
+        return float(self.optimizer.param_groups[0].get("lr", float("nan")))
+
+    @property
     def follows_validation(self) -> bool:
         """Whether the schedule is stepped after each validation, with its value."""
         return isinstance(self.schedule, ReduceLROnPlateau)

@@ -77,6 +77,8 @@ class Progress:
         validation: The held-out loss (or metric) of this very step, if it was validated.
         best_step: The step of the best held-out loss so far.
         reason: Why the run ends after this step; ``None`` while it goes on.
+        learning_rates: Of each turn, the learning rate of this step (that of its optimizer's first parameters).
+        rank: Which of the processes that share the run this is; zero is the first, or the only one.
     """
 
     history: History
@@ -85,6 +87,8 @@ class Progress:
     validation: float | None = None
     best_step: int = 0
     reason: str | None = None
+    learning_rates: list[float] = field(default_factory=list)
+    rank: int = 0
 
     def stop(self, reason: str) -> None:
         """Ends the run after this step, with this reason.

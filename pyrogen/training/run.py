@@ -76,7 +76,8 @@ class Run:
         self.checkpoint, self.callbacks, self.processes = checkpoint, callbacks, processes
         self.stopped = False
         self.progress = Progress(
-            History([[] for _ in players], [[] for _ in players], unit=_unit(players[0].objective))
+            History([[] for _ in players], [[] for _ in players], unit=_unit(players[0].objective)),
+            rank=processes.rank,
         )
         self._interval = validate_every or min(self._steps_of(1) or 1000, 1000)
         self._check()
@@ -130,6 +131,7 @@ class Run:
     def _step(self) -> None:
         progress = self.progress
         progress.step += 1
+        progress.learning_rates = [player.learning_rate for player in self.players]
         for number, player in enumerate(self.players):
             if progress.step % player.every == 0:
                 for _ in range(player.repeats):
@@ -338,6 +340,7 @@ class Run:
             state["step"],
             state["epoch"],
             best_step=best_step,
+            rank=self.processes.rank,
         )
         stopped = state.get("stopped")
         if stopped is not None and not self._is_given_more(stopped["given"]):

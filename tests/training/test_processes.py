@@ -110,6 +110,13 @@ def test_a_callback_in_one_process_ends_the_run_in_both(folder):
     assert len(first["losses"][0]) == 3
 
 
+def test_a_tracker_records_in_the_first_process_alone(folder):
+    (first, _), (second, _) = ranks(folder, "tracked")
+    names = ("loss", "gradient_norm", "learning_rate", "epoch")
+    assert first["extra"][0] == [[name, step] for step in (1, 2) for name in names]
+    assert second["extra"][0] == []
+
+
 def test_a_failure_in_one_process_is_one_in_both(folder):
     (first, _), (second, _) = ranks(folder, "failures")
     assert second[:2] == ["KeyError: 'boom'"] * 2

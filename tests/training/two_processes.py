@@ -19,7 +19,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.core import archive
-from pyrogen.training import Checkpoint, LocalBuffers, WholeSet
+from pyrogen.training import Checkpoint, LocalBuffers, TensorBoard, WholeSet
 
 
 class Watched(Gaussian):
@@ -180,6 +180,20 @@ def stopped(fit, rank, folder):
     return module, fit(module, data(), steps=50, seed=5, batch_size=8, callbacks=[clock], checkpoint=checkpoint)
 
 
+class Written(list):
+    """What a writer of TensorBoard is given."""
+
+    def add_scalar(self, name, value, step):
+        self.append([name, step])
+
+
+def tracked(fit):
+    """A callback that the first process alone records by."""
+    writer, module = Written(), Gaussian()
+    result = fit(module, data(), steps=2, seed=5, batch_size=8, callbacks=[TensorBoard(writer)])
+    return module, result, writer
+
+
 def failures(fit, rank, folder):
     """What each process hears of a failure in the second one (or in the first, which writes the file)."""
 
@@ -241,6 +255,7 @@ def main(folder):
         torch.manual_seed(100 + rank)  # different weights, which only communication makes equal
         write(folder, name, rank, scenario(fit))
     write(folder, "stopped", rank, stopped(fit, rank, folder))
+    write(folder, "tracked", rank, tracked(fit))
     archive.write(folder / f"failures.{rank}", "outcome", failures(fit, rank, folder), {})
     saves = []
     save = Checkpoint.save
