@@ -11,6 +11,8 @@ import pyro
 from torch import Tensor
 
 from pyrogen.arguments import integer
+from pyrogen.arrays import as_tensors
+from pyrogen.core.batch import as_batch
 from pyrogen.core.density import Density
 from pyrogen.numerics.randomness import seeded
 from pyrogen.numerics.resampling import effective_sample_size
@@ -117,6 +119,7 @@ def to_arviz(
         {'chain': 4, 'draw': 100}
     """
     integer(chains, "chains")
+    args, kwargs = as_tensors(args, "args"), as_tensors(kwargs, "kwargs")
     source = source_of(posterior, chains=chains)
     source = replace(source, model=model or source.model)
     _check(source, args, batches)
@@ -176,7 +179,7 @@ def _collected(
         collection.groups["posterior"] = source.draws
         return collection
     if batches is not None:
-        calls = (tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches)
+        calls = map(as_batch, batches)
         return collect_batches(source, calls, kwargs or {}, wanted, plate)
     if not args and kwargs is None:
         args, kwargs = source.args, source.kwargs

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyrogen.arguments import checked, function, integer, numbers, several, sizes
+from pyrogen.arrays import takes_arrays
 
 from .arrays import real_array
 from .images import mosaic, name_rows, scaled, show
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Decode = Callable[[Tensor], Distribution]
 
 
+@takes_arrays
 @checked(decode=function)
 def latent_traversals(
     decode: Decode,
@@ -72,6 +74,7 @@ def latent_traversals(
     return _figure(images, [f"z[{element}]" for element in chosen], [f"{value:g}" for value in values])
 
 
+@takes_arrays
 @checked(decode=function, steps=several)
 def latent_paths(
     decode: Decode,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from pyrogen.arrays import as_tensors
+
 Batch = tuple[Any, ...]
 
 
@@ -85,8 +87,8 @@ def leaves(batch: Batch, name: str) -> Iterator[Tensor]:
 
 
 def as_batch(batch: Any) -> Batch:
-    """What a loader gives as a tuple; a single entry becomes one."""
-    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    """What a loader gives as a tuple of tensors; a single entry becomes one."""
+    return as_tensors(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), "batch")
 
 
 def device_of(module: nn.Module) -> torch.device:

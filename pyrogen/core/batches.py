@@ -296,8 +296,8 @@ def batches(
     """Minibatches of ``data``.
 
     Args:
-        data: A tensor; a tuple of tensors or dicts of tensors, of equal lengths; a map-style dataset; an iterable one;
-            or any loader, which is used as it is.
+        data: A tensor, an array or a table; a tuple of these or dicts of them, of equal lengths; a map-style dataset;
+            an iterable one; or any loader, which is used as it is.
         batch_size: Rows a minibatch at most.
         accumulate: Minibatches a gradient step at most.
         seed: Of the order; ``None`` keeps it.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, without_nan
+from pyrogen.arrays import takes_arrays
 from pyrogen.markup import notebook_table
 
 from .density import Density
@@ -56,6 +57,7 @@ class Estimate:
             raise ValueError(f"`standard_error` must not be negative, got {self.standard_error}")
 
     @classmethod
+    @takes_arrays
     def of_mean(
         cls, values: Tensor, *, unit: str = "nats", density: Density = "exact", shared_error: float = 0.0
     ) -> Estimate:
@@ -85,6 +87,7 @@ class Estimate:
         return cls(float(values.mean()), hypot(error, shared_error), unit, density)
 
     @classmethod
+    @takes_arrays
     def of_share(cls, hits: Tensor, *, unit: str, density: Density = None) -> Estimate:
         r"""The share of independent trials that are hits, with the standard error of Agresti and Coull.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked
+from pyrogen.arrays import takes_arrays
 from pyrogen.numerics.values import require_numbers
 
 from .modes import evaluating
@@ -15,6 +16,7 @@ from .module import DistributionModule
 from .shapes import Context, Shape, batch_shape_of, context_batch_shape
 
 
+@takes_arrays
 @checked
 def log_prob(module: DistributionModule, x: Tensor, context: Context = None, *, rows: int = 1024) -> Tensor:
     """The ``log_prob`` of any number of data, so many rows at a time.

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
 from pyrogen.abstract import Abstract
+from pyrogen.arrays import as_tensors
 from pyrogen.markup import notebook_table
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.programs.chain import refuse_noise
@@ -91,6 +92,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
         """
 
     def __call__(self, context: Context = None) -> TorchDistributionMixin:
+        context = as_tensors(context, "context")
         context_batch_shape(context, self.context_shape)
         if _PYRO_STACK and _svi_listens():
             _register(self, self._instance.name)

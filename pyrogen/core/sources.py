@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from pyrogen.arrays import as_tensors
+
 from .batch import Batch, as_batch, kind_of, leaves, map_tensors
 
 Data = Tensor | tuple | Dataset | Iterable
@@ -98,21 +100,21 @@ def source_of(data: Data, name: str) -> TensorRows | DatasetRows | None:
     """
     if isinstance(data, (TensorRows, DatasetRows)):
         return data
+    data = as_tensors(data, name)
     if isinstance(data, Tensor):
         return TensorRows((data,), name)
     if isinstance(data, tuple):
         return TensorRows(data, name)
     if isinstance(data, TensorData):
-        return TensorRows(data.entries, name)
+        return TensorRows(as_tensors(data.entries, name), name)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return DatasetRows(data)
     if isinstance(data, Iterator):
         raise ValueError(
             f"`{name}` must be a loader that begins anew each epoch, got a {type(data).__name__}, which runs out"
         )
-    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)) and not hasattr(data, "__array__"):
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
         return None
     raise ValueError(
-        f"`{name}` must be a tensor, a tuple of tensors, a dataset or a loader, got {kind_of(data)}"
-        + (" (torch.as_tensor makes it a tensor)" if hasattr(data, "__array__") else "")
+        f"`{name}` must be a tensor, an array, a table, a tuple of them, a dataset or a loader, got {kind_of(data)}"
     )

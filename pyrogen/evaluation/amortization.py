@@ -32,6 +32,7 @@ from torch.distributions import biject_to
 from torch.distributions.utils import _sum_rightmost
 
 from pyrogen.arguments import checked, function, integer, positive
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.programs.layouts import DrawLayout, DrawnSite, OneDraw, Sites, values_of
 from pyrogen.programs.run import Program
@@ -72,6 +73,7 @@ class AmortizationGap:
         return f"<AmortizationGap of {len(self.amortized)} data: {self}>"
 
 
+@takes_arrays
 @checked(model=function, guide=function, evaluation_draws=integer, learning_rate=positive)
 def amortization_gap(
     model: Program,

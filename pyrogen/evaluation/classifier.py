@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pyrogen.arguments import anything, checked
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, permutation_p_value
 from pyrogen.core.shapes import Context
 from pyrogen.implicit.divergences import log_ratios_of_both
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
 
+@takes_arrays
 @checked
 def classifier_test(
     x: Tensor,
@@ -79,6 +81,7 @@ def classifier_test(
     return _result(statistic, _balanced_accuracy(shuffled, predicted))
 
 
+@takes_arrays
 @checked
 def cross_validated_classifier_test(
     x: Tensor,
@@ -120,6 +123,7 @@ def cross_validated_classifier_test(
     return _result(accuracy(labels), null)
 
 
+@takes_arrays
 @checked(context=anything)
 def ratio_test(
     critic: Callable[..., Tensor],

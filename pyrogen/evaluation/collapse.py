@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from pyrogen.arguments import checked, function, non_negative, numbers, several, whole_share
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.layouts import DrawnSite, Sites
@@ -116,6 +117,7 @@ class CollapseReport:
         return f"<CollapseReport of {len(self.sites)} latent sites>\n{self}"
 
 
+@takes_arrays
 @checked(model=function, guide=function, draws=several)
 def collapse_report(
     model: Program, guide: Program, *batch: object, draws: int = 64, batch_size: int = 4096

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyrogen.arguments import integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.module import DistributionModule
@@ -142,6 +143,7 @@ class Comparison:
         return f"<Comparison of {len(self.log_probs)} models on {self.data} data>\n{self}"
 
 
+@takes_arrays
 def compare(
     models: Mapping[str, Model | MakeModule],
     data: Tensor | tuple,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import integer, number, numbers, real_tensor
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.density import weakest
 from pyrogen.core.estimate import BITS_PER_DIMENSION, Estimate
 from pyrogen.core.module import DistributionModule
@@ -22,6 +23,7 @@ from pyrogen.core.shapes import Context
 from .scoring import Model, broadcasts_to, name_of, require_baseline, require_model, require_normalized, score
 
 
+@takes_arrays
 def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Tensor:
     r"""The log-probability of each datum, :math:`\log p(x_i \mid c_i)`, in nats, computed in chunks.
 
@@ -41,6 +43,7 @@ def log_probs(module: Model, x: Tensor, context: Context = None, *, batch_size: 
     return score(module, x, context, batch_size).log_probs
 
 
+@takes_arrays
 def log_likelihood(module: Model, x: Tensor, context: Context = None, *, batch_size: int = 1024) -> Estimate:
     r"""The mean log-likelihood of held-out data, in nats per datum.
 
@@ -60,6 +63,7 @@ def log_likelihood(module: Model, x: Tensor, context: Context = None, *, batch_s
     return Estimate.of_mean(scores.log_probs, density=scores.density, shared_error=scores.shared_error)
 
 
+@takes_arrays
 def log_likelihood_difference(
     module: Model,
     baseline: Model,
@@ -109,6 +113,7 @@ def log_likelihood_difference(
     )
 
 
+@takes_arrays
 def bits_per_dimension(
     module: Model, x: Tensor, context: Context = None, *, log_volume: float | Tensor, batch_size: int = 1024
 ) -> Estimate:
@@ -185,6 +190,7 @@ def paired(first: Tensor, second: Tensor, name: str = "x") -> Tensor:
     return first - second
 
 
+@takes_arrays
 def bayes_classifier(
     module: DistributionModule,
     x: Tensor,

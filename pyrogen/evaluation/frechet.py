@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pyrogen.arguments import checked, finite, integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 
 from .embedding import NamedEmbedding, embedded
@@ -70,6 +71,7 @@ class FrechetDistance:
         return f"{self.extrapolated}; {self.plug_in.rounded()} from {counts} draws, of which {self.bias:.3g} is bias"
 
 
+@takes_arrays
 @checked(divisions=integer)
 def frechet_distance(
     x: Tensor,
@@ -118,6 +120,7 @@ def frechet_distance(
     )
 
 
+@takes_arrays
 @torch.no_grad()
 def gaussian_frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> Tensor:
     """The Frechet distance of two Gaussians: their squared Wasserstein-2 distance, without gradients.

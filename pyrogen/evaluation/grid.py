@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.numerics.randomness import seeded
 from pyrogen.programs.run import Program
@@ -204,6 +205,7 @@ class GuideGrid:
         return f"<GuideGrid of {len(self.runs)} runs, lower bounds in nats per datum>\n{self}"
 
 
+@takes_arrays
 def grid(
     pairs: Mapping[str, MakePair],
     objectives: Mapping[str, MakeObjective],

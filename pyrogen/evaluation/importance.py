@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer, numbers
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.numerics.pareto import pareto_shape
 from pyrogen.numerics.resampling import effective_sample_size
@@ -41,6 +42,7 @@ from .pairs import check_names, measured, require_density, total
 from .scoring import as_evaluated
 
 
+@takes_arrays
 def importance_log_weights(
     model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Tensor:
@@ -71,6 +73,7 @@ def importance_log_weights(
     return torch.cat(list(_blocks(model, guide, batch, draws, whole, batch_size)), 1)
 
 
+@takes_arrays
 def importance_weighted_log_probs(
     model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Tensor:
@@ -82,6 +85,7 @@ def importance_weighted_log_probs(
     return torch.cat([block.logsumexp(0) - log(draws) for block in blocks])
 
 
+@takes_arrays
 def importance_weighted_log_likelihood(
     model: Program, guide: Program, *batch: object, draws: int, whole: bool = False, batch_size: int = 4096
 ) -> Estimate:
@@ -134,6 +138,7 @@ class ParetoK:
         return f"<ParetoK of {self.draws} draws: {self}>"
 
 
+@takes_arrays
 def pareto_k(
     model: Program, guide: Program, *batch: object, draws: int = 1000, whole: bool = False, batch_size: int = 4096
 ) -> ParetoK:
@@ -146,6 +151,7 @@ def pareto_k(
     return pareto_k_of(log_weights)
 
 
+@takes_arrays
 def pareto_k_of(log_weights: Tensor) -> ParetoK:
     r"""The Pareto :math:`\hat k` of importance weights at hand.
 

@@ -24,12 +24,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.numerics.pairwise import BLOCK_ENTRIES
 
 from .embedding import NamedEmbedding, embedded
 
 
+@takes_arrays
 def kernel_distance(x: Tensor, y: Tensor, *, embedding: NamedEmbedding | None = None) -> Estimate:
     """The unbiased kernel distance of two samples in an embedding.
 

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, function, integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, permutation_p_value, smallest_p_value
 
 from .classifier import require_classifier
@@ -99,6 +100,7 @@ class LocalCalibration:
         return f"<LocalCalibration of {len(self.coordinates)} coordinates: {self.test}>"
 
 
+@takes_arrays
 @checked(posterior=function, simulations=anything, evaluated=integer)
 def local_calibration_test(
     posterior: Posterior,

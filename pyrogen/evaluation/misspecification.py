@@ -29,6 +29,7 @@ from torch import Tensor
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import anything, checked, integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, permutation_p_value
 from pyrogen.numerics.pairwise import distance_blocks
 
@@ -84,6 +85,7 @@ class NearestNeighbours(Distance):
         return torch.cat([block.kthvalue(count, dim=1).values for _, block in distance_blocks(points, points)])
 
 
+@takes_arrays
 @checked(distance=anything)
 def misspecification_test(
     observed: Values | Tensor,

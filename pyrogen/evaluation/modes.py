@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, finite, numbers, positive, real_tensor, several, vector
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.numerics.pairwise import distance_blocks
 
@@ -75,6 +76,7 @@ class ModeCounts:
         )
 
 
+@takes_arrays
 @checked(scale=anything)
 def mode_counts(
     x: Tensor, centers: Tensor, scale: float | Tensor, *, probabilities: Tensor | None = None
@@ -124,6 +126,7 @@ def mode_counts(
     )
 
 
+@takes_arrays
 @checked(classes=several)
 def label_counts(labels: Tensor, classes: int, *, probabilities: Tensor | None = None) -> ModeCounts:
     """Counts the labels that a classifier gives to samples: its classes are the modes.

@@ -36,11 +36,13 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import numbers, vector, without_nan
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, normal_quantile, permutation_p_value
 
 from .samples import permuted
 
 
+@takes_arrays
 def density_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
     r"""The rank of a log-probability among those of held-out data, :math:`(1 + \#\{r_j \le \ell\}) / (1 + n)`.
 
@@ -62,6 +64,7 @@ def density_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
     return (1 + torch.searchsorted(ordered, log_probs.double().contiguous(), right=True)) / (1 + len(ordered))
 
 
+@takes_arrays
 def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
     """The rank of a log-probability from the nearer end, doubled: small where improbable or suspiciously probable.
 
@@ -73,6 +76,7 @@ def two_sided_p_value(log_probs: Tensor, reference: Tensor) -> Tensor:
     return (2 * torch.minimum(low, above / (1 + len(ordered)))).clamp(max=1)
 
 
+@takes_arrays
 def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
     r"""How far a log-probability is from the mean over held-out data, :math:`|\ell - \bar r|`, in nats.
 
@@ -83,6 +87,7 @@ def typicality(log_probs: Tensor, reference: Tensor) -> Tensor:
     return (log_probs.double() - mean).abs()
 
 
+@takes_arrays
 def typicality_test(
     log_probs: Tensor, reference: Tensor, *, permutations: int = 999, generator: torch.Generator | None = None
 ) -> TestResult:
@@ -119,6 +124,7 @@ def typicality_test(
     )
 
 
+@takes_arrays
 def likelihood_ratio(log_probs: Tensor, background: Tensor | None = None) -> Tensor:
     r"""The log-probability under a background model minus that under the model, :math:`\log b(x) - \log p(x)`.
 
@@ -199,6 +205,7 @@ class Auroc:
         return f"AUROC {self.value:.3f} ({low:.3f} to {high:.3f})"
 
 
+@takes_arrays
 def auroc(inliers: Tensor, outliers: Tensor) -> Auroc:
     """How well a score separates outliers from inliers.
 

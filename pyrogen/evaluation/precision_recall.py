@@ -44,6 +44,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate, share_error
 from pyrogen.numerics.pairwise import distance_blocks
 
@@ -88,6 +89,7 @@ class DensityCoverage:
         return f"{self.density} (1 if equal)\n{self.coverage} ({self.coverage_of_equals:.3f} if equal)"
 
 
+@takes_arrays
 @checked(neighbours=integer, divisions=integer)
 def precision_recall(
     *,
@@ -130,6 +132,7 @@ def precision_recall(
     return PrecisionRecall(*_estimates(statistic, {"precision": "samples", "recall": "data"}, data, samples, *rest))
 
 
+@takes_arrays
 @checked(neighbours=integer, divisions=integer)
 def density_coverage(
     *,

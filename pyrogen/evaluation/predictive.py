@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import without_nan
+from pyrogen.arrays import takes_arrays
 
 from .features import Values, checked_values, one_row
 
@@ -58,6 +59,7 @@ class PredictiveCheck:
         return f"<PredictiveCheck of {', '.join(self.replicated)} in {draws} replications>"
 
 
+@takes_arrays
 def predictive_check(
     replicated: Values, observed: Values | Tensor, *, statistics: Mapping[str, Statistic] | None = None
 ) -> PredictiveCheck:

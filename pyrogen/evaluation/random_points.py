@@ -15,12 +15,14 @@ from __future__ import annotations
 import torch
 
 from pyrogen.arguments import checked, without_nan
+from pyrogen.arrays import takes_arrays
 
 from .calibration import Calibration
 from .features import Features, Values, checked_values
 from .ranks import ranks_among
 
 
+@takes_arrays
 @checked
 def joint_coverage(
     latents: Values, drawn: Values, *, references: Values | None = None, generator: torch.Generator | None = None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, integer, numbers, real_tensor
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult
 
 
@@ -110,6 +111,7 @@ class EcdfNull:
         self._sum = poisson.pmf(simulations, simulations)
         self._edges: dict[float, float] = {}  # of bands, by level
 
+    @takes_arrays
     def test(self, ranks: Tensor) -> TestResult:
         """Whether the ranks are uniform; the statistic is minus the decimal logarithm of the smallest tail.
 
@@ -119,6 +121,7 @@ class EcdfNull:
         smallest = self._tails[self._counts(ranks), np.arange(len(self.fractions))].min()
         return TestResult(-log10(max(smallest, 1e-300)), self._chance(smallest), "ECDF distance")
 
+    @takes_arrays
     @checked
     def band(self, ranks: Tensor, level: float = 0.95) -> EcdfBand:
         """The empirical distribution function with its simultaneous band.
@@ -172,6 +175,7 @@ class EcdfNull:
         return histogram.cumsum()[:-1]
 
 
+@takes_arrays
 def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> TestResult:
     r"""Pearson's chi-square test of uniform ranks.
 
@@ -208,6 +212,7 @@ def chi_square_test(ranks: Tensor, draws: int, *, bins: int | None = None) -> Te
     return TestResult(statistic, float(torch.special.gammaincc(*half)), f"chi-square ({bins - 1} degrees of freedom)")
 
 
+@takes_arrays
 def highest_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None) -> Coverage:
     r"""Coverage of the regions where a quantity is highest.
 
@@ -229,6 +234,7 @@ def highest_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None)
     return _coverage(above[:, None] < steps, steps / (draws + 1))
 
 
+@takes_arrays
 def central_coverage(ranks: Tensor, draws: int, *, levels: Tensor | None = None) -> Coverage:
     r"""Coverage of the central intervals of a quantity, between its lower and upper quantiles.
 

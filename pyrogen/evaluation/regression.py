@@ -23,6 +23,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arrays import takes_arrays
 from pyrogen.numerics.ridge import ridge
 
 from .features import Features, RandomFeatures, Summary, Values, checked_values
@@ -52,6 +53,7 @@ class RegressionScore:
         tensor([True])
     """
 
+    @takes_arrays
     def __init__(self, latents: Values, observed: Values, *, summary: Summary | None = None) -> None:
         rows = len(next(iter(checked_values({**checked_values(latents, "latents")}, "latents").values())))
         checked_values({**latents, **checked_values(observed, "observed")}, "observed")
@@ -77,6 +79,7 @@ class RegressionScore:
         entries = sum(shape.numel() for shape in map(torch.Size, self._latent.shapes.values()))
         return (1 - self.left / self.variance)[:entries]
 
+    @takes_arrays
     def __call__(self, latents: Values, data: Values) -> Tensor:
         """The score of each row: larger where the latent values fit the data better."""
         targets = self._targets(self._latent(latents)) - self.mean

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyrogen.arguments import checked, finite, integer, positive
+from pyrogen.arrays import takes_arrays
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class RestorationReport:
         )
 
 
+@takes_arrays
 @checked(draws=finite, span=positive)
 def restoration_report(
     draws: Tensor, truth: Tensor | None = None, *, probability: float = 0.9, span: float = 1.0
@@ -72,6 +74,7 @@ def restoration_report(
     return RestorationReport(mean, deviation, low, high, probability, *scores, covered)
 
 
+@takes_arrays
 def psnr(image: Tensor, truth: Tensor, *, span: float = 1.0) -> float:
     """Peak signal-to-noise ratio in decibels; infinite for equal images.
 
@@ -85,6 +88,7 @@ def psnr(image: Tensor, truth: Tensor, *, span: float = 1.0) -> float:
     return math.inf if error == 0 else 10 * math.log10(span**2 / error)
 
 
+@takes_arrays
 def ssim(image: Tensor, truth: Tensor, *, span: float = 1.0, window: int = 7) -> float:
     """Structural similarity, with a uniform window, averaged over windows inside the image.
 
@@ -117,6 +121,7 @@ def ssim(image: Tensor, truth: Tensor, *, span: float = 1.0, window: int = 7) ->
     return (top / bottom).mean().item()
 
 
+@takes_arrays
 def predictive_p_values(replicated: Tensor, y: Tensor) -> Tensor:
     """Posterior predictive checks: the share of replicated measurements at least as large as the observed ones.
 

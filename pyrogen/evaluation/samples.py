@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, numbers
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, permutation_p_value
 from pyrogen.numerics.kernels import DistanceKernel, GaussianKernel, Kernel
 from pyrogen.numerics.pairwise import distance_blocks, median_distance
 
 
+@takes_arrays
 def squared_mmd(
     x: Tensor, y: Tensor, *, kernel: Kernel | None = None, generator: torch.Generator | None = None
 ) -> float:
@@ -51,6 +53,7 @@ def squared_mmd(
     return float(_estimates(pooled, labels, _fitted(kernel or GaussianKernel(), pooled, generator))[0])
 
 
+@takes_arrays
 def mmd_test(
     x: Tensor,
     y: Tensor,
@@ -83,6 +86,7 @@ def mmd_test(
     return TestResult(statistic, permutation_p_value(statistic, null), "squared MMD", null)
 
 
+@takes_arrays
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""The unbiased estimate of the energy distance, :math:`2 E|x - y| - E|x - x'| - E|y - y'|`, in data units.
 
@@ -92,6 +96,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return squared_mmd(x, y, kernel=DistanceKernel())
 
 
+@takes_arrays
 def energy_test(
     x: Tensor, y: Tensor, *, permutations: int = 999, generator: torch.Generator | None = None
 ) -> TestResult:

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, finite, integer, positive
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate, TestResult, permutation_p_value, smallest_p_value
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
@@ -135,6 +136,7 @@ class SelfConsistency:
         return table([head, start, *rows]) + f"\n{verdict} (p = {self.p_value:.2g})"
 
 
+@takes_arrays
 @checked(noises=anything, moves=anything, kernel=anything, statistics=anything)
 def self_consistency(
     model: Any,
@@ -276,6 +278,7 @@ def _standard(centre: Tensor) -> dict[str, Statistic]:
     return found | ({"neighbours": neighbours} if centre.dim() == 3 and min(centre.shape[1:]) > 1 else {})
 
 
+@takes_arrays
 def neighbours(x: Tensor) -> Tensor:
     """The mean squared difference of neighbouring pixels of images ``(n, channels, height, width)``: ``(n,)``."""
     down, right = x.diff(dim=-2).square(), x.diff(dim=-1).square()

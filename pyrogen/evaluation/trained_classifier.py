@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.arguments import checked, finite, inner_share, real_tensor, several
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.objective import Objective
@@ -59,6 +60,7 @@ class TrainedClassifier(nn.Module):
         return NamedEmbedding(nn.Sequential(self.body, self.standardizer), self.name)
 
 
+@takes_arrays
 @checked(features=several, held_out=inner_share)
 def train_classifier(
     x: Tensor,

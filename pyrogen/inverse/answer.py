@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function
+from pyrogen.arrays import takes_arrays
 from pyrogen.markup import notebook_table
 
 FEW = 20
@@ -149,8 +150,9 @@ class Answer(ABC):
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         """The posterior given the arguments of the model."""
 
+    @takes_arrays
     def run(self, *args: Any, **kwargs: Any) -> Self:
-        """Infers the latent sites given the arguments of the model; gives itself.
+        """Infers the latent sites given the arguments of the model, arrays and tables as tensors; gives itself.
 
         Raises:
             ValueError: the model has no such latent site, nothing that depends on it is observed, data are missing or

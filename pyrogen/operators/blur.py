@@ -7,11 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyrogen.arguments import image_shape, positive
+from pyrogen.arrays import takes_arrays
 
 from .linear import Linear, floating, varies
 from .sampling import Separable
 
 
+@takes_arrays
 def gaussian_blur(shape: tuple[int, ...], width: float | Tensor) -> Separable:
     """A Gaussian blur; at the edges the kernel is normalised over what it sees.
 
@@ -43,6 +45,7 @@ class Convolution(Linear):
         kernel: Of shape ``(odd, odd)``.
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], kernel: Tensor) -> None:
         if not isinstance(kernel, Tensor):
             raise TypeError(f"`kernel` must be a tensor, got {type(kernel).__name__}")

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyrogen.arguments import sizes
+from pyrogen.arrays import takes_arrays
 
 from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
@@ -50,6 +51,7 @@ class Fourier(Linear):
         torch.Size([5, 2, 8, 1024])
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], mask: Tensor | None = None) -> None:
         super().__init__(complex_shape(shape))
         size = self.shape[-2:]
@@ -113,6 +115,7 @@ class NonuniformFourier(Linear):
         torch.Size([2, 16, 64])
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], frequencies: Tensor) -> None:
         super().__init__(complex_shape(shape))
         floating(frequencies, "frequencies")
@@ -167,6 +170,7 @@ class Coils(Linear):
         ``(*batch, *shape)`` to ``(*batch, 2, coils, height, width)``.
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], maps: Tensor) -> None:
         super().__init__(complex_shape(shape))
         if not isinstance(maps, Tensor) or not maps.is_complex():

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyrogen.arrays import takes_arrays
+
 from .linear import Linear, flattened, floating
 
 
@@ -17,6 +19,7 @@ class Mask(Linear):
         kept: Which entries are measured, of shape ``(*shape)``, booleans.
     """
 
+    @takes_arrays
     def __init__(self, kept: Tensor) -> None:
         if not isinstance(kept, Tensor):
             raise TypeError(f"`kept` must be a tensor of booleans, got {type(kept).__name__}")
@@ -41,6 +44,7 @@ class Matrix(Linear):
         shape: The shape of one input; a vector if not given.
     """
 
+    @takes_arrays
     def __init__(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> None:
         floating(matrix, "matrix")
         shape = (matrix.shape[-1],) if shape is None else tuple(shape)

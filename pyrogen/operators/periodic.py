@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import sizes
+from pyrogen.arrays import takes_arrays
 
 from .linear import Linear, flattened, floating
 from .spectrum import ExactSpectrum
@@ -92,6 +93,7 @@ class CircularConvolution(_Periodic):
         tensor([2., 1., 0., 0., 1.])
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], kernel: Tensor) -> None:
         super().__init__(shape, floating(kernel, "kernel").dim())
         fits = 0 < kernel.dim() <= len(self.shape)
@@ -128,6 +130,7 @@ class Shift(_Periodic):
         tensor([4., 1., 2., 3.])
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], shift: Tensor) -> None:
         shape = sizes(shape, "shape")
         if not floating(shift, "shift").dim() or not 0 < shift.shape[-1] <= len(shape):

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyrogen.arguments import image_shape, integer, number, positive, switch, vector
+from pyrogen.arrays import takes_arrays
 
 from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
@@ -219,6 +220,7 @@ class Radon(_Tomography):
         torch.Size([1, 20, 64])
     """
 
+    @takes_arrays
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -295,6 +297,7 @@ class FanBeam(_Tomography):
         torch.Size([1, 30, 203])
     """
 
+    @takes_arrays
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import image_shape, integer, number
+from pyrogen.arrays import takes_arrays
 
 from .linear import Linear, floating
 from .spectrum import ExactSpectrum
@@ -46,6 +47,7 @@ class Separable(Linear):
         horizontal: Of shape ``(new width, width)``.
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], vertical: Tensor, horizontal: Tensor) -> None:
         image_shape(shape)
         for name, factor, size in (("vertical", vertical, shape[-2]), ("horizontal", horizontal, shape[-1])):

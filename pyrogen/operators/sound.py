@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyrogen.arguments import checked, integer, sizes
+from pyrogen.arrays import takes_arrays
 
 from .linear import Linear, flattened, floating
 
@@ -39,6 +40,7 @@ class LowPass(Linear):
         torch.Size([50])
     """
 
+    @takes_arrays
     def __init__(self, shape: tuple[int, ...], taps: Tensor, factor: int = 1) -> None:
         super().__init__(sizes(shape, "shape", fewest=1))
         if floating(taps, "taps").dim() != 1 or not len(taps):

@@ -38,6 +38,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyrogen.arguments import checked, inner_share, instance_of, integer, switch, whole_share
+from pyrogen.arrays import as_tensors
 from pyrogen.autoregressive.constraints import constrained
 from pyrogen.autoregressive.recipes import made
 from pyrogen.core.density import Density
@@ -118,7 +119,7 @@ class Posterior(DistributionModule):
         return PosteriorGuide(self)
 
     def __call__(self, context: Context = None) -> TorchDistributionMixin:
-        context = self.observed.padded(context)
+        context = self.observed.padded(as_tensors(context, "context"))
         distribution = super().__call__(context)
         if is_validation_enabled():
             self.observed.require_numbers(context)
@@ -149,7 +150,7 @@ class Posterior(DistributionModule):
             ValueError: a site is missing or unknown, or its values have another shape.
         """
         dtype = next(part.dtype for part in self.parameters() if part.is_floating_point())
-        return self.packing.packed(values, dtype)
+        return self.packing.packed(as_tensors(values, "values"), dtype)
 
     def sites(self, draws: Tensor) -> dict[str, Tensor]:
         """Vectors ``(*batch, D)`` as values by site, ``(*batch, *shape)``; those of discrete sites in their dtype."""
@@ -215,7 +216,7 @@ class Posterior(DistributionModule):
         Raises:
             ValueError: a site is missing or unknown, or a plate has too few rows, or too many.
         """
-        return self.observed.padded(self.observed.context(observed))
+        return self.observed.padded(self.observed.context(as_tensors(observed, "observed")))
 
     def vectors_of(self, latents: Values | Tensor) -> Tensor:
         """Latent values by site as vectors; what are vectors already stays as it is."""

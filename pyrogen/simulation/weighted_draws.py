@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, function, integer
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.density import Density, density_of, weakest
 from pyrogen.core.shapes import context_batch_shape
 from pyrogen.numerics.randomness import seeded
@@ -103,6 +104,7 @@ class WeightedDraws:
         )
 
 
+@takes_arrays
 @checked(program=function)
 def weighted_draws(
     posterior: Posterior, program: Program, *args: Any, draws: int = 1000, seed: int | None = None, **kwargs: Any

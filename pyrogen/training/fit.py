@@ -121,8 +121,9 @@ def fit(
         target: A ``DistributionModule`` (trained by its ``objective()``); an objective, that is a module whose call on
             a minibatch gives a loss, Pyro's ``Trace_ELBO()(model, guide)`` among them; or turns, played in order each
             step, or what gives them: a game (:class:`pyrogen.implicit.Game`).
-        data: A tensor, a tuple of tensors (or dicts of tensors) of equal lengths, a dataset, or a loader. A minibatch
-            is passed on entry by entry: ``objective(x, context)``. ``()`` for an objective that takes no data.
+        data: A tensor, a NumPy array or a pandas table (see :mod:`pyrogen.arrays`), a tuple of these (or dicts of
+            them) of equal lengths, a dataset, or a loader. A minibatch is passed on entry by entry, as tensors:
+            ``objective(x, context)``. ``()`` for an objective that takes no data.
         steps: How many steps to take.
         epochs: How many passes through the data to make. Give steps, epochs, or ``patience``. Simulations
             (:class:`pyrogen.simulation.Simulations`) need none of them: a tenth is held out, and training ends when

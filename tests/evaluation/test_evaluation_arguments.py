@@ -65,7 +65,7 @@ def with_first(values, number):
 
 def no_tensors(values):
     return {
-        "array": values.numpy(),
+        "words": np.array(["a", "b"]),
         "list": values.tolist(),
         "None": None,
         "text": "x",
@@ -160,7 +160,7 @@ entry("bits_per_dimension", bits, module=no_module, x=no_data, log_volume=no_vol
 difference = overridable(evaluation.log_likelihood_difference, module=STANDARD, baseline=STANDARD, x=SAMPLE)
 entry("log_likelihood_difference", difference, x=no_data, module=no_module, baseline=no_module)
 bayes = overridable(evaluation.bayes_classifier, module=Labelled(), x=SAMPLE, classes=3)
-no_prior = {"array": np.zeros(3), "list": [0.0, 0.0, 0.0], "two": torch.zeros(2), "NaN": torch.full((3,), NAN)}
+no_prior = {"list": [0.0, 0.0, 0.0], "two": torch.zeros(2), "NaN": torch.full((3,), NAN)}
 no_prior |= {"no class": torch.full((3,), -INF), "infinity": torch.full((3,), INF)}
 entry("bayes_classifier", bayes, x=no_data, classes=NO_COUNTS, module=no_module, log_prior=no_prior)
 
@@ -192,7 +192,7 @@ entry("pareto_k_of", evaluation.pareto_k_of, log_weights=no_weights)
 
 no_ranks = no_tensors(RANKS) | {"floats": RANKS.float(), "too large": RANKS + 1, "negative": RANKS - 1}
 no_ranks |= {"booleans": RANKS > 3, "nothing": RANKS[:0], "a matrix": RANKS[None]}
-no_credibility = {"list": [0.5], "array": np.array([0.5]), "number": 0.5, "NaN": torch.tensor([NAN])}
+no_credibility = {"list": [0.5], "number": 0.5, "NaN": torch.tensor([NAN])}
 no_credibility |= {"percent": torch.tensor([95.0]), "a matrix": torch.rand(2, 2)}
 for test in ("chi_square_test", "highest_coverage", "central_coverage"):
     call = overridable(getattr(evaluation, test), ranks=RANKS, draws=99)

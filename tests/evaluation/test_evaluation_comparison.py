@@ -164,7 +164,7 @@ def test_the_figure(x, tmp_path):
             NotImplementedError,
             "`baseline` 'a' has density",
         ),
-        (lambda x: compare({"a": TRUTH}, x.numpy()), TypeError, r"`data\[0\]` must be a tensor"),
+        (lambda x: compare({"a": TRUTH}, x.tolist()), TypeError, r"`data\[0\]` must be a tensor"),
         (lambda x: compare({"a": TRUTH}, x[:0]), ValueError, "must hold at least one datum"),
         (lambda x: compare({"a": TRUTH}, x * float("nan")), ValueError, "(?s)`data` must hold events of Normal.*NaN"),
         (lambda x: compare({"a": TRUTH}, (x, x, x)), ValueError, "`data` must be the data, or data and context"),

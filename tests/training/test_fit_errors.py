@@ -121,13 +121,13 @@ def test_data_with_too_many_or_too_few_entries_are_named(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (3, "`data` must be a tensor, a tuple of tensors, a dataset or a loader, got int"),
+        (3, "`data` must be a tensor, an array, a table, a tuple of them, a dataset or a loader, got int"),
         ("xy", "`data` must be a tensor.*got str"),
         ({"x": X}, "`data` must be a tensor.*got dict"),
-        (np.zeros((3, 2)), r"`data` must be a tensor.*got ndarray \(torch.as_tensor makes it a tensor\)"),
         (torch.zeros(0, 2), "`data` must hold at least one row, got none"),
         (torch.tensor(3.0), r"`data` must hold tensors with rows, got among them a tensor of shape \(\)"),
-        ((X, np.zeros(10)), "`data` must hold tensors with rows, got among them ndarray"),
+        ((X, [0.0] * 10), "`data` must hold tensors with rows, got among them list"),
+        ((X, np.zeros(9)), r"the tensors of `data` must have equal lengths, got \[9, 10\]"),
         ((X, torch.zeros(9)), r"the tensors of `data` must have equal lengths, got \[9, 10\]"),
         ((X, {"a": torch.zeros(10), "b": torch.zeros(8)}), r"equal lengths, got \[8, 10\]"),
         ([], "`data` must hold at least one minibatch, got none"),

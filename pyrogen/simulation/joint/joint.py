@@ -23,6 +23,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyrogen.arguments import checked, count, function, integer, real_tensor, switch, whole_share
+from pyrogen.arrays import as_tensors
 from pyrogen.numerics.randomness import held, seed_all
 from pyrogen.numerics.supports import contains
 from pyrogen.programs.run import Given, Program
@@ -181,7 +182,7 @@ class Joint:
             ValueError: ``latents`` lack a site, have another shape than rows of its values, or lie outside its support.
             FailedSimulations: as for :meth:`draw`.
         """
-        given = self._checked_latents(latents)
+        given = self._checked_latents(as_tensors(latents, "latents"))
         rows = len(next(iter(given.values())))
         return self._simulated(rows, given, seed, workers, batch_size, failures, progress)
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from pyrogen.arrays import as_tensors
 from pyrogen.core import archive
 from pyrogen.core.sources import TensorData
 
@@ -37,6 +38,7 @@ class Simulations(TensorData):
     """
 
     def __init__(self, latents: Mapping[str, Tensor], observed: Mapping[str, Tensor], *, failed: int = 0) -> None:
+        latents, observed = as_tensors(latents, "latents"), as_tensors(observed, "observed")
         for name, part in (("latents", latents), ("observed", observed)):
             if not isinstance(part, Mapping) or not all(isinstance(value, Tensor) for value in part.values()):
                 raise TypeError(f"`{name}` must be a dict of tensors by the names of sites, got {type(part).__name__}")
