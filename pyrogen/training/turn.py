@@ -136,6 +136,7 @@ def as_turns(target: Any) -> list[Turn]:
         return target.turns()
     if isinstance(target, nn.Module):
         _check_elbo(target)
+        _check_called(target)
         return [Turn(target, target)]
     turns = list(target) if isinstance(target, (list, tuple)) else [target]
     if turns and all(isinstance(turn, Turn) for turn in turns):
@@ -152,6 +153,14 @@ def _check_elbo(target: nn.Module) -> None:
         raise ValueError(
             f"`target` must have a differentiable loss, which Pyro's {type(target.elbo).__name__} lacks; "
             "train it with pyro.infer.SVI"
+        )
+
+
+def _check_called(target: nn.Module) -> None:
+    if type(target).forward is nn.Module.forward and "forward" not in vars(target):
+        raise ValueError(
+            f"`target` must be called with a minibatch, got {type(target).__name__}, which has no `forward`: fit what "
+            "trains it, such as its `objective()`"
         )
 
 

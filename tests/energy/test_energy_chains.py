@@ -146,3 +146,18 @@ def test_both_energies_of_a_classifier_draw_alike():
     assert isinstance(joint.conditional.chains.kernel, energy.HamiltonianMonteCarlo)
     assert joint.conditional.chains is not joint.marginal.chains
     assert joint.conditional(torch.arange(3)).sample().shape == (3, 2)
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, energy.Langevin(0.1), energy.HamiltonianMonteCarlo()])
+def test_draws_that_follow_gradients_are_refused_where_torch_has_none(kernel):
+    module = gaussian(2).drawing_by(energy.FreshChains(kernel, steps=2))
+    with torch.inference_mode(), pytest.raises(ValueError, match="must run outside of torch.inference_mode"):
+        module().sample((3,))
+    with torch.no_grad():
+        assert module().sample((3,)).shape == (3, 2)
+
+
+def test_draws_of_bits_are_refused_likewise():
+    module = energy.mlp((2,), symbols=2, hidden=(4,))
+    with torch.inference_mode(), pytest.raises(ValueError, match="must run outside of torch.inference_mode"):
+        module().sample((3,))

@@ -147,6 +147,10 @@ def test_data_that_are_none_are_named(data, message):
         (lambda: [Gaussian(), Gaussian()], "`target` must be.*got list"),
         (lambda: [], "`target` must be.*got list"),
         (lambda: lambda x: x, "`target` must be.*got function"),
+        (
+            lambda: pg.energy.JointEnergy(nn.Linear(2, 3), (2,), classes=3),
+            r"`target` must be called with a minibatch, got JointEnergy.*`objective\(\)`",
+        ),
         (Plain, "`target` has nothing to train"),
         (lambda: pg.Turn(lambda x: x.mean(), []), "`target` has nothing to train"),
         (lambda: RenyiELBO()(*pair()), "RenyiELBO lacks; train it with pyro.infer.SVI"),

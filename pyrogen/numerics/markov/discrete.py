@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from .state import refuse_inference_mode
+
 LogDensity = Callable[[Tensor], Tensor]
 """States of a batch of chains to their log-densities, ``(chains,)``, up to a constant."""
 
@@ -138,6 +140,7 @@ def _chosen(logits: Tensor) -> Tensor:
 
 def _promises(log_density: LogDensity, gains: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The log-density, and half of what each change promises to add to it: nothing, where it has no gradient."""
+    refuse_inference_mode()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_density(x)

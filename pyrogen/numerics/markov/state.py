@@ -49,8 +49,10 @@ def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
         x: The points, ``(chains, *event)``.
 
     Raises:
-        ValueError: the log-density is not one number a row, or does not depend on the points.
+        ValueError: the log-density is not one number a row, or does not depend on the points; or torch is in inference
+            mode.
     """
+    refuse_inference_mode()
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         value = log_density(x)
@@ -68,6 +70,19 @@ def evaluate(log_density: LogDensity, x: Tensor) -> ChainState:
         return ChainState(x, value, gradient)
     finite = value.isfinite() & by_datum(gradient, gradient.dim() - 1).isfinite().all(1)
     return ChainState(x, value.where(finite, -torch.inf), gradient.where(column(finite, gradient), 0.0))
+
+
+def refuse_inference_mode() -> None:
+    """Refuses to follow gradients where torch has none.
+
+    Raises:
+        ValueError: torch is in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "chains that follow gradients must run outside of torch.inference_mode, in which nothing has any: "
+            "torch.no_grad does not disturb them"
+        )
 
 
 def start(log_density: LogDensity, x: Tensor) -> ChainState:
