@@ -361,6 +361,11 @@ ENTRIES = {
     "log_likelihood": (lambda x, c: evaluation.log_likelihood(flow((2,)).eval(), x, c), X, Y),
     "log_likelihood_difference": (lambda x: evaluation.log_likelihood_difference(flow().eval(), NORMAL, x), X),
     "log_probs": (lambda x, c: evaluation.log_probs(flow((2,)).eval(), x, c), X, Y),
+    "marginal_calibration": (
+        lambda x, c: evaluation.marginal_calibration(flow((2,)).eval(), x, c, generator=generator()).ranks,
+        X,
+        Y,
+    ),
     "misspecification_test": (
         lambda y, x: evaluation.misspecification_test(y, {"x": x}, permutations=9, generator=generator()),
         Y[0],
@@ -407,6 +412,13 @@ ENTRIES = {
     "typicality_test": (by_test("typicality_test", permutations=9), SCORES, OTHERS),
     "to_arviz": (drawn, Y[:, 0]),
     "to_arviz of batches": (joined_batches, Y[:, 0]),
+    "report": (
+        lambda x, held_out: [
+            verdict.text for verdict in analysis.report(flow(), x, held_out=held_out, seed=0).verdicts
+        ],
+        X,
+        Y,
+    ),
     "latent_traversals": (partial(traversed, "latent_traversals"), Y[0]),
     "latent_paths": (partial(traversed, "latent_paths"), X[:2], Y[:2]),
     "ManyChains": (lambda y: answered(inverse.ManyChains(hyper, chains=2, draws=4, warmup=4, seed=0), y), Y[:, 0]),
@@ -457,7 +469,7 @@ def numbers(value):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         return [number for part in value for number in numbers(part)]
-    return [np.asarray(value)] if isinstance(value, (int, float, np.ndarray)) else []
+    return [np.asarray(value)] if isinstance(value, (int, float, str, np.ndarray)) else []
 
 
 @pytest.mark.parametrize("form", [array_of, table_of])

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrogen.arguments import anything, checked, function, instance_of
+from pyrogen.arrays import as_tensors
 from pyrogen.core.estimate import TestResult
 from pyrogen.core.facts import meaning_of
 from pyrogen.core.module import DistributionModule
@@ -113,6 +114,7 @@ def report(
         >>> page.verdicts[0].text
         'No held-out data were given: all checks use data that the model may have seen.'
     """
+    data, held_out = as_tensors(data, "data"), as_tensors(held_out, "held_out")
     checks = Checks(calibration, local, misspecification, predictive)
     is_model = isinstance(subject, DistributionModule) and not isinstance(subject, Posterior)
     if is_model:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, instance_of, numbers
+from pyrogen.arrays import takes_arrays
 from pyrogen.core.batch import map_tensors
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, context_of_each
@@ -27,6 +28,7 @@ from .scoring import as_evaluated, score
 from .simulated import coordinates_of
 
 
+@takes_arrays
 @checked(module=instance_of(DistributionModule))
 def marginal_calibration(
     module: DistributionModule,
