@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import torch
+from results_file import table
 
 from pyrogen.autoregressive import pixel_cnn, wavenet
 
@@ -21,20 +23,22 @@ from pyrogen.autoregressive import pixel_cnn, wavenet
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"{'':<44}{'plain ms':>10}{'cached ms':>11}{'ratio':>8}")
     waves = wavenet((600,), symbols=256, width=32, layers=10, cycles=3, skip=256)
     field = waves.network.receptive_field
-    compare(f"WaveNet, receptive field {field}, batch 1", waves, options.rounds, rows=1, length=field)
+    found = [[f"WaveNet, receptive field {field}, batch 1", *compared(waves, options.rounds, rows=1, length=field)]]
     pixels = pixel_cnn((28, 28), symbols=2, width=64, depth=7)
     for rows in (1, 16):
-        compare(f"gated PixelCNN, 28 x 28, batch {rows}", pixels, options.rounds, rows=rows, length=784)
+        times = compared(pixels, options.rounds, rows=rows, length=784)
+        found.append([f"gated PixelCNN, 28 x 28, batch {rows}", *times])
+    table(["", "plain, ms", "cached, ms", "ratio"], found, options.table)
 
 
-def compare(name: str, model, rounds: int, *, rows: int, length: int) -> None:
-    """Prints milliseconds a symbol, plain and cached."""
+def compared(model, rounds: int, *, rows: int, length: int) -> list[str]:
+    """Milliseconds a symbol, plain and cached, and their ratio."""
     symbols = torch.zeros(rows, length)
     plain, cached = [], []
     with torch.no_grad():
@@ -49,7 +53,7 @@ def compare(name: str, model, rounds: int, *, rows: int, length: int) -> None:
             drawn = model().sample((rows,))
             cached.append((time.process_time() - start) / drawn[0].numel())
     ratio = statistics.median(a / b for a, b in zip(plain, cached, strict=True))
-    print(f"{name:<44}{1e3 * statistics.median(plain):>10.2f}{1e3 * statistics.median(cached):>11.3f}{ratio:>8.1f}")
+    return [f"{1e3 * statistics.median(plain):.2f}", f"{1e3 * statistics.median(cached):.3f}", f"{ratio:.1f}"]
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
+from results_file import table
 from sklearn import datasets
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -95,6 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.5, 0.7])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
@@ -102,13 +105,15 @@ def main(argv: list[str] | None = None) -> None:
     raw = getattr(datasets, f"load_{options.data}")().data
     complete = (raw - raw.mean(0)) / raw.std(0)
     print(f"{options.data}: {len(complete)} rows, {complete.shape[1]} columns, {options.seeds} seeds")
-    print(f"{'missing':>7} {'method':20} {'error':>17} {'coverage':>17} {'CPU s':>7}")
+    rows = []
     for share in options.shares:
         for name in options.methods:
             runs = np.array([scored(METHODS[name], complete, share, seed) for seed in range(options.seeds)])
             (error, inside, seconds), spread = runs.mean(0), runs.std(0, ddof=1) / len(runs) ** 0.5
             shown = "" if np.isnan(inside) else f"{inside:.3f} ± {spread[1]:.3f}"
-            print(f"{share:7.1f} {name:20} {error:9.3f} ± {spread[0]:.3f} {shown:>17} {seconds:7.1f}", flush=True)
+            rows.append([f"{share:.0%}", name, f"{error:.3f} ± {spread[0]:.3f}", shown, f"{seconds:.1f}"])
+            print(*rows[-1], flush=True)
+    table(["missing", "method", "error", "coverage", "CPU s"], rows, options.table)
 
 
 if __name__ == "__main__":

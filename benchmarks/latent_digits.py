@@ -16,9 +16,11 @@ import random
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 
 import pyro
 import torch
+from results_file import table
 from torch import nn
 
 import pyrogen as pg
@@ -157,7 +159,7 @@ def held_out(vae, x):
 
 def mean_and_error(values):
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):8.3f} +- {error:.3f}"
+    return f"{statistics.mean(values):.3f} ± {error:.3f}"
 
 
 def main() -> None:
@@ -166,6 +168,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--table", type=Path, help="a file for the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pixels, labels, symbols = pg.data.digits()
@@ -181,10 +184,11 @@ def main() -> None:
             scores.setdefault(name, []).append(held_out(objective.vae, test_x))
             print(f"seed {seed}  {name:<20} {scores[name][-1]:9.3f} nats", flush=True)
     times = step_times(models, train_x)
-    print(f"\n{'':<20}{'IWAE-1000, nats a digit':>24}{'less the VAE':>22}{'ms a step':>12}")
+    rows = []
     for name, own in scores.items():
         difference = mean_and_error([a - b for a, b in zip(own, scores["VAE"], strict=True)])
-        print(f"{name:<20}{mean_and_error(own):>24}{difference:>22}{statistics.median(times[name]):>12.2f}")
+        rows.append([name, mean_and_error(own), difference, f"{statistics.median(times[name]):.2f}"])
+    table(["held-out nats a digit, 1,000 draws", "mean", "less the VAE, paired", "ms a step"], rows, arguments.table)
     for name in ("VAE", "IWAE"):
         own, other = scores[name], scores[f"pythae {name}"]
         ratio = statistics.median(a / b for a, b in zip(times[name], times[f"pythae {name}"], strict=True))

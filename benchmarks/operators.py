@@ -14,9 +14,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
+from results_file import table
 from torch import Tensor
 
 from pyrogen import operators
@@ -29,21 +31,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="rows whose names contain this")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
+    rows = []
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.no_grad():
         for make in (tomography, cartesian, spokes, sound, shifts):
             for name, ours, peers in make():
                 if options.only in name:
-                    print(f"{name:44}", compared(ours, peers, options.rounds), flush=True)
+                    rows.append([name, *compared(ours, peers, options.rounds)])
+                    print(*rows[-1], flush=True)
+        table(["", "ours, ms", "times of peers over ours"], rows, options.table)
         if find_spec("skimage") and not options.only:
             print("\nA Gaussian against its projection (r.m.s. over the largest), and <Ax, y> against <x, A'y>:")
             for line in accuracy():
                 print(line, flush=True)
 
 
-def compared(ours: Run, peers: dict[str, Run], rounds: int) -> str:
+def compared(ours: Run, peers: dict[str, Run], rounds: int) -> tuple[str, str]:
     """The median time of ours in milliseconds, and the ratios of the peers."""
     times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     for turn in range(rounds + 1):
@@ -56,8 +62,7 @@ def compared(ours: Run, peers: dict[str, Run], rounds: int) -> str:
         name: statistics.median(other / own for other, own in zip(times[name], times["ours"], strict=True))
         for name in peers
     }
-    found = [f"{1e3 * statistics.median(times['ours']):9.2f} ms", *(f"{name} {r:.2f} x" for name, r in ratios.items())]
-    return "; ".join(found)
+    return f"{1e3 * statistics.median(times['ours']):.2f}", "; ".join(f"{name} {r:.2f}" for name, r in ratios.items())
 
 
 def tomography() -> Iterator[Row]:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import warnings
+from pathlib import Path
 
 import pyro
 import torch
+from results_file import table
 from sklearn.linear_model import LogisticRegression
 
 import pyrogen as pg
@@ -58,7 +60,7 @@ def logistic(x, label, test):
 
 def mean_and_error(values):
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{100 * statistics.mean(values):5.1f} +- {100 * error:.1f}"
+    return f"{100 * statistics.mean(values):.1f} ± {100 * error:.1f}"
 
 
 def main() -> None:
@@ -70,11 +72,13 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.5, help="standard deviation of the likelihood")
     parser.add_argument("--factor", type=float, default=1.0, help="weight of a label: this times data over labels")
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 50, 100])
+    parser.add_argument("--table", type=Path, help="a file for the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pixels, labels, symbols = pg.data.digits()
     x = pixels.reshape(len(pixels), -1).float() / (symbols - 1)
-    print(f"{'labels':>6}{'logistic regression':>22}{'M2, classifier':>18}{'less logistic':>16}{'M2, Bayes':>16}")
+    columns = ["labels", "logistic regression", "M2, `classify`", "difference, paired", "M2, `responsibilities`"]
+    rows = []
     for count in arguments.labels:
         accuracy = {"logistic": [], "classifier": [], "bayes": []}
         for seed in range(arguments.first, arguments.first + arguments.seeds):
@@ -87,7 +91,9 @@ def main() -> None:
                 accuracy[name].append((classes == truth).float().mean().item())
         less = [a - b for a, b in zip(accuracy["classifier"], accuracy["logistic"], strict=True)]
         row = [mean_and_error(values) for values in (accuracy["logistic"], accuracy["classifier"], less)]
-        print(f"{count:>6}{row[0]:>22}{row[1]:>18}{row[2]:>16}{mean_and_error(accuracy['bayes']):>16}", flush=True)
+        rows.append([f"{count}", *row, mean_and_error(accuracy["bayes"])])
+        print(*rows[-1], flush=True)
+    table(columns, rows, arguments.table)
 
 
 if __name__ == "__main__":

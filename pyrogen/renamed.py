@@ -1,4 +1,4 @@
-"""Names of before: each still works, and warns which one stands in its place."""
+"""Former names: each still works, with a warning that gives the new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the arguments of recipes mean, in words, written once: :func:`pyrogen.core.recipe.recipe` completes docstrings.
+"""Descriptions of the arguments of recipes, written once: :func:`pyrogen.core.recipe.recipe` completes docstrings.
 
 A name means one thing in the library (:data:`pyrogen.arguments.MEANING` holds the checks). A recipe describes only what
 is its own.

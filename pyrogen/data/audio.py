@@ -1,4 +1,4 @@
-r"""Sounds as numbers: the mu-law, which spends levels where the ear does.
+r"""Sounds as numbers: the mu-law, whose levels are finer at small amplitudes, as hearing is.
 
 Samples :math:`x \in [-1, 1]` are bent by
 

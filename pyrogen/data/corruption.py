@@ -1,4 +1,4 @@
-"""Damage to images: what an outlier detector should notice."""
+"""Corrupted images, which an outlier detector should find."""
 
 from __future__ import annotations
 

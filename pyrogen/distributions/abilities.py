@@ -1,4 +1,4 @@
-"""What a distribution can do beyond Pyro's interface: declared here, each with its meaning and who has it.
+"""Methods of distributions beyond Pyro's interface: declared here, each with its meaning and the families that have it.
 
 In Pyro a distribution that has ``rsample`` declares ``has_rsample``. In the same way :class:`Abilities` declares
 ``has_given`` for one that has ``given``, and so on. A distribution without an ability raises NotImplementedError, which

@@ -1,4 +1,4 @@
-"""The units of the data, and the normal distribution of their moments: a base where there is nothing better."""
+"""The units of the data, and the normal distribution of their moments: the default base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the chains of an energy have met, and what their draws are worth."""
+"""Whether the chains of an energy have mixed, and how many independent draws theirs are worth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Learning by telling data from noise of known density, which finds the normalizer as well.
+r"""Learning by classifying data against noise of known density, which finds the normalizer as well.
 
 With :math:`\nu` draws of noise :math:`q` for each datum, the log-odds that an event is one of the data are
 

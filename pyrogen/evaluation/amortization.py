@@ -1,4 +1,4 @@
-r"""The amortization gap: what is lost because one network must serve every datum.
+r"""The amortization gap: what is lost because one network is used for every datum.
 
 The bound that a guide :math:`q_\phi(z \mid x)` reaches lies below the log-likelihood for two reasons (Cremer et al.
 2018). With :math:`q^*_x` the best posterior of its family *for this datum*,

@@ -1,4 +1,4 @@
-"""Embeddings, in which samples are compared: a function of rows with a name, which every number from it bears.
+"""Embeddings, in which samples are compared: a function of rows with a name, which every number from it carries.
 
 Distances between samples mean nothing without the space that they are measured in: Frechet distances in two embeddings
 cannot be compared, nor can those of one network before and after a change of its preprocessing. So an embedding has a

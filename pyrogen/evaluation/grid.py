@@ -1,4 +1,4 @@
-"""A grid of variational-inference experiments: guide x objective x seed, trained alike and judged alike, in one table.
+"""A grid of variational-inference experiments: guide x objective x seed, trained and evaluated alike, in one table.
 
 One run of one guide says little: another seed, another objective or another family may do better, and the loss that
 was trained is no fair judge, since objectives differ. Here every run is judged by the same three numbers on the same

@@ -1,4 +1,4 @@
-r"""Importance weights of a Pyro model/guide pair: the marginal likelihood of each datum, and whether to believe it.
+r"""Importance weights of a Pyro model/guide pair: the marginal likelihood of each datum, and whether it can be trusted.
 
 With :math:`K` draws :math:`z_k \sim q(z \mid x)` the weights :math:`w_k = p(x, z_k) / q(z_k \mid x)` average to
 :math:`p(x)`, so

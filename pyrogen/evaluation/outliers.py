@@ -1,4 +1,4 @@
-r"""Outlier scores from densities, larger for stranger data, and how well they separate.
+r"""Outlier scores from densities, larger for more unusual data, and how well they separate.
 
 A high density does not make a datum typical. In many dimensions draws of a model have log-densities close to
 :math:`-H`, minus its entropy, while the mode has a far higher one; and an image model gives smooth images high

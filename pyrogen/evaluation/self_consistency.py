@@ -1,4 +1,4 @@
-r"""Self-consistency of a diffusion model: does noising and denoising leave its law as it is?
+r"""Self-consistency of a diffusion model: does noising and denoising leave its distribution as it is?
 
 A denoiser gives at every noise level :math:`\rho` a law of the datum :math:`x` given a noisy one. If all of them are of
 one prior :math:`p`, a move

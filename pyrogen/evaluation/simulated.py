@@ -1,4 +1,4 @@
-"""Simulations of a model, ready or drawn here, and what can be known of its log-probabilities."""
+"""Simulations of a model, given or drawn here, and its log-probabilities where it has them."""
 
 from __future__ import annotations
 

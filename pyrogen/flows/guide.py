@@ -7,7 +7,7 @@ learned location and scale,
 .. math:: u = \mu + \sigma \odot f(\varepsilon), \qquad \varepsilon \sim p_0 ,
 
 which can bend, correlate and be skewed as the posterior is. Trained by an ELBO it is an approximate posterior; used as
-a change of coordinates (*NeuTra*), it lets NUTS walk in :math:`\varepsilon`, where the posterior is nearly normal.
+a change of coordinates (*NeuTra*), NUTS moves in :math:`\varepsilon`, where the posterior is nearly normal.
 
 References:
     Rezende and Mohamed 2015, "Variational inference with normalizing flows", https://arxiv.org/abs/1505.05770

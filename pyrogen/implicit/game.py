@@ -1,4 +1,4 @@
-r"""Games: a critic that learns to tell data from draws, and a generator that learns from the critic.
+r"""Games: a critic that learns to separate data from draws, and a generator that learns from the critic.
 
 .. math:: \max_D \; V(D, q) \quad \text{and} \quad \min_q \; V(D, q),
 

@@ -1,4 +1,4 @@
-r"""Codes: parts of the noise that draws must tell of, and the information they tell.
+r"""Codes: parts of the noise that can be recovered from draws, and how much information draws contain about them.
 
 Some of the noise of a generator gets a meaning by a rule: from a draw :math:`x \sim p(x \mid c)`, the code
 :math:`c \sim p(c)` must be recognised. With a recognition network :math:`q(c \mid x)`,

@@ -1,4 +1,4 @@
-"""How far Markov chains got: whether they have met, and what their draws are worth."""
+"""Diagnostics of Markov chains: whether they have mixed, and how many independent draws theirs are worth."""
 
 from __future__ import annotations
 

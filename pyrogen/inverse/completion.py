@@ -1,4 +1,4 @@
-r"""Completion: the rest given a part, for priors that answer that question themselves.
+r"""Completion: the rest given a part, for priors with a conditional of their own.
 
 A prior whose distribution has ``given(values, mask)``, such as an autoregressive model, needs no inference where a part
 of :math:`x` is measured without noise: ``prior().given(values, mask).sample((1000,))`` are draws of the posterior, and

@@ -1,4 +1,4 @@
-r"""The twisted particle filter: a cloud of particles led from noise to data, weighed so that nothing is lost.
+r"""The twisted particle filter: particles that a twist moves from noise to data, with weights that correct for it.
 
 The target is the path of the prior's chain :math:`x_T, \dots, x_0` times the likelihood :math:`p(y \mid x_0)`. With
 twists :math:`\psi_t`, particles move by the chain's Gaussian with its denoised mean shifted by the twist, a

@@ -5,7 +5,7 @@ Latent sites of constrained support are functions of unconstrained numbers, :mat
 
 The model runs for all chains in one of three ways, the first that gives what single runs give:
 
-- *together*, under one more plate outside all others. This is the fastest, and asks of the model that it broadcasts;
+- *together*, under one more plate outside all others. This is the fastest, and requires that the model broadcasts;
 - *mapped*, by ``torch.vmap``, which serves a model that knows of no batch, such as one that adds up a whole site;
 - *one by one*, where Python branches on values.
 """

@@ -1,4 +1,4 @@
-"""Variational inference in noise space: a guide fitted to the noise of a prior, its draws weighed by the true joint."""
+"""Variational inference in noise space: a guide of the noise of a prior, its draws weighted by the true joint."""
 
 from __future__ import annotations
 

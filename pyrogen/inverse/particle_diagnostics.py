@@ -1,4 +1,4 @@
-"""Diagnostics of particle filters: how much of the answer rests on how few particles."""
+"""Diagnostics of particle filters: how many particles the result rests on."""
 
 from __future__ import annotations
 

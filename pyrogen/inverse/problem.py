@@ -1,4 +1,4 @@
-"""Inverse problems: a Pyro model with its arguments, seen from the latent site whose posterior is wanted.
+"""Inverse problems: a Pyro model with its arguments, for the latent site whose posterior is to be found.
 
 Latent sites on which the prior of the site depends are *upstream*, its context; those on which measurements depend
 without being upstream are *downstream*, such as a noise scale, or what lies between the site and the data. Latent sites

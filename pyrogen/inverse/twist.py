@@ -1,4 +1,4 @@
-r"""Twists: the likelihood of a particle that is still noisy.
+r"""Twists: approximations of the likelihood of a noisy particle.
 
 The best guide for a particle :math:`x_t` is :math:`p(y \mid x_t) = \mathbb{E}[p(y \mid x_0) \mid x_t]`. A twist is a
 positive function :math:`\psi_t(x_t)` near it, and the shift of the denoised mean that goes with it. Any twist is right:

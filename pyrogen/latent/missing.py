@@ -1,4 +1,4 @@
-r"""Models of rows with gaps, and what stands in the gaps.
+r"""Models of rows with missing entries, and their imputation.
 
 A row :math:`x` falls into what is observed and what is missing, and :math:`s` says which. If the pattern carries no
 information (entries are *missing at random*), a VAE is fitted to what is observed alone, by the bound of Mattei and

@@ -1,4 +1,4 @@
-"""Forms of numbers: what networks take of a number, by what it means.
+"""Forms of numbers: the inputs that networks get for a number, by its meaning.
 
 A positive number matters by itself or by its logarithm, so both go in; labels become one-hot. What comes of an element
 is standardised afterwards.

@@ -1,4 +1,4 @@
-r"""Masked networks: each output sees only the inputs it is allowed to see.
+r"""Masked networks: each output depends only on the inputs that its mask allows.
 
 Feature :math:`i` may depend on input :math:`j` only where :math:`A_{ij}` is true. Every hidden unit is given a set of
 inputs it may see, one of the sets that the features have; a unit sees units whose set lies within its own, and a

@@ -1,4 +1,4 @@
-"""A perceptron of two vectors that has as little as possible to do again where one of them stays the same."""
+"""A perceptron of two vectors, without repeated work where one of them stays the same."""
 
 from __future__ import annotations
 

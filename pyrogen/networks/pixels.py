@@ -1,4 +1,4 @@
-r"""The gated PixelCNN: an image row by row, each pixel seeing all before it and none after; and its caches.
+r"""The gated PixelCNN: an image row by row, each pixel depending on all before it and none after; and its caches.
 
 Two stacks of convolutions run side by side. The *vertical* one sees the rows above, the *horizontal* one the pixels to
 the left in its own row and the output of the vertical stack. Both take an image that is shifted by one (down, and to

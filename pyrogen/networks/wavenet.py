@@ -1,4 +1,4 @@
-r"""WaveNet: dilated causal convolutions, and the queues that keep what they have seen.
+r"""WaveNet: dilated causal convolutions, and the queues that keep their past inputs.
 
 A gated layer of dilation :math:`d` reaches back :math:`d, 2d, \dots` places, so a stack that doubles its dilation sees
 exponentially far. In steps, each layer keeps its last inputs in a ring of :math:`d` vectors and computes one place

@@ -1,4 +1,4 @@
-r"""Learning a density ratio by telling pairs that belong together from pairs that do not.
+r"""Learning a density ratio by classifying pairs that belong together against pairs that do not.
 
 Of :math:`K` candidates :math:`\theta_1, \dots, \theta_K` for one :math:`x`, either one has produced :math:`x`, with
 probability :math:`\gamma / (K (1 + \gamma))` each, or none. A classifier whose logits are :math:`h(\theta_k, x)`,

@@ -1,4 +1,4 @@
-r"""Resampling: a weighted cloud of particles turned into an equally weighted one.
+r"""Resampling: from weighted particles to equally weighted ones.
 
 A cloud of :math:`P` particles with weights :math:`W_i` becomes :math:`P` copies, particle :math:`i` being copied
 :math:`P W_i` times on average. The schemes differ in the noise around that number. Systematic resampling draws a single

@@ -1,4 +1,4 @@
-r"""Operators that are the same everywhere on a signal that repeats itself: circular convolutions and shifts.
+r"""Operators that are the same everywhere on a periodic signal: circular convolutions and shifts.
 
 They multiply the Fourier transform by a transfer function, so that :math:`A A^\top` is known in closed form: its
 eigenvectors are real waves, the rows of the Hartley transform (the real part of the Fourier transform less its

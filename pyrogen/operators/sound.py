@@ -1,4 +1,4 @@
-"""What a recording loses: high frequencies, and samples."""
+"""Recordings: low-pass filters and decimation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract, public: hold your own distributions, bijections and objectives to it.
+"""The public contract: tests for your own distributions, bijections and objectives.
 
 ``check_distribution``, ``check_bijection`` and ``check_objective`` take a callable that makes a fresh module and give a
 :class:`Report` with one finding a check. Every recipe of pyrogen passes them in its tests.

@@ -1,4 +1,4 @@
-"""Gradients: against finite differences, and that they arrive where they should.
+"""Gradients: against finite differences, and that they reach every parameter.
 
 Differences are taken in float64 along random directions, with the noise inside a module held fixed, and of values in
 unconstrained coordinates, so that no step leaves the support.

@@ -1,4 +1,4 @@
-"""Losses: what an objective answers, and that it can be trained on."""
+"""Losses: what an objective returns, and that it can be trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a contract check hands back: one finding a check, and a report of them all."""
+"""Results of contract checks: one finding a check, and a report of them all."""
 
 from __future__ import annotations
 

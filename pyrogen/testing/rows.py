@@ -1,4 +1,4 @@
-"""Rows of a batch: each is answered as if it were alone."""
+"""Rows of a batch: each result is that of the row alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State: what a module may remember between two calls, which is nothing, and what it may change outside itself."""
+"""State: a module keeps none between two calls, and changes nothing outside itself."""
 
 from __future__ import annotations
 

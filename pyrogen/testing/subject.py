@@ -1,4 +1,4 @@
-"""What is checked: how to make it, what to feed it and what it answers, in one form for all kinds of modules."""
+"""What is checked: how it is made, its inputs and its outputs, in one form for all kinds of modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Minibatches without end, epoch after epoch, and the place in them: no row twice or never within an epoch."""
+"""Minibatches, epoch after epoch, and the place in them: each row once within an epoch."""
 
 from __future__ import annotations
 

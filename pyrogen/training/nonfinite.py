@@ -1,4 +1,4 @@
-"""When a loss is not finite: where it comes from."""
+"""Losses that are not finite, and their cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process or several: what ``fit`` needs of the machine it runs on."""
+"""One process or several: what ``fit`` needs of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out data: how well the weights do on it, and which did best."""
+"""Held-out data: the value of the weights on it, and the best ones."""
 
 from __future__ import annotations
 

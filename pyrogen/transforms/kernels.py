@@ -1,4 +1,4 @@
-"""Fused twins of definitions: elementwise maps, and a conditioner with the elements it maps, as one node of the graph.
+"""Fused versions of definitions: elementwise maps, and a conditioner with its elements, as one node of the graph.
 
 A chain of small operations leaves a graph of many nodes, each of which keeps its own tensors and runs its own backward
 step. Here whole chains are one node, whose backward pass is written by hand, works in place, and leaves out the blocks

@@ -1,4 +1,4 @@
-"""From real numbers to vectors strung together of parts, each in a support of its own."""
+"""From real numbers to vectors of concatenated parts, each in a support of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""What all samplers share: a grid of times, a walk down it, and errors that name the step.
+r"""What all samplers share: a grid of times, the loop over it, and errors that name the step.
 
 A sampler takes standard normal noise of any batch shape to data: it begins at :math:`x_1 = \sigma_1 \varepsilon` and
 evaluates the denoiser at the times of its grid. All coefficients are Python numbers found before the first step, in

@@ -1,4 +1,4 @@
-"""Guidances: fast, approximate ways to lead particles by measurements, each under the name of its paper."""
+"""Guidances: fast, approximate ways to move particles towards measurements, each under the name of its paper."""
 
 from .daps import DAPS
 from .ddrm import DDRM

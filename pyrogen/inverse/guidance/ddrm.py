@@ -1,4 +1,4 @@
-"""Denoising diffusion restoration: each singular direction of the measurement goes its own way."""
+"""Denoising diffusion restoration: each singular direction of the measurement has its own step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Guided sampling: fast, approximate draws, each led by the measurements and never weighed.
+r"""Guided sampling: fast, approximate draws, moved towards the measurements and never weighted.
 
 A guidance makes the steps of the prior's chain, moved towards the measurements. That is one particle of a filter
 without weights: cheap, and biased, since nothing corrects what the guidance gets wrong. Each method has the name

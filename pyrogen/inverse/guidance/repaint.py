@@ -1,4 +1,4 @@
-"""RePaint: what is measured is painted over at every noise level; going back and forth harmonises the rest with it."""
+"""RePaint: measured parts are replaced at every noise level; repeated noising and denoising adapts the rest to them."""
 
 from __future__ import annotations
 

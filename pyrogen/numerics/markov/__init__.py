@@ -1,4 +1,4 @@
-r"""Markov chains, many side by side.
+r"""Many Markov chains at once.
 
 A density is a function :math:`\log f` of a batch of points, known up to a constant: ``f(x: (chains, *event)) ->
 (chains,)``, each row of its own. A :class:`~pyrogen.numerics.markov.state.ChainState` holds the points of all chains

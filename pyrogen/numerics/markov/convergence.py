@@ -1,4 +1,4 @@
-r"""Convergence: whether chains have met, and how many independent draws theirs are worth.
+r"""Convergence: whether chains have mixed, and how many independent draws theirs are worth.
 
 Draws are of shape ``(chains, draws, *shape)``; each number of ``shape`` is judged by itself. Ranks of the draws, turned
 into normal scores, stand for the draws, so that heavy tails do no harm; halves of a chain are compared like chains.

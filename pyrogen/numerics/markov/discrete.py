@@ -1,4 +1,4 @@
-r"""Markov chains of discrete states: Gibbs sampling, and Gibbs sampling led by gradients.
+r"""Markov chains of discrete states: Gibbs sampling, and Gibbs sampling with gradients.
 
 A state is a vector of bits, ``(chains, D)``, or of symbols as one-hot vectors, ``(chains, D, K)``; both are
 floating-point numbers, so that a log-density can be differentiated in them. Each function here takes a batch of

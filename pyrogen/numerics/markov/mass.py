@@ -1,4 +1,4 @@
-r"""Masses: linear maps that make a target round.
+r"""Masses: linear maps after which a target has nearly unit covariance.
 
 The inverse of a mass matrix is the covariance that the target is taken to have, :math:`M^{-1} = A A^\top`. Moves are
 made in the coordinates :math:`z`, :math:`x = A z`: velocities are standard normal there, and forces are

@@ -1,4 +1,4 @@
-"""What tells the distribution of one site from that of another."""
+"""What distinguishes the distribution of one site from that of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of all sites at many draws of the prior, where properties of a program are tried.
+"""Values of all sites at many draws of the prior, where properties of a program are tested.
 
 What a program does may hang on a gate that is seldom open: a change point in few series, a branch that few values take.
 So a property is tried at many draws. Observed sites have the values of a few simulations there, and nothing is

@@ -1,4 +1,4 @@
-"""Whether many simulations of a program may run at once: tried, never assumed.
+"""Whether many simulations of a program may run at once: tested, never assumed.
 
 A program that indexes ``theta[0]`` or sums over everything may run under one more plate and give something else. So a
 few simulations run at once, and are compared with runs of single ones that are given the same values:

@@ -1,1 +1,1 @@
-"""Latent sites as one vector: packing, continuous and discrete numbers, what each must see."""
+"""Latent sites as one vector: packing, continuous and discrete numbers, what each must depend on."""

@@ -1,4 +1,4 @@
-r"""Which latent numbers a posterior must see for which, read off the program.
+r"""Which latent numbers must depend on which in a posterior, read off the program.
 
 The factorisation of a program's joint distribution says which variables are independent given others; in the posterior
 this is not the same. It is found by elimination in the undirected graph of the program:
