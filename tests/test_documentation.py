@@ -1,7 +1,7 @@
 """The README and every page of the documentation: their Python blocks run, in order, in one namespace a page.
 
-A line ``print(...)  # text`` says what it prints, and is held to it. Names of pyrogen in the text exist. Models
-and how-tos may be notebooks, whose cells run here, too; those of tutorials take longer, and run when ``make docs`` builds
+A line ``print(...)  # text`` says what it prints, and is held to it. Names of pyrogen in the text exist. Models and
+how-tos may be notebooks, whose cells run here, too; those of tutorials take longer, and run when ``make docs`` builds
 the pages.
 """
 
