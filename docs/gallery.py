@@ -1,0 +1,178 @@
+"""The gallery: runs the examples, one after the other, and makes a page and a thumbnail of each.
+
+    python docs/gallery.py run [NAME ...]    run all examples, or those named, into output/gallery/, and make the pages
+    python docs/gallery.py pages             make the pages again from what the last runs left
+
+What an example printed and the processor seconds it took are kept in ``docs/gallery/results.json``. Pictures are made of
+the figure that it saved, or of its printed lines if it saved none. Needs Pillow, which comes with matplotlib.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from textwrap import dedent
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES, GALLERY, IMAGES = ROOT / "examples", ROOT / "docs/gallery", ROOT / "docs/images/gallery"
+OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
+SECTIONS = {
+    "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game uci",
+    "Posteriors": "posteriors simulator flow_guides",
+    "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise",
+    "Sequences": "text chorales",
+}
+FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
+SHORTER = {"text": ["--steps", "100"], "chorales": ["--steps", "200"]}  # those that take longest
+THUMBNAIL, WIDTH = (480, 300), 900  # pixels
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run of an example left."""
+
+    date: str
+    seconds: int
+    printed: list[str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the docstring of an example says of it."""
+
+    name: str
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The docstring; the last paragraph is the command."""
+        return ast.get_docstring(ast.parse((EXAMPLES / f"{self.name}.py").read_text())).split("\n\n")
+
+    @property
+    def title(self) -> str:
+        first = self.paragraphs[0].split("\n")[0]
+        return first.split(":" if ":" in first else ",")[0]
+
+    @property
+    def summary(self) -> str:
+        rest = " ".join(self.paragraphs[0].split())[len(self.title) + 2 :].rstrip(".")
+        return rest[:1].upper() + rest[1:] + "."
+
+    @property
+    def command(self) -> str:
+        return " ".join([f"python examples/{self.name}.py", *SHORTER.get(self.name, [])])
+
+
+def main(arguments: list[str]) -> None:
+    command, *names = arguments or [""]
+    if command not in ("run", "pages"):
+        sys.exit(__doc__)
+    for name in (names or " ".join(SECTIONS.values()).split()) if command == "run" else ():
+        keep(name, run(name))
+        draw(name)
+    for path, text in pages().items():
+        path.write_text(text)
+
+
+def run(name: str) -> Result:
+    """Runs an example on one core."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    output = ["--output", str((OUTPUT / name).relative_to(ROOT))]
+    command = [sys.executable, f"examples/{name}.py", *SHORTER.get(name, []), *output]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, check=True)
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    return Result(date.today().isoformat(), round(seconds), done.stdout.rstrip().splitlines())
+
+
+def results() -> dict[str, Result]:
+    """Of all examples that were run, by name."""
+    if not RESULTS.exists():
+        return {}
+    return {name: Result(**entry) for name, entry in json.loads(RESULTS.read_text()).items()}
+
+
+def keep(name: str, result: Result) -> None:
+    """Adds a result to the file, in place of an older one."""
+    entries = {key: asdict(value) for key, value in sorted((results() | {name: result}).items())}
+    RESULTS.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    print(f"{name}: {result.seconds} s", flush=True)
+
+
+def draw(name: str) -> None:
+    """The figure of an example in few colours, and its thumbnail."""
+    from PIL import Image, ImageOps
+
+    figures = sorted((OUTPUT / name).glob("*.png"))
+    if figures:
+        figure = Image.open(OUTPUT / name / f"{FIGURES.get(name, figures[0].stem)}.png").convert("RGB")
+    else:
+        figure = lines_drawn(results()[name].printed)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    if figure.width > WIDTH:
+        figure = figure.resize((WIDTH, WIDTH * figure.height // figure.width), Image.Resampling.LANCZOS)
+    figure.quantize(64).save(IMAGES / f"{name}.png", optimize=True)
+    small = ImageOps.pad(figure, THUMBNAIL, Image.Resampling.LANCZOS, color="white")
+    small.quantize(32).save(IMAGES / f"{name}_small.png", optimize=True)
+
+
+def lines_drawn(lines: list[str]):
+    """Printed lines as a picture."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, picture = ImageFont.load_default(13), Image.new("RGB", (640, 400), "white")
+    ImageDraw.Draw(picture).multiline_text((16, 16), "\n".join(line[:90] for line in lines[:22]), "#333", font)
+    return picture
+
+
+def pages() -> dict[Path, str]:
+    """The text of every page of the gallery, by its path."""
+    known = results()
+    made = {GALLERY / f"{name}.md": page(Example(name), known[name]) for name in known}
+    return made | {GALLERY / "index.md": index(known)}
+
+
+def index(known: dict[str, Result]) -> str:
+    """The page of cards."""
+    text = dedent("""\
+        # Gallery
+
+        The scripts of `examples/`, each one story, with what they printed and drew, and the processor seconds that they took
+        on one core of a shared machine. They run as they are, from a clone.
+        """)
+    for title, names in SECTIONS.items():
+        cards = "".join(card(Example(name), known[name]) for name in names.split() if name in known)
+        text += f"\n## {title}\n\n::::{{grid}} 1 2 2 3\n:gutter: 2\n\n{cards}::::\n" if cards else ""
+    names = "".join(f"{name}\n" for name in known)
+    return text + f"\n```{{toctree}}\n:hidden:\n\n{names}```\n"
+
+
+def card(example: Example, result: Result) -> str:
+    return (
+        f":::{{grid-item-card}} {example.title}\n:link: {example.name}\n:link-type: doc\n"
+        f":img-top: ../images/gallery/{example.name}_small.png\n:img-alt: {example.title}\n\n"
+        f"{example.summary}\n+++\n{result.seconds} s\n:::\n"
+    )
+
+
+def page(example: Example, result: Result) -> str:
+    """The page of one example: what it is, its figure, what it printed, its code."""
+    story = "\n\n".join([example.summary, *example.paragraphs[1:-1]])
+    printed = "\n".join(result.printed)
+    return (
+        f"# {example.title}\n\n{story}\n\n"
+        f"![{example.title}](../images/gallery/{example.name}.png)\n\n"
+        f"`{example.command}` took {result.seconds} processor seconds ({result.date}) and printed\n\n"
+        f"```text\n{printed}\n```\n\n"
+        f"## The script\n\n```{{literalinclude}} ../../examples/{example.name}.py\n:language: python\n```\n"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
