@@ -3,8 +3,8 @@
     python docs/gallery.py run [NAME ...]    run all examples, or those named, into output/gallery/, and make the pages
     python docs/gallery.py pages             make the pages again from what the last runs left
 
-What an example printed and the processor seconds it took are kept in ``docs/gallery/results.json``. Pictures are made of
-the figure that it saved, or of its printed lines if it saved none. Needs Pillow, which comes with matplotlib.
+What an example printed and the processor seconds it took are kept in ``docs/gallery/results.json``. Pictures are made
+of the figure that it saved, or of its printed lines if it saved none. Needs Pillow, which comes with matplotlib.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES, GALLERY, IMAGES = ROOT / "examples", ROOT / "docs/gallery", ROOT / "docs/images/gallery"
 OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
 SECTIONS = {
-    "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game uci",
+    "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
+    "uci",
     "Posteriors": "posteriors simulator flow_guides",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise",
     "Sequences": "text chorales",
 }
+TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
 FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
 SHORTER = {"text": ["--steps", "100"], "chorales": ["--steps", "200"]}  # those that take longest
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels
@@ -45,24 +47,27 @@ class Result:
 
 @dataclass(frozen=True)
 class Example:
-    """What the docstring of an example says of it."""
+    """An example, and what its docstring says of it: a title and a colon, a summary, the story, the command."""
 
     name: str
 
     @property
     def paragraphs(self) -> list[str]:
-        """The docstring; the last paragraph is the command."""
         return ast.get_docstring(ast.parse((EXAMPLES / f"{self.name}.py").read_text())).split("\n\n")
 
     @property
     def title(self) -> str:
-        first = self.paragraphs[0].split("\n")[0]
-        return first.split(":" if ":" in first else ",")[0]
+        return TITLES.get(self.name, self._first.partition(":")[0])
 
     @property
     def summary(self) -> str:
-        rest = " ".join(self.paragraphs[0].split())[len(self.title) + 2 :].rstrip(".")
-        return rest[:1].upper() + rest[1:] + "."
+        """The rest of the first paragraph, or all of it."""
+        rest = self._first.partition(":")[2].strip()
+        return rest[:1].upper() + rest[1:] or self._first
+
+    @property
+    def _first(self) -> str:
+        return " ".join(self.paragraphs[0].split())
 
     @property
     def command(self) -> str:
@@ -143,8 +148,8 @@ def index(known: dict[str, Result]) -> str:
     text = dedent("""\
         # Gallery
 
-        The scripts of `examples/`, each one story, with what they printed and drew, and the processor seconds that they took
-        on one core of a shared machine. They run as they are, from a clone.
+        The scripts of `examples/`, each one story, with what they printed and drew, and the processor seconds that they
+        took on one core of a shared machine. They run as they are, from a clone.
         """)
     for title, names in SECTIONS.items():
         cards = "".join(card(Example(name), known[name]) for name in names.split() if name in known)
@@ -157,7 +162,7 @@ def card(example: Example, result: Result) -> str:
     return (
         f":::{{grid-item-card}} {example.title}\n:link: {example.name}\n:link-type: doc\n"
         f":img-top: ../images/gallery/{example.name}_small.png\n:img-alt: {example.title}\n\n"
-        f"{example.summary}\n+++\n{result.seconds} s\n:::\n"
+        f"{example.summary}\n\n*{result.seconds} s*\n:::\n"
     )
 
 

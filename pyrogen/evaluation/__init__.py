@@ -9,8 +9,8 @@
 ``frechet``      sample quality in an ``embedding``; ``kernel_distance`` and ``precision_recall`` likewise
 ``modes``        which modes of a mixture samples reach; ``trained_classifier``: an embedding from the data at hand
 ``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
-``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone;
-                 ``marginals``: of a model's own draws
+``local``        calibration at the observed data; ``random_points``: joint coverage from draws alone
+``marginals``    calibration of a model's own draws
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
