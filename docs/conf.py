@@ -28,6 +28,7 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
+nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
 nb_render_image_options = {"width": "100%"}
 autodoc_inherit_docstrings = False
@@ -39,6 +40,7 @@ napoleon_use_ivar = True  # attributes are described, and are no targets that wo
 exclude_patterns = ["_build", "_generated"]
 html_theme = "furo"
 html_title = "pyrogen"
+html_show_copyright = False
 
 
 def setup(app):

@@ -123,7 +123,8 @@ def draw(name: str) -> None:
     if figure.width > WIDTH:
         figure = figure.resize((WIDTH, WIDTH * figure.height // figure.width), Image.Resampling.LANCZOS)
     figure.quantize(64).save(IMAGES / f"{name}.png", optimize=True)
-    small = ImageOps.pad(figure, THUMBNAIL, Image.Resampling.LANCZOS, color="white")
+    width, height = min(figure.width, 5 * figure.height // 2), min(figure.height, figure.width)
+    small = ImageOps.pad(figure.crop((0, 0, width, height)), THUMBNAIL, Image.Resampling.LANCZOS, color="white")
     small.quantize(32).save(IMAGES / f"{name}_small.png", optimize=True)
 
 
