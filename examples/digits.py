@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def baselines(train, held_out, test) -> dict[str, torch.Tensor]:
-    """What a flow has to beat: Gaussians with full covariance; regularisation and number chosen on held-out data."""
+    """What a flow has to beat: Gaussians with full covariance; regularization and number chosen on held-out data."""
     from sklearn.mixture import GaussianMixture
 
     def best(counts):

@@ -1,6 +1,6 @@
 """A variational autoencoder whose prior is a flow, trained twice: by Pyro's SVI and by `pg.fit`, to the same bound.
 
-Binarised 8x8 digits. A VAE is three distributions of any family; here a spline flow, a Bernoulli decoder and a normal
+Binarized 8x8 digits. A VAE is three distributions of any family; here a spline flow, a Bernoulli decoder and a normal
 encoder. It is an ordinary Pyro model/guide pair, so Pyro's own loop trains it too.
 
     python examples/flow_prior_vae.py [--output output/demo] [--seed 0] [--steps 1000]

@@ -154,7 +154,7 @@ class NormalMixture(Conditional):
 class FiniteDiscrete(PyrogenDistribution):
     """A distribution over a finite alphabet, ``0 … K - 1`` or given values, from logits; ``-inf`` excludes a symbol.
 
-    Unlike torch's ``Categorical`` it normalises when it scores, in one operation, and samples without normalising.
+    Unlike torch's ``Categorical`` it normalizes when it scores, in one operation, and samples without normalizing.
 
     Args:
         logits: Of shape ``(*batch, K)``, up to a constant.
@@ -226,7 +226,7 @@ def finite_discrete(distribution: TorchDistributionMixin) -> FiniteDiscrete:
 
 @dataclass(frozen=True)
 class Reweighted(Conditional):
-    """A conditional whose probabilities are changed and normalised anew.
+    """A conditional whose probabilities are changed and normalized anew.
 
     Args:
         inner: The conditional that is changed.

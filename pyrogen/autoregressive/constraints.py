@@ -1,7 +1,7 @@
 r"""Hard constraints: at each place, which symbols may come next.
 
 A constrained model is again a distribution,
-:math:`q(x_i \mid x_{<i}) \propto p(x_i \mid x_{<i})\, a_i(x_{\le i})` with :math:`a_i` one or zero, normalised place by
+:math:`q(x_i \mid x_{<i}) \propto p(x_i \mid x_{<i})\, a_i(x_{\le i})` with :math:`a_i` one or zero, normalized place by
 place. It is the model *given* the constraint only if no prefix that is allowed leads to a dead end more often than
 another.
 """

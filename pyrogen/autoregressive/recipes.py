@@ -225,7 +225,7 @@ def pixel_cnn(
 ) -> Autoregressive:
     """A gated PixelCNN over images, pixel by pixel and row by row.
 
-    With ``components`` a pixel is a mixture of discretised logistics, as in PixelCNN++: few parameters for many
+    With ``components`` a pixel is a mixture of discretized logistics, as in PixelCNN++: few parameters for many
     symbols, and later channels follow earlier ones.
 
     Args:
@@ -261,7 +261,7 @@ def pixel_cnn(
         raise ValueError(f"`event_shape` must be (rows, columns) or (channels, rows, columns), got {event_shape}")
     shape, channels = event_shape[-2:], event_shape[0] if len(event_shape) == 3 else 1
     context = PlaceContext(context_shape, shape, width, classes=classes, embedding=embedding)
-    conditional, pixels = _quantised(symbols, components, channels, width)
+    conditional, pixels = _quantized(symbols, components, channels, width)
     if components is None and symbols == 2:
         conditional = Binary()
     network = PixelCNN(
@@ -303,10 +303,10 @@ def wavenet(
     skip: int = 128,
     dropout: float = 0.0,
 ) -> Autoregressive:
-    """A WaveNet over sequences of quantised values: dilated causal convolutions, fast to train and fast to draw from.
+    """A WaveNet over sequences of quantized values: dilated causal convolutions, fast to train and fast to draw from.
 
     Sounds become symbols by :func:`pyrogen.data.mu_law` (256 of them, each with a probability of its own) or by plain
-    quantisation (many, under a mixture of logistics).
+    quantization (many, under a mixture of logistics).
 
     Args:
         event_shape: ``(length,)``.
@@ -314,7 +314,7 @@ def wavenet(
             conditions every place by itself (local context: phonemes, spectra); anything else is flattened and
             conditions all alike (global context: the speaker).
         symbols: How many symbols there are: integers ``0 … symbols - 1``.
-        components: How many discretised logistics are mixed; each symbol has a probability of its own if ``None``.
+        components: How many discretized logistics are mixed; each symbol has a probability of its own if ``None``.
         width: Channels of the convolutions.
         layers: How many layers a cycle has; the dilation doubles from 1 within it.
         cycles: How many cycles follow one another. The receptive field is
@@ -338,7 +338,7 @@ def wavenet(
     if len(event_shape) != 1:
         raise ValueError(f"`event_shape` must be (length,), got {event_shape}")
     context = PlaceContext(context_shape, event_shape, width, classes=classes, embedding=embedding)
-    conditional, samples = _quantised(symbols, components, 1, width)
+    conditional, samples = _quantized(symbols, components, 1, width)
     network = WaveNet(
         samples,
         width=width,
@@ -364,8 +364,8 @@ def _tokens(symbols: int | None, width: int) -> nn.Module:
     return Numbers((), width) if symbols is None else Tokens(symbols, width)
 
 
-def _quantised(symbols: int, components: int | None, channels: int, width: int) -> tuple[Conditional, nn.Module]:
-    """The conditional of quantised values, and what makes vectors of them: each its own, or by where it lies."""
+def _quantized(symbols: int, components: int | None, channels: int, width: int) -> tuple[Conditional, nn.Module]:
+    """The conditional of quantized values, and what makes vectors of them: each its own, or by where it lies."""
     if components is None and channels > 1:
         raise ValueError(f"`components` must be given for pixels of {channels} channels, got None")
     if components is None:

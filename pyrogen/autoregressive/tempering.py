@@ -1,8 +1,8 @@
 r"""Tempered, truncated and constrained models: each again a distribution that scores what it samples.
 
-Each wraps the conditional of one symbol and normalises it anew, so the whole model,
+Each wraps the conditional of one symbol and normalizes it anew, so the whole model,
 :math:`q(x) = \prod_i q(x_i \mid x_{<i})`, has an exact ``log_prob``. That differs from tempering or constraining
-:math:`p(x)` as a whole, whose normaliser is intractable.
+:math:`p(x)` as a whole, whose normalizer is intractable.
 
 References:
     Holtzman, Buys, Du, Forbes and Choi 2020, "The curious case of neural text degeneration",
@@ -87,7 +87,7 @@ class Nucleus(Reweighted):
 @recipe
 @checked
 def tempered(model: Model, temperature: float) -> Model:
-    """A model with each conditional to the power ``1 / temperature``, normalised: sharper below 1, flatter above.
+    """A model with each conditional to the power ``1 / temperature``, normalized: sharper below 1, flatter above.
 
     Args:
         model: An autoregressive model over few symbols or normals; it shares its parameters with the result.

@@ -17,7 +17,7 @@ ARGUMENTS: dict[str, str] = {
     "classes": "If given, contexts are integer labels, so many: a number for a single label (``context_shape`` is then"
     " ``()``), a dict for some entries of several.",
     "embedding": "Any module of yours from contexts ``(N, *context_shape)``, or a dict of them, to features"
-    " ``(N, ...)``, which stand in their place. Numbers reach it standardised, labels as integers. It is trained"
+    " ``(N, ...)``, which stand in their place. Numbers reach it standardized, labels as integers. It is trained"
     " with the rest, and itself built by a recipe if the model is to be saved.",
     "symbols": "How many values an element can take, counted from zero.",
     "hidden": "Sizes of the hidden layers.",

@@ -1,6 +1,6 @@
 r"""What a ``log_prob`` means.
 
-Every distribution has ``log_prob(x)``, and not every one gives a normalised log-density. Its *density* states which
+Every distribution has ``log_prob(x)``, and not every one gives a normalized log-density. Its *density* states which
 it is:
 
 ========================  =====================================================================
@@ -59,7 +59,7 @@ def density_of(distribution: Distribution) -> Density:
 
 
 def require_normalized(density: Density, name: str, what: str) -> None:
-    """Refuses what has no normalised ``log_prob``, or bound of one, where one is needed.
+    """Refuses what has no normalized ``log_prob``, or bound of one, where one is needed.
 
     Args:
         density: What the ``log_prob`` means.
@@ -71,7 +71,7 @@ def require_normalized(density: Density, name: str, what: str) -> None:
     """
     if density in ("unnormalized", None):
         raise NotImplementedError(
-            f"{name} has density {density!r}: {what} needs a normalised log_prob or a bound of it; use an objective of "
+            f"{name} has density {density!r}: {what} needs a normalized log_prob or a bound of it; use an objective of "
             "its family, which a module of yours gives by `objective()`, or for an energy in a model "
             "`pg.energy.EnergyElbo(model, guide)`"
         )
@@ -86,7 +86,7 @@ def require_bounding(distribution: Distribution, name: str, *, guide: bool) -> N
         guide: Whether it is a site of the guide, whose ``log_prob`` is subtracted.
 
     Raises:
-        NotImplementedError: the ``log_prob`` is unnormalised or missing, or that of a guide's site a lower bound.
+        NotImplementedError: the ``log_prob`` is unnormalized or missing, or that of a guide's site a lower bound.
     """
     density = density_of(distribution)
     require_normalized(density, name, "an evidence lower bound")

@@ -28,7 +28,7 @@ class Ensemble(DistributionModule):
 
     Raises:
         ValueError: there is no member, their events or contexts differ, or one is no DistributionModule.
-        NotImplementedError: a member's density is unnormalised, so that a mixture of them has no weights.
+        NotImplementedError: a member's density is unnormalized, so that a mixture of them has no weights.
 
     References:
         Lakshminarayanan, Pritzel and Blundell 2017, "Simple and scalable predictive uncertainty estimation using deep

@@ -70,7 +70,7 @@ class Estimate:
             values: One number for each datum; an infinite one makes the mean infinite.
             unit: Their unit.
             density: What they mean.
-            shared_error: The standard error :math:`e` of a constant that all of them hold, such as a normaliser that
+            shared_error: The standard error :math:`e` of a constant that all of them hold, such as a normalizer that
                 was estimated; it does not average out.
 
         Raises:

@@ -5,7 +5,7 @@ the velocity on that of the path:
 
 .. math:: \mathbb{E}_{t, (x_0, x_1)} \left\| v(x_t, t) - \dot x_t \right\|^2 .
 
-The minimiser is the mean velocity of all paths through a point, which carries the noise to the data although no path
+The minimizer is the mean velocity of all paths through a point, which carries the noise to the data although no path
 was followed. The pairs need not be independent: a coupling pairs them.
 
 References:

@@ -69,7 +69,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
     takes_missing: bool = False
     """Whether its distributions score events of which NaN marks missing entries."""
     shared_error: float = 0.0
-    """The standard error of a constant that every ``log_prob`` holds, in nats: of a normaliser that was estimated."""
+    """The standard error of a constant that every ``log_prob`` holds, in nats: of a normalizer that was estimated."""
     weighs_without_bias: bool = False
     """Whether the exponential of a noisy ``log_prob`` has the right expectation, as importance weights need."""
     has_own_programs: bool = False
@@ -148,7 +148,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
     def objective(self) -> nn.Module | Turns:
         """The default objective, which ``fit`` uses, or the turns of a game: here maximum likelihood.
 
-        A module without a normalised ``log_prob`` overrides it.
+        A module without a normalized ``log_prob`` overrides it.
         """
         return MaximumLikelihood(self)
 
@@ -157,7 +157,7 @@ class DistributionModule(Abstract, ReadsData, nn.Module):
 
         ``fit`` does so for what it trains, unless it was done before. Call it where another loop trains the module
         (``SVI``, say), or where it is a prior or a guide in another program and events of it are known: without
-        this call nothing is learned there, and the module's standardisation is the identity.
+        this call nothing is learned there, and the module's standardization is the identity.
 
         Args:
             data: As for ``fit``: events, or a tuple of events and contexts.
@@ -224,7 +224,7 @@ class MaximumLikelihood(Objective):
         module: What is fitted. Where its ``log_prob`` is a lower bound or an estimate, so is the objective.
 
     Raises:
-        NotImplementedError: ``log_prob`` is unnormalised or missing, so its mean trains nothing sensible.
+        NotImplementedError: ``log_prob`` is unnormalized or missing, so its mean trains nothing sensible.
     """
 
     def __init__(self, module: DistributionModule) -> None:

@@ -161,7 +161,7 @@ class Elbo(PairObjective):
     Equal to ``Trace_ELBO()(model, guide)`` over the number of data :math:`N`, on the same noise: the full size of the
     data plate, or the rows of the batch. With Pyro's validation on it *is* that computation, checks included. With
     validation off, as inside ``fit``, guide and model run once under one small messenger; a guide with sites that are
-    not reparameterised falls back to Pyro's.
+    not reparameterized falls back to Pyro's.
 
     Latent variables of all data, outside the data plate, have the right posterior on minibatches if the plate has the
     number of all data, or ``size`` is given.
@@ -175,7 +175,7 @@ class Elbo(PairObjective):
     Raises:
         ValueError: when called: ``size`` is less than the rows of the batch, model or guide hold an entry for each row,
             or there is no data plate.
-        NotImplementedError: when called with validation on, as ``fit`` does first: a site has no normalised
+        NotImplementedError: when called with validation on, as ``fit`` does first: a site has no normalized
             ``log_prob``, or one of the guide only a bound of it.
 
     References:

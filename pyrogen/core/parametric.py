@@ -22,7 +22,7 @@ class Parametric(DistributionModule):
     r"""A distribution whose parameters a network computes from the context: :math:`p(x \mid c) = f(x; \text{net}(c))`.
 
     An encoder, a decoder or a measurement model is one; with a network that takes no context it is a plain
-    distribution with learnable parameters. The context reaches the network as it is. A network of yours standardises it
+    distribution with learnable parameters. The context reaches the network as it is. A network of yours standardizes it
     itself, or has a :class:`~pyrogen.networks.statistics.Standardizer` in front, whose moments ``fit`` learns from the
     data set: ``networks.Chained(networks.Standardizer(shape), network)``.
 

@@ -1,12 +1,12 @@
 """The five tabular data sets on which flows are compared, prepared as published, from files the user has.
 
 The protocol is that of Papamakarios et al.: which columns stay, what noise is added, how the rows are split, and by
-which moments they are standardised, so that log-likelihoods (nats of the prepared data, test split) compare with
+which moments they are standardized, so that log-likelihoods (nats of the prepared data, test split) compare with
 published ones. Nothing is downloaded. The prepared sources are known as the "MAF data sets", a folder with
 ``power/data.npy``, ``gas/ethylene_CO.pickle``, ``hepmass/1000_train.csv``, ``hepmass/1000_test.csv``,
 ``miniboone/data.npy`` and ``BSDS300/BSDS300.hdf5``.
 
-Two choices of the protocol are kept although one would not make them today: GAS is standardised by the moments of all
+Two choices of the protocol are kept although one would not make them today: GAS is standardized by the moments of all
 its rows, the test rows among them; HEPMASS drops a feature where its *smallest* value occurs more than five times.
 
 References:
@@ -47,7 +47,7 @@ def power(path: str | os.PathLike) -> Table:
     """POWER: electric power consumption of a household, 6 columns.
 
     Rows are shuffled, two columns of eight dropped, and uniform noise of the meters' resolution added, by a fixed seed;
-    then standardised by the rows that are not for testing.
+    then standardized by the rows that are not for testing.
 
     Args:
         path: ``data.npy``, of 8 columns.
@@ -63,14 +63,14 @@ def power(path: str | os.PathLike) -> Table:
     rows = np.delete(rows, (1, 3), 1)
     count = len(rows)
     voltage, active, meters = 0.01 * random.rand(count, 1), 0.001 * random.rand(count, 1), random.rand(count, 3)
-    return _standardised(rows + np.hstack((active, voltage, meters, np.zeros((count, 1)))))
+    return _standardized(rows + np.hstack((active, voltage, meters, np.zeros((count, 1)))))
 
 
 def gas(path: str | os.PathLike) -> Table:
     """GAS: sensors in a mixture of ethylene and carbon monoxide, 8 columns.
 
     Concentrations and time are dropped, then, from the left, each sensor that correlates above 0.98 with one that is
-    still there. All rows standardise, those for testing among them, as published.
+    still there. All rows standardize, those for testing among them, as published.
 
     Args:
         path: ``ethylene_CO.pickle``, a pandas frame with the columns ``Time``, ``Meth``, ``Eth`` and the sensors.
@@ -94,7 +94,7 @@ def gas(path: str | os.PathLike) -> Table:
 def hepmass(folder: str | os.PathLike) -> Table:
     """HEPMASS: particle collisions that produced a particle of mass 1000, 21 columns.
 
-    Only signal rows stay. They are standardised by the training file; a feature whose smallest value occurs more than
+    Only signal rows stay. They are standardized by the training file; a feature whose smallest value occurs more than
     five times there is dropped; the last tenth of the training file validates.
 
     Args:
@@ -123,7 +123,7 @@ def hepmass(folder: str | os.PathLike) -> Table:
 
 
 def miniboone(path: str | os.PathLike) -> Table:
-    """MINIBOONE: electron neutrinos told from muon neutrinos, 43 columns, standardised by the rows not for testing.
+    """MINIBOONE: electron neutrinos told from muon neutrinos, 43 columns, standardized by the rows not for testing.
 
     Args:
         path: ``data.npy``, of 43 columns, its outliers and discrete features already removed.
@@ -131,7 +131,7 @@ def miniboone(path: str | os.PathLike) -> Table:
     Raises:
         ValueError: the file holds something else.
     """
-    return _standardised(_array(path, columns=43))
+    return _standardized(_array(path, columns=43))
 
 
 def bsds300(path: str | os.PathLike) -> Table:
@@ -170,7 +170,7 @@ def _columns(frame: object) -> object:
     return list(frame.columns) if hasattr(frame, "columns") else type(frame).__name__
 
 
-def _standardised(rows: np.ndarray) -> Table:
+def _standardized(rows: np.ndarray) -> Table:
     """Split, by the moments of the rows that are not for testing."""
     seen = _without_last(rows)[0]
     return _split((rows - seen.mean(0)) / seen.std(0))

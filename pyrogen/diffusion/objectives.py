@@ -2,7 +2,7 @@ r"""Objectives for diffusion models: what errors at which noise levels cost.
 
 All are averages over noise levels of the error of the predicted noise,
 :math:`\tfrac12 \int w(\lambda) \, \mathbb{E} \lVert \varepsilon - \hat\varepsilon \rVert^2 d\lambda`. Their weightings
-differ, and their minimiser does not: at every noise level it is the posterior mean. With :math:`w = 1` the integral is
+differ, and their minimizer does not: at every noise level it is the posterior mean. With :math:`w = 1` the integral is
 that of the variational bound; other weightings trade likelihood for visual quality (Kingma and Gao 2023).
 
 =================================  ====================================================================================

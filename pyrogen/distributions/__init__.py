@@ -1,4 +1,4 @@
-"""Pyro distributions without learnable parts, and the families that networks parameterise."""
+"""Pyro distributions without learnable parts, and the families that networks parameterize."""
 
 from pyrogen.renamed import renamed
 

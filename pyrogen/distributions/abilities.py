@@ -34,7 +34,7 @@ class Abilities:
     """What ``log_prob`` means."""
 
     shared_error: float = 0.0
-    """The standard error of a constant that every ``log_prob`` holds, in nats: of a normaliser that was estimated."""
+    """The standard error of a constant that every ``log_prob`` holds, in nats: of a normalizer that was estimated."""
 
     context: Any = None
     """The context that it was made with, where that is kept; ``None`` else."""

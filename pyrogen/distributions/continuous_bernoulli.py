@@ -1,4 +1,4 @@
-r"""The continuous Bernoulli distribution, with a normaliser that is exact everywhere.
+r"""The continuous Bernoulli distribution, with a normalizer that is exact everywhere.
 
 On :math:`[0, 1]` the density is :math:`p(x) \propto \lambda^x (1 - \lambda)^{1 - x}`. In the logit
 :math:`\eta = \log(\lambda / (1 - \lambda))` it is an exponential tilt of the uniform density,

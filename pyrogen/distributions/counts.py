@@ -30,7 +30,7 @@ class LogisticCounts(PyrogenDistribution):
     r"""A count :math:`\lfloor e^t \rfloor`, with :math:`t` under a mixture of logistics.
 
     Args:
-        logits: Unnormalised log-weights of the :math:`M` components, of shape ``(*batch, M)``.
+        logits: Unnormalized log-weights of the :math:`M` components, of shape ``(*batch, M)``.
         loc: Their locations, on the axis of logarithms; ``(*batch, M)``.
         log_scale: Logarithms of their scales, on the same axis; ``(*batch, M)``.
 

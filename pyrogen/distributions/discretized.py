@@ -5,7 +5,7 @@ to float, not scaled). Locations and scales live on another axis, on which the l
 :math:`[-1, 1]`: level :math:`v` stands for :math:`2v / (K - 1) - 1`. Bins are half a step wide on each side; the first
 and the last are open, so that the levels' probabilities sum to one.
 
-With a logistic density, :math:`\sigma` the logistic function and the bin's ends standardised,
+With a logistic density, :math:`\sigma` the logistic function and the bin's ends standardized,
 
 .. math:: P(v) = \sigma(b) - \sigma(a) = \sigma(b) \, \sigma(-a) \, (1 - e^{a - b}),
 
@@ -177,7 +177,7 @@ class DiscretizedLogisticMixture(Levels):
     r"""An integer whose probability is the mass of its bin under a mixture of logistic densities.
 
     Args:
-        logits: Unnormalised log-weights of the :math:`M` components, of shape ``(*batch, M)``.
+        logits: Unnormalized log-weights of the :math:`M` components, of shape ``(*batch, M)``.
         loc: Their locations, -1 at level 0 and 1 at the last; ``(*batch, M)``.
         log_scale: Logarithms of their scales, on the same axis; ``(*batch, M)``.
         symbols: How many integers :math:`K` there are.
@@ -208,13 +208,13 @@ class DiscretizedLogisticMixture(Levels):
 class PixelLogisticMixture(PyrogenDistribution):
     r"""Pixels of several channels under a mixture of logistics in which later channels follow earlier ones.
 
-    A pixel's channels share one mixture component. Given it, channel :math:`c` is a discretised logistic whose
+    A pixel's channels share one mixture component. Given it, channel :math:`c` is a discretized logistic whose
     location moves with the values of the channels before,
     :math:`\mu_c + \sum_{j < c} r_{cj} x_j` (scaled to :math:`[-1, 1]`): the exact conditional is sampled and scored.
     Pixels are independent. An event is ``(channels, *positions)``: one pixel, or an image with the channels first.
 
     Args:
-        logits: Unnormalised log-weights of the components, ``(*batch, M, *positions)``.
+        logits: Unnormalized log-weights of the components, ``(*batch, M, *positions)``.
         loc: Locations :math:`\mu`, ``(*batch, M, channels, *positions)``.
         log_scale: Logarithms of the scales, like ``loc``.
         coefficients: :math:`r`, in the order :math:`r_{10}, r_{20}, r_{21}, \ldots`;
@@ -316,7 +316,7 @@ class PixelLogisticMixture(PyrogenDistribution):
 
 
 def _ends(value: Tensor, loc: Tensor, log_scale: Tensor, symbols: int) -> tuple[Tensor, Tensor]:
-    """The standardised ends of a value's bin."""
+    """The standardized ends of a value's bin."""
     precision = (-log_scale).exp()
     centre, half = (scaled(value, symbols) - loc) * precision, precision / (symbols - 1)
     return centre - half, centre + half

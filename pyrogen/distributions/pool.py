@@ -22,7 +22,7 @@ class LinearPool(PyrogenDistribution):
 
     Args:
         components: The distributions, of one batch shape, one event shape and one support.
-        log_weights: The logarithms of their normalised weights, ``(len(components), *batch)``; even if ``None``.
+        log_weights: The logarithms of their normalized weights, ``(len(components), *batch)``; even if ``None``.
         validate_args: Whether values are checked; Pyro's switch if ``None``.
 
     Raises:

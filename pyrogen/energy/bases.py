@@ -16,7 +16,7 @@ from pyrogen.transforms.transform import Transform
 
 
 class DataUnits(Transform):
-    """From numbers of mean zero and deviation one to those of the data: the inverse of a standardiser.
+    """From numbers of mean zero and deviation one to those of the data: the inverse of a standardizer.
 
     Args:
         standardizer: What has learned the moments, of events of its shape.

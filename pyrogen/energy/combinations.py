@@ -32,7 +32,7 @@ class Product(EnergyModule):
     r"""A product of distributions, :math:`p(x) \propto \prod_k p_k(x)^{w_k}`: their energies add up.
 
     It draws what no part rules out. Experts are energies, whose energies are added, or any modules with a ``log_prob``
-    that is exact or unnormalised and draws no noise, such as flows.
+    that is exact or unnormalized and draws no noise, such as flows.
 
     Args:
         experts: The parts, of one event shape and one support: that of the energies, or what a part without context
@@ -149,4 +149,4 @@ def _check(product: Product) -> None:
                 f"{product.context_shape}, got {part.event_shape} and {part.context_shape} at {place}"
             )
         if weakest(part.density, "unnormalized") != "unnormalized" or part.density in ("estimate", "lower bound"):
-            raise ValueError(f"`experts` must have an exact or unnormalised log_prob, got {part.density!r} at {place}")
+            raise ValueError(f"`experts` must have an exact or unnormalized log_prob, got {part.density!r} at {place}")

@@ -44,7 +44,7 @@ class EnergyElbo(PairObjective):
 
     Raises:
         NotImplementedError: when called with validation on, as ``fit`` does first: a site of the guide has no
-            normalised ``log_prob``, or the context of an energy depends on one whose draws have no gradients.
+            normalized ``log_prob``, or the context of an energy depends on one whose draws have no gradients.
 
     References:
         Pang, Han, Nijkamp, Zhu and Wu 2020, "Learning latent space energy-based prior model",
@@ -89,7 +89,7 @@ class _TwoPhases(Messenger):
 
 
 class TwoPhases(PyrogenDistribution):
-    r"""An energy whose ``log_prob`` has the gradient of the normalised one; its value is the same.
+    r"""An energy whose ``log_prob`` has the gradient of the normalized one; its value is the same.
 
     Args:
         distribution: That of the energy.

@@ -1,4 +1,4 @@
-"""Energies whose normaliser is a sum, where it has few terms: exact densities, and exact draws."""
+"""Energies whose normalizer is a sum, where it has few terms: exact densities, and exact draws."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .model import EnergyModule
 
 
 class EnumerableEnergy(EnergyModule):
-    """An energy whose normaliser is a sum over states: its density is exact where they are few; abstract."""
+    """An energy whose normalizer is a sum over states: its density is exact where they are few; abstract."""
 
     @property
     @abstractmethod

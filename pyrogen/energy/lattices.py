@@ -11,7 +11,7 @@ and a Potts model has one of :math:`K` colours at each site, of which equal neig
 
 The inverse temperature is in :math:`J` and :math:`h`. Given their neighbours the sites of one colour of a coloured
 graph are independent, and are drawn at once. Where a lattice has at most :math:`2^{16}` states, as 4 by 4 spins have,
-its normaliser is their sum: the density is exact, and so are draws.
+its normalizer is their sum: the density is exact, and so are draws.
 
 References:
     Ising 1925, "Beitrag zur Theorie des Ferromagnetismus", https://doi.org/10.1007/BF02980577
@@ -106,7 +106,7 @@ class Lattice(EnumerableEnergy):
         if count > _ENUMERABLE:
             raise NotImplementedError(
                 f"up to {_ENUMERABLE} states can be summed, got {self.symbols} ** {self.sites}; estimate the "
-                "normaliser by `pg.energy.log_normalizer`"
+                "normalizer by `pg.energy.log_normalizer`"
             )
         return map(self._numbers, torch.arange(count, device=self.edges.device).split(_CHUNK))
 

@@ -1,4 +1,4 @@
-r"""The normaliser of an energy: :math:`\log Z = \log \int e^{-E(x)} \, dx`, and what can be known of its error.
+r"""The normalizer of an energy: :math:`\log Z = \log \int e^{-E(x)} \, dx`, and what can be known of its error.
 
 Chains begin at a *base*, a distribution of known density, and are annealed to the energy
 (:mod:`pyrogen.numerics.markov.annealing`). The mean of their weights is :math:`Z` in expectation, so its logarithm is a
@@ -96,7 +96,7 @@ class UpperBound(Estimate):
 
 
 class NormalizerMethod(Abstract):
-    """How a normaliser is estimated; abstract.
+    """How a normalizer is estimated; abstract.
 
     Attributes:
         wider: Whether it is estimated from a wider base too (ten times as wide, or even for bits and symbols), to find
@@ -107,7 +107,7 @@ class NormalizerMethod(Abstract):
 
     @abstractmethod
     def once(self, path: DensityPath, events: Events) -> LogNormalizer:
-        """The normaliser by chains that begin at the base.
+        """The normalizer by chains that begin at the base.
 
         Args:
             path: From the base to the energy.
@@ -115,7 +115,7 @@ class NormalizerMethod(Abstract):
         """
 
     def estimate(self, start: Start) -> LogNormalizer:
-        """The normaliser, from the base and from a wider one."""
+        """The normalizer, from the base and from a wider one."""
         found = self.once(start.path(), start.events)
         path = start.wider() if self.wider else None
         if path is None:
@@ -125,12 +125,12 @@ class NormalizerMethod(Abstract):
             return found
         missed = (
             f"chains from `base` give {found}, and those from a wider one {other}: what chains miss makes the "
-            "normaliser smaller, so the first missed part of the energy, and the second is given; use a wider `base`"
+            "normalizer smaller, so the first missed part of the energy, and the second is given; use a wider `base`"
         )
         return replace(other, warnings=(missed, *other.warnings))
 
     def bracket(self, start: Start, exact_draws: Tensor) -> LogNormalizer:
-        """The normaliser between two bounds.
+        """The normalizer between two bounds.
 
         Args:
             start: Gives the path from the base.
@@ -248,14 +248,14 @@ def log_normalizer(
     exact_draws: Tensor | None = None,
     method: NormalizerMethod | None = None,
 ) -> LogNormalizer:
-    r"""The normaliser of an energy, :math:`\log Z = \log \int e^{-E(x)} \, dx`, in nats; a sum for discrete events.
+    r"""The normalizer of an energy, :math:`\log Z = \log \int e^{-E(x)} \, dx`, in nats; a sum for discrete events.
 
     Args:
         energy: The energy; it is evaluated as it is, in evaluation mode, and gets no gradient.
         base: A distribution of events of exact density, from which chains begin: a fitted flow, or a normal with the
             moments of data; of bits and symbols independent elements. The nearer it is the better, if it is rather too
             wide than too narrow: what it never draws is missed. ``None``: where the energy's own chains begin.
-        context: One context, without batch dimensions, if the energy takes one: each has a normaliser of its own.
+        context: One context, without batch dimensions, if the energy takes one: each has a normalizer of its own.
         exact_draws: Independent exact draws of the energy, ``(n, *event_shape)``. With them the result has a bracket.
             Draws of chains or data are not exact.
         method: How it is estimated: :class:`AnnealedImportanceSampling` if ``None``.
@@ -266,7 +266,7 @@ def log_normalizer(
     Raises:
         FloatingPointError: the energy is not a number, or minus infinity, at some draws.
         NotImplementedError: the base has no exact density, or is of bits or symbols that depend on each other.
-        ValueError: shapes or supports do not fit, or the base is too far from the energy, or this has no normaliser.
+        ValueError: shapes or supports do not fit, or the base is too far from the energy, or this has no normalizer.
 
     Warns:
         UserWarning: few chains carry the weight, chains missed what others found, both directions disagree, or replicas
@@ -280,7 +280,7 @@ def log_normalizer(
         2.551 ± 0.019 nats (lower bound in expectation)
     """
     if batch := context_batch_shape(context, energy.context_shape):
-        raise ValueError(f"`context` must be a single one, since each has a normaliser, got a batch {tuple(batch)}")
+        raise ValueError(f"`context` must be a single one, since each has a normalizer, got a batch {tuple(batch)}")
     with evaluating(energy), torch.no_grad():
         start = start_of(energy, base, context)
         method = method or AnnealedImportanceSampling()

@@ -5,7 +5,7 @@ An energy :math:`E_\theta(x, c)` is a number for every event, and defines the Bo
 .. math:: p_\theta(x \mid c) = \frac{e^{-E_\theta(x, c)}}{Z_\theta(c)}, \qquad
     Z_\theta(c) = \int e^{-E_\theta(x, c)} \, dx .
 
-Any network makes an energy, since nothing has to be invertible, causal or normalised: energies may be added (a product
+Any network makes an energy, since nothing has to be invertible, causal or normalized: energies may be added (a product
 of experts), and a classifier is one. The price is :math:`Z`. It is not known, so ``log_prob`` is :math:`-E` and its
 density ``"unnormalized"``; draws come from Markov chains (:mod:`pyrogen.energy.chains`), and the gradient of the
 log-likelihood has two phases,
@@ -156,7 +156,7 @@ class EnergyModule(DistributionModule):
         return coordinates, log_density
 
     def path(self, base: Elements, context: Context = None) -> DensityPath:
-        """From independent bits or symbols to this energy, as a path along which its normaliser is estimated.
+        """From independent bits or symbols to this energy, as a path along which its normalizer is estimated.
 
         Here its chains move by Gibbs sampling with gradients. An energy that can draw many elements at once has a path
         of its own.

@@ -42,7 +42,7 @@ class NoiseContrastive(EnergyObjective):
 
     Attributes:
         log_normalizer: The estimate of the logarithm of the normalizer, a parameter. With contexts it is one number,
-            and what it lacks in each of them is left to the energy, which becomes a normalised log-density itself.
+            and what it lacks in each of them is left to the energy, which becomes a normalized log-density itself.
 
     Raises:
         ValueError: the noise has no exact density, or shapes do not fit.
@@ -55,7 +55,7 @@ class NoiseContrastive(EnergyObjective):
         >>> energy = pg.energy.mlp((2,), hidden=(16,))
         >>> objective = NoiseContrastive(energy, draws=5)
         >>> _ = pg.fit(objective, torch.randn(500, 2), steps=5)
-        >>> normalised = energy().log_prob(torch.zeros(2)) - objective.log_normalizer
+        >>> normalized = energy().log_prob(torch.zeros(2)) - objective.log_normalizer
     """
 
     unit = "nats of cross-entropy per datum"

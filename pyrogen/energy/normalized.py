@@ -1,4 +1,4 @@
-"""Energies with a normaliser: distributions whose log-probabilities can be compared with those of others."""
+"""Energies with a normalizer: distributions whose log-probabilities can be compared with those of others."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .model import EnergyModule
 
 
 class Normalized(DistributionModule):
-    r"""An energy and its normaliser, :math:`\log p(x) = -E(x) - \log Z`, of which every score carries the error.
+    r"""An energy and its normalizer, :math:`\log p(x) = -E(x) - \log Z`, of which every score carries the error.
 
-    A normaliser holds for the parameters that it was estimated for: this is a frozen copy of the energy. Its density is
-    that of the normaliser: ``"exact"`` where that is, else ``"estimate"``. An estimate from below makes
+    A normalizer holds for the parameters that it was estimated for: this is a frozen copy of the energy. Its density is
+    that of the normalizer: ``"exact"`` where that is, else ``"estimate"``. An estimate from below makes
     log-probabilities too high, in expectation, and one from above (``z.upper``) too low: with it the density is
     ``"lower bound"``.
 
@@ -42,7 +42,7 @@ class Normalized(DistributionModule):
     Raises:
         NotImplementedError: the energy takes a context that is no single label.
         TypeError: an argument is something else.
-        ValueError: the energy is normalised, or a normaliser is infinite or no normaliser.
+        ValueError: the energy is normalized, or a normalizer is infinite or no normalizer.
 
     Example:
         >>> energy = pg.energy.mlp((2,), hidden=(8,))
@@ -64,7 +64,7 @@ class Normalized(DistributionModule):
         super().__init__(energy.event_shape, energy.context_shape)
         if energy.density != "unnormalized":
             raise ValueError(
-                f"`energy` must be unnormalised, got {type(energy).__name__} of density {energy.density!r}"
+                f"`energy` must be unnormalized, got {type(energy).__name__} of density {energy.density!r}"
             )
         estimates = _checked(log_normalizer, energy)
         self.density = weakest(*map(_density, estimates))
@@ -77,7 +77,7 @@ class Normalized(DistributionModule):
 
     @property
     def shared_error(self) -> float:
-        """The standard error of the normaliser, in nats; of several the largest."""
+        """The standard error of the normalizer, in nats; of several the largest."""
         return float(self.errors.max())
 
     def forward(self, context: Context = None) -> NormalizedDistribution:
@@ -87,19 +87,19 @@ class Normalized(DistributionModule):
 
     def objective(self) -> NoReturn:
         raise NotImplementedError(
-            "Normalized is a frozen copy, since its normaliser was estimated for these parameters: train the energy, "
-            "and estimate its normaliser afterwards"
+            "Normalized is a frozen copy, since its normalizer was estimated for these parameters: train the energy, "
+            "and estimate its normalizer afterwards"
         )
 
 
 class NormalizedDistribution(PyrogenDistribution):
-    """An unnormalised distribution and the logarithm of its normaliser.
+    """An unnormalized distribution and the logarithm of its normalizer.
 
     Args:
         distribution: The distribution.
         log_normalizer: Of its batch shape, or one for all.
         density: What the ``log_prob`` means.
-        shared_error: The standard error of the normaliser, in nats.
+        shared_error: The standard error of the normalizer, in nats.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def _checked(log_normalizer: Estimate | Sequence[Estimate], energy: EnergyModule
             raise ValueError(f"`log_normalizer` must be a number of nats, got {estimate}")
     if energy.context_shape is not None and (energy.context_shape != () or not several):
         raise NotImplementedError(
-            f"{type(energy).__name__} takes a context of shape {energy.context_shape}, and each has a normaliser: "
+            f"{type(energy).__name__} takes a context of shape {energy.context_shape}, and each has a normalizer: "
             "`log_normalizer` must be one for each label (`context_shape` ()); for others, estimate it one by one"
         )
     if energy.context_shape is None and len(estimates) != 1:

@@ -53,7 +53,7 @@ _CHUNK = 2**20
 class RBM(EnumerableEnergy):
     """A restricted Boltzmann machine of binary hidden units.
 
-    Its density is exact where a layer has at most ``2 ** 20`` states, and unnormalised otherwise. An exact
+    Its density is exact where a layer has at most ``2 ** 20`` states, and unnormalized otherwise. An exact
     ``log_prob`` costs a sum over all of them each time it is called. ``pg.MaximumLikelihood(machine)`` trains by it,
     which is fast for ten hidden units and slow for twenty; the default objective is contrastive divergence with
     persistent chains.

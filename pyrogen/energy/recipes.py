@@ -78,7 +78,7 @@ def convolutional(
     classes: Classes = None,
     embedding: nn.Module | None = None,
 ) -> Energy:
-    """An energy of images: residual blocks without normalisation, at half the size after each stage.
+    """An energy of images: residual blocks without normalization, at half the size after each stage.
 
     Args:
         event_shape: ``(channels, height, width)`` of an image, of any size.

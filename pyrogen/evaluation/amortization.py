@@ -11,7 +11,7 @@ The bound that a guide :math:`q_\phi(z \mid x)` reaches lies below the log-likel
 The first shrinks with a richer family, the second with a larger network or more training.
 
 Each datum's posterior is refined by an affine map of every latent element, :math:`z \mapsto m + s z` in unconstrained
-coordinates, that starts as the identity and is optimised for this datum alone. On a guide of independent normals this
+coordinates, that starts as the identity and is optimized for this datum alone. On a guide of independent normals this
 reaches every guide of independent normals, so :math:`q^*_x` is of its family exactly. A guide that bends (a flow) keeps
 its shape and is moved and stretched.
 
@@ -100,7 +100,7 @@ def amortization_gap(
         batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
 
     Raises:
-        NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy.
+        NotImplementedError: a site's ``log_prob`` is a bound, unnormalized, missing or noisy.
         TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
         ValueError: there are no data, a number is not positive, a latent is discrete or auxiliary, or the pair does
             not fit together.

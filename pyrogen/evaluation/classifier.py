@@ -52,7 +52,7 @@ def classifier_test(
     Args:
         x: Independent draws; dimensions after the first are flattened.
         y: Independent draws.
-        classifier: A scikit-learn classifier (never changed: a clone is fitted); regularised regression on random
+        classifier: A scikit-learn classifier (never changed: a clone is fitted); regularized regression on random
             Fourier features if ``None``. For samples of different sizes one that weighs both alike
             (``class_weight="balanced"``): what predicts the larger one throughout finds nothing.
         held_out: Which share of the draws the classifier is tested on.

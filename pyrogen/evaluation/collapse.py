@@ -36,7 +36,7 @@ from pyrogen.programs.run import Program
 from .pairs import check_names, checked_rows, measured, require_density
 from .scoring import as_evaluated
 
-_WHY = "a divergence needs normalised log_probs of posterior and prior"
+_WHY = "a divergence needs normalized log_probs of posterior and prior"
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,7 +132,7 @@ def collapse_report(
         batch_size: How many pairs of datum and draw are computed at once, which bounds the memory.
 
     Raises:
-        NotImplementedError: a latent site's ``log_prob`` is a bound, unnormalised or missing.
+        NotImplementedError: a latent site's ``log_prob`` is a bound, unnormalized or missing.
         TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
         ValueError: there are fewer than two data or draws, or the pair does not fit together.
 

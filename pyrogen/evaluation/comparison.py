@@ -55,7 +55,7 @@ class Comparison:
         baseline: The model that the others are compared with in the table; ``None`` where all are bounds.
         fold: For each datum the fold in which it was held out.
         fitted: The models that were fitted on the other folds.
-        shared_errors: The standard error that all log-probabilities of a model share, of an estimated normaliser.
+        shared_errors: The standard error that all log-probabilities of a model share, of an estimated normalizer.
     """
 
     log_probs: Mapping[str, Tensor]
@@ -170,7 +170,7 @@ def compare(
         batch_size: How many data are scored at once.
 
     Raises:
-        NotImplementedError: a ``log_prob`` is missing or unnormalised, or the baseline's is a bound.
+        NotImplementedError: a ``log_prob`` is missing or unnormalized, or the baseline's is a bound.
         TypeError: a model is neither a module, a distribution nor a factory, or the data are no tensors.
         ValueError: there are no models, too few data for the folds, the models differ in their events or are discrete
             in part, ``fit`` is missing, or a log-probability is NaN.

@@ -1,7 +1,7 @@
 r"""How probable the data are under a model.
 
 :func:`log_likelihood` is the mean of :math:`\log p(x_i \mid c_i)` over held-out data, in nats per datum, with the
-standard error of that mean. It needs a ``log_prob`` that is normalised, or a bound that says so; what a module's
+standard error of that mean. It needs a ``log_prob`` that is normalized, or a bound that says so; what a module's
 density cannot support is refused by name. Modules are evaluated without gradients and in evaluation mode (no dropout),
 and left as they were.
 """
@@ -56,7 +56,7 @@ def log_likelihood(module: Model, x: Tensor, context: Context = None, *, batch_s
     Arguments and errors are those of :func:`log_probs`.
 
     Raises:
-        NotImplementedError: ``log_prob`` is unnormalised.
+        NotImplementedError: ``log_prob`` is unnormalized.
     """
     scores = score(module, x, context, batch_size)
     require_normalized(module, scores.density, "a log-likelihood")
@@ -87,7 +87,7 @@ def log_likelihood_difference(
         batch_size: How many data are scored at once.
 
     Raises:
-        NotImplementedError: a ``log_prob`` is missing or unnormalised, or the baseline's is a bound.
+        NotImplementedError: a ``log_prob`` is missing or unnormalized, or the baseline's is a bound.
         ValueError: the events of both differ in shape, a shape does not fit, or a log-probability is NaN.
     """
     require_model(module, "module")
@@ -123,7 +123,7 @@ def bits_per_dimension(
 
     :math:`V_i` is the volume, in the space of ``x``, of the cell that stands for the discrete datum :math:`i`. For
     pixels in :math:`\{0, \dots, L - 1\}` that were dequantized and divided by :math:`L`, a cell is a cube with edge
-    :math:`1 / L`: ``log_volume = -D * log(L)``. Divided by the scale :math:`s` afterwards (standardised), it is
+    :math:`1 / L`: ``log_volume = -D * log(L)``. Divided by the scale :math:`s` afterwards (standardized), it is
     ``-D * (log(L) + log(s))``. After a non-linear map of the dequantized numbers (logit) it differs for every datum:
     the sum of the logarithms of the map's derivative there, from integers to the space of ``x``.
 
@@ -140,7 +140,7 @@ def bits_per_dimension(
         batch_size: How many data are scored at once.
 
     Raises:
-        NotImplementedError: ``log_prob`` is missing or unnormalised.
+        NotImplementedError: ``log_prob`` is missing or unnormalized.
         ValueError: a shape does not fit, a log-probability is NaN, or a discrete model is given a volume.
 
     References:
@@ -205,11 +205,11 @@ def bayes_classifier(
         module: A class-conditional module: its context is an integer label, ``context_shape=()``.
         x: The data.
         classes: How many classes there are, labelled from 0.
-        log_prior: :math:`\log p(c)`, of shape ``(classes,)``; uniform if ``None``; normalised here.
+        log_prior: :math:`\log p(c)`, of shape ``(classes,)``; uniform if ``None``; normalized here.
         batch_size: How many data are scored at once.
 
     Shape:
-        ``(*batch, *event_shape)`` to ``(*batch, classes)``: normalised log-probabilities; NaN for a datum to which no
+        ``(*batch, *event_shape)`` to ``(*batch, classes)``: normalized log-probabilities; NaN for a datum to which no
         class gives any probability.
 
     Raises:

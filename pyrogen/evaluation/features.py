@@ -18,7 +18,7 @@ _MOST = 256
 
 
 class Features:
-    """Feature vectors of values by site, standardised by those they are made from.
+    """Feature vectors of values by site, standardized by those they are made from.
 
     A site has its entries for features. Where their first dimension, that of a plate if there is one, has more than
     four rows, or rows that are absent (NaN), mean, logarithm of the standard deviation and number of the rows join
@@ -27,7 +27,7 @@ class Features:
 
     Args:
         values: By site, rows first.
-        sets: Whether first dimensions are summarised.
+        sets: Whether first dimensions are summarized.
         summary: A function from such values to features of its own, ``(rows, features)``; it replaces the entries.
         most: How many features there may be.
         name: What errors call the values.
@@ -67,14 +67,14 @@ class Features:
         self.scale = torch.where(varies, spread, torch.inf)
         self.axes = None
         if raw.shape[1] > most:
-            self.axes = torch.linalg.svd(self._standardised(raw), full_matrices=False).Vh[: int(most)].T
+            self.axes = torch.linalg.svd(self._standardized(raw), full_matrices=False).Vh[: int(most)].T
 
     def __call__(self, values: Values) -> Tensor:
         """The features of values, ``(rows, features)`` in double precision."""
-        found = self._standardised(torch.cat([part for part, _ in self._parts(values)], 1))
+        found = self._standardized(torch.cat([part for part, _ in self._parts(values)], 1))
         return found if self.axes is None else found @ self.axes
 
-    def _standardised(self, raw: Tensor) -> Tensor:
+    def _standardized(self, raw: Tensor) -> Tensor:
         z = ((raw - self.mean) / self.scale).nan_to_num()
         return _LINEAR * torch.asinh(z / _LINEAR)
 

@@ -236,7 +236,7 @@ def grid(
         All runs. Those that fail in training or judging are listed with their reason, with a warning.
 
     Raises:
-        NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy.
+        NotImplementedError: a site's ``log_prob`` is a bound, unnormalized, missing or noisy.
         TypeError: a maker is no function, or a seed no integer.
         ValueError: there is nothing to run, there are fewer than 25 draws, or a pair or an objective does not fit the
             data, which is tried before anything is trained.

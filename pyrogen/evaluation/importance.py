@@ -64,7 +64,7 @@ def importance_log_weights(
         The weights are ``(draws, rows)``, in double precision; one row if the data are one datum.
 
     Raises:
-        NotImplementedError: a site's ``log_prob`` is a bound, unnormalised, missing or noisy. Weights exponentiate it,
+        NotImplementedError: a site's ``log_prob`` is a bound, unnormalized, missing or noisy. Weights exponentiate it,
             so that a bound or noise in it makes them estimate nothing.
         TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
         ValueError: there are no data, a site lies outside the data plate, latent sites of model and guide differ,

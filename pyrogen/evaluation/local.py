@@ -149,7 +149,7 @@ def local_calibration_test(
     names = [name for site, value in latents.items() for name in coordinates_of(site, value)]
     single = {}
     for j, name in enumerate(names):
-        own = [_standardised(group[..., [j]]) for group in (points, local)]
+        own = [_standardized(group[..., [j]]) for group in (points, local)]
         single[name] = _tested(own, where, chosen, f"local classifier of {name}")
     whitened = _whitened(points), _whitened(local)
     if classifier is None:
@@ -190,7 +190,7 @@ def _flat(values: Values, batch: int) -> Tensor:
     return torch.cat([v.detach().double().reshape(*v.shape[:batch], -1) for v in values.values()], -1)
 
 
-def _standardised(points: Tensor) -> Tensor:
+def _standardized(points: Tensor) -> Tensor:
     """Points minus the mean of their group, over its standard deviation."""
     centered = points - points.mean(1, keepdim=True)
     deviation = centered.square().mean(1, keepdim=True).sqrt()
@@ -199,7 +199,7 @@ def _standardised(points: Tensor) -> Tensor:
 
 def _whitened(points: Tensor) -> Tensor:
     """The same without the correlations of the group, where it is large enough to know them."""
-    z = _standardised(points)
+    z = _standardized(points)
     count, coordinates = points.shape[1:]
     if count <= 3 * coordinates:
         return z

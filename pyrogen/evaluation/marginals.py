@@ -43,7 +43,7 @@ def marginal_calibration(
     """Ranks of held-out data among draws of the model given the same contexts.
 
     Tested are the coordinates of an event (``"x[0]"``) and, where the model has one, its ``"log_prob"``, which may be
-    a bound or unnormalised: datum and draws share the context and what is unknown. Each datum has draws of its own, so
+    a bound or unnormalized: datum and draws share the context and what is unknown. Each datum has draws of its own, so
     that the ranks are independent and their test is exact.
 
     Args:

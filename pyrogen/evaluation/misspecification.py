@@ -7,7 +7,7 @@ A learned posterior is right for data of the model alone. For one datum :math:`y
 
 If the datum is one more simulation, all of them are exchangeable, so that :math:`P(p \le \alpha) \le \alpha` for
 whatever distance treats them alike; how good the distance is decides what is found. It is taken between features: the
-data standardised, or what a summary of the caller's makes of them, such as the embedding of a learned posterior.
+data standardized, or what a summary of the caller's makes of them, such as the embedding of a learned posterior.
 
 Where a log-likelihood or an evidence is known or learned,
 :func:`~pyrogen.evaluation.two_sided_p_value` asks the same of log p(y) among those of simulations.
@@ -136,7 +136,7 @@ def misspecification_test(
         data = one_row(observed, simulated)
     count = len(next(iter(data.values())))
     pooled = {site: torch.cat(_alike(data[site], value)) for site, value in simulated.items()}
-    points = Features(pooled, summary=summary)(pooled)  # standardised alike, so that all are exchangeable
+    points = Features(pooled, summary=summary)(pooled)  # standardized alike, so that all are exchangeable
     if count > 1:
         return mmd_test(points[:count], points[count:], permutations=permutations, generator=generator)
     chosen = distance or NearestNeighbours()

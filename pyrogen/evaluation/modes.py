@@ -1,7 +1,7 @@
 r"""Mode counts: which modes of a known mixture do samples reach, how many lie near one, and how evenly?
 
 A sample belongs to the centre that is the fewest standard deviations away, and is of high quality within three. Of the
-draws of well separated round Gaussians in :math:`d` dimensions the share :math:`P(d/2, 9/2)` is so (the regularised
+draws of well separated round Gaussians in :math:`d` dimensions the share :math:`P(d/2, 9/2)` is so (the regularized
 gamma function), 98.89 % in two: more is collapse within the modes.
 
 The reverse Kullback-Leibler divergence of the modes' frequencies :math:`\hat q` from their probabilities :math:`p`,

@@ -267,7 +267,7 @@ def require_density(site: DrawnSite, what: str, why: str) -> str:
     """What the ``log_prob`` of a site means: "exact" or "estimate".
 
     Raises:
-        NotImplementedError: it is a bound, unnormalised or missing.
+        NotImplementedError: it is a bound, unnormalized or missing.
     """
     density = density_of(site.distribution)
     if density not in ("exact", "estimate"):

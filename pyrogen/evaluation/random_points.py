@@ -30,7 +30,7 @@ def joint_coverage(
     """Ranks of how close the truth is to a reference point, among posterior draws: all coordinates in one number.
 
     Of what it gives, ``highest_coverage("closeness")`` is the coverage of the balls around the references, and ``test``
-    its test. Distances are of standardised coordinates.
+    its test. Distances are of standardized coordinates.
 
     Args:
         latents: The true values by site, simulations first.
@@ -59,7 +59,7 @@ def joint_coverage(
         if name not in drawn or drawn[name].shape != (draws, *value.shape):
             got = tuple(drawn[name].shape) if name in drawn else "nothing"
             raise ValueError(f"`drawn[{name!r}]` must have shape {(draws, *value.shape)}, got {got}")
-    # Truths and draws are standardised as one: by themselves, truths would be of the scale that they set.
+    # Truths and draws are standardized as one: by themselves, truths would be of the scale that they set.
     pooled = {name: torch.cat([latents[name][None], drawn[name]]).flatten(0, 1) for name in latents}
     features = Features(pooled, sets=False, most=torch.inf, name="latents")
     if references is None:

@@ -26,7 +26,7 @@ Model = DistributionModule | Distribution
 class Scores(NamedTuple):
     """Log-probabilities in double precision, what they mean, and the distribution of the first datum.
 
-    All of them share an error where a normaliser was estimated, whose standard error is ``shared_error``.
+    All of them share an error where a normalizer was estimated, whose standard error is ``shared_error``.
     """
 
     log_probs: Tensor
@@ -88,7 +88,7 @@ def score(
 
 
 def shared_error_of(module: nn.Module) -> float:
-    """The standard error that all log-probabilities of a module share, in nats: of the normalisers of its parts."""
+    """The standard error that all log-probabilities of a module share, in nats: of the normalizers of its parts."""
     return hypot(*(part.shared_error for part in module.modules() if isinstance(part, DistributionModule)))
 
 
@@ -126,7 +126,7 @@ def require_normalized(module: Model, density: Density, what: str) -> None:
     if density == "unnormalized":
         raise NotImplementedError(
             f"{name_of(module)} has density 'unnormalized': its log_prob lacks an unknown constant, so it is not "
-            f"{what}; estimate the normaliser first"
+            f"{what}; estimate the normalizer first"
         )
 
 

@@ -56,7 +56,7 @@ class TrainedClassifier(nn.Module):
 
     @property
     def embedding(self) -> NamedEmbedding:
-        """Its features, of which the logits are linear functions, standardised over the data it was trained on."""
+        """Its features, of which the logits are linear functions, standardized over the data it was trained on."""
         return NamedEmbedding(nn.Sequential(self.body, self.standardizer), self.name)
 
 
@@ -74,13 +74,13 @@ def train_classifier(
 ) -> TrainedClassifier:
     """Trains a small classifier on the data at hand, whose features are an embedding that says so.
 
-    Rows are standardised first. Of images of three dimensions the body is convolutions that halve them twice, of all
+    Rows are standardized first. Of images of three dimensions the body is convolutions that halve them twice, of all
     else a perceptron of two hidden layers of 128 units.
 
     Args:
         x: Labelled data, floating-point numbers.
         labels: Their classes, integers from zero.
-        body: The network, from standardised rows ``(n, *event_shape)`` to features ``(n, features)``, in place of the
+        body: The network, from standardized rows ``(n, *event_shape)`` to features ``(n, features)``, in place of the
             ones above.
         features: How many features, the dimensions of the embedding.
         held_out: Which share of the rows the accuracy is from.
@@ -99,7 +99,7 @@ def train_classifier(
         >>> x = torch.randn(300, 2)
         >>> classifier = train_classifier(x, (x[:, 0] > 0).long(), features=4, steps=50, seed=0)
         >>> classifier.name
-        '4 standardised features of a classifier of 2 classes trained on 240 rows'
+        '4 standardized features of a classifier of 2 classes trained on 240 rows'
         >>> classifier.embedding(x).shape
         torch.Size([300, 4])
     """
@@ -108,12 +108,12 @@ def train_classifier(
         order = torch.randperm(len(x)).to(x.device)
         network = body or _body(tuple(x.shape[1:]), features).to(x)
         features = _features(network, x[:2]) if body is not None else features
-        standardised = Chained(Standardizer(tuple(x.shape[1:]), name="x"), network).to(x)
+        standardized = Chained(Standardizer(tuple(x.shape[1:]), name="x"), network).to(x)
         head = nn.Linear(features, classes).to(x)
         test, learn = order[: ceil(held_out * len(x))], order[ceil(held_out * len(x)) :]
-        fit(_CrossEntropy(standardised, head), (x[learn], labels[learn]), steps=steps)
-    name = f"{features} standardised features of a classifier of {classes} classes trained on {len(learn):,} rows"
-    trained = TrainedClassifier(standardised, head, _standardizer(standardised, x[learn]), name)
+        fit(_CrossEntropy(standardized, head), (x[learn], labels[learn]), steps=steps)
+    name = f"{features} standardized features of a classifier of {classes} classes trained on {len(learn):,} rows"
+    trained = TrainedClassifier(standardized, head, _standardizer(standardized, x[learn]), name)
     right = trained.labels(x[test]) == labels[test]
     trained.accuracy = Estimate.of_share(right, unit="held-out accuracy")
     return trained
@@ -135,7 +135,7 @@ class _CrossEntropy(Objective):
 
 @torch.no_grad()
 def _standardizer(body: nn.Module, x: Tensor) -> Standardizer:
-    """Standardises features by those of rows."""
+    """Standardizes features by those of rows."""
     features = torch.cat([body(rows) for rows in x.split(500)])
     standardizer = Standardizer(tuple(features.shape[1:]), name="features").to(x)
     moments = standardizer.moments()

@@ -115,7 +115,7 @@ class ContinuousFlow(DistributionModule, Matchable):
         return FlowMatching(self)
 
     def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The data, standardised, and as many draws of noise."""
+        """The data, standardized, and as many draws of noise."""
         if self.standardize is not None:
             x = self.standardize().inverse_and_log_det(x)[0]
         return x, torch.randn_like(x)

@@ -198,7 +198,7 @@ class AutoFlow(AutoContinuous):
                     )
 
     def _located(self, size: int, loc: Tensor | None = None) -> Flow:
-        """The recipe's flow, without its standardisation, then a learned location and scale."""
+        """The recipe's flow, without its standardization, then a learned location and scale."""
         built = self._build((size,))
         if not isinstance(built, Flow) or built.event_shape != (size,) or built.context_shape is not None:
             raise ValueError(f"`recipe` must give a Flow of event shape {(size,)} without context, got {_what(built)}")

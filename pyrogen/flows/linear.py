@@ -1,4 +1,4 @@
-"""Linear bijections: learned mixing, fixed order, standardisation."""
+"""Linear bijections: learned mixing, fixed order, standardization."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Rescale(BijectionModule):
 
 
 class Standardize(Statistic, BijectionModule):
-    r"""Standardised noise to data: :math:`x = \mu + \sigma z` with moments of each element, found from data once.
+    r"""Standardized noise to data: :math:`x = \mu + \sigma z` with moments of each element, found from data once.
 
     The identity until they are learned from the data set that ``fit`` is given, by
     :meth:`~pyrogen.core.module.DistributionModule.learn_statistics` of the flow, or by :meth:`initialise`. From then on

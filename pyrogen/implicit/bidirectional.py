@@ -46,7 +46,7 @@ from pyrogen.networks.context import VectorContext
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.kernels import DistanceKernel
 
-from .draws import Drawn, reparameterised, require_plain
+from .draws import Drawn, reparameterized, require_plain
 from .game import Game, Played
 from .losses import Loss
 from .matching import unbiased_squared_mmd
@@ -58,8 +58,8 @@ class Bidirectional(Played):
     r"""Generator and encoder against a critic of pairs, for ``fit(bidirectional, x)`` or ``fit(…, (x, context))``.
 
     The critic scores pairs as vectors, the elements of :math:`x` first and those of :math:`z` after them:
-    ``mlp_critic((d_x + d_z,))`` is one. It minimises the loss of a critic, with encoded pairs as the real ones;
-    generator and encoder minimise *the same loss with the two exchanged*, which teaches both, and at once. Parts
+    ``mlp_critic((d_x + d_z,))`` is one. It minimizes the loss of a critic, with encoded pairs as the real ones;
+    generator and encoder minimize *the same loss with the two exchanged*, which teaches both, and at once. Parts
     without parameters that take gradients stay as they are: with a fixed likelihood the encoder alone is trained, to
     the posterior of that likelihood if the data are draws of it.
 
@@ -217,7 +217,7 @@ class Bidirectional(Played):
         return context_of_each(x, context, self.event_shape, self.context_shape)
 
     def _encoded(self, x: Tensor, context: Context) -> Tensor:
-        posterior = reparameterised(self.posterior_at(x, context), self.encoder)
+        posterior = reparameterized(self.posterior_at(x, context), self.encoder)
         return joined(x, posterior.rsample(), self.event_shape)
 
 
@@ -287,7 +287,7 @@ class GeneratedPairs(DistributionModule):
     def drawn(self, shape: Iterable[int], context: Context = None) -> Tensor:
         """Draws of pairs, ``(*shape, d_x + d_z)``, differentiable."""
         z = self.latents(shape, context)
-        x = reparameterised(self.likelihood_at(z, context), self.generator).rsample()
+        x = reparameterized(self.likelihood_at(z, context), self.generator).rsample()
         return joined(x, z, self.generator.event_shape)
 
     def read_pairs(self, x: Tensor, z: Tensor, context: Context) -> Iterator[tuple[Statistic, Tensor]]:

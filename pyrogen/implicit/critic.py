@@ -35,7 +35,7 @@ from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
 class Critic(ReadsData, nn.Module):
     """Scores of events, or of packs of several.
 
-    Events are standardised by moments of the data set, which ``fit`` learns before it trains; the critic of a
+    Events are standardized by moments of the data set, which ``fit`` learns before it trains; the critic of a
     :class:`~pyrogen.implicit.model.Generator` gets them in the form of its ``represent``.
 
     Args:
@@ -46,7 +46,7 @@ class Critic(ReadsData, nn.Module):
             offset. Linear if ``None``.
         width: How many features there are.
         pack: How many events are scored together; side by side in the first dimension, the channels of images.
-        standardize: Whether events are standardised, or come in numbers of order one already.
+        standardize: Whether events are standardized, or come in numbers of order one already.
 
     Attributes:
         pack_shape: Shape of a pack.

@@ -74,7 +74,7 @@ def convolutional_critic(
     pack: int = 1,
     spectral: bool = False,
 ) -> Critic:
-    """A critic of images: residual blocks without normalisation, at half the size after each stage.
+    """A critic of images: residual blocks without normalization, at half the size after each stage.
 
     Args:
         event_shape: ``(channels, height, width)`` of an image, of any size.

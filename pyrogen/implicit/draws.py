@@ -77,7 +77,7 @@ class ModuleGenerator(Generator):
         return self.noise.read_data(x, context)
 
     def _noise(self, context: Context) -> TorchDistributionMixin:
-        return reparameterised(super()._noise(context), self.noise)
+        return reparameterized(super()._noise(context), self.noise)
 
 
 def as_generator(module: DistributionModule, support: constraints.Constraint | None = None) -> Generator:
@@ -104,7 +104,7 @@ def draws_of(generator: DistributionModule, draws: int, rows: int, context: Cont
     """Draws in that form for each of some rows, differentiable.
 
     Args:
-        generator: A generator, or any module whose distributions are reparameterised.
+        generator: A generator, or any module whose distributions are reparameterized.
         draws: How many for each row.
         rows: How many rows, each with its context if there are any.
         context: Their contexts.
@@ -118,11 +118,11 @@ def draws_of(generator: DistributionModule, draws: int, rows: int, context: Cont
     if isinstance(generator, Generator):
         drawn = generator.represented(draws * rows, _repeated(context, draws))
         return drawn.unflatten(0, (draws, rows))
-    distribution = reparameterised(generator(context), generator)
+    distribution = reparameterized(generator(context), generator)
     return distribution.rsample((draws, rows) if context is None else (draws,))
 
 
-def reparameterised(distribution: TorchDistributionMixin, module: DistributionModule) -> TorchDistributionMixin:
+def reparameterized(distribution: TorchDistributionMixin, module: DistributionModule) -> TorchDistributionMixin:
     """A distribution of a module, whose draws carry gradients.
 
     Raises:

@@ -3,7 +3,7 @@ r"""Games: a critic that learns to separate data from draws, and a generator tha
 .. math:: \max_D \; V(D, q) \quad \text{and} \quad \min_q \; V(D, q),
 
 where :math:`V` is a lower bound of a divergence between :math:`p` and :math:`q`, exact at the best critic
-(:mod:`pyrogen.implicit.losses`). The two are trained in turns, each with the other frozen. This is no minimisation:
+(:mod:`pyrogen.implicit.losses`). The two are trained in turns, each with the other frozen. This is no minimization:
 the gradients of the two need not lead anywhere, and without friction (:mod:`pyrogen.implicit.penalties`) they lead
 around in circles. The default, the relativistic loss with R1 and R2, has friction.
 
@@ -78,7 +78,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
             ``(N,)`` of events ``(N, *event_shape)`` in data units, one for each row, or for each pack of
             ``critic.pack`` rows. Under penalties it scores each row by itself: statistics of a batch would count the
             slopes of other rows.
-        loss: What both minimise; :class:`~pyrogen.implicit.losses.Relativistic` if ``None``.
+        loss: What both minimize; :class:`~pyrogen.implicit.losses.Relativistic` if ``None``.
         penalties: On the critic's slope. ``None``: those that the loss is used with, R1 and R2 of weight one for most;
             ``()`` for none.
         critic_steps: Steps of the critic for each one of the generator, each with a minibatch of its own.
@@ -86,7 +86,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
     Raises:
         TypeError: an argument is of another kind.
         ValueError: ``generator`` is no module that gives distributions, or ``critic`` takes other events or contexts;
-            when called: the critic gives no scores ``(N,)`` or none that depend on its input, or batch normalisation
+            when called: the critic gives no scores ``(N,)`` or none that depend on its input, or batch normalization
             meets a single row.
         NotImplementedError: when called, draws of the generator carry no gradients.
 
@@ -262,7 +262,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
             return
         for name in ("generator", "critic"):
             if any(isinstance(part, _BatchNorm) and part.training for part in getattr(self, name).modules()):
-                raise ValueError(f"`{name}` normalises by the statistics of a batch, which needs two rows, got one")
+                raise ValueError(f"`{name}` normalizes by the statistics of a batch, which needs two rows, got one")
 
 
 class Played(TakesTurns, ReadsData, nn.Module):
@@ -286,7 +286,7 @@ class Played(TakesTurns, ReadsData, nn.Module):
 
     @property
     def loss(self) -> Loss:
-        """What both sides minimise."""
+        """What both sides minimize."""
         return self.game.loss
 
     def turns(self) -> list[Turn]:

@@ -33,7 +33,7 @@ def convolutional(
     classes: Classes = None,
     embedding: nn.Module | None = None,
 ) -> Generator:
-    """A generator of images: residual blocks without normalisation, at twice the size after each stage.
+    """A generator of images: residual blocks without normalization, at twice the size after each stage.
 
     Args:
         event_shape: ``(channels, height, width)`` of an image, of any size.

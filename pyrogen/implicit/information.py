@@ -1,14 +1,14 @@
 r"""Codes: parts of the noise that can be recovered from draws, and how much information draws contain about them.
 
 Some of the noise of a generator gets a meaning by a rule: from a draw :math:`x \sim p(x \mid c)`, the code
-:math:`c \sim p(c)` must be recognised. With a recognition network :math:`q(c \mid x)`,
+:math:`c \sim p(c)` must be recognized. With a recognition network :math:`q(c \mid x)`,
 
 .. math:: I(c; x) = \mathbb{E}\left[\log \frac{p(c \mid x)}{p(c)}\right]
     \ge \mathbb{E}_{p(c) p(x \mid c)} \left[\log q(c \mid x) - \log p(c)\right],
 
 with equality where :math:`q` is the posterior of the code: the gap is its mean divergence from it. The bound is added
 to a game, so generator and recognition network raise it together, and codes become what the data are made of where
-that is cheapest to recognise: classes, angles, widths. No label is used, and nothing says that a code means one thing.
+that is cheapest to recognize: classes, angles, widths. No label is used, and nothing says that a code means one thing.
 
 The information of a discrete code is at most its entropy (:math:`\log 8` of eight equal classes). That of a continuous
 code has no limit: it grows as draws for different codes overlap less, which is a reason for a small weight.
@@ -36,7 +36,7 @@ from pyrogen.core.parts import given, taken
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, context_of_each
 from pyrogen.networks.statistics import Statistic
 
-from .draws import Drawn, as_generator, reparameterised, require_plain
+from .draws import Drawn, as_generator, reparameterized, require_plain
 from .game import Game, Played
 from .losses import Loss
 from .model import Generator
@@ -216,7 +216,7 @@ class Coded(DistributionModule):
         """Codes and events, the latter differentiable; the shape ends in the batch dimensions of the context."""
         codes = self.draw_codes(shape)
         distribution = self.generator(given(self.generator, context, **codes))
-        return codes, reparameterised(distribution, self.generator).rsample()
+        return codes, reparameterized(distribution, self.generator).rsample()
 
 
 def _require_bound(recognition: DistributionModule, code: DistributionModule) -> None:

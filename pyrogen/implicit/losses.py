@@ -1,4 +1,4 @@
-r"""Losses of games: a critic maximises a lower bound of a divergence, which a generator brings down.
+r"""Losses of games: a critic maximizes a lower bound of a divergence, which a generator brings down.
 
 A critic gives scores :math:`D(x)` of data :math:`x \sim p` and :math:`D(y)` of draws :math:`y \sim q`. For each loss
 the expectation of :meth:`Loss.bound` over both is at most a divergence between :math:`p` and :math:`q`, and reaches it
@@ -35,7 +35,7 @@ from .penalties import R1, R2, GradientPenalty, Penalty
 
 
 class Loss(Abstract):
-    """What critic and generator of a game minimise, given scores of data and of draws; abstract.
+    """What critic and generator of a game minimize, given scores of data and of draws; abstract.
 
     Subclasses define :meth:`critic`, :meth:`generator` and :meth:`bound`.
 
@@ -57,11 +57,11 @@ class Loss(Abstract):
 
     @abstractmethod
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the critic minimises: a scalar."""
+        """What the critic minimizes: a scalar."""
 
     @abstractmethod
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
-        """What the generator minimises: a scalar. Without :attr:`is_paired`, ``real`` may be ``None``."""
+        """What the generator minimizes: a scalar. Without :attr:`is_paired`, ``real`` may be ``None``."""
 
     @abstractmethod
     def bound(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ class Hinge(Loss):
 
     The best critic is the sign of :math:`p - q`, where :math:`1 - L_D / 2` is the total variation
     :math:`\tfrac12 \int |p - q|`. It is flat almost everywhere: what teaches a generator is a critic that cannot jump,
-    for it has few steps, a penalty or spectral normalisation.
+    for it has few steps, a penalty or spectral normalization.
 
     References:
         Lim and Ye 2017, "Geometric GAN", https://arxiv.org/abs/1705.02894
@@ -249,7 +249,7 @@ class Wasserstein(Loss):
     The best critic of slope at most one is Kantorovich's potential, where :math:`-L_D` is
     :math:`W_1(p, q)`: for :math:`\mathcal{N}(m, s^2)` and :math:`\mathcal{N}(0, s^2)` it is :math:`D^*(x) = x` for
     :math:`m > 0`, and the distance :math:`m`. Nothing here limits the slope: give the game a
-    :class:`~pyrogen.implicit.penalties.GradientPenalty`, which does so softly, or a critic with spectral normalisation.
+    :class:`~pyrogen.implicit.penalties.GradientPenalty`, which does so softly, or a critic with spectral normalization.
     What a critic shows is therefore called an estimate: under a penalty of weight :math:`\lambda` the slope is about
     :math:`1 + W_1 / 2 \lambda`, and so much larger is the estimate. A game has the one-sided penalty where nothing else
     is said, under which a critic can turn around. The distance is in standard deviations of the data, in which slopes

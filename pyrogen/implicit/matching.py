@@ -1,7 +1,7 @@
 r"""Matching: distances between draws and data that need no critic.
 
 A generator :math:`q_\theta` is trained by making a distance between its draws and a minibatch of data small. There is
-no game, so what is minimised is one number, which can be watched.
+no game, so what is minimized is one number, which can be watched.
 
 ===================================  =============================================================================
 :class:`MaximumMeanDiscrepancy`      :math:`E\,k(x, x') - 2 E\,k(x, y) + E\,k(y, y')` for a kernel :math:`k`

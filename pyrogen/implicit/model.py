@@ -7,7 +7,7 @@ can be had is a comparison of draws with data, and there are three:
 
 - a *game* (:class:`~pyrogen.implicit.game.Game`): a critic :math:`D` learns to tell both apart, and the generator to
   leave no difference. Of most losses the best critic is :math:`\log p(x) / q_\theta(x)`, or a function of it, and the
-  game minimises a divergence between :math:`p` and :math:`q_\theta`.
+  game minimizes a divergence between :math:`p` and :math:`q_\theta`.
 - a *distance* that needs no critic, because its critic is known in closed form: energy distance, maximum mean
   discrepancy, sliced Wasserstein distance.
 - a *pair* of generator and encoder that are compared as joint distributions of :math:`(x, z)`.
@@ -139,7 +139,7 @@ class Generator(DistributionModule):
 
     def objective(self) -> NoReturn:
         raise NotImplementedError(
-            f"{type(self).__name__} has no log_prob (density None), hence no likelihood to maximise; train it by "
+            f"{type(self).__name__} has no log_prob (density None), hence no likelihood to maximize; train it by "
             "comparing its draws with data: `fit(Game(generator, critic), x)`, or without a critic "
             "`fit(EnergyDistance(generator), x)`"
         )

@@ -33,7 +33,7 @@ class QuadraticCritic(ReadsData, nn.Module):
     Args:
         event_shape: Shape of one event, of which all elements are inputs.
         context: What becomes of a context, one vector; ``None`` if there is none.
-        network: From vectors ``(N, size)`` of event and context, standardised, to ``(N, 1)``.
+        network: From vectors ``(N, size)`` of event and context, standardized, to ``(N, 1)``.
 
     Shape:
         Events ``(N, *event_shape)`` and contexts ``(N, *context_shape)`` to ``(N,)``.
@@ -66,7 +66,7 @@ class QuadraticCritic(ReadsData, nn.Module):
         v = x.reshape(len(x), prod(self.event_shape))
         if self.context is not None:
             v = torch.cat([v, self.context(context)], -1)
-        # The trace makes the form zero on average over standardised data, so that the constant is learned apart.
+        # The trace makes the form zero on average over standardized data, so that the constant is learned apart.
         form = ((v @ self.matrix) * v).sum(-1) - self.matrix.trace()
         score = _GAIN * (form / max(len(self.linear), 1) ** 0.5 + v @ self.linear + self.constant)
         return score if self.network is None else score + self.network(v).squeeze(-1)

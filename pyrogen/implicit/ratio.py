@@ -15,7 +15,7 @@ The log-loss on samples that were held out shows whether a step is too long (a l
 has nothing left to learn (near :math:`\log 2`), and calibrates what was learned from few samples, which is too sure of
 itself: :meth:`RatioEstimate.calibrate` scales and shifts each :math:`h_k` to the least log-loss there.
 
-A log-ratio is the same in any coordinates. Classifiers see standardised ones, so where a few values far out set the
+A log-ratio is the same in any coordinates. Classifiers see standardized ones, so where a few values far out set the
 scale (heavy tails), bring the data to others first, by their ``asinh`` or their ranks: of Cauchy numbers as they are
 nothing is found, and the log-loss stays near :math:`\log 2`.
 
@@ -83,7 +83,7 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
         p: The distribution above: a ``DistributionModule``, a distribution, a function that draws (called with how many
             draws, or with contexts, it gives events ``(N, *event_shape)``); ``None`` for samples in the data.
         q: The distribution below, likewise.
-        critics: One classifier, ``critic(x)`` or ``critic(x, context)`` with logits ``(N,)`` of standardised events
+        critics: One classifier, ``critic(x)`` or ``critic(x, context)`` with logits ``(N,)`` of standardized events
             ``(N, *event_shape)``; or several, of which each tells one of the steps between ``p`` and ``q`` apart.
         event_shape: Shape of one event; ``None``: that of ``p`` or ``q``.
         context_shape: As for ``DistributionModule``.
@@ -262,14 +262,14 @@ class RatioEstimate(TakesTurns, ReadsData, nn.Module):
                     yield from critic.read_data(z, twice)
 
     def _step(self, k: int, z: Tensor, context: Context) -> Tensor:
-        """The log-ratio of one step, at standardised events."""
+        """The log-ratio of one step, at standardized events."""
         logits = self.critics[k](z) if context is None else self.critics[k](z, context)
         if logits.shape != (len(z),):
             raise ValueError(f"`critics` must give logits ({len(z)},) of {len(z)} rows, got {tuple(logits.shape)}")
         return self.slope[k] * logits + self.offset[k]
 
     def _bridged(self, x: Tensor, y: Tensor) -> Tensor:
-        """Standardised samples of all distributions from ``p`` to ``q``, ``(steps + 1, N, *event_shape)``."""
+        """Standardized samples of all distributions from ``p`` to ``q``, ``(steps + 1, N, *event_shape)``."""
         x, y = self.standardizer(x), self.standardizer(y)
         angles = torch.linspace(0, pi / 2, self.bridges + 2, dtype=x.dtype, device=x.device)
         angles = angles.reshape(-1, *[1] * x.dim())

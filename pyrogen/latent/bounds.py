@@ -25,8 +25,8 @@ def renyi(log_weights: Tensor, alpha: float) -> Tensor:
 def doubly_reparameterized(log_weights: Tensor) -> Tensor:
     r"""The importance-weighted bound, with the gradient :math:`\sum_k \tilde w_k \nabla \log w_k`.
 
-    :math:`\tilde w_k` are the normalised weights. Together with :func:`weigh_gradients` of the draws it is the doubly
-    reparameterised gradient, for weights whose posterior density follows the draws alone.
+    :math:`\tilde w_k` are the normalized weights. Together with :func:`weigh_gradients` of the draws it is the doubly
+    reparameterized gradient, for weights whose posterior density follows the draws alone.
     """
     weighted = (log_weights.detach().softmax(0) * log_weights).sum(0)
     return importance_weighted(log_weights.detach()) + weighted - weighted.detach()

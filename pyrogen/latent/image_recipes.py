@@ -24,7 +24,7 @@ from .recipes import TEXTS, Builder, likelihood_of
 _TEXTS = {
     **TEXTS,
     "event_shape": "``(channels, height, width)`` of an image, of any size.",
-    "symbols": "If given, pixels are integers ``0 … symbols - 1`` as floats, with a discretised logistic likelihood.",
+    "symbols": "If given, pixels are integers ``0 … symbols - 1`` as floats, with a discretized logistic likelihood.",
     "binary": "Whether pixels are zeros and ones, with a Bernoulli likelihood.",
     "hidden": "Size of the dense hidden layers.",
 }
@@ -95,7 +95,7 @@ def vq_vae(
     commitment: float = 0.25,
     prior: DistributionModule | None = None,
 ) -> VQVAE:
-    """A vector-quantised autoencoder of images: convolutions, a grid of codes, and a prior over it.
+    """A vector-quantized autoencoder of images: convolutions, a grid of codes, and a prior over it.
 
     An autoregressive prior over the codes learns along with the rest, or afterwards on ``module.codes(x)``.
 

@@ -100,7 +100,7 @@ class Imputation:
     """Completed events, ``(draws, *batch, *event)``."""
 
     log_weights: Tensor
-    """Logarithms of their normalised weights, ``(draws, *batch)``."""
+    """Logarithms of their normalized weights, ``(draws, *batch)``."""
 
     @property
     def mean(self) -> Tensor:
@@ -152,10 +152,10 @@ class Imputation:
 
 @checked
 def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imputation:
-    r"""What stands in the gaps of events, by self-normalised importance sampling.
+    r"""What stands in the gaps of events, by self-normalized importance sampling.
 
     Each draw is a latent of the posterior, the missing entries drawn from the likelihood given it, and its weight
-    :math:`w_k`; normalised, they are a sample of :math:`p(x_{mis} \mid x_{obs})`, or with a missingness model of
+    :math:`w_k`; normalized, they are a sample of :math:`p(x_{mis} \mid x_{obs})`, or with a missingness model of
     :math:`p(x_{mis} \mid x_{obs}, s)`, that is exact in the limit of many draws.
 
     Args:

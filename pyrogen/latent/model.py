@@ -219,7 +219,7 @@ class BetaElbo(VAEObjective):
         -\mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] + \beta \max(\lambda, \operatorname{KL}(q(z \mid x) \,\|\, p(z)))
 
     Equal, on the same noise, to Pyro's ``Trace_ELBO`` on the model and guide of the VAE divided by the number of rows,
-    and with ``analytic_kl`` to ``TraceMeanField_ELBO``. A posterior that is not reparameterised is trained by the score
+    and with ``analytic_kl`` to ``TraceMeanField_ELBO``. A posterior that is not reparameterized is trained by the score
     function, as Pyro does, without a baseline.
 
     Args:
@@ -290,7 +290,7 @@ class BetaElbo(VAEObjective):
         prior: TorchDistributionMixin,
         beta: Tensor | float,
     ) -> Tensor:
-        """The loss of a posterior that is not, or not wholly, reparameterised."""
+        """The loss of a posterior that is not, or not wholly, reparameterized."""
         z = posterior(sample_shape(self.draws))
         parts = posterior.score_parts(z)
         log_likelihood, log_prior = self.vae.likelihood_at(z, context).log_prob(x), prior.log_prob(z)

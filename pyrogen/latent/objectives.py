@@ -46,12 +46,12 @@ class StickingTheLanding(VAEObjective):
     posterior other than :class:`~pyrogen.core.parametric.Parametric` runs twice.
 
     Args:
-        vae: The VAE; its posterior must be reparameterised.
+        vae: The VAE; its posterior must be reparameterized.
         draws: How many draws of the posterior to average over.
 
     Raises:
         ValueError: ``draws`` is not positive.
-        NotImplementedError: the posterior is not reparameterised (when called).
+        NotImplementedError: the posterior is not reparameterized (when called).
 
     References:
         Roeder, Wu and Duvenaud 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
@@ -72,12 +72,12 @@ class ImportanceWeighted(VAEObjective):
     r"""Minus the importance-weighted bound, :math:`-\log \frac1K \sum_k w_k`; all draws run at once.
 
     Args:
-        vae: The VAE, of parts with exact densities and a reparameterised posterior.
+        vae: The VAE, of parts with exact densities and a reparameterized posterior.
         draws: :math:`K`.
 
     Raises:
         ValueError: ``draws`` is not positive, or a part has a density that is not exact.
-        NotImplementedError: the posterior is not reparameterised (when called).
+        NotImplementedError: the posterior is not reparameterized (when called).
 
     References:
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
@@ -93,14 +93,14 @@ class ImportanceWeighted(VAEObjective):
         return -self.bound(_log_weights(self.vae, x, context, self.draws)).mean()
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        """What is maximised, in nats, from the logarithms of weights ``(draws, *batch)``."""
+        """What is maximized, in nats, from the logarithms of weights ``(draws, *batch)``."""
         return importance_weighted(log_weights)
 
 
 class DoublyReparameterized(ImportanceWeighted):
-    r"""Minus the importance-weighted bound, with the doubly reparameterised gradient in the posterior.
+    r"""Minus the importance-weighted bound, with the doubly reparameterized gradient in the posterior.
 
-    With normalised weights :math:`\tilde w_k`, the gradient in the posterior's parameters :math:`\phi` is
+    With normalized weights :math:`\tilde w_k`, the gradient in the posterior's parameters :math:`\phi` is
 
     .. math:: \sum_k \tilde w_k^2 \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi},
 
@@ -169,7 +169,7 @@ class ReweightedWakeSleep(VAEObjective):
     discrete latents, multiplies by noisy scores. Wake-sleep fits it by maximum likelihood instead: to the latents of
     data, weighed by importance (*wake*), or to latents that the model drew along with data of its own (*sleep*).
 
-    With draws :math:`z_k \sim q(z \mid x)`, which carry no gradient, and normalised weights :math:`\tilde w_k` of
+    With draws :math:`z_k \sim q(z \mid x)`, which carry no gradient, and normalized weights :math:`\tilde w_k` of
     :math:`w_k = p(x, z_k) / q(z_k \mid x)`, prior and likelihood (:math:`\theta`) and posterior (:math:`\phi`) follow
 
     .. math::
@@ -180,7 +180,7 @@ class ReweightedWakeSleep(VAEObjective):
     The gradient in :math:`\theta` is that of :class:`ImportanceWeighted`. The first of the
     two in :math:`\phi`, *wake*, estimates that of :math:`\operatorname{KL}(p(z \mid x) \,\|\, q(z \mid x))` with a bias
     that goes as :math:`1 / K`; the second, *sleep*, has no bias, but learns where the model has its mass, not the data.
-    Posteriors need not be reparameterised and latents may be discrete.
+    Posteriors need not be reparameterized and latents may be discrete.
 
     Args:
         vae: The VAE, of parts with exact densities; the posterior shares no parameter with the others.

@@ -45,7 +45,7 @@ class WeightedPair(PairObjective):
 
     Args:
         model: A Pyro model, called with the batch.
-        guide: Its guide, called with the same, with the same latent sites, all of them reparameterised.
+        guide: Its guide, called with the same, with the same latent sites, all of them reparameterized.
         draws: How many draws of the guide.
         plates: How many plates nest in model and guide, at most. Draws then run all at once, under one plate more to
             their left, for which the programs must broadcast. ``None``: one after the other, which needs nothing.
@@ -55,7 +55,7 @@ class WeightedPair(PairObjective):
         ValueError: ``draws`` or ``size`` is not positive, or ``plates`` is negative; when called: model and guide
             differ in their latent sites, a site is scaled, its density is not what weights need, or latents outside the
             data plate meet a minibatch.
-        NotImplementedError: when called: a site of the guide is not reparameterised.
+        NotImplementedError: when called: a site of the guide is not reparameterized.
     """
 
     by_path = False
@@ -76,7 +76,7 @@ class WeightedPair(PairObjective):
 
     @abstractmethod
     def bound(self, log_weights: Tensor) -> Tensor:
-        """What is maximised, in nats.
+        """What is maximized, in nats.
 
         Shape:
             ``(units,)`` from ``(draws, units)``, where a unit is a datum, or all data.
@@ -149,7 +149,7 @@ class WeightedPair(PairObjective):
         """Refuses a pair with which the objective would be no bound, or has no gradient.
 
         Raises:
-            NotImplementedError: a site of the guide is not reparameterised, a ``log_prob`` is unnormalised or missing,
+            NotImplementedError: a site of the guide is not reparameterized, a ``log_prob`` is unnormalized or missing,
                 or one of the guide a lower bound.
             ValueError: the latent sites of model and guide differ, one is scaled, or its ``log_prob`` is noisy, or a
                 bound, and several weights are averaged: the exponential of noise is biased upwards.
@@ -246,7 +246,7 @@ class StickingTheLandingPair(WeightedPair):
     :class:`pyrogen.Elbo`.
 
     Raises:
-        ValueError: when called: the guide's density is a bound, or one is not normalised.
+        ValueError: when called: the guide's density is a bound, or one is not normalized.
 
     References:
         Roeder, Wu and Duvenaud 2017, "Sticking the landing: simple, lower-variance gradient estimators for variational
@@ -266,9 +266,9 @@ class StickingTheLandingPair(WeightedPair):
 
 
 class DoublyReparameterizedPair(WeightedPair):
-    r"""Minus the importance-weighted bound of a Pyro pair, with the doubly reparameterised gradient in the guide.
+    r"""Minus the importance-weighted bound of a Pyro pair, with the doubly reparameterized gradient in the guide.
 
-    With normalised weights :math:`\tilde w_k`, the gradient in the guide's parameters :math:`\phi` is
+    With normalized weights :math:`\tilde w_k`, the gradient in the guide's parameters :math:`\phi` is
     :math:`\sum_k \tilde w_k^2 \, (\partial \log w_k / \partial z_k) \, \partial z_k / \partial \phi`: of the same
     expectation as that of :class:`ImportanceWeightedPair`, with a signal that does not drown in noise as draws become
     many. The guide runs twice.

@@ -43,7 +43,7 @@ def check_densities(prior: DistributionModule, likelihood: DistributionModule, p
     """Checks that the evidence lower bound is one.
 
     Raises:
-        ValueError: a bound of the posterior's density has the wrong sign in it, and an unnormalised or missing density
+        ValueError: a bound of the posterior's density has the wrong sign in it, and an unnormalized or missing density
             of any part leaves it unknown.
     """
     if weakest(posterior.density, "estimate") != "estimate":
@@ -54,7 +54,7 @@ def check_densities(prior: DistributionModule, likelihood: DistributionModule, p
     for name, part in (("prior", prior), ("likelihood", likelihood)):
         if weakest(part.density, "lower bound") != "lower bound":
             raise ValueError(
-                f"`{name}` must have a normalised log_prob or a bound of it, got density {part.density!r}{_way(part)}"
+                f"`{name}` must have a normalized log_prob or a bound of it, got density {part.density!r}{_way(part)}"
             )
 
 

@@ -1,4 +1,4 @@
-r"""Vector quantisation: a latent that is one of few vectors at each position.
+r"""Vector quantization: a latent that is one of few vectors at each position.
 
 A latent :math:`z` is a grid of vectors out of a *codebook* :math:`e_1, \dots, e_K`. The posterior is a point mass: the
 encoder's vectors, each replaced by the nearest of the codebook, :math:`z(x)`. The bound that holds for every posterior
@@ -7,7 +7,7 @@ needs no draws here:
 .. math:: \log p(x) \ge \log p(x \mid z(x)) + \log p(z(x)) .
 
 The prior is any distribution over grids of codes (integers): a table, or an autoregressive model. Latents carry the
-encoder's gradient past the quantisation (*straight through*), so the pair trains by any ELBO; :class:`QuantizedElbo`
+encoder's gradient past the quantization (*straight through*), so the pair trains by any ELBO; :class:`QuantizedElbo`
 adds the commitment of the encoder to its codes, and lets the codebook follow the vectors it replaces.
 
 References:
@@ -246,7 +246,7 @@ class CodeTable(DistributionModule):
 
 
 class VQVAE(VAE):
-    """A variational autoencoder with vector-quantised latents; see :mod:`pyrogen.latent.quantized`.
+    """A variational autoencoder with vector-quantized latents; see :mod:`pyrogen.latent.quantized`.
 
     Args:
         prior: The distribution over codes, of shape ``(*positions)``: a :class:`CodeTable`, or an autoregressive model
@@ -299,7 +299,7 @@ class QuantizedElbo(VAEObjective):
     :math:`h(x)` are the encoder's vectors. In training the codebook follows them by moving averages.
 
     Args:
-        vae: A vector-quantised VAE.
+        vae: A vector-quantized VAE.
         commitment: :math:`\beta`.
     """
 

@@ -308,7 +308,7 @@ def semi_supervised_vae(
 class Builder:
     """Makes the parts of a latent-variable model, all of which take the context, of dense networks or others.
 
-    Attributes are the arguments of recipes; ``real``: data are real numbers, to be standardised.
+    Attributes are the arguments of recipes; ``real``: data are real numbers, to be standardized.
     """
 
     event_shape: Shape

@@ -46,7 +46,7 @@ def tabular_vae(
 ) -> VAE:
     """A variational autoencoder of rows of a table whose columns are of different kinds.
 
-    Columns that are not named are real and should be standardised: the encoder takes them as they are, and the normal
+    Columns that are not named are real and should be standardized: the encoder takes them as they are, and the normal
     likelihood starts at scale one. Counts are negative binomial, labels categorical; both come as floats.
 
     Args:

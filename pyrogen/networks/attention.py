@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """A transformer's block: self-attention, then a perceptron, each of a normalised copy and beside the identity.
+    """A transformer's block: self-attention, then a perceptron, each of a normalized copy and beside the identity.
 
     Args:
         width: Size of the vectors.

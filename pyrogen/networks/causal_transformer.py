@@ -1,6 +1,6 @@
 r"""Causal transformers: attention to what came before, with keys and values kept between steps.
 
-Each block adds attention and a perceptron to a stream of vectors, both of a normalised copy (pre-norm). Queries and
+Each block adds attention and a perceptron to a stream of vectors, both of a normalized copy (pre-norm). Queries and
 keys are rotated by angles that grow with the place, so that their products depend on distances only. Several query
 heads share one key head (grouped keys), which shrinks what is kept.
 

@@ -14,7 +14,7 @@ class ColumnFeatures(nn.Module):
     """Rows of columns of different kinds as vectors of numbers of order one.
 
     Counts enter by ``log(1 + count)``, categories one-hot, all other columns as they are: real columns should come
-    standardised. Where NaN marks missing entries, they enter as zeros, beside flags of what was observed.
+    standardized. Where NaN marks missing entries, they enter as zeros, beside flags of what was observed.
 
     Args:
         columns: How many columns there are.

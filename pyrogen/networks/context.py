@@ -1,7 +1,7 @@
 """One path for contexts: from what a model is conditioned on to the features that its networks take.
 
 A context is one tensor or several in a dict. Entries named by ``classes`` hold integer labels, which are checked; all
-others are numbers, which are standardised by moments of the data set (:mod:`pyrogen.networks.statistics`). A module of
+others are numbers, which are standardized by moments of the data set (:mod:`pyrogen.networks.statistics`). A module of
 the user's, the ``embedding``, may then turn all entries into features, which stand in their place: a vector, a sequence
 or an image, by their shape. The classes of this module differ in what they make of that: one vector
 (:class:`VectorContext`), a sequence of vectors (:class:`SequenceContext`), a vector for each place of a signal or an
@@ -39,9 +39,9 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
     Args:
         context_shape: ``None``, the shape of one context, or a dict of them. With ``classes`` alone it is ``()``.
         classes: How many labels there are: a number for a single context, a dict for some of several.
-        embedding: Any module from contexts to features, ``(N, *features)``. It gets numbers standardised and labels as
+        embedding: Any module from contexts to features, ``(N, *features)``. It gets numbers standardized and labels as
             integers: a tensor, or a dict of tensors. An :class:`~pyrogen.networks.embedding.Embedding` gets numbers as
-            they are, and standardises them itself.
+            they are, and standardizes them itself.
 
     Attributes:
         context_shape: Shape of the context, a dict of shapes, or ``None``.
@@ -63,7 +63,7 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         super().__init__()
         self.context_shape, self.labels = described(context_shape, classes)
         self.shapes = by_name(self.context_shape)
-        # An `Embedding` standardises by itself.
+        # An `Embedding` standardizes by itself.
         unread = {} if isinstance(embedding, Embedding) else self.shapes
         self.standardizers = Standardizers({key: shape for key, shape in unread.items() if key not in self.labels})
         self.register_buffer("zero", torch.zeros(()), persistent=False)
@@ -81,7 +81,7 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         """What a network takes, from contexts with one batch dimension in front."""
 
     def entries(self, context: Context) -> dict[str, Tensor]:
-        """The entries of a context by name, labels as long integers and numbers standardised; or all as features.
+        """The entries of a context by name, labels as long integers and numbers standardized; or all as features.
 
         Raises:
             ValueError: a label is out of range, where torch validates the arguments of distributions.
@@ -90,7 +90,7 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         for key, value in parts.items():
             if (known := self.labels.get(key)) is not None:
                 parts[key] = integer_labels(value, known, _shown(key))
-            elif not isinstance(self.embedding, Embedding):  # which may lose nothing before it standardises
+            elif not isinstance(self.embedding, Embedding):  # which may lose nothing before it standardizes
                 parts[key] = value.to(self.zero.dtype)
         return parts if self.embedding is None else {"": self._features(parts)}
 
@@ -122,7 +122,7 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
 
 
 class VectorContext(ContextEmbedding):
-    """A context as one vector: labels one-hot, numbers standardised, all flattened and put side by side.
+    """A context as one vector: labels one-hot, numbers standardized, all flattened and put side by side.
 
     Args:
         context_shape: As for :class:`ContextEmbedding`.

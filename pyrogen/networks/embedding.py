@@ -1,6 +1,6 @@
 r"""Embeddings of simulated data: from what was observed, in its own units, to a vector for the networks of a posterior.
 
-An :class:`Embedding` standardises contexts itself, by statistics of the data set, because only it knows what their
+An :class:`Embedding` standardizes contexts itself, by statistics of the data set, because only it knows what their
 dimensions mean: the elements of a vector each have moments of their own, the rows of a set share theirs. It is passed
 to any recipe as ``embedding=``.
 
@@ -72,7 +72,7 @@ class Embedding(Abstract, ReadsData, nn.Module):
 
 
 class VectorEmbedding(Embedding):
-    """Numbers of any shape as they are: each element standardised by moments of its own, all in one vector.
+    """Numbers of any shape as they are: each element standardized by moments of its own, all in one vector.
 
     Beyond five standard deviations numbers grow by their logarithm: an outlier does not throw a network off.
 
@@ -111,7 +111,7 @@ class VectorEmbedding(Embedding):
 class ImageEmbedding(Embedding):
     """Images by convolutions that halve them until their sides are at most eight, beside averages over their parts.
 
-    They are standardised by channel.
+    They are standardized by channel.
 
     Args:
         context_shape: ``(channels, rows, columns)``.
@@ -257,10 +257,10 @@ def read_rows(row: Embedding, rows: Tensor, owners: Tensor) -> Iterator[tuple[St
         raise RefusedDataError(error.demand, error.got, sorted({int(owners[place]) for place in error.rows})) from error
 
 
-def tamed(standardised: Tensor) -> Tensor:
+def tamed(standardized: Tensor) -> Tensor:
     """Numbers as they are up to five; from there on they grow by their logarithm, smoothly."""
-    far = standardised.abs().clamp(min=_FAR) / _FAR
-    return standardised.clamp(-_FAR, _FAR) + _FAR * far.log().copysign(standardised)
+    far = standardized.abs().clamp(min=_FAR) / _FAR
+    return standardized.clamp(-_FAR, _FAR) + _FAR * far.log().copysign(standardized)
 
 
 def shaped(context: Tensor, shape: Shape) -> Tensor:

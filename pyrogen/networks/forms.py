@@ -1,7 +1,7 @@
 """Forms of numbers: the inputs that networks get for a number, by its meaning.
 
 A positive number matters by itself or by its logarithm, so both go in; labels become one-hot. What comes of an element
-is standardised afterwards.
+is standardized afterwards.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Modulation(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    r"""Group normalisation of images, scaled and shifted by a condition: :math:`(1 + a(c)) \, \bar h + b(c)`.
+    r"""Group normalization of images, scaled and shifted by a condition: :math:`(1 + a(c)) \, \bar h + b(c)`.
 
     Args:
         channels: Of the image.
@@ -85,7 +85,7 @@ class AdaptiveGroupNorm(nn.Module):
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    """Group normalisation with groups of at least four channels, at most 32 of them."""
+    """Group normalization with groups of at least four channels, at most 32 of them."""
     groups = max(g for g in range(1, min(32, max(channels // 4, 1)) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels, affine=affine)
 

@@ -267,7 +267,7 @@ class PixelCNN(SequenceNetwork):
 
 
 class Intensities(nn.Module):
-    """Quantised values, few or many, as vectors: scaled to lie between -1 and 1, then a linear map.
+    """Quantized values, few or many, as vectors: scaled to lie between -1 and 1, then a linear map.
 
     Args:
         symbol_shape: ``()`` for grey pixels, ``(channels,)`` for others.

@@ -1,4 +1,4 @@
-r"""Residual networks of images without normalisation: from images to features, and from vectors to images.
+r"""Residual networks of images without normalization: from images to features, and from vectors to images.
 
 Both are made of the same blocks, :math:`x + W_3\,a(W_2 * a(W_1 x))`, narrow dense layers at each place around a
 convolution in groups; the last weights of a block start at zero, so that a deep network starts as a shallow one and

@@ -35,7 +35,7 @@ from .statistics import Statistic, require_rows
 class SetEmbedding(Embedding):
     """Rows whose order means nothing, up to a largest number of them, as a vector; see :mod:`pyrogen.networks.sets`.
 
-    Rows of NaN are absent and change nothing. All rows share their standardisation.
+    Rows of NaN are absent and change nothing. All rows share their standardization.
 
     Args:
         row: Embeds one row: a :class:`VectorEmbedding`, or another set for sets of sets.

@@ -246,9 +246,9 @@ class Standardizer(Statistic, ReadsData, nn.Module):
         # In the precision of the context first: 1e9 + 1 and 1e9 - 1 differ in double precision.
         return ((context - mean) / scale).to(mean.dtype)
 
-    def inverse(self, standardised: Tensor) -> Tensor:
-        """What standardised numbers are in the units of the data."""
-        return torch.addcmul(self.mean, self.scale, standardised)
+    def inverse(self, standardized: Tensor) -> Tensor:
+        """What standardized numbers are in the units of the data."""
+        return torch.addcmul(self.mean, self.scale, standardized)
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         rows = context.reshape(-1, *self.shape)
@@ -280,10 +280,10 @@ class Standardizer(Statistic, ReadsData, nn.Module):
 
 
 class Standardizers(ReadsData, nn.ModuleDict):
-    """Standardisers of the entries of a context, by name.
+    """Standardizers of the entries of a context, by name.
 
     Args:
-        shapes: The entries to be standardised; a single context has the name ``""``.
+        shapes: The entries to be standardized; a single context has the name ``""``.
     """
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
@@ -291,7 +291,7 @@ class Standardizers(ReadsData, nn.ModuleDict):
         super().__init__({entry_key(key): Standardizer(shape, name=names[key]) for key, shape in shapes.items()})
 
     def forward(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All entries, those that have a standardiser standardised."""
+        """All entries, those that have a standardizer standardized."""
         return {key: self[entry_key(key)](value) if entry_key(key) in self else value for key, value in entries.items()}
 
     def read_data(self, entries: Mapping[str, Tensor]) -> Iterator[tuple[Statistic, Tensor]]:

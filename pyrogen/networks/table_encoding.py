@@ -10,7 +10,7 @@ References:
     https://doi.org/10.1016/S1385-7258(52)50063-5
     Jang, Gu and Poole 2017, "Categorical reparameterization with Gumbel-softmax", https://arxiv.org/abs/1611.01144
     Xu, Skoularidou, Cuesta-Infante and Veeramachaneni 2019, "Modeling tabular data using conditional GAN" (whose
-    normalisation by the components of a mixture normal scores replace), https://arxiv.org/abs/1907.00503
+    normalization by the components of a mixture normal scores replace), https://arxiv.org/abs/1907.00503
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""A conditioner in one call: a rectifier network that gives, for each of several features, the parameters of its map.
 
 :meth:`Weighted.__call__` is the definition, by differentiable operations; :mod:`pyrogen.transforms.kernels` holds the
-same together with what its outputs parameterise, with a backward pass written by hand.
+same together with what its outputs parameterize, with a backward pass written by hand.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def apply(
 def _lanczos(product: Product, vector: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The diagonal of the tridiagonal matrix and what stands beside it, one after the other; zeros at the end.
 
-    Without orthogonalising again: what is found twice shares its weight, and quadratures are right (Golub and Meurant).
+    Without orthogonalizing again: what is found twice shares its weight, and quadratures are right (Golub and Meurant).
     """
     before, now = torch.zeros_like(vector), _unit(vector)
     beta = torch.zeros_like(vector[..., :1])

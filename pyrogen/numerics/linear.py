@@ -3,7 +3,7 @@ r"""Small linear algebra of Gaussian conditioning, over leading batch dimensions
 Everything is in units of the noise: a measurement of covariance :math:`C` with independent noise of variance one has
 the covariance :math:`I + C`. Its smallest eigenvalue is one and its largest may be :math:`10^{10}`, beyond single
 precision. Covariances that come out of networks are symmetric and positive only up to rounding and to the network's
-errors, so the factorisation repairs what is slightly negative, without a warning.
+errors, so the factorization repairs what is slightly negative, without a warning.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""The tail of positive numbers: which of their moments exist.
 
-Moments of order above :math:`1 / k` do not exist for numbers whose tail is that of a generalised Pareto distribution
+Moments of order above :math:`1 / k` do not exist for numbers whose tail is that of a generalized Pareto distribution
 of shape :math:`k`. An average of numbers with :math:`k` above 0.7 cannot be trusted, and above 1 it has no limit.
 
 References:
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def pareto_shape(log_weights: np.ndarray) -> np.ndarray:
-    r"""The shape :math:`\hat k` of a generalised Pareto distribution fitted to the largest weights.
+    r"""The shape :math:`\hat k` of a generalized Pareto distribution fitted to the largest weights.
 
     Args:
         log_weights: Their logarithms, at least 25 along the last axis.

@@ -33,22 +33,22 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     Zero for a dead cloud, in which all weights are zero, or one is no number or infinite.
 
     Args:
-        log_weights: Unnormalised, of shape ``(particles, *batch)``.
+        log_weights: Unnormalized, of shape ``(particles, *batch)``.
 
     Shape:
         ``batch``.
     """
-    weights = normalised(log_weights)
+    weights = normalized(log_weights)
     return torch.where(_alive(log_weights), 1 / weights.square().sum(0), 0.0)
 
 
-def normalised(log_weights: Tensor) -> Tensor:
+def normalized(log_weights: Tensor) -> Tensor:
     """The weights, summing to one over the particles; equal weights where all of them are zero, or one is no number."""
     return torch.where(_alive(log_weights), log_weights.softmax(0), 1 / len(log_weights))
 
 
 def _alive(log_weights: Tensor) -> Tensor:
-    """Whether the weights of a cloud can be normalised."""
+    """Whether the weights of a cloud can be normalized."""
     return log_weights.logsumexp(0).isfinite()
 
 
@@ -56,14 +56,14 @@ def systematic(log_weights: Tensor, *, count: int | None = None, generator: torc
     """Which particle each copy is of, by systematic resampling; copies of a particle lie side by side.
 
     Args:
-        log_weights: Unnormalised, of shape ``(particles, *batch)``.
+        log_weights: Unnormalized, of shape ``(particles, *batch)``.
         count: How many copies there are in all; as many as particles if not given.
         generator: Where the one uniform number of each cloud comes from; torch's own if not given.
 
     Shape:
         ``(count, *batch)``, integers.
     """
-    weights = normalised(log_weights)
+    weights = normalized(log_weights)
     uniform = torch.rand(weights.shape[1:], dtype=weights.dtype, device=weights.device, generator=generator)
     return _comb(weights, uniform, len(weights) if count is None else count)
 
@@ -75,13 +75,13 @@ def conditional_systematic(log_weights: Tensor, *, generator: torch.Generator | 
     it (section 3.2 of Chopin and Singh 2015).
 
     Args:
-        log_weights: Unnormalised, of shape ``(particles, *batch)``; the first particle is the retained one.
+        log_weights: Unnormalized, of shape ``(particles, *batch)``; the first particle is the retained one.
         generator: Where the random numbers come from; torch's own if not given.
 
     Shape:
         That of ``log_weights``, integers; the first entry is always zero.
     """
-    weights = normalised(log_weights)
+    weights = normalized(log_weights)
     expected = len(weights) * weights[0]
     whole = expected.floor()
     rest = expected - whole

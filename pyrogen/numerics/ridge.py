@@ -2,7 +2,7 @@ r"""Ridge regression from moments, each output with a ridge of its own.
 
 With the covariances :math:`C_{cc}` of the inputs and :math:`C_{cx}` of inputs and outputs, the weights of ridge
 :math:`\lambda` are :math:`(C_{cc} + \lambda I)^{-1} C_{cx}`. The ridge of each output has the least error in
-generalised cross-validation: the mean squared residual over :math:`(1 - \text{df} / n)^2`, an estimate of the error on
+generalized cross-validation: the mean squared residual over :math:`(1 - \text{df} / n)^2`, an estimate of the error on
 held-out data.
 
 References:

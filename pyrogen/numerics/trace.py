@@ -4,7 +4,7 @@ r"""The divergence of a vector field: the trace of its Jacobian, exactly or by r
     = \mathbb{E}\, \varepsilon^\top \frac{\partial f}{\partial x} \varepsilon, \qquad \mathbb{E}\,
     \varepsilon \varepsilon^\top = I .
 
-Rows of a batch must not see each other in ``f`` (no batch normalisation): each direction is pulled back through all
+Rows of a batch must not see each other in ``f`` (no batch normalization): each direction is pulled back through all
 rows at once. Vector-Jacobian products share one evaluation of ``f`` and cost, measured on perceptrons and on mixtures
 of Gaussians, a quarter of Jacobian-vector products. The result is differentiable like any other.
 """

@@ -71,7 +71,7 @@ def assignment(cost: Tensor) -> Tensor:
 
 
 def sinkhorn(cost: Tensor, *, temperature: float, iterations: int = 1000, tolerance: float = 1e-3) -> Tensor:
-    r"""The logarithm of the plan with uniform marginals that minimises cost minus ``temperature`` times entropy.
+    r"""The logarithm of the plan with uniform marginals that minimizes cost minus ``temperature`` times entropy.
 
     Args:
         cost: Of each pair.

@@ -71,7 +71,7 @@ def along(lines: Tensor, x: Tensor, y: Tensor, order: float = 2.0) -> Tensor:
 
 
 def ascended(lines: Tensor, x: Tensor, y: Tensor, order: float = 2.0, *, steps: int) -> Tensor:
-    """Directions of larger distance, by steps to the normalised gradient.
+    """Directions of larger distance, by steps to the normalized gradient.
 
     For ``order`` 2 and a fixed coupling a step is one of the power iteration, which never descends.
     """

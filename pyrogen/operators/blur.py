@@ -15,7 +15,7 @@ from .sampling import Separable
 
 @takes_arrays
 def gaussian_blur(shape: tuple[int, ...], width: float | Tensor) -> Separable:
-    """A Gaussian blur; at the edges the kernel is normalised over what it sees.
+    """A Gaussian blur; at the edges the kernel is normalized over what it sees.
 
     Args:
         shape: ``(channels, height, width)``.

@@ -89,7 +89,7 @@ def box_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
 def bicubic_downsampling(shape: tuple[int, ...], factor: int) -> Separable:
     """Antialiased bicubic downsampling.
 
-    The cubic kernel of Keys (a = -0.5), widened by the factor and normalised at the edges.
+    The cubic kernel of Keys (a = -0.5), widened by the factor and normalized at the edges.
 
     Args:
         shape: ``(channels, height, width)``.

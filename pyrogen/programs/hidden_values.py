@@ -20,7 +20,7 @@ class HiddenValues(Messenger):
 
     Pyro scores all values and leaves out what is masked afterwards. So NaN that stands where nothing was measured is
     refused under validation, and its gradient is NaN whatever it is multiplied by. What ``pyro.deterministic`` and
-    reparameterisations compute bears a mask as well, and stays: the program goes on with it.
+    reparameterizations compute bears a mask as well, and stays: the program goes on with it.
     """
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:

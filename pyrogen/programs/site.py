@@ -2,7 +2,7 @@
 
 A ``pyro.sample`` statement is a site: it has a name, a distribution, a value, and the plates around it. Sites are
 latent or observed; ``pyro.factor`` is an observed one. What ``pyro.deterministic`` computes, and the silent point
-masses that stand for a value computed elsewhere (Pyro's reparameterisations), are *computed*: statements, but no sites.
+masses that stand for a value computed elsewhere (Pyro's reparameterizations), are *computed*: statements, but no sites.
 The rows that a plate takes are neither.
 """
 

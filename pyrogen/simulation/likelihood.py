@@ -140,7 +140,7 @@ def likelihood(
             context for a single number and a masked autoregressive one for several.
         site: The name of the observed site; may be left out where there is one alone.
         embedding: Any module from the values of the parents, rows first, to features: a tensor, or a dict by site.
-            Numbers reach it standardised. ``None``: the values themselves, positive ones with their logarithms.
+            Numbers reach it standardized. ``None``: the values themselves, positive ones with their logarithms.
 
     Raises:
         TypeError: an argument is something else.

@@ -272,13 +272,13 @@ def ratio(
 
     Args:
         joint: The program.
-        network: Any module from rows ``(N, *event)``, standardised, or their features ``(N, size)``, and a vector of
-            the parents ``(N, C)``, standardised, to ``(N,)``. If ``None``, a perceptron with residual blocks.
+        network: Any module from rows ``(N, *event)``, standardized, or their features ``(N, size)``, and a vector of
+            the parents ``(N, C)``, standardized, to ``(N,)``. If ``None``, a perceptron with residual blocks.
         classes: How many candidates each row has in training, those of other simulations in the minibatch among them.
         gamma: The odds that one of the candidates is right.
         balanced: The weight of the imbalance of the classifier, which makes ratios cautious; Delaunoy et al. take 100.
         site: The name of the observed site; may be left out where there is one alone.
-        embedding: Any module from rows ``(N, *event)``, standardised, to features, computed once for each row.
+        embedding: Any module from rows ``(N, *event)``, standardized, to features, computed once for each row.
 
     Raises:
         TypeError: an argument is something else.

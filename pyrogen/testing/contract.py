@@ -142,7 +142,7 @@ def check_distribution(
 
     Each check makes its own module, lets it see one batch in training mode, and perturbs its parameters. What a check
     requires depends on the module's ``density``: an estimate gets more tolerance, of a lower bound only the bound is
-    checked, an unnormalised density is not normalised, and without ``log_prob`` only samples are checked. Pyro's param
+    checked, an unnormalized density is not normalized, and without ``log_prob`` only samples are checked. Pyro's param
     store, settings, stack and seeds are afterwards as they were.
 
     Args:

@@ -135,7 +135,7 @@ class DiscreteRow(Row):
 
 
 class Approximation(ABC):
-    """A normalised distribution over points that can be sampled and scored."""
+    """A normalized distribution over points that can be sampled and scored."""
 
     @abstractmethod
     def sample(self, points: int) -> Tensor:

@@ -87,7 +87,7 @@ def expand(subject: DistributionSubject) -> str:
 
 
 def broadcasting(subject: DistributionSubject) -> str:
-    """Values and contexts broadcast on the left: particles in front of the batch, as vectorised ELBOs have them."""
+    """Values and contexts broadcast on the left: particles in front of the batch, as vectorized ELBOs have them."""
     module, (value, context) = subject.doubled()
     require_log_prob(subject, module)
     if not is_repeatable(subject, module, (value, context)):

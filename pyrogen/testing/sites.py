@@ -47,7 +47,7 @@ def plates(subject: DistributionSubject) -> str:
         require(shape == (3, subject.rows), f"in two plates its log_prob has shape {tuple(shape)}")
     if is_continuous(module(context)):
         particles = trace.nodes["x"]["value"].flatten(1)
-        require(bool((particles[0] != particles[1]).any()), "vectorised particles share their noise")
+        require(bool((particles[0] != particles[1]).any()), "vectorized particles share their noise")
     return f"in two plates a site draws shape {tuple(expected)}"
 
 

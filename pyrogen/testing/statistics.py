@@ -19,7 +19,7 @@ from .subject import DistributionSubject, require_log_prob, trainable
 
 _FAR = 1000.0
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Batch normalisation moves these in training, at each step and not at the first alone."""
+"""Batch normalization moves these in training, at each step and not at the first alone."""
 
 
 def scoring_learns_nothing(subject: DistributionSubject) -> str:

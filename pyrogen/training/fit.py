@@ -103,7 +103,7 @@ def fit(
 ) -> Fit:
     """Trains a model, an objective, or several in turns.
 
-    The data are read once before training: means and scales that the model standardises by are learned from all rows
+    The data are read once before training: means and scales that the model standardizes by are learned from all rows
     (once; a model trained further keeps them), and rows that it cannot take (NaN, labels out of range, values outside
     the support) are refused. Scoring never sets them; see :meth:`DistributionModule.learn_statistics
     <pyrogen.core.module.DistributionModule.learn_statistics>` for other training loops.

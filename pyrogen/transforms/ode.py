@@ -48,7 +48,7 @@ class ODE(Transform):
     can be differentiated again. A value alone, as a draw is, needs no divergence and costs accordingly less.
 
     Args:
-        velocity: See :data:`Velocity`. It must treat rows alike and apart: no batch normalisation, no dropout.
+        velocity: See :data:`Velocity`. It must treat rows alike and apart: no batch normalization, no dropout.
         event_shape: Shape of one event.
         context: What the velocity takes besides; its tensors have a batch dimension for each of ``batch_shape``.
         batch_shape: Batch dimensions of the context.

@@ -137,7 +137,7 @@ class DiscreteGuide(nn.Module):
             pyro.sample("k", dist.Categorical(logits=self.network(x.unsqueeze(-1))))
 
 
-def test_elbo_falls_back_where_nothing_is_reparameterised():
+def test_elbo_falls_back_where_nothing_is_reparameterized():
     x = torch.randn(10)
     own, pyros = pg.Elbo(Discrete(), DiscreteGuide()), None
     with pyro.validation_enabled(False):

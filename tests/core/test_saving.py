@@ -77,7 +77,7 @@ def path(tmp_path):
 def flow():
     flow = pg.flows.spline_coupling((3,), (2,), layers=2, hidden=(8,))
     with torch.no_grad():
-        flow(torch.randn(20, 2)).log_prob(torch.randn(20, 3) * 3)  # sets the standardisation
+        flow(torch.randn(20, 2)).log_prob(torch.randn(20, 3) * 3)  # sets the standardization
         for parameter in flow.parameters():
             parameter.normal_(std=0.3)
     return flow

@@ -40,7 +40,7 @@ def test_power(tmp_path, random):
     seen = torch.cat(table[:2]).double()
     torch.testing.assert_close(seen.mean(0), torch.zeros(6).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(seen.std(0, correction=0), torch.ones(6).double(), atol=1e-6, rtol=0)
-    # Undo the standardisation by least squares on the rows: the residual is the noise, uniform on [0, resolution).
+    # Undo the standardization by least squares on the rows: the residual is the noise, uniform on [0, resolution).
     everything = torch.cat(table).double().numpy()
     for column, resolution in enumerate((0.001, 0.01, 1.0, 1.0, 1.0, 0.0)):
         slope, offset = np.polyfit(everything[:, column], kept[:, column], 1)
@@ -57,7 +57,7 @@ def test_power_is_repeatable_and_leaves_the_file(tmp_path, random):
 
 
 def test_gas(tmp_path, random):
-    """Of three sensors alike the last stays; all rows standardise."""
+    """Of three sensors alike the last stays; all rows standardize."""
     pandas = pytest.importorskip("pandas")
     sensors = random.normal(2, 5, (ROWS, 4))
     twins = sensors[:, [0, 0]] * [3.0, 0.5] + 0.01 * random.normal(size=(ROWS, 2))

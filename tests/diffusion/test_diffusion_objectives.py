@@ -1,4 +1,4 @@
-"""Objectives: one minimiser for all weightings, and a schedule that learns to be sharp."""
+"""Objectives: one minimizer for all weightings, and a schedule that learns to be sharp."""
 
 import math
 
@@ -69,7 +69,7 @@ def slopes(name, move, repeats=40):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_posterior_mean_is_the_minimiser(name):
+def test_the_posterior_mean_is_the_minimizer(name):
     slope, error = slopes(name, [0.0, 0.0, 0.0])
     assert (slope.abs() < 4 * error).all()
     for index in range(3):

@@ -305,7 +305,7 @@ def test_a_frozen_base_and_frozen_noise_drop_no_units():
     assert torch.equal(module.energies(x), module.energies(x))
 
 
-def test_a_network_of_standardised_events_has_the_same_energies_in_coordinates():
+def test_a_network_of_standardized_events_has_the_same_energies_in_coordinates():
     network = nn.Sequential(nn.Linear(D, 4), nn.SiLU(), nn.Linear(4, 1), nn.Flatten(0)).double()
     flow = pg.flows.affine_coupling((D,), layers=2, hidden=(8,))
     for base in (energy.DataNormal((D,)), flow, None):

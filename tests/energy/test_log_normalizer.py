@@ -1,4 +1,4 @@
-"""Normalisers against closed forms, sums and quadrature, and what is said where they cannot be known."""
+"""Normalizers against closed forms, sums and quadrature, and what is said where they cannot be known."""
 
 from math import log, pi
 
@@ -101,7 +101,7 @@ def test_without_exact_draws_there_is_no_bracket():
 
 
 def two_modes(x):
-    """Two normals of equal mass 12 apart, normalised."""
+    """Two normals of equal mass 12 apart, normalized."""
     ends = torch.tensor([6.0] + [0.0] * (x.shape[1] - 1)).to(x)
     both = torch.stack([-(x - end).square().sum(1) / 2 for end in (ends, -ends)])
     return x.shape[1] / 2 * log(2 * pi) + log(2) - both.logsumexp(0)
@@ -174,7 +174,7 @@ def test_bounded_events_in_closed_form():
     assert within(log_normalizer(energy, method=FEW), truth)
 
 
-def test_each_context_has_a_normaliser():
+def test_each_context_has_a_normalizer():
     torch.manual_seed(9)
     energy = energy_of(lambda x, c: (x / c.unsqueeze(1)).square().sum(1) / 2, (2,), ())
     for scale in (0.5, 2.0):
@@ -293,7 +293,7 @@ def test_mistakes_in_methods_are_named():
 
 
 @pytest.mark.parametrize("slope", [lambda x: 0.1 * x.square(), lambda x: x])
-def test_energies_without_a_normaliser_are_an_error(slope):
+def test_energies_without_a_normalizer_are_an_error(slope):
     """Annealed, they run away where the base no longer holds them."""
 
     class Falling(nn.Module):
@@ -301,7 +301,7 @@ def test_energies_without_a_normaliser_are_an_error(slope):
             return -slope(x).sum(1)
 
     torch.manual_seed(0)
-    with pytest.raises(ValueError, match="has no normaliser"):
+    with pytest.raises(ValueError, match="has no normalizer"):
         log_normalizer(Energy(Falling(), (2,)))
 
 

@@ -116,7 +116,7 @@ def test_labels_are_summed_over_once_each():
     assert module(torch.arange(1000) % 2).sample().shape == (1000, 20)
 
 
-def test_layers_of_many_states_are_unnormalised():
+def test_layers_of_many_states_are_unnormalized():
     module = energy.rbm((64,), symbols=2, units=64)
     assert module.density == "unnormalized"
     assert isinstance(module.chains.kernel, energy.BlockGibbs)

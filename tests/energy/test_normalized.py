@@ -1,4 +1,4 @@
-"""Normalised energies: their scores are those of the closed form, and hold the error of the normaliser."""
+"""Normalized energies: their scores are those of the closed form, and hold the error of the normalizer."""
 
 from math import hypot, log, pi
 
@@ -45,7 +45,7 @@ def test_scores_are_those_of_the_normal():
     assert density_of(model()) == model.density == "estimate"
 
 
-def test_the_error_of_the_normaliser_is_in_every_figure():
+def test_the_error_of_the_normalizer_is_in_every_figure():
     torch.manual_seed(0)
     x = 2 * torch.randn(400, 2)
     model, exact = Normalized(quadratic(), TRUTH), dist.Normal(torch.zeros(2), 2.0).to_event(1)
@@ -64,7 +64,7 @@ def test_the_error_of_the_normaliser_is_in_every_figure():
 
 
 def test_parts_of_models_bring_their_error():
-    """A prior with an estimated normaliser leaves its error in the bound."""
+    """A prior with an estimated normalizer leaves its error in the bound."""
     prior = Normalized(quadratic(), TRUTH)
     normal = pg.Parametric(nn.Linear(2, 4), pg.families.diagonal_normal, event_shape=(2,), context_shape=(2,))
     vae = pg.latent.VAE(prior, normal, normal)
@@ -92,7 +92,7 @@ def test_what_kind_of_number_it_is():
     assert Normalized(energy, Estimate(3.2, 0.0)).density == "exact"
 
 
-def test_labels_have_normalisers_of_their_own():
+def test_labels_have_normalizers_of_their_own():
     energy = Energy(Quadratic(1.0, 3.0), (2,), ())
     estimates = [
         Estimate(log(2 * pi) + 2 * log(scale), error, density="estimate") for scale, error in ((1, 0.1), (3, 0.2))
@@ -131,7 +131,7 @@ def test_a_copy_that_training_the_energy_leaves_alone():
         pg.fit(model, x, steps=1)
 
 
-def test_files_hold_the_normaliser_and_its_error(tmp_path):
+def test_files_hold_the_normalizer_and_its_error(tmp_path):
     saved, loaded = Normalized(quadratic(3.0), TRUTH), Normalized(quadratic(), Estimate(0.0, 0.1, density="estimate"))
     pg.save(saved, tmp_path / "model")
     pg.load(tmp_path / "model", into=loaded)
@@ -177,10 +177,10 @@ def test_mistakes_are_named(log_normalizer, error, message):
         Normalized(quadratic(), log_normalizer)
 
 
-def test_what_has_no_normaliser_of_its_own_is_refused():
-    with pytest.raises(NotImplementedError, match="each has a normaliser"):
+def test_what_has_no_normalizer_of_its_own_is_refused():
+    with pytest.raises(NotImplementedError, match="each has a normalizer"):
         Normalized(Energy(Quadratic(1.0), (2,), (3,)), TRUTH)
-    with pytest.raises(ValueError, match="must be unnormalised"):
+    with pytest.raises(ValueError, match="must be unnormalized"):
         Normalized(pg.energy.rbm((4,), symbols=2, units=3), TRUTH)
 
 

@@ -169,7 +169,7 @@ def test_bits_count_the_volume_of_a_cell():
     assert bits.value == pytest.approx(4.0, abs=1e-6)
     assert (bits.unit, bits.density) == ("bits per dimension", "lower bound")
     assert "upper bound" in str(bits)
-    # Standardised data and a model of them: the same bits.
+    # Standardized data and a model of them: the same bits.
     scale = 0.3
     stretched = dist.Uniform(torch.zeros(dimension), torch.full((dimension,), 1 / scale)).to_event(1)
     volume = -dimension * (log(levels) + log(scale))

@@ -96,7 +96,7 @@ def test_a_network_is_in_evaluation_mode_and_then_as_it_was():
         lambda x: x + torch.randn_like(x),
         lambda x: nn.functional.batch_norm(x, None, None, training=True),
     ],
-    ids=["standardised by the batch", "dropout", "noise", "batch statistics"],
+    ids=["standardized by the batch", "dropout", "noise", "batch statistics"],
 )
 def test_features_that_depend_on_other_rows_or_on_chance_are_refused(function):
     with pytest.raises(ValueError, match="`embedding.* must"):
@@ -189,7 +189,7 @@ def test_a_classifier_is_trained_on_the_data_at_hand_and_says_so(shape):
     state = torch.get_rng_state()
     classifier = train_classifier(x, labels, features=5, steps=60, seed=0)
     assert torch.equal(state, torch.get_rng_state())
-    assert classifier.name == "5 standardised features of a classifier of 3 classes trained on 480 rows"
+    assert classifier.name == "5 standardized features of a classifier of 3 classes trained on 480 rows"
     assert classifier.accuracy.value > 0.9
     assert classifier.accuracy.unit == "held-out accuracy"
     assert (classifier.labels(x) == labels).double().mean() > 0.9
@@ -206,7 +206,7 @@ def test_a_classifier_is_trained_on_the_data_at_hand_and_says_so(shape):
 def test_a_classifier_takes_a_network_of_the_caller_s():
     x, labels = clusters((2,))
     classifier = train_classifier(x, labels, body=nn.Sequential(nn.Linear(2, 7), nn.BatchNorm1d(7)), steps=20, seed=0)
-    assert classifier.name.startswith("7 standardised features of a classifier of 3 classes")
+    assert classifier.name.startswith("7 standardized features of a classifier of 3 classes")
     assert classifier.embedding(x).shape == (600, 7)
 
 

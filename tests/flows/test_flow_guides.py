@@ -212,7 +212,7 @@ def test_follows_the_dtype_of_the_model():
     assert all(parameter.dtype == torch.double for parameter in guide.parameters())
 
 
-def test_no_draw_sets_a_standardisation():
+def test_no_draw_sets_a_standardization():
     guide = ran().train()
     before = log_density(guide, torch.ones(SIZE))
     guide.get_posterior().log_prob(5 + torch.randn(10, SIZE))

@@ -1,4 +1,4 @@
-"""The parts of flows: standardisation, mixing, dependence, labels, foreign transforms, life inside Pyro."""
+"""The parts of flows: standardization, mixing, dependence, labels, foreign transforms, life inside Pyro."""
 
 import copy
 import importlib

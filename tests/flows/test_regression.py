@@ -53,7 +53,7 @@ def test_many_data_give_least_squares():
 
 
 def test_the_ridge_is_that_of_least_error_in_cross_validation():
-    """Few data with many inputs: compared with generalised cross-validation written out over the data."""
+    """Few data with many inputs: compared with generalized cross-validation written out over the data."""
     torch.manual_seed(0)
     context = torch.randn(40, 30, dtype=torch.float64)
     x = context[:, :1] * 0.5 + torch.randn(40, 2, dtype=torch.float64)
@@ -111,10 +111,10 @@ def test_it_is_learned_after_what_it_depends_on_and_once():
     (layer,) = [part for part in flow.bijections if isinstance(part, Regression)]
     assert layer.learned
     z = flow.bijections[-1]().inv(x)
-    standardised = flow.embedding(context)
-    left = layer(standardised).inv(z)
+    standardized = flow.embedding(context)
+    left = layer(standardized).inv(z)
     torch.testing.assert_close(torch.cov(left.T), torch.eye(2), atol=0.05, rtol=0.05)
-    assert (left.T @ standardised / 500).abs().max() < 0.02
+    assert (left.T @ standardized / 500).abs().max() < 0.02
     weight = layer.weight.clone()
     pg.fit(flow, (x, torch.randn_like(context)), steps=1, seed=0)
     assert torch.equal(layer.weight, weight)
@@ -122,7 +122,7 @@ def test_it_is_learned_after_what_it_depends_on_and_once():
     assert layer.weight.abs().max() < 0.2
     layer.reset()
     assert not layer.learned
-    assert torch.equal(layer(standardised)(z), z)
+    assert torch.equal(layer(standardized)(z), z)
 
 
 def test_a_learned_embedding_is_left_out_of_it():

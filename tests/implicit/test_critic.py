@@ -68,7 +68,7 @@ def test_a_trained_critic_finds_the_log_ratio_given_a_vector():
         assert (critic(x, c) - truth).square().mean() < 0.05 * truth.var()
 
 
-def test_events_are_standardised_by_the_data():
+def test_events_are_standardized_by_the_data():
     torch.manual_seed(0)
     data = 100 + 10 * torch.randn(1000, 3)
     critic = Critic(nn.Identity(), (3,), width=3)

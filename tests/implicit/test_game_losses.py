@@ -22,7 +22,7 @@ def pairs():
 
 
 def best(loss, start):
-    """The scores of places that minimise the critic's loss."""
+    """The scores of places that minimize the critic's loss."""
     scores = start.double().clone().requires_grad_()
     optimizer = torch.optim.LBFGS([scores], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-14)
 
@@ -96,7 +96,7 @@ def test_the_best_critic_attains_the_divergence_and_no_other_exceeds_it(loss, sc
         scaled = loss.critic(other[real], other[fake]) / 2 + loss.bound(other[real], other[fake]).mean()
         constants = {NonSaturating: math.log(2), Hinge: 1, Relativistic: math.log(2), LeastSquares: 1, FGan: 0}
         found = scaled if isinstance(loss, (NonSaturating, Hinge)) else offset
-        assert abs(found.item() - constants[type(loss)]) < 1e-5  # what is minimised is the bound
+        assert abs(found.item() - constants[type(loss)]) < 1e-5  # what is minimized is the bound
 
 
 @pytest.mark.parametrize("q", [Normal(1.0, 1.0), Normal(0.0, 2.0)])

@@ -335,7 +335,7 @@ def test_data_that_do_not_fit_are_refused():
 def test_batch_statistics_of_one_row_are_refused():
     network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
     found = Game(Generator(network, (2,), noise=(2,)), Critic())
-    with pytest.raises(ValueError, match="`batch_size` must not leave a single row.*`generator` normalises by"):
+    with pytest.raises(ValueError, match="`batch_size` must not leave a single row.*`generator` normalizes by"):
         pg.fit(found, data(9), steps=9, batch_size=2)
     assert pg.fit(found, data(8), steps=4, batch_size=4).reason == "steps"
 

@@ -52,7 +52,7 @@ def dirac(loss, penalties, theta=0.0, psi=0.0):
 
 
 def eigenvalues(game):
-    """Those of the linearised game: of the derivative of the players' gradients, both with the same learning rate."""
+    """Those of the linearized game: of the derivative of the players' gradients, both with the same learning rate."""
     players = [game.generator.network.at, game.critic.slope]
     losses = [game.generator_loss(AT_ZERO), game.critic_loss(AT_ZERO)]
     field = [-torch.autograd.grad(loss, own, create_graph=True)[0] for loss, own in zip(losses, players, strict=True)]
@@ -68,7 +68,7 @@ def eigenvalues(game):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.5])
 @pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()])
-def test_the_linearised_dirac_game_has_the_eigenvalues_of_theory(loss, gamma):
+def test_the_linearized_dirac_game_has_the_eigenvalues_of_theory(loss, gamma):
     root = cmath.sqrt(gamma**2 / 4 - 1 / 4)
     theory = sorted((-gamma / 2 - root, -gamma / 2 + root), key=lambda value: (value.real, value.imag))
     for found, expected in zip(eigenvalues(dirac(loss, [R1(gamma)])), theory, strict=True):

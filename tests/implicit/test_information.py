@@ -1,4 +1,4 @@
-"""Codes: the bound of their information against the truth, and the modes of a ring recognised."""
+"""Codes: the bound of their information against the truth, and the modes of a ring recognized."""
 
 from math import log, pi
 

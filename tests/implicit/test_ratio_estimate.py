@@ -28,7 +28,7 @@ def fitted(ratio, data, *, steps=400, lr=3e-3, **options):
 
 
 class Scaled(nn.Module):
-    """The exact log-ratio of two of the normals between N(0, s^2) and N(0, 1), in standardised numbers."""
+    """The exact log-ratio of two of the normals between N(0, s^2) and N(0, 1), in standardized numbers."""
 
     def __init__(self, unit, variance, k, count):
         super().__init__()

@@ -117,7 +117,7 @@ class Chain(nn.Module):
             pyro.sample("level", dist.Normal(0.7 * mean + self.offset, 0.8))
 
 
-def test_the_doubly_reparameterised_gradient_is_that_of_the_definition():
+def test_the_doubly_reparameterized_gradient_is_that_of_the_definition():
     """Squares of weights times path derivatives, also through latents that hang together."""
     model, guide = Levels(), Chain()
     torch.manual_seed(0)

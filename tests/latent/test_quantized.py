@@ -1,4 +1,4 @@
-"""Vector-quantised autoencoders: the contract, the bound against enumeration, and a codebook that follows."""
+"""Vector-quantized autoencoders: the contract, the bound against enumeration, and a codebook that follows."""
 
 from functools import partial
 from itertools import product

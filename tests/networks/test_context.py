@@ -52,7 +52,7 @@ def test_vectors_put_entries_side_by_side():
     assert context(ROWS).tolist() == [[1.0, 2.0, 0.0, 1.0, 0.0, 0.0, 1.0, 2.0, 3.0]]
 
 
-def test_numbers_are_standardised_and_missing_entries_are_passed_over():
+def test_numbers_are_standardized_and_missing_entries_are_passed_over():
     context = VectorContext(SEVERAL, classes={"b": 3})
     learned(context, {"a": torch.tensor([[0.0, 0.0], [2.0, 4.0]]), "b": torch.tensor([0, 1])})
     assert context(ROWS)[0, :2].tolist() == [0.0, 0.0]

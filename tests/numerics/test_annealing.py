@@ -1,4 +1,4 @@
-"""Annealing and tempering: normalisers in closed form, weights without bias, standard errors that cover."""
+"""Annealing and tempering: normalizers in closed form, weights without bias, standard errors that cover."""
 
 from math import log, pi
 
@@ -20,7 +20,7 @@ def log_normal(x: Tensor) -> Tensor:
 
 
 def to_normal(scale: Tensor, mean: float = 0.0) -> tuple[HamiltonianPath, float]:
-    """From a standard normal to another one without its normaliser, and the logarithm of that."""
+    """From a standard normal to another one without its normalizer, and the logarithm of that."""
     dimensions = len(scale)
     path = HamiltonianPath(
         standard(dimensions), log_normal, lambda x: -((x - mean) / scale).square().sum(1) / 2, leapfrog_steps=10
@@ -138,7 +138,7 @@ def test_moves_keep_the_law_at_every_temperature():
         assert torch.allclose((x / spread).var(0), torch.ones(3), atol=4 * (2 / 20_000) ** 0.5)
 
 
-def test_tempering_finds_the_normaliser_and_draws():
+def test_tempering_finds_the_normalizer_and_draws():
     torch.manual_seed(4)
     scale = torch.tensor([0.3, 3.0])
     path, truth = to_normal(scale)

@@ -17,7 +17,7 @@ def test_negative_directions_count_as_zero():
     torch.testing.assert_close(matvec(expected, solve(factor, residual)), residual)
 
 
-def test_a_huge_singular_covariance_is_factorised():
+def test_a_huge_singular_covariance_is_factorized():
     torch.manual_seed(0)
     for scale in (1e4, 1e8, 1e16):
         operator = scale**0.5 * torch.randn(3, 6, 2)  # six numbers of two unknowns, in single precision

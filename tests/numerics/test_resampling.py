@@ -5,7 +5,7 @@ import torch
 from pyrogen.numerics.resampling import (
     conditional_systematic,
     effective_sample_size,
-    normalised,
+    normalized,
     order,
     systematic,
     take,
@@ -76,7 +76,7 @@ def test_a_dead_cloud_is_worth_nothing():
     assert [effective_sample_size(log_weights).item() for log_weights in dead] == [0, 0, 0]
     clouds = torch.tensor([[0.0, -torch.inf], [0.0, -torch.inf], [-torch.inf, -torch.inf]])
     torch.testing.assert_close(effective_sample_size(clouds), torch.tensor([2.0, 0.0]))
-    torch.testing.assert_close(normalised(clouds), torch.tensor([[0.5, 1 / 3], [0.5, 1 / 3], [0.0, 1 / 3]]))
+    torch.testing.assert_close(normalized(clouds), torch.tensor([[0.5, 1 / 3], [0.5, 1 / 3], [0.0, 1 / 3]]))
     for scheme in (systematic, conditional_systematic):
         assert set(scheme(clouds)[:, 0].tolist()) <= {0, 1}
     assert sorted(systematic(clouds)[:, 1].tolist()) == [0, 1, 2]

@@ -126,7 +126,7 @@ def test_full_size_scales_what_is_inside_the_plate_as_subsampling_does():
     assert written["center"] == (1.0, ())
 
 
-class Amortised(nn.Module):
+class Amortized(nn.Module):
     """A guide as wide as a minibatch of eight rows is long."""
 
     def __init__(self):
@@ -175,7 +175,7 @@ def test_parameters_of_single_rows_are_found():
 
 def test_networks_and_tables_are_not_taken_for_parameters_of_rows():
     for _ in range(3):
-        assert found_for(Amortised()) == ([], [])
+        assert found_for(Amortized()) == ([], [])
 
 
 def test_rows_that_the_plate_draws_count_as_rows():

@@ -277,7 +277,7 @@ def test_slow_tiers_pass_on_sound_modules():
 
 
 class Critic(nn.Module):
-    """What a game's critic minimises: its scores of data apart from those of draws."""
+    """What a game's critic minimizes: its scores of data apart from those of draws."""
 
     def __init__(self, generator, critic):
         super().__init__()
@@ -289,7 +289,7 @@ class Critic(nn.Module):
 
 
 class Fooling(Critic):
-    """What the generator minimises."""
+    """What the generator minimizes."""
 
     def forward(self, x):
         return F.softplus(-self.critic(self.generator(torch.randn_like(x)))).mean()

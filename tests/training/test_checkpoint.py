@@ -436,7 +436,7 @@ def test_a_failed_save_leaves_the_best_weights_and_says_so(fail_at, tmp_path, mo
 
 
 class Discrete(nn.Module):
-    """A guide with a site that is not reparameterised."""
+    """A guide with a site that is not reparameterized."""
 
     def __init__(self):
         super().__init__()
@@ -457,7 +457,7 @@ class Shifted(nn.Module):
 
 
 @pytest.mark.parametrize("make", [pg.Elbo, lambda *pair: Trace_ELBO()(*pair)])
-def test_a_guide_that_is_not_reparameterised_resumes(make, tmp_path):
+def test_a_guide_that_is_not_reparameterized_resumes(make, tmp_path):
     def run(steps, **arguments):
         objective = make(Shifted(), Discrete())
         data = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))

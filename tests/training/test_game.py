@@ -138,7 +138,7 @@ def test_an_implicit_model_has_neither_guide_nor_likelihood():
 
 
 class Energy(pg.DistributionModule):
-    """An unnormalised density, trained by persistent contrastive divergence."""
+    """An unnormalized density, trained by persistent contrastive divergence."""
 
     density = "unnormalized"
 

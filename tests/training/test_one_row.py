@@ -7,7 +7,7 @@ from torch import nn
 import pyrogen as pg
 
 
-def normalised():
+def normalized():
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
     return pg.Parametric(network, pg.families.diagonal_normal, event_shape=(2,), context_shape=(4,))
 
@@ -28,7 +28,7 @@ def rows(count):
     return context[:, :2].clone(), context
 
 
-@pytest.mark.parametrize("make", [normalised, Spread])
+@pytest.mark.parametrize("make", [normalized, Spread])
 def test_one_row_left_at_the_end_of_an_epoch_is_refused_before_training(make):
     module = make()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items() if "num_batches" not in name}
@@ -42,9 +42,9 @@ def test_one_row_left_at_the_end_of_an_epoch_is_refused_before_training(make):
 
 
 def test_a_run_that_does_not_reach_the_single_row_trains():
-    assert pg.fit(normalised(), rows(5), steps=2, batch_size=2).reason == "steps"
+    assert pg.fit(normalized(), rows(5), steps=2, batch_size=2).reason == "steps"
     with pytest.raises(ValueError, match="`batch_size`"):
-        pg.fit(normalised(), rows(5), steps=3, batch_size=2)
+        pg.fit(normalized(), rows(5), steps=3, batch_size=2)
 
 
 def test_what_needs_one_row_only_trains_on_it():
@@ -70,4 +70,4 @@ def test_one_row_left_at_the_end_of_held_out_data_is_refused_before_training():
     with pytest.raises(ValueError, match="8 does of 1 rows of `validation`.*hold out more of them"):
         pg.fit(Spread(), rows(16), epochs=1, batch_size=8, validation=rows(1))
     assert pg.fit(Spread(), rows(16), epochs=1, batch_size=2, validation=rows(6)).reason == "epochs"
-    assert pg.fit(normalised(), rows(16), epochs=1, batch_size=2, validation=rows(5)).reason == "epochs"
+    assert pg.fit(normalized(), rows(16), epochs=1, batch_size=2, validation=rows(5)).reason == "epochs"

@@ -41,7 +41,7 @@ def test_the_average_made_afterwards_is_that_kept_all_along(width):
     made = torch.cat([part.flatten() for part in averages.weights(width)])
     t = torch.arange(1, steps + 1).double() ** power_of(width)
     direct = (t[:, None] * path).sum(0) / t.sum()
-    assert (exact - direct).abs().max() < 0.01  # both discretise one integral
+    assert (exact - direct).abs().max() < 0.01  # both discretize one integral
     assert (made - exact).abs().max() < 0.02  # the path moves by one
     averages.apply(width)
     assert torch.equal(module.bias.detach(), averages.weights(width)[1])

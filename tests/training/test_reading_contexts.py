@@ -1,4 +1,4 @@
-"""Contexts of every family's recipes: standardised from the data set, labels in range, files of before."""
+"""Contexts of every family's recipes: standardized from the data set, labels in range, files of before."""
 
 import pytest
 import torch
@@ -100,12 +100,12 @@ MODELS = {
 
 
 def of_contexts(module):
-    """The standardisers of contexts."""
+    """The standardizers of contexts."""
     return [part for _, part in statistics_of(module) if isinstance(part, pg.networks.statistics.Standardizer)]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_contexts_are_standardised_from_the_whole_data_set(name):
+def test_contexts_are_standardized_from_the_whole_data_set(name):
     torch.manual_seed(0)
     make, x, context = MODELS[name]
     module = make()
@@ -131,7 +131,7 @@ def test_contexts_are_standardised_from_the_whole_data_set(name):
         assert abs(standard.mean()) < 1e-3
 
 
-def test_encoders_see_real_data_standardised_and_levels_as_they_are():
+def test_encoders_see_real_data_standardized_and_levels_as_they_are():
     torch.manual_seed(0)
     x = 1000 + 50 * torch.randn(ROWS, 2)
     module = pg.latent.vae((2,), latent_shape=(1,), hidden=(8,))
@@ -163,7 +163,7 @@ def test_files_of_before_keep_their_contexts_as_they_were(name, tmp_path):
 
 
 def test_a_context_far_from_order_one_is_learned():
-    """The issue's own measure: -0.78 nats where a standardised context, 1.61 where a raw one leads."""
+    """The issue's own measure: -0.78 nats where a standardized context, 1.61 where a raw one leads."""
     generator = torch.Generator().manual_seed(0)
     context = 1000 + 50 * torch.randn(2000, 1, generator=generator)
     x = (context - 1000) / 50 + 0.1 * torch.randn(2000, 1, generator=generator)

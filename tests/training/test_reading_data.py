@@ -118,7 +118,7 @@ def test_a_prior_of_somebody_else_learns_nothing():
     assert not prior.bijections[-1].initialised
 
 
-def test_dequantised_data_are_standardised_where_they_are_real():
+def test_dequantized_data_are_standardized_where_they_are_real():
     torch.manual_seed(0)
     x = torch.randint(8, (4000, 2)).float()
     module = pg.flows.Dequantized(pg.flows.affine_coupling((2,), interval=(0.0, 1.0), **SMALL), symbols=8)
@@ -193,7 +193,7 @@ class TestBadRows:
 
 
 class Counted(pg.DistributionModule):
-    """Counts its calls in training in a buffer, as batch normalisation does."""
+    """Counts its calls in training in a buffer, as batch normalization does."""
 
     def __init__(self):
         super().__init__((2,))

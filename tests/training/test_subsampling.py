@@ -175,24 +175,24 @@ def test_no_false_alarm(model, data, batch_size):
 class Alone(nn.Module):
     """One datum at a time, with a latent of its own and no plate."""
 
-    def __init__(self, amortised):
+    def __init__(self, amortized):
         super().__init__()
-        self.network, self.amortised = nn.Linear(2, 4), amortised
+        self.network, self.amortized = nn.Linear(2, 4), amortized
 
     def forward(self, x):
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x[0])
 
     def guide(self, x):
-        loc, log_scale = self.network(x[0] if self.amortised else torch.ones(2)).chunk(2, -1)
+        loc, log_scale = self.network(x[0] if self.amortized else torch.ones(2)).chunk(2, -1)
         pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
 
 def test_a_datum_at_a_time_needs_no_plate_where_its_latents_are_computed_from_it():
     x = torch.randn(20, 2)
-    model = Alone(amortised=True)
+    model = Alone(amortized=True)
     pg.fit(pg.Elbo(model, model.guide), x, steps=2, batch_size=1)
-    model = Alone(amortised=False)
+    model = Alone(amortized=False)
     with pytest.raises(ValueError, match=r"outside the data plate, \['z'\]"):
         pg.fit(pg.Elbo(model, model.guide), x, steps=2, batch_size=1)
 
@@ -332,7 +332,7 @@ def test_a_model_that_subsamples_its_minibatch_does_not_know_of_the_others():
         pg.fit(pg.Elbo(Subsampling(), Normal()), (X, Y), steps=1, batch_size=60)
 
 
-def test_amortised_pairs_train_on_minibatches_as_ever():
+def test_amortized_pairs_train_on_minibatches_as_ever():
     pg.fit(pg.Elbo(*pair()), torch.randn(40, 2), steps=2, batch_size=8)  # as wide as the minibatch is long
     model, guide = pair()
     pg.fit(Trace_ELBO()(model, guide), torch.randn(40, 2), steps=2, batch_size=8)

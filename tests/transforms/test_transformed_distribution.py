@@ -112,7 +112,7 @@ def test_support_has_a_bijection():
         assert distribution.support.check(biject_to(distribution.support)(free)).all()
 
 
-def test_reparameterised_by_pyro():
+def test_reparameterized_by_pyro():
     def model():
         return pyro.sample("x", lognormal())
 

@@ -9,7 +9,7 @@ with the value and the gradient of the density there, so that no move computes t
 ``moves``         one step of Langevin dynamics, of MALA, of Hamiltonian Monte Carlo
 ``discrete``      Gibbs sampling of bits and symbols, in blocks and led by gradients
 ``paths``         densities on the way from a known one to a target
-``annealing``     weighted draws along a path, and the ratio of normalisers
+``annealing``     weighted draws along a path, and the ratio of normalizers
 ``tempering``     chains at all inverse temperatures of a path, which exchange states
 ``adaptation``    step sizes and trajectory lengths, learned from all chains
 ``sampling``      runs of many chains: kernels that learn their settings, warm-up, and going on from a state

@@ -1,11 +1,11 @@
-r"""Annealing along a path: weighted draws of the target, and the ratio of its normaliser to that of the base.
+r"""Annealing along a path: weighted draws of the target, and the ratio of its normalizer to that of the base.
 
 Chains are carried from one end of a path to the other (Neal 2001). A chain's weight is
 
 .. math:: \log w = \sum_k \log f_{\beta_{k + 1}}(x_k) - \log f_{\beta_k}(x_k)
 
 with :math:`x_k` drawn by the kernel at :math:`\beta_k`. Whatever the kernels, however few the steps, the mean weight of
-chains that begin at exact draws is *exactly* the ratio of normalisers, :math:`\mathbb{E}\, w = Z_1 / Z_0` forwards and
+chains that begin at exact draws is *exactly* the ratio of normalizers, :math:`\mathbb{E}\, w = Z_1 / Z_0` forwards and
 :math:`Z_0 / Z_1` backwards. The logarithm of a mean of weights is therefore a lower bound in expectation of
 :math:`\log Z_1 / Z_0` forwards, and minus that logarithm an upper bound backwards (Grosse, Ghahramani and Adams 2015):
 but only from exact draws of the target.
@@ -69,7 +69,7 @@ def survey(path: DensityPath, chains: int) -> tuple[Tensor, Tensor]:
         is: the thermodynamic length.
 
     Raises:
-        ValueError: the densities are too far apart, or the target has no normaliser.
+        ValueError: the densities are too far apart, or the target has no normalizer.
     """
     x = path.draw(chains)
     at, step = torch.zeros((), dtype=torch.double, device=x.device), 1.0
@@ -89,7 +89,7 @@ def survey(path: DensityPath, chains: int) -> tuple[Tensor, Tensor]:
         if at == 1:
             return torch.tensor(visited, dtype=torch.double), torch.tensor(lengths, dtype=torch.double)
     raise ValueError(
-        f"`base` must be nearer to the energy, or the energy has no normaliser (give it a base of its own, or bounds): "
+        f"`base` must be nearer to the energy, or the energy has no normalizer (give it a base of its own, or bounds): "
         f"{len(visited)} inverse temperatures that differ by half a nat have only come to {float(at):.6g}"
     )
 
@@ -124,7 +124,7 @@ def log_mean(log_weights: Tensor) -> tuple[float, float]:
 
 
 def bennett(forwards: Tensor, backwards: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The logarithm of the ratio of normalisers from the weights of both directions, and its standard error.
+    r"""The logarithm of the ratio of normalizers from the weights of both directions, and its standard error.
 
     The acceptance ratio of Bennett, of all combinations of both the one with the least variance. The forward weights
     have mean :math:`Z_1 / Z_0`, the backward ones :math:`Z_0 / Z_1`.

@@ -40,7 +40,7 @@ def _by_number(statistic: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
 
 @_by_number
 def r_hat(draws: Tensor) -> Tensor:
-    """The rank-normalised split R-hat, the larger of those of the draws and of their distances from the median.
+    """The rank-normalized split R-hat, the larger of those of the draws and of their distances from the median.
 
     Args:
         draws: Of shape ``(chains, draws, *shape)``, at least four draws of each chain.

@@ -1,6 +1,6 @@
-r"""Paths of densities: from one that is normalised and easy to draw, to a target known up to a constant.
+r"""Paths of densities: from one that is normalized and easy to draw, to a target known up to a constant.
 
-A path has a density :math:`f_\beta` at every inverse temperature :math:`\beta` from 0, where it is normalised, to 1,
+A path has a density :math:`f_\beta` at every inverse temperature :math:`\beta` from 0, where it is normalized, to 1,
 where it is the target. Most are geometric, :math:`\log f_\beta = (1 - \beta) \log q + \beta \log f`. What anneals and
 tempers (:mod:`~pyrogen.numerics.markov.annealing`, :mod:`~pyrogen.numerics.markov.tempering`) needs of a path is exact
 draws at 0, differences of the log-density between two inverse temperatures, and a Markov kernel at each.
@@ -31,7 +31,7 @@ _LENGTH = pi / 2  # of a trajectory, after which a normal coordinate of scale on
 
 
 class DensityPath(Abstract):
-    """Densities from one that is normalised to the target; abstract.
+    """Densities from one that is normalized to the target; abstract.
 
     Inverse temperatures are tensors, one for all chains or ``(chains,)``.
     """
@@ -58,7 +58,7 @@ class GeometricPath(DensityPath):
 
     Args:
         draw: Gives so many exact draws of :math:`q`.
-        log_base: The normalised :math:`\log q`.
+        log_base: The normalized :math:`\log q`.
         log_target: :math:`\log f`.
 
     Raises:

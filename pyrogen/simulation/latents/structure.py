@@ -1,6 +1,6 @@
 r"""Which latent numbers must depend on which in a posterior, read off the program.
 
-The factorisation of a program's joint distribution says which variables are independent given others; in the posterior
+The factorization of a program's joint distribution says which variables are independent given others; in the posterior
 this is not the same. It is found by elimination in the undirected graph of the program:
 
 1. each number depends on its parents; what has a child in common is joined (*moralisation*);

@@ -1,7 +1,7 @@
 """Coordinates: values of sites as one vector, in the form that suits networks.
 
 A number that is positive matters by its logarithm (a scale) or by itself (a rate): both go in. Labels become one-hot,
-counts come with their logarithm. All others are as they are; whoever takes the vector standardises it.
+counts come with their logarithm. All others are as they are; whoever takes the vector standardizes it.
 """
 
 from __future__ import annotations

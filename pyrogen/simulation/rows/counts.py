@@ -124,7 +124,7 @@ class Located(nn.Module):
 
 
 class CountSequence(SequenceNetwork):
-    """A sequence network that sees the standardised logarithms of counts, and gives the numbers of their mixtures.
+    """A sequence network that sees the standardized logarithms of counts, and gives the numbers of their mixtures.
 
     Args:
         network: The network.
