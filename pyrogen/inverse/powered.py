@@ -41,9 +41,10 @@ _FAR = 3.0  # how far slopes lead, in units of the noise and for each root of th
 
 
 class _Here(NamedTuple):
-    """Particles, their tempered log-likelihoods ``(P, N)``, and how far their slopes shift noisy data ``(P, N, D)``."""
+    """Particles, their data, tempered log-likelihoods ``(P, N)``, and how far slopes shift noisy data ``(P, N, D)``."""
 
     x: Tensor
+    data: Tensor
     log_likelihood: Tensor
     shift: Tensor
 
@@ -53,15 +54,15 @@ class Powered(TemperedLikelihood):
 
     Args:
         target: The prior and the measurements.
-        like: A tensor with the dtype and the device of the particles.
+        typical: A row of unknowns, ``(1, N, D)`` or more.
         most: The largest noise, in data units.
         linear: Whether the derivative is the same everywhere.
     """
 
-    def __init__(self, target: Target, like: Tensor, most: float, *, linear: bool = False) -> None:
+    def __init__(self, target: Target, typical: Tensor, most: float, *, linear: bool = False) -> None:
         self.target, self.most, self._linear = target, most, linear
-        self.constant = like.new_zeros(target.shape[0], dtype=torch.double)
-        self._linearise(like.new_zeros(1, *target.shape))
+        self.constant = typical.new_zeros(target.shape[0], dtype=torch.double)
+        self._linearise(typical)
 
     def seen(self, x: Tensor) -> Tensor:
         return self.target.log_likelihood(x).double()
@@ -83,8 +84,8 @@ class Powered(TemperedLikelihood):
 
     def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
         here = self._here(x, width, noise)
-        z = here.x + here.shift + self._noise(x, width, noise)
-        there = self._here(undo(z.to(x)), width, noise)
+        z = here.data + here.shift + self._noise(here.data, width, noise)
+        there = self._here(torch.cat([undo(z.to(x)), x[..., z.shape[-1] :]], -1), width, noise)
         gained = self._log_ratio(there, z, width, noise) - self._log_ratio(here, z, width, noise)
         accepted = torch.rand_like(gained).log() < gained
         return torch.where(accepted.unsqueeze(-1), there.x, x), accepted.double().mean().item()
@@ -96,9 +97,9 @@ class Powered(TemperedLikelihood):
     def _here(self, x: Tensor, width: float, noise: float) -> _Here:
         value, slope = self.target.score(x)
         shift = noise**2 * self.power(width) * slope.double()
-        far = _FAR * noise * math.sqrt(min(self.operator.output_shape[0], x.shape[-1]))
+        far = _FAR * noise * math.sqrt(min(self.operator.output_shape[0], shift.shape[-1]))
         shift = shift * (far / shift.norm(dim=-1, keepdim=True)).clamp(max=1)
-        return _Here(x, self.power(width) * value.double(), shift)
+        return _Here(x, x[..., : shift.shape[-1]], self.power(width) * value.double(), shift)
 
     def _noise(self, x: Tensor, width: float, noise: float) -> Tensor:
         """Draws of the Gaussian noise, by Matheron's rule."""
@@ -110,7 +111,7 @@ class Powered(TemperedLikelihood):
     def _log_ratio(self, at: _Here, z: Tensor, width: float, noise: float) -> Tensor:
         """The logarithm of :math:`r(x)`, but for what depends on the noise alone: ``(P, N)``."""
         variance = noise**2 * self.power(width)
-        plain = z - at.x
+        plain = z - at.data
         missed = plain - at.shift
         inner = variance * self.spectrum.resolve(self.operator(missed)).square(1.0, -variance)
         squares = missed.square().sum(-1) + inner - plain.square().sum(-1)

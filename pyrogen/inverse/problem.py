@@ -100,8 +100,12 @@ class InverseProblem:
         """The distribution at the site, given values of all latent sites."""
         return self.sites(values)[self.site].distribution
 
-    def target(self, values: Mapping[str, Tensor]) -> Target:
+    def target(self, values: Mapping[str, Tensor], likelihood: Likelihood | None = None) -> Target:
         """The posterior of the site given values of the other sites.
+
+        Args:
+            values: Of all latent sites.
+            likelihood: What is measured of rows of unknowns; if not given, of those of the site alone.
 
         Raises:
             ValueError: the prior of the site has no denoiser.
@@ -115,13 +119,13 @@ class InverseProblem:
             )
         if prior.support.is_discrete:
             raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {self.site!r}")
-        return Target(
-            abilities_of(prior),
-            lambda value: self.sites({**values, self.site: value}),
-            scored=self.scored,
-            problems=self.problems,
-            typical=values[self.site],
+        likelihood = likelihood or Likelihood(
+            lambda row: self.sites({**values, self.site: self.problems.whole(row)}),
+            self.scored,
+            self.problems,
+            self.problems.rows(values[self.site], len(self.problems.event_shape)),
         )
+        return Target(abilities_of(prior), likelihood)
 
 
 class Denoised(NamedTuple):
@@ -149,6 +153,22 @@ class Denoised(NamedTuple):
         return torch.stack(pulled, -2)
 
 
+class Likelihood(NamedTuple):
+    """What is measured of rows of unknowns: the numbers of the site, and perhaps those of others after them.
+
+    Attributes:
+        sites: The sites of a run of the model with the unknowns of a row ``(N, D)`` or more.
+        scored: The names of the sites that are scored given them.
+        problems: How the values of the site split into independent problems.
+        typical: A row, for a first run of the model.
+    """
+
+    sites: Callable[[Tensor], Mapping[str, Site]]
+    scored: tuple[str, ...]
+    problems: IndependentProblems
+    typical: Tensor
+
+
 class Linearised(NamedTuple):
     """A surrogate near one particle, in units of its noise.
 
@@ -168,22 +188,12 @@ class Target:
 
     Args:
         prior: The prior of the site, which has a denoiser.
-        sites: The sites of a run of the model in which the site has a given value.
-        scored: The names of the sites that depend on the site directly, observed or latent, and so are scored given it.
-        problems: How its values split into independent problems.
-        typical: A value of the site, of its full shape, for a first run of the model.
+        likelihood: What is measured.
     """
 
-    def __init__(
-        self,
-        prior: Abilities,
-        sites: Callable[[Tensor], Mapping[str, Site]],
-        *,
-        scored: tuple[str, ...],
-        problems: IndependentProblems,
-        typical: Tensor,
-    ) -> None:
-        self._sites, self._scored, self._problems = sites, scored, problems
+    def __init__(self, prior: Abilities, likelihood: Likelihood) -> None:
+        self._sites, self._scored, self._problems, typical = likelihood
+        problems = self._problems
         self._denoiser, self._context = prior.denoiser, prior.context
         self.schedule: Schedule = prior.denoiser.schedule
         self.shape = problems.count, problems.size
@@ -220,17 +230,22 @@ class Target:
     @torch.no_grad()
     def log_likelihood(self, x: Tensor) -> Tensor:
         """The true log-likelihood in nats, ``(P, N)``."""
-        return self._over_particles(self._log_prob, x).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return self.over_particles(self._log_prob, x).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     @torch.no_grad()
     def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-likelihood ``(P, N)``, and its slopes in the unknowns ``(P, N, D)``, zero where there are none."""
         with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
-            value = self._over_particles(self._log_prob, x) + 0 * x.sum(-1)
-            slope = torch.autograd.grad(value.sum(), x)[0]
+            data, x = self._with_slopes(x)
+            value = self.over_particles(self._log_prob, x) + 0 * data.sum(-1)
+            slope = torch.autograd.grad(value.sum(), data)[0]
         value = value.detach().nan_to_num(-torch.inf, torch.inf, -torch.inf)
-        return value, slope.nan_to_num(0.0, posinf=0.0, neginf=0.0)[..., : self.shape[1]]
+        return value, slope.nan_to_num(0.0, posinf=0.0, neginf=0.0)
+
+    def _with_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The data of rows, which require gradients, and the rows with these data."""
+        data = x[..., : self.shape[1]].detach().clone().requires_grad_(True)
+        return data, torch.cat([data, x[..., self.shape[1] :].detach()], -1)
 
     def surrogate(self, x: Tensor) -> Surrogate:
         """The linear-Gaussian surrogate near the particles.
@@ -272,9 +287,9 @@ class Target:
     @torch.enable_grad()
     def _tangents(self, x: Tensor) -> tuple[Tangents, AllParts]:
         """Slopes and parts of all measurements at the particles."""
-        x = x.detach().requires_grad_(True)
-        parts = self._over_particles(self._measured, x)
-        slopes = Tangents(x, _eta(parts))
+        data, x = self._with_slopes(x)
+        parts = self.over_particles(self._measured, x)
+        slopes = Tangents(data, _eta(parts))
         return slopes, {name: {key: value.detach() for key, value in part.items()} for name, part in parts.items()}
 
     def _probe(self, x: Tensor) -> bool:
@@ -297,7 +312,7 @@ class Target:
     def _kinds(self, typical: Tensor) -> dict[str, Measurement]:
         """The kinds of the measurements, from one run with gradients."""
         with pyro.validation_enabled(False):
-            sites = self._sites(typical.detach().clone().requires_grad_(True))
+            sites = self._sites(self._with_slopes(typical)[1])
             scored = {name: observed(sites[name]) for name in self._scored}
             found = {name: measurement_of(name, site) for name, site in scored.items()}
             if not any(found.values()):  # steps, whose slope is zero wherever there is one
@@ -305,7 +320,7 @@ class Target:
         return {name: measurement for name, measurement in found.items() if measurement is not None}
 
     def _log_prob(self, row: Tensor) -> Tensor:
-        sites = self._sites(self._problems.whole(row))
+        sites = self._sites(row)
         total = 0.0
         for name in self._scored:
             site = observed(sites[name])
@@ -313,7 +328,7 @@ class Target:
         return total
 
     def _measured(self, row: Tensor) -> AllParts:
-        sites = self._sites(self._problems.whole(row))
+        sites = self._sites(row)
         parts = {}
         for name, measurement in self.measurements.items():
             site = observed(sites[name])
@@ -340,7 +355,8 @@ class Target:
         value = value.reshape((1,) * max(lowest - batch, 0) + tuple(value.shape))
         return self._problems.rows(value, site.event_dim + right)
 
-    def _over_particles(self, function: Callable, x: Tensor) -> Any:
+    def over_particles(self, function: Callable, x: Tensor) -> Any:
+        """A function of the unknowns of one particle, of tensors or dictionaries of them, for all of them."""
         with pyro.validation_enabled(False):
             if self.mapped:
                 try:

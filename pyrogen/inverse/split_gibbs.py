@@ -37,9 +37,11 @@ from .chain import Chain, data_norm
 from .chain_diagnostics import chain_diagnostics
 from .inflated import Inflated
 from .powered import Powered
-from .problem import InverseProblem, Target
+from .powered_others import PoweredOthers
+from .problem import InverseProblem
 from .reverse import Reverse
 from .tempered_likelihood import TemperedLikelihood
+from .unknowns import Unknowns
 
 _SHARE = 0.9  # of the largest noise that the measurement leaves room for, at most
 _GOAL, _EAGER = 0.5, 2.0  # acceptance to reach, and how fast
@@ -82,48 +84,41 @@ class SplitMove:
             self._share = min(self._share * math.exp(_EAGER * (self.accepted[-1] - _GOAL)), _SHARE)
 
 
-def split_move(problem: InverseProblem, grid: Grid | None, steps: int, chunk: int, backward: int = 0) -> SplitMove:
-    """The move for a problem.
+def split_move(unknowns: Unknowns, grid: Grid | None, steps: int, chunk: int, backward: int = 0) -> SplitMove:
+    """The move of all unknowns of a problem.
 
     Args:
-        problem: The model with its arguments.
+        unknowns: What is to be inferred.
         grid: The noise levels of the chain of the prior; the default ones if ``None``.
         steps: How many steps these have.
         chunk: How many particles the denoiser takes at once.
         backward: How many backward passes each step of the chain makes.
-
-    Raises:
-        NotImplementedError: the model has other latent sites.
     """
-    if problem.others:
-        raise NotImplementedError(
-            f"split Gibbs moves infer {problem.site!r} alone, got the other latent sites {list(problem.others)}; "
-            "condition on them, or use TwistedSMC"
-        )
-    target, like = problem.target(problem.values), problem.values[problem.site]
-    prior = target.denoise, target.shape, like
+    target = unknowns.target
+    prior = target.denoise, target.shape, unknowns.typical
     grid = grid or default_grid(target.schedule, steps, norm=data_norm(target.schedule, *prior))
     chain = Chain(target.schedule, grid)
     chain.calibrate(*prior)
     reverse = Reverse(target, chain, chunk, backward)
-    return SplitMove(tempered_likelihood(target, like, reverse.most), reverse)
+    return SplitMove(tempered_likelihood(unknowns, reverse.most), reverse)
 
 
-def tempered_likelihood(target: Target, like: Tensor, most: float) -> TemperedLikelihood:
-    """The likelihood of a target at every width.
+def tempered_likelihood(unknowns: Unknowns, most: float) -> TemperedLikelihood:
+    """The likelihood at every width.
 
     Args:
-        target: The prior and the measurements.
-        like: A tensor with the dtype and the device of the particles.
+        unknowns: Of which.
         most: The largest noise, in data units.
     """
-    zero = like.new_zeros(1, *target.shape)
+    if unknowns.others:
+        return PoweredOthers(unknowns, most)
+    target, zero = unknowns.target, torch.zeros_like(unknowns.typical).unsqueeze(0)
     if target.is_linear(zero):
         residual, operator, constant = target.linearised(zero)
         spectrum = operator.spectrum()
         if isinstance(spectrum, ExactSpectrum):
             return Inflated(residual, spectrum, constant)
-    return Powered(target, like, most, linear=target.is_linear(zero))
+    return Powered(target, zero, most, linear=target.is_linear(zero))
 
 
 class SplitGibbs(Answer):
@@ -151,7 +146,7 @@ class SplitGibbs(Answer):
         chunk: How many particles (of all problems together) the denoiser takes at once.
 
     Raises:
-        NotImplementedError: by ``run``: there are other latent sites.
+        NotImplementedError: by ``run``: another latent site is discrete, or the site depends on it, or it on the site.
 
     References:
         Wu, Sun, Chen, Zhang, Yue and Bouman 2024, "Principled probabilistic imaging using diffusion models as
@@ -193,9 +188,9 @@ class SplitGibbs(Answer):
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        problem = InverseProblem(self.model, args, kwargs, self.site)
-        move = split_move(problem, self.grid, self.steps, self.chunk, self.backward)
-        x = move.reverse.prior(self.number_of_chains, problem.values[self.site])
+        unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
+        move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
+        x = started(unknowns, move, self.number_of_chains)
         kept = []
         with watched(self.warmup + self.draws, unit="move") as bar:
             for width in falling(move, self.coupling, self.warmup):
@@ -207,11 +202,16 @@ class SplitGibbs(Answer):
                 x = move(x, self.coupling)
                 kept.append(x)
                 bar.update()
-        draws = problem.problems.whole(torch.stack(kept, 1).flatten(0, 1))
-        by_chain = {self.site: draws.unflatten(0, (self.number_of_chains, -1))}
+        draws = unknowns.values(torch.stack(kept, 1).flatten(0, 1))
+        by_chain = {name: values.unflatten(0, (self.number_of_chains, -1)) for name, values in draws.items()}
         acceptance = math.fsum(move.accepted[-self.draws :]) / self.draws
         diagnostics = chain_diagnostics(by_chain, divergences=0, acceptance=acceptance)
-        return Results({self.site: draws}, diagnostics, chains=self.number_of_chains)
+        return Results(draws, diagnostics, chains=self.number_of_chains)
+
+
+def started(unknowns: Unknowns, move: SplitMove, count: int) -> Tensor:
+    """Draws of all unknowns without the data, in rows ``(count, N, D + k)``."""
+    return torch.cat([move.reverse.prior(count, unknowns.typical), unknowns.draw(count)], -1)
 
 
 def falling(move: SplitMove, coupling: float, count: int) -> list[float]:

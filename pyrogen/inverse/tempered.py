@@ -17,9 +17,10 @@ from pyrogen.training.progress import watched
 from .answer import Answer, Results
 from .particle_diagnostics import prior_evidence
 from .problem import InverseProblem
-from .split_gibbs import split_move
+from .split_gibbs import split_move, started
 from .tempered_diagnostics import TemperedDiagnostics
 from .tempering import Tempering
+from .unknowns import Unknowns
 
 
 class TemperedSMC(Answer):
@@ -28,6 +29,7 @@ class TemperedSMC(Answer):
     Where tens to thousands of numbers are measured it needs far fewer particles than
     :class:`~pyrogen.inverse.smc.TwistedSMC`. Under a linear measurement with Gaussian noise moves are exact; under any
     other likelihood (counts, outliers, saturation, rounding, nonlinear operators) they have a Metropolis correction.
+    Other latent sites on which measurements depend, such as a noise scale or the width of a blur, move along.
 
     Exact means: for the law that the prior's chain of ``steps`` steps leaves as it is when it undoes noise of any size.
     A denoiser whose levels do not agree with each other, as a network's never quite do, has no such law.
@@ -58,7 +60,7 @@ class TemperedSMC(Answer):
 
     Raises:
         ValueError: a number is out of range.
-        NotImplementedError: by ``run``: there are other latent sites.
+        NotImplementedError: by ``run``: another latent site is discrete, or the site depends on it, or it on the site.
         RuntimeError: by ``run``: no draw of the prior makes the data possible.
 
     Example:
@@ -101,9 +103,9 @@ class TemperedSMC(Answer):
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        problem = InverseProblem(self.model, args, kwargs, self.site)
-        move = split_move(problem, self.grid, self.steps, self.chunk, self.backward)
-        run = Tempering(move, move.reverse.prior(self.particles, problem.values[self.site]), self.groups)
+        unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
+        move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
+        run = Tempering(move, started(unknowns, move, self.particles), self.groups)
         evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
         with watched(unit="level") as bar:
             for width in self._widths(run):
@@ -111,10 +113,10 @@ class TemperedSMC(Answer):
                 _show(bar, run)
         diagnostics = TemperedDiagnostics.of(run, evidence)
         return Results(
-            {self.site: problem.problems.whole(run.draws())},
+            unknowns.values(run.draws()),
             diagnostics,
             log_weights=torch.zeros(self.particles),
-            log_evidence=diagnostics.log_evidence.to(run.x.dtype).reshape(problem.problems.shape),
+            log_evidence=diagnostics.log_evidence.to(run.x.dtype).reshape(unknowns.problems.shape),
         )
 
     def _widths(self, run: Tempering) -> Iterator[float]:

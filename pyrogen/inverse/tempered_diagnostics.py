@@ -35,6 +35,8 @@ class TemperedDiagnostics(Diagnostics):
         independent: How many independent draws the particles are worth, by the spread of the means of the groups,
             ``(problems,)``; NaN for a single group.
         r_hat: Of the number on which groups differ most, ``(problems,)``; NaN for a single group.
+        noises: The noise that moves added at each level, in data units. The prior has to be the same law there; see
+            :func:`~pyrogen.evaluation.self_consistency.self_consistency`.
         accepted: The share of particles that moved at each level; all of them where moves are Gibbs moves.
         passes: How many times the denoiser saw each particle.
         prior: The evidence by draws of the prior.
@@ -50,6 +52,7 @@ class TemperedDiagnostics(Diagnostics):
     group_evidence: Tensor
     independent: Tensor
     r_hat: Tensor
+    noises: list[float]
     accepted: list[float]
     passes: int
     prior: PriorEvidence
@@ -69,6 +72,7 @@ class TemperedDiagnostics(Diagnostics):
             group_evidence=run.log_evidence,
             independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
             r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
+            noises=run.noises,
             accepted=run.accepted,
             passes=run.move.reverse.passes,
             prior=prior,
@@ -130,6 +134,7 @@ class TemperedDiagnostics(Diagnostics):
             "largest_r_hat": self.r_hat.max().item(),
             "least_effective_sample_size": self.effective_sample_size.min().item(),
             "last_jump": self.jumps[-1].min().item(),
+            "last_noise": self.noises[-1],
             "least_acceptance": min(self.accepted),
             "surviving_ancestors": int(self.ancestors.min()),
             "network_passes": self.passes,
@@ -145,7 +150,7 @@ class TemperedDiagnostics(Diagnostics):
             agreement if groups > 1 else f"{self.particles} particles in one group, which has nothing to agree with",
             f"{len(self.widths)} levels; effective sample size {self.effective_sample_size.min():.0%} at least; the "
             f"last moves went {self.jumps[-1].min():.0%} of the way of independent draws, in mean squares; at least "
-            f"{min(self.accepted):.0%} of moves were accepted",
+            f"{min(self.accepted):.0%} of moves were accepted; the last ones added noise of {self.noises[-1]:.3g}",
             f"{int(self.ancestors.min())} draws of the prior have descendants; {self.passes} passes of the denoiser "
             f"for each particle; error of the log evidence {self.standard_error.max():.2f} nat",
         ]

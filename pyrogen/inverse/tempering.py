@@ -51,6 +51,7 @@ class Tempering:
         effective: The effective sample size on the way to each, as a share of all that was weighed, ``(N,)`` each.
         jumps: How far moves led at each, in mean squares, of twice the variance of the particles, ``(N,)`` each: 1 if
             they forget where they came from.
+        noises: The noise that moves add at each, in data units.
         accepted: The share of particles that moved, of each level.
         roots: Of which particle of the prior each is, ``(moves P, N)``.
     """
@@ -63,6 +64,7 @@ class Tempering:
         self.widths: list[float] = []
         self.effective: list[Tensor] = []
         self.jumps: list[Tensor] = []
+        self.noises: list[float] = []
         self.accepted: list[float] = []
         self.roots = torch.arange(len(x), device=x.device).unsqueeze(1).expand(x.shape[:2])
 
@@ -117,6 +119,7 @@ class Tempering:
         for _ in range(moves):
             self.move.adapt()
             states.append(self.move(states[-1], width))
+        self.noises.append(self.move.noise(width))
         self.accepted.append(math.fsum(self.move.accepted[-moves:]) / moves)
         self.x, self.roots = torch.cat(states[1:]), self.roots.repeat(moves, 1)
         jump = (states[-1] - states[0]).square().mean(0).sum(-1)

@@ -11,6 +11,7 @@ from pyrogen.inverse.inflated import Inflated
 from pyrogen.inverse.powered import Powered
 from pyrogen.inverse.problem import InverseProblem
 from pyrogen.inverse.split_gibbs import tempered_likelihood
+from pyrogen.inverse.unknowns import Unknowns
 from pyrogen.operators import (
     CircularConvolution,
     Convolution,
@@ -41,7 +42,7 @@ def target_of(operator, noise=0.3, problems=None):
 
     y = torch.randn(problems or 1, *operator.output_shape)
     problem = InverseProblem(model, (y,), {}, "x")
-    return problem.target(problem.values), model, y
+    return Unknowns(problem).target, model, y
 
 
 KEPT = torch.arange(36).reshape(1, 6, 6) % 3 == 0
@@ -111,14 +112,15 @@ def test_several_problems_have_several_spectra():
         assert (white.T @ white / len(white) - torch.eye(7)).abs().max() < 6 / len(white) ** 0.5
 
 
-def test_what_is_large_is_not_decomposed():
+def test_what_is_large_is_not_decomposed(monkeypatch):
     operator = Convolution((1, 6, 6), KERNEL)
-    target, _, _ = target_of(operator)
+    target, model, y = target_of(operator)
     spectrum = target.linearised(torch.zeros(1, 1, 36)).operator.spectrum(dense=8)
     assert isinstance(spectrum, KrylovSpectrum)
-    like = torch.zeros(1, 1, 36)
-    assert isinstance(tempered_likelihood(target, like, 30.0), Inflated)
-    assert isinstance(Powered(target, like, 30.0, linear=True), Powered)
+    unknowns = Unknowns(InverseProblem(model, (y,), {}, "x"))
+    assert isinstance(tempered_likelihood(unknowns, 30.0), Inflated)
+    monkeypatch.setattr(derivative.Derivative, "spectrum", lambda self: spectrum)
+    assert isinstance(tempered_likelihood(unknowns, 30.0), Powered)
 
 
 def tempered_blur_and_mask(shape, noise):

@@ -6,13 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from inverse_problems import gaussian, mixture
+from inverse_problems import Centred, gaussian, mixture
 
 from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP
 from pyrogen.inverse import SplitGibbs, TemperedSMC
 from pyrogen.inverse.powered import Powered
 from pyrogen.inverse.problem import InverseProblem
 from pyrogen.inverse.split_gibbs import split_move
+from pyrogen.inverse.unknowns import Unknowns
 from pyrogen.operators import Convolution, KrylovSpectrum, Mask
 
 SCALE = torch.tensor([2.0, 1.5, 1.0, 1.0, 0.7, 0.5])
@@ -97,7 +98,7 @@ def test_a_move_leaves_the_posterior_as_it_is(width, exact):
     """Exact draws of it are so after moves, with noise of any width; of such data the chain is exact in any steps."""
     problem = Linear() if exact else without_exact_draws(Linear())
     inverse = InverseProblem(problem.model, (problem.y,), {}, "x")
-    move = split_move(inverse, None, 3, 2**20)
+    move = split_move(Unknowns(inverse), None, 3, 2**20)
     _, mean, covariance = problem.posterior(width)
     count = 100_000
     x = mean + torch.randn(count, len(mean)).double() @ torch.linalg.cholesky(covariance).T
@@ -115,8 +116,9 @@ def test_a_move_under_a_power_of_the_likelihood(width, krylov):
     """Of a linear measurement with Gaussian noise it is accepted always, and leaves the posterior as it is."""
     problem = Linear()
     inverse = InverseProblem(problem.model, (problem.y,), {}, "x")
-    move = split_move(inverse, None, 3, 2**20)
-    move.likelihood = Powered(move.reverse.target, inverse.values["x"], move.reverse.most, linear=True)
+    unknowns = Unknowns(inverse)
+    move = split_move(unknowns, None, 3, 2**20)
+    move.likelihood = Powered(move.reverse.target, unknowns.typical.unsqueeze(0), move.reverse.most, linear=True)
     if krylov:
         move.likelihood.spectrum = KrylovSpectrum(move.likelihood.operator, nats=1.0)  # exact in four steps
     _, mean, covariance = Linear(noise=problem.noise * (1 + width**2) ** 0.5, data=problem.y).posterior()
@@ -303,18 +305,30 @@ def test_noise_below_the_least_of_the_schedule():
 def test_what_it_does_not_serve_is_named():
     prior = gaussian(torch.zeros(2), torch.eye(2))
 
-    def unknown_noise(y):
-        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
-        pyro.sample("y", dist.Normal(pyro.sample("x", prior()), scale).to_event(1), obs=y)
+    def of_a_label(y):
+        label = pyro.sample("other", dist.Bernoulli(0.5))
+        x = pyro.sample("x", Diffusion(Centred(torch.zeros(2, 2)))(label))
+        pyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y)
+
+    def between(y):
+        other = pyro.sample("other", dist.Normal(pyro.sample("x", prior()), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(other, 1.0).to_event(1), obs=y)
+
+    def of_two_noises(y):
+        other = pyro.sample("other", dist.Bernoulli(0.5))
+        pyro.sample("y", dist.Normal(pyro.sample("x", prior()), 1 + other).to_event(1), obs=y)
 
     for method in (TemperedSMC, SplitGibbs):
-        with pytest.raises(NotImplementedError, match=r"'scale'.*TwistedSMC"):
-            method(unknown_noise, site="x").run(torch.zeros(2))
+        for model, reason in ((of_a_label, "on which it depends"), (between, "that depend on it")):
+            with pytest.raises(NotImplementedError, match=rf"{reason}, got \['other'\].*TwistedSMC"):
+                method(model, site="x").run(torch.zeros(2))
+        with pytest.raises(NotImplementedError, match=r"discrete, got \['other'\].*TwistedSMC"):
+            method(of_two_noises, site="x").run(torch.zeros(2))
     with pytest.raises(ValueError, match=r"`particles` must be a multiple of `groups` = 3, got 256"):
-        TemperedSMC(unknown_noise, site="x", groups=3)
+        TemperedSMC(between, site="x", groups=3)
     for levels in ((), (1.0, 0.5), (1.0, 2.0, 0.0), (1.0, 1.0, 0.0)):
         with pytest.raises(ValueError, match="`levels` must fall to 0"):
-            TemperedSMC(unknown_noise, site="x", levels=levels)
+            TemperedSMC(between, site="x", levels=levels)
 
 
 def test_groups_that_disagree_are_noticed():
