@@ -37,6 +37,7 @@ from pyrogen.numerics.resampling import take
 from .problem import Target
 from .tempered_likelihood import TemperedLikelihood, Undo
 
+_FEW = 1024  # measured numbers for which a decomposition at every level is worth it
 _FAR = 3.0  # how far slopes lead, in units of the noise and for each root of the measured numbers
 
 
@@ -92,7 +93,7 @@ class Powered(TemperedLikelihood):
 
     def _linearise(self, point: Tensor) -> None:
         self.operator = self.target.linearised(point).operator
-        self.spectrum = self.operator.spectrum()
+        self.spectrum = self.operator.spectrum(_FEW)
 
     def _here(self, x: Tensor, width: float, noise: float) -> _Here:
         value, slope = self.target.score(x)

@@ -119,7 +119,7 @@ def test_what_is_large_is_not_decomposed(monkeypatch):
     assert isinstance(spectrum, KrylovSpectrum)
     unknowns = Unknowns(InverseProblem(model, (y,), {}, "x"))
     assert isinstance(tempered_likelihood(unknowns, 30.0), Inflated)
-    monkeypatch.setattr(derivative.Derivative, "spectrum", lambda self: spectrum)
+    monkeypatch.setattr(derivative.Derivative, "spectrum", lambda self, dense=0: spectrum)
     assert isinstance(tempered_likelihood(unknowns, 30.0), Powered)
 
 
