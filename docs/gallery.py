@@ -155,6 +155,9 @@ def index(known: dict[str, Result]) -> str:
     for title, names in SECTIONS.items():
         cards = "".join(card(Example(name), known[name]) for name in names.split() if name in known)
         text += f"\n## {title}\n\n::::{{grid}} 1 2 2 3\n:gutter: 2\n\n{cards}::::\n" if cards else ""
+    waiting = [name for names in SECTIONS.values() for name in names.split() if name not in known]
+    if waiting:
+        text += f"\nNot yet shown here: {', '.join(f'`{name}.py`' for name in waiting)}.\n"
     names = "".join(f"{name}\n" for name in known)
     return text + f"\n```{{toctree}}\n:hidden:\n\n{names}```\n"
 
