@@ -6,13 +6,16 @@
 #   make lint    style, floors, types
 #   make docs    the documentation, into docs/_build/html/
 #   make bench   the benchmarks, one after the other
+#   make package the archives in dist/, checked, and the first example run from the wheel in an empty environment
+#   make oldest  quick tests and the first example with the oldest dependencies that setup.cfg allows
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+FIRST := /^```/ { on = $$0 ~ /python/ && !begun; begun += on; next } on
 
-.PHONY: demo test slow lint docs bench format clean
+.PHONY: demo test slow lint docs bench package oldest format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py --output output/demo
@@ -36,6 +39,30 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	for script in benchmarks/*.py; do $(THREADS) $(BIN)/python $$script || exit 1; done
+
+# Its own environment, outside of the checkout; warnings are errors.
+package: $(VENV)/.package
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	set -e; place=$$(mktemp -d); awk '$(FIRST)' README.md > $$place/example.py; \
+	cp constraints.txt $$place; wheel=$$(realpath dist/*.whl); cd $$place; $(PYTHON) -m venv empty; \
+	empty/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
+	empty/bin/python -m pip install --quiet --constraint constraints.txt $$wheel; \
+	$(THREADS) empty/bin/python -W error example.py; rm -r $$place
+
+# Prerequisites have the lowest versions that setup.cfg names, and what they need in turn the newest that fit.
+oldest: $(VENV)-oldest/.made
+	$(THREADS) $(VENV)-oldest/bin/python -m pytest -n 2 --dist worksteal tests/core tests/distributions tests/flows
+	$(THREADS) $(VENV)-oldest/bin/python -W error -c "$$(awk '$(FIRST)' README.md)"
+
+$(VENV)-oldest/.made: setup.cfg
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	sed -n 's/^    \([A-Za-z0-9_-]*\)>=\([0-9.]*\)[^;]*/\1==\2/p' setup.cfg | sort -u > $(VENV)-oldest/floors.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet "$$(grep '^torch==' $(VENV)-oldest/floors.txt)"
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint $(VENV)-oldest/floors.txt \
+		--editable ".[plots,evaluation]" pytest pytest-xdist hypothesis pandas
+	touch $@
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix
