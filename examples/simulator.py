@@ -104,17 +104,20 @@ def main(argv: list[str] | None = None) -> None:
     predictive = pg.evaluation.predictive_check(replicated.observed, IN_BED, statistics=statistics)
     print(f"does the posterior predict what was seen?\n{predictive}")
 
-    page = pg.analysis.simulation_checks(
-        fit=fit,
-        calibration=calibration,
-        local=local,
-        misspecification=misspecification,
-        predictive=predictive,
-        draws=draws,
-        prior=joint.prior(5000, seed=args.seed),
-        title="Influenza in a school: is the posterior right?",
+    checks = {
+        "calibration": calibration,
+        "local": local,
+        "misspecification": misspecification,
+        "predictive": predictive,
+    }
+    title = "Influenza in a school: is the posterior right?"
+    figure = pg.analysis.simulation_checks(
+        fit=fit, draws=draws, prior=joint.prior(5000, seed=args.seed), title=title, **checks
     )
-    page.savefig(args.output / "simulator_report.png", dpi=120)
+    figure.savefig(args.output / "simulator_report.png", dpi=120)
+    path = args.output / "simulator_report.html"
+    report = pg.analysis.report(posterior, IN_BED, history=fit, title=title, path=path, seed=args.seed, **checks)
+    print(f"one page on all of it, {path.name}: {report.verdict.text}")
 
 
 if __name__ == "__main__":

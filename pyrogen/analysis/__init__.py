@@ -5,6 +5,7 @@ from pyrogen.renamed import renamed
 from .arviz import to_arviz
 from .images import image_grid
 from .latents import latent_paths, latent_traversals
+from .page import Page
 from .pairs import posterior_pairs
 from .plots import (
     coverage_curve,
@@ -19,11 +20,13 @@ from .plots import (
 from .report import report
 from .restoration import edited_images, posterior_histogram, posterior_images
 from .simulation_checks import simulation_checks
-from .verdicts import simulation_verdicts
+from .verdicts import Verdict, simulation_verdicts
 
 __getattr__ = renamed(__name__, {"simulation_report": "pyrogen.analysis.simulation_checks"})
 
 __all__ = [
+    "Page",
+    "Verdict",
     "coverage_curve",
     "edited_images",
     "image_grid",

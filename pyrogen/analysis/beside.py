@@ -20,6 +20,7 @@ _PANELS = 12
 _POINTS = 1500
 _COLUMNS = 6
 _CURVES = 4
+_PAIRED = 5
 
 
 def is_picture(shape: tuple[int, ...]) -> bool:
@@ -50,6 +51,8 @@ def beside(data: np.ndarray, samples: np.ndarray, names: list[str]) -> Iterator[
     count = data.shape[1]
     if count == 2:
         yield _planes(data, samples, names), "Data and samples, a point each, on the same axes, in data units."
+    if 2 < count <= _PAIRED:
+        yield _pairs(data, samples, names), "Data (grey) and samples (blue), a point each, pair by pair, in data units."
     if count >= _SERIES:
         yield _curves(data, samples), f"The first {_CURVES} data and samples as curves over their entries."
     chosen = _different(data, samples, min(count, _PANELS))
@@ -70,6 +73,23 @@ def _planes(data: np.ndarray, samples: np.ndarray, names: list[str]) -> Figure:
     low, high = np.quantile(both, [0.002, 0.998], axis=0)
     margin = 0.15 * (high - low) + 1e-9
     cells[0].set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+    return figure
+
+
+def _pairs(data: np.ndarray, samples: np.ndarray, names: list[str]) -> Figure:
+    count = len(names) - 1
+    figure = new_figure(0.4 + 1.5 * count, 0.3 + 1.4 * count)
+    cells = figure.subplots(count, count, squeeze=False, sharex="col", sharey="row")
+    for row, column in np.ndindex(count, count):
+        axes = cells[row, column]
+        if column > row:
+            axes.set_axis_off()
+            continue
+        tidy(axes, x=names[column] * (row == count - 1), y=names[row + 1] * (column == 0))
+        for points, colour, size in ((data, GREY, 9), (samples, BLUE, 3)):
+            shown = points[:_POINTS, [column, row + 1]]
+            axes.scatter(*shown.T, s=size, color=colour, alpha=0.6, linewidth=0, rasterized=True)
+        axes.locator_params(nbins=3)
     return figure
 
 

@@ -179,8 +179,9 @@ class ModelReport:
         )
         yield paragraph(
             f"Energy distance between {name} and as many samples, each number in units of its standard deviation over "
-            "both, with a permutation test of the hypothesis that both have one distribution. With enough data every "
-            "imperfect model is found out: the distance tells how far off it is, the p-value whether it shows."
+            "both (an unbiased estimate, which may be negative), with a permutation test of the hypothesis that both "
+            "have one distribution. With enough data every imperfect model is found out: the distance tells how far "
+            "off it is, the p-value whether it shows."
         )
         yield self._verdict_on(test)
 

@@ -124,6 +124,12 @@ class PosteriorReport:
         if any(part is not None for part in (self.checks.calibration, self.checks.local, self.checks.misspecification)):
             yield section_of("Checks by simulation", self._simulated())
 
+    @property
+    def method(self) -> str:
+        """What made the posterior."""
+        given = isinstance(self.posterior, Mapping) or self.posterior is self.tree
+        return "draws that were made before" if given else type(self.posterior).__name__
+
     @cached_property
     def sites(self) -> dict[str, np.ndarray]:
         """Draws by site, ``(chains, draws, *shape)``."""
@@ -141,7 +147,7 @@ class PosteriorReport:
 
     def _what(self) -> Iterator[str | Verdict]:
         chains, draws = next(iter(self.sites.values())).shape[:2]
-        rows = {"method": type(self.posterior).__name__}
+        rows = {"method": self.method}
         rows["draws"] = f"{chains * draws:,}" + (f" in {chains} chains" if chains > 1 else "")
         rows["sites"] = ", ".join(f"{name} {value.shape[2:] or ''}".strip() for name, value in self.sites.items())
         if isinstance(self.posterior, Answer):

@@ -152,10 +152,10 @@ def _of_model(
         )
     seen = Rows.of(data[0], module, "data", "training data") if data else None
     unseen = seen if held_out is None else Rows.of(held_out, module, "held_out", "held-out data")
-    name = type(module).__name__
     sections = list(ModelReport(module, seen, unseen, history, rows, draws).sections())
-    subject = f"A model of events of shape {module.event_shape}; log_prob is {meaning_of(module.density)}."
-    return page(title or f"{name}: report on a model", subject, sections, "The model differs from the data")
+    subject = f"Report on a model. Its log_prob is {meaning_of(module.density)}."
+    title = title or f"{type(module).__name__} of events of shape {module.event_shape}"
+    return page(title, subject, sections, "The model differs from the data")
 
 
 def _of_posterior(
@@ -176,12 +176,9 @@ def _of_posterior(
     chained = not isinstance(posterior, Answer) or isinstance(posterior.diagnostics(), ChainDiagnostics)
     guide = "log_q" in variables(tree, "sample_stats") or isinstance(posterior, Posterior)
     found = PosteriorReport(posterior, tree, guide, chained or posterior.chains > 1, history, truth, checks)
-    name = type(posterior).__name__
     sites = ", ".join(variables(tree, "posterior"))
-    subject = f"The posterior of {sites}."
-    return page(
-        title or f"{name}: report on a posterior", subject, list(found.sections()), "Do not rely on this posterior"
-    )
+    subject = f"Report on a posterior by {found.method}."
+    return page(title or f"Posterior of {sites}", subject, list(found.sections()), "Do not rely on this posterior")
 
 
 def _tree(posterior: Any, args: tuple, model: Callable | None) -> Any:

@@ -171,5 +171,5 @@ def overall(verdicts: Sequence[Verdict], advice: str = "Do not rely on this post
     if failed:
         return Verdict("failed", f"{advice}: {failed} of {checks} failed.")
     if doubtful:
-        return Verdict("doubtful", f"Doubtful: {doubtful} of {checks} found a fault at the level of 5 %.")
+        return Verdict("doubtful", f"Doubtful: {doubtful} of {checks} found a weakness.")
     return Verdict("passed", f"No fault found by {checks}.")

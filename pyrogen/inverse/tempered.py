@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
 
 from pyrogen.arguments import checked, count, inner_share, instance_of, integer
 from pyrogen.numerics.grids import Grid
@@ -21,6 +20,9 @@ from .split_gibbs import split_move, started
 from .tempered_diagnostics import TemperedDiagnostics
 from .tempering import Tempering
 from .unknowns import Unknowns
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class TemperedSMC(Answer):

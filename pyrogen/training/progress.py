@@ -101,7 +101,9 @@ class Progress:
         self.reason = reason
 
 
-def watched(total: int | None = None, *, unit: str = "step", initial: int = 0, shown: bool = True) -> tqdm:
+def watched(
+    total: int | None = None, *, unit: str = "step", initial: int = 0, shown: bool = True, delay: float = 0.0
+) -> tqdm:
     """A progress bar that shows in terminals and notebooks only.
 
     Args:
@@ -109,9 +111,10 @@ def watched(total: int | None = None, *, unit: str = "step", initial: int = 0, s
         unit: Of what.
         initial: How much is done already.
         shown: Whether this process shows anything.
+        delay: For how many seconds nothing is shown.
     """
     seen = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=total, initial=initial, unit=unit, disable=not seen, dynamic_ncols=True)
+    return tqdm(total=total, initial=initial, unit=unit, disable=not seen, dynamic_ncols=True, delay=delay)
 
 
 class Bar:

@@ -7,7 +7,6 @@ what had been drawn before the exception stays, so that the failing ones are los
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from pyrogen.numerics.randomness import held, seed_all, seed_quickly
 from pyrogen.programs.layouts import LayoutMismatch
+from pyrogen.training.progress import watched
 
 from .runs import FailedRun, Runs, Values, undisturbed
 
@@ -81,7 +80,7 @@ class Drawing:
         """
         parts: list[Values] = []
         total, done = Block(), 0
-        with held(), _bar(self.count, progress) as bar:
+        with held(), watched(self.count, unit="simulation", shown=progress, delay=1.0) as bar:
             for block in self._blocks(workers):
                 parts += [block.values] if block.values else []
                 size = min(self.batch_size, self.count - done)
@@ -227,8 +226,3 @@ def _as_it_is(block: Block) -> Block:
 def _owned(block: Block) -> Block:
     """A block in memory of its own: each tensor that another process shares holds a file open."""
     return replace(block, values={name: value.clone() for name, value in block.values.items()})
-
-
-def _bar(count: int, shown: bool) -> tqdm:
-    watched = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=count, unit="simulation", disable=not watched, dynamic_ncols=True, delay=1.0)
