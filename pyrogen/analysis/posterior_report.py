@@ -17,6 +17,7 @@ from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck, predictive_check
 from pyrogen.inverse.answer import FEW, Answer
 from pyrogen.numerics.markov.convergence import bulk_effective_sample_size, r_hat, tail_effective_sample_size
+from pyrogen.simulation.posterior import Posterior
 from pyrogen.training.progress import Fit, History
 
 from .arrays import as_array
@@ -231,9 +232,12 @@ class PosteriorReport:
         statistics = variables(self.tree, "sample_stats")
         missing = [name for name in ("lp", "log_q") if name not in statistics]
         if missing:
-            why = _attributes(self.tree).get("left_out", "")
-            yield absent(f"Not computed: {' and '.join(missing)} of the draws are not known. {why}".strip())
-            yield Verdict("noted", "Whether the guide is close to the posterior was not checked by importance weights.")
+            if isinstance(self.posterior, Posterior):
+                why = "the program may draw numbers that are no sites. Checks by simulation test such a posterior."
+            else:
+                why = _attributes(self.tree).get("left_out", f"{' and '.join(missing)} of the draws are not known")
+            yield absent(f"Not computed: {why}")
+            yield Verdict("noted", "Whether the draws are near the posterior was not checked by importance weights.")
             return
         log_weights = np.asarray(statistics["lp"].values - statistics["log_q"].values, dtype=float).reshape(-1, 1)
         found = pareto_k_of(torch.as_tensor(log_weights))

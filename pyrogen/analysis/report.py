@@ -167,7 +167,7 @@ def _of_posterior(
     checks: Checks,
     title: str | None,
 ) -> Page:
-    tree = posterior if is_tree(posterior) else _tree(posterior, args, model)
+    tree = posterior if is_tree(posterior) else _tree(posterior, args, model, predictive=checks.predictive is None)
     if is_tree(posterior) and args:
         raise TypeError(f"`data` must not be given where the posterior holds them, got {len(args)} arguments")
     unknown = [site for site in truth if site not in variables(tree, "posterior")]
@@ -181,10 +181,16 @@ def _of_posterior(
     return page(title or f"Posterior of {sites}", subject, list(found.sections()), "Do not rely on this posterior")
 
 
-def _tree(posterior: Any, args: tuple, model: Callable | None) -> Any:
-    """The posterior for ArviZ, with draws of the prior where they can be had; what is left out the page tells."""
+def _tree(posterior: Any, args: tuple, model: Callable | None, *, predictive: bool) -> Any:
+    """The posterior for ArviZ, with draws of the prior where they can be had; what is left out the page tells.
+
+    The program of a learned posterior may draw numbers that are no sites, given which its log-density means nothing,
+    and is slow where it simulates: nothing of it is computed but replications.
+    """
+    learned = isinstance(posterior, Posterior)
     known = source_of(posterior, chains=1).model is not None or model is not None
+    prior = _PRIOR if known and not learned else 0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "to_arviz leaves out", UserWarning)
         warnings.filterwarnings("ignore", ".*LOO and WAIC", UserWarning)  # of which a report makes no use
-        return to_arviz(posterior, *args, model=model, prior=_PRIOR if known else 0)
+        return to_arviz(posterior, *args, model=model, prior=prior, predictive=predictive, log_likelihood=not learned)
