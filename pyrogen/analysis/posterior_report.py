@@ -129,6 +129,8 @@ class PosteriorReport:
     def method(self) -> str:
         """What made the posterior."""
         given = isinstance(self.posterior, Mapping) or self.posterior is self.tree
+        if isinstance(self.posterior, Posterior):
+            return "a network that learned from simulations"
         return "draws that were made before" if given else type(self.posterior).__name__
 
     @cached_property
