@@ -10,8 +10,7 @@ in which the prior cancels, so that only measured numbers matter, however many u
 resampled and moved several times by split Gibbs (:mod:`~pyrogen.inverse.split_gibbs`), which leaves the new posterior
 as it is. All that the moves passed through is weighed at the next level, not only where they ended: nothing is wasted.
 The product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given and moves are Gibbs
-moves. If widths are chosen on the way, or moves fitted to the particles, it has a bias of order one over the particles,
-far below its standard deviation.
+moves. If widths are chosen on the way, or moves fitted to the particles, it has a bias of order one over the particles.
 
 References:
     Del Moral, Doucet and Jasra 2006, "Sequential Monte Carlo samplers",

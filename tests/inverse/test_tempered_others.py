@@ -69,14 +69,6 @@ def test_an_unknown_noise_scale(y):
     assert error.abs().max() < 5 / worth**0.5
 
 
-@pytest.mark.slow
-def test_the_evidence_of_an_unknown_noise_scale_over_many_runs(y):
-    runs = [TemperedSMC(unknown_noise, site="x", particles=64).run(y).log_evidence for _ in range(60)]
-    ratio = (torch.stack(runs).double() - exact(y)[0]).exp()
-    assert ratio.std() / 60**0.5 < 0.15  # the law of the ratio is skew
-    assert abs(ratio.mean() - 1) < 4 * ratio.std() / 60**0.5
-
-
 @pytest.mark.parametrize("width", [0.0, 1.0])
 def test_moves_leave_the_posterior_of_all_as_it_is(y, width):
     """Draws of it are so after moves of the image and of the noise scale, at any power of the likelihood."""
