@@ -135,6 +135,12 @@ def posterior(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> L
     return _learned(pg.simulation.posterior(joint), simulations, seed)
 
 
+def affine(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
+    """Neural posterior estimation by affine layers alone, for posteriors that are nearly Gaussian given the data."""
+    recipe = pg.flows.affine_autoregressive
+    return _learned(pg.simulation.posterior(joint, recipe=recipe), simulations, seed)
+
+
 def ensemble(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
     """Neural posterior estimation by the mixture of five flows, trained side by side."""
     return _learned(
@@ -190,7 +196,14 @@ def _learned(module: pg.simulation.Posterior, simulations: Simulations, seed: in
     return Learned(draws, torch.no_grad()(lambda theta, x: module(x).log_prob(theta)))
 
 
-METHODS = {"posterior": posterior, "ensemble": ensemble, "likelihood": likelihood, "rounds": rounds, "sbi": sbi}
+METHODS = {
+    "posterior": posterior,
+    "affine": affine,
+    "ensemble": ensemble,
+    "likelihood": likelihood,
+    "rounds": rounds,
+    "sbi": sbi,
+}
 
 
 def trained(module: torch.nn.Module, simulations: Simulations, seed: int) -> None:
