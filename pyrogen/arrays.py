@@ -79,16 +79,16 @@ def as_tensors(value: Any, name: str) -> Any:
         TypeError: an array or a table holds something else than numbers.
         ValueError: a table has missing values, or an array numbers that the dtype cannot hold.
     """
-    if isinstance(value, (Tensor, np.generic)):
+    if value is None or isinstance(value, (Tensor, np.generic, int, float, str)):
         return value
-    if isinstance(value, Array):
-        return _tensor(_array(value, name), name)
-    if isinstance(value, Mapping):
-        parts = [(key, part, as_tensors(part, f"{name}[{key!r}]")) for key, part in value.items()]
-        return {key: new for key, _, new in parts} if any(new is not part for _, part, new in parts) else value
     if isinstance(value, tuple):
         new = tuple(as_tensors(part, f"{name}[{place}]") for place, part in enumerate(value))
         return new if any(one is not part for one, part in zip(new, value, strict=True)) else value
+    if isinstance(value, Mapping):
+        parts = [(key, part, as_tensors(part, f"{name}[{key!r}]")) for key, part in value.items()]
+        return {key: new for key, _, new in parts} if any(new is not part for _, part, new in parts) else value
+    if isinstance(value, Array):  # last, since the question takes longest
+        return _tensor(_array(value, name), name)
     return value
 
 
