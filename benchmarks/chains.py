@@ -2,11 +2,11 @@
 
 - ``flow``: a spline flow trained on 8x8 digits (64 numbers), 16 random linear measurements with noise, in the noise of
   the flow;
-- ``schools``: eight schools, reparameterised;
+- ``schools``: eight schools, reparameterized;
 - ``logistic``: logistic regression, 10 coefficients, 1,000 data.
 
 For each, ``ManyChains`` with 64 chains and NUTS with one run in turn, ``--repeats`` times, on one thread. The figure is
-the least bulk effective sample size of any number, rank-normalised and by one function for both, over processor
+the least bulk effective sample size of any number, rank-normalized and by one function for both, over processor
 seconds: of everything (setting up, warming up, sampling, diagnostics), and of sampling alone. Beside it the tails, and
 the R-hat, which must be near one for the figure to mean something. ``--compile`` adds a run with ``compile=True``.
 
@@ -39,7 +39,7 @@ from pyrogen.numerics.markov.convergence import bulk_effective_sample_size, r_ha
 
 COLUMNS = ["posterior", "method", "effective draws a second", "of sampling alone", "of tails", "R-hat", "divergences"]
 DESCRIPTIONS = {
-    "schools": "eight schools, reparameterised",
+    "schools": "eight schools, reparameterized",
     "logistic": "logistic regression, 10 coefficients",
     "flow": "spline flow of 64 numbers, 16 measurements, in noise",
 }

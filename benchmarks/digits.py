@@ -4,7 +4,7 @@
 360 held out. Every model is scored as a distribution of integers: autoregressive ones and the Boltzmann machine
 exactly, all others by a lower bound of log_prob (uniform dequantization, 1,000 importance-weighted draws, the
 variational bound, 32 orders), so that their figures are upper bounds. That of the energy has the error of its
-normalisers too: it is an estimate. Means over seeds of split, weights and noise,
+normalizers too: it is an estimate. Means over seeds of split, weights and noise,
 with standard errors. One thread.
 
     python benchmarks/digits.py [--seeds 0 1 2 3 4] [--models unet flow] [--output digits.jsonl]
@@ -71,7 +71,7 @@ def machine(train, held_out, seed):
 
 
 def energy(train, held_out, seed):
-    """A convolutional energy that corrects a smaller spline flow, told from it, and its normalisers by annealing."""
+    """A convolutional energy that corrects a smaller spline flow, told from it, and its normalizers by annealing."""
     base = pg.flows.spline_coupling(SHAPE, classes=CLASSES, interval=(0.0, 1.0), hidden=(128, 128), dropout=0.3)
     flow = pg.flows.Dequantized(base, LEVELS)
     trained(flow, train, seed, 800, 1e-3, validation=held_out, patience=40)

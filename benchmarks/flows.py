@@ -168,7 +168,7 @@ T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 
 
 
 def digits(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """8x8 digits: uniform dequantization, logit of 0.05 + 0.9 x, standardised; 1257 / 180 / 360 rows."""
+    """8x8 digits: uniform dequantization, logit of 0.05 + 0.9 x, standardized; 1257 / 180 / 360 rows."""
     from sklearn.datasets import load_digits
 
     generator = torch.Generator().manual_seed(seed)
@@ -180,7 +180,7 @@ def digits(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def moons(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two moons of noise 0.05, standardised; 16,000 / 2,000 / 4,000 rows."""
+    """Two moons of noise 0.05, standardized; 16,000 / 2,000 / 4,000 rows."""
     from sklearn.datasets import make_moons
 
     x = torch.tensor(make_moons(22_000, noise=0.05, random_state=seed)[0], dtype=torch.float32)

@@ -2,7 +2,7 @@
 
 scikit-learn's tables ``cancer`` (569 rows of 30 numbers and a bit) and ``wine`` (178 rows of 13 numbers and a label of
 three), two thirds to learn from. Two figures, each against the other third: the p-value of a permutation test of the
-maximum mean discrepancy of as many draws (columns standardised, the label one-hot), and the balanced accuracy of a
+maximum mean discrepancy of as many draws (columns standardized, the label one-hot), and the balanced accuracy of a
 forest that learns to predict the label from as many draws as there are rows to learn from. In the rows ``data`` these
 themselves stand in place of draws. A generator that has learned by heart does as well as ``data``; ``near`` is the
 share of draws that lie nearer to a row it learned from than half of all held-out rows do: one half for a fair sampler.
@@ -73,7 +73,7 @@ def gan(train: Tensor, count: int, options: argparse.Namespace, seed: int, pack:
 
 
 def vae(train: Tensor, count: int, options: argparse.Namespace, seed: int) -> Tensor:
-    """The autoencoder of a table, of standardised columns."""
+    """The autoencoder of a table, of standardized columns."""
     columns, classes = train.shape[1], int(train[:, -1].max()) + 1
     mean, scale = train.mean(0), train.std(0)
     mean[-1], scale[-1] = 0.0, 1.0
@@ -131,7 +131,7 @@ def processor_seconds() -> float:
 
 
 def standard(rows: Tensor, train: Tensor, classes: int) -> Tensor:
-    """Standardised numbers, and the label one-hot."""
+    """Standardized numbers, and the label one-hot."""
     numbers = (rows[:, :-1] - train[:, :-1].mean(0)) / train[:, :-1].std(0)
     return torch.cat([numbers, one_hot(rows[:, -1].long(), classes).float()], 1)
 

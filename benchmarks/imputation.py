@@ -1,6 +1,6 @@
 """Filling the gaps of real tables: error and coverage of the missing-data VAE, beside scikit-learn's imputers.
 
-Entries of scikit-learn's breast cancer or wine data, standardised, are removed completely at random; each method sees
+Entries of scikit-learn's breast cancer or wine data, standardized, are removed completely at random; each method sees
 what is left and fills the gaps of the same rows. Reported are the root mean squared error on the removed entries
 (standard deviations of the column) and how many of them lie in a central 90 % interval. The point imputers have no
 intervals; ``iterative`` gets them from twenty imputations drawn from its posterior (Bayesian ridge regressions).

@@ -1,6 +1,6 @@
 """Held-out likelihood of small digits under variational autoencoders, beside pythae's.
 
-scikit-learn's 1,797 digits of 8x8 pixels, binarised (ink above half), 1,437 to train and 360 held out, split by seed.
+scikit-learn's 1,797 digits of 8x8 pixels, binarized (ink above half), 1,437 to train and 360 held out, split by seed.
 All models have the same networks (64-128 hidden-8 and back), Adam, minibatches of 128 and steps; ours and pythae's
 start from the same weights. The figure is the importance-weighted bound of 1,000 draws on the held-out digits, the
 mean over seeds with its standard error; differences are paired by seed. Times are CPU milliseconds of a training step

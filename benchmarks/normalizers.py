@@ -1,4 +1,4 @@
-"""Normalisers of energies whose truth is known: errors, and how often the stated standard errors cover them.
+"""Normalizers of energies whose truth is known: errors, and how often the stated standard errors cover them.
 
 - *normal*: 16 dimensions of standard deviation 5 from a standard normal, 40.454 nats in closed form
 - *machine*: a restricted Boltzmann machine of 20 hidden units, trained on the digits of scikit-learn as bits, by a sum
@@ -38,7 +38,7 @@ METHODS = {
 
 
 class Task(NamedTuple):
-    """An energy, its normaliser, a base, and exact draws of it."""
+    """An energy, its normalizer, a base, and exact draws of it."""
 
     energy: pg.energy.EnergyModule
     truth: float

@@ -75,7 +75,7 @@ def to_arviz(
     says ``"conditional"``, and a warning says that cross-validation of it is far too good. Without global latents every
     draw has the same marginal likelihood, and ArviZ finds no tail to fit its k-hat to.
 
-    Where a ``log_prob`` is a lower bound, an estimate or unnormalised, the attribute ``density`` of the variable says
+    Where a ``log_prob`` is a lower bound, an estimate or unnormalized, the attribute ``density`` of the variable says
     so.
 
     Guide, predictions and prior draw from torch's generator, as everything in Pyro does; with ``seed`` they draw from

@@ -14,7 +14,7 @@ from pyrogen.core.density import Density, weakest
 from pyrogen.programs.site import is_imputed
 
 from .draws import BoundProgram, Draws, fitted
-from .pointwise import GuideDraws, Pointwise, element_latents, local_latents, marginalised
+from .pointwise import GuideDraws, Pointwise, element_latents, local_latents, marginalized
 from .sites import NamedSite
 from .sources import PosteriorSource
 
@@ -188,7 +188,7 @@ class _Collector:
             values = runs.log_probs[name]
             local = local_latents(result.sites, name) or element_latents(model, _first(runs.values), name)
             if local:
-                values, result.pointwise[name] = marginalised(name, local, model, guided, runs, self.wanted.local_draws)
+                values, result.pointwise[name] = marginalized(name, local, model, guided, runs, self.wanted.local_draws)
             result.groups["log_likelihood"][name] = values
         if not runs.silent:
             result.log_p = self._totals(runs)

@@ -206,7 +206,7 @@ class ModelReport:
         density, name = self.module.density, self.held_out.name
         if density in ("unnormalized", None):
             yield absent(MEANINGS[density])
-            kind = "implicit" if density is None else "unnormalised"
+            kind = "implicit" if density is None else "unnormalized"
             yield Verdict("noted", f"Likelihood: none, for the model is {kind}.")
             return
         found = log_likelihood(self.module, self.held_out.x, self.held_out.context)

@@ -52,7 +52,7 @@ def draw_ecdf(axes: Axes, ranks: Mapping[str, Any], draws: int, *, level: float 
     count = len(next(iter(ranks.values())))
     null = EcdfNull(count, draws)
     bands = {name: null.band(torch.as_tensor(values), level) for name, values in ranks.items()}
-    tidy(axes, x="normalised rank", y="ECDF minus uniform")
+    tidy(axes, x="normalized rank", y="ECDF minus uniform")
     uniform = np.linspace(0, 1, draws + 2)
     band = next(iter(bands.values()))
     low, high = (_whole(bound) - uniform for bound in (band.lower, band.upper))

@@ -143,7 +143,7 @@ def element_latents(model: BoundProgram, values: Tensors, name: str) -> tuple[st
     )
 
 
-def marginalised(
+def marginalized(
     name: str,
     local: tuple[str, ...],
     model: BoundProgram,

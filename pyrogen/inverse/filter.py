@@ -37,7 +37,7 @@ class Cloud:
 
     Attributes:
         values: Of shape ``(P, N, D)``.
-        log_weights: Unnormalised, of shape ``(P, N)``.
+        log_weights: Unnormalized, of shape ``(P, N)``.
         log_evidence: The logarithm of the unbiased estimate of :math:`p(y)` for each problem, ``(N,)``.
         effective: The effective sample size before each step and at the end, ``(steps + 1, N)``.
         resampled: At which steps each problem was resampled, ``(steps, N)``.

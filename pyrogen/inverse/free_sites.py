@@ -80,7 +80,7 @@ def transform_of(name: str, distribution: TorchDistribution) -> Transform:
     except NotImplementedError as error:
         raise NotImplementedError(
             f"no bijection from real numbers to the support {support} of the site {name!r} is known; write the site as "
-            "a function of others, as Pyro's reparameterisations do"
+            "a function of others, as Pyro's reparameterizations do"
         ) from error
 
 

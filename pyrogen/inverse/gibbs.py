@@ -175,7 +175,7 @@ def slice_sample(log_density: Callable[[Tensor], float], point: Tensor, index: i
     """One coordinate of a point by slice sampling with stepping out and shrinkage (Neal 2003, figures 3 and 5).
 
     Args:
-        log_density: Unnormalised, in nats.
+        log_density: Unnormalized, in nats.
         point: The current point.
         index: The coordinate, counted over the flattened point.
     """

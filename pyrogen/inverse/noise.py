@@ -172,7 +172,7 @@ def check_model(model: Callable, args: tuple, kwargs: Mapping[str, Any], site: s
     """Raises a ValueError unless the model draws the site from noise, and its data can be scored.
 
     Returns:
-        Whether its joint density is normalised: no site of it is known up to a constant only.
+        Whether its joint density is normalized: no site of it is known up to a constant only.
     """
     with torch.no_grad():
         plain = run(model, args, kwargs, validate=False).sites

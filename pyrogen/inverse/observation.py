@@ -103,7 +103,7 @@ def check_data(site: Site, *, support: bool) -> None:
     name, fn, value = site.name, site.distribution, torch.as_tensor(site.value)
     if density_of(fn) in ("unnormalized", None):
         raise ValueError(
-            f"`{name}` must have a normalised log_prob to be measured, got {type(fn).__name__} of density "
+            f"`{name}` must have a normalized log_prob to be measured, got {type(fn).__name__} of density "
             f"{density_of(fn)!r}: what it leaves out depends on what is inferred"
         )
     full = fn.shape()

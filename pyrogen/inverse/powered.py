@@ -63,7 +63,7 @@ class Powered(TemperedLikelihood):
     def __init__(self, target: Target, typical: Tensor, most: float, *, linear: bool = False) -> None:
         self.target, self.most, self._linear = target, most, linear
         self.constant = typical.new_zeros(target.shape[0], dtype=torch.double)
-        self._linearise(typical)
+        self._linearize(typical)
 
     def seen(self, x: Tensor) -> Tensor:
         return self.target.log_likelihood(x).double()
@@ -81,7 +81,7 @@ class Powered(TemperedLikelihood):
 
     def fit(self, x: Tensor) -> None:
         if not self._linear:
-            self._linearise(take(x, self.seen(x).argmax(0, keepdim=True)))
+            self._linearize(take(x, self.seen(x).argmax(0, keepdim=True)))
 
     def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
         here = self._here(x, width, noise)
@@ -91,8 +91,8 @@ class Powered(TemperedLikelihood):
         accepted = torch.rand_like(gained).log() < gained
         return torch.where(accepted.unsqueeze(-1), there.x, x), accepted.double().mean().item()
 
-    def _linearise(self, point: Tensor) -> None:
-        self.operator = self.target.linearised(point).operator
+    def _linearize(self, point: Tensor) -> None:
+        self.operator = self.target.linearized(point).operator
         self.spectrum = self.operator.spectrum(_FEW)
 
     def _here(self, x: Tensor, width: float, noise: float) -> _Here:

@@ -169,7 +169,7 @@ class Likelihood(NamedTuple):
     typical: Tensor
 
 
-class Linearised(NamedTuple):
+class Linearized(NamedTuple):
     """A surrogate near one particle, in units of its noise.
 
     Attributes:
@@ -265,12 +265,12 @@ class Target:
             self._is_linear = self._probe(x)
         return self._is_linear
 
-    def linearised(self, point: Tensor) -> Linearised:
+    def linearized(self, point: Tensor) -> Linearized:
         """The surrogate near one particle ``(1, N, D)``, in units of the noise, without a matrix if that were large."""
         surrogate = self._near(point)
         root = surrogate.precision.double().sqrt()
         operator = Derivative(lambda count: self._tangents(point.expand(count, -1, -1))[0], root, self._grid)
-        return Linearised(root * surrogate.residual, operator, surrogate.constant[0])
+        return Linearized(root * surrogate.residual, operator, surrogate.constant[0])
 
     def residual(self, x: Tensor) -> tuple[Tensor, Slopes]:
         """What is measured less what is expected at the particles ``(P, N, m)``, in data units, and its slopes."""

@@ -114,7 +114,7 @@ def tempered_likelihood(unknowns: Unknowns, most: float) -> TemperedLikelihood:
         return PoweredOthers(unknowns, most)
     target, zero = unknowns.target, torch.zeros_like(unknowns.typical).unsqueeze(0)
     if target.is_linear(zero):
-        residual, operator, constant = target.linearised(zero)
+        residual, operator, constant = target.linearized(zero)
         spectrum = operator.spectrum()
         if isinstance(spectrum, ExactSpectrum):
             return Inflated(residual, spectrum, constant)

@@ -39,7 +39,7 @@ class Twist(ABC):
 
 
 class MomentMatched(Twist):
-    r"""The Gaussian with the moments of the denoising posterior, seen through the linearised measurement.
+    r"""The Gaussian with the moments of the denoising posterior, seen through the linearized measurement.
 
     The denoising posterior has mean :math:`D(x_t)` and covariance :math:`(\sigma_t^2 / \alpha_t) \partial D / \partial
     x_t` (Tweedie's formulas), hence with a measurement :math:`A`, residual :math:`r` and noise :math:`R`

@@ -339,7 +339,7 @@ def silently_mixes_draws(location):
 
 
 @pytest.mark.parametrize("link", [runs_once_only, silently_mixes_draws])
-def test_models_that_cannot_be_vectorised_give_the_same_numbers(link):
+def test_models_that_cannot_be_vectorized_give_the_same_numbers(link):
     """Many draws at once would raise in one model, and in the other quietly average over draws."""
 
     def model(x):
@@ -355,7 +355,7 @@ def test_models_that_cannot_be_vectorised_give_the_same_numbers(link):
 
 def test_many_draws_are_run_at_once(monkeypatch):
     def refuse(*arguments):
-        raise AssertionError("not vectorised")
+        raise AssertionError("not vectorized")
 
     monkeypatch.setattr(draws.BoundProgram, "_one_by_one", refuse)
     x = data()

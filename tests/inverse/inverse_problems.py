@@ -18,7 +18,7 @@ def mixture(weights, means, scale):
 
 
 def quadrature(log_joint, dimensions, limit=8.0, points=801):
-    """Evidence, mean and covariance of an unnormalised density on a grid; ``log_joint`` takes ``(n, dimensions)``."""
+    """Evidence, mean and covariance of an unnormalized density on a grid; ``log_joint`` takes ``(n, dimensions)``."""
     points = points if dimensions == 1 else min(points, 401)
     axis = torch.linspace(-limit, limit, points, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * dimensions).reshape(-1, dimensions)

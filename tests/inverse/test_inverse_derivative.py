@@ -64,9 +64,9 @@ def test_products_do_not_need_the_matrix(name, monkeypatch):
     operator = OPERATORS[name]
     target, _, y = target_of(operator)
     point = torch.zeros(1, 1, operator.zero().numel())
-    known = target.linearised(point)
+    known = target.linearized(point)
     monkeypatch.setattr(derivative, "_ROOM", 0)
-    free = target.linearised(point)
+    free = target.linearized(point)
     assert free.operator.matrix is None
     assert known.operator.matrix is not None
     x = torch.randn(3, 1, point.shape[-1])
@@ -83,7 +83,7 @@ def test_products_do_not_need_the_matrix(name, monkeypatch):
 def test_the_spectrum_is_that_of_the_covariance(name, room, monkeypatch):
     monkeypatch.setattr(derivative, "_ROOM", room)
     target, _, _ = target_of(OPERATORS[name])
-    operator = target.linearised(torch.zeros(1, 1, target.shape[1])).operator
+    operator = target.linearized(torch.zeros(1, 1, target.shape[1])).operator
     closed = name in ("mask", "boxes", "frequencies", "circular")
     spectrum = operator.spectrum(dense=0 if closed else 4096)  # closed forms do not depend on how large it is
     assert isinstance(spectrum, ExactSpectrum)
@@ -99,7 +99,7 @@ def test_several_problems_have_several_spectra():
     """Each problem of a plate has its own noise; that of one does not reach another."""
     noise = torch.tensor([[0.1], [1.0], [3.0]])
     target, _, _ = target_of(OPERATORS["matrix"], noise, 3)
-    operator = target.linearised(torch.zeros(1, 3, 9)).operator
+    operator = target.linearized(torch.zeros(1, 3, 9)).operator
     spectrum = operator.spectrum()
     matrix = OPERATORS["matrix"].matrix.double()
     y = torch.randn(5, 3, 7, dtype=torch.double)
@@ -115,7 +115,7 @@ def test_several_problems_have_several_spectra():
 def test_what_is_large_is_not_decomposed(monkeypatch):
     operator = Convolution((1, 6, 6), KERNEL)
     target, model, y = target_of(operator)
-    spectrum = target.linearised(torch.zeros(1, 1, 36)).operator.spectrum(dense=8)
+    spectrum = target.linearized(torch.zeros(1, 1, 36)).operator.spectrum(dense=8)
     assert isinstance(spectrum, KrylovSpectrum)
     unknowns = Unknowns(InverseProblem(model, (y,), {}, "x"))
     assert isinstance(tempered_likelihood(unknowns, 30.0), Inflated)

@@ -398,5 +398,5 @@ def test_a_measurement_known_up_to_a_constant_is_refused():
         x = pyro.sample("x", affine_flow(2)())
         pyro.sample("y", unnormalized(x.exp()), obs=y)
 
-    with pytest.raises(ValueError, match="`y` must have a normalised log_prob"):
+    with pytest.raises(ValueError, match="`y` must have a normalized log_prob"):
         NoiseMCMC(model, site="x").run(torch.ones(2))

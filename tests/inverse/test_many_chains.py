@@ -99,7 +99,7 @@ def test_the_centred_funnel_is_not_trusted_or_right():
         check_mean(v.square(), 9.0)
 
 
-def test_the_reparameterised_funnel_is_right():
+def test_the_reparameterized_funnel_is_right():
     model = poutine.reparam(funnel, config={"x": LocScaleReparam(0.0)})
     draws = samples(ManyChains(model, seed=0, draws=100, warmup=100).run())
     check_mean(draws["v"], 0.0)

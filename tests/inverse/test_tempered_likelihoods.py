@@ -18,7 +18,7 @@ def seen(x):
     return x @ OPERATOR.T.to(x)
 
 
-class Quantised(dist.TorchDistribution):
+class Quantized(dist.TorchDistribution):
     """A Normal rounded to halves: what instruments with few digits show."""
 
     arg_constraints = {}  # noqa: RUF012
@@ -29,7 +29,7 @@ class Quantised(dist.TorchDistribution):
         super().__init__(loc.shape, validate_args=False)
 
     def expand(self, batch_shape, _instance=None):
-        return Quantised(self.loc.expand(batch_shape), self.scale)
+        return Quantized(self.loc.expand(batch_shape), self.scale)
 
     def sample(self, sample_shape=()):
         noise = self.scale * torch.randn(*sample_shape, *self.loc.shape)
@@ -45,7 +45,7 @@ LIKELIHOODS = {
     "counts": (lambda x: dist.Poisson((seen(x) + 1).exp()), [5.0, 1.0, 7.0]),
     "outliers": (lambda x: dist.StudentT(2.0, seen(x), 0.2), [1.0, -0.5, 6.0]),
     "saturation": (lambda x: dist.Normal(seen(x).clamp(-0.5, 1.0), 0.1), [1.05, -0.45, 0.6]),
-    "rounded": (lambda x: Quantised(seen(x), 0.2), [1.0, -0.5, 0.5]),
+    "rounded": (lambda x: Quantized(seen(x), 0.2), [1.0, -0.5, 0.5]),
     "kinks": (lambda x: dist.Laplace(seen(x), 0.1), [1.0, -0.5, 0.6]),
     "squares": (lambda x: dist.Normal(seen(x).square(), 0.2), [1.0, 0.5, 0.6]),
 }

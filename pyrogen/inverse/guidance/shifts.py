@@ -64,7 +64,7 @@ class PiGDM(ShiftedMean):
     r"""Pseudoinverse-guided diffusion, with the noise of the measurements.
 
     The denoising posterior is :math:`\mathcal{N}(D, r_t^2 I)` with :math:`r_t^2` that of data of a given variance. It
-    is exact for Gaussian data with that covariance. On mixtures it gives modes their weights by a linearised
+    is exact for Gaussian data with that covariance. On mixtures it gives modes their weights by a linearized
     likelihood.
 
     Where the data vary more than that along some axis, the shift of the paper goes beyond the measurement, and the
