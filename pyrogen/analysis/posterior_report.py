@@ -235,7 +235,9 @@ class PosteriorReport:
         missing = [name for name in ("lp", "log_q") if name not in statistics]
         if missing:
             if isinstance(self.posterior, Posterior):
-                why = "the program may draw numbers that are no sites. Checks by simulation test such a posterior."
+                why = (
+                    "programs of learned posteriors may have no likelihood. Checks by simulation test such a posterior."
+                )
             else:
                 why = _attributes(self.tree).get("left_out", f"{' and '.join(missing)} of the draws are not known")
             yield absent(f"Not computed: {why}")

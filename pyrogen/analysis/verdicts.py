@@ -63,13 +63,24 @@ def simulation_verdicts(
 def of_training(fit: Fit | History) -> Verdict:
     """How long a training was, and its best loss."""
     history = fit.history if isinstance(fit, Fit) else fit
-    steps = f"{len(history.loss):,} steps" + (f", ended by {fit.reason}" if isinstance(fit, Fit) else "")
+    steps = f"{len(history.loss):,} steps" + (f", {_ended(fit.reason)}" if isinstance(fit, Fit) else "")
     unit = f" {history.unit}" if history.unit else ""
     if history.validation:
-        best = min(history.validation.values())
-        return Verdict("noted", f"Training: {steps}; best held-out loss {best:.4g}{unit}.")
+        best = min(history.validation, key=history.validation.__getitem__)
+        found = f"best held-out loss {history.validation[best]:.4g}{unit}, at step {best:,}"
+        return Verdict("noted", f"Training: {steps}; {found}.")
     last = np.mean(history.loss[-max(1, len(history.loss) // 20) :]) if history.loss else float("nan")
     return Verdict("noted", f"Training: {steps}; last loss {last:.4g}{unit}, nothing held out.")
+
+
+def _ended(reason: str) -> str:
+    """Why a run ended, in words; the reason of a callback as it is."""
+    words = {
+        "steps": "all that were asked for",
+        "epochs": "all epochs that were asked for",
+        "patience": "until the held-out loss no longer fell",
+    }
+    return words.get(reason, f"stopped: {reason}")
 
 
 def of_calibration(

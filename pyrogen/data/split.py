@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyrogen.arrays import takes_arrays
 
+
+@takes_arrays
 def split(*tensors: Tensor, sizes: Sequence[int | float], seed: int) -> list[tuple[Tensor, ...]]:
     """Random parts of tensors of equal length, the same rows of each.
 
     Args:
-        tensors: Rows first.
+        tensors: Rows first; arrays and tables become tensors.
         sizes: How many rows each part has: numbers of rows, or fractions of all. Fractions that add up to one take
             every row; rows left over are left out.
         seed: Of the order.

@@ -222,6 +222,11 @@ def _count(latents: Values) -> int:
 
 
 def _require_weight(name: str, density: Density) -> None:
+    if density is None:
+        raise NotImplementedError(
+            f"{name} has density None: it is simulated and has no log_prob to weigh by; learn one "
+            "(`pyrogen.simulation.likelihood`), and give its `program`"
+        )
     if density not in ("exact", "estimate"):
         raise NotImplementedError(
             f"{name} has density {density!r}: importance weights exponentiate it, so it must be exact; draw by NUTS, "

@@ -114,7 +114,9 @@ def test_verdicts_name_what_is_wrong():
     assert verdict.grade == "failed"
     assert "mean of x" in verdict.text
     (verdict,) = simulation_verdicts(fit=FIT)
-    assert verdict.text == "Training: 3 steps, ended by patience; best held-out loss 1.5 nats per datum."
+    assert verdict.text == (
+        "Training: 3 steps, until the held-out loss no longer fell; best held-out loss 1.5 nats per datum, at step 3."
+    )
 
 
 def test_checks_that_could_not_fail_say_so():

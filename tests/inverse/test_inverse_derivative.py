@@ -131,7 +131,9 @@ def tempered_blur_and_mask(shape, noise):
         values = operator.spectrum().values.flatten()
         waves = operator.spectrum()._into(y[0].double()).flatten()
         exact = dist.Normal(0.0, (noise**2 + values).sqrt()).log_prob(waves).sum()
-        assert abs(answer.log_evidence - exact) < 5 * answer.diagnostics().standard_error + 0.3
+        # At every level the weights of an effective share 0.7 of 32 particles; two groups cannot tell their own error.
+        error = (len(answer.diagnostics().widths) * (1 / 0.7 - 1) / 32) ** 0.5
+        assert abs(answer.log_evidence - exact) < 4 * error
 
 
 def test_images_without_a_matrix(monkeypatch):
