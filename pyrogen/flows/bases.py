@@ -36,6 +36,11 @@ class StudentT(DistributionModule):
             raise ValueError(f"`degrees` must be above 1, got {degrees}")
         self.log_excess = nn.Parameter(torch.full(self.event_shape, math.log(degrees - 1)))
 
+    @property
+    def degrees(self) -> Tensor:
+        """The degrees of freedom of each number: absolute moments of lower order are finite."""
+        return _degrees(self.log_excess)
+
     def forward(self, context: Context = None) -> Assembled:
         return Assembled(_student, self.log_excess)
 
@@ -65,8 +70,12 @@ class GaussianMixture(DistributionModule):
         return Assembled(_mixture, self.logits, self.loc, self.log_scale)
 
 
+def _degrees(log_excess: Tensor) -> Tensor:
+    return 1 + log_excess.clamp(-10, 10).exp()
+
+
 def _student(log_excess: Tensor) -> dist.Independent:
-    degrees = 1 + log_excess.clamp(-10, 10).exp()
+    degrees = _degrees(log_excess)
     zero = torch.zeros_like(degrees)
     return dist.Independent(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
 

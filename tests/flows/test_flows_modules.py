@@ -351,3 +351,13 @@ def test_matrices_between_coupling_layers_only_where_they_are_affordable(recipe)
 
     assert matrices((64,)) == matrices((256,)) == matrices((257,), mixing=True) == 2
     assert matrices((257,)) == matrices((3, 32, 32)) == matrices((64,), mixing=False) == 0
+
+
+def test_a_student_base_says_its_degrees_of_freedom():
+    base = flows.StudentT((2,), degrees=8.0)
+    torch.testing.assert_close(base.degrees, torch.full((2,), 8.0))
+    torch.testing.assert_close(base().log_prob(torch.tensor([1.0, -2.0])), _student_log_prob(base.degrees))
+
+
+def _student_log_prob(degrees):
+    return torch.distributions.StudentT(degrees).log_prob(torch.tensor([1.0, -2.0])).sum()
