@@ -100,7 +100,7 @@ class InverseProblem:
         """The distribution at the site, given values of all latent sites."""
         return self.sites(values)[self.site].distribution
 
-    def target(self, values: Mapping[str, Tensor], likelihood: Likelihood | None = None) -> Target:
+    def target(self, values: Mapping[str, Tensor], likelihood: MeasuredSites | None = None) -> Target:
         """The posterior of the site given values of the other sites.
 
         Args:
@@ -119,7 +119,7 @@ class InverseProblem:
             )
         if prior.support.is_discrete:
             raise ValueError(f"`site` must have a prior over real numbers, got one over integers at {self.site!r}")
-        likelihood = likelihood or Likelihood(
+        likelihood = likelihood or MeasuredSites(
             lambda row: self.sites({**values, self.site: self.problems.whole(row)}),
             self.scored,
             self.problems,
@@ -153,7 +153,7 @@ class Denoised(NamedTuple):
         return torch.stack(pulled, -2)
 
 
-class Likelihood(NamedTuple):
+class MeasuredSites(NamedTuple):
     """What is measured of rows of unknowns: the numbers of the site, and perhaps those of others after them.
 
     Attributes:
@@ -191,7 +191,7 @@ class Target:
         likelihood: What is measured.
     """
 
-    def __init__(self, prior: Abilities, likelihood: Likelihood) -> None:
+    def __init__(self, prior: Abilities, likelihood: MeasuredSites) -> None:
         self._sites, self._scored, self._problems, typical = likelihood
         problems = self._problems
         self._denoiser, self._context = prior.denoiser, prior.context

@@ -19,7 +19,7 @@ from pyrogen.programs.site import Site
 
 from .free_sites import FreeSites, transform_of
 from .observation import observed
-from .problem import InverseProblem, Likelihood
+from .problem import InverseProblem, MeasuredSites
 
 
 class Unknowns:
@@ -50,7 +50,7 @@ class Unknowns:
         flat = [value.reshape(1, -1).to(data).expand(len(data), -1) for value in free.values()]
         self.typical = torch.cat([data, *flat], -1)
         scored = [name for name, site in sites.items() if site.observed] if self._names else problem.scored
-        likelihood = Likelihood(lambda row: self._run(row)[0], tuple(scored), self.problems, self.typical)
+        likelihood = MeasuredSites(lambda row: self._run(row)[0], tuple(scored), self.problems, self.typical)
         self.target = problem.target(problem.values, likelihood)
 
     def draw(self, count: int) -> Tensor:
