@@ -119,7 +119,10 @@ class Posterior(DistributionModule):
         return PosteriorGuide(self)
 
     def __call__(self, context: Context = None) -> TorchDistributionMixin:
-        context = self.observed.padded(as_tensors(context, "context"))
+        context = as_tensors(context, "context")
+        if not isinstance(self.context_shape, dict):  # of a single site, as its value or by its name
+            context = self.observed.context(context)
+        context = self.observed.padded(context)
         distribution = super().__call__(context)
         if is_validation_enabled():
             self.observed.require_numbers(context)

@@ -204,6 +204,14 @@ def test_several_observed_sites_are_a_dict():
     assert learned.draw(simulations.observed, 7)["kind"].shape == (7, 100)
 
 
+def test_a_single_observed_site_is_a_tensor_or_a_dict():
+    module, x = make(normal), torch.randn(4, *joint_of(normal).observed["x"].shape)
+    theta = module(x).sample()
+    torch.testing.assert_close(module({"x": x}).log_prob(theta), module(x).log_prob(theta))
+    with pytest.raises(ValueError, match=r"`observed` must hold values of the sites \['x'\], got \['y'\]"):
+        module({"y": x})
+
+
 def test_an_embedding_of_ones_own():
     def program(x=None):
         mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
