@@ -235,11 +235,11 @@ class PosteriorReport:
         missing = [name for name in ("lp", "log_q") if name not in statistics]
         if missing:
             if isinstance(self.posterior, Posterior):
-                why = (
-                    "programs of learned posteriors may have no likelihood. Checks by simulation test such a posterior."
-                )
-            else:
-                why = _attributes(self.tree).get("left_out", f"{' and '.join(missing)} of the draws are not known")
+                yield absent("Not computed: programs of learned posteriors may have no likelihood.")
+                if self.checks.calibration is None:
+                    yield Verdict("noted", "Not tested: calibration. Give `calibration=` of held-out simulations.")
+                return
+            why = _attributes(self.tree).get("left_out", f"{' and '.join(missing)} of the draws are not known")
             yield absent(f"Not computed: {why}")
             yield Verdict("noted", "Whether the draws are near the posterior was not checked by importance weights.")
             return

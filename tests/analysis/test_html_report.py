@@ -256,6 +256,7 @@ def test_a_posterior_of_a_simulator_takes_checks_made_before():
     assert {"Training", "Checks by simulation", "Predictive check"} <= set(found.titles)
     assert "The observed data are like simulated ones (distance, p = 0.4)." in found.text
     assert "may have no likelihood" in found.text
+    assert any(v.text.startswith("Not tested: calibration.") for v in made.verdicts)
     assert not any("Pareto k" in v.text for v in made.verdicts)
     assert any(v.grade == "failed" and "Replicated data do not reproduce" in v.text for v in made.verdicts)
 
