@@ -25,8 +25,8 @@ from torch.quasirandom import SobolEngine
 from pyrogen.arguments import integer
 from pyrogen.numerics.linear import matvec, solve, whitening
 
-from .problem import Denoised, Target
 from .surrogate import Surrogate, uphill
+from .target import Denoised, Target
 from .twist import Twist, Twisted
 
 _NEWTON = 6

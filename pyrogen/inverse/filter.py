@@ -26,8 +26,8 @@ from torch import Tensor
 from pyrogen.numerics.resampling import conditional_systematic, effective_sample_size, order, systematic, take
 
 from .chain import Chain, Level, ReverseStep
-from .problem import Target
 from .spread import DenseSpread
+from .target import Target
 from .twist import Twist
 
 

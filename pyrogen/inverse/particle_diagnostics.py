@@ -13,7 +13,7 @@ from pyrogen.numerics.resampling import effective_sample_size
 
 from .answer import FEW, Diagnostics
 from .filter import Cloud
-from .problem import Target
+from .target import Target
 
 _BIAS = 0.1  # nats, of the steps
 _MARKOV = 6.0  # nats

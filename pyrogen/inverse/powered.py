@@ -34,7 +34,7 @@ from torch import Tensor
 
 from pyrogen.numerics.resampling import take
 
-from .problem import Target
+from .target import Target
 from .tempered_likelihood import TemperedLikelihood, Undo
 
 _FEW = 1024  # measured numbers for which a decomposition at every level is worth it

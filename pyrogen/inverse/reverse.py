@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrogen.diffusion.samplers.ancestral import root_polynomial
 
 from .chain import Chain
-from .problem import Target
+from .target import Target
 
 
 class Reverse:

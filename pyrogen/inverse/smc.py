@@ -26,7 +26,8 @@ from .chain import Chain, data_norm
 from .filter import Cloud, Filter
 from .gibbs import Sweeps
 from .particle_diagnostics import diagnostics_of, prior_evidence
-from .problem import InverseProblem, Target
+from .problem import InverseProblem
+from .target import Target
 from .twist import Isotropic, MomentMatched, Twist
 
 _FEW = 4  # measured numbers for which one backward pass each is worth it

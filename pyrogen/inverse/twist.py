@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pyrogen.arguments import integer, positive
 
-from .problem import Denoised, Target
 from .spread import DenseSpread
+from .target import Denoised, Target
 
 
 class Twisted(NamedTuple):

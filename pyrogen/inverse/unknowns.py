@@ -19,7 +19,8 @@ from pyrogen.programs.site import Site
 
 from .free_sites import FreeSites, transform_of
 from .observation import observed
-from .problem import InverseProblem, MeasuredSites
+from .problem import InverseProblem
+from .target import MeasuredSites
 
 
 class Unknowns:

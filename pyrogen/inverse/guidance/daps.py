@@ -10,7 +10,7 @@ from torch import Tensor
 from pyrogen.arguments import integer, positive
 
 from ..chain import Level, ReverseStep
-from ..problem import Denoised, Target
+from ..target import Denoised, Target
 from .guidance import Guidance
 
 

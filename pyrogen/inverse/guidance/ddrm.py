@@ -8,7 +8,7 @@ from torch import Tensor
 from pyrogen.arguments import number
 
 from ..chain import ReverseStep
-from ..problem import Denoised, Target
+from ..target import Denoised, Target
 from .guidance import Guidance, linear_gaussian
 
 

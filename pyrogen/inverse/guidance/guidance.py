@@ -20,8 +20,9 @@ from pyrogen.numerics.grids import Grid, default_grid
 
 from ..answer import Answer, DrawDiagnostics, Results
 from ..chain import Chain, Level, ReverseStep
-from ..problem import Denoised, InverseProblem, Target
+from ..problem import InverseProblem
 from ..surrogate import Surrogate
+from ..target import Denoised, Target
 
 
 class Guidance(ABC):

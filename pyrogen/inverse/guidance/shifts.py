@@ -9,8 +9,8 @@ from torch import Tensor
 from pyrogen.arguments import integer, positive
 
 from ..chain import ReverseStep
-from ..problem import Denoised, Target
 from ..spread import KrylovSpread
+from ..target import Denoised, Target
 from .guidance import Guidance
 
 
