@@ -52,8 +52,8 @@ class Inflated(TemperedLikelihood):
     def noise(self, width: float, share: float) -> float:
         return math.sqrt(width**2 + share / self.norm**2) if self.norm else math.inf
 
-    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
-        return undo(self.noisy(x, noise, width)), 1.0
+    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, Tensor]:
+        return undo(self.noisy(x, noise, width)), torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
 
     def noisy(self, x: Tensor, noise: float, width: float) -> Tensor:
         """Draws of noisy data given data and measurement, ``(P, N, D)``."""

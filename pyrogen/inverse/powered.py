@@ -61,7 +61,7 @@ class Powered(TemperedLikelihood):
     """
 
     def __init__(self, target: Target, typical: Tensor, most: float, *, linear: bool = False) -> None:
-        self.target, self.most, self._linear = target, most, linear
+        self.target, self.most, self.fitted = target, most, not linear
         self.constant = typical.new_zeros(target.shape[0], dtype=torch.double)
         self._linearize(typical)
 
@@ -80,16 +80,16 @@ class Powered(TemperedLikelihood):
         return math.sqrt(share / (self.power(width) * self.spectrum.norm**2 + self.most**-2))
 
     def fit(self, x: Tensor) -> None:
-        if not self._linear:
+        if self.fitted:
             self._linearize(take(x, self.seen(x).argmax(0, keepdim=True)))
 
-    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
+    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, Tensor]:
         here = self._here(x, width, noise)
         z = here.data + here.shift + self._noise(here.data, width, noise)
         there = self._here(torch.cat([undo(z.to(x)), x[..., z.shape[-1] :]], -1), width, noise)
         gained = self._log_ratio(there, z, width, noise) - self._log_ratio(here, z, width, noise)
         accepted = torch.rand_like(gained).log() < gained
-        return torch.where(accepted.unsqueeze(-1), there.x, x), accepted.double().mean().item()
+        return torch.where(accepted.unsqueeze(-1), there.x, x), accepted
 
     def _linearize(self, point: Tensor) -> None:
         self.operator = self.target.linearized(point).operator

@@ -41,7 +41,7 @@ class PoweredOthers(Powered):
         values, vectors = torch.linalg.eigh(others.T.cov().reshape(2 * (others.shape[1],)))
         self._root = vectors * values.clamp_min(0).sqrt()
 
-    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
+    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, Tensor]:
         x, accepted = super().move(x, width, noise, undo)
         height = self._log_density(x, width)
         for share in _SHARES:

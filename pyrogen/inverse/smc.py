@@ -22,7 +22,7 @@ from pyrogen.numerics.resampling import order, systematic, take
 
 from .answer import Answer, Results
 from .averaged import Averaged
-from .chain import Chain, data_norm
+from .chain import PILOT, Chain, data_norm
 from .filter import Cloud, Filter
 from .gibbs import Sweeps
 from .particle_diagnostics import diagnostics_of, prior_evidence
@@ -111,7 +111,7 @@ class TwistedSMC(Answer):
         prior = target.denoise, target.shape, like
         grid = self.grid or default_grid(target.schedule, self.steps, norm=data_norm(target.schedule, *prior))
         chain = Chain(target.schedule, grid)
-        pilot = chain.calibrate(*prior)
+        pilot = chain.calibrate(*prior, least=PILOT)
         filter_ = Filter(chain, self.twist or default_twist(target, pilot), self.particles, self.threshold, self.chunk)
         if problem.others:
             sweeps = Sweeps(problem, filter_, self.sweeps, self.warmup)

@@ -56,18 +56,21 @@ class SplitMove:
 
     Attributes:
         accepted: The share of particles that moved, at each move.
+        pilots: The particles to which moves are fitted: all, unless it is set.
     """
 
     def __init__(self, likelihood: TemperedLikelihood, reverse: Reverse) -> None:
         self.likelihood, self.reverse = likelihood, reverse
         self.accepted: list[float] = []
-        self._share = _SHARE
+        self.pilots = slice(None)
+        self._share, self._of_pilots = _SHARE, _GOAL
 
     def __call__(self, x: Tensor, width: float) -> Tensor:
         """The next particles ``(P, N, D)`` at a width."""
         noise = self.noise(width)
         x, accepted = self.likelihood.move(x, width, noise, lambda z: self.reverse(z, noise))
-        self.accepted.append(accepted)
+        self.accepted.append(accepted.double().mean().item())
+        self._of_pilots = accepted[self.pilots].double().mean().item()
         return x
 
     def noise(self, width: float) -> float:
@@ -76,12 +79,11 @@ class SplitMove:
 
     def fit(self, x: Tensor) -> None:
         """Prepares moves of particles that are now here."""
-        self.likelihood.fit(x)
+        self.likelihood.fit(x[self.pilots])
 
     def adapt(self) -> None:
         """Adds more noise or less, by what became of the last move."""
-        if self.accepted:
-            self._share = min(self._share * math.exp(_EAGER * (self.accepted[-1] - _GOAL)), _SHARE)
+        self._share = min(self._share * math.exp(_EAGER * (self._of_pilots - _GOAL)), _SHARE)
 
 
 def split_move(unknowns: Unknowns, grid: Grid | None, steps: int, chunk: int, backward: int = 0) -> SplitMove:

@@ -32,6 +32,7 @@ class TemperedDiagnostics(Diagnostics):
             1 where moves forget where they came from.
         ancestors: Of how many draws of the prior the particles are, ``(problems,)``.
         group_evidence: The log evidence in nats by each group, ``(groups, problems)``.
+        pilots: How many groups, the first ones, are left out of the evidence, since moves were fitted to them.
         independent: How many independent draws the particles are worth, by the spread of the means of the groups,
             ``(problems,)``; NaN for a single group.
         r_hat: Of the number on which groups differ most, ``(problems,)``; NaN for a single group.
@@ -50,6 +51,7 @@ class TemperedDiagnostics(Diagnostics):
     jumps: Tensor
     ancestors: Tensor
     group_evidence: Tensor
+    pilots: int
     independent: Tensor
     r_hat: Tensor
     noises: list[float]
@@ -70,6 +72,7 @@ class TemperedDiagnostics(Diagnostics):
             jumps=torch.stack(run.jumps),
             ancestors=groups.new_tensor([column.unique().numel() for column in run.roots.T]),
             group_evidence=run.log_evidence,
+            pilots=run.pilots,
             independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
             r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
             noises=run.noises,
@@ -85,17 +88,21 @@ class TemperedDiagnostics(Diagnostics):
 
     @property
     def log_evidence(self) -> Tensor:
-        """Of all groups together, ``(problems,)``: the logarithm of the mean of their estimates."""
-        return self.group_evidence.logsumexp(0) - math.log(len(self.group_evidence))
+        """Of all groups but pilots together, ``(problems,)``: the logarithm of the mean of their estimates."""
+        return self._counted.logsumexp(0) - math.log(len(self._counted))
 
     @property
     def standard_error(self) -> Tensor:
         """The Monte Carlo error of the log evidence, by the spread over groups; of one group by its weights."""
-        groups = len(self.group_evidence)
+        groups = len(self._counted)
         if groups > 1:
-            shares = self.group_evidence.softmax(0)
+            shares = self._counted.softmax(0)
             return groups**0.5 * shares.std(0)
-        return ((1 / self.effective_sample_size - 1) / self.particles).sum(0).sqrt()
+        return ((1 / self.effective_sample_size - 1) / (self.particles // len(self.group_evidence))).sum(0).sqrt()
+
+    @property
+    def _counted(self) -> Tensor:
+        return self.group_evidence[self.pilots :]
 
     @property
     def carried(self) -> Tensor:

@@ -31,9 +31,11 @@ class TemperedLikelihood(ABC):
 
     Attributes:
         constant: What all log-likelihoods lack, in nats, ``(N,)``.
+        fitted: Whether moves depend on the particles to which they were fitted.
     """
 
     constant: Tensor
+    fitted: bool = False
 
     @abstractmethod
     def seen(self, x: Tensor) -> Any:
@@ -48,8 +50,8 @@ class TemperedLikelihood(ABC):
         """How much noise a move adds, in data units: so much of the variance that there is room for."""
 
     @abstractmethod
-    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, float]:
-        """The next particles, and the share of those that moved.
+    def move(self, x: Tensor, width: float, noise: float, undo: Undo) -> tuple[Tensor, Tensor]:
+        """The next particles, and which of them moved, ``(P, N)``.
 
         Args:
             x: The particles.

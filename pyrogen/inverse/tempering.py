@@ -9,8 +9,10 @@ of the next by the weight
 in which the prior cancels, so that only measured numbers matter, however many unknowns there are. Then they are
 resampled and moved several times by split Gibbs (:mod:`~pyrogen.inverse.split_gibbs`), which leaves the new posterior
 as it is. All that the moves passed through is weighed at the next level, not only where they ended: nothing is wasted.
-The product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given and moves are Gibbs
-moves. If widths are chosen on the way, or moves fitted to the particles, it has a bias of order one over the particles.
+The product of the mean weights is an estimate of :math:`p(y)`, unbiased if the widths are given and moves do not depend
+on the particles. If widths are chosen on the way it has a bias of order one over the particles. Moves that are fitted
+are so to the first of several groups, the pilots, whose estimate is left out: the other groups, given the pilots, move
+as if no one had fitted anything.
 
 References:
     Del Moral, Doucet and Jasra 2006, "Sequential Monte Carlo samplers",
@@ -43,6 +45,7 @@ class Tempering:
         groups: How many groups.
 
     Attributes:
+        pilots: How many groups are those to which moves are fitted: the first or none; with one group it is all.
         x: All that is drawn at the width: after moves of ``P`` particles ``(moves P, N, D)``.
         width: That of the likelihood, infinite to begin with.
         log_evidence: The logarithm of the evidence so far by group, ``(G, N)``.
@@ -57,6 +60,8 @@ class Tempering:
 
     def __init__(self, move: SplitMove, x: Tensor, groups: int) -> None:
         self.move, self.x, self.groups, self.particles = move, x, groups, len(x)
+        self.pilots = int(move.likelihood.fitted and groups > 1)
+        move.pilots = slice(None, None, groups if self.pilots else 1)
         self.width = math.inf
         self._seen, self._reached = move.likelihood.seen(x), 0.0
         self.log_evidence = move.likelihood.constant.expand(groups, x.shape[1]).clone()

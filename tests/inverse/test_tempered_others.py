@@ -9,6 +9,7 @@ import torch
 from inverse_problems import gaussian
 
 from pyrogen.inverse import TemperedSMC
+from pyrogen.inverse.powered_others import PoweredOthers
 from pyrogen.inverse.problem import InverseProblem
 from pyrogen.inverse.split_gibbs import split_move
 from pyrogen.inverse.unknowns import Unknowns
@@ -67,6 +68,35 @@ def test_an_unknown_noise_scale(y):
     assert abs(log_scale.std() / spread - 1) < 5 * (0.5 / worth) ** 0.5
     error = (draws["x"].double().mean(0) - image) / draws["x"].double().std(0)
     assert error.abs().max() < 5 / worth**0.5
+
+
+@pytest.mark.slow
+def test_fitted_moves_leave_the_evidence_unbiased(y):
+    """That of groups but the first, to which moves are fitted; its own would have a bias."""
+    levels, runs = (20.0, 6.0, 3.0, 1.7, 1.1, 0.7, 0.4, 0.0), 14
+    method = TemperedSMC(unknown_noise, site="x", particles=32 * 49, groups=49, levels=levels)
+    answers = [method.run(y) for _ in range(runs)]
+    ratios = torch.stack([answer.diagnostics().group_evidence[:, 0] - exact(y)[0] for answer in answers]).exp()
+    pilots, others = ratios[:, 0], ratios[:, 1:].mean(1)
+    assert abs(others.mean() - 1) < 3.5 * others.std() / runs**0.5
+    assert pilots.mean() - 1 < -3 * pilots.std() / runs**0.5
+    counted = torch.stack([answer.log_evidence for answer in answers]).double()
+    torch.testing.assert_close((counted - exact(y)[0]).exp(), others, atol=1e-4, rtol=1e-4)
+
+
+def test_moves_are_fitted_to_pilots_alone(y, monkeypatch):
+    """The particles of the first group, or all if there is no other."""
+    for groups, pilots in ((4, 8), (1, 32)):
+        fitted, fit = [], PoweredOthers.fit
+        monkeypatch.setattr(PoweredOthers, "fit", lambda self, x, fit=fit, to=fitted: (to.append(len(x)), fit(self, x)))
+        answer = TemperedSMC(unknown_noise, site="x", particles=32, groups=groups, moves=1, levels=(1.0, 0.0)).run(y)
+        assert set(fitted) == {pilots}
+        monkeypatch.undo()
+        diagnostics = answer.diagnostics()
+        assert diagnostics.pilots == (groups > 1)
+        counted = diagnostics.group_evidence[diagnostics.pilots :]
+        torch.testing.assert_close(diagnostics.log_evidence, counted.logsumexp(0) - math.log(len(counted)))
+        assert diagnostics.standard_error.isfinite().all()
 
 
 @pytest.mark.parametrize("width", [0.0, 1.0])
