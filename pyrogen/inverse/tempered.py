@@ -48,7 +48,8 @@ class TemperedSMC(Answer):
             for the next one.
         ess: The effective sample size that is left at each level, as a share of what is weighed: the less, the fewer
             levels.
-        groups: How many independent groups the particles form.
+        groups: How many independent groups the particles form. Moves that are not Gibbs moves are fitted to the first
+            group, if there are several, and the evidence is that of the others.
         levels: The widths :math:`\tau` to go through, falling to 0, such as those of an earlier run,
             ``diagnostics().widths``: the noise of their own that data have, in data units, or where the measurement is
             not linear and Gaussian, or too large to be decomposed, that of the measurement in its own units, whose
