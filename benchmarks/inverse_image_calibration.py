@@ -38,10 +38,18 @@ from pyrogen.inverse.problem import InverseProblem
 from pyrogen.inverse.reverse import Reverse
 from pyrogen.inverse.split_gibbs import split_move
 from pyrogen.inverse.unknowns import Unknowns
+from pyrogen.numerics.grids import LogSNRGrid
 
 SHAPE, SIZE, SCALE, NOISE, DRAWS = (3, 16, 16), 768, 0.6, 0.1, 39
 SHOWN = (torch.rand(256, generator=torch.Generator().manual_seed(0)).argsort() < 128).reshape(1, 16, 16).expand(SHAPE)
 STATISTICS = ("log_likelihood", "log_joint", "neighbours", "denoising", "mean")
+
+
+def grid(schedule: pg.diffusion.Schedule) -> LogSNRGrid:
+    """Twelve levels, from a noise of 40 to one of 0.04."""
+    noises = torch.tensor([40.0, 0.04], dtype=torch.double)
+    start, end = schedule.time(-2 * noises.log()).tolist()
+    return LogSNRGrid(11, start=start, end=end)
 
 
 class Measurement(NamedTuple):
@@ -56,7 +64,6 @@ class Settings(NamedTuple):
 
     method: type[Answer]
     backward: int
-    steps: int
     more: dict[str, int | float]
 
 
@@ -65,12 +72,14 @@ MEASUREMENTS = {
     384: Measurement(pg.operators.Mask(SHOWN), ~SHOWN),
 }
 TEMPERED = {"particles": 40, "moves": 2, "ess": 0.5}
+GIBBS = {"chains": 20, "warmup": 40, "draws": 20}
 METHODS = {
-    "tempered": Settings(TemperedSMC, 0, 20, TEMPERED),
-    "tempered, 8 moves": Settings(TemperedSMC, 0, 20, TEMPERED | {"moves": 8}),
-    "tempered, covariance": Settings(TemperedSMC, 2, 12, TEMPERED),
-    "split gibbs": Settings(SplitGibbs, 0, 20, {"chains": 20, "warmup": 40, "draws": 20}),
-    "split gibbs, covariance": Settings(SplitGibbs, 2, 12, {"chains": 20, "warmup": 40, "draws": 20}),
+    "tempered": Settings(TemperedSMC, 0, TEMPERED),
+    "tempered, 4 moves": Settings(TemperedSMC, 0, TEMPERED | {"moves": 4}),
+    "tempered, 8 moves": Settings(TemperedSMC, 0, TEMPERED | {"moves": 8}),
+    "tempered, covariance": Settings(TemperedSMC, 2, TEMPERED),
+    "split gibbs": Settings(SplitGibbs, 0, GIBBS),
+    "split gibbs, covariance": Settings(SplitGibbs, 2, GIBBS),
 }
 
 
@@ -138,7 +147,7 @@ class Trial:
         settled: int,
     ) -> None:
         self.prior, self.density, self.settings, self.settled = prior, density, settings, settled
-        self.measurement = MEASUREMENTS[measured]
+        self.measurement, self.grid = MEASUREMENTS[measured], grid(prior.denoiser.schedule)
         self.fixed = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
 
     def model(self, y: Tensor) -> None:
@@ -153,7 +162,7 @@ class Trial:
         y = expected + NOISE * torch.randn_like(expected)
         start = time.process_time()
         settings = self.settings
-        method = settings.method(self.model, site="x", steps=settings.steps, backward=settings.backward, **settings.more)
+        method = settings.method(self.model, site="x", grid=self.grid, backward=settings.backward, **settings.more)
         answer = method.run(y)
         seconds = (time.process_time() - start) / size
         draws = self._draws(answer)  # (draws, problems, *shape)
@@ -169,7 +178,7 @@ class Trial:
 
     def _truths(self, size: int) -> Tensor:
         unknowns = Unknowns(InverseProblem(self.model, (self._nothing(size),), {}, "x"))
-        reverse: Reverse = split_move(unknowns, None, self.settings.steps, 4096, self.settings.backward).reverse
+        reverse: Reverse = split_move(unknowns, self.grid, 0, 4096, self.settings.backward).reverse
         with torch.no_grad():
             rows = reverse.prior(1, unknowns.typical)
             for _ in range(self.settled):
