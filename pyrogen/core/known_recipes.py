@@ -32,6 +32,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("vae", "binary_vae", "categorical_vae", "conditional_vae", "convolutional_vae"),
         *("tabular_vae", "missing_data_vae", "self_masking", "vq_vae"),
         *("mixture_vae", "semi_supervised_vae", "vamp_vae"),
+        *("top_down", "convolutional_top_down"),
     ),
 }
 """The recipes of each package."""
@@ -76,7 +77,7 @@ def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return {**arguments, "margin": 0.05}
     if name.startswith(("pyrogen.autoregressive.", "pyrogen.diffusion.")) and "levels" in arguments:
         return {"symbols" if key == "levels" else key: value for key, value in arguments.items()}
-    if name.startswith("pyrogen.latent.") and "levels" in arguments:
+    if name.startswith("pyrogen.latent.") and "levels" in arguments and not name.endswith("top_down"):
         return _of_latent(name.endswith(".categorical_vae"), **arguments)
     return arguments
 

@@ -30,6 +30,8 @@ from .recipes import (
     vamp_vae,
 )
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
+from .top_down import TopDown, TopDownElbo
+from .top_down_recipes import convolutional_top_down, top_down
 
 __getattr__ = renamed(__name__, {"Elbo": "pyrogen.latent.BetaElbo"})
 
@@ -60,12 +62,15 @@ __all__ = [
     "StandardNormal",
     "StickingTheLanding",
     "StickingTheLandingPair",
+    "TopDown",
+    "TopDownElbo",
     "VAE",
     "VQVAE",
     "VampPrior",
     "binary_vae",
     "categorical_vae",
     "conditional_vae",
+    "convolutional_top_down",
     "convolutional_vae",
     "impute",
     "missing_data_vae",
@@ -73,6 +78,7 @@ __all__ = [
     "self_masking",
     "semi_supervised_vae",
     "tabular_vae",
+    "top_down",
     "vae",
     "vamp_vae",
     "vq_vae",

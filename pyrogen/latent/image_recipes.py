@@ -62,14 +62,13 @@ def convolutional_vae(
         >>> module().sample((5,)).shape
         torch.Size([5, 1, 8, 8])
     """
-    family, channels = _pixels(scale, symbols, binary), tuple(channels)
+    family, channels = pixels(scale, symbols, binary), tuple(channels)
     build = Builder(event_shape, context_shape, latent_shape, (hidden,), classes, embedding)
     event_shape, size = build.event_shape, prod(build.latent_shape)
     halved_sizes(event_shape, channels)
 
     def decoder(width: int) -> ImageDecoder:
-        planes = _planes(family, event_shape)
-        return ImageDecoder(size + width, planes, channels=channels[::-1], hidden=hidden)
+        return ImageDecoder(size + width, planes(family, event_shape), channels=channels[::-1], hidden=hidden)
 
     def encoder(width: int) -> ImageEncoder:
         return ImageEncoder(event_shape, 2 * size, channels=channels, hidden=hidden, context=width)
@@ -121,7 +120,7 @@ def vq_vae(
         torch.Size([3, 1, 8, 8])
     """
     event_shape, context_shape = as_shape(event_shape, "event_shape"), as_context_shape(context_shape)
-    family, channels = _pixels(scale, symbols, binary), tuple(channels)
+    family, channels = pixels(scale, symbols, binary), tuple(channels)
     encoder = GridEncoder(event_shape, width, channels=channels)
     latent_shape = (width, *encoder.grid)
     prior = CodeTable(encoder.grid, codes) if prior is None else prior
@@ -131,7 +130,7 @@ def vq_vae(
             f"`prior` must have event shape {encoder.grid} and context shape {context_shape}, got "
             f"{prior.event_shape} and {prior.context_shape}"
         )
-    decoder = GridDecoder(width, _planes(family, event_shape), channels=channels[::-1])
+    decoder = GridDecoder(width, planes(family, event_shape), channels=channels[::-1])
     likelihood = Parametric(decoder, family, event_shape=event_shape, context_shape=latent_shape)
     posterior = Parametric(
         Chained(_scaled(event_shape, symbols, binary), encoder),
@@ -142,11 +141,12 @@ def vq_vae(
     return VQVAE(prior, likelihood, posterior, commitment=commitment)
 
 
-def _pixels(scale: float | None, symbols: int | None, binary: bool) -> families.Family:
+def pixels(scale: float | None, symbols: int | None, binary: bool) -> families.Family:
+    """The likelihood of images, integers by discretized logistics."""
     return likelihood_of(scale, symbols, binary, families.discretized_logistic)
 
 
-def _planes(family: families.Family, event_shape: Shape) -> Shape:
+def planes(family: families.Family, event_shape: Shape) -> Shape:
     """The shape of a decoder's output, which holds a family's numbers in channels."""
     return (prod(family.numbers_shape(event_shape)[:-2]), *event_shape[1:])
 

@@ -51,11 +51,20 @@ def check_densities(prior: DistributionModule, likelihood: DistributionModule, p
             "`posterior` must have density 'exact' or 'estimate' (minus a lower bound of log q is an upper one, so the "
             f"objective would bound nothing), got {posterior.density!r}"
         )
-    for name, part in (("prior", prior), ("likelihood", likelihood)):
-        if weakest(part.density, "lower bound") != "lower bound":
-            raise ValueError(
-                f"`{name}` must have a normalized log_prob or a bound of it, got density {part.density!r}{_way(part)}"
-            )
+    check_bounding("prior", prior)
+    check_bounding("likelihood", likelihood)
+
+
+def check_bounding(name: str, part: DistributionModule) -> None:
+    """Checks that an evidence lower bound stays one with the ``log_prob`` of a part of the model.
+
+    Raises:
+        ValueError: it is unnormalized or missing.
+    """
+    if weakest(part.density, "lower bound") != "lower bound":
+        raise ValueError(
+            f"`{name}` must have a normalized log_prob or a bound of it, got density {part.density!r}{_way(part)}"
+        )
 
 
 def check_draws(parts: Parts, draws: int) -> None:

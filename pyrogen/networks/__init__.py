@@ -20,12 +20,14 @@ from .series import SequenceEmbedding
 from .sets import SetEmbedding
 from .spectral import SpectralNormalized, operator_norm, spectrally_normalized
 from .statistics import Chained, ReadsData, Standardizer
+from .top_down import BottomUp, FirstState, ResidualLevel, TopDownLevel
 from .unet import UNet
 
 __getattr__ = renamed(__name__, {"Table": "pyrogen.networks.ColumnFeatures", "Gaps": "pyrogen.networks.GapFeatures"})
 
 __all__ = [
     "AnyOrderTransformer",
+    "BottomUp",
     "CausalStack",
     "CausalTransformer",
     "Chained",
@@ -35,6 +37,7 @@ __all__ = [
     "DiffusionTransformer",
     "EachRow",
     "Embedding",
+    "FirstState",
     "Form",
     "GapFeatures",
     "ImageDecoder",
@@ -47,6 +50,7 @@ __all__ = [
     "OneHot",
     "Plain",
     "ReadsData",
+    "ResidualLevel",
     "ResidualMLP",
     "SequenceEmbedding",
     "SequenceNetwork",
@@ -55,6 +59,7 @@ __all__ = [
     "SpectralNormalized",
     "Standardizer",
     "Tokens",
+    "TopDownLevel",
     "UNet",
     "VectorContext",
     "VectorEmbedding",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Protocol
 
 import torch
@@ -62,6 +63,26 @@ def spared(
     if noisy is not None:
         _set_randomness(noisy, after)
     return torch.where(finite, good, score.detach())
+
+
+def by_rows(function: Callable[..., Tensor], *inputs: tuple[Tensor, int]) -> Tensor:
+    """What a function of rows makes of inputs with any batch dimensions, which broadcast.
+
+    Args:
+        function: Takes as many tensors ``(N, *event)`` and gives one ``(N, *made)``.
+        inputs: Tensors ``(*batch, *event)``, each with how many dimensions its event has.
+
+    Returns:
+        ``(*batch, *made)``.
+    """
+    events = [tensor.shape[tensor.dim() - rank :] for tensor, rank in inputs]
+    fronts = [tensor.shape[: tensor.dim() - rank] for tensor, rank in inputs]
+    batch = fronts[0] if all(front == fronts[0] for front in fronts) else torch.broadcast_shapes(*fronts)
+    if len(batch) == 1 and all(front == batch for front in fronts):
+        return function(*(tensor for tensor, _ in inputs))
+    wide = [tensor.expand(batch + event) for (tensor, _), event in zip(inputs, events, strict=True)]
+    made = function(*(tensor.reshape(prod(batch), *event) for tensor, event in zip(wide, events, strict=True)))
+    return made.reshape(batch + made.shape[1:])
 
 
 def column(rows: Tensor, like: Tensor) -> Tensor:
