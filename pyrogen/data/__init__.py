@@ -7,10 +7,12 @@ from .images import Images, digits, mnist
 from .photographs import photographs
 from .preprocessing import dequantize, quantize
 from .split import split
+from .terrain import Slopes, slopes
 from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
 
 __all__ = [
     "Images",
+    "Slopes",
     "add_noise",
     "checkerboard",
     "dequantize",
@@ -26,6 +28,7 @@ __all__ = [
     "rotate",
     "scenes",
     "shuffle_pixels",
+    "slopes",
     "split",
     "two_moons",
     "uci",

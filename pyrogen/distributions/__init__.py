@@ -4,6 +4,7 @@ from pyrogen.renamed import renamed
 
 from . import families
 from .abilities import abilities_of, draw_and_score
+from .angular import CircularNoise
 from .bernoulli import IndependentBernoulli
 from .continuous_bernoulli import ContinuousBernoulli
 from .counts import LogisticCounts
@@ -16,11 +17,13 @@ from .mixture import Mixture
 from .normal import DiagonalNormal, UnitNormal
 from .pool import LinearPool
 from .push_forward import PushForward
+from .sphere import UniformSphere
 from .zero_inflated import ZeroInflated
 
 __getattr__ = renamed(__name__, {"StandardNormal": "pyrogen.distributions.UnitNormal"})
 
 __all__ = [
+    "CircularNoise",
     "Columns",
     "ContinuousBernoulli",
     "DiagonalNormal",
@@ -36,6 +39,7 @@ __all__ = [
     "PyrogenDistribution",
     "QuantizedNormal",
     "UniformDequantized",
+    "UniformSphere",
     "UnitNormal",
     "ZeroInflated",
     "abilities_of",

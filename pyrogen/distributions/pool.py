@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
+
+from pyrogen.numerics.rows import Remake, rearranged, spared
 
 from .abilities import abilities_of
 from .distribution import PyrogenDistribution
@@ -24,6 +27,7 @@ class LinearPool(PyrogenDistribution):
         components: The distributions, of one batch shape, one event shape and one support.
         log_weights: The logarithms of their normalized weights, ``(len(components), *batch)``; even if ``None``.
         validate_args: Whether values are checked; Pyro's switch if ``None``.
+        remake: Gives the same pool for rows of its context in other places, where the weights depend on one.
 
     Raises:
         ValueError: there is no component, or their shapes differ.
@@ -44,7 +48,9 @@ class LinearPool(PyrogenDistribution):
         log_weights: Tensor | None = None,
         *,
         validate_args: bool | None = None,
+        remake: Remake | None = None,
     ) -> None:
+        self._remake = remake
         self.components = list(components)
         if not self.components:
             raise ValueError("`components` must hold at least one distribution, got none")
@@ -84,10 +90,17 @@ class LinearPool(PyrogenDistribution):
 
     def _expanded(self, batch_shape: torch.Size) -> LinearPool:
         weights = None if self.log_weights is None else self._weights(batch_shape)
-        return type(self)([part.expand(batch_shape) for part in self.components], weights, validate_args=False)
+        components = [part.expand(batch_shape) for part in self.components]
+        return type(self)(components, weights, validate_args=False, remake=self._remake)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self._mixed([component.log_prob(value) for component in self.components])
+        noisy = any(abilities_of(component).density != "exact" for component in self.components)
+        options = {"noisy": value.device if noisy else None}
+        return spared(partial(self._score, value), partial(self._score_rows, value), self._remake, **options)
+
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """The probability that an event came from each component, given the event, ``(*batch, len(components))``."""
+        return self._joint([component.log_prob(value) for component in self.components]).softmax(0).movedim(0, -1)
 
     def part_log_prob(self, value: Tensor, part: Tensor) -> Tensor:
         return self._mixed([component.part_log_prob(value, part) for component in self.components])
@@ -120,11 +133,22 @@ class LinearPool(PyrogenDistribution):
         weights = self._weights(shape).exp().movedim(0, -1)
         return torch.multinomial(weights.reshape(-1, count), 1).flatten() if shape.numel() else weights.new_zeros(0)
 
+    def _score(self, value: Tensor) -> Tensor:
+        return self._mixed([component.log_prob(value) for component in self.components])
+
+    def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
+        there = self if self._remake is None else self._remake(places, batch)
+        return there._score(rearranged(value, self.event_shape, batch, places))
+
     def _mixed(self, scores: Sequence[Tensor]) -> Tensor:
-        stacked = torch.stack(scores)
+        return self._joint(scores).logsumexp(0)
+
+    def _joint(self, scores: Sequence[Tensor]) -> Tensor:
+        """The log-probabilities of a value and a component, ``(len(components), *batch)``."""
+        stacked = torch.stack(list(scores))
         if self.log_weights is None:
-            return stacked.logsumexp(0) - math.log(len(stacked))
-        return (stacked + self._weights(stacked.shape[1:])).logsumexp(0)
+            return stacked - math.log(len(stacked))
+        return stacked + self._weights(stacked.shape[1:])
 
     def _average(self, values: Sequence[Tensor]) -> Tensor:
         """Of numbers of every component, ``(*batch, *event)``."""

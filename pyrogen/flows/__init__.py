@@ -5,12 +5,16 @@ from pyrogen.renamed import renamed
 
 from .bases import GaussianMixture, StudentT
 from .bounded import Bounded
+from .circular import UniformAngles, Wrapped
+from .circular_recipes import circular, sphere
 from .continuous import ContinuousFlow
 from .dequantized import Dequantized
 from .foreign import from_transforms, from_zuko
 from .guide import AutoFlow
 from .layers import AutoregressiveLayer, CouplingLayer
 from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
+from .mixture import FlowMixture
+from .mixture_recipes import mixture
 from .model import Flow
 from .recipes import (
     affine_autoregressive,
@@ -24,6 +28,7 @@ from .recipes import (
     spline_coupling,
     sylvester,
 )
+from .sphere import SphereLayer, UniformDirections
 
 __getattr__ = renamed(__name__, {"Mixture": "pyrogen.flows.GaussianMixture"})
 
@@ -35,23 +40,31 @@ __all__ = [
     "CouplingLayer",
     "Dequantized",
     "Flow",
+    "FlowMixture",
     "GaussianMixture",
     "Mixing",
     "Reorder",
     "Rescale",
     "Rotation",
     "StandardNormal",
+    "SphereLayer",
     "Standardize",
     "StudentT",
+    "UniformAngles",
+    "UniformDirections",
+    "Wrapped",
     "affine_autoregressive",
     "affine_coupling",
     "block_neural_autoregressive",
+    "circular",
     "continuous",
     "from_transforms",
     "from_zuko",
+    "mixture",
     "neural_autoregressive",
     "planar",
     "radial",
+    "sphere",
     "spline_autoregressive",
     "spline_coupling",
     "sylvester",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import torch
@@ -122,11 +122,13 @@ class Standardize(Statistic, BijectionModule):
 
     Args:
         event_shape: Shape of one event.
+        kept: Of the (flattened) event's elements, which stay as they are: angles, say; none if ``None``.
     """
 
-    def __init__(self, event_shape: Shape) -> None:
+    def __init__(self, event_shape: Shape, *, kept: Sequence[bool] | None = None) -> None:
         super().__init__(event_shape)
         size = prod(self.event_shape)
+        self.register_buffer("kept", None if kept is None else torch.tensor(kept), persistent=False)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("log_scale", torch.zeros(size))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
@@ -160,6 +162,8 @@ class Standardize(Statistic, BijectionModule):
     def learn(self, moments: Moments) -> None:
         self.mean.copy_(moments.mean)
         self.log_scale.copy_(moments.scale.log())
+        if self.kept is not None:
+            self.mean[self.kept], self.log_scale[self.kept] = 0.0, 0.0
         self.initialised.fill_(True)
 
     def reset(self, *, learned: bool = False) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .blocks import staircase
-from .mlp import rectifier
+from .mlp import places_of, rectifier
 from .weighted import Projection, Structure, Weighted
 
 
@@ -44,9 +44,11 @@ class MaskedConditioner(nn.Module):
         context: Size of the context vector, zero for none.
         activation: Makes the nonlinearity after each hidden layer, which must act on each number alone.
         dropout: Share of the hidden units that are dropped in training.
+        angles: Which inputs are angles, if any, one truth value for each: their cosines and sines are seen.
 
     Raises:
-        ValueError: ``hidden`` is empty, or ``dependence`` is not square or has a cycle.
+        ValueError: ``hidden`` is empty, ``dependence`` is not square or has a cycle, or ``angles`` does not have one
+            entry for each feature.
     """
 
     @checked
@@ -59,19 +61,23 @@ class MaskedConditioner(nn.Module):
         context: int = 0,
         activation: Callable[[], nn.Module] = rectifier,
         dropout: float = 0.0,
+        angles: Sequence[bool] = (),
     ) -> None:
         super().__init__()
         if not hidden:
             raise ValueError("`hidden` must name at least one layer, got none")
         features = len(dependence)
-        sizes = (features, *hidden)
+        grouped = levels(dependence)
+        order = [feature for level in grouped for feature in level]
+        places = places_of(angles, features)
+        seen = None if places is None or not dependence.any() else places_of([angles[i] for i in order], features)
+        self.register_buffer("angles", seen, persistent=False)
+        sizes = (features + (0 if seen is None else len(seen)), *hidden)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, hidden, strict=False))
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
         self.activation, self.dropout = activation(), dropout
         self.weight = nn.Parameter(torch.zeros(parameters, features, hidden[-1]))
         self.bias = nn.Parameter(torch.zeros(parameters, features))
-        grouped = levels(dependence)
-        order = [feature for level in grouped for feature in level]
         self.register_buffer("order", torch.tensor(order), persistent=False)
         self.register_buffer("places", torch.tensor(order).argsort(), persistent=False)
         self.is_sorted = order == sorted(order)
@@ -87,6 +93,8 @@ class MaskedConditioner(nn.Module):
             seen[0],
             *(_contained(before, after) for before, after in zip(seen, [*seen[1:], dependence], strict=True)),
         ]
+        if self.angles is not None:  # a sine is seen by what sees the cosine
+            masks[0] = torch.cat([masks[0], masks[0][:, self.angles]], 1)
         if not masks[0].any():  # one feature, which sees only the context
             self.layers[0].weight.requires_grad_(False)
         for index, mask in enumerate(masks):
@@ -101,7 +109,8 @@ class MaskedConditioner(nn.Module):
         layers = [*((layer.weight, layer.bias) for layer in self.layers), (self.weight, self.bias)]
         masks = [self.get_buffer(f"mask_{index}") for index in range(len(layers))]
         projection = None if context is None else Projection(context, self.context.weight, self.context.bias)
-        return Weighted(self.structure, layers, masks, projection=projection, dropout=self.dropout * self.training)
+        dropout = self.dropout * self.training
+        return Weighted(self.structure, layers, masks, projection=projection, dropout=dropout, angles=self.angles)
 
     def sweep(self, weighted: Weighted, rows: int) -> Sweep:
         """The network ready to be computed level by level for ``rows`` data; see :class:`Sweep`."""

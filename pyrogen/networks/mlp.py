@@ -73,9 +73,10 @@ class Conditioner(nn.Module):
         context: Size of the context vector, zero for none.
         activation: Makes the nonlinearity after each hidden layer.
         dropout: Share of the hidden units that are dropped in training.
+        angles: Which inputs are angles, if any, one truth value for each: their cosines and sines are seen.
 
     Raises:
-        ValueError: ``hidden`` is empty.
+        ValueError: ``hidden`` is empty, or ``angles`` does not have one entry for each input.
     """
 
     @checked(inputs=count)
@@ -89,10 +90,13 @@ class Conditioner(nn.Module):
         context: int = 0,
         activation: Callable[[], nn.Module] = rectifier,
         dropout: float = 0.0,
+        angles: Sequence[bool] = (),
     ) -> None:
         super().__init__()
         if not hidden:
             raise ValueError("`hidden` must name at least one layer, got none")
+        self.register_buffer("angles", places_of(angles, inputs), persistent=False)
+        inputs += sum(angles)
         self.first = nn.Linear(inputs, hidden[0]) if inputs else None
         self.context = nn.Linear(context, hidden[0], bias=not inputs) if context else None
         if not inputs and not context:
@@ -109,10 +113,22 @@ class Conditioner(nn.Module):
         """The network in one call, for a context ``(*batch, context)`` that is projected whenever it is used."""
         layers = [self._first(), *((layer.weight, layer.bias) for layer in self.hidden), (self.weight, self.bias)]
         projection = None if context is None else Projection(context, self.context.weight, self.context.bias)
-        return Weighted(self.structure, layers, projection=projection, dropout=self.dropout * self.training)
+        dropout = self.dropout * self.training
+        return Weighted(self.structure, layers, projection=projection, dropout=dropout, angles=self.angles)
 
     def _first(self) -> tuple[Tensor, Tensor]:
         if self.first is not None:
             return self.first.weight, self.first.bias
         start = self.start if self.context is None else torch.zeros_like(self.context.bias)
         return start.new_empty(len(start), 0), start
+
+
+def places_of(angles: Sequence[bool], inputs: int) -> Tensor | None:
+    """The places of angles among so many inputs, ``None`` if there are none.
+
+    Raises:
+        ValueError: ``angles`` is neither empty nor of one entry for each input.
+    """
+    if angles and len(angles) != inputs:
+        raise ValueError(f"`angles` must have {inputs} entries, got {len(angles)}")
+    return torch.tensor(angles, dtype=torch.bool).nonzero().flatten() if any(angles) else None

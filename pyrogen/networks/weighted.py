@@ -44,6 +44,12 @@ class Projection(NamedTuple):
         return F.linear(self.context.to(self.weight.dtype), self.weight, self.bias)
 
 
+def on_circle(x: Tensor, angles: Tensor) -> Tensor:
+    """Inputs with the cosines of angles in their places and the sines behind, ``(*batch, inputs + angles)``."""
+    turned = x.index_select(-1, angles)
+    return torch.cat([x.index_copy(-1, angles, turned.cos()), turned.sin()], -1)
+
+
 class Weighted(NamedTuple):
     """A conditioner's network with the weights of one call, a projected context, and the units that are dropped.
 
@@ -58,6 +64,7 @@ class Weighted(NamedTuple):
         projection: What :meth:`projecting` makes that of.
         dropout: Share of the hidden units that :meth:`dropping` drops.
         dropped: Factors of the hidden units of each layer, zero where one is dropped.
+        angles: Which inputs are angles, by index, of which the first layer sees cosines and, behind all others, sines.
     """
 
     structure: Structure
@@ -67,6 +74,7 @@ class Weighted(NamedTuple):
     projection: Projection | None = None
     dropout: float = 0.0
     dropped: Sequence[Tensor] = ()
+    angles: Tensor | None = None
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -120,7 +128,7 @@ class Weighted(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         """The parameters, ``(parameters, features, *batch)``, from ``x`` of shape ``(*batch, inputs)``."""
         *layers, (last, last_bias) = self.masked
-        h = x
+        h = x if self.angles is None else on_circle(x, self.angles)
         for index, (weight, bias) in enumerate(layers):
             h = F.linear(h, weight, bias)
             if self.projected is not None and index == 0:

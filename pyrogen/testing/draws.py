@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context
 from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
+from pyrogen.numerics.angles import Circular
+from pyrogen.numerics.supports import element_of
 
 from .gradients import ESTIMATE_TOLERANCE
 from .inputs import agree, agree_all, each, gap, gradients_of, take
@@ -171,8 +173,11 @@ def _pathwise_against_score(subject: DistributionSubject, module: nn.Module, par
 
 
 def _probe(subject: DistributionSubject, module: nn.Module, context: Context) -> Callable[[Tensor], Tensor]:
-    """A bounded function of events, neither even nor odd, whose expectation depends on location and scale."""
-    transform = subject.bijection(module, context)
+    """A bounded function of events, neither even nor odd, whose expectation depends on location and scale.
+
+    Of angles it is periodic: through a jump draws carry no gradient.
+    """
+    transform, circle = subject.bijection(module, context), element_of(module(context).support)
     with torch.no_grad():
         reals = transform.inv(module(context).sample((200,)))
     event_dim = reals.dim() - 1 - len(module(context).batch_shape)
@@ -181,6 +186,9 @@ def _probe(subject: DistributionSubject, module: nn.Module, context: Context) ->
 
     def probe(value: Tensor) -> Tensor:
         waves = ((transform.inv(value) - centre) / spread * axis + phase).sin()
+        if isinstance(circle, Circular):
+            around = (value + phase).sin()
+            waves = around if circle.angles is None else torch.where(circle.angles, around, waves)
         return waves.flatten(-event_dim).mean(-1) if event_dim else waves
 
     return probe

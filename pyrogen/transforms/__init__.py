@@ -7,37 +7,47 @@ from .autoregressive import MaskedAutoregressive
 from .block_neural import BlockNeural
 from .coupling import Coupling
 from .distribution import TransformedDistribution
-from .elements import Element
+from .elements import Element, Mixed
 from .interval import Interval
 from .linear import Flip, Permute, Triangular
+from .moebius import Moebius
 from .monotone import Sigmoids
 from .ode import ODE
 from .planar import Planar, Radial, Sylvester
-from .spline import Spline
+from .sphere import Cylindrical, Stereographic
+from .spline import CircularSpline, SegmentSpline, Spline
 from .transform import Compose, Inverse, Transform, as_transform
+from .wrap import Wrap
 
 __getattr__ = renamed(__name__, {"Autoregressive": "pyrogen.transforms.MaskedAutoregressive"})
 
 __all__ = [
     "Affine",
     "BlockNeural",
+    "CircularSpline",
     "Compose",
     "Coupling",
+    "Cylindrical",
     "Element",
     "Flip",
     "Interval",
     "Inverse",
     "MaskedAutoregressive",
+    "Mixed",
+    "Moebius",
     "ODE",
     "Permute",
     "Planar",
     "Radial",
+    "SegmentSpline",
     "Sigmoids",
     "Spline",
+    "Stereographic",
     "Sylvester",
     "Transform",
     "TransformedDistribution",
     "Triangular",
+    "Wrap",
     "as_transform",
 ]
 

@@ -85,7 +85,8 @@ class _Equation(NamedTuple):
         """The same, level by level, with implicit gradients, where that can be."""
         projected, tensors = self.network.projected, self.network.tensors
         given = [y, *tensors] if projected is None else [y, projected, *tensors]
-        if y.numel() == 0 or is_functional(given):
+        by_level = self.element.alike and self.network.angles is None
+        if not by_level or y.numel() == 0 or is_functional(given):
             return self.definition(y)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
             return _Implicit.apply(self, y, projected, *tensors)

@@ -8,9 +8,10 @@ a vector are mapped, and which are the input of the network that computes the pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -30,6 +31,9 @@ class ElementKernel(NamedTuple):
 class Element(ABC):
     """A monotone increasing map of each number on its own."""
 
+    alike: bool = True
+    """Whether all numbers of a vector are mapped in the same way, so that it can map a part of them."""
+
     @property
     @abstractmethod
     def size(self) -> int:
@@ -46,6 +50,45 @@ class Element(ABC):
     @abstractmethod
     def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The place where the value is ``y``, and the logarithm of the *inverse's* slope."""
+
+
+class Mixed(Element):
+    """Numbers of several kinds side by side, each kind mapped by an element of its own.
+
+    Args:
+        elements: How each kind is mapped.
+        kinds: Of each number that is mapped, in their order, which of the elements maps it.
+
+    Shape:
+        Parameters are ``(size, D, *batch)``, numbers ``(D, *batch)``.
+    """
+
+    alike = False
+
+    def __init__(self, elements: Sequence[Element], kinds: Sequence[int]) -> None:
+        self.elements, self.kinds = tuple(elements), tuple(kinds)
+        groups = [[place for place, own in enumerate(kinds) if own == kind] for kind in range(len(self.elements))]
+        self.groups = [(element, group) for element, group in zip(self.elements, groups, strict=True) if group]
+        order = [place for _, group in self.groups for place in group]
+        self.back = sorted(range(len(order)), key=order.__getitem__)
+
+    @property
+    def size(self) -> int:
+        return max(element.size for element in self.elements)
+
+    def forward(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._joined(
+            [element.forward(parameters[: element.size, group], x[group]) for element, group in self.groups]
+        )
+
+    def inverse(self, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self._joined(
+            [element.inverse(parameters[: element.size, group], y[group]) for element, group in self.groups]
+        )
+
+    def _joined(self, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        values, log_slopes = zip(*parts, strict=True)
+        return torch.cat(values)[self.back], torch.cat(log_slopes)[self.back]
 
 
 class Split(NamedTuple):

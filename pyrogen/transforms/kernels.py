@@ -82,7 +82,7 @@ def conditional(
     """What ``definition(network, x)`` gives of vectors ``(N, D)``, fused where that can be."""
     inputs = [x, *network.tensors] if network.projected is None else [x, network.projected, *network.tensors]
     rectifies = isinstance(network.structure.activation, nn.ReLU)
-    if kernel is None or not rectifies or len(x) == 0 or is_functional(inputs):
+    if kernel is None or not rectifies or network.angles is not None or len(x) == 0 or is_functional(inputs):
         return definition(network, x)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Conditional.apply(network, split, kernel, definition, x, network.projected, *network.tensors)

@@ -14,11 +14,15 @@ at :math:`c = \log 10`: no bin is smaller than 1/100 of the largest. Slopes at t
 numbers clipped at :math:`\log 0.001` and :math:`\log 100`; at :math:`\pm B` they are one. So the spline can be inverted
 precisely in single precision whatever its parameters are. Zero parameters give the identity.
 
+On a circle, :math:`B = \pi`, the slope at :math:`\pi` is that at :math:`-\pi`, and is learned; whole turns go to whole
+turns. On a segment the slopes at both ends are learned, and there is nothing outside.
+
 Parameters come *parameter-major*, ``(3 K - 1, N)``, so that every step is a long contiguous vector operation, and the
 backward pass is written out. It falls back to automatic differentiation where a second derivative is asked for.
 
 References:
     Durkan, Bekasov, Murray and Papamakarios 2019, "Neural spline flows", https://arxiv.org/abs/1906.04032
+    Rezende et al. 2020, "Normalizing flows on tori and spheres", section 2.1.2, https://arxiv.org/abs/2002.02428
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from pyrogen.numerics.angles import wrapped
 
 from .elements import ElementKernel
 from .kernels import FusedElement
@@ -61,8 +67,7 @@ class Spline(FusedElement):
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ValueError(f"`bins` must be at least 2, got {self.bins}")
+        _require_bins(self.bins)
         if not self.bound > 0:
             raise ValueError(f"`bound` must be positive, got {self.bound}")
 
@@ -72,7 +77,66 @@ class Spline(FusedElement):
 
     def kernel(self, inverse: bool) -> ElementKernel:
         options = {"bound": self.bound, "inverse": inverse}
-        return ElementKernel(partial(_evaluate, **options), partial(_backward, **options))
+        return ElementKernel(partial(_evaluate, **options), partial(_backward, slopes=self.bins - 1, **options))
+
+
+@dataclass(frozen=True)
+class CircularSpline(FusedElement):
+    """A rational-quadratic spline of an angle, and a rotation; whole turns go to whole turns.
+
+    Its parameters are logits of widths (K), of heights (K), log-slopes at the knots (K), before clipping, and the angle
+    of the rotation.
+
+    Args:
+        bins: How many bins (K).
+
+    Raises:
+        ValueError: there are fewer than two bins.
+    """
+
+    bins: int = 8
+
+    def __post_init__(self) -> None:
+        _require_bins(self.bins)
+
+    @property
+    def size(self) -> int:
+        return 3 * self.bins + 1
+
+    def kernel(self, inverse: bool) -> ElementKernel:
+        return ElementKernel(partial(_evaluate_turned, inverse=inverse), partial(_backward_turned, inverse=inverse))
+
+
+@dataclass(frozen=True)
+class SegmentSpline(FusedElement):
+    """A rational-quadratic spline from ``[-1, 1]`` onto itself, the slopes at both ends learned.
+
+    Its parameters are logits of widths (K), of heights (K), and log-slopes at the knots (K + 1), before clipping.
+
+    Args:
+        bins: How many bins (K).
+
+    Raises:
+        ValueError: there are fewer than two bins.
+    """
+
+    bins: int = 8
+
+    def __post_init__(self) -> None:
+        _require_bins(self.bins)
+
+    @property
+    def size(self) -> int:
+        return 3 * self.bins + 1
+
+    def kernel(self, inverse: bool) -> ElementKernel:
+        options = {"bound": 1.0, "inverse": inverse}
+        return ElementKernel(partial(_evaluate, **options), partial(_backward, slopes=self.bins + 1, **options))
+
+
+def _require_bins(bins: int) -> None:
+    if bins < 2:
+        raise ValueError(f"`bins` must be at least 2, got {bins}")
 
 
 class _Place(NamedTuple):
@@ -83,7 +147,7 @@ class _Place(NamedTuple):
     size: Tensor  # (2, N): the bin's width and height
     total: Tensor  # (2, N): what turns weights into sizes
     slope: Tensor  # (2, N): at the bin's ends
-    slope_clip: Tensor  # (2, N): 1 + |a| / c of both slopes, infinite at the border, where the slope is fixed
+    slope_clip: Tensor  # (2, N): 1 + |a| / c of both slopes, infinite where a slope is fixed
     weight: Tensor  # (2, K, N): exponentials of the clipped logits
     clip: Tensor  # (2, K, N): 1 + |a| / c of the logits
 
@@ -97,7 +161,7 @@ def _locate(parameters: Tensor, t: Tensor, inverse: bool) -> _Place:
     total = weight.sum(1)
     index, left = _search(weight, t * total[int(inverse)], int(inverse))
     size = weight.gather(1, index.expand(2, 1, -1)).squeeze(1)
-    slope, slope_clip = _slopes(parameters[2 * bins :], index)
+    slope, slope_clip = _slopes(parameters[2 * bins :], index, bins)
     return _Place(index, left / total, size / total, total, slope, slope_clip, weight, clip)
 
 
@@ -114,9 +178,17 @@ def _search(weight: Tensor, t: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return index.unsqueeze(0), left
 
 
-def _slopes(parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _knots(index: Tensor, slopes: int, bins: int) -> Tensor:
+    """Which slopes are those at both ends of a bin, ``(2, N)``: of all knots, of a circle's, or of the inner ones."""
+    knots = torch.cat((index, index + 1))
+    if slopes == bins:
+        return knots % bins
+    return knots if slopes > bins else knots - 1
+
+
+def _slopes(parameters: Tensor, index: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """The slopes at both ends of each element's bin, and their clips."""
-    knots = torch.cat((index - 1, index))
+    knots = _knots(index, len(parameters), bins)
     inner = (knots >= 0) & (knots < len(parameters))
     raw = parameters.gather(0, knots.clamp(0, len(parameters) - 1)) * inner
     clip = torch.maximum(raw * _PER_RISE, raw * _PER_FALL).add_(1)
@@ -150,7 +222,9 @@ def _solve(r: Tensor, s: Tensor, d0: Tensor, e: Tensor) -> Tensor:
     return 2 * r * s / (b + discriminant.clamp_min(0).sqrt())
 
 
-def _backward(saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+def _backward(
+    saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inverse: bool, slopes: int
+) -> tuple[Tensor, Tensor]:
     """Gradients with respect to parameters and input, written out (notation of the module; u is 1 - z)."""
     index, left, size, total, slope, slope_clip, weight, clip, inside, z, s, e, q, den, top, num = saved
     (w, h), (d0, d1) = size, slope
@@ -172,14 +246,20 @@ def _backward(saved: tuple, g_out: Tensor, g_log: Tensor, *, bound: float, inver
     g_size = torch.stack((-(g_t * z + g_s * s / w), g_v * top * i_den + g_s / w))
     g_x = torch.where(inside, (-g_v if inverse else g_t) / (2 * bound), g_out)
 
-    gradient = torch.empty(3 * weight.shape[1] - 1, len(g_x), dtype=g_x.dtype, device=g_x.device)
-    sizes, slopes = gradient.tensor_split((2 * weight.shape[1],))
+    bins = weight.shape[1]
+    gradient = torch.empty(2 * bins + slopes, len(g_x), dtype=g_x.dtype, device=g_x.device)
+    sizes, by_slope = gradient.tensor_split((2 * bins,))
     before = torch.stack((-g_t, g_v))
     _fill_sizes(
         sizes.unflatten(0, weight.shape[:2]), index, before, g_size, (before * left + g_size * size) / total, total
     )
     sizes.unflatten(0, weight.shape[:2]).mul_(weight).div_(clip).div_(clip)
-    _fill_slopes(slopes, index, g_slope * slope / slope_clip.square())
+    g_slope = g_slope * slope / slope_clip.square()
+    if slopes < bins:
+        _fill_inner_slopes(by_slope, index, g_slope)
+    else:
+        below, above = _knots(index, slopes, bins).split(1)
+        by_slope.zero_().scatter_(0, below, g_slope[:1]).scatter_(0, above, g_slope[1:])
     return gradient, g_x
 
 
@@ -191,7 +271,7 @@ def _fill_sizes(out: Tensor, index: Tensor, before: Tensor, at: Tensor, mean: Te
     out.scatter_(1, index.expand(2, 1, -1), (at / total - mean).unsqueeze(1))
 
 
-def _fill_slopes(out: Tensor, index: Tensor, gradient: Tensor) -> None:
+def _fill_inner_slopes(out: Tensor, index: Tensor, gradient: Tensor) -> None:
     """At both ends of the element's bin; at a border, where there is no slope to learn, the other end's once more."""
     out.zero_()
     below, above = gradient
@@ -199,3 +279,19 @@ def _fill_slopes(out: Tensor, index: Tensor, gradient: Tensor) -> None:
     ends = torch.stack((torch.where(first, above, below), torch.where(last, below, above)))
     rows = torch.cat((index - 1, index)).clamp_(0, len(out) - 1)
     out.scatter_(0, rows[:1], ends[:1]).scatter_(0, rows[1:], ends[1:])
+
+
+def _evaluate_turned(parameters: Tensor, x: Tensor, *, inverse: bool) -> tuple:
+    """The same of an angle, which is turned by the last parameter after (in the inverse before)."""
+    *_, shift = parameters
+    x = x - shift if inverse else x
+    inside = wrapped(x)
+    turns = (x - inside).detach()
+    out, log_slope, saved = _evaluate(parameters[:-1], inside, bound=math.pi, inverse=inverse)
+    return out + turns if inverse else out + turns + shift, log_slope, saved
+
+
+def _backward_turned(saved: tuple, g_out: Tensor, g_log: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    bins = saved[6].shape[1]
+    gradient, g_x = _backward(saved, g_out, g_log, bound=math.pi, inverse=inverse, slopes=bins)
+    return torch.cat([gradient, (-g_x if inverse else g_out).unsqueeze(0)]), g_x

@@ -1,0 +1,71 @@
+"""The recipe of a mixture of flows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pyrogen.arguments import checked
+from pyrogen.core.recipe import recipe
+from pyrogen.core.shapes import ContextShape, Shape
+from pyrogen.networks.context import Classes, VectorContext
+from pyrogen.networks.mlp import MLP
+from pyrogen.transforms.interval import GivenEnd
+
+from .linear import Mixing
+from .mixture import FlowMixture
+from .recipes import _TEXTS, spline_coupling
+
+
+@recipe(texts=_TEXTS)
+@checked
+def mixture(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    components: int = 4,
+    layers: int = 2,
+    hidden: Sequence[int] = (64, 64),
+    bins: int = 8,
+    bound: float = 5.0,
+    spread: float = 1.0,
+    classes: Classes = None,
+    standardize: bool = True,
+    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    margin: float = 0.0,
+    dropout: float = 0.0,
+) -> FlowMixture:
+    """A mixture of spline coupling flows with learned weights, for data in separate clusters.
+
+    With a context the weights depend on it, too.
+
+    Args:
+        components: How many flows.
+        layers: How many coupling layers each has.
+        spread: Standard deviation of the places at which they start, in units of the data's.
+
+    Example:
+        >>> clusters = mixture((2,), components=3, layers=1, hidden=(16,))
+        >>> clusters().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+    options = {"layers": layers, "hidden": hidden, "bins": bins, "bound": bound, "classes": classes, "mixing": True}
+    options |= {"standardize": standardize, "interval": interval, "margin": margin, "dropout": dropout}
+    members = [spline_coupling(event_shape, context_shape, **options) for _ in range(components)]
+    for member in members:
+        _move(member, spread)
+    gate = None
+    if context_shape is not None or classes is not None:
+        vector = VectorContext(members[0].context_shape, classes=classes)
+        gate = nn.Sequential(vector, MLP(vector.size, components, hidden=hidden))
+    return FlowMixture(members, gate=gate)
+
+
+@torch.no_grad()
+def _move(member: nn.Module, spread: float) -> None:
+    """Moves where a flow starts, so that no two learn the same."""
+    last = [part for part in member.modules() if isinstance(part, Mixing)][-1:]
+    for part in last or [part.conditioner for part in member.bijections[:1]]:
+        part.bias.normal_(0.0, spread)

@@ -1,0 +1,107 @@
+"""Mixtures of flows: contract, density and responsibilities by Bayes' rule, weights that are found."""
+
+import pytest
+import torch
+
+import pyrogen as pg
+from pyrogen import flows
+from pyrogen.testing import check_distribution
+
+SMALL = {"layers": 1, "hidden": (8,), "bins": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [None, 3])
+def test_contract_of_a_mixture(context):
+    shapes = ((2,),) if context is None else ((2,), (context,))
+    given = None if context is None else torch.randn(5, context)
+    check_distribution(
+        lambda: flows.mixture(*shapes, components=2, **SMALL), event_shape=(2,), context=given
+    ).raise_if_failed()
+
+
+def made(*shapes, **options):
+    torch.manual_seed(0)
+    mixed = flows.mixture(*shapes, components=3, **{**SMALL, **options}).double().eval()
+    with torch.no_grad():
+        for parameter in mixed.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return mixed
+
+
+def test_density_and_responsibilities_are_those_of_bayes_rule():
+    mixed = made((2,))
+    x = torch.randn(20, 2, dtype=torch.float64)
+    weights = mixed.logits.softmax(0)
+    joint = torch.stack([w * member().log_prob(x).exp() for w, member in zip(weights, mixed.members, strict=True)], -1)
+    assert torch.allclose(mixed().log_prob(x), joint.sum(-1).log())
+    found = mixed().responsibilities(x)
+    assert found.shape == (20, 3)
+    assert torch.allclose(found, joint / joint.sum(-1, keepdim=True))
+    assert mixed.density == "exact"
+
+
+def test_weights_given_a_context_are_normalized():
+    mixed = made((2,), classes=4)
+    context, x = torch.arange(4), torch.randn(4, 2, dtype=torch.float64)
+    weights = mixed.gate(context).softmax(-1)
+    joint = torch.stack(
+        [w * member(context).log_prob(x).exp() for w, member in zip(weights.T, mixed.members, strict=True)]
+    )
+    assert torch.allclose(mixed(context).log_prob(x), joint.sum(0).log())
+    wide = mixed(context).expand((3, 4))
+    assert torch.allclose(wide.log_prob(x), mixed(context).log_prob(x).expand(3, 4))
+    assert wide.responsibilities(x).shape == (3, 4, 3)
+
+
+def test_a_missing_number_leaves_other_rows_alone():
+    mixed = made((2,))
+    x = torch.randn(5, 2, dtype=torch.float64)
+    x[2, 0] = torch.nan
+    score = mixed().log_prob(x)
+    assert score.isnan().tolist() == [False, False, True, False, False]
+    gradient = torch.autograd.grad(score[:2].sum(), mixed.logits)[0]
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.slow
+def test_weights_of_two_clusters_are_found():
+    torch.manual_seed(0)
+    first = torch.rand(2000) < 0.8
+    x = torch.where(first[:, None], torch.tensor([-4.0, 0.0]), torch.tensor([4.0, 1.0])) + torch.randn(2000, 2)
+    torch.manual_seed(1)
+    mixed = flows.mixture((2,), components=2, **SMALL)
+    pg.fit(mixed, x, steps=400, batch_size=256, lr=1e-2, seed=0)
+    share = mixed.eval()().responsibilities(x)
+    own = share.mean(0)
+    assert torch.allclose(own, mixed.logits.softmax(0), atol=0.03)
+    error = (0.8 * 0.2 / 2000) ** 0.5
+    assert abs(own.max() - first.float().mean()) < 4 * error
+    assert ((share[:, own.argmax()] > 0.5) == first).float().mean() > 0.999
+
+
+def test_saved_and_loaded(tmp_path):
+    mixed = made((2,)).float()
+    pg.save(mixed, tmp_path / "mixture")
+    x = torch.randn(4, 2)
+    assert torch.equal(pg.load(tmp_path / "mixture")().log_prob(x), mixed().log_prob(x))
+
+
+def test_mixtures_of_angles():
+    torch.manual_seed(0)
+    mixed = flows.FlowMixture([flows.circular((1,), layers=1, hidden=(8,)) for _ in range(2)])
+    x = torch.tensor([[3.3], [3.3 - 2 * torch.pi]])
+    assert torch.allclose(*mixed().log_prob(x), atol=1e-5)
+    assert (mixed().sample((50,)).abs() <= torch.pi).all()
+
+
+def test_mistakes_are_refused():
+    one = flows.affine_coupling((2,), layers=1, hidden=(8,))
+    with pytest.raises(ValueError, match="`members` must hold at least one model"):
+        flows.FlowMixture([])
+    with pytest.raises(ValueError, match="one event shape and context shape"):
+        flows.FlowMixture([one, flows.affine_coupling((3,), layers=1, hidden=(8,))])
+    with pytest.raises(ValueError, match="`gate` must be None"):
+        flows.FlowMixture([one], gate=torch.nn.Linear(2, 1))
+    with pytest.raises(ValueError, match="must be a DistributionModule"):
+        flows.FlowMixture([torch.nn.Linear(2, 2)])
