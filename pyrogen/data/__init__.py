@@ -7,12 +7,12 @@ from .images import Images, digits, mnist
 from .photographs import photographs
 from .preprocessing import dequantize, quantize
 from .split import split
-from .terrain import Slopes, slopes
+from .terrain import Terrain, slopes
 from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
 
 __all__ = [
     "Images",
-    "Slopes",
+    "Terrain",
     "add_noise",
     "checkerboard",
     "dequantize",

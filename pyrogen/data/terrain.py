@@ -15,8 +15,8 @@ _METRES = 111_200.0
 _SHOWN = 0.75  # of the width of the map, from the left, is for training
 
 
-class Slopes(NamedTuple):
-    """Slopes of the land, one a row.
+class Terrain(NamedTuple):
+    """Points of the land, one a row.
 
     Attributes:
         aspect: The direction of steepest descent, radians from east to north, ``(N,)``.
@@ -35,7 +35,7 @@ class Slopes(NamedTuple):
 
 
 @checked(stride=integer)
-def slopes(*, stride: int = 2) -> tuple[Slopes, Slopes]:
+def slopes(*, stride: int = 2) -> tuple[Terrain, Terrain]:
     """Slopes at the Jacksboro fault, in the Appalachian mountains of Tennessee, for training and for test.
 
     Steep slopes face east or west more often than north or south, and south rarely. Training points lie in the western
@@ -45,7 +45,7 @@ def slopes(*, stride: int = 2) -> tuple[Slopes, Slopes]:
         stride: Every how many points of the grid, of about 70 metres, one is taken.
 
     Returns:
-        Slopes for training and for test; points of level ground, which has no aspect, are left out.
+        Points for training and for test; those of level ground, which has no aspect, are left out.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -73,9 +73,9 @@ def _smoothed(elevation: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(elevation[None, None], 3, stride=1)[0, 0]
 
 
-def _at(elevation: Tensor, east: Tensor, north: Tensor, stride: int) -> Slopes:
+def _at(elevation: Tensor, east: Tensor, north: Tensor, stride: int) -> Terrain:
     grids = (part[::stride, ::stride].flatten() for part in (elevation, east, north))
     elevation, east, north = grids
     rise = torch.hypot(east, north)
-    found = Slopes(torch.atan2(-north, -east), rise.atan(), elevation)
-    return Slopes(*(part[rise > 0].float() for part in found))
+    found = Terrain(torch.atan2(-north, -east), rise.atan(), elevation)
+    return Terrain(*(part[rise > 0].float() for part in found))

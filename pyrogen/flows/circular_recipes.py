@@ -176,6 +176,8 @@ def _of_others(interval: _Interval, flags: list[bool], event_shape: Shape) -> _I
     """The interval with one end for each element, none for angles."""
     if not isinstance(interval, tuple | list) or len(interval) != 2:
         raise ValueError(f"`interval` must be a pair (low, high), got {interval!r}")
+    if all(flags):
+        raise ValueError(f"`interval` must be None where all elements are angles, which have no end, got {interval!r}")
     angles, ends = torch.tensor(flags).reshape(event_shape), []
     for given, infinite in zip(interval, (-inf, inf), strict=True):
         end = torch.as_tensor(end_of(given, infinite, "interval"), dtype=torch.get_default_dtype())

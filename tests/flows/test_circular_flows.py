@@ -246,6 +246,7 @@ def test_under_autocast_densities_keep_their_precision():
         ({"angles": [1, 0]}, "`angles` must be True or hold a truth value"),
         ({"angles": [True, False], "interval": ([0.0, 0.0], None)}, "`interval` must hold None for angles"),
         ({"angles": [True, False], "interval": 3.0}, "`interval` must be a pair"),
+        ({"interval": (0.0, 1.0)}, "`interval` must be None where all elements are angles"),
         ({"margin": 0.1}, "`margin` must be 0 without an `interval`"),
     ],
 )
