@@ -29,6 +29,10 @@ from .recipes import (
     vae,
     vamp_vae,
 )
+from .sequence_recipes import deep_markov, linear_gaussian
+from .state_space.linear import LinearGaussianModel
+from .state_space.model import StateSpaceModel, padded
+from .state_space.objectives import Filtering
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
 from .top_down import TopDown, TopDownElbo
 from .top_down_recipes import convolutional_top_down, top_down
@@ -49,8 +53,10 @@ __all__ = [
     "EnumeratedPair",
     "ImportanceWeighted",
     "ImportanceWeightedPair",
+    "Filtering",
     "IncompleteLikelihood",
     "LinearAnnealing",
+    "LinearGaussianModel",
     "Marginal",
     "MixtureElbo",
     "MixturePrior",
@@ -60,6 +66,7 @@ __all__ = [
     "ReweightedWakeSleep",
     "SemiSupervisedElbo",
     "StandardNormal",
+    "StateSpaceModel",
     "StickingTheLanding",
     "StickingTheLandingPair",
     "TopDown",
@@ -72,9 +79,12 @@ __all__ = [
     "conditional_vae",
     "convolutional_top_down",
     "convolutional_vae",
+    "deep_markov",
     "impute",
+    "linear_gaussian",
     "missing_data_vae",
     "mixture_vae",
+    "padded",
     "self_masking",
     "semi_supervised_vae",
     "tabular_vae",

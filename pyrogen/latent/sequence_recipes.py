@@ -1,0 +1,157 @@
+"""Recipes of state-space models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import nn
+
+from pyrogen.arguments import checked, switch
+from pyrogen.core.recipe import recipe
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
+from pyrogen.distributions import families
+from pyrogen.networks.context import Classes
+from pyrogen.networks.messages import RecurrentMessages
+from pyrogen.networks.mlp import MLP
+from pyrogen.networks.step_context import StepContext
+from pyrogen.networks.transition import GatedTransition
+
+from .recipes import TEXTS, likelihood_of
+from .state_space.linear import LinearDynamics, LinearEmissions, LinearGaussianModel
+from .state_space.model import StateSpaceModel
+from .state_space.parts import Dynamics, Emissions, Inference
+
+_TEXTS = {
+    **TEXTS,
+    "event_shape": "``(length, *observation)``: the number of steps, and the shape of what is observed at each.",
+    "context_shape": "What is given of a whole sequence: ``None``, the shape of one tensor, or a dict of shapes.",
+    "controls": 'How many numbers are given at each step: an entry ``"controls"`` of the context,'
+    " ``(length, controls)``.",
+    "irregular": 'Whether times between steps differ: an entry ``"times"`` of the context, ``(length,)``, increasing.',
+    "latent_shape": "Size of a state.",
+}
+
+
+@recipe(texts=_TEXTS)
+@checked(
+    **dict.fromkeys(("irregular", "structured", "smoothing", "counts", "zero_inflated", "binary"), switch),
+)
+def deep_markov(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    controls: int = 0,
+    irregular: bool = False,
+    symbols: int | None = None,
+    binary: bool = False,
+    counts: bool = False,
+    zero_inflated: bool = False,
+    scale: float | None = None,
+    width: int = 64,
+    hidden: Sequence[int] = (64,),
+    structured: bool = True,
+    smoothing: bool = True,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+    draws: int = 100,
+) -> StateSpaceModel:
+    r"""A deep Markov model: a gated transition of states, and any family of observations.
+
+    Observations are real numbers, which are best brought to scale one, unless one of ``symbols``, ``binary`` and
+    ``counts`` is given; all come as floats, in which NaN marks what is missing, whole steps or single elements. What
+    comes after the end of a sequence is missing, too: :func:`~pyrogen.latent.state_space.model.padded` makes a tensor
+    of sequences of different lengths.
+
+    Args:
+        counts: Whether observations are counts, with a negative binomial likelihood.
+        zero_inflated: Whether counts have zeros of their own beside.
+        width: Units of the transition's hidden layers and of the posterior's recurrent network.
+        hidden: Sizes of the hidden layers from a state to its observation.
+        structured: Whether the posterior of a state follows the one before, by the prior's transition and a message of
+            the observations; else states are independent under the posterior (mean field).
+        smoothing: Whether the posterior of a state knows the observations after it; else it knows those up to it, as
+            a filter does.
+
+    Raises:
+        ValueError: more than one of ``symbols``, ``binary``, ``counts`` and ``scale`` is given, or ``zero_inflated``
+            without ``counts``.
+
+    References:
+        Krishnan, Shalit and Sontag 2017, "Structured inference networks for nonlinear state space models",
+        https://arxiv.org/abs/1609.09869
+
+    Example:
+        >>> module = deep_markov((20, 3), latent_shape=2, width=16)
+        >>> x = module().sample((5,))
+        >>> module().log_prob(x, lengths=[20, 10, 3, 1, 20]).shape
+        torch.Size([5])
+    """
+    length, *observation = as_shape(event_shape, "event_shape")
+    states, observation = prod(as_shape(latent_shape, "latent_shape")), tuple(observation)
+    family = _family(symbols, binary, counts, zero_inflated, scale)
+
+    def context() -> StepContext:
+        return StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
+
+    prior = Dynamics(length, states, GatedTransition(states, inputs=context().size, width=width), context())
+    network = MLP(states + context().size, prod(family.numbers_shape(observation)), hidden=hidden)
+    likelihood = Emissions(length, observation, states, network, family, context())
+    messages = RecurrentMessages(
+        prod(observation),
+        states,
+        inputs=context().size,
+        irregular=irregular,
+        width=width,
+        past=not (smoothing and structured),
+        future=smoothing,
+    )
+    posterior = Inference(prior, observation, messages, context(), structured=structured)
+    return StateSpaceModel(prior, likelihood, posterior, draws=draws)
+
+
+def _family(
+    symbols: int | None, binary: bool, counts: bool, zero_inflated: bool, scale: float | None
+) -> families.Family:
+    """The distribution of one observation."""
+    if zero_inflated and not counts:
+        raise ValueError("`zero_inflated` must be False where `counts` is not given, got True")
+    if not counts:
+        return likelihood_of(scale, symbols, binary)
+    if symbols is not None or binary or scale is not None:
+        name = "symbols" if symbols is not None else "binary" if binary else "scale"
+        raise ValueError(f"`counts` must be False where `{name}` is given, got True")
+    return families.zero_inflated_negative_binomial if zero_inflated else families.negative_binomial
+
+
+@recipe(texts=_TEXTS)
+@checked(irregular=switch)
+def linear_gaussian(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    controls: int = 0,
+    irregular: bool = False,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+) -> LinearGaussianModel:
+    r"""The linear-Gaussian state-space model: exact ``log_prob``, filter, smoother and forecasts.
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    References:
+        Kalman 1960, "A new approach to linear filtering and prediction problems", https://doi.org/10.1115/1.3662552
+
+    Example:
+        >>> module = linear_gaussian((20, 3), latent_shape=2)
+        >>> module().log_prob(torch.zeros(20, 3)).shape, pg.density_of(module())
+        (torch.Size([]), 'exact')
+    """
+    length, *observation = as_shape(event_shape, "event_shape")
+    states, observation = prod(as_shape(latent_shape, "latent_shape")), tuple(observation)
+    context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
+    prior = LinearDynamics(length, states, context)
+    return LinearGaussianModel(prior, LinearEmissions(length, observation, states, context))

@@ -1,0 +1,1 @@
+"""State-space models: sequences explained by a latent state that moves on from step to step."""

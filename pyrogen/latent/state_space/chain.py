@@ -1,0 +1,99 @@
+"""Trajectories of states as a distribution: drawn step by step, scored in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.numerics.values import require_value
+
+from .kernels import Kernel
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Chain(PyrogenDistribution):
+    r"""A Markov chain of diagonal normals, :math:`p(z) = p(z_1) \prod_t p(z_t \mid z_{t-1})`.
+
+    Args:
+        kernel: The distribution of the first state, and of each further one given the one before.
+        batch_shape: Batch dimensions, to which those of the kernel broadcast.
+        event_shape: ``(length, states)``.
+    """
+
+    has_rsample = has_rsample_and_log_prob = True
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        batch_shape: Iterable[int],
+        event_shape: Iterable[int],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.kernel = kernel
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, 2)
+
+    def _expanded(self, batch_shape: torch.Size) -> Chain:
+        return Chain(self.kernel, batch_shape, self.event_shape, validate_args=False)
+
+    def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        return self._draw(sample_shape)[0]
+
+    def rsample_and_log_prob(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
+        z, noise, log_scale = self._draw(sample_shape)
+        return z, _log_prob(noise, log_scale)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
+        # A bad row keeps its own log_prob infinite or missing, and no gradient of others.
+        bad = ~value.isfinite()
+        whole = ~bad.flatten(-2).any(-1)
+        z = torch.where(bad, 0.0, value)
+        first, rest = self.kernel.first, self.kernel(z[..., :-1, :])
+        loc, log_scale = (_joined(start, more) for start, more in zip(first, rest, strict=True))
+        score = _log_prob((z - loc) / log_scale.exp(), log_scale)
+        score = score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
+        missing = value.isnan().flatten(-2).any(-1)
+        return torch.where(whole, score, torch.where(missing, math.nan, -math.inf).to(score))
+
+    def continued(self, z: Tensor, step: int) -> Tensor:
+        """Draws of the states from a step on, where it is ``z``, ``(*batch, states)``."""
+        states = [z]
+        for move in self.kernel.steps()[step:]:
+            loc, log_scale = move(states[-1])
+            states.append(torch.addcmul(loc, log_scale.exp(), torch.randn_like(loc)))
+        return torch.stack(states, -2)
+
+    def _draw(self, sample_shape: Iterable[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Trajectories, their noise, and the log-scales that it was multiplied by."""
+        loc, log_scale = self.kernel.first
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=loc.dtype, device=loc.device)
+        start, *rest = noise.unbind(-2)
+        states, scales = [torch.addcmul(loc, log_scale.exp(), start)], [log_scale.expand_as(start)]
+        for step, fresh in zip(self.kernel.steps(), rest, strict=True):
+            loc, log_scale = step(states[-1])
+            states.append(torch.addcmul(loc, log_scale.exp(), fresh))
+            scales.append(log_scale)
+        return torch.stack(states, -2), noise, torch.stack(scales, -2)
+
+
+def _joined(first: Tensor, rest: Tensor) -> Tensor:
+    """The parameters of all steps, of those of the first and of the others."""
+    batch = torch.broadcast_shapes(first.shape[:-1], rest.shape[:-2])
+    return torch.cat([part.expand(*batch, -1, -1) for part in (first.unsqueeze(-2), rest)], -2)
+
+
+def _log_prob(noise: Tensor, log_scale: Tensor) -> Tensor:
+    size = noise.shape[-2] * noise.shape[-1]
+    return -0.5 * _LOG_2PI * size - torch.add(log_scale, noise.square(), alpha=0.5).sum((-1, -2))

@@ -1,0 +1,319 @@
+r"""Linear-Gaussian chains: Kalman filtering towards the future, information filtering towards the past.
+
+A *belief* is a normal distribution of a state, :math:`\mathcal{N}(\mu, R R^\top)`, with any root :math:`R`; a
+*potential* is what observations say about a state, :math:`\psi(z) = e^{h^\top z - z^\top J z / 2}`, where :math:`J` may
+be singular. With :math:`C C^\top = I + R^\top J R` and :math:`v = C^{-1} R^\top (h - J \mu)`, a belief met by a
+potential is normal again, of root :math:`R C^{-\top}`, mean :math:`\mu + R C^{-\top} v` and normalizer
+
+.. math:: \log \int \mathcal{N}(z; \mu, R R^\top) \, \psi(z) \, dz
+    = h^\top \mu - \tfrac12 \mu^\top J \mu + \tfrac12 v^\top v - \log |C| .
+
+That one step filters (the potential of an observation meets what is predicted), and makes the posterior of a state
+given the one before (the potential of all further observations meets the transition).
+
+References:
+    Kalman 1960, "A new approach to linear filtering and prediction problems", https://doi.org/10.1115/1.3662552
+    Särkkä 2013, "Bayesian filtering and smoothing", chapters 4 and 8, https://doi.org/10.1017/CBO9781139344203
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from pyro.ops.gaussian import Gaussian, gaussian_tensordot, sequential_gaussian_tensordot
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.numerics.autograd import is_functional
+from pyrogen.numerics.values import require_value
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """A normal distribution of a state.
+
+    Attributes:
+        loc: Its mean, ``(*batch, states)``.
+        root: A root of its covariance, ``(*batch, states, states)``.
+    """
+
+    loc: Tensor
+    root: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        """Its covariance, ``(*batch, states, states)``."""
+        return self.root @ self.root.mT
+
+
+@dataclass(frozen=True)
+class Move:
+    r"""Linear transitions :math:`z' \sim \mathcal{N}(A z + b, R R^\top)`, of one step or of all.
+
+    Attributes:
+        matrix: :math:`A`, ``(*batch, states, states)``.
+        shift: :math:`b`, ``(*batch, states)``.
+        root: :math:`R`, ``(*batch, states, states)``.
+    """
+
+    matrix: Tensor
+    shift: Tensor
+    root: Tensor
+
+    def at(self, z: Tensor) -> Tensor:
+        """The mean of the next state."""
+        return apply(self.matrix, z) + self.shift
+
+    def predict(self, belief: Belief) -> Belief:
+        """What is believed of the next state."""
+        spread = self.matrix @ belief.root
+        covariance = spread @ spread.mT + self.root @ self.root.mT
+        return Belief(self.at(belief.loc), cholesky(covariance))
+
+    def steps(self) -> list[Move]:
+        """Those of each step, of tensors that have the steps before their last one or two dimensions."""
+        parts = self.matrix.unbind(-3), self.shift.unbind(-2), self.root.unbind(-3)
+        return [Move(*part) for part in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class QuadraticPotential:
+    """What observations say about a state.
+
+    Attributes:
+        linear: :math:`h`, ``(*batch, states)``.
+        precision: :math:`J`, ``(*batch, states, states)``.
+    """
+
+    linear: Tensor
+    precision: Tensor
+
+    def __add__(self, other: QuadraticPotential) -> QuadraticPotential:
+        return QuadraticPotential(self.linear + other.linear, self.precision + other.precision)
+
+    def meet(self, belief: Belief) -> tuple[Belief, Tensor]:
+        """The belief after the observations, and how probable they were: the logarithm of the normalizer."""
+        loc, root = belief.loc, belief.root
+        score = self.linear - apply(self.precision, loc)
+        factor = cholesky(_identity(root) + root.mT @ self.precision @ root)
+        v = torch.linalg.solve_triangular(factor, apply(root.mT, score).unsqueeze(-1), upper=False)
+        new_root = torch.linalg.solve_triangular(factor, root.mT, upper=False).mT
+        log_normalizer = 0.5 * ((self.linear + score) * loc).sum(-1) + 0.5 * v.square().sum((-1, -2))
+        return Belief(loc + (new_root @ v).squeeze(-1), new_root), log_normalizer - factor.diagonal(
+            dim1=-2, dim2=-1
+        ).log().sum(-1)
+
+    def pulled_back(self, move: Move) -> QuadraticPotential:
+        r"""What they say about the state before, :math:`\int p(z' \mid z) \, \psi(z') \, dz'`, up to a factor."""
+        widened = _identity(self.precision) + self.precision @ (move.root @ move.root.mT)
+        precision = torch.linalg.solve(widened, self.precision)
+        linear = torch.linalg.solve(widened, self.linear.unsqueeze(-1)).squeeze(-1)
+        linear = apply(move.matrix.mT, linear - apply(precision, move.shift))
+        precision = move.matrix.mT @ precision @ move.matrix
+        return QuadraticPotential(linear, 0.5 * (precision + precision.mT))
+
+    def steps(self) -> list[QuadraticPotential]:
+        """Those of each step."""
+        pairs = zip(self.linear.unbind(-2), self.precision.unbind(-3), strict=True)
+        return [QuadraticPotential(*pair) for pair in pairs]
+
+
+class LinearChain(PyrogenDistribution):
+    r"""A Markov chain of normals whose means are linear in the state before.
+
+    Args:
+        start: The distribution of the first state.
+        move: The transitions, with the steps in front of the last one or two dimensions.
+        batch_shape: Batch dimensions, to which those of the parameters broadcast.
+        event_shape: ``(length, states)``.
+    """
+
+    has_rsample = True
+
+    def __init__(
+        self,
+        start: Belief,
+        move: Move,
+        batch_shape: Iterable[int],
+        event_shape: Iterable[int],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.start, self.move = start, move
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, 2)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.stack([belief.loc for belief in self.marginals()], -2).expand(self.shape())
+
+    @property
+    def variance(self) -> Tensor:
+        scales = torch.stack([belief.root.square().sum(-1) for belief in self.marginals()], -2)
+        return scales.expand(self.shape())
+
+    def marginals(self) -> list[Belief]:
+        """The distribution of the state at each step by itself."""
+        beliefs = [self.start]
+        for move in self.move.steps():
+            beliefs.append(move.predict(beliefs[-1]))
+        return beliefs
+
+    def _expanded(self, batch_shape: torch.Size) -> LinearChain:
+        return LinearChain(self.start, self.move, batch_shape, self.event_shape, validate_args=False)
+
+    def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=self.start.loc.dtype, device=self.start.loc.device)
+        first = self.start.loc + apply(self.start.root, noise[..., 0, :])
+        return self._continued(first, noise[..., 1:, :], 0)
+
+    def continued(self, z: Tensor, step: int) -> Tensor:
+        """Draws of the states from a step on, where it is ``z``, ``(*batch, states)``."""
+        count = self.event_shape[0] - step - 1
+        noise = torch.randn(*z.shape[:-1], count, z.shape[-1], dtype=z.dtype, device=z.device)
+        return self._continued(z, noise, step)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
+        bad = ~value.isfinite()
+        z = torch.where(bad, 0.0, value)
+        first = _log_normal(self.start.root, z[..., 0, :] - self.start.loc)
+        score = first + _log_normal(self.move.root, z[..., 1:, :] - self.move.at(z[..., :-1, :])).sum(-1)
+        score = score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
+        missing = value.isnan().flatten(-2).any(-1)
+        return torch.where(bad.flatten(-2).any(-1), torch.where(missing, math.nan, -math.inf).to(score), score)
+
+    def _continued(self, z: Tensor, noise: Tensor, step: int) -> Tensor:
+        states = [z]
+        for move, fresh in zip(self.move.steps()[step:], noise.unbind(-2), strict=True):
+            states.append(move.at(states[-1]) + apply(move.root, fresh))
+        return torch.stack(states, -2)
+
+
+def filtered(start: Belief, move: Move, observations: QuadraticPotential) -> tuple[list[Belief], Tensor]:
+    """What is believed of each state given the observations up to it, and the logarithm of the evidence.
+
+    Potentials are without their constant, which the evidence lacks.
+    """
+    first, *rest = observations.steps()
+    belief, evidence = first.meet(start)
+    beliefs = [belief]
+    for step, potential in zip(move.steps(), rest, strict=True):
+        belief, more = potential.meet(step.predict(belief))
+        beliefs.append(belief)
+        evidence = evidence + more
+    return beliefs, evidence
+
+
+def log_evidence(start: Belief, move: Move, observations: QuadraticPotential) -> Tensor:
+    r"""The logarithm of the evidence, ``batch``, by a parallel scan, which takes :math:`\log_2 T` rounds.
+
+    Each transition with the potential of its observation is a Gaussian function of two states,
+    :math:`f_t(z, z') = p(z' \mid z) \, \psi_t(z')`; neighbours are integrated out two by two (Pyro's ``GaussianHMM``
+    does the same), in double precision. A row with a parameter that is not finite is NaN.
+
+    References:
+        Särkkä and García-Fernández 2021, "Temporal parallelization of Bayesian smoothers",
+        https://arxiv.org/abs/1905.13002
+    """
+    size, like = observations.linear.shape[-1], observations.linear
+    if is_functional((like, observations.precision, move.matrix)):
+        return filtered(start, move, observations)[1]  # Pyro's scan is no function to torch.func
+    linear, precision = observations.linear.double(), observations.precision.double()
+    first = _gaussian(start.loc, start.root, linear[..., 0, :], precision[..., 0, :, :])
+    if linear.shape[-2] == 1:
+        return first.event_logsumexp().to(like)
+    root = torch.linalg.inv(move.root.double())  # the root of a precision, as (R Rᵀ)⁻¹ = (R⁻¹)ᵀ R⁻¹
+    sides = torch.cat([-root @ move.matrix.double(), root], -1)  # R⁻¹ (z' - A z)
+    shift = apply(root, move.shift.double())
+    both = torch.nn.functional.pad(precision[..., 1:, :, :], (size, 0, size, 0))
+    rest = Gaussian(
+        torch.linalg.slogdet(root).logabsdet - 0.5 * (shift.square().sum(-1) + size * _LOG_2PI),
+        apply(sides.mT, shift) + torch.nn.functional.pad(linear[..., 1:, :], (size, 0)),
+        sides.mT @ sides + both,
+    )
+    batch = torch.broadcast_shapes(rest.log_normalizer.shape, rest.info_vec.shape[:-1], rest.precision.shape[:-2])
+    batch = torch.broadcast_shapes(batch[:-1], first.info_vec.shape[:-1]) + batch[-1:]
+    rest, kept = _finite(rest.expand(batch))
+    kept = kept.all(-1)
+    joined = gaussian_tensordot(first.expand(batch[:-1]), sequential_gaussian_tensordot(rest), size)
+    return torch.where(kept, joined.event_logsumexp(), math.nan).to(like)
+
+
+def _gaussian(loc: Tensor, root: Tensor, linear: Tensor, precision: Tensor) -> Gaussian:
+    """A belief times a potential, as a function of the state."""
+    own, loc = torch.linalg.inv(root.double()), loc.double()
+    mean = apply(own, loc)
+    constant = torch.linalg.slogdet(own).logabsdet - 0.5 * (mean.square().sum(-1) + loc.shape[-1] * _LOG_2PI)
+    info, both = apply(own.mT, mean) + linear, own.mT @ own + precision
+    batch = torch.broadcast_shapes(constant.shape, info.shape[:-1], both.shape[:-2])
+    return Gaussian(constant, info, both).expand(batch)
+
+
+def _finite(gaussian: Gaussian) -> tuple[Gaussian, Tensor]:
+    """A Gaussian in which what is not finite is a standard one, and where it was."""
+    parts = gaussian.log_normalizer, gaussian.info_vec, gaussian.precision
+    kept = parts[0].isfinite() & parts[1].isfinite().all(-1) & parts[2].isfinite().all((-2, -1))
+    others = torch.zeros_like(parts[0]), torch.zeros_like(parts[1]), _identity(parts[2]).expand_as(parts[2])
+    filled = [
+        torch.where(kept.reshape(*kept.shape, *(1,) * dim), part, other)
+        for dim, (part, other) in enumerate(zip(parts, others, strict=True))
+    ]
+    return Gaussian(*filled), kept
+
+
+def smoothed(start: Belief, move: Move, observations: QuadraticPotential) -> tuple[Belief, Move]:
+    """The chain of states given all observations: its first state and its transitions."""
+    moves, parts = move.steps(), observations.steps()
+    messages = [parts[-1]]
+    for step, potential in zip(reversed(moves), reversed(parts[:-1]), strict=True):
+        messages.append(potential + messages[-1].pulled_back(step))
+    messages.reverse()
+    first, _ = messages[0].meet(start)
+    return first, _stacked([_met(step, message) for step, message in zip(moves, messages[1:], strict=True)], move)
+
+
+def _met(move: Move, potential: QuadraticPotential) -> Move:
+    """A transition that a potential of the next state meets: linear again."""
+    belief, _ = potential.meet(Belief(move.shift, move.root))
+    gain = belief.root @ belief.root.mT @ potential.precision
+    return Move(move.matrix - gain @ move.matrix, belief.loc, belief.root)
+
+
+def _stacked(moves: list[Move], like: Move) -> Move:
+    if not moves:
+        return like
+    shift = torch.stack([move.shift for move in moves], -2)
+    return Move(torch.stack([move.matrix for move in moves], -3), shift, torch.stack([move.root for move in moves], -3))
+
+
+def apply(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices on vectors, batch by batch."""
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+
+
+def _log_normal(root: Tensor, difference: Tensor) -> Tensor:
+    batch = torch.broadcast_shapes(root.shape[:-2], difference.shape[:-1])
+    noise = torch.linalg.solve(root.expand(*batch, -1, -1), difference.expand(*batch, -1).unsqueeze(-1))
+    size = difference.shape[-1]
+    return -0.5 * (noise.square().sum((-1, -2)) + size * _LOG_2PI) - torch.linalg.slogdet(root).logabsdet
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """The Cholesky factor of each matrix; NaN of one that has none, which leaves the others alone."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return torch.where((failed == 0)[..., None, None], factor, math.nan)
+
+
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)

@@ -1,0 +1,298 @@
+r"""State-space models: a sequence is explained by a state that moves on from step to step.
+
+.. math::
+    p(x, z) = p(z_1) \prod_{t=2}^{T} p(z_t \mid z_{t-1}, u_t) \prod_{t=1}^{T} p(x_t \mid z_t, u_t)
+
+It is a variational autoencoder whose latent is the whole trajectory :math:`z = (z_1, \dots, z_T)`. The prior is a
+chain, drawn step by step and scored in one pass, and so is the posterior; all observations are scored in one pass.
+Everything that a VAE has works: its objectives, its bound of the evidence, its Pyro program of the sites ``"z"`` and
+``"x"``.
+
+The true posterior is a chain too, that follows the prior's transition, met by what the observations from a step on say
+about its state,
+
+.. math:: p(z_t \mid z_{t-1}, x) \propto p(z_t \mid z_{t-1}) \, p(x_{t:T} \mid z_t) ,
+
+and a *structured* posterior has this form, with a Gaussian potential in place of the last factor
+(:mod:`~pyrogen.latent.state_space.kernels`). Missing observations (NaN) count nothing. A sequence that ends early is
+one whose further steps are missing: what follows the last observation integrates to one, and the posterior leaves it to
+the prior, so that it adds nothing to the bound either.
+
+=====================  ===================================================================
+:math:`x_t, z_t, u_t`  observation, state, and what is given (controls) at step :math:`t`
+:math:`T`              the number of steps
+=====================  ===================================================================
+
+References:
+    Krishnan, Shalit and Sontag 2017, "Structured inference networks for nonlinear state space models",
+    https://arxiv.org/abs/1609.09869
+    Johnson, Duvenaud, Wiltschko, Datta and Adams 2016, "Composing graphical models with neural networks for structured
+    representations and fast inference", https://arxiv.org/abs/1603.06277
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from typing import Any, Self
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+from pyrogen.arguments import checked, integer
+from pyrogen.core.parts import given
+from pyrogen.core.shapes import Context, Shape, batch_shape_of, common_batch_shape, context_batch_shape
+from pyrogen.latent.marginal import MarginalDistribution
+from pyrogen.latent.model import VAE
+
+from .forecast import Forecast
+from .particles import Cloud, LogLikelihood, Particles, Run, particle_filter
+from .parts import Dynamics, Emissions, Inference
+
+
+class SequenceModel(VAE):
+    """A VAE whose latent is a trajectory of states; abstract.
+
+    Called, it is the distribution of sequences ``(length, *observation)``, in which NaN marks what is missing, whole
+    steps or single elements. ``log_prob(x, lengths)`` counts the first steps of each sequence alone.
+    """
+
+    @property
+    def length(self) -> int:
+        """How many steps there are."""
+        return self.event_shape[0]
+
+    def over(self, length: int) -> Self:
+        """The same model of sequences of another length, with the same parameters."""
+        twin = copy(self)
+        twin._modules = {**self._modules, **{name: part.over(length) for name, part in self.parts.items()}}
+        twin.event_shape = (length, *self.event_shape[1:])
+        if isinstance(self.context_shape, dict):
+            twin.context_shape = {**self.context_shape, **_by_step(self.context_shape, length)}
+        return twin
+
+    def forward(self, context: Context = None) -> SequenceDistribution:
+        return SequenceDistribution(self, context_batch_shape(context, self.context_shape), context)
+
+    @abstractmethod
+    def last_states(self, x: Tensor, context: Context, **options: Any) -> TorchDistributionMixin:
+        """The distribution of the state at the last step given the observations."""
+
+    def forecast_from(
+        self, prefix: Tensor, horizon: int, context: Context, states: Callable[..., TorchDistributionMixin]
+    ) -> Forecast:
+        """The forecast of a prefix, whose last state is drawn from what ``states(model, prefix, context)`` gives."""
+        observation = self.event_shape[1:]
+        steps = prefix.dim() - len(observation) - 1
+        if steps < 0 or prefix.shape[steps + 1 :] != observation or not prefix.shape[steps]:
+            raise ValueError(
+                f"`prefix` must have shape (*batch, steps, {', '.join(map(str, observation))}) with at least one step, "
+                f"got {tuple(prefix.shape)}"
+            )
+        known = prefix.shape[steps]
+        model = self.over(known + integer(horizon, "horizon"))
+        context_batch_shape(context, model.context_shape)
+        with torch.no_grad():
+            last = states(self.over(known), prefix, _first_steps(context, known))
+        return Forecast(model, prefix, context, last)
+
+    def batch_of(self, x: Tensor, context: Context) -> torch.Size:
+        """The batch dimensions of sequences and their contexts."""
+        shapes = {"x": batch_shape_of(x, self.event_shape, "x")}
+        shapes["context"] = context_batch_shape(context, self.context_shape)
+        return common_batch_shape(shapes)
+
+
+class StateSpaceModel(SequenceModel):
+    r"""A state-space model: a chain of states, observations of each, and a posterior of the whole trajectory.
+
+    Args:
+        prior: The chain of states.
+        likelihood: Observations given states.
+        posterior: States given observations.
+        draws: How many draws of the posterior ``log_prob`` averages over, all at once.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+
+    def __init__(self, prior: Dynamics, likelihood: Emissions, posterior: Inference, *, draws: int = 100) -> None:
+        super().__init__(prior, likelihood, posterior, draws=draws)
+
+    @checked
+    def filter(self, x: Tensor, context: Context = None, *, particles: int = 100) -> Particles:
+        r"""The state of each step given the observations up to it, :math:`p(z_t \mid x_{1:t})`.
+
+        Args:
+            x: Sequences ``(*batch, length, *observation)``.
+            context: What is given.
+            particles: How many particles there are.
+        """
+        with torch.no_grad():
+            return self.run_particles(x, context, particles).filtered()
+
+    @checked
+    def smooth(self, x: Tensor, context: Context = None, *, particles: int = 100) -> Particles:
+        r"""Trajectories given all observations, :math:`p(z_{1:T} \mid x_{1:T})`, weighted.
+
+        Args:
+            x: Sequences ``(*batch, length, *observation)``.
+            context: What is given.
+            particles: How many particles there are.
+        """
+        with torch.no_grad():
+            return self.run_particles(x, context, particles).smoothed()
+
+    @checked
+    def forecast(self, prefix: Tensor, horizon: int, context: Context = None, *, particles: int = 1000) -> Forecast:
+        """The distribution of the steps after a prefix, ``(horizon, *observation)``.
+
+        Args:
+            prefix: What is known, ``(*batch, steps, *observation)``; NaN where it is missing.
+            horizon: How many further steps there are.
+            context: What is given, for the steps of both.
+            particles: How many particles stand for the last state of the prefix.
+
+        Raises:
+            ValueError: the prefix has another shape.
+        """
+        return self.forecast_from(
+            prefix, horizon, context, lambda model, x, known: model.last_states(x, known, particles=particles)
+        )
+
+    def last_states(self, x: Tensor, context: Context, *, particles: int) -> Cloud:
+        run = self.run_particles(x, context, particles)
+        return Cloud(run.states[-1], run.log_weights[-1])
+
+    def run_particles(self, x: Tensor, context: Context, particles: int) -> Run:
+        """A run of the particle filter with the posterior as proposal, with gradients."""
+        shape = torch.Size((particles, *self.batch_of(x, context)))
+        kernel = self.posterior.kernel(given(self.posterior, context, x=x))
+        return particle_filter(kernel, LogLikelihood(self.likelihood, x, self.given_at(context)), shape)
+
+    def given_at(self, context: Context) -> Tensor | None:
+        """What the likelihood is given at each step, ``(*batch, length, features)``."""
+        return self.likelihood.given_at(context, context_batch_shape(context, self.context_shape))[0]
+
+
+class SequenceDistribution(MarginalDistribution):
+    """The distribution of sequences of a state-space model, see :class:`SequenceModel`.
+
+    Args:
+        module: The model.
+        batch_shape: That of the context, possibly expanded.
+        context: What the model is given.
+    """
+
+    module: SequenceModel
+
+    def __init__(
+        self,
+        module: SequenceModel,
+        batch_shape: Iterable[int],
+        context: Context = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(module, batch_shape, context, validate_args=validate_args)
+        self.density = module.density
+
+    def log_prob(self, value: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """The log-probability of sequences, or of the first steps of each.
+
+        Args:
+            value: Sequences ``(*batch, length, *observation)``.
+            lengths: How many steps of each count, ``batch``; all that are observed if ``None``.
+
+        Raises:
+            ValueError: a length is not between 1 and the number of steps.
+        """
+        return super().log_prob(value if lengths is None else shortened(value, lengths, self.event_shape))
+
+    def _expanded(self, batch_shape: torch.Size) -> SequenceDistribution:
+        return SequenceDistribution(self.module, batch_shape, self.context, validate_args=False)
+
+
+def shortened(x: Tensor, lengths: Tensor | Sequence[int], event_shape: tuple[int, ...]) -> Tensor:
+    """Sequences whose steps from a length on are missing.
+
+    Args:
+        x: Sequences ``(*batch, length, *observation)``, of floating-point numbers.
+        lengths: How many steps of each count, integers of shape ``batch``.
+        event_shape: ``(length, *observation)``.
+
+    Raises:
+        TypeError: ``lengths`` are no integers.
+        ValueError: a length is not between 1 and the number of steps, or there are not as many as sequences.
+
+    Example:
+        >>> shortened(torch.ones(2, 3), [1, 3], (3,))
+        tensor([[1., nan, nan],
+                [1., 1., 1.]])
+    """
+    batch = batch_shape_of(x, event_shape, "x")
+    lengths = torch.as_tensor(lengths, device=x.device)
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError(f"`lengths` must hold integers, got {lengths.dtype}")
+    if lengths.shape != batch:
+        raise ValueError(
+            f"`lengths` must have the batch shape of the sequences, {tuple(batch)}, got {tuple(lengths.shape)}"
+        )
+    wrong = (lengths < 1) | (lengths > event_shape[0])
+    if bool(wrong.any()):
+        row = wrong.reshape(-1).nonzero()[0].item()
+        raise ValueError(
+            f"`lengths` must lie between 1 and the {event_shape[0]} steps, got {lengths.flatten()[row].item()} in row {row}"
+        )
+    beyond = torch.arange(event_shape[0], device=x.device) >= lengths.unsqueeze(-1)
+    return x.masked_fill(beyond.reshape(*beyond.shape, *(1,) * (len(event_shape) - 1)), torch.nan)
+
+
+def padded(sequences: Sequence[Tensor], length: int | None = None) -> Tensor:
+    """Sequences of different lengths as one tensor, in which missing steps at the end are NaN.
+
+    Args:
+        sequences: Tensors ``(steps, *observation)``.
+        length: How many steps the tensor has; as many as the longest if ``None``.
+
+    Raises:
+        ValueError: there is no sequence, one has no step or more than ``length``, or observations differ in shape.
+
+    Example:
+        >>> padded([torch.zeros(1), torch.zeros(3)])
+        tensor([[0., nan, nan],
+                [0., 0., 0.]])
+    """
+    sequences = list(sequences)
+    if not sequences:
+        raise ValueError("`sequences` must hold at least one sequence, got none")
+    length = max(map(len, sequences)) if length is None else integer(length, "length")
+    for row, sequence in enumerate(sequences):
+        if not 1 <= len(sequence) <= length:
+            raise ValueError(f"`sequences` must have from 1 to {length} steps, got {len(sequence)} in row {row}")
+        if sequence.shape[1:] != sequences[0].shape[1:]:
+            raise ValueError(
+                f"`sequences` must have observations of one shape, got {tuple(sequences[0].shape[1:])} in row 0 and "
+                f"{tuple(sequence.shape[1:])} in row {row}"
+            )
+    first = sequences[0] if sequences[0].is_floating_point() else sequences[0].float()
+    wide = first.new_full((len(sequences), length, *first.shape[1:]), torch.nan)
+    for row, sequence in zip(wide, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return wide
+
+
+def _by_step(context_shape: dict[str, Shape], length: int) -> dict[str, Shape]:
+    """The shapes of entries that are given at each step."""
+    return {key: (length, *context_shape[key][1:]) for key in ("controls", "times") if key in context_shape}
+
+
+def _first_steps(context: Context, steps: int) -> Context:
+    """A context of the first steps alone."""
+    if not isinstance(context, Mapping):
+        return context
+    short = {key: value.narrow(value.dim() - dim, 0, steps) for key, dim in (("controls", 2), ("times", 1))
+             if (value := context.get(key)) is not None}  # fmt: skip
+    return {**context, **short}

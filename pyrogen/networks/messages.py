@@ -1,0 +1,94 @@
+"""What observations tell about states, step by step: recurrent networks over sequences with gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.arguments import checked, count
+
+from .statistics import ReadsData, Standardizer, Statistic
+
+
+class RecurrentMessages(ReadsData, nn.Module):
+    """Two vectors for each step of a sequence, from the observations after it, before it, or both.
+
+    Observations of which NaN marks missing entries enter as zeros beside flags of what was observed. What comes after
+    the last observation of a row touches nothing before it: towards the past, each row is read from its own end.
+
+    Args:
+        observations: How many numbers are observed at each step.
+        states: Size of each of the two vectors.
+        inputs: Size of the vector that is given at each step; 0 for none.
+        irregular: Whether the times between steps are given.
+        width: Size of the recurrent states.
+        past: Whether the observations up to a step are read.
+        future: Whether those from a step on are read.
+
+    Shape:
+        Observations ``(N, length, observations)``, inputs ``(N, length, inputs)`` and gaps ``(N, length - 1)`` to two
+        vectors ``(N, length, states)``.
+    """
+
+    @checked(observations=count, states=count, inputs=count)
+    def __init__(
+        self,
+        observations: int,
+        states: int,
+        *,
+        inputs: int = 0,
+        irregular: bool = False,
+        width: int = 64,
+        past: bool = False,
+        future: bool = True,
+    ) -> None:
+        super().__init__()
+        self.standardizer = Standardizer((1, observations), name="x")
+        features = 2 * observations + inputs + 2 * irregular
+        self.past = nn.GRU(features, width, batch_first=True) if past else None
+        self.future = nn.GRU(features, width, batch_first=True) if future else None
+        self.out = nn.Linear(width * (past + future), 2 * states)
+
+    def forward(self, x: Tensor, inputs: Tensor | None = None, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both vectors of each step."""
+        observed = ~x.isnan()
+        values = self.standardizer(torch.where(observed, x, self.standardizer.mean))
+        parts = [values, observed.to(values.dtype)]
+        parts += [] if inputs is None else [inputs]
+        last = last_observed(observed)
+        if gaps is not None:
+            edges = nn.functional.pad(gaps.to(values.dtype).log(), (1, 1))
+            more = torch.arange(x.shape[1], device=x.device) < last[:, None]
+            parts += [edges[:, :-1, None], (edges[:, 1:] * more).unsqueeze(-1)]
+        features, found = torch.cat(parts, -1), []
+        if self.past is not None:
+            found.append(self.past(features)[0])
+        if self.future is not None:
+            backwards = _backwards(last, x.shape[1])
+            found.append(_taken(self.future(_taken(features, backwards))[0], backwards))
+        first, second = self.out(torch.cat(found, -1)).chunk(2, -1)
+        return first, second
+
+    def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads observations; missing ones count as the mean of the others."""
+        rows = x.reshape(-1, x.shape[-1])
+        filled = torch.where(rows.isnan(), rows.nanmean(0).nan_to_num(), rows)
+        return self.standardizer.read_data(filled.unsqueeze(-2))
+
+
+def last_observed(observed: Tensor) -> Tensor:
+    """The last step of which something is observed, ``(*batch)``, of flags ``(*batch, length, n)``; -1 if none is."""
+    steps = torch.arange(observed.shape[-2], device=observed.device)
+    return torch.where(observed.any(-1), steps, -1).amax(-1)
+
+
+def _backwards(last: Tensor, length: int) -> Tensor:
+    """The order ``last, ..., 0, last + 1, ...`` of each row's steps, which is its own inverse."""
+    steps = torch.arange(length, device=last.device)
+    return torch.where(steps <= last[:, None], last[:, None] - steps, steps)
+
+
+def _taken(sequences: Tensor, order: Tensor) -> Tensor:
+    return sequences.gather(1, order.unsqueeze(-1).expand_as(sequences))

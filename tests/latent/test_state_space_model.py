@@ -1,0 +1,236 @@
+"""Deep Markov models: gaps of posteriors, particles, lengths and missing steps, against closed forms."""
+
+import pyro
+import pytest
+import torch
+from markov_models import exact_messages, precision, process
+from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.optim import Adam
+from torch.distributions import MultivariateNormal
+
+import pyrogen as pg
+from pyrogen import latent
+
+R = {1.0: 8.346, 0.1: 1.605}
+LENGTH = 50
+SMALL = {"latent_shape": 2, "width": 8, "hidden": (8,), "draws": 4}
+
+
+def evidence(x, r):
+    flat = x.flatten(1)
+    lags = (torch.arange(x.shape[1])[:, None] - torch.arange(x.shape[1])).abs()
+    covariance = 0.9 ** lags.double() + r * torch.eye(x.shape[1]).double()
+    found = []
+    for row in flat:
+        known = ~row.isnan()
+        normal = MultivariateNormal(torch.zeros(int(known.sum())).double(), covariance[known][:, known])
+        found.append(normal.log_prob(row[known]))
+    return torch.stack(found)
+
+
+def log_weights(module, x, draws):
+    posterior = module.posterior_at(x)
+    z = posterior.rsample((draws,))
+    return module.prior_at().log_prob(z) + module.likelihood_at(z).log_prob(x) - posterior.log_prob(z)
+
+
+@pytest.mark.parametrize("r", R)
+def test_a_structured_posterior_with_exact_messages_has_no_gap(r):
+    torch.manual_seed(0)
+    module = process(LENGTH, r, exact_messages(r))
+    x = module().sample((3,))
+    x[1, 20:30] = torch.nan
+    x[2, 40:] = torch.nan
+    gaps = evidence(x, r) - log_weights(module, x, 5)
+    assert gaps.abs().max() < 1e-6  # the clamps of the helper leave 1e-8
+    for particles in (1, 7):  # and neither has a particle filter
+        run = module.filter(x, particles=particles)
+        torch.testing.assert_close(run.log_evidence, evidence(x, r), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("r", R)
+def test_the_best_mean_field_posterior_has_the_known_gap(r):
+    torch.manual_seed(0)
+    matrix = precision(LENGTH, r)
+
+    def best(x):
+        loc = torch.linalg.solve(matrix, x[..., 0].T / r).T.unsqueeze(-1)
+        return loc, 10 * torch.atanh(-0.05 * matrix.diagonal().log()).expand(len(x), -1).unsqueeze(-1)
+
+    gap = 0.5 * (matrix.diagonal().log().sum() - torch.logdet(matrix))
+    assert abs(gap - R[r]) < 5e-4
+    module = process(LENGTH, r, best, structured=False)
+    x = module().sample((1,))
+    gaps = evidence(x, r) - log_weights(module, x, 4000)
+    error = gaps.std() / 4000**0.5
+    assert abs(gaps.mean() - gap) < 4 * error < 0.5
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_particle_evidence_is_unbiased(known):
+    """With messages that are wrong, or say nothing, the average of the evidence is still Kalman's."""
+    torch.manual_seed(0)
+
+    def rough(x):
+        return (x.nan_to_num(), torch.full_like(x, 0.3 if known else 9.0))
+
+    module = process(8, 1.0, rough)
+    x = module().sample()
+    runs = module.filter(x.expand(20_000, 8, 1), particles=3)
+    ratio = (runs.log_evidence - evidence(x[None], 1.0)).exp()
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / 20_000**0.5 < 0.1
+
+
+def test_particles_filter_and_smooth_as_kalman_does():
+    torch.manual_seed(0)
+    r, length = 1.0, 10
+    module = process(length, r, lambda x: (x.nan_to_num(), torch.full_like(x, 0.3)))
+    x = module().sample()
+    x[4] = torch.nan
+    for last, found in ((length, module.smooth(x, particles=20_000)), (6, module.filter(x, particles=20_000))):
+        matrix = torch.linalg.inv(0.9 ** (torch.arange(length)[:, None] - torch.arange(length)).abs().double())
+        known = ~x[:, 0].isnan() & (torch.arange(length) < last)
+        covariance = torch.linalg.inv(matrix + torch.diag(known.double() / r))
+        loc = covariance @ torch.where(known, x[:, 0], 0.0) / r
+        steps = slice(0, length) if last == length else slice(last - 1, last)
+        torch.testing.assert_close(found.mean[steps, 0], loc[steps], rtol=0, atol=0.04)
+        torch.testing.assert_close(found.variance[steps, 0], covariance.diagonal()[steps], rtol=0, atol=0.04)
+    low, high = found.quantile(0.05), found.quantile(0.95)
+    assert ((low < found.mean) & (found.mean < high)).all()
+    assert found.sample(5).shape == (5, length, 1)
+
+
+def test_forecasts_follow_the_last_state():
+    torch.manual_seed(0)
+    module = process(6, 1.0, exact_messages(1.0))
+    x = module().sample((2,))
+    forecast = module.forecast(x, 3, particles=5000)
+    draws = forecast.sample((20_000,))[..., 0]
+    state = module.filter(x, particles=5000)
+    for step in range(3):
+        loc = 0.9 ** (step + 1) * state.mean[:, -1, 0]
+        spread = 0.81 ** (step + 1) * state.variance[:, -1, 0] + (1 - 0.81 ** (step + 1)) + 1.0
+        assert ((draws[..., step].mean(0) - loc).abs() < 0.05).all()
+        assert ((draws[..., step].var(0) / spread - 1).abs() < 0.05).all()
+    assert pg.density_of(forecast) is None
+
+
+@pytest.mark.parametrize("more", [{}, {"structured": False}, {"smoothing": False}, {"controls": 2, "irregular": True}])
+def test_a_padded_batch_is_its_single_sequences(more):
+    """With the same draws of the steps that count, whatever is drawn after them."""
+    torch.manual_seed(0)
+    module = latent.deep_markov((7, 3), **SMALL, **more).double()
+    context = {"controls": torch.randn(2, 7, 2).double(), "times": torch.rand(2, 7).double().cumsum(-1)}
+    context = context if more.get("irregular") else None
+    x = torch.randn(2, 7, 3).double()
+    lengths = [4, 7]
+    short = latent.padded([row[:length] for row, length in zip(x, lengths, strict=True)])
+    z = module.prior_at(context).sample(() if context else (2,))
+    weights = []
+    for model, rows, states, given in [
+        (module, short, z, context),
+        (module.over(4), x[:1, :4], z[:1, :4], context and {key: part[:1, :4] for key, part in context.items()}),
+        (module, x[1:], z[1:], context and {key: part[1:] for key, part in context.items()}),
+    ]:
+        joint = model.prior_at(given).log_prob(states) + model.likelihood_at(states, given).log_prob(rows)
+        weights.append(joint - model.posterior_at(rows, given).log_prob(states))
+    torch.testing.assert_close(weights[0], torch.cat(weights[1:]), rtol=0, atol=1e-10)
+
+
+def test_lengths_are_missing_ends():
+    module = latent.deep_markov((5, 2), **SMALL)
+    x = torch.randn(3, 5, 2)
+    torch.manual_seed(1)
+    first = module().log_prob(x, [5, 2, 1])
+    torch.manual_seed(1)
+    second = module().log_prob(latent.padded([x[0], x[1, :2], x[2, :1]]))
+    assert torch.equal(first, second)
+
+
+def test_one_step_is_a_sequence():
+    module = latent.deep_markov((1, 2), **SMALL)
+    x = module().sample((3,))
+    assert module().log_prob(x).shape == (3,)
+    assert module.filter(x, particles=5).mean.shape == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [{"symbols": 3}, {"binary": True}, {"counts": True}, {"counts": True, "zero_inflated": True}]
+)
+def test_every_family_trains_with_gaps(likelihood):
+    torch.manual_seed(0)
+    module = latent.deep_markov((6, 2), **SMALL, **likelihood)
+    x = module().sample((32,)).float()
+    x[torch.rand(x.shape) < 0.2] = torch.nan
+    for objective in (module, latent.ImportanceWeighted(module, draws=3), latent.Filtering(module, particles=3)):
+        assert pg.fit(objective, x, steps=3, batch_size=16, seed=0).reason == "steps"
+    assert module().log_prob(x).isfinite().all()
+
+
+def test_scalars_are_observed():
+    module = latent.deep_markov((6,), **SMALL)
+    x = module().sample((4,))
+    assert x.shape == (4, 6)
+    assert module.forecast(x, 2, particles=9).sample((3,)).shape == (3, 4, 2)
+
+
+def test_the_pair_is_a_program():
+    torch.manual_seed(0)
+    module = latent.deep_markov((5, 2), **SMALL)
+    x = module().sample((16,))
+    svi = SVI(module.model, module.guide, Adam({"lr": 1e-3}), Trace_ELBO())
+    before = [parameter.clone() for parameter in module.parameters()]
+    svi.step(x, size=64)
+    assert all((old != new).any() for old, new in zip(before, module.parameters(), strict=True))
+    drawn = Predictive(module.model, guide=module.guide, num_samples=3, return_sites=("z", "x"))(x)
+    assert drawn["z"].shape == (3, 16, 5, 2)
+    trace = pyro.poutine.trace(module.model).get_trace(x)
+    assert trace.stochastic_nodes == ["data", "z"]
+    assert trace.observation_nodes == ["x"]
+
+
+def test_arviz_gets_dimensions_of_time():
+    module = latent.deep_markov((5, 2), **SMALL).eval()
+    x = module().sample((3,))
+    dims = {"z": ["step", "state"], "x": ["step", "channel"]}
+    data = pg.analysis.to_arviz(module, x, dims=dims, draws=10, seed=0)
+    assert dict(data["posterior"]["z"].sizes) == {"chain": 1, "draw": 10, "data": 3, "step": 5, "state": 2}
+
+
+def test_files_hold_the_recipe(tmp_path):
+    for module in (latent.deep_markov((5, 2), controls=1, **SMALL), latent.linear_gaussian((5, 2), latent_shape=2)):
+        pg.save(module, tmp_path / "model.pyrogen")
+        loaded = pg.load(tmp_path / "model.pyrogen")
+        assert type(loaded) is type(module)
+        assert loaded.posterior.prior is loaded.prior
+
+
+def test_bad_input_is_named():
+    module = latent.deep_markov((5, 2), **SMALL)
+    x = torch.randn(3, 5, 2)
+    with pytest.raises(ValueError, match="`lengths` must lie between 1 and the 5 steps, got 0 in row 1"):
+        module().log_prob(x, [5, 0, 1])
+    with pytest.raises(ValueError, match="`lengths` must lie between 1 and the 5 steps, got 6 in row 2"):
+        module().log_prob(x, [5, 1, 6])
+    with pytest.raises(ValueError, match="batch shape of the sequences"):
+        module().log_prob(x, [5, 1])
+    with pytest.raises(TypeError, match="`lengths` must hold integers"):
+        module().log_prob(x, torch.tensor([1.0, 2.0, 3.0]))
+    with pytest.raises(ValueError, match="got 0 in row 1"):
+        latent.padded([torch.ones(3), torch.ones(0)])
+    with pytest.raises(ValueError, match="`sequences` must have observations of one shape"):
+        latent.padded([torch.ones(3, 1), torch.ones(2, 2)])
+    with pytest.raises(ValueError, match="`prefix` must have shape"):
+        module.forecast(torch.ones(3, 4), 2)
+    with pytest.raises(ValueError, match="`horizon` must be at least 1"):
+        module.forecast(x, 0)
+    irregular = latent.deep_markov((3, 1), irregular=True, **SMALL)
+    times = torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]])
+    with pytest.raises(ValueError, match=r"`context\['times'\]` must increase from step to step.* in row 1"):
+        irregular({"times": times}).sample()
+    with pytest.raises(ValueError, match="`zero_inflated`"):
+        latent.deep_markov((3, 1), zero_inflated=True, **SMALL)
+    with pytest.raises(ValueError, match="`counts` must be False where `symbols`"):
+        latent.deep_markov((3, 1), counts=True, symbols=3, **SMALL)
+    with pytest.raises(ValueError, match="must name entries otherwise"):
+        latent.deep_markov((3, 1), {"times": (2,)}, **SMALL)
