@@ -242,10 +242,9 @@ def shortened(x: Tensor, lengths: Tensor | Sequence[int], event_shape: tuple[int
         )
     wrong = (lengths < 1) | (lengths > event_shape[0])
     if bool(wrong.any()):
-        row = wrong.reshape(-1).nonzero()[0].item()
-        raise ValueError(
-            f"`lengths` must lie between 1 and the {event_shape[0]} steps, got {lengths.flatten()[row].item()} in row {row}"
-        )
+        row = wrong.flatten().nonzero()[0].item()
+        got = f"got {lengths.flatten()[row].item()} in row {row}"
+        raise ValueError(f"`lengths` must lie between 1 and the {event_shape[0]} steps, {got}")
     beyond = torch.arange(event_shape[0], device=x.device) >= lengths.unsqueeze(-1)
     return x.masked_fill(beyond.reshape(*beyond.shape, *(1,) * (len(event_shape) - 1)), torch.nan)
 
