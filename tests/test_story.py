@@ -16,7 +16,7 @@ FEW = {
     "text": ["--steps", "2", "--length", "32"],
     "unknown_noise": ["--steps", "2", "--sweeps", "2"],
 }
-NEEDED = {"chorales": "music21"}
+NEEDED = {"chorales": "music21", "forecast": "statsmodels"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -12,12 +12,12 @@ from torch.distributions import constraints
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.values import require_value
 
-from .kernels import Kernel
+from .kernels import StateKernel
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Chain(PyrogenDistribution):
+class StateChain(PyrogenDistribution):
     r"""A Markov chain of diagonal normals, :math:`p(z) = p(z_1) \prod_t p(z_t \mid z_{t-1})`.
 
     Args:
@@ -30,7 +30,7 @@ class Chain(PyrogenDistribution):
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: StateKernel,
         batch_shape: Iterable[int],
         event_shape: Iterable[int],
         *,
@@ -43,8 +43,8 @@ class Chain(PyrogenDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, 2)
 
-    def _expanded(self, batch_shape: torch.Size) -> Chain:
-        return Chain(self.kernel, batch_shape, self.event_shape, validate_args=False)
+    def _expanded(self, batch_shape: torch.Size) -> StateChain:
+        return StateChain(self.kernel, batch_shape, self.event_shape, validate_args=False)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         return self._draw(sample_shape)[0]

@@ -14,7 +14,7 @@ from pyrogen.core.shapes import Context, common_batch_shape, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 
 if TYPE_CHECKING:
-    from .model import SequenceModel
+    from .model import TrajectoryModel
 
 
 class Forecast(PyrogenDistribution):
@@ -32,7 +32,7 @@ class Forecast(PyrogenDistribution):
 
     def __init__(
         self,
-        model: SequenceModel,
+        model: TrajectoryModel,
         prefix: Tensor,
         context: Context,
         states: TorchDistributionMixin,

@@ -53,7 +53,7 @@ class Belief:
 
 
 @dataclass(frozen=True)
-class Move:
+class LinearTransition:
     r"""Linear transitions :math:`z' \sim \mathcal{N}(A z + b, R R^\top)`, of one step or of all.
 
     Attributes:
@@ -76,10 +76,10 @@ class Move:
         covariance = spread @ spread.mT + self.root @ self.root.mT
         return Belief(self.at(belief.loc), cholesky(covariance))
 
-    def steps(self) -> list[Move]:
+    def steps(self) -> list[LinearTransition]:
         """Those of each step, of tensors that have the steps before their last one or two dimensions."""
         parts = self.matrix.unbind(-3), self.shift.unbind(-2), self.root.unbind(-3)
-        return [Move(*part) for part in zip(*parts, strict=True)]
+        return [LinearTransition(*part) for part in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class QuadraticPotential:
             dim1=-2, dim2=-1
         ).log().sum(-1)
 
-    def pulled_back(self, move: Move) -> QuadraticPotential:
+    def pulled_back(self, move: LinearTransition) -> QuadraticPotential:
         r"""What they say about the state before, :math:`\int p(z' \mid z) \, \psi(z') \, dz'`, up to a factor."""
         widened = _identity(self.precision) + self.precision @ (move.root @ move.root.mT)
         precision = torch.linalg.solve(widened, self.precision)
@@ -139,7 +139,7 @@ class LinearChain(PyrogenDistribution):
     def __init__(
         self,
         start: Belief,
-        move: Move,
+        move: LinearTransition,
         batch_shape: Iterable[int],
         event_shape: Iterable[int],
         *,
@@ -200,7 +200,7 @@ class LinearChain(PyrogenDistribution):
         return torch.stack(states, -2)
 
 
-def filtered(start: Belief, move: Move, observations: QuadraticPotential) -> tuple[list[Belief], Tensor]:
+def filtered(start: Belief, move: LinearTransition, observations: QuadraticPotential) -> tuple[list[Belief], Tensor]:
     """What is believed of each state given the observations up to it, and the logarithm of the evidence.
 
     Potentials are without their constant, which the evidence lacks.
@@ -215,7 +215,7 @@ def filtered(start: Belief, move: Move, observations: QuadraticPotential) -> tup
     return beliefs, evidence
 
 
-def log_evidence(start: Belief, move: Move, observations: QuadraticPotential) -> Tensor:
+def log_evidence(start: Belief, move: LinearTransition, observations: QuadraticPotential) -> Tensor:
     r"""The logarithm of the evidence, ``batch``, by a parallel scan, which takes :math:`\log_2 T` rounds.
 
     Each transition with the potential of its observation is a Gaussian function of two states,
@@ -272,7 +272,9 @@ def _finite(gaussian: Gaussian) -> tuple[Gaussian, Tensor]:
     return Gaussian(*filled), kept
 
 
-def smoothed(start: Belief, move: Move, observations: QuadraticPotential) -> tuple[Belief, Move]:
+def smoothed(
+    start: Belief, move: LinearTransition, observations: QuadraticPotential
+) -> tuple[Belief, LinearTransition]:
     """The chain of states given all observations: its first state and its transitions."""
     moves, parts = move.steps(), observations.steps()
     messages = [parts[-1]]
@@ -283,18 +285,20 @@ def smoothed(start: Belief, move: Move, observations: QuadraticPotential) -> tup
     return first, _stacked([_met(step, message) for step, message in zip(moves, messages[1:], strict=True)], move)
 
 
-def _met(move: Move, potential: QuadraticPotential) -> Move:
+def _met(move: LinearTransition, potential: QuadraticPotential) -> LinearTransition:
     """A transition that a potential of the next state meets: linear again."""
     belief, _ = potential.meet(Belief(move.shift, move.root))
     gain = belief.root @ belief.root.mT @ potential.precision
-    return Move(move.matrix - gain @ move.matrix, belief.loc, belief.root)
+    return LinearTransition(move.matrix - gain @ move.matrix, belief.loc, belief.root)
 
 
-def _stacked(moves: list[Move], like: Move) -> Move:
+def _stacked(moves: list[LinearTransition], like: LinearTransition) -> LinearTransition:
     if not moves:
         return like
     shift = torch.stack([move.shift for move in moves], -2)
-    return Move(torch.stack([move.matrix for move in moves], -3), shift, torch.stack([move.root for move in moves], -3))
+    return LinearTransition(
+        torch.stack([move.matrix for move in moves], -3), shift, torch.stack([move.root for move in moves], -3)
+    )
 
 
 def apply(matrix: Tensor, vector: Tensor) -> Tensor:

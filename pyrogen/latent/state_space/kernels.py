@@ -2,7 +2,7 @@ r"""Chains of states, one step or all at once.
 
 A *kernel* gives the mean and the log-scale of each state given the one before, :math:`p(z_t \mid z_{t-1})`, a diagonal
 normal. Its tensors have the steps in the dimension before the last, so that it scores a whole trajectory in one pass;
-:meth:`Kernel.steps` gives the kernels of single steps, by which one is drawn.
+:meth:`StateKernel.steps` gives the kernels of single steps, by which one is drawn.
 
 A *message* is what observations say about a state. Joined with the kernel of the prior it makes that of the posterior:
 a Gaussian potential :math:`\psi_t(z) = e^{h_t^\top z - z^\top J_t z / 2}` stands for
@@ -29,7 +29,7 @@ Normal = tuple[Tensor, Tensor]
 """A mean and a log-scale, each ``(*batch, states)``."""
 
 
-class Kernel(ABC):
+class StateKernel(ABC):
     """The distribution of the first state, and of each further one given the one before it."""
 
     @property
@@ -47,7 +47,7 @@ class Kernel(ABC):
 
 
 @dataclass(frozen=True)
-class Transitions(Kernel):
+class Transitions(StateKernel):
     r"""The kernel of a transition network.
 
     Over a gap :math:`\Delta` the state relaxes towards where the network sends it, as an Ornstein-Uhlenbeck process
@@ -157,7 +157,7 @@ class Replacement(Message):
 
 
 @dataclass(frozen=True)
-class Guided(Kernel):
+class PosteriorKernel(StateKernel):
     """The kernel of a posterior: that of the prior, which messages meet.
 
     Attributes:
@@ -165,7 +165,7 @@ class Guided(Kernel):
         message: What observations say about each state.
     """
 
-    kernel: Kernel
+    kernel: StateKernel
     message: Message
 
     @property

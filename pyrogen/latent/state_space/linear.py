@@ -28,8 +28,18 @@ from pyrogen.networks.step_context import StepContext
 from pyrogen.numerics.autograd import is_functional
 
 from .forecast import Forecast
-from .gaussian import Belief, LinearChain, Move, QuadraticPotential, apply, cholesky, filtered, log_evidence, smoothed
-from .model import SequenceModel
+from .gaussian import (
+    Belief,
+    LinearChain,
+    LinearTransition,
+    QuadraticPotential,
+    apply,
+    cholesky,
+    filtered,
+    log_evidence,
+    smoothed,
+)
+from .model import TrajectoryModel
 from .parts import SequencePart
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -60,7 +70,7 @@ class LinearDynamics(SequencePart):
         start, move = self.chain(context)
         return LinearChain(start, move, batch, self.event_shape)
 
-    def chain(self, context: Context = None) -> tuple[Belief, Move]:
+    def chain(self, context: Context = None) -> tuple[Belief, LinearTransition]:
         """The distribution of the first state, and the transitions to each further one."""
         vectors, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
         shift = self.shift if vectors is None else self.shift + self.effect(vectors[..., 1:, :])
@@ -69,7 +79,7 @@ class LinearDynamics(SequencePart):
         if gaps is not None:
             return start, over_gaps(stable(self.matrix), shift, rooted(self.root), gaps)
         matrix, root = (part.expand(self.length - 1, -1, -1) for part in (self.matrix, rooted(self.root)))
-        return start, Move(matrix, shift, root)
+        return start, LinearTransition(matrix, shift, root)
 
 
 class LinearEmissions(SequencePart):
@@ -141,7 +151,7 @@ class ExactInference(SequencePart):
         start, move, potentials, _ = self.problem(context)
         return LinearChain(*smoothed(start, move, potentials), batch, self.event_shape)
 
-    def problem(self, context: Context) -> tuple[Belief, Move, QuadraticPotential, Tensor]:
+    def problem(self, context: Context) -> tuple[Belief, LinearTransition, QuadraticPotential, Tensor]:
         """The chain of the prior, what observations say about each state, and the constant that this lacks."""
         entries = self._entries(context, self.context.shapes(self.length)) or None
         start, move = self.prior.chain(entries)
@@ -149,7 +159,7 @@ class ExactInference(SequencePart):
         return start, move, *self.likelihood.potentials(self._own_entry(context), vectors)
 
 
-class LinearGaussianModel(SequenceModel):
+class LinearGaussianModel(TrajectoryModel):
     """The linear-Gaussian state-space model: its ``log_prob``, filter, smoother and forecasts are exact.
 
     Its Pyro guide is the true posterior, so that an evidence lower bound of its model and guide has no gap.
@@ -228,7 +238,7 @@ def stable(raw: Tensor) -> Tensor:
     return turn - turn.mT - root @ root.mT
 
 
-def over_gaps(drift: Tensor, shift: Tensor, root: Tensor, gaps: Tensor) -> Move:
+def over_gaps(drift: Tensor, shift: Tensor, root: Tensor, gaps: Tensor) -> LinearTransition:
     """The transitions over gaps in time: those over short parts (Van Loan 1978), doubled until they are whole.
 
     Args:
@@ -252,7 +262,7 @@ def over_gaps(drift: Tensor, shift: Tensor, root: Tensor, gaps: Tensor) -> Move:
         moved = torch.where(more, moved + matrix @ moved, moved)
         matrix = torch.where(more, matrix @ matrix, matrix)
     root = cholesky(0.5 * (covariance + covariance.mT))
-    return Move(matrix.to(shift), apply(moved, shift.double()).to(shift), root.to(shift))
+    return LinearTransition(matrix.to(shift), apply(moved, shift.double()).to(shift), root.to(shift))
 
 
 def _most(doublings: Tensor) -> int:

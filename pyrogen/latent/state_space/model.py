@@ -48,11 +48,11 @@ from pyrogen.latent.marginal import MarginalDistribution
 from pyrogen.latent.model import VAE
 
 from .forecast import Forecast
-from .particles import Cloud, LogLikelihood, Particles, Run, particle_filter
+from .particles import FilterRun, LogLikelihood, Particles, WeightedStates, particle_filter
 from .parts import Dynamics, Emissions, Inference
 
 
-class SequenceModel(VAE):
+class TrajectoryModel(VAE):
     """A VAE whose latent is a trajectory of states; abstract.
 
     Called, it is the distribution of sequences ``(length, *observation)``, in which NaN marks what is missing, whole
@@ -105,7 +105,7 @@ class SequenceModel(VAE):
         return common_batch_shape(shapes)
 
 
-class StateSpaceModel(SequenceModel):
+class StateSpaceModel(TrajectoryModel):
     r"""A state-space model: a chain of states, observations of each, and a posterior of the whole trajectory.
 
     Args:
@@ -162,11 +162,11 @@ class StateSpaceModel(SequenceModel):
             prefix, horizon, context, lambda model, x, known: model.last_states(x, known, particles=particles)
         )
 
-    def last_states(self, x: Tensor, context: Context, *, particles: int) -> Cloud:
+    def last_states(self, x: Tensor, context: Context, *, particles: int) -> WeightedStates:
         run = self.run_particles(x, context, particles)
-        return Cloud(run.states[-1], run.log_weights[-1])
+        return WeightedStates(run.states[-1], run.log_weights[-1])
 
-    def run_particles(self, x: Tensor, context: Context, particles: int) -> Run:
+    def run_particles(self, x: Tensor, context: Context, particles: int) -> FilterRun:
         """A run of the particle filter with the posterior as proposal, with gradients."""
         shape = torch.Size((particles, *self.batch_of(x, context)))
         kernel = self.posterior.kernel(given(self.posterior, context, x=x))
@@ -178,7 +178,7 @@ class StateSpaceModel(SequenceModel):
 
 
 class SequenceDistribution(MarginalDistribution):
-    """The distribution of sequences of a state-space model, see :class:`SequenceModel`.
+    """The distribution of sequences of a state-space model, see :class:`TrajectoryModel`.
 
     Args:
         module: The model.
@@ -186,11 +186,11 @@ class SequenceDistribution(MarginalDistribution):
         context: What the model is given.
     """
 
-    module: SequenceModel
+    module: TrajectoryModel
 
     def __init__(
         self,
-        module: SequenceModel,
+        module: TrajectoryModel,
         batch_shape: Iterable[int],
         context: Context = None,
         *,

@@ -30,7 +30,7 @@ from pyrogen.arguments import whole_share
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.resampling import effective_sample_size, systematic, take
 
-from .kernels import Guided, Normal
+from .kernels import Normal, PosteriorKernel
 from .parts import Emissions
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -92,7 +92,7 @@ class Particles:
 
 
 @dataclass(frozen=True)
-class Run:
+class FilterRun:
     """A run of a particle filter: everything at each step."""
 
     states: list[Tensor]
@@ -126,7 +126,7 @@ class Run:
         return Particles(torch.stack(path[::-1], -2).expand(*state.shape[:-1], -1, -1), log_weights, self.log_evidence)
 
 
-def particle_filter(kernel: Guided, log_likelihoods: LogLikelihood, shape: torch.Size) -> Run:
+def particle_filter(kernel: PosteriorKernel, log_likelihoods: LogLikelihood, shape: torch.Size) -> FilterRun:
     """Runs a particle filter with a posterior's kernel as proposal.
 
     Clouds are resampled, each by itself, where they are worth less than half of their particles. Gradients go through
@@ -142,7 +142,7 @@ def particle_filter(kernel: Guided, log_likelihoods: LogLikelihood, shape: torch
     prior = loc.expand(*shape, -1), log_scale.expand(*shape, -1)
     z, log_weight = _moved(prior, messages[0].meet(prior), loc.new_zeros(shape))
     log_weight = log_weight + log_likelihoods(0, z)
-    run = Run([z], [log_weight], [None])
+    run = FilterRun([z], [log_weight], [None])
     for step, (transition, message) in enumerate(zip(kernel.kernel.steps(), messages[1:], strict=True), 1):
         prior = transition(z)
         log_weight, chosen = _resampled(log_weight, message.log_normalizer(prior))
@@ -176,7 +176,7 @@ class LogLikelihood:
         return self.emissions.at(z.unsqueeze(-2), given).log_prob(x)
 
 
-class Cloud(PyrogenDistribution):
+class WeightedStates(PyrogenDistribution):
     """The distribution that weighted particles stand for: it draws one of them.
 
     Args:
@@ -198,8 +198,10 @@ class Cloud(PyrogenDistribution):
     def mean(self) -> Tensor:
         return (self.log_weights.softmax(0).unsqueeze(-1) * self.values).sum(0)
 
-    def _expanded(self, batch_shape: torch.Size) -> Cloud:
-        return Cloud(*(_widened(part, batch_shape, self.batch_shape) for part in (self.values, self.log_weights)))
+    def _expanded(self, batch_shape: torch.Size) -> WeightedStates:
+        return WeightedStates(
+            *(_widened(part, batch_shape, self.batch_shape) for part in (self.values, self.log_weights))
+        )
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape)

@@ -22,8 +22,8 @@ from pyrogen.networks.step_context import StepContext
 from pyrogen.networks.transition import GatedTransition
 from pyrogen.numerics.autograd import full
 
-from .chain import Chain
-from .kernels import Guided, Message, Potential, Replacement, Transitions
+from .chain import StateChain
+from .kernels import Message, PosteriorKernel, Potential, Replacement, Transitions
 
 _BEND = 10.0
 
@@ -112,9 +112,9 @@ class Dynamics(SequencePart):
         if self.start is not None:
             nn.init.zeros_(self.start.weight)
 
-    def forward(self, context: Context = None) -> Chain:
+    def forward(self, context: Context = None) -> StateChain:
         batch = context_batch_shape(context, self.context_shape)
-        return Chain(self.kernel(context), batch, self.event_shape)
+        return StateChain(self.kernel(context), batch, self.event_shape)
 
     def kernel(self, context: Context = None) -> Transitions:
         """The chain step by step."""
@@ -203,14 +203,14 @@ class Inference(SequencePart):
         twin._modules = {**self._modules, "prior": self.prior.over(length)}
         return twin
 
-    def forward(self, context: Context = None) -> Chain:
+    def forward(self, context: Context = None) -> StateChain:
         batch = context_batch_shape(context, self.context_shape)
-        return Chain(self.kernel(context), batch, self.event_shape)
+        return StateChain(self.kernel(context), batch, self.event_shape)
 
-    def kernel(self, context: Context) -> Guided:
+    def kernel(self, context: Context) -> PosteriorKernel:
         """The chain step by step."""
         own = self._entries(context, self.context.shapes(self.length)) or None
-        return Guided(self.prior.kernel(own), self.message(context))
+        return PosteriorKernel(self.prior.kernel(own), self.message(context))
 
     def message(self, context: Context) -> Message:
         """What the observations say about each state, nothing after the last of them."""
