@@ -200,6 +200,9 @@ class BijectionModule(Abstract, ReadsData, nn.Module):
         context_shape: As for :class:`DistributionModule`.
     """
 
+    density: Density = "exact"
+    """What it makes of an exact density."""
+
     def __init__(self, event_shape: int | tuple[int, ...], context_shape: ContextShape = None) -> None:
         super().__init__()
         self.event_shape = as_shape(event_shape, "event_shape")

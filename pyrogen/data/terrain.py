@@ -42,7 +42,7 @@ def slopes(*, stride: int = 2) -> tuple[Terrain, Terrain]:
     three quarters of the map. Neighbouring points are alike: they are fewer than they seem.
 
     Args:
-        stride: Every how many points of the grid, of about 70 metres, one is taken.
+        stride: Every how many points of the grid, of about 80 metres, one is taken.
 
     Returns:
         Points for training and for test; those of level ground, which has no aspect, are left out.

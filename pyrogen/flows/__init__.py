@@ -28,6 +28,8 @@ from .recipes import (
     spline_coupling,
     sylvester,
 )
+from .residual import ResidualLayer
+from .residual_recipes import residual
 from .sphere import SphereLayer, UniformDirections
 
 __getattr__ = renamed(__name__, {"Mixture": "pyrogen.flows.GaussianMixture"})
@@ -45,6 +47,7 @@ __all__ = [
     "Mixing",
     "Reorder",
     "Rescale",
+    "ResidualLayer",
     "Rotation",
     "StandardNormal",
     "SphereLayer",
@@ -64,6 +67,7 @@ __all__ = [
     "neural_autoregressive",
     "planar",
     "radial",
+    "residual",
     "sphere",
     "spline_autoregressive",
     "spline_coupling",

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
-from pyrogen.core.density import Density
+from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import BijectionModule, DistributionModule, check_part
 from pyrogen.core.normal import StandardNormal
 from pyrogen.core.reading import refuse_outside_support
@@ -88,8 +88,8 @@ class Flow(DistributionModule):
 
     @property
     def density(self) -> Density:
-        """That of the base."""
-        return self.base.density
+        """The weakest of the base's and of what the bijections make of an exact one."""
+        return weakest(self.base.density, *(part.density for part in self.bijections))
 
     def forward(self, context: Context = None) -> TransformedDistribution:
         shared = embedded(context, self.context_shape, self.embedding)

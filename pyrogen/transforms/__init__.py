@@ -14,6 +14,7 @@ from .moebius import Moebius
 from .monotone import Sigmoids
 from .ode import ODE
 from .planar import Planar, Radial, Sylvester
+from .residual import ExactLogDet, Residual, Roulette
 from .sphere import Cylindrical, Stereographic
 from .spline import CircularSpline, SegmentSpline, Spline
 from .transform import Compose, Inverse, Transform, as_transform
@@ -31,6 +32,7 @@ __all__ = [
     "Element",
     "Flip",
     "Interval",
+    "ExactLogDet",
     "Inverse",
     "MaskedAutoregressive",
     "Mixed",
@@ -39,6 +41,8 @@ __all__ = [
     "Permute",
     "Planar",
     "Radial",
+    "Residual",
+    "Roulette",
     "SegmentSpline",
     "Sigmoids",
     "Spline",
