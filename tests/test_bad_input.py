@@ -138,7 +138,7 @@ ENTRIES = {
     flows.circular: {"event_shape": (2,)},
     flows.sphere: {"event_shape": (3,)},
     flows.mixture: {"event_shape": (2,)},
-    flows.residual: {"event_shape": (2,)},
+    flows.residual: {"event_shape": (2,), "channels": None},
     flows.planar: {"event_shape": (2,)},
     flows.radial: {"event_shape": (2,)},
     flows.sylvester: {"event_shape": (2,)},

@@ -23,8 +23,8 @@ class UniformSphere(PyrogenDistribution):
         validate_args: Whether values are checked; Pyro's switch if ``None``.
 
     Example:
-        >>> UniformSphere(3, torch.zeros(())).log_prob(torch.tensor([0.0, 0.0, 1.0])).exp() * 4 * torch.pi
-        tensor(1.)
+        >>> UniformSphere(3, torch.zeros(())).log_prob(torch.tensor([0.0, 0.0, 1.0]))
+        tensor(-2.5310)
     """
 
     has_rsample = True

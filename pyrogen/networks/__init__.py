@@ -6,6 +6,7 @@ from .causal_transformer import AnyOrderTransformer, CausalStack, CausalTransfor
 from .columns import ColumnFeatures, GapFeatures
 from .conditions import ContextEncoder
 from .context import VectorContext
+from .contraction import Contraction, ContractiveConvolutions, ContractivePerceptron, convolution_norm
 from .convolution import ImageDecoder, ImageEncoder
 from .diffusion_transformer import DiffusionTransformer
 from .embedding import EachRow, Embedding, ImageEmbedding, SideBySide, VectorEmbedding
@@ -34,6 +35,9 @@ __all__ = [
     "ColumnFeatures",
     "Conditioner",
     "ContextEncoder",
+    "Contraction",
+    "ContractiveConvolutions",
+    "ContractivePerceptron",
     "DiffusionTransformer",
     "EachRow",
     "Embedding",
@@ -64,6 +68,7 @@ __all__ = [
     "VectorContext",
     "VectorEmbedding",
     "WithLogarithm",
+    "convolution_norm",
     "default_embedding",
     "operator_norm",
     "spectrally_normalized",
