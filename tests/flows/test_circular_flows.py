@@ -85,8 +85,22 @@ def test_density_and_its_gradient_are_periodic(name):
         assert torch.allclose(slope, scores[0][1], atol=1e-8)
 
 
-def test_nothing_jumps_at_the_seam():
-    flow = made((2,))
+@pytest.mark.parametrize("name", RECIPES)
+def test_whole_turns_make_no_difference_to_layers(name):
+    flow = made((3,), **RECIPES[name])
+    x = torch.randn(4, 3, dtype=torch.float64)
+    turns = TURN * torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    for layer in flow.bijections[:-1]:
+        for direction in (layer().forward_and_log_det, layer().inverse_and_log_det):
+            value, log_det = direction(x)
+            turned, same = direction(x + turns)
+            assert torch.allclose(turned, value + turns, atol=1e-8)
+            assert torch.allclose(same, log_det, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_nothing_jumps_at_the_seam(name):
+    flow = made((2,), **RECIPES[name])
     sides = torch.tensor([[math.pi - 1e-9, 0.5], [math.pi + 1e-9, 0.5]], dtype=torch.float64)
     assert torch.allclose(*flow().log_prob(sides), atol=1e-6)
 
