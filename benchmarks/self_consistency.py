@@ -28,7 +28,7 @@ from pyrogen.diffusion import Ancestral, CovarianceAncestral, Multistep
 from pyrogen.evaluation.self_consistency import Denoise, denoised_by
 from pyrogen.inverse.chain import Chain, Level
 from pyrogen.numerics.grids import default_grid
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 SHAPE, SIZE, SCALE, MOVES = (3, 16, 16), 768, 0.6, (1, 5, 30)
 

@@ -1,7 +1,8 @@
 """Diffusion models: schedules, denoisers, samplers, and the two distributions they make."""
 
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
+from pyrogen.numerics.schedule import Schedule
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTimes
 from pyrogen.renamed import renamed
 

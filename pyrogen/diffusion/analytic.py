@@ -28,7 +28,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from pyrogen.core.shapes import Context
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.rows import by_datum
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 from .denoiser import Denoiser
 

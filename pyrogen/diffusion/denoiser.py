@@ -42,7 +42,7 @@ from pyrogen.networks.statistics import ReadsData, Statistic, read_by
 from pyrogen.numerics.autograd import tensors_of
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.representation import by_settings
-from pyrogen.numerics.schedules import Schedule, check_schedule
+from pyrogen.numerics.schedule import Schedule, check_schedule
 
 
 class Denoiser(Abstract, ReadsData, nn.Module):

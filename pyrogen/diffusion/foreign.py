@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
 from pyrogen.networks.context import integer_labels
 from pyrogen.networks.noisy import flat_inputs
-from pyrogen.numerics.schedules import LogSNRSchedule
+from pyrogen.numerics.schedule import LogSNRSchedule
 
 from .denoiser import Data, NetworkDenoiser, Noise, Velocity
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pyrogen.core.shapes import Context, ContextShape
 from pyrogen.networks.statistics import Statistic, read_by
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 from .denoiser import Denoiser
 from .reference import IntegerReference

@@ -16,7 +16,8 @@ from pyrogen.networks.diffusion_transformer import DiffusionTransformer
 from pyrogen.networks.noisy import NoisyNetwork
 from pyrogen.networks.residual_mlp import ResidualMLP
 from pyrogen.networks.unet import UNet
-from pyrogen.numerics.schedules import CosineVP, Schedule
+from pyrogen.numerics.schedule import Schedule
+from pyrogen.numerics.schedules import CosineVP
 
 from .denoiser import NetworkDenoiser, Preconditioned
 from .integers import IntegerDenoiser

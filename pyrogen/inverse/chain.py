@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.numerics.grids import Grid, default_grid
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 PILOT = 32  # particles of a pilot run, of all problems together, at least
 _STEPS = 20  # of the run that estimates the norm of the data

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.distributions.abilities import Abilities
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 from pyrogen.programs.problems import IndependentProblems
 from pyrogen.programs.site import Site
 

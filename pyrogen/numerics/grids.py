@@ -27,7 +27,7 @@ from torch import Tensor
 from pyrogen.arguments import integer, positive
 
 from .representation import by_settings
-from .schedules import Schedule
+from .schedule import Schedule
 
 _FIRST_NOISE = 5.0  # of the default grid, in norms of the data, over alpha
 _LAST_NOISE = 0.01  # in data units, over alpha

@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrogen.arguments import number, positive
 
 from .representation import by_settings
-from .schedules import Schedule
+from .schedule import Schedule
 
 
 class Times(ABC):

@@ -4,7 +4,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Data, Denoiser, NetworkDenoiser, Noise, Preconditioned, Score, Velocity
-from pyrogen.numerics.schedules import EDM, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, Schedule, SubVP
+from pyrogen.numerics.schedule import Schedule
+from pyrogen.numerics.schedules import EDM, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 
 SCHEDULES = (LinearVP, SubVP, CosineVP, EDM, RectifiedFlow, LearnedSchedule)
 

@@ -9,7 +9,7 @@ import torch
 
 from pyrogen.diffusion import Diffusion, FlowGrid, Multistep
 from pyrogen.diffusion.foreign import DiscreteVP, from_diffusers
-from pyrogen.numerics.schedules import check_schedule
+from pyrogen.numerics.schedule import check_schedule
 
 LEVELS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
 TINY = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}

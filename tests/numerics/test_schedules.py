@@ -5,17 +5,8 @@ import pytest
 import torch
 
 from pyrogen.numerics.grids import FlowGrid, KarrasGrid, LogSNRGrid, UniformGrid
-from pyrogen.numerics.schedules import (
-    EDM,
-    VE,
-    CosineVP,
-    LearnedSchedule,
-    LinearVP,
-    RectifiedFlow,
-    Schedule,
-    SubVP,
-    check_schedule,
-)
+from pyrogen.numerics.schedule import Schedule, check_schedule
+from pyrogen.numerics.schedules import EDM, VE, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 
 CLASSES = (LinearVP, SubVP, CosineVP, VE, EDM, RectifiedFlow, LearnedSchedule)
 GRIDS = (UniformGrid, LogSNRGrid, KarrasGrid, FlowGrid)

@@ -25,7 +25,7 @@ from torch import Tensor
 from pyrogen.arguments import integer, number, positive
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import Grid
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 from .sampler import GridDenoiser, Sampler
 

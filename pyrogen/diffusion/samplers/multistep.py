@@ -53,7 +53,7 @@ from pyrogen.arguments import integer, non_negative
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import FlowGrid, Grid
 from pyrogen.numerics.representation import by_settings
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 from .sampler import GridDenoiser, Sampler
 

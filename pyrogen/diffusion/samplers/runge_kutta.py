@@ -28,7 +28,7 @@ from pyrogen.networks.context import by_name, context_rows
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import FlowGrid, Grid
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 from .sampler import GridDenoiser, Sampler
 

@@ -19,7 +19,7 @@ from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
 from pyrogen.numerics.gaussian_path import GaussianPath
 from pyrogen.numerics.grids import Grid
 from pyrogen.numerics.representation import by_settings
-from pyrogen.numerics.schedules import Schedule
+from pyrogen.numerics.schedule import Schedule
 
 from ..denoiser import Denoiser
 
