@@ -20,7 +20,7 @@ def rows(batch: tuple) -> int:
     for entry in batch:
         tensor = next(iter(entry.values()), None) if isinstance(entry, Mapping) else entry
         if isinstance(tensor, torch.Tensor) and tensor.dim():
-            return len(tensor)
+            return tensor.shape[0]
     return 1
 
 

@@ -130,11 +130,13 @@ class Batches:
         )
         parts = zip(self.source.fetch(indices), numbers, sizes[start:], more[start:], strict=True)
         for entries, own, size, goes_on in parts:
-            share = len(own) if size > self.rank else 0
+            share = own.shape[0] if size > self.rank else 0
             yield Minibatch(entries, own, share * self.world / size, size, goes_on)
 
     def _share(self, rows: Tensor) -> Tensor:
         """This process's rows of a minibatch: the first, with weight zero, where a short one has none for it."""
+        if self.world == 1:
+            return rows
         return rows[self.rank :: self.world] if len(rows) > self.rank else rows[:1]
 
     def state_dict(self) -> None:

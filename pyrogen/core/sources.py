@@ -46,7 +46,7 @@ class TensorRows:
 
     def fetch(self, indices: list[Tensor]) -> Iterator[Batch]:
         for index in indices:
-            yield self.entries if len(index) == self.length else self._chosen(index)
+            yield self.entries if index.shape[0] == self.length else self._chosen(index)
 
     def select(self, index: Tensor) -> TensorRows:
         return TensorRows(self._chosen(index), numbers=self.numbers[index], total=self.total)

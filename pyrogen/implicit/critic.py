@@ -111,9 +111,10 @@ class Critic(ReadsData, nn.Module):
 
     def _packs(self, x: Tensor) -> int:
         """How many packs the rows make."""
-        if len(x) % self.pack:
-            raise ValueError(f"`x` must hold a multiple of `pack` = {self.pack} rows, got {len(x)}")
-        return len(x) // self.pack
+        packs, left = divmod(x.shape[0], self.pack)
+        if left:
+            raise ValueError(f"`x` must hold a multiple of `pack` = {self.pack} rows, got {x.shape[0]}")
+        return packs
 
 
 def packed_shape(event_shape: Shape, pack: int) -> Shape:

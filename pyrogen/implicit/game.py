@@ -160,7 +160,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
         self._refuse_single_row(x)
         real = self.generator.represent(x).detach()
         with torch.no_grad():
-            fake = self.generator.represented(len(x), context)
+            fake = self.generator.represented(x.shape[0], context)
         if not self.penalties:
             return self.loss.critic(self.scores(real, context), self.scores(fake, context))
         with torch.enable_grad():
@@ -171,7 +171,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
         """The loss of the generator."""
         context = self._of_each(x, context)
         self._refuse_single_row(x)
-        fake = self.scores(self.generator.represented(len(x), context), context)
+        fake = self.scores(self.generator.represented(x.shape[0], context), context)
         if not self.loss.is_paired:
             return self.loss.generator(None, fake)
         with torch.no_grad():
@@ -181,9 +181,10 @@ class Game(TakesTurns, ReadsData, nn.Module):
     def scores(self, x: Tensor, context: Context = None) -> Tensor:
         """The critic's scores of events in the generator's form for comparison, ``(N,)`` or one for each pack."""
         scores = self.critic(x) if context is None else self.critic(x, context)
-        if scores.dim() != 1 or len(x) % max(len(scores), 1):
+        rows = x.shape[0]
+        if scores.dim() != 1 or rows % max(scores.shape[0], 1):
             raise ValueError(
-                f"`critic` must give scores ({len(x)},) of {len(x)} rows, got shape {tuple(scores.shape)}; end it with "
+                f"`critic` must give scores ({rows},) of {rows} rows, got shape {tuple(scores.shape)}; end it with "
                 "nn.Linear(width, 1) and nn.Flatten(0), say"
             )
         if is_validation_enabled() and x.requires_grad:
@@ -258,7 +259,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
         return context_of_each(x, context, self.generator.event_shape, self.generator.context_shape)
 
     def _refuse_single_row(self, x: Tensor) -> None:
-        if len(x) != 1 or not self.training:
+        if x.shape[0] != 1 or not self.training:
             return
         for name in ("generator", "critic"):
             if any(isinstance(part, _BatchNorm) and part.training for part in getattr(self, name).modules()):

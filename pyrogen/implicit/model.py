@@ -181,7 +181,7 @@ class Generator(DistributionModule):
         return self.network(rows), batch
 
     def _in_data_units(self, output: Tensor, batch: torch.Size) -> Tensor:
-        if output.numel() != prod(batch) * prod(self.event_shape) or len(output) != prod(batch):
+        if output.numel() != prod(batch) * prod(self.event_shape) or output.shape[:1] != (prod(batch),):
             raise ValueError(
                 f"`network` must give events {(prod(batch), *self.event_shape)} of {prod(batch)} rows of noise, "
                 f"got an output of shape {tuple(output.shape)}"
