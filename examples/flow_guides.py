@@ -1,7 +1,8 @@
 """Flow guides for models that a normal guide and plain NUTS get wrong: Neal's funnel, and the eight schools.
 
 For each model: Pyro's AutoNormal and our AutoFlow, judged by the ELBO and by the Pareto k-hat of their importance
-weights; then NUTS in the model's own coordinates and in those of the flow (NeuTra).
+weights; then NUTS in the model's own coordinates and in those of the flow (NeuTra). The figure shows where the draws of
+each went.
 
     python examples/flow_guides.py [--output output/demo] [--seed 0] [--steps 1500] [--draws 200] [--device cpu]
 """
@@ -13,10 +14,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import MCMC, NUTS, Trace_ELBO
+from pyro.infer import MCMC, NUTS, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from pyro.infer.reparam import NeuTraReparam
 from pyro.ops.stats import effective_sample_size
@@ -39,6 +41,10 @@ class Funnel:
             pyro.sample("x", dist.Normal(0, (neck / 2).exp()))
         pyro.factor("data", torch.zeros_like(neck))  # there are none
 
+    def plane(self, samples):
+        """The two coordinates of the figure."""
+        return {"x[0]": samples["x"][..., 0], "neck": samples["neck"]}
+
     def summary(self, samples):
         return f"neck {samples['neck'].mean():.2f} ± {samples['neck'].std():.2f} (exactly 0 ± 3)"
 
@@ -58,6 +64,10 @@ class EightSchools:
         with pyro.plate("schools", len(self.effect)):
             school = pyro.sample("school", dist.Normal(mean, spread))
             pyro.sample("y", dist.Normal(school, self.error), obs=self.effect)
+
+    def plane(self, samples):
+        """The two coordinates of the figure."""
+        return {"school[0]": samples["school"][..., 0], "log spread": samples["spread"].log()}
 
     def summary(self, samples):
         low, middle, high = samples["spread"].quantile(samples["spread"].new_tensor([0.05, 0.5, 0.95]))
@@ -84,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small matrices: more threads only wait for each other
     options.draws = min(options.draws, max(5, options.steps))
+    drawn = {}
     for model in (Funnel(options.device), EightSchools(options.device)):
         print(f"{type(model).__name__}: log evidence {model.log_evidence}")
         flow_guide = pg.flows.AutoFlow(model, partial(recipe, leading=model.leading), init_scale=1.0)
@@ -91,12 +102,15 @@ def main(argv: list[str] | None = None) -> None:
             pyro.set_rng_seed(options.seed)
             seconds = train(model, guide, options.steps)
             print(f"   {name:<11}{judge(model, guide)}, {seconds:.0f} s")
+            drawn[model, name] = Predictive(guide, num_samples=2 * options.draws)()
         torch.save(flow_guide.state_dict(), options.output / f"{type(model).__name__}.pt")
         neutra = NeuTraReparam(flow_guide.requires_grad_(False))
         coordinates = {"NUTS": (model, dict), "NeuTra": (neutra.reparam(model), partial(from_noise, neutra))}
         for name, (program, back) in coordinates.items():
             pyro.set_rng_seed(options.seed)
-            print(f"   {name:<11}{walk(model, program, back, options.draws)}")
+            text, drawn[model, name] = walk(model, program, back, options.draws)
+            print(f"   {name:<11}{text}")
+    pictured(drawn).savefig(options.output / "flow_guides.png", dpi=150)
 
 
 def train(model, guide, steps: int) -> float:
@@ -121,7 +135,7 @@ def from_noise(neutra, samples):
     return {name: value.squeeze(-1) for name, value in neutra.transform_sample(noise.unsqueeze(-2)).items()}
 
 
-def walk(model, program, back, draws: int, chains: int = 2) -> str:
+def walk(model, program, back, draws: int, chains: int = 2) -> tuple[str, dict[str, torch.Tensor]]:
     start = time.perf_counter()
     parts, divergences = [], 0
     for _ in range(chains):
@@ -133,7 +147,19 @@ def walk(model, program, back, draws: int, chains: int = 2) -> str:
     size = effective_sample_size(chain)
     together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     counts = f"{chains * draws} draws, {divergences} divergences, ESS({model.hard}) {size:.0f}"
-    return f"{model.summary(together)}; {counts}, {time.perf_counter() - start:.0f} s"
+    return f"{model.summary(together)}; {counts}, {time.perf_counter() - start:.0f} s", together
+
+
+def pictured(drawn) -> plt.Figure:
+    """The draws of each way in a plane of the hard coordinate, a row for each model."""
+    figure, rows = plt.subplots(2, 4, figsize=(10, 5.2), sharex="row", sharey="row", layout="constrained")
+    for axes, ((model, name), samples) in zip(rows.flat, drawn.items(), strict=True):
+        (across, x), (up, y) = model.plane(samples).items()
+        axes.plot(x.cpu(), y.cpu(), ".", markersize=3, alpha=0.5)
+        axes.set(title=f"{type(model).__name__}: {name}", xlabel=across, ylabel=up if name == "AutoNormal" else "")
+    for axes in rows[0]:
+        axes.set_xlim(-15, 15)  # a wide neck is up to 1,000 wide
+    return figure
 
 
 if __name__ == "__main__":
