@@ -14,7 +14,7 @@ FEW = {
     "inpainting": ["--steps", "2", "--particles", "4"],
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
-    "unknown_noise": ["--steps", "2", "--sweeps", "2"],
+    "unknown_noise": ["--steps", "2", "--particles", "32"],
 }
 NEEDED = {"chorales": "music21", "forecast": "statsmodels"}
 

@@ -74,7 +74,7 @@ class TemperedDiagnostics(Diagnostics):
             group_evidence=run.log_evidence,
             pilots=run.pilots,
             independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
-            r_hat=r_hat(groups).nan_to_num(1.0).amax(-1) if several else unknown,
+            r_hat=r_hat(groups).nan_to_num(1.0, posinf=math.inf).amax(-1) if several else unknown,
             noises=run.noises,
             accepted=run.accepted,
             passes=run.move.reverse.passes,
