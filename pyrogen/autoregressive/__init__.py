@@ -3,10 +3,14 @@
 from .beam import beam_search
 from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily
 from .constraints import constrained
+from .event_recipes import hawkes, point_process
 from .foreign import from_transformers
 from .model import AnyOrder, Autoregressive
 from .objectives import ObservedLikelihood
 from .orders import MixedOrders
+from .point_process.distribution import PointProcessDistribution
+from .point_process.model import PointProcess
+from .point_process.waiting import WaitingTime
 from .recipes import any_order, made, pixel_cnn, transformer, wavenet
 from .tempering import nucleus, tempered, top_k
 
@@ -20,13 +24,18 @@ __all__ = [
     "NormalMixture",
     "ObservedLikelihood",
     "OfFamily",
+    "PointProcess",
+    "PointProcessDistribution",
+    "WaitingTime",
     "any_order",
     "beam_search",
     "constrained",
     "from_transformers",
+    "hawkes",
     "made",
     "nucleus",
     "pixel_cnn",
+    "point_process",
     "tempered",
     "top_k",
     "transformer",

@@ -24,6 +24,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     ),
     "autoregressive": (
         *("made", "transformer", "any_order", "pixel_cnn", "wavenet"),
+        *("point_process", "hawkes"),
         *("tempered", "top_k", "nucleus"),
     ),
     "diffusion": ("mlp", "unet", "transformer"),

@@ -1,0 +1,1 @@
+"""Temporal point processes: the times at which events come, and their marks."""
