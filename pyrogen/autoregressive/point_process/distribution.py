@@ -25,7 +25,7 @@ from .waiting import MakeWaiting, WaitingTime
 
 
 @dataclass(frozen=True)
-class History:
+class EventHistory:
     """What came until a time: events ``(*batch, *event)``, and until when, ``(*batch)``."""
 
     events: Tensor
@@ -65,7 +65,7 @@ class PointProcessDistribution(PyrogenDistribution):
         validate_args: bool | None = None,
     ) -> None:
         self.network, self.waiting, self.mark, self.window, self.context = network, waiting, mark, window, context
-        self.history: History | None = None
+        self.history: EventHistory | None = None
         self._remake = remake
         event_shape = (length,) if mark is None else (length, 2)
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
@@ -106,7 +106,7 @@ class PointProcessDistribution(PyrogenDistribution):
         until = torch.as_tensor(until, dtype=history.dtype, device=history.device)
         if not bool(((until >= 0) & (until < self.window)).all()):
             raise ValueError(f"`until` must lie from 0 to below the window's end {self.window:g}, got {until.tolist()}")
-        kept = History(history.expand(batch + self.event_shape), until.expand(batch))
+        kept = EventHistory(history.expand(batch + self.event_shape), until.expand(batch))
         return self._altered(history=kept, _batch_shape=batch, context=_spread(self.context, self.batch_shape, batch))
 
     def lengths(self, value: Tensor) -> Tensor:
@@ -266,13 +266,13 @@ class PointProcessDistribution(PyrogenDistribution):
         history = self.history
         if history is not None:
             events = rearranged(history.events, self.event_shape, shape, places)
-            history = History(events, rearranged(history.until, (), shape, places))
+            history = EventHistory(events, rearranged(history.until, (), shape, places))
         there = self._altered(context=context, _batch_shape=shape, history=history)
         return there._scored(rearranged(value, self.event_shape, shape, places), shape)
 
-    def _history_rows(self, shape: torch.Size) -> History:
+    def _history_rows(self, shape: torch.Size) -> EventHistory:
         events = self.history.events.expand(*shape, *self.event_shape).reshape(-1, *self.event_shape)
-        return History(events, self.history.until.expand(shape).reshape(-1))
+        return EventHistory(events, self.history.until.expand(shape).reshape(-1))
 
     def _common(self, value: Tensor) -> torch.Size:
         if isinstance(value, Tensor) and not value.is_floating_point():
@@ -287,7 +287,9 @@ class PointProcessDistribution(PyrogenDistribution):
     def _expanded(self, batch_shape: torch.Size) -> PointProcessDistribution:
         history = self.history
         if history is not None:
-            history = History(history.events.expand(batch_shape + self.event_shape), history.until.expand(batch_shape))
+            history = EventHistory(
+                history.events.expand(batch_shape + self.event_shape), history.until.expand(batch_shape)
+            )
         context = _spread(self.context, self.batch_shape, batch_shape)
         return self._altered(context=context, _batch_shape=torch.Size(batch_shape), history=history)
 
