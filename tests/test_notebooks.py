@@ -80,7 +80,7 @@ def test_a_fit_shows_its_end_and_its_best_step():
     history = History([[3.0, 2.0, 1.25]], [[]], {1: 2.0, 3: 1.5}, seconds=61.26)
     facts, _ = shown(Fit(history, 3, "patience"))
     assert facts == {
-        "steps": "3, ended by patience",
+        "steps": "3, until the held-out loss no longer fell",
         "time": "61.3 s",
         "last loss": "1.25 nats per datum",
         "best held out": "1.5 at step 3, whose weights remain",
@@ -88,7 +88,7 @@ def test_a_fit_shows_its_end_and_its_best_step():
     facts, _ = shown(Fit(History([[1.0], [2.0]], [[], []], unit=""), 1, "steps"))
     assert (facts["last loss of turn 1"], facts["last loss of turn 2"]) == ("1", "2")
     assert "best held out" not in facts
-    assert shown(Fit(History([[]], [[]]), 0, "epochs"))[0]["steps"] == "0, ended by epochs"
+    assert shown(Fit(History([[]], [[]]), 0, "epochs"))[0]["steps"] == "0, all epochs that were asked for"
 
 
 def test_estimates_and_tests_show_what_they_print():

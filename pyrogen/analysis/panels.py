@@ -123,11 +123,11 @@ def draw_null(axes: Axes, result: TestResult) -> None:
 def draw_predictive(axes: Axes, check: PredictiveCheck, *, most: int = 10) -> None:
     """Statistics of observed data among the replicated: their middle 50 % and 90 %, in standard deviations.
 
-    Of many statistics, those in which the observed data are furthest out are drawn.
+    Of many statistics, those with the smallest two-sided p-values are drawn.
     """
     tidy(axes, x="statistic (sd of replications)")
     every = _statistics(check)
-    shown = least({place: min(p, 1 - p) for place, (*_, p) in enumerate(every)}, most)
+    shown = least({place: p for place, (*_, p) in enumerate(every)}, most)
     rows = [every[place] for place in shown]
     reach = 3.0
     for place, (_, replicated, observed, p) in enumerate(rows):
@@ -135,7 +135,7 @@ def draw_predictive(axes: Axes, check: PredictiveCheck, *, most: int = 10) -> No
         low, first, third, high = (np.quantile(replicated, [0.05, 0.25, 0.75, 0.95]) - median) / scale
         axes.barh(place, high - low, left=low, height=0.55, color=PALE)
         axes.barh(place, third - first, left=first, height=0.55, color=BLUE, alpha=0.45)
-        z, colour = (observed - median) / scale, VERMILION if min(p, 1 - p) < _DOUBT / 2 else INK
+        z, colour = (observed - median) / scale, VERMILION if p < _DOUBT else INK
         axes.plot(
             np.clip(z, -6, 6), place, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6
         )
@@ -145,12 +145,12 @@ def draw_predictive(axes: Axes, check: PredictiveCheck, *, most: int = 10) -> No
 
 
 def _statistics(check: PredictiveCheck) -> list[tuple[str, np.ndarray, float, float]]:
-    """Every number of every statistic: its name, replications, observed value and p-value."""
+    """Every number of every statistic: its name, replications, observed value and two-sided p-value."""
     rows = []
     for name, values in check.replicated.items():
         replicated = as_array(values).astype(float).reshape(len(values), -1)
         observed, p = (
-            as_array(entry).astype(float).reshape(-1) for entry in (check.observed[name], check.p_values[name])
+            as_array(entry).astype(float).reshape(-1) for entry in (check.observed[name], check.two_sided[name])
         )
         single = replicated.shape[1] == 1
         rows += [(name if single else f"{name}[{j}]", replicated[:, j], observed[j], p[j]) for j in range(len(p))]

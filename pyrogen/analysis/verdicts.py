@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
-import torch
 
 from pyrogen.core.estimate import TestResult
 from pyrogen.evaluation.calibration import Calibration
 from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck
+from pyrogen.evaluation.ranks import Departure
 from pyrogen.training.progress import Fit, History
 
 NO_COORDINATES = ("log_likelihood", "log_joint", "regression_score", "closeness")
 _DOUBTFUL, _FAILED = 0.05, 0.01
+_SMALL = 0.05  # of probabilities of a posterior: a fault of ranks that is no larger is no failure, however sure
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Verdict:
 
     Attributes:
         grade: ``"passed"``, ``"doubtful"`` (p below 0.05), ``"failed"`` (p below 0.01), or ``"noted"`` where there is
-            nothing to judge: a training, or a check that is too small to find anything.
+            nothing to judge: a training, or a check that is too small to find anything. A calibration that is off by
+            at most 0.05 in probabilities is doubtful, not failed, whatever its p-value.
         text: The same in a sentence.
     """
 
@@ -63,7 +66,7 @@ def simulation_verdicts(
 def of_training(fit: Fit | History) -> Verdict:
     """How long a training was, and its best loss."""
     history = fit.history if isinstance(fit, Fit) else fit
-    steps = f"{len(history.loss):,} steps" + (f", {_ended(fit.reason)}" if isinstance(fit, Fit) else "")
+    steps = f"{len(history.loss):,} steps" + (f", {fit.ended}" if isinstance(fit, Fit) else "")
     unit = f" {history.unit}" if history.unit else ""
     if history.validation:
         best = min(history.validation, key=history.validation.__getitem__)
@@ -71,16 +74,6 @@ def of_training(fit: Fit | History) -> Verdict:
         return Verdict("noted", f"Training: {steps}; {found}.")
     last = np.mean(history.loss[-max(1, len(history.loss) // 20) :]) if history.loss else float("nan")
     return Verdict("noted", f"Training: {steps}; last loss {last:.4g}{unit}, nothing held out.")
-
-
-def _ended(reason: str) -> str:
-    """Why a run ended, in words; the reason of a callback as it is."""
-    words = {
-        "steps": "all that were asked for",
-        "epochs": "all epochs that were asked for",
-        "patience": "until the held-out loss no longer fell",
-    }
-    return words.get(reason, f"stopped: {reason}")
 
 
 def of_calibration(
@@ -93,29 +86,30 @@ def of_calibration(
         what: What the check is called.
         rows: What there is a rank of.
     """
-    results = calibration.uniformity()
-    worst = min(results, key=lambda name: (results[name].p_value, -results[name].statistic))
-    p = min(1.0, results[worst].p_value * len(results))
+    results, p = calibration.uniformity(), calibration.test().p_value
     counts = f"{calibration.simulations} {rows}, {len(results)} quantities"
     if p >= _DOUBTFUL:
         return Verdict("passed", f"{what}: no fault found (p = {p:.2g}; {counts}).")
     failing = [name for name, result in results.items() if result.p_value * len(results) < _DOUBTFUL]
-    words = "; ".join(_flaw(calibration.ranks[name], calibration.draws, name) for name in failing[:3])
+    found = {name: calibration.departure(name) for name in failing}
+    words = "; ".join(_flaw(name, found[name]) for name in failing[:3])
     more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
-    return Verdict(grade_of(p), f"{what}: p = {p:.2g}: {words}{more} ({counts}).")
+    most = max(departure.distance for departure in found.values())
+    grade, size = ("doubtful", "a small fault") if most <= _SMALL else (grade_of(p), "a fault")
+    text = f"{size}, p = {p:.2g}: {words}{more}; probabilities are off by up to {most:.2f} ({counts})."
+    return Verdict(grade, f"{what}: {text}")
 
 
-def _flaw(ranks: torch.Tensor, draws: int, name: str) -> str:
+def _flaw(name: str, departure: Departure) -> str:
     """How ranks differ from uniform ones; in words of the posterior for its coordinates."""
-    u = (ranks.double() + 0.5) / (draws + 1) - 0.5
-    shift, spread = float(u.mean()) * 12**0.5, float(12 * u.square().mean())
+    shift, spread = departure.shift, departure.spread
     if name == "log_prob":
         return f"data are {'more' if shift > 0 else 'less'} probable than draws"
     if name in (*NO_COORDINATES, "log_posterior"):
         return f"ranks of {name} are not uniform"
-    if abs(shift) > abs(spread - 1):
-        return f"draws of {name} are too {'low' if shift > 0 else 'high'}"
-    return f"draws of {name} are too {'narrow' if spread > 1 else 'wide'}"
+    if abs(shift) > abs(log(spread)):
+        return f"draws of {name} are too {'low' if shift > 0 else 'high'} by {abs(shift):.2f} sd"
+    return f"draws of {name} are too {'narrow' if spread > 1 else 'wide'} by a factor of {departure.factor:.2f}"
 
 
 def of_local(local: LocalCalibration) -> Verdict:
@@ -154,10 +148,10 @@ def of_predictive(check: PredictiveCheck) -> Verdict:
         return Verdict("noted", f"Not checked: {replications} replications are too few to judge {statistics}.")
     off = sorted((name for name, p in p_values.items() if p * count < _DOUBTFUL), key=lambda name: p_values[name])
     if not off:
-        return Verdict("passed", f"Replicated data reproduce all {count} statistics of the observed ones.")
+        every = f"all {count} statistics" if count > 1 else f"the statistic {next(iter(p_values))}"
+        return Verdict("passed", f"Replicated data reproduce {every} of the observed ones (p = {check.p_value:.2g}).")
     shown = ", ".join(off[:4]) + (f" and {len(off) - 4} more" if len(off) > 4 else "")
-    p = p_values[off[0]] * count
-    return Verdict(grade_of(p), f"Replicated data do not reproduce {shown} (p = {p:.2g}).")
+    return Verdict(grade_of(check.p_value), f"Replicated data do not reproduce {shown} (p = {check.p_value:.2g}).")
 
 
 def _too_few(result: TestResult, what: str) -> Verdict | None:

@@ -21,6 +21,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("affine_coupling", "spline_coupling", "affine_autoregressive", "spline_autoregressive"),
         *("neural_autoregressive", "block_neural_autoregressive", "continuous", "planar", "radial", "sylvester"),
         *("circular", "sphere", "mixture", "residual"),
+        *("StudentT", "GaussianMixture"),
     ),
     "autoregressive": (
         *("made", "transformer", "any_order", "pixel_cnn", "wavenet"),
@@ -37,8 +38,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("top_down", "convolutional_top_down"),
         *("deep_markov", "linear_gaussian"),
     ),
+    "simulation": ("posterior", "likelihood", "ratio"),
 }
-"""The recipes of each package."""
+"""The recipes of each package. No file holds the program that those of ``simulation`` are of."""
 
 _TENSORS: tuple[tuple[str, str], ...] = (
     (r"\battention\.(\d+)\.projection\.", r"attention.\1.attention.project."),

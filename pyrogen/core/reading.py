@@ -14,7 +14,7 @@ from torch.distributions import constraints, transforms
 
 from pyrogen.networks.statistics import Moments, RefusedDataError, Statistic
 from pyrogen.numerics.randomness import held
-from pyrogen.numerics.supports import contains
+from pyrogen.numerics.supports import contains, outlying
 from pyrogen.numerics.values import WrongNumbersError, advice, require_numbers
 
 from .batch import Batch, device_of, to_device
@@ -124,8 +124,8 @@ def refuse_outside_support(
     (wrong,) = (~inside).reshape(len(x), -1).any(-1).nonzero().T
     if rows.isnan().any():
         raise RefusedDataError("`x` must hold no NaN", "NaN", wrong.tolist())
-    got = f"{rows[0].item():g}" if rows[0].numel() == 1 else "an event outside of it"
-    raise RefusedDataError(f"`x` must lie in the support {support}{advice(support, x)}", got, wrong.tolist())
+    demand = f"`x` must lie in the support {support}{advice(support, x)}"
+    raise RefusedDataError(demand, outlying(support, rows[0]), wrong.tolist())
 
 
 def _support(conditional: Callable[[Context], TorchDistributionMixin], context: Context) -> constraints.Constraint:

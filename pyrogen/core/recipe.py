@@ -1,4 +1,4 @@
-"""Recipes: functions that build a module from plain arguments, and remember how.
+"""Recipes: functions, and classes, that build a module from plain arguments, and remember how.
 
 A checkpoint names the recipe and its arguments, never code. The name is looked up in a table of pyrogen's own recipes
 and among those passed to ``load``: a free name in a file would be an import. The structure as the recipe left
@@ -45,14 +45,14 @@ class Recipe:
 
 
 def recipe(build: Build | None = None, /, *, texts: Mapping[str, str] | None = None) -> Any:
-    """Marks a function as a recipe: the module it returns can be rebuilt by name from a checkpoint.
+    """Marks a function, or a class, as a recipe: the module it gives can be rebuilt by name from a checkpoint.
 
     Arguments are numbers, strings, booleans, ``None``, tuples, lists and dicts of these, or modules built by recipes.
     NumPy's numbers and the ``torch.Size`` of a tensor become Python's, as a file would give them back. With any other
     argument the module still saves, and loads with ``into=``.
 
     Args:
-        build: The function.
+        build: The function or the class.
         texts: If given, the docstring is completed: arguments that it does not describe are described by these texts
             and by :data:`~pyrogen.core.argument_texts.ARGUMENTS`.
 
@@ -66,6 +66,8 @@ def recipe(build: Build | None = None, /, *, texts: Mapping[str, str] | None = N
     if build is None:
         return partial(recipe, texts=texts)
     signature = inspect.signature(build)
+    if isinstance(build, type):
+        return _remembering(build, signature)
 
     @wraps(build)
     def built(*args: Any, **kwargs: Any) -> nn.Module:
@@ -75,13 +77,35 @@ def recipe(build: Build | None = None, /, *, texts: Mapping[str, str] | None = N
         module = build(*bound.args, **bound.kwargs)
         if not isinstance(module, nn.Module):
             raise TypeError(f"the recipe `{build.__name__}` must give an nn.Module, got {type(module).__name__}")
-        module.recipe = Recipe(_name(build), arguments, structure_of(module), obstacle)
+        module.recipe = _made(build, arguments, module, obstacle)
         return module
 
     built.is_recipe = True
     if texts is not None and build.__doc__:  # there is none under `python -OO`
         built.__doc__ = completed(build.__doc__, signature.parameters, texts)
     return built
+
+
+def _remembering(kind: type[nn.Module], signature: inspect.Signature) -> type[nn.Module]:
+    """A class whose objects, but not those of classes derived from it, remember their arguments."""
+    initialize = kind.__init__
+
+    @wraps(initialize)
+    def initialized(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*map(_plain, args), **_plain(kwargs))
+        bound.apply_defaults()
+        arguments, obstacle = _encoded(bound.arguments)
+        initialize(self, *bound.args, **bound.kwargs)
+        if type(self) is kind:
+            self.recipe = _made(kind, arguments, self, obstacle)
+
+    kind.__init__, kind.is_recipe = initialized, True
+    return kind
+
+
+def _made(build: Callable, arguments: dict[str, Any] | None, module: nn.Module, obstacle: str) -> Recipe:
+    """How a module was built; its structure matters only where a file can name the recipe."""
+    return Recipe(_name(build), arguments, {} if arguments is None else structure_of(module), obstacle)
 
 
 def _by_names_of_today(build: Build, signature: inspect.Signature, given: dict[str, Any]) -> dict[str, Any]:
@@ -100,11 +124,16 @@ def describe(module: nn.Module) -> dict[str, Any] | None:
     return None if obstacle(module) else {"name": module.recipe.name, "arguments": module.recipe.arguments}
 
 
+def is_built(module: nn.Module) -> bool:
+    """Whether a recipe built it."""
+    return isinstance(vars(module).get("recipe"), Recipe)
+
+
 def obstacle(module: nn.Module) -> str:
     """Why a module cannot be rebuilt by its recipe; empty if it can."""
-    made = vars(module).get("recipe")
-    if not isinstance(made, Recipe):
+    if not is_built(module):
         return "was put together by hand"
+    made = module.recipe
     if made.arguments is None:
         return f"was built by a recipe from what a file cannot hold: {made.obstacle}"
     edits = differences(made.structure, structure_of(module))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from pyrogen.numerics.randomness import held
 from . import archive
 from .known_recipes import EDITION, tensor_names
 from .limits import Allowance, check_sizes
-from .recipe import check_structure, describe, is_function, obstacle, rebuild
+from .recipe import check_structure, describe, is_built, is_function, obstacle, rebuild
 from .structure import structure_of
 
 KIND = "module"
@@ -31,7 +32,8 @@ def save(module: nn.Module, path: str | os.PathLike) -> None:
     holds the structure of the module, so that loading notices where the recipe has come to build something else.
 
     Args:
-        module: Any module. One built by a recipe loads by itself; any other loads with ``into=``.
+        module: Any module. One built by a recipe loads by itself, or a warning names why not; any other loads with
+            ``into=``.
         path: The file, replaced if it exists.
 
     Raises:
@@ -58,6 +60,13 @@ def save(module: nn.Module, path: str | os.PathLike) -> None:
         archive.write(path, KIND, document, tensors)
     except ValueError as error:
         raise ValueError(f"`module` cannot be saved: {error}") from error
+    if recipe is None and is_built(module):
+        warnings.warn(
+            f"{os.fspath(path)!r} loads with `into=` alone: the {document['type']} {document['obstacle']}; keep the "
+            "code that builds it, for `pg.load(path, into=module)`",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def load(

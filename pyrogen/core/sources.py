@@ -55,6 +55,17 @@ class TensorRows:
         return map_tensors(self.entries, lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
 
+class SimulatedData:
+    """Data that a program has drawn, or draws.
+
+    Attributes:
+        ema: The decay of the average of the weights that ``fit`` makes on them where it is given none: it does what a
+            falling learning rate does, however long the run is.
+    """
+
+    ema = 0.99
+
+
 class TensorData(Dataset):
     """A dataset whose rows lie in tensors, from which minibatches are cut as from tensors by themselves.
 

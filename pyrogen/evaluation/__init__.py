@@ -53,7 +53,7 @@ from .precision_recall import (
 )
 from .predictive import PredictiveCheck, predictive_check
 from .random_points import joint_coverage
-from .ranks import EcdfNull, central_coverage, chi_square_test, highest_coverage
+from .ranks import Departure, EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
@@ -64,6 +64,7 @@ __all__ = [
     "Amortized",
     "Calibration",
     "DensityCoverage",
+    "Departure",
     "EcdfNull",
     "Estimate",
     "FrechetDistance",

@@ -39,6 +39,7 @@ from pyrogen.programs.run import Program
 from .pairs import measured, sites_of, total
 from .ranks import (
     Coverage,
+    Departure,
     EcdfBand,
     EcdfNull,
     central_coverage,
@@ -60,6 +61,7 @@ from .simulated import (
     joint_of,
     listed,
     observed_names,
+    posterior_function,
     rows_of,
     site_names,
 )
@@ -161,6 +163,14 @@ class Calibration:
         p_value = min(1.0, results[worst].p_value * len(results))
         return TestResult(results[worst].statistic, p_value, f"ECDF distance of {worst}, worst of {len(results)}")
 
+    def departure(self, name: str) -> Departure:
+        """How far the ranks of one quantity are from uniform: many simulations detect faults of no practical size.
+
+        Raises:
+            ValueError: there is no such quantity.
+        """
+        return Departure.of(self._of(name), self.draws)
+
     def ecdf(self, name: str, *, level: float = 0.95) -> EcdfBand:
         """The empirical distribution function of one quantity's ranks, with its simultaneous band."""
         return EcdfNull(self.simulations, self.draws).band(self._of(name), level)
@@ -173,6 +183,11 @@ class Calibration:
         """Coverage of the central intervals of a quantity, such as a coordinate."""
         return central_coverage(self._of(name), self.draws, levels=levels)
 
+    def __str__(self) -> str:
+        lines = [f"{len(self.ranks)} quantities in {self.simulations} simulations: p = {self.test().p_value:.2g}"]
+        lines += [f"{name}: p = {one.p_value:.2g}, {self.departure(name)}" for name, one in self.uniformity().items()]
+        return "\n".join(lines)
+
     def __repr__(self) -> str:
         left_out = f", without {', '.join(self.left_out)}" if self.left_out else ""
         counts = f"{self.simulations} simulations, {self.draws} draws each, {len(self.ranks)} quantities"
@@ -184,7 +199,7 @@ class Calibration:
         return self.ranks[name]
 
 
-@checked(posterior=function, simulations=anything)
+@checked(posterior=posterior_function, simulations=anything)
 def simulation_based_calibration(
     model: Program | None,
     posterior: Posterior,

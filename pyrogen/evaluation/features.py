@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,18 @@ Summary = Callable[[dict[str, Tensor]], Tensor]
 
 _LINEAR = 5.0  # so many standard deviations from the mean, numbers are compressed to their logarithm
 _MOST = 256
+
+
+class Simulated(Protocol):
+    """Simulations that are there already: values by site, rows first.
+
+    Attributes:
+        latents: Of the latent sites.
+        observed: Of the observed sites; NaN where rows are absent.
+    """
+
+    latents: Mapping[str, Tensor]
+    observed: Mapping[str, Tensor]
 
 
 class Features:
@@ -144,6 +157,22 @@ class RandomFeatures:
 
     def __call__(self, points: Tensor) -> Tensor:
         return torch.cat([points, torch.cos(points @ self.frequencies + self.phases)], -1)
+
+
+def data_of(simulated: Values | Simulated, name: str) -> Values:
+    """Data by site, of simulations their observed values; see :func:`checked_values`.
+
+    Raises:
+        TypeError: they are neither.
+    """
+    try:
+        data = simulated if isinstance(simulated, Mapping) else simulated.observed
+    except AttributeError:
+        raise TypeError(
+            f"`{name}` must be a dict of tensors by site, or simulations with `observed` by site, got "
+            f"{type(simulated).__name__}"
+        ) from None
+    return checked_values(data, name)
 
 
 def checked_values(values: Values, name: str, *, like: Features | None = None) -> Values:

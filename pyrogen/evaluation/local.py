@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import anything, checked, function, integer
+from pyrogen.arguments import anything, checked, integer
 from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, permutation_p_value, smallest_p_value
 
 from .classifier import require_classifier
 from .features import Features, RandomFeatures, Summary, one_row
 from .regression import regressed
-from .simulated import Posterior, Simulated, Values, checked_draws, coordinates_of, ready, rows_of
+from .simulated import Posterior, Simulated, Values, checked_draws, coordinates_of, posterior_function, ready, rows_of
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -90,18 +90,21 @@ class LocalCalibration:
         return ", ".join(parts) or "truths and posterior agree in mean and spread"
 
     def __str__(self) -> str:
-        lines = [str(self.test)]
+        lines = [f"{self._summary()}; jointly alone: p = {self.test.p_value:.2g}"]
         lines += [
             f"{name}: p = {result.p_value:.2g}, {self.reading(name)}" for name, result in self.coordinates.items()
         ]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<LocalCalibration of {len(self.coordinates)} coordinates: {self.test}>"
+        return f"<LocalCalibration: {self._summary()}>"
+
+    def _summary(self) -> str:
+        return f"{len(self.coordinates)} coordinates, each and jointly: p = {self.p_value:.2g}"
 
 
 @takes_arrays
-@checked(posterior=function, simulations=anything, evaluated=integer)
+@checked(posterior=posterior_function, simulations=anything, evaluated=integer)
 def local_calibration_test(
     posterior: Posterior,
     simulations: Simulated,

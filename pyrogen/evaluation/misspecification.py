@@ -33,7 +33,7 @@ from pyrogen.arrays import takes_arrays
 from pyrogen.core.estimate import TestResult, permutation_p_value
 from pyrogen.numerics.pairwise import distance_blocks
 
-from .features import Features, Summary, Values, checked_values, one_row
+from .features import Features, Simulated, Summary, Values, checked_values, data_of, one_row
 from .samples import mmd_test
 
 
@@ -89,7 +89,7 @@ class NearestNeighbours(Distance):
 @checked(distance=anything)
 def misspecification_test(
     observed: Values | Tensor,
-    simulated: Values,
+    simulated: Values | Simulated,
     *,
     summary: Summary | None = None,
     distance: Distance | None = None,
@@ -106,7 +106,8 @@ def misspecification_test(
     Args:
         observed: The datum by site, each of the shape of one row of the simulations, or several in rows; a tensor where
             there is one site.
-        simulated: Simulated data by site, rows first; NaN where rows are absent.
+        simulated: Simulated data by site, rows first; NaN where rows are absent. Or simulations with ``observed`` by
+            site, as :meth:`pyrogen.simulation.Joint.draw` gives them.
         summary: Features of data, as a function of such a dict: ``(rows, features)``. By default the entries of the
             sites, with mean and spread over their first dimension.
         distance: Of one datum; :class:`NearestNeighbours` if ``None``.
@@ -127,7 +128,7 @@ def misspecification_test(
     """
     if distance is not None and not isinstance(distance, Distance):
         raise TypeError(f"`distance` must be a distance of `pyrogen.evaluation.misspecification`, got {distance!r}")
-    checked_values(simulated, "simulated")
+    simulated = data_of(simulated, "simulated")
     if _has_rows(observed, simulated):
         data = checked_values(_by_site(observed, simulated), "observed")
         for row in range(len(next(iter(data.values())))):

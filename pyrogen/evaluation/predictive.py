@@ -16,7 +16,7 @@ from torch import Tensor
 from pyrogen.arguments import without_nan
 from pyrogen.arrays import takes_arrays
 
-from .features import Values, checked_values, one_row
+from .features import Simulated, Values, data_of, one_row
 
 Statistic = Callable[[dict[str, Tensor]], Tensor]
 
@@ -37,8 +37,8 @@ class PredictiveCheck:
     def p_values(self) -> dict[str, Tensor]:
         """For each statistic the share of replications in which it is larger; equal ones count half.
 
-        Near zero or one, the model does not reproduce the statistic. In between the p-values are not uniform: data that
-        the posterior was fitted to are closer to its replications than new ones.
+        Near zero or one, the model does not reproduce the statistic. In between they are not uniform: data that the
+        posterior was fitted to are closer to its replications than new ones.
         """
         return {name: _share_above(values, self.observed[name]) for name, values in self.replicated.items()}
 
@@ -51,8 +51,16 @@ class PredictiveCheck:
         """
         return {name: _two_sided(values, self.observed[name]) for name, values in self.replicated.items()}
 
+    @property
+    def p_value(self) -> float:
+        """One of all statistics: the smallest two-sided one, times their number (Bonferroni)."""
+        every = torch.cat([p.flatten() for p in self.two_sided.values()])
+        return min(1.0, every.numel() * float(every.min()))
+
     def __str__(self) -> str:
-        return "\n".join(f"{name}: {_shown(p)}" for name, p in self.p_values.items())
+        count = sum(p.numel() for p in self.two_sided.values())
+        lines = [f"{count} statistic{'s' * (count != 1)}: p = {self.p_value:.2g}"]
+        return "\n".join(lines + [f"{name}: {_shown(p)}" for name, p in self.two_sided.items()])
 
     def __repr__(self) -> str:
         draws = len(next(iter(self.replicated.values())))
@@ -61,12 +69,13 @@ class PredictiveCheck:
 
 @takes_arrays
 def predictive_check(
-    replicated: Values, observed: Values | Tensor, *, statistics: Mapping[str, Statistic] | None = None
+    replicated: Values | Simulated, observed: Values | Tensor, *, statistics: Mapping[str, Statistic] | None = None
 ) -> PredictiveCheck:
     """A posterior predictive check: statistics of the observed data among those of data replicated from the posterior.
 
     Args:
-        replicated: Data simulated at posterior draws, by site, draws first; NaN where rows are absent.
+        replicated: Data simulated at posterior draws, by site, draws first; NaN where rows are absent. Or simulations
+            with ``observed`` by site, as :meth:`pyrogen.simulation.Joint.simulate` gives them.
         observed: The observed data by site, without that dimension; a tensor where there is one site.
         statistics: By name, functions of data by site, rows first, that give numbers ``(rows, ...)``. If ``None``,
             mean, standard deviation, minimum and maximum over the entries of each site.
@@ -78,9 +87,10 @@ def predictive_check(
     Example:
         >>> statistics = {"sum": lambda data: data["x"].sum(1)}
         >>> print(predictive_check({"x": torch.zeros(100, 5)}, torch.ones(5), statistics=statistics))
-        sum: p = 0
+        1 statistic: p = 0.02
+        sum: two-sided p = 0.02
     """
-    checked_values(replicated, "replicated")
+    replicated = data_of(replicated, "replicated")
     row = one_row(observed, replicated)
     if statistics is None:
         statistics = _default(replicated)
@@ -136,4 +146,5 @@ def _two_sided(values: Tensor, observed: Tensor) -> Tensor:
 
 
 def _shown(p: Tensor) -> str:
-    return f"p = {float(p):.3g}" if p.numel() == 1 else f"p from {float(p.min()):.3g} to {float(p.max()):.3g}"
+    shown = f"= {float(p):.2g}" if p.numel() == 1 else f"from {float(p.min()):.2g} to {float(p.max()):.2g}"
+    return f"two-sided p {shown}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, log, log10
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, integer, numbers, real_tensor
 from pyrogen.arrays import takes_arrays
-from pyrogen.core.estimate import TestResult
+from pyrogen.core.estimate import TestResult, normal_quantile
+
+_BETWEEN_QUARTILES = 2 * normal_quantile(0.5)  # of a standard normal
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +77,51 @@ class Coverage:
             f"<Coverage at {len(self.levels)} levels, {int(inside.sum())} in their interval: furthest off "
             f"{float(self.coverage[furthest]):.3f} at level {float(self.levels[furthest]):.3f}>"
         )
+
+
+@dataclass(frozen=True)
+class Departure:
+    r"""How far ranks are from uniform ones: the size of a fault, which no p-value tells.
+
+    Draws :math:`\mathcal{N}(0, 1)` and true values :math:`\mathcal{N}(\delta, s^2)` make ranks, over their number, of
+    quantiles :math:`\Phi(\delta + s \Phi^{-1}(q))`. The quartiles are solved for :math:`\delta` and :math:`s`.
+
+    Attributes:
+        shift: :math:`\delta`, how far true values lie above the draws, in standard deviations of the draws.
+        spread: :math:`s`, how widely they scatter, in the same unit: above 1 the draws are too narrow.
+        distance: The largest difference of the empirical distribution function of the ranks from the uniform one: by so
+            much, averaged over simulations, probabilities of the posterior are wrong. By chance alone it is about 0.9
+            over the square root of the number of simulations.
+    """
+
+    shift: float
+    spread: float
+    distance: float
+
+    @classmethod
+    @takes_arrays
+    def of(cls, ranks: Tensor, draws: int) -> Departure:
+        """That of ranks among so many draws.
+
+        Raises:
+            ValueError: a rank is out of range.
+        """
+        uniform = np.arange(draws + 2) / (draws + 1)
+        ecdf = np.concatenate([[0.0], _histogram(ranks, draws).cumsum() / len(ranks)])
+        low, high = (NormalDist().inv_cdf(u) for u in np.interp([0.25, 0.75], ecdf, uniform))
+        return cls((low + high) / 2, (high - low) / _BETWEEN_QUARTILES, float(np.abs(ecdf - uniform).max()))
+
+    def __str__(self) -> str:
+        side, width = "above" if self.shift > 0 else "below", "narrow" if self.spread > 1 else "wide"
+        return (
+            f"true values {abs(self.shift):.2f} sd {side}, draws too {width} by a factor of {self.factor:.2f}, "
+            f"probabilities off by up to {self.distance:.2f}"
+        )
+
+    @property
+    def factor(self) -> float:
+        """By how much draws are too narrow or too wide, above 1."""
+        return max(self.spread, 1 / self.spread)
 
 
 class EcdfNull:

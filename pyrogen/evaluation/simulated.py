@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Protocol
+from typing import Any
 
 import torch
 from pyro.distributions import Delta
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pyrogen.arguments import function, integer, real_tensor, without_nan
 from pyrogen.core.density import density_of
+from pyrogen.core.module import DistributionModule
 from pyrogen.programs.layouts import DrawnSite, OneDraw, Sites, placed, values_of
 from pyrogen.programs.run import Program, run
 from pyrogen.programs.site import Plate
 
-from .features import checked_values
+from .features import Simulated, checked_values
 from .pairs import sites_of, total
 from .regression import RegressionScore
 
@@ -28,18 +29,6 @@ Quantity = Callable[[Values, Values], Tensor]
 _LOG_PROBS = ("log_likelihood", "log_joint")
 _NOISE = 0.1  # of a log-likelihood, in its standard deviations over simulations, that hides what it shows
 FEWEST = 20  # simulations from which a regression is learned
-
-
-class Simulated(Protocol):
-    """Simulations that are there already: values by site, rows first.
-
-    Attributes:
-        latents: Of the latent sites.
-        observed: Of the observed sites; NaN where rows are absent.
-    """
-
-    latents: Mapping[str, Tensor]
-    observed: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,14 @@ def joint_of(
         nuisance: The names of latent sites that are left out.
     """
     if isinstance(simulations, int | float | str | None):
-        return _drawn(function(model, "model"), integer(simulations, "simulations"), observed_names(observed), nuisance)
+        count = integer(simulations, "simulations")
+        if model is None or observed is None:
+            missing = "model" if model is None else "observed"
+            raise TypeError(
+                f"`{missing}` must be given where `simulations` are {count} to be drawn, got None; or give ready ones, "
+                "as `simulations=joint.draw(1000)`"
+            )
+        return _drawn(function(model, "model"), count, observed_names(observed), nuisance)
     latents, data = ready(simulations, observed, nuisance)
     if model is None:
         return SimulatedJoint(latents, data, dict.fromkeys(_LOG_PROBS, "there is no `model`"), None)
@@ -214,6 +210,16 @@ def ready(
     for name, value in latents.items():
         without_nan(value, f"simulations.latents[{name!r}]")
     return latents, dict(data)
+
+
+def posterior_function(value: Any, name: str) -> Posterior:
+    """A function of data and a number of draws, which no distribution module is; raises a TypeError otherwise."""
+    if isinstance(value, DistributionModule):
+        raise TypeError(
+            f"`{name}` must be a function of the data and a number of draws, got the module {type(value).__name__}: a "
+            "learned posterior has one, its method `draw`"
+        )
+    return function(value, name)
 
 
 def site_names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:

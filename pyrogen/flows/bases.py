@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.families import HIGHEST, LOWEST
 from pyrogen.distributions.mixture import Mixture
 
 
+@recipe
 class StudentT(DistributionModule):
     r"""Independent Student noise with learned degrees of freedom: for data with heavy tails.
 
@@ -45,6 +47,7 @@ class StudentT(DistributionModule):
         return Assembled(_student, self.log_excess)
 
 
+@recipe
 class GaussianMixture(DistributionModule):
     """A mixture of diagonal normals: for data in separate clusters. Its draws are not differentiable.
 

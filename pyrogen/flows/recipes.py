@@ -461,13 +461,18 @@ def _flow(
     return Flow([*stack, *ends], base, embedding=shapes.context, **shapes.of_flow)
 
 
+_EXAMPLES = ", such as (0.0, 1.0), (0.0, None), or ([0.0, -1.0], [None, 1.0]) for two columns"
+
+
 def _bounded(event_shape: Shape, interval: tuple[GivenEnd, GivenEnd], margin: float) -> Bounded:
     if not isinstance(interval, tuple | list) or len(interval) != 2:
-        raise ValueError(f"`interval` must be a pair (low, high), got {interval!r}")
+        raise ValueError(f"`interval` must be a pair (low, high){_EXAMPLES}, got {interval!r}")
     try:
         return Bounded(event_shape, low=interval[0], high=interval[1], margin=margin)
     except ValueError as error:
-        raise ValueError(f"`interval` must be a pair (low, high) for events of shape {event_shape}: {error}") from error
+        raise ValueError(
+            f"`interval` must be a pair (low, high) for events of shape {event_shape}{_EXAMPLES}: {error}"
+        ) from error
 
 
 def _classic(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -173,6 +174,30 @@ def ends(constraint: Constraint) -> tuple[End, End] | None:
     if isinstance(element, constraints.less_than):
         return -math.inf, element.upper_bound
     return None
+
+
+def outlying(support: Constraint, event: Tensor) -> str:
+    """Which number of an event lies outside, and of which ends, in words; where no single number does, the event."""
+    for place, (low, high), number in _elements(support, event):
+        if not bool((low <= number) & (number <= high)) or bool((number == low) | (number == high)):
+            named = f" in column {','.join(map(str, place))}" if place else ""
+            return f"{number.item():g}{named}, outside of {low:g} to {high:g}"
+    return f"{event.item():g}" if event.numel() == 1 else "an event outside of it"
+
+
+def _elements(support: Constraint, event: Tensor) -> Iterator[tuple[tuple[int, ...], tuple[float, float], Tensor]]:
+    """The place, the ends and the value of each number of an event whose numbers are restricted one by one."""
+    if isinstance(support, EachColumn):
+        pairs = [ends(column) for column in support.columns]
+        low, high = torch.tensor([(-math.inf, math.inf) if pair is None else pair for pair in pairs]).T
+    elif (found := ends(support)) is not None:
+        low, high = (torch.as_tensor(end, dtype=torch.get_default_dtype()) for end in found)
+    else:
+        return
+    if max(low.dim(), high.dim()) <= event.dim():
+        low, high = low.expand(event.shape), high.expand(event.shape)
+        for place in product(*map(range, event.shape)):
+            yield place, (low[place].item(), high[place].item()), event[place]
 
 
 def beside(constraint: Constraint, like: Tensor) -> Constraint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,11 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arrays import as_tensors
 from pyrogen.distributions.point import Point
 from pyrogen.programs.run import Program, Record, Until, isolated
 
+from .joint.joint import Joint
 from .joint.variable import Variable
 
 if TYPE_CHECKING:
@@ -21,22 +24,23 @@ _VECTOR = "_pyrogen_posterior"
 
 
 class ProgramModel(nn.Module):
-    """A program as a module, called as the program is.
+    """A program as a module, called as the program is, or with a dict of all observed values by site.
 
     Args:
-        program: The program.
+        joint: The program, and what of it is observed.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, joint: Joint) -> None:
         super().__init__()
-        self.program = program
+        self.joint = joint
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.program(*args, **kwargs)
+        program, args, kwargs = _call(self.joint, args, kwargs)
+        return program(*args, **kwargs)
 
 
 class PosteriorGuide(nn.Module):
-    """The guide of a program that draws all latent sites at once from a posterior; called as the program is.
+    """The guide of a program that draws all latent sites at once from a posterior; called as :class:`ProgramModel` is.
 
     It runs the program first, to see what is observed. One auxiliary site holds the vector of all latent sites; each of
     them is a point mass at its part of it, in the plates that it has in the program.
@@ -62,7 +66,8 @@ class PosteriorGuide(nn.Module):
 
     def _observed(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Tensor]:
         """The observed values in a call of the program."""
-        names, program = list(self.posterior.joint.observed), self.posterior.joint.program
+        names = list(self.posterior.joint.observed)
+        program, args, kwargs = _call(self.posterior.joint, args, kwargs)
         with torch.no_grad(), pyro.validation_enabled(False), isolated(), Record() as record, Until(names):
             program(*args, **kwargs)
         statements = {statement.name: statement for statement in record.statements}
@@ -91,3 +96,10 @@ class PosteriorGuide(nn.Module):
                 if plate.dim is not None:
                     stack.enter_context(plates[plate.name])
             return pyro.sample(variable.name, Point(value, event_dim=variable.event_dim))
+
+
+def _call(joint: Joint, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Program, tuple, Mapping[str, Any]]:
+    """The program and its arguments; given all observed values by site, it is conditioned on them instead."""
+    if len(args) == 1 and not kwargs and isinstance(args[0], Mapping) and set(args[0]) == set(joint.observed):
+        return pyro.condition(joint.program, data=as_tensors(args[0], "data")), joint.args, joint.kwargs
+    return joint.program, args, kwargs

@@ -31,6 +31,7 @@ from pyrogen.arguments import checked, instance_of
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule, MaximumLikelihood
 from pyrogen.core.objective import Objective
+from pyrogen.core.recipe import recipe
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context
 from pyrogen.networks.statistics import Statistic
@@ -123,6 +124,7 @@ class LikelihoodObjective(RowObjective):
         return loss - torch.as_tensor(log_det).mean() if likely else loss
 
 
+@recipe
 @checked(recipe=builder, site=instance_of(str), embedding=instance_of(nn.Module))
 def likelihood(
     joint: Joint, recipe: Recipe | None = None, *, site: str | None = None, embedding: nn.Module | None = None

@@ -44,8 +44,10 @@ from pyrogen.autoregressive.recipes import made
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
+from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, require_one_context_each
 from pyrogen.networks.statistics import RefusedDataError, Statistic, entry_key
+from pyrogen.numerics.supports import outlying
 from pyrogen.transforms.packed import Packing
 
 from .guide import PosteriorGuide, ProgramModel
@@ -101,12 +103,12 @@ class Posterior(DistributionModule):
 
     @property
     def model(self) -> nn.Module:
-        """The program as a module, called as the program is."""
-        return ProgramModel(self.joint.program)
+        """The program as a module, called as the program is, or with a dict of all observed values by site."""
+        return ProgramModel(self.joint)
 
     @property
     def guide(self) -> nn.Module:
-        """The posterior as a guide of the program, called as the program is, with its data.
+        """The posterior as a guide of the program, called as its :attr:`model` is, with data.
 
         Raises:
             NotImplementedError: the program has nuisance sites, of which no posterior was learned.
@@ -263,7 +265,8 @@ class Posterior(DistributionModule):
             return
         name, wrong = found
         values, support = self.packing.sites(vectors)[name][wrong], self.packing.variables[name].support
-        got = "NaN" if values.is_floating_point() and bool(values.isnan().any()) else "values outside of it"
+        missing = values.is_floating_point() and bool(values.isnan().any())
+        got = "NaN" if missing else outlying(support, values.reshape(-1, *self.packing.variables[name].shape)[0])
         rows = wrong.nonzero()[:, 0].tolist() if wrong.dim() else []
         raise RefusedDataError(f"`latents[{name!r}]` must lie in the support {support} of its site", got, rows)
 
@@ -319,6 +322,7 @@ def discrete_name(joint: Joint) -> str:
 Recipe = Callable[..., DistributionModule]
 
 
+@recipe
 @checked(joint=instance_of(Joint), recipe=builder, embedding=instance_of(nn.Module), structure=switch)
 def posterior(
     joint: Joint, recipe: Recipe | None = None, *, embedding: nn.Module | None = None, structure: bool = False

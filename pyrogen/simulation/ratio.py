@@ -30,6 +30,7 @@ from torch.distributions.constraints import Constraint
 
 from pyrogen.arguments import checked, instance_of, integer, non_negative, positive
 from pyrogen.core.density import Density
+from pyrogen.core.recipe import recipe
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
@@ -248,6 +249,7 @@ class EventFeatures(nn.Module):
         return x if self.coordinates is None else self.coordinates({"": x})
 
 
+@recipe
 @checked(
     classes=integer,
     gamma=positive,

@@ -15,7 +15,7 @@ from torch import nn
 from pyrogen.arguments import checked, inner_share, integer, positive, switch
 from pyrogen.core.batch import device_of
 from pyrogen.core.batches import batches, split
-from pyrogen.core.sources import Data, TensorData
+from pyrogen.core.sources import Data, SimulatedData, TensorData
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .averages import Average, averaged
@@ -138,7 +138,8 @@ def fit(
         accumulate: Minibatches that make a gradient step, as one of so many times ``batch_size`` would, in less memory.
             With a loader, the last step of an epoch takes those that are left.
         ema: Decay of an exponential moving average of the weights, which then validates and is what remains; or an
-            :class:`Average` of a part of them. Of a game the generator alone is averaged.
+            :class:`Average` of a part of them. Of a game the generator alone is averaged. ``None``: no average; on
+            simulations, whose posteriors gain by it, one of decay 0.99.
         validation: Held-out data, or the fraction of ``data`` to hold out. Evaluated after every epoch, or after every
             1,000 steps of a longer one, and at the end; the best weights are restored.
         patience: Stop after so many evaluations without a better one.
@@ -177,6 +178,8 @@ def fit(
     """
     if steps is epochs is patience is None and isinstance(data, TensorData) and metric is None:
         validation, patience = 0.1 if validation is None else validation, _PATIENCE
+    if ema is None and isinstance(data, SimulatedData):
+        ema = data.ema
     if steps is epochs is patience is None:
         raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
     for name, value in (("patience", patience), ("validate_every", validate_every), ("metric", metric)):

@@ -35,6 +35,13 @@ class History:
         return self.losses[0]
 
 
+_ENDED = {
+    "steps": "all that were asked for",
+    "epochs": "all epochs that were asked for",
+    "patience": "until the held-out loss no longer fell",
+}
+
+
 @dataclass
 class Fit:
     """What a run gave.
@@ -49,10 +56,15 @@ class Fit:
     best_step: int
     reason: str
 
+    @property
+    def ended(self) -> str:
+        """Why it ended, in words; the reason of a callback as it is."""
+        return _ENDED.get(self.reason, f"stopped: {self.reason}")
+
     def facts(self) -> dict[str, str]:
         """What happened, in words."""
         history = self.history
-        facts = {"steps": f"{len(history.loss):,}, ended by {self.reason}", "time": f"{history.seconds:.1f} s"}
+        facts = {"steps": f"{len(history.loss):,}, {self.ended}", "time": f"{history.seconds:.1f} s"}
         for turn, losses in enumerate(history.losses):
             name = f"last loss of turn {turn + 1}" if len(history.losses) > 1 else "last loss"
             if losses:

@@ -179,7 +179,7 @@ def test_the_share_of_replications_beyond_the_data():
     check = predictive_check(replicated, torch.full((3,), 8.0), statistics={"first": lambda data: data["x"][:, 0]})
     assert float(check.p_values["first"]) == pytest.approx(0.15)  # 9 lies above, 8 counts half
     assert float(check.two_sided["first"]) == pytest.approx(2 * 3 / 11)  # 8 and 9 are as far out, and so are the data
-    assert str(check) == "first: p = 0.15"
+    assert str(check) == "1 statistic: p = 0.55\nfirst: two-sided p = 0.55"
     assert repr(check) == "<PredictiveCheck of first in 10 replications>"
 
 

@@ -244,8 +244,8 @@ def test_a_summary_replaces_the_entries():
         (Simulations({"z": torch.full((3,), torch.nan)}, {"y": torch.zeros(3)}), {}, ValueError, "latents.*NaN"),
         (Simulations({"z": torch.zeros(3)}, {"y": torch.full((3,), torch.inf)}), {}, ValueError, "must be finite"),
         (simulated(30), {"observed": "x"}, ValueError, r"`observed` must name the observed sites \['y'\]"),
-        (10, {}, TypeError, "`model` must be callable"),
-        (None, {}, TypeError, "`model` must be callable"),
+        (10, {}, TypeError, "`model` must be given where `simulations` are 10 to be drawn, got None; or give ready"),
+        (None, {}, TypeError, "`simulations` must be an int, got NoneType"),
     ],
 )
 def test_simulations_that_make_no_sense_are_refused(simulations, options, error, message):

@@ -53,6 +53,31 @@ def r_hat(draws: Tensor) -> Tensor:
     return torch.maximum(_r_hat(_normal_scores(halves)), _r_hat(_normal_scores(folded)))
 
 
+def r_hat_by_chance(chains: int, draws: int, effective_sample_size: float, numbers: int, level: float = 0.05) -> float:
+    r"""The R-hat that the largest of many exceeds with a probability of ``level`` where all chains have converged.
+
+    Among the :math:`M` halves of the chains, of :math:`n` draws each, the variance of the means is then
+    :math:`\sigma^2 M / S` times :math:`\chi^2_{M - 1} / (M - 1)`, with :math:`S` the effective sample size of all, so
+    that by chance
+
+    .. math:: \hat R^2 = 1 - \frac{1}{n} + \frac{M}{S} \, \frac{\chi^2_{M - 1}}{M - 1} .
+
+    The quantile is taken at ``level`` over twice the numbers (Bonferroni): draws and folded draws are compared.
+
+    Args:
+        chains: How many chains.
+        draws: Of each chain.
+        effective_sample_size: What the draws of all chains are worth.
+        numbers: How many R-hats there are.
+        level: How often the largest may be larger.
+    """
+    from scipy.stats import chi2
+
+    halves, n = 2 * chains, draws // 2
+    quantile = float(chi2(halves - 1).isf(level / (2 * numbers)))
+    return (1 - 1 / n + halves / effective_sample_size * quantile / (halves - 1)) ** 0.5
+
+
 @_by_number
 def local_r_hat(draws: Tensor) -> Tensor:
     r"""The largest R-hat of whether draws lie below a number, of all numbers between which shares of the chains lie.

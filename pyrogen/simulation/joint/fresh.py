@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from pyrogen.arguments import checked, integer, whole_share
+from pyrogen.core.sources import SimulatedData
 
 from .drawing import Block, too_many, warn_of_failures
 from .simulations import Simulations
@@ -14,7 +15,7 @@ from .simulations import Simulations
 Draw = Callable[[int], tuple[Simulations, Block]]
 
 
-class FreshSimulations:
+class FreshSimulations(SimulatedData):
     """Minibatches of simulations that are drawn as they are asked for: a loader for ``fit``.
 
     Args:

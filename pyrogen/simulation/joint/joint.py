@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, count, function, integer, real_tensor, switch, whole_share
 from pyrogen.arrays import as_tensors
+from pyrogen.core.sources import SimulatedData
 from pyrogen.numerics.randomness import held, seed_all
 from pyrogen.numerics.supports import contains
 from pyrogen.programs.run import Given, Program
@@ -42,7 +43,7 @@ SIMULATIONS = "_pyrogen_simulations"
 """The name of the plate that a joint distribution called with a ``size`` puts around its program."""
 
 
-class Joint:
+class Joint(SimulatedData):
     """The joint distribution of a program's latent and observed sites, known by simulation.
 
     Many simulations run at once, under one more plate outside all others, where the program allows it. That is found

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pyrogen.arrays import as_tensors
 from pyrogen.core import archive
-from pyrogen.core.sources import TensorData
+from pyrogen.core.sources import SimulatedData, TensorData
 
 KIND = "simulations"
 
 
-class Simulations(TensorData):
+class Simulations(TensorData, SimulatedData):
     """Rows of latent values, and of what was observed with them.
 
     ``fit`` calls an objective with minibatches ``(latents, observed)`` of them. ``len`` is the number of rows; ``+``

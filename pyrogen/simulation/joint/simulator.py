@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ class Simulator(PyrogenDistribution):
 
     Args:
         function: What simulates: one event from one value of each argument, or, if ``batched``, ``(n, *event_shape)``
-            from n values of each, row by row.
+            from n values of each, row by row. Where it has several results, it gives them as one array.
         arguments: Tensors whose batch dimensions broadcast.
         event_shape: Shape of what the function gives.
         event_dims: How many dimensions on the right of each argument are of one value; none if it is not given.
@@ -155,6 +155,12 @@ class Simulator(PyrogenDistribution):
     def _checked(self, result: Any, shape: Sequence[int]) -> np.ndarray:
         if isinstance(result, Tensor):
             result = result.detach().cpu().numpy()
+        if isinstance(result, Mapping):
+            raise TypeError(
+                f"`function` must give one array, got a dict of {list(result)}: a Simulator is one site. Give one array, "
+                "and observe it whole; or take it apart by `pyro.deterministic`, observe the parts, and name the site "
+                "of the Simulator in `nuisance`"
+            )
         found = np.asarray(result)
         if found.shape != tuple(shape):
             raise ValueError(f"`function` must give an array of shape {tuple(shape)}, got {found.shape}")
