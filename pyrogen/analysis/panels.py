@@ -91,13 +91,16 @@ def draw_local(axes: Axes, found: LocalCalibration, *, most: int = 12) -> None:
     """
     tidy(axes, x="truths near the data (posterior sd)")
     names = least({name: result.p_value for name, result in found.coordinates.items()}, most)
-    axes.axvspan(-1, 1, color=PALE, linewidth=0)
+    axes.axvspan(-1, 1, color=PALE, linewidth=0, label="posterior, mean ± sd")
     axes.axvline(0, color=GREY, linewidth=0.8)
     reach = 1.6
     for place, name in enumerate(names):
         p = found.coordinates[name].p_value
         colour, shift, spread = VERMILION if p < _DOUBT else BLUE, found.shift[name], found.spread[name]
-        axes.errorbar(shift, place, xerr=spread, fmt="o", color=colour, markersize=4, linewidth=1.6, capsize=2)
+        label = None if place else "truths nearby, mean ± sd"
+        axes.errorbar(
+            shift, place, xerr=spread, fmt="o", color=colour, markersize=4, linewidth=1.6, capsize=2, label=label
+        )
         axes.annotate(
             f"p = {p:.2g}", (1.0, place), xycoords=("axes fraction", "data"), xytext=(3, 0), va="center",
             textcoords="offset points", fontsize=7, color=colour if p < _DOUBT else INK,

@@ -30,7 +30,7 @@ from .panels import (
     draw_predictive,
     range_of,
 )
-from .style import BLUE, GREY, INK, legend, legend_width, new_figure, tidy
+from .style import BLUE, GREY, INK, legend, legend_below, legend_width, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,8 +185,9 @@ def local_shifts(found: LocalCalibration) -> Figure:
         >>> found = LocalCalibration(result, {"mean": result}, {"mean": 0.1}, {"mean": 1.0}, draws, draws)
         >>> figure = local_shifts(found)
     """
-    figure = new_figure(4.6, 1.2 + 0.3 * len(found.coordinates))
+    figure = new_figure(4.6, 1.5 + 0.3 * len(found.coordinates))
     draw_local(figure.subplots(), found, most=len(found.coordinates))
+    legend_below(figure.axes[0])
     return figure
 
 

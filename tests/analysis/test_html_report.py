@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -16,8 +17,10 @@ from pyro.infer.autoguide import AutoNormal
 import pyrogen as pg
 from pyrogen.analysis import report
 from pyrogen.analysis.page import page, paragraph, section_of
+from pyrogen.analysis.posterior_report import Checks, Number, PosteriorReport
 from pyrogen.analysis.verdicts import Verdict
 from pyrogen.evaluation import TestResult, log_likelihood, predictive_check
+from pyrogen.numerics.markov.convergence import r_hat
 from pyrogen.training.progress import Fit, History
 
 FIT = Fit(History([[3.0, 2.0, 1.0]], [[]], {1: 2.0, 3: 1.5}), 3, "patience")
@@ -259,6 +262,51 @@ def test_a_posterior_of_a_simulator_takes_checks_made_before():
     assert any(v.text.startswith("Not tested: calibration.") for v in made.verdicts)
     assert not any("Pareto k" in v.text for v in made.verdicts)
     assert any(v.grade == "failed" and "Replicated data do not reproduce" in v.text for v in made.verdicts)
+
+
+def weighed(a=None, b=None):
+    rate = pyro.sample("rate", dist.Uniform(2.0, 3.0))
+    pyro.sample("a", dist.Normal(rate, 1.0), obs=a)
+    pyro.sample("b", dist.Normal(rate, 2.0).expand([2]).to_event(1), obs=b)
+
+
+def test_a_posterior_takes_several_observed_sites_by_name_and_shows_its_prior():
+    torch.manual_seed(0)
+    posterior = pg.simulation.posterior(pg.simulation.Joint(weighed, observed=["a", "b"]))
+    data = {"a": torch.tensor(1.0), "b": torch.ones(2)}
+    made = report(posterior, data, seed=0)
+    found = Text(made)
+    assert "Grey: the prior." in found.text
+    assert any("Replicated data" in verdict.text for verdict in made.verdicts)
+    tree = pg.analysis.to_arviz(posterior, data, draws=50, seed=0)
+    same = pg.analysis.to_arviz(posterior, *data.values(), draws=50, seed=0)
+    assert torch.equal(*(torch.as_tensor(t["posterior"]["rate"].values) for t in (tree, same)))
+    assert {name: value.values.shape for name, value in tree["observed_data"].items()} == {"a": (), "b": (2,)}
+    with pytest.raises(ValueError, match="must be called with the data of all observed sites"):
+        pg.analysis.to_arviz(posterior, {"a": torch.tensor(1.0)}, draws=5)
+
+
+def test_the_prior_of_a_learned_posterior_is_that_of_its_program():
+    posterior = pg.simulation.posterior(pg.simulation.Joint(weighed, observed=["a", "b"]))
+    found = PosteriorReport(posterior, None, True, False, None, {}, Checks())
+    (drawn,) = found._prior([Number("rate", np.zeros((1, 4)), 1.0, 4.0, 4.0, 4.0)]).values()
+    assert len(drawn) == 1000
+    assert 2 < drawn.min() < 2.05
+    assert 2.95 < drawn.max() < 3
+
+
+def test_many_converged_numbers_pass_and_one_that_has_not_does_not():
+    torch.manual_seed(0)
+    many = torch.randn(4 * 200, 400)
+    assert r_hat(many.reshape(4, 200, 400)).max() > 1.01
+
+    def grade(draws):
+        verdicts = report(pg.analysis.to_arviz({"z": draws}, chains=4)).verdicts
+        return next(verdict.grade for verdict in verdicts if "R-hat at most" in verdict.text)
+
+    assert grade(many) == "passed"
+    many[:, 7] += 0.15 * torch.arange(4).repeat_interleave(200)
+    assert grade(many) == "doubtful"
 
 
 def test_draws_without_a_model_are_shown_with_what_is_missing():

@@ -102,6 +102,32 @@ def test_ranks_are_put_into_words(ranks, words):
     assert "z[0]" not in verdict.text
 
 
+def test_a_small_fault_is_doubtful_however_sure_it_is():
+    torch.manual_seed(0)
+    for shift, grade, size in ((0.08, "doubtful", "a small fault"), (0.3, "failed", "a fault")):
+        ranks = (torch.randn(99, 20_000) < shift + torch.randn(20_000)).sum(0)
+        found = Calibration({"z": ranks}, 99)
+        (verdict,) = simulation_verdicts(calibration=found)
+        assert found.test().p_value < 1e-6
+        assert verdict.grade == grade
+        assert f": {size}, p = " in verdict.text
+        assert f"draws of z are too low by {found.departure('z').shift:.2f} sd; probabilities are off" in verdict.text
+
+
+def test_print_page_and_verdict_show_the_same_p_value():
+    odd = predictive_check({"x": normal(1000, 6)}, torch.full((6,), 9.0))
+    joint, single = (TestResult(1.0, p, "local classifier", normal(999)) for p in (0.4, 0.001))
+    unlike = LocalCalibration(joint, {"z": single}, {"z": 0.5}, {"z": 1.0}, {"z": normal(9)}, {"z": normal(9)})
+    faulty = calibration(w=torch.arange(50).repeat(8))
+    verdicts = simulation_verdicts(calibration=faulty, local=unlike, predictive=odd)
+    for verdict, p, printed in zip(
+        verdicts, (faulty.test().p_value, unlike.p_value, odd.p_value), (faulty, unlike, odd), strict=True
+    ):
+        assert f"p = {p:.2g}" in verdict.text
+        assert f"p = {p:.2g}" in str(printed).splitlines()[0]
+    assert f"mean of x: two-sided p = {float(odd.two_sided['mean of x']):.2g}" in str(odd)
+
+
 def test_verdicts_name_what_is_wrong():
     (verdict,) = simulation_verdicts(calibration=calibration(log_likelihood=torch.arange(50).repeat(8)))
     assert "ranks of log_likelihood are not uniform" in verdict.text

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pyro
@@ -65,6 +66,7 @@ def placed(size, /, outputs, *, bias=True):
     return nn.Linear(size, outputs, bias=bias)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*loads with `into=` alone")  # held by a test of its own
 RECIPES = [stack, double, linear, pile, placed]
 
 
@@ -716,6 +718,63 @@ def test_a_free_name_in_a_nested_recipe_is_refused(path):
     document = {"recipe": {"name": name, "arguments": {"size": {"recipe": evil}}}, "type": "", "ties": {}}
     archive.write(path, "module", {**document, "training": True}, {})
     refused(path, "names 'os.system', which is not a recipe", recipes=RECIPES)
+
+
+def test_save_warns_where_a_recipe_cannot_rebuild(path):
+    own = nn.Sequential(nn.Linear(1, 4))
+    base = pg.Parametric(own, pg.families.diagonal_normal, event_shape=(2,), context_shape=(1,))
+    flow = pg.flows.affine_coupling((2,), (1,), base=base)
+    with pytest.warns(
+        UserWarning, match="loads with `into=` alone: .* `base` holds a Parametric that was put together"
+    ):
+        pg.save(flow, path)
+    assert pg.load(path, into=flow) is flow
+    joint = pg.simulation.Joint(_program, observed="x")
+    with pytest.warns(UserWarning, match="the Posterior was built .* what a file cannot hold: `joint` holds a Joint"):
+        pg.save(pg.simulation.posterior(joint), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pg.save(nn.Linear(2, 2), path)  # by hand: whoever put it together has the code
+        pg.save(linear(2), path)
+
+
+def _program(x=None):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [pg.flows.StudentT((2,), degrees=3.0), pg.flows.GaussianMixture((2,), components=3)],
+    ids=lambda b: type(b).__name__,
+)
+def test_a_flow_with_a_base_of_its_own_loads_by_itself(base, path):
+    flow = pg.flows.affine_coupling((2,), layers=2, base=base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pg.save(flow, path)
+    loaded, x = pg.load(path), torch.randn(5, 2)
+    assert torch.equal(loaded().log_prob(x), flow().log_prob(x))
+    assert loaded.base.recipe == base.recipe
+
+
+def test_a_class_can_be_a_recipe_and_its_heirs_are_none(path):
+    @recipe
+    class Scaled(nn.Linear):
+        def __init__(self, size, *, by=2.0):
+            super().__init__(size, size)
+            self.by = by
+
+    class Heir(Scaled):
+        pass
+
+    assert Scaled(2).recipe.arguments == {"size": 2, "by": 2.0}
+    assert "recipe" not in vars(Heir(2))
+    module = Scaled(3, by=np.float64(5.0))
+    pg.save(module, path)
+    assert pg.load(path, recipes=[Scaled]).by == 5.0
+    with pytest.raises(TypeError, match="size"):
+        Scaled()
 
 
 def test_a_recipe_of_ones_own_must_be_handed_over(path):

@@ -12,6 +12,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.evaluation import (
     Amortized,
     Calibration,
+    Departure,
     EcdfNull,
     central_coverage,
     chi_square_test,
@@ -403,3 +404,50 @@ def test_many_quantities_cannot_hide_a_fault():
 @pytest.mark.parametrize(("simulations", "draws"), [(10, 9), (20, 9), (24, 10), (30, 6), (47, 99)])
 def test_default_bins_hold_five_ranks_each(simulations, draws):
     assert 0 <= chi_square_test(torch.arange(simulations) % (draws + 1), draws).p_value <= 1
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (0.3, 1.0), (0.0, 1.5), (0.0, 0.7), (1.0, 1.0), (0.4, 1.3)])
+def test_a_departure_is_the_shift_and_the_spread_of_normal_truths(shift, spread):
+    torch.manual_seed(0)
+    count, draws = 20_000, 99
+    truth = shift + spread * torch.randn(count)
+    found = Departure.of((torch.randn(draws, count) < truth).sum(0), draws)
+    # Of n normal values the mean of the quartiles has the standard error 1.11 s / sqrt(n), their distance 1.17 s.
+    assert found.shift == pytest.approx(shift, abs=0.01 + 4 * 1.11 * spread / sqrt(count))
+    assert found.spread == pytest.approx(spread, abs=0.02 + 4 * 1.17 * spread / sqrt(count))
+    z = torch.linspace(-4, 4, 2001)
+    normal = torch.special.ndtr
+    exact = (normal((z - shift) / spread) - normal(z)).abs().max().item()
+    assert found.distance == pytest.approx(exact, abs=1 / (draws + 1) + 2 / sqrt(count))
+
+
+def test_a_departure_of_uniform_ranks_is_none():
+    for draws in (1, 2, 9, 99):
+        found = Departure.of(torch.arange(draws + 1).repeat(5), draws)
+        assert (found.shift, found.spread, found.distance) == pytest.approx((0.0, 1.0, 0.0), abs=1e-6)
+    with pytest.raises(ValueError, match="`ranks` must be between 0 and 9, got 10 to 10"):
+        Departure.of(torch.tensor([10]), 9)
+
+
+def test_a_calibration_prints_one_p_value_of_all_and_the_size_of_each_fault():
+    ranks = {"right": torch.arange(100).repeat(10), "low": torch.arange(50, 100).repeat(20)}
+    found = Calibration(ranks, 99)
+    first, right, low = str(found).splitlines()
+    assert first == f"2 quantities in 1000 simulations: p = {found.test().p_value:.2g}"
+    assert right == f"right: p = 1, {found.departure('right')}"
+    assert "probabilities off by up to 0.00" in right
+    assert low.endswith(f"{found.departure('low')}")
+    assert "probabilities off by up to 0.50" in low
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        found.departure("lost")
+
+
+def test_a_learned_posterior_is_no_function_of_draws():
+    class Learned(DistributionModule):
+        def forward(self, context=None):
+            return dist.Normal(torch.zeros(2), 1.0).to_event(1)
+
+    with pytest.raises(TypeError, match="`posterior` must be a function of the data.*the module Learned: .* `draw`"):
+        simulation_based_calibration(model, Learned((2,)), observed="y")
+    with pytest.raises(TypeError, match="`observed` must be given where `simulations` are 1000 to be drawn, got None"):
+        simulation_based_calibration(model, prior_draws)

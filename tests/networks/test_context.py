@@ -224,6 +224,7 @@ def words(width):
     return nn.Sequential(nn.Flatten(), nn.Linear(6, width))
 
 
+@pytest.mark.filterwarnings("ignore:.*loads with `into=` alone")
 def test_an_embedding_built_by_a_recipe_comes_back_from_a_file(tmp_path):
     model = pg.autoregressive.made((3,), (3, 2), symbols=4, hidden=(8,), embedding=words(5))
     context, x = torch.randn(4, 3, 2), torch.randint(4, (4, 3))

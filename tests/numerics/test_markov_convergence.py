@@ -13,6 +13,8 @@ from pyrogen.numerics.markov.convergence import (
     energy_mixing,
     local_r_hat,
     r_hat,
+    r_hat_by_chance,
+    separate_effective_sample_size,
     tail_effective_sample_size,
 )
 
@@ -119,3 +121,30 @@ def test_chains_that_never_moved_are_worth_nothing():
     assert not r_hat(stuck) < 1.1
     assert effective_sample_size(stuck) < 20
     assert effective_sample_size(torch.ones(4, 100)).isnan()
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_converged_chains_exceed_the_r_hat_of_chance_as_often_as_stated(correlation):
+    torch.manual_seed(0)
+    chains, draws, numbers, level = 4, 400, 1500, 0.05
+    noise = torch.randn(draws, chains, numbers)
+    x = [noise[0]]
+    for fresh in noise[1:]:
+        x.append(correlation * x[-1] + (1 - correlation**2) ** 0.5 * fresh)
+    x = torch.stack(x, 1)
+    worth = separate_effective_sample_size(x)
+    limits = torch.tensor([r_hat_by_chance(chains, draws, each, 1, level) for each in worth.tolist()])
+    share = (r_hat(x) > limits).double().mean().item()
+    # Draws and folded draws are two tests at half the level each; so few draws make the law a little wider.
+    assert 0.7 * level < share < 1.35 * level
+    alone = r_hat_by_chance(chains, draws, 1000.0, 1)
+    assert alone < r_hat_by_chance(chains, draws, 1000.0, 100) < r_hat_by_chance(chains, draws, 1000.0, 10_000) < 1.03
+
+
+def test_chains_apart_are_worth_no_less_each_by_itself():
+    torch.manual_seed(0)
+    x = torch.randn(4, 500, 3)
+    apart = x + torch.arange(4.0)[:, None, None]
+    assert bulk_effective_sample_size(apart).max() < 100
+    assert separate_effective_sample_size(apart).min() > 1500
+    torch.testing.assert_close(separate_effective_sample_size(x), bulk_effective_sample_size(x), rtol=0.1, atol=0.0)

@@ -218,6 +218,7 @@ def two_sites(first, second):
     return program
 
 
+@pytest.mark.filterwarnings("ignore:.*loads with `into=` alone")
 def test_a_file_fits_no_posterior_of_other_sites(tmp_path):
     learned = posterior(Joint(two_sites("a", "b"), observed="x"))
     pg.save(learned, tmp_path / "file")

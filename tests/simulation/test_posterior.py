@@ -154,6 +154,7 @@ def test_fresh_simulations_validation_and_averages():
     assert run.reason == "steps"
 
 
+@pytest.mark.filterwarnings("ignore:.*loads with `into=` alone")
 @pytest.mark.parametrize("program", [bounded, mixed])
 def test_copies_and_files(program, tmp_path):
     learned = make(program)

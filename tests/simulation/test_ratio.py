@@ -188,6 +188,7 @@ def test_labels_and_counts_are_compared_as_well():
     assert (found - expected)[often].abs().mean() < 0.25
 
 
+@pytest.mark.filterwarnings("ignore:.*loads with `into=` alone")
 def test_copies_pickles_and_files_score_alike(tmp_path):
     module = ratio(JOINT)
     pg.fit(module, JOINT.draw(20, seed=0), steps=2)

@@ -156,7 +156,9 @@ class TestBadRows:
 
     def test_outside_the_support(self):
         module = pg.flows.affine_coupling((2,), interval=(0.0, 1.0), **SMALL)
-        with pytest.raises(ValueError, match=r"`x` must lie in the support .*, got an event outside of it in row 207"):
+        with pytest.raises(
+            ValueError, match=r"`x` must lie in the support .*, got 3 in column 1, outside of 0 to 1 in row 207"
+        ):
             pg.fit(module, bad(207, 3.0), steps=1, batch_size=10)
         module = pg.Parametric(torch.nn.Linear(2, 1), pg.families.poisson, event_shape=(), context_shape=(2,))
         x = torch.ones(300)

@@ -53,7 +53,21 @@ def r_hat(draws: Tensor) -> Tensor:
     return torch.maximum(_r_hat(_normal_scores(halves)), _r_hat(_normal_scores(folded)))
 
 
-def r_hat_by_chance(chains: int, draws: int, effective_sample_size: float, numbers: int, level: float = 0.05) -> float:
+@_by_number
+def separate_effective_sample_size(draws: Tensor) -> Tensor:
+    """The effective sample size of the halves of chains as if all had one mean: what varies between them lowers it not.
+
+    Args:
+        draws: Of shape ``(chains, draws, *shape)``, at least four draws of each chain.
+
+    Shape:
+        ``shape``.
+    """
+    scores = _normal_scores(_split(draws))
+    return effective_sample_size(scores - scores.mean(1, keepdim=True))
+
+
+def r_hat_by_chance(chains: int, draws: int, worth: float, numbers: int, level: float = 0.05) -> float:
     r"""The R-hat that the largest of many exceeds with a probability of ``level`` where all chains have converged.
 
     Among the :math:`M` halves of the chains, of :math:`n` draws each, the variance of the means is then
@@ -67,7 +81,7 @@ def r_hat_by_chance(chains: int, draws: int, effective_sample_size: float, numbe
     Args:
         chains: How many chains.
         draws: Of each chain.
-        effective_sample_size: What the draws of all chains are worth.
+        worth: :math:`S`, as :func:`separate_effective_sample_size` gives it: chains apart lower any other one.
         numbers: How many R-hats there are.
         level: How often the largest may be larger.
     """
@@ -75,7 +89,7 @@ def r_hat_by_chance(chains: int, draws: int, effective_sample_size: float, numbe
 
     halves, n = 2 * chains, draws // 2
     quantile = float(chi2(halves - 1).isf(level / (2 * numbers)))
-    return (1 - 1 / n + halves / effective_sample_size * quantile / (halves - 1)) ** 0.5
+    return (1 - 1 / n + halves / worth * quantile / (halves - 1)) ** 0.5
 
 
 @_by_number

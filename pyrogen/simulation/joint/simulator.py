@@ -157,9 +157,9 @@ class Simulator(PyrogenDistribution):
             result = result.detach().cpu().numpy()
         if isinstance(result, Mapping):
             raise TypeError(
-                f"`function` must give one array, got a dict of {list(result)}: a Simulator is one site. Give one array, "
-                "and observe it whole; or take it apart by `pyro.deterministic`, observe the parts, and name the site "
-                "of the Simulator in `nuisance`"
+                f"`function` must give one array, got a dict of {list(result)}: a Simulator is one site. Observe one "
+                "array whole; or take it apart by `pyro.deterministic`, observe the parts, and name the site of the "
+                "Simulator in `nuisance`"
             )
         found = np.asarray(result)
         if found.shape != tuple(shape):
