@@ -1,5 +1,6 @@
 """Are observed data like simulated ones: p-values that are exact, and what each distance finds; predictive checks."""
 
+from dataclasses import dataclass
 from math import sqrt
 
 import pytest
@@ -213,3 +214,36 @@ def test_statistics_that_make_no_sense_are_refused():
         predictive_check(replicated, observed, statistics={"lost": lambda data: data["x"][:, 0] * torch.nan})
     with pytest.raises(ValueError, match=r"statistic 'sum' must give 20 rows, got shape \(\)"):
         predictive_check(replicated, observed, statistics={"sum": lambda data: data["x"].sum()})
+
+
+@dataclass
+class Drawn:
+    latents: dict
+    observed: dict
+
+
+def test_simulations_do_as_well_as_their_observed_values():
+    torch.manual_seed(0)
+    drawn = Drawn({}, {"x": torch.randn(200, 3)})
+    datum = torch.tensor([0.5, 1.0, -2.0])
+    assert misspecification_test(datum, drawn) == misspecification_test(datum, drawn.observed)
+    assert str(predictive_check(drawn, datum)) == str(predictive_check(drawn.observed, datum))
+    for check, name in (
+        (lambda odd: misspecification_test(datum, odd), "simulated"),
+        (lambda odd: predictive_check(odd, datum), "replicated"),
+    ):
+        with pytest.raises(
+            TypeError, match=f"`{name}` must be a dict of tensors by site, or simulations with `observed`"
+        ):
+            check(drawn.observed["x"])
+
+
+def test_one_p_value_of_all_statistics_is_their_smallest_times_their_number():
+    check = predictive_check(
+        {"x": torch.arange(99.0)[:, None].expand(-1, 2)},
+        torch.tensor([98.5, 40.0]),
+        statistics={"x": lambda data: data["x"]},
+    )
+    assert float(check.two_sided["x"].min()) == pytest.approx(0.02)
+    assert check.p_value == pytest.approx(0.04)
+    assert str(check).splitlines()[0] == "2 statistics: p = 0.04"

@@ -1,6 +1,7 @@
 """Amortized posteriors: supports, densities, training, copies."""
 
 import copy
+import importlib
 import pickle
 from functools import cache, partial
 
@@ -304,3 +305,21 @@ def test_simulations_are_fitted_until_held_out_ones_improve_no_more():
     found = pg.fit(learned, joint.draw(300, seed=0), seed=0)
     assert found.reason == "patience"
     assert found.best_step <= 3 * (len(found.history.validation) - 20)
+
+
+def test_weights_are_averaged_on_simulations_alone(monkeypatch):
+    decays = []
+    module = importlib.import_module("pyrogen.training.fit")
+    monkeypatch.setattr(module, "averaged", lambda ema, trained: decays.append(ema))
+    joint = Joint(normal, observed="x")
+    learned = posterior(joint, SMALL)
+    simulations = joint.draw(60, seed=0)
+    for data, options in (
+        (simulations, {}),
+        (joint, {}),
+        (joint.fresh(8), {}),
+        (simulations.entries, {}),
+        (joint, {"ema": 0.5}),
+    ):
+        pg.fit(learned, data, steps=1, **options)
+    assert decays == [0.99, 0.99, 0.99, None, 0.5]

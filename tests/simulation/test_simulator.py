@@ -172,3 +172,23 @@ class TestErrors:
         assert site(np.nan, support=constraints.positive).sample().isnan().all()
         with pytest.raises(ValueError, match="in the support"):
             site([0.5, 0.6], event_shape=(2,), support=constraints.simplex).sample()
+
+
+class TestSeveralResults:
+    @staticmethod
+    def program(total=None):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        both = pyro.sample("both", simulator(loc, torch.tensor(0.1)))
+        pyro.deterministic("total", both.sum(-1))
+
+    def test_what_is_taken_apart_is_learned_unless_it_is_a_nuisance(self):
+        with pytest.warns(UserWarning, match=r"site 'both' .* is latent, while \['total'\].* give `nuisance='both'`"):
+            joint = pg.simulation.Joint(self.program, observed="total")
+        assert set(joint.latents) == {"loc", "both"}
+        assert set(pg.simulation.Joint(self.program, observed="total", nuisance="both").latents) == {"loc"}
+
+    def test_a_dict_is_refused(self):
+        with pytest.raises(
+            TypeError, match=r"`function` must give one array, got a dict of \['a', 'b'\]: .*`nuisance`"
+        ):
+            Simulator(lambda loc: {"a": loc, "b": loc}, torch.zeros(()), event_shape=(2,)).sample()

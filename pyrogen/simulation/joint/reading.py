@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from pyrogen.programs.site import Site, is_site, is_statement, site_of
 
 from .parents import dependence_of
 from .runs import FailedRun, Runs, recorded, succeeding
-from .signature import are_close
+from .signature import are_close, simulator_of
 from .variable import Variable, variable_of
 
 
@@ -82,7 +83,23 @@ def read_program(
             f"`observed` must name a site that depends on a latent one to learn, got {list(observed)}, which depend on "
             f"none of {list(latents)}"
         )
+    _warn_of_whole_results(sites, latents, {name: dependence.ancestors(name) for name in observed})
     return JointSites(latents, *parts, runs, sites, dependence)
+
+
+def _warn_of_whole_results(
+    sites: Mapping[str, Site], latents: Mapping[str, Variable], ancestors: Mapping[str, Collection[str]]
+) -> None:
+    """Warns where parts of what a simulator gave are observed, and the whole would be learned."""
+    for name in latents:
+        parts = [part for part, found in ancestors.items() if sites[part].computed and name in found]
+        if parts and simulator_of(sites[name]) is not None:
+            warnings.warn(
+                f"site {name!r} of a Simulator is latent, while {parts} computed from it are observed: its values will "
+                f"be learned, too. If they are not wanted, give `nuisance={name!r}`",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _first_run(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Site]:
