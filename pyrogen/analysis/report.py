@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,10 +18,11 @@ from pyrogen.core.facts import meaning_of
 from pyrogen.core.module import DistributionModule
 from pyrogen.evaluation.calibration import Calibration
 from pyrogen.evaluation.local import LocalCalibration
-from pyrogen.evaluation.predictive import PredictiveCheck
+from pyrogen.evaluation.predictive import PredictiveCheck, predictive_check
 from pyrogen.inverse.answer import Answer
 from pyrogen.inverse.chain_diagnostics import ChainDiagnostics
 from pyrogen.numerics.randomness import seeded
+from pyrogen.simulation.joint.drawing import FailedSimulations
 from pyrogen.simulation.posterior import Posterior
 from pyrogen.training.progress import Fit, History
 
@@ -167,6 +169,8 @@ def _of_posterior(
     checks: Checks,
     title: str | None,
 ) -> Page:
+    if isinstance(posterior, Posterior) and checks.predictive is None and args and isinstance(args[0], Mapping):
+        checks = replace(checks, predictive=_replications(posterior, args[0]))
     tree = posterior if is_tree(posterior) else _tree(posterior, args, model, predictive=checks.predictive is None)
     if is_tree(posterior) and args:
         raise TypeError(f"`data` must not be given where the posterior holds them, got {len(args)} arguments")
@@ -179,6 +183,20 @@ def _of_posterior(
     sites = ", ".join(variables(tree, "posterior"))
     subject = f"Report on a posterior by {found.method}."
     return page(title or f"Posterior of {sites}", subject, list(found.sections()), "Do not rely on this posterior")
+
+
+def _replications(posterior: Posterior, data: Mapping[str, Tensor]) -> PredictiveCheck | None:
+    """A predictive check by simulations at draws of a learned posterior, sites that its program computes among them.
+
+    There is none where simulations fail.
+    """
+    draws = posterior.sites(posterior(data).sample((_PRIOR,)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "simulations run one by one", UserWarning)
+        try:
+            return predictive_check(posterior.joint.simulate(draws, progress=False), data)
+        except FailedSimulations:
+            return None
 
 
 def _tree(posterior: Any, args: tuple, model: Callable | None, *, predictive: bool) -> Any:
