@@ -136,12 +136,12 @@ def draw_predictive(axes: Axes, check: PredictiveCheck, *, most: int = 10) -> No
     for place, (_, replicated, observed, p) in enumerate(rows):
         median, scale = np.median(replicated), replicated.std() or 1.0
         low, first, third, high = (np.quantile(replicated, [0.05, 0.25, 0.75, 0.95]) - median) / scale
-        axes.barh(place, high - low, left=low, height=0.55, color=PALE)
-        axes.barh(place, third - first, left=first, height=0.55, color=BLUE, alpha=0.45)
+        wide, narrow, seen = (None, None, None) if place else ("replications, 90%", "50%", "observed")
+        axes.barh(place, high - low, left=low, height=0.55, color=PALE, label=wide)
+        axes.barh(place, third - first, left=first, height=0.55, color=BLUE, alpha=0.45, label=narrow)
         z, colour = (observed - median) / scale, VERMILION if p < _DOUBT else INK
-        axes.plot(
-            np.clip(z, -6, 6), place, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6
-        )
+        edge = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        axes.plot(np.clip(z, -6, 6), place, "o", color=colour, markersize=5, label=seen, **edge)
         reach = max(reach, min(abs(z), 6) + 0.4)
     axes.set(xlim=(-reach, reach), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), labels=[name for name, *_ in rows])

@@ -203,8 +203,9 @@ def predictive_statistics(check: PredictiveCheck) -> Figure:
         >>> figure = predictive_statistics(predictive_check({"x": torch.randn(200, 10)}, torch.randn(10)))
     """
     count = sum(observed.numel() for observed in check.observed.values())
-    figure = new_figure(5.2, 1.0 + 0.3 * count)
+    figure = new_figure(5.2, 1.3 + 0.3 * count)
     draw_predictive(figure.subplots(), check, most=count)
+    legend_below(figure.axes[0])
     return figure
 
 

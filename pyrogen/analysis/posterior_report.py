@@ -333,8 +333,9 @@ class PosteriorReport:
             yield Verdict("noted", "Predictions were not held against the data.")
             return
         count = sum(observed.numel() for observed in check.observed.values())
-        figure = new_figure(5.6, 0.9 + 0.3 * min(count, 10))
+        figure = new_figure(5.6, 1.2 + 0.3 * min(count, 10))
         draw_predictive(figure.subplots(), check)
+        legend_below(figure.axes[0])
         yield of_predictive(check)
         drawn = plot(
             figure,
