@@ -343,7 +343,7 @@ class PosteriorReport:
             "50 % and 90 %), in standard deviations of the replications. Red: p below 0.01.",
         )
         rows = [
-            [f"{name}[{place}]" if p.numel() > 1 else name, f"{value:.3g}"]
+            [f"{name}[{place}]" if p.numel() > 1 else name, f"{value:.2g}"]
             for name, p in check.two_sided.items()
             for place, value in enumerate(p.flatten().tolist())
         ]
