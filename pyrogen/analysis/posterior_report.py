@@ -205,10 +205,11 @@ class PosteriorReport:
         least = min(known, key=lambda number: number.worth)
         worth = least.worth
         grade = "failed" if apart.r_hat > _APART or worth < FEW else "passed"
-        beyond = [number for number in known if number.r_hat > number.r_hat_wanted(len(known))]
+        limits = [number.r_hat_wanted(len(known)) for number in known]
+        beyond = any(number.r_hat > limit for number, limit in zip(known, limits, strict=True))
         if grade == "passed" and (beyond or worth < _ENOUGH):
             grade = "doubtful"
-        wanted = max(number.r_hat_wanted(len(known)) for number in known)
+        wanted = max(limits)
         found = (
             f"R-hat at most {apart.r_hat:.3f} ({apart.name}), effective sample size at least {worth:.0f} ({least.name})"
         )

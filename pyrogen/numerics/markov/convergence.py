@@ -55,7 +55,7 @@ def r_hat(draws: Tensor) -> Tensor:
 
 @_by_number
 def separate_effective_sample_size(draws: Tensor) -> Tensor:
-    """The effective sample size of the halves of chains as if all had one mean: what varies between them lowers it not.
+    """The effective sample size of the halves of chains about means of their own: chains apart do not lower it.
 
     Args:
         draws: Of shape ``(chains, draws, *shape)``, at least four draws of each chain.
@@ -85,10 +85,10 @@ def r_hat_by_chance(chains: int, draws: int, worth: float, numbers: int, level: 
         numbers: How many R-hats there are.
         level: How often the largest may be larger.
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtri
 
     halves, n = 2 * chains, draws // 2
-    quantile = float(chi2(halves - 1).isf(level / (2 * numbers)))
+    quantile = float(chdtri(halves - 1, level / (2 * numbers)))
     return (1 - 1 / n + halves / worth * quantile / (halves - 1)) ** 0.5
 
 
