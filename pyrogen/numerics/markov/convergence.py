@@ -81,13 +81,14 @@ def r_hat_by_chance(chains: int, draws: int, worth: float, numbers: int, level: 
     Args:
         chains: How many chains.
         draws: Of each chain.
-        worth: :math:`S`, as :func:`separate_effective_sample_size` gives it: chains apart lower any other one.
+        worth: :math:`S`, as :func:`separate_effective_sample_size` gives it: chains apart lower any other one. It
+            counts as at most all draws.
         numbers: How many R-hats there are.
         level: How often the largest may be larger.
     """
     from scipy.special import chdtri
 
-    halves, n = 2 * chains, draws // 2
+    halves, n, worth = 2 * chains, draws // 2, min(worth, chains * draws)
     quantile = float(chdtri(halves - 1, level / (2 * numbers)))
     return (1 - 1 / n + halves / worth * quantile / (halves - 1)) ** 0.5
 
