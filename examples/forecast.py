@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -49,7 +50,13 @@ def main(argv: list[str] | None = None) -> None:
     draws = {"each month as ever": climate(unusual, len(truth)) + back}
     for name, model in models.items():
         train = windows(unusual, months, range(SPLIT - PAST - AHEAD), model)
-        fit = pg.fit(model, train, steps=options.steps, batch_size=64, clip=10.0, seed=options.seed)
+        schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-2, total_steps=options.steps)
+        # With the rate's full weight from the start, observations may be learned first, by states that say nothing.
+        beta = latent.LinearAnnealing(max(options.steps // 2, 1))
+        objective = latent.BetaElbo(model, beta=beta) if model.density == "lower bound" else model
+        fit = pg.fit(
+            objective, train, steps=options.steps, batch_size=64, clip=10.0, schedule=schedule, seed=options.seed
+        )
         print(f"{name} after {options.steps} steps: {fit.history.loss[-1]:.1f} nats a window")
         known = windows(unusual, months, [at - PAST for at in origins], model.eval())
         x, context = known if isinstance(known, tuple) else (known, None)

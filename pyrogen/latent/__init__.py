@@ -29,10 +29,11 @@ from .recipes import (
     vae,
     vamp_vae,
 )
-from .sequence_recipes import deep_markov, linear_gaussian
+from .sequence_recipes import deep_markov, hidden_markov, linear_gaussian
 from .state_space.linear import LinearGaussianModel
 from .state_space.model import StateSpaceModel, padded
 from .state_space.objectives import Filtering
+from .state_space.regimes import HiddenMarkovModel
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
 from .top_down import TopDown, TopDownElbo
 from .top_down_recipes import convolutional_top_down, top_down
@@ -54,6 +55,7 @@ __all__ = [
     "ImportanceWeighted",
     "ImportanceWeightedPair",
     "Filtering",
+    "HiddenMarkovModel",
     "IncompleteLikelihood",
     "LinearAnnealing",
     "LinearGaussianModel",
@@ -80,6 +82,7 @@ __all__ = [
     "convolutional_top_down",
     "convolutional_vae",
     "deep_markov",
+    "hidden_markov",
     "impute",
     "linear_gaussian",
     "missing_data_vae",

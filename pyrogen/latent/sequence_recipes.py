@@ -7,7 +7,7 @@ from math import prod
 
 from torch import nn
 
-from pyrogen.arguments import checked, switch
+from pyrogen.arguments import checked, several, switch
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
@@ -21,6 +21,7 @@ from .recipes import TEXTS, likelihood_of
 from .state_space.linear import LinearDynamics, LinearEmissions, LinearGaussianModel
 from .state_space.model import StateSpaceModel
 from .state_space.parts import Dynamics, Emissions, Inference
+from .state_space.regimes import HiddenMarkovModel
 
 _TEXTS = {
     **TEXTS,
@@ -155,3 +156,48 @@ def linear_gaussian(
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = LinearDynamics(length, states, context)
     return LinearGaussianModel(prior, LinearEmissions(length, observation, states, context))
+
+
+@recipe(texts=_TEXTS)
+@checked(regimes=several, **dict.fromkeys(("counts", "zero_inflated", "binary"), switch))
+def hidden_markov(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    regimes: int,
+    controls: int = 0,
+    symbols: int | None = None,
+    binary: bool = False,
+    counts: bool = False,
+    zero_inflated: bool = False,
+    scale: float | None = None,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+) -> HiddenMarkovModel:
+    r"""A hidden Markov model: sequences that switch between regimes, which are summed out; ``log_prob`` is exact.
+
+    Observations are as for :func:`deep_markov`, of a distribution of their own in each regime, which controls and
+    contexts move.
+
+    Args:
+        regimes: How many regimes there are.
+        counts: Whether observations are counts, with a negative binomial likelihood.
+        zero_inflated: Whether counts have zeros of their own beside.
+
+    Raises:
+        ValueError: more than one of ``symbols``, ``binary``, ``counts`` and ``scale`` is given, or ``zero_inflated``
+            without ``counts``.
+
+    References:
+        Rabiner 1989, "A tutorial on hidden Markov models and selected applications in speech recognition",
+        https://doi.org/10.1109/5.18626
+
+    Example:
+        >>> module = hidden_markov((20, 3), regimes=2)
+        >>> module.smooth(torch.zeros(20, 3)).probs.shape
+        torch.Size([20, 2])
+    """
+    length, *observation = as_shape(event_shape, "event_shape")
+    context = StepContext(context_shape, controls=controls, classes=classes, embedding=embedding)
+    family = _family(symbols, binary, counts, zero_inflated, scale)
+    return HiddenMarkovModel(length, tuple(observation), regimes, family, context)

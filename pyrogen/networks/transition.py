@@ -17,7 +17,8 @@ class GatedTransition(nn.Module):
         \mu = (1 - g) \odot (A z + b) + g \odot h, \qquad g = \sigma(g(z, u)), \quad h = h(z, u), \quad
         \log \sigma = s(\max(h, 0))
 
-    :math:`g` and :math:`h` are perceptrons of one hidden layer, and :math:`A` starts as the identity. All three take
+    :math:`g` and :math:`h` are perceptrons of one hidden layer; :math:`A` starts as the identity, and scales start near
+    :math:`e^{-2}`, so that states of a random network are not lost in noise. All three take
     what is given at the step, :math:`u`; its share in the first layer is computed for all steps at once
     (:meth:`project`).
 
@@ -52,6 +53,7 @@ class GatedTransition(nn.Module):
         with torch.no_grad():
             self.first.weight[2 * width :] = torch.eye(states)
             self.first.bias[2 * width :] = 0
+            self.log_scale.bias.fill_(-2)
 
     def forward(self, z: Tensor, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The mean and the log-scale of the next state."""

@@ -153,8 +153,7 @@ class ExactInference(SequencePart):
 
     def problem(self, context: Context) -> tuple[Belief, LinearTransition, QuadraticPotential, Tensor]:
         """The chain of the prior, what observations say about each state, and the constant that this lacks."""
-        entries = self._entries(context, self.context.shapes(self.length)) or None
-        start, move = self.prior.chain(entries)
+        start, move = self.prior.chain(given(self.prior, context))
         vectors, _ = self.likelihood.given_at(context, self._batch_of_given(context))
         return start, move, *self.likelihood.potentials(self._own_entry(context), vectors)
 

@@ -84,18 +84,11 @@ class TrajectoryModel(VAE):
         self, prefix: Tensor, horizon: int, context: Context, states: Callable[..., TorchDistributionMixin]
     ) -> Forecast:
         """The forecast of a prefix, whose last state is drawn from what ``states(model, prefix, context)`` gives."""
-        observation = self.event_shape[1:]
-        steps = prefix.dim() - len(observation) - 1
-        if steps < 0 or prefix.shape[steps + 1 :] != observation or not prefix.shape[steps]:
-            raise ValueError(
-                f"`prefix` must have shape (*batch, steps, {', '.join(map(str, observation))}) with at least one step, "
-                f"got {tuple(prefix.shape)}"
-            )
-        known = prefix.shape[steps]
+        known = steps_of(prefix, self.event_shape[1:])
         model = self.over(known + integer(horizon, "horizon"))
         context_batch_shape(context, model.context_shape)
         with torch.no_grad():
-            last = states(self.over(known), prefix, _first_steps(context, known))
+            last = states(self.over(known), prefix, first_steps(context, known))
         return Forecast(model, prefix, context, last)
 
     def batch_of(self, x: Tensor, context: Context) -> torch.Size:
@@ -288,10 +281,23 @@ def _by_step(context_shape: dict[str, Shape], length: int) -> dict[str, Shape]:
     return {key: (length, *context_shape[key][1:]) for key in ("controls", "times") if key in context_shape}
 
 
-def _first_steps(context: Context, steps: int) -> Context:
+def first_steps(context: Context, steps: int) -> Context:
     """A context of the first steps alone."""
     if not isinstance(context, Mapping):
         return context
     short = {key: value.narrow(value.dim() - dim, 0, steps) for key, dim in (("controls", 2), ("times", 1))
              if (value := context.get(key)) is not None}  # fmt: skip
     return {**context, **short}
+
+
+def steps_of(prefix: Tensor, observation_shape: Shape) -> int:
+    """How many steps a prefix ``(*batch, steps, *observation)`` has.
+
+    Raises:
+        ValueError: it has none, or another shape.
+    """
+    dim = prefix.dim() - len(observation_shape) - 1
+    if dim < 0 or tuple(prefix.shape[dim + 1 :]) != tuple(observation_shape) or not prefix.shape[dim]:
+        shape = ", ".join(["*batch", "steps", *map(str, observation_shape)])
+        raise ValueError(f"`prefix` must have shape ({shape}) with at least one step, got {tuple(prefix.shape)}")
+    return prefix.shape[dim]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from math import prod
 from typing import Self
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import integer
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.parts import given
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.families import Family
 from pyrogen.distributions.incomplete import Incomplete
-from pyrogen.networks.context import by_name, context_rows
+from pyrogen.networks.context import context_rows
 from pyrogen.networks.messages import RecurrentMessages, last_observed
 from pyrogen.networks.statistics import Statistic
 from pyrogen.networks.step_context import StepContext
@@ -67,11 +68,12 @@ class SequencePart(DistributionModule):
         return tuple(None if part is None else part.reshape(*batch, *part.shape[1:]) for part in (vectors, gaps))
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        entries = context if isinstance(context, dict) else by_name(context)
+        entries = context if isinstance(context, Mapping) else {"context": context}
         return self.context.read_data({key: value for key, value in entries.items() if value is not None})
 
     def _entries(self, context: Context, shapes: dict[str, Shape]) -> dict[str, Tensor]:
-        return {key: context[key] for key in shapes} if shapes else {}
+        entries = context if isinstance(context, Mapping) else {"context": context}
+        return {key: entries[key] for key in shapes}
 
     def _own_entry(self, context: Context) -> Tensor:
         """The entry that the model gives, alone or among others."""
@@ -86,9 +88,9 @@ class SequencePart(DistributionModule):
     def _shapes(self, length: int, context: StepContext) -> Shape | dict[str, Shape] | None:
         own = {name: (length, *shape) for name, shape in self._own_shapes.items()}
         shapes = own | context.shapes(length)
-        if set(shapes) == set(own):
-            return next(iter(own.values()), None)
-        return shapes
+        if len(shapes) == 1 and ({"context", *own} & set(shapes)):
+            return next(iter(shapes.values()))
+        return shapes or None
 
 
 class Dynamics(SequencePart):
@@ -118,12 +120,12 @@ class Dynamics(SequencePart):
 
     def kernel(self, context: Context = None) -> Transitions:
         """The chain step by step."""
-        given, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
+        vectors, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
         loc, log_scale = self.loc, self.log_scale
-        if given is not None:
-            moved = self.start(given[..., 0, :])
+        if vectors is not None:
+            moved = self.start(vectors[..., 0, :])
             loc, log_scale = (own + part for own, part in zip((loc, log_scale), moved.chunk(2, -1), strict=True))
-        inputs = None if given is None else self.network.project(given[..., 1:, :])
+        inputs = None if vectors is None else self.network.project(vectors[..., 1:, :])
         rates = None if gaps is None else self.log_rate.exp() * gaps.unsqueeze(-1).to(self.loc.dtype)
         start = full(loc), _bounded(full(log_scale))
         return Transitions(self.network, start, self.length, inputs, rates)
@@ -158,14 +160,14 @@ class Emissions(SequencePart):
 
     def forward(self, context: Context = None) -> Incomplete:
         z = self._own_entry(context)
-        given, _ = self.given_at(context, self._batch_of_given(context))
-        return self.at(z, given)
+        vectors, _ = self.given_at(context, self._batch_of_given(context))
+        return self.at(z, vectors)
 
-    def at(self, z: Tensor, given: Tensor | None) -> Incomplete:
+    def at(self, z: Tensor, vectors: Tensor | None) -> Incomplete:
         """The distribution of observations at states ``(*batch, length, states)``, of any length."""
-        if given is not None:
-            batch = torch.broadcast_shapes(z.shape[:-1], given.shape[:-1])
-            z = torch.cat([part.expand(*batch, part.shape[-1]) for part in (z, given)], -1)
+        if vectors is not None:
+            batch = torch.broadcast_shapes(z.shape[:-1], vectors.shape[:-1])
+            z = torch.cat([part.expand(*batch, part.shape[-1]) for part in (z, vectors)], -1)
         numbers = full(self.network(z))
         shape = self.event_shape[1:]
         numbers = numbers.reshape(*numbers.shape[:-1], *self.family.numbers_shape(shape))
@@ -209,8 +211,7 @@ class Inference(SequencePart):
 
     def kernel(self, context: Context) -> PosteriorKernel:
         """The chain step by step."""
-        own = self._entries(context, self.context.shapes(self.length)) or None
-        return PosteriorKernel(self.prior.kernel(own), self.message(context))
+        return PosteriorKernel(self.prior.kernel(given(self.prior, context)), self.message(context))
 
     def message(self, context: Context) -> Message:
         """What the observations say about each state, nothing after the last of them."""
@@ -221,14 +222,16 @@ class Inference(SequencePart):
             .reshape(prod(batch), self.length, prod(self._own_shape[1:]))
             .to(self.prior.loc.dtype)
         )
-        given, gaps = self.given_at(context, batch)
-        given, gaps = (
-            None if part is None else part.reshape(len(x), *part.shape[len(batch) :]) for part in (given, gaps)
+        vectors, gaps = self.given_at(context, batch)
+        vectors, gaps = (
+            None if part is None else part.reshape(len(x), *part.shape[len(batch) :]) for part in (vectors, gaps)
         )
         observed = ~x.isnan()
         steps = torch.arange(self.length, device=x.device)
         known = observed.any(-1) if self.network.future is None else steps <= last_observed(observed)[:, None]
-        found = [part.reshape(*batch, *part.shape[1:]) for part in (*self.network(x, given, gaps), known.unsqueeze(-1))]
+        found = [
+            part.reshape(*batch, *part.shape[1:]) for part in (*self.network(x, vectors, gaps), known.unsqueeze(-1))
+        ]
         loc, log_scale, known = full(found[0]), _bounded(full(found[1])), found[2]
         if not self.structured:
             return Replacement(loc, log_scale, known)

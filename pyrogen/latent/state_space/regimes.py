@@ -1,0 +1,223 @@
+r"""Hidden Markov models: sequences that switch between regimes, which are summed out.
+
+.. math:: p(x) = \sum_{s} p(s_1) \, p(x_1 \mid s_1) \prod_{t=2}^T p(s_t \mid s_{t-1}) \, p(x_t \mid s_t)
+
+The sum over all :math:`K^T` paths takes :math:`T` steps: :math:`\alpha_t(s) = p(x_{1:t}, s_t = s)` follows from
+:math:`\alpha_{t-1}`. Run from the end as well, it gives the probability of each regime at each step.
+
+References:
+    Rabiner 1989, "A tutorial on hidden Markov models and selected applications in speech recognition",
+    https://doi.org/10.1109/5.18626
+    Hamilton 1989, "A new approach to the economic analysis of nonstationary time series and the business cycle",
+    https://doi.org/10.2307/1912559
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from math import prod
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrogen.arguments import checked, integer
+from pyrogen.core.remade import Remade
+from pyrogen.core.shapes import Context, Shape, context_batch_shape
+from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.distributions.families import Family
+from pyrogen.distributions.incomplete import Incomplete
+from pyrogen.networks.step_context import StepContext
+from pyrogen.numerics.autograd import full
+from pyrogen.numerics.rows import rearranged, spared
+from pyrogen.numerics.values import require_value
+
+from .model import first_steps, steps_of
+from .parts import SequencePart
+
+
+class HiddenMarkovModel(SequencePart):
+    """A hidden Markov model: regimes that follow each other at random, and observations of a family in each.
+
+    Called, it is the distribution of sequences ``(length, *observation)``, in which NaN marks what is missing. Its
+    ``log_prob`` is exact.
+
+    Args:
+        length: How many steps there are.
+        observation_shape: Shape of what is observed at one step.
+        regimes: How many regimes there are.
+        family: The distribution of an observation, of independent elements.
+        context: What is given at each step; it moves the numbers of the family in each regime.
+    """
+
+    takes_missing = True
+
+    @checked(regimes=integer)
+    def __init__(
+        self, length: int, observation_shape: Shape, regimes: int, family: Family, context: StepContext
+    ) -> None:
+        super().__init__(length, observation_shape, context, {})
+        self.family = family
+        numbers = prod(family.numbers_shape(self.event_shape[1:]))
+        self.start = nn.Parameter(torch.zeros(regimes))
+        self.logits = nn.Parameter(2 * torch.eye(regimes))
+        self.table = nn.Parameter(torch.randn(regimes, numbers))
+        self.effect = nn.Linear(context.size, regimes * numbers, bias=False) if context.size else None
+        if self.effect is not None:
+            nn.init.zeros_(self.effect.weight)
+
+    @property
+    def regimes(self) -> int:
+        """How many regimes there are."""
+        return len(self.start)
+
+    def forward(self, context: Context = None) -> HiddenMarkovDistribution:
+        batch = context_batch_shape(context, self.context_shape)
+        remake = None if context is None else Remade(self, context)
+        return HiddenMarkovDistribution(
+            self.start, self.logits, self.numbers(context), self.family, batch, self.event_shape, remake
+        )
+
+    def numbers(self, context: Context = None) -> Tensor:
+        """What the family makes observations of, ``(*batch, length, regimes, numbers)``."""
+        vectors, _ = self.given_at(context, context_batch_shape(context, self.context_shape))
+        if vectors is None:
+            return self.table.expand(self.length, -1, -1)
+        moved = full(self.effect(vectors))
+        return self.table + moved.reshape(*moved.shape[:-1], *self.table.shape)
+
+    def filter(self, x: Tensor, context: Context = None) -> dist.Categorical:
+        """The regime of each step given the observations up to it, of batch shape ``(*batch, length)``."""
+        return self(context).filter(x)
+
+    def smooth(self, x: Tensor, context: Context = None) -> dist.Categorical:
+        """The regime of each step given all observations, of batch shape ``(*batch, length)``."""
+        return self(context).smooth(x)
+
+    def forecast(self, prefix: Tensor, horizon: int, context: Context = None) -> HiddenMarkovDistribution:
+        """The distribution of the steps after a prefix, ``(horizon, *observation)``, with its exact ``log_prob``.
+
+        Args:
+            prefix: What is known, ``(*batch, steps, *observation)``; NaN where it is missing.
+            horizon: How many further steps there are.
+            context: What is given, for the steps of both.
+
+        Raises:
+            ValueError: the prefix has another shape.
+        """
+        known = steps_of(prefix, self.event_shape[1:])
+        whole = self.over(known + integer(horizon, "horizon"))
+        context_batch_shape(context, whole.context_shape)
+        last = self.over(known).filter(prefix, first_steps(context, known)).logits[..., -1, :]
+        start = (last.unsqueeze(-1) + self.logits.log_softmax(-1)).logsumexp(-2)
+        numbers = whole.numbers(context)[..., known:, :, :]
+        batch, event_shape = (
+            torch.broadcast_shapes(last.shape[:-1], numbers.shape[:-3]),
+            (horizon, *self.event_shape[1:]),
+        )
+        return HiddenMarkovDistribution(start, self.logits, numbers, self.family, batch, event_shape)
+
+
+class HiddenMarkovDistribution(PyrogenDistribution):
+    """The distribution of sequences under a hidden Markov model.
+
+    Args:
+        start: Logits of the first regime, ``(*batch, regimes)``.
+        logits: Logits of each regime given the one before, ``(regimes, regimes)``.
+        numbers: What observations are made of, ``(*batch, length, regimes, numbers)``.
+        family: The distribution of an observation.
+        batch_shape: Batch dimensions, to which those of the parameters broadcast.
+        event_shape: ``(length, *observation)``.
+        remake: Makes the distribution anew for other rows of its context.
+    """
+
+    takes_missing = True
+
+    def __init__(
+        self,
+        start: Tensor,
+        logits: Tensor,
+        numbers: Tensor,
+        family: Family,
+        batch_shape: Iterable[int],
+        event_shape: Iterable[int],
+        remake: Remade | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.start, self.logits, self.numbers, self.family = start, logits, numbers, family
+        self._remake = remake
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
+
+    @property
+    def observations(self) -> Incomplete:
+        """The distribution of an observation in each regime, of batch shape ``(*batch, length, regimes)``."""
+        shape = tuple(self.event_shape[1:])
+        numbers = self.numbers.reshape(*self.numbers.shape[:-1], *self.family.numbers_shape(shape))
+        return Incomplete(self.family(numbers, len(shape)))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(self.observations.support, 1)
+
+    def _expanded(self, batch_shape: torch.Size) -> HiddenMarkovDistribution:
+        return HiddenMarkovDistribution(
+            self.start, self.logits, self.numbers, self.family, batch_shape, self.event_shape, validate_args=False
+        )
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        with torch.no_grad():
+            regimes = [_drawn(self.start.expand(*shape, -1))]
+            for _ in range(self.event_shape[0] - 1):
+                regimes.append(_drawn(self.logits[regimes[-1]]))
+            chosen = torch.stack(regimes, -1)[..., None, None]
+            numbers = self.numbers.expand(*shape, *self.numbers.shape[-3:])
+            one = numbers.gather(-2, chosen.expand(*chosen.shape[:-1], numbers.shape[-1]))
+            there = HiddenMarkovDistribution(
+                self.start[..., :1], self.logits, one, self.family, shape, self.event_shape
+            )
+            return there.observations.sample().squeeze(len(shape) + 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
+        return spared(partial(self._score, value), partial(self._score_rows, value), self._remake)
+
+    def filter(self, value: Tensor) -> dist.Categorical:
+        """The regime of each step given the observations up to it."""
+        return dist.Categorical(logits=torch.stack(self._forwards(self._scores(value)), -2))
+
+    def smooth(self, value: Tensor) -> dist.Categorical:
+        """The regime of each step given all observations."""
+        scores = self._scores(value)
+        move, later = self.logits.log_softmax(-1), [torch.zeros_like(scores[..., 0, :])]
+        for score in reversed(scores.unbind(-2)[1:]):
+            later.append((move + (score + later[-1]).unsqueeze(-2)).logsumexp(-1))
+        return dist.Categorical(logits=torch.stack(self._forwards(scores), -2) + torch.stack(later[::-1], -2))
+
+    def _forwards(self, scores: Tensor) -> list[Tensor]:
+        r"""The logarithms of :math:`\alpha_t`, each ``(*batch, regimes)``."""
+        first, *rest = scores.unbind(-2)
+        move, alphas = self.logits.log_softmax(-1), [self.start.log_softmax(-1) + first]
+        for score in rest:
+            alphas.append((alphas[-1].unsqueeze(-1) + move).logsumexp(-2) + score)
+        return alphas
+
+    def _scores(self, value: Tensor) -> Tensor:
+        """The log-probability of each observation in each regime, ``(*batch, length, regimes)``."""
+        scores = self.observations.log_prob(value.unsqueeze(value.dim() - len(self.event_shape) + 1))
+        return scores.expand(*torch.broadcast_shapes(scores.shape[:-2], self.batch_shape), *scores.shape[-2:])
+
+    def _score(self, value: Tensor) -> Tensor:
+        return self._forwards(self._scores(value))[-1].logsumexp(-1)
+
+    def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
+        """The scores with other rows at each place."""
+        there = self if self._remake is None else self._remake(places, batch)
+        return there._score(rearranged(value, tuple(self.event_shape), batch, places))
+
+
+def _drawn(logits: Tensor) -> Tensor:
+    return dist.Categorical(logits=logits, validate_args=False).sample()  # torch cannot validate an empty batch
