@@ -96,6 +96,10 @@ class Message(ABC):
     def log_normalizer(self, prior: Normal) -> Tensor:
         r""":math:`\log Z`, how probable what comes is from here on, ``(*batch)``; zeros where that is unknown."""
 
+    def first(self) -> Message:
+        """That at the first step."""
+        return replace(self, **{part.name: getattr(self, part.name)[..., 0, :] for part in fields(self)})
+
     def rest(self) -> Message:
         """All but the first."""
         return replace(self, **{part.name: getattr(self, part.name)[..., 1:, :] for part in fields(self)})
@@ -122,9 +126,9 @@ class Potential(Message):
     def meet(self, prior: Normal) -> Normal:
         loc, log_scale = prior
         variance = (2 * log_scale).exp()
-        gain = variance / torch.addcmul(_one(variance), variance, self.precision)
-        log_ratio = torch.log1p(variance * self.precision)
-        return loc + gain * (self.linear - self.precision * loc), log_scale - 0.5 * log_ratio
+        wider = variance * self.precision
+        news = torch.addcmul(self.linear, self.precision, loc, value=-1)
+        return torch.addcmul(loc, variance / (1 + wider), news), torch.sub(log_scale, torch.log1p(wider), alpha=0.5)
 
     def log_normalizer(self, prior: Normal) -> Tensor:
         loc, log_scale = prior
@@ -170,7 +174,7 @@ class PosteriorKernel(StateKernel):
 
     @property
     def first(self) -> Normal:
-        return self.message.steps()[0].meet(self.kernel.first)
+        return self.message.first().meet(self.kernel.first)
 
     def __call__(self, z: Tensor) -> Normal:
         return self.message.rest().meet(self.kernel(z))
@@ -191,7 +195,3 @@ class _GuidedStep:
 
 def _each_step(part: Tensor | None, count: int) -> tuple[Tensor | None, ...]:
     return (None,) * count if part is None else part.unbind(-2)
-
-
-def _one(like: Tensor) -> Tensor:
-    return torch.ones((), dtype=like.dtype, device=like.device)
