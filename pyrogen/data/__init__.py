@@ -1,6 +1,6 @@
 """Data: toy densities, images that packages ship, and what is done to them before and after a model."""
 
-from . import scenes, uci
+from . import phantoms, scenes, uci
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
@@ -22,6 +22,7 @@ __all__ = [
     "mnist",
     "mu_law",
     "occlude",
+    "phantoms",
     "photographs",
     "quantize",
     "ring_of_gaussians",
