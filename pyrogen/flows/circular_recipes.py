@@ -16,7 +16,7 @@ from pyrogen.networks.context import Classes
 from pyrogen.networks.masked import MaskedConditioner, chain
 from pyrogen.networks.mlp import Conditioner
 from pyrogen.transforms.elements import Element, Mixed
-from pyrogen.transforms.interval import GivenEnd, end_of
+from pyrogen.transforms.interval import end_of
 from pyrogen.transforms.moebius import Moebius
 from pyrogen.transforms.spline import CircularSpline, Spline
 
@@ -24,13 +24,11 @@ from .circular import Angles, UniformAngles, Wrapped, flags_of
 from .layers import AutoregressiveLayer, CouplingLayer
 from .linear import Standardize
 from .model import Flow
-from .recipes import _TEXTS, _bounded, _order, _Shapes
 from .sphere import SphereLayer, UniformDirections
+from .stacks import TEXTS, FlowShapes, GivenInterval, bounded, shuffled
 
-_Interval = tuple[GivenEnd, GivenEnd] | None
 
-
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked(smooth=switch, autoregressive=switch)
 def circular(
     event_shape: Shape,
@@ -46,7 +44,7 @@ def circular(
     classes: Classes = None,
     embedding: nn.Module | None = None,
     standardize: bool = True,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
 ) -> Flow:
@@ -79,7 +77,7 @@ def circular(
         >>> torch.allclose(*torus().log_prob(x))
         True
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
     flags = flags_of(angles, shapes.size)
     element = Moebius(bins) if smooth else CircularSpline(bins)
     layer = _autoregressive_layer if autoregressive else _coupling_layer
@@ -90,7 +88,7 @@ def circular(
     return Flow([*stack, *ends], base, embedding=shapes.context, **shapes.of_flow)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def sphere(
     event_shape: Shape,
@@ -120,7 +118,7 @@ def sphere(
         >>> flow().sample((5,)).square().sum(-1).allclose(torch.ones(5))
         True
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
     if len(shapes.event_shape) != 1 or shapes.size < 2:
         raise ValueError(f"`event_shape` must be that of a vector of at least 2 elements, got {shapes.event_shape}")
     stack = [
@@ -132,7 +130,7 @@ def sphere(
 
 
 def _coupling_layer(
-    index: int, elements: tuple[Element, Element], flags: list[bool], shapes: _Shapes, options: dict
+    index: int, elements: tuple[Element, Element], flags: list[bool], shapes: FlowShapes, options: dict
 ) -> CouplingLayer:
     stay = [shapes.size > 1 and place % 2 == index % 2 for place in range(shapes.size)]
     seen = [flag for flag, stays in zip(flags, stay, strict=True) if stays]
@@ -142,9 +140,9 @@ def _coupling_layer(
 
 
 def _autoregressive_layer(
-    index: int, elements: tuple[Element, Element], flags: list[bool], shapes: _Shapes, options: dict
+    index: int, elements: tuple[Element, Element], flags: list[bool], shapes: FlowShapes, options: dict
 ) -> AutoregressiveLayer:
-    order = _order(shapes.size, index)
+    order = shuffled(shapes.size, index)
     element = _element(elements, [flags[place] for place in order])
     conditioner = MaskedConditioner(chain(order), element.size, angles=flags, **options)
     return AutoregressiveLayer(conditioner, element, **shapes.of_layer)
@@ -158,21 +156,21 @@ def _element(elements: tuple[Element, Element], flags: list[bool]) -> Element:
 
 
 def _ends(
-    flags: list[bool], shapes: _Shapes, standardize: bool, interval: _Interval, margin: float
+    flags: list[bool], shapes: FlowShapes, standardize: bool, interval: GivenInterval, margin: float
 ) -> list[BijectionModule]:
     """What stands between the layers and the data."""
     others = not all(flags)
     ends: list[BijectionModule] = [Standardize(shapes.event_shape, kept=flags)] if standardize and others else []
     low = high = None
     if interval is not None:
-        ends.append(_bounded(shapes.event_shape, _of_others(interval, flags, shapes.event_shape), margin))
+        ends.append(bounded(shapes.event_shape, _of_others(interval, flags, shapes.event_shape), margin))
         low, high = ends[-1].ends
     elif margin:
         raise ValueError(f"`margin` must be 0 without an `interval`, got {margin}")
     return [*ends, Wrapped(shapes.event_shape, angles=flags, low=low, high=high)]
 
 
-def _of_others(interval: _Interval, flags: list[bool], event_shape: Shape) -> _Interval:
+def _of_others(interval: GivenInterval, flags: list[bool], event_shape: Shape) -> GivenInterval:
     """The interval with one end for each element, none for angles."""
     if not isinstance(interval, tuple | list) or len(interval) != 2:
         raise ValueError(f"`interval` must be a pair (low, high), got {interval!r}")

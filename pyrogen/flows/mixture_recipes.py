@@ -12,14 +12,14 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.networks.context import Classes, VectorContext
 from pyrogen.networks.mlp import MLP
-from pyrogen.transforms.interval import GivenEnd
 
 from .linear import Mixing
 from .mixture import FlowMixture
-from .recipes import _TEXTS, spline_coupling
+from .recipes import spline_coupling
+from .stacks import TEXTS, GivenInterval
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def mixture(
     event_shape: Shape,
@@ -33,7 +33,7 @@ def mixture(
     spread: float = 1.0,
     classes: Classes = None,
     standardize: bool = True,
-    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
 ) -> FlowMixture:

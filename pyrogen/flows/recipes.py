@@ -4,74 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
-from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from pyrogen.arguments import checked
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext
-from pyrogen.networks.masked import MaskedConditioner, chain
-from pyrogen.networks.mlp import Conditioner
+from pyrogen.core.shapes import ContextShape, Shape
+from pyrogen.networks.context import Classes
 from pyrogen.networks.velocity import VelocityNetwork
 from pyrogen.numerics.ode import AdaptiveSolver
 from pyrogen.transforms.affine import Affine
-from pyrogen.transforms.elements import Element
-from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.monotone import Sigmoids
 from pyrogen.transforms.spline import Spline
 
-from .bounded import Bounded
 from .continuous import ContinuousFlow
-from .layers import AutoregressiveLayer, BlockNeuralLayer, CouplingLayer, PlanarLayer, RadialLayer, SylvesterLayer
-from .linear import Mixing, Standardize
+from .layers import BlockNeuralLayer, PlanarLayer, RadialLayer, SylvesterLayer
 from .model import Flow
-from .regression import Regression
+from .stacks import (
+    FEW,
+    MANY,
+    TEXTS,
+    FlowEnds,
+    FlowShapes,
+    GivenInterval,
+    autoregressive_layers,
+    coupling_layers,
+    finished,
+    shuffled,
+)
 
-_FEW = 16
-"""Below so many elements a matrix between autoregressive layers helps; above it overfits small data (measured)."""
-_MANY = 256
-"""Up to so many elements a matrix mixes them between coupling layers; of an image it would be most of the flow."""
-_WIDE = 512
-"""On up to so many elements of a context events are regressed: more would take long."""
-_SMALL = 4
-
-_Interval = tuple[GivenEnd, GivenEnd] | None
-
-_TEXTS = {
-    "layers": "How many layers, each with its own (fixed) shuffled order of the elements, or the reverse of the last.",
-    "bins": "How many bins each spline has.",
-    "bound": "The splines live on ``[-bound, bound]`` in standardized units and are linear outside.",
-    "log_scale_bound": "Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.",
-    "dependence": "If given, a boolean matrix ``(D, D)``: which element (row) may depend on which (column) in a layer,"
-    " without cycles; every layer then has the same and ``mixing`` is off.",
-    "fast_sampling": "Whether draws take one pass and densities a sweep over the elements (for variational inference),"
-    " instead of densities one pass and draws a sweep (for fitting data).",
-    "mixing": "Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than"
-    f" {_FEW} of them and no ``dependence``.",
-    "standardize": "Whether mean and scale of each element are learned from the data set, before training.",
-    "regression": "Whether events are first explained by a linear regression on the context, learned from the data set"
-    " before training, so that the layers learn what it leaves; with ``standardize``, and where the context has at most"
-    f" {_WIDE} elements before any learned embedding. See :mod:`pyrogen.flows.regression`.",
-    "interval": "The open interval ``(low, high)`` in which the data lie, if they are bounded, and so does every draw."
-    " Each end is a number, one for each element, or ``None`` where there is none.",
-    "margin": "By what share the support is wider than ``interval``, for data exactly at its ends; draws then lie"
-    " beyond, too. See :class:`~pyrogen.flows.bounded.Bounded`.",
-    "base": "The distribution of the noise, itself built by a recipe if the flow is to be saved; standard normal if"
-    " ``None``.",
-}
 _COUPLING = {
-    **_TEXTS,
+    **TEXTS,
     "layers": "How many coupling layers; elements of even and odd place take turns.",
     "mixing": "Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most"
-    f" {_MANY} of them. It has as many parameters as pairs of elements: of a larger image, it would be most of the"
+    f" {MANY} of them. It has as many parameters as pairs of elements: of a larger image, it would be most of the"
     " flow.",
 }
-_CLASSIC = {**_TEXTS, "layers": "How many layers.", "context_shape": "None: these layers take no context."}
+_CLASSIC = {**TEXTS, "layers": "How many layers.", "context_shape": "None: these layers take no context."}
 
 
 @recipe(texts=_COUPLING)
@@ -88,7 +58,7 @@ def affine_coupling(
     mixing: bool | None = None,
     standardize: bool = True,
     regression: bool = False,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
@@ -103,9 +73,9 @@ def affine_coupling(
         >>> flow().sample((5,)).shape
         torch.Size([5, 2])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
-    stack = _coupling(Affine(log_scale_bound), shapes, layers, hidden, dropout)
-    return _flow(stack, shapes, mixing, _MANY, _Ends(standardize, regression, interval, margin), base)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    stack = coupling_layers(Affine(log_scale_bound), shapes, layers, hidden, dropout)
+    return finished(stack, shapes, mixing, MANY, FlowEnds(standardize, regression, interval, margin), base)
 
 
 @recipe(texts=_COUPLING)
@@ -123,7 +93,7 @@ def spline_coupling(
     mixing: bool | None = None,
     standardize: bool = True,
     regression: bool = False,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
@@ -138,12 +108,12 @@ def spline_coupling(
         >>> flow().log_prob(flow().sample((5,))).shape
         torch.Size([5])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
-    stack = _coupling(Spline(bins, bound), shapes, layers, hidden, dropout)
-    return _flow(stack, shapes, mixing, _MANY, _Ends(standardize, regression, interval, margin), base)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    stack = coupling_layers(Spline(bins, bound), shapes, layers, hidden, dropout)
+    return finished(stack, shapes, mixing, MANY, FlowEnds(standardize, regression, interval, margin), base)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def affine_autoregressive(
     event_shape: Shape,
@@ -159,7 +129,7 @@ def affine_autoregressive(
     mixing: bool | None = None,
     standardize: bool = True,
     regression: bool = False,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
@@ -177,14 +147,14 @@ def affine_autoregressive(
         >>> flow().log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
-    stack = _autoregressive(Affine(log_scale_bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    stack = autoregressive_layers(Affine(log_scale_bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
-    ends = _Ends(standardize, regression, interval, margin, correlated=dependence is None)
-    return _flow(stack, shapes, mixing, _FEW - 1, ends, base)
+    ends = FlowEnds(standardize, regression, interval, margin, correlated=dependence is None)
+    return finished(stack, shapes, mixing, FEW - 1, ends, base)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def spline_autoregressive(
     event_shape: Shape,
@@ -201,7 +171,7 @@ def spline_autoregressive(
     mixing: bool | None = None,
     standardize: bool = True,
     regression: bool = False,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
@@ -216,14 +186,14 @@ def spline_autoregressive(
         >>> flow().sample((5,)).shape
         torch.Size([5, 3])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
-    stack = _autoregressive(Spline(bins, bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    stack = autoregressive_layers(Spline(bins, bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
-    ends = _Ends(standardize, regression, interval, margin, correlated=dependence is None)
-    return _flow(stack, shapes, mixing, _FEW - 1, ends, base)
+    ends = FlowEnds(standardize, regression, interval, margin, correlated=dependence is None)
+    return finished(stack, shapes, mixing, FEW - 1, ends, base)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def neural_autoregressive(
     event_shape: Shape,
@@ -239,7 +209,7 @@ def neural_autoregressive(
     mixing: bool | None = None,
     standardize: bool = True,
     regression: bool = False,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     dropout: float = 0.0,
     base: DistributionModule | None = None,
@@ -257,14 +227,14 @@ def neural_autoregressive(
         >>> flow().sample((5,)).shape
         torch.Size([5, 3])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
-    stack = _autoregressive(Sigmoids(units), shapes, layers, hidden, dependence, fast_sampling, dropout)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    stack = autoregressive_layers(Sigmoids(units), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
-    ends = _Ends(standardize, regression, interval, margin, correlated=dependence is None)
-    return _flow(stack, shapes, mixing, _FEW - 1, ends, base)
+    ends = FlowEnds(standardize, regression, interval, margin, correlated=dependence is None)
+    return finished(stack, shapes, mixing, FEW - 1, ends, base)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def block_neural_autoregressive(
     event_shape: Shape,
@@ -278,7 +248,7 @@ def block_neural_autoregressive(
     mixing: bool | None = None,
     standardize: bool = True,
     regression: bool = False,
-    interval: _Interval = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
@@ -297,12 +267,12 @@ def block_neural_autoregressive(
         >>> flow().log_prob(flow().sample((5,))).shape
         torch.Size([5])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
-    orders = [_order(shapes.size, index) for index in range(layers)]
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    orders = [shuffled(shapes.size, index) for index in range(layers)]
     stack = [
         BlockNeuralLayer(hidden=hidden, order=order, sees_noise=fast_sampling, **shapes.of_layer) for order in orders
     ]
-    return _flow(stack, shapes, mixing, _FEW - 1, _Ends(standardize, regression, interval, margin), base)
+    return finished(stack, shapes, mixing, FEW - 1, FlowEnds(standardize, regression, interval, margin), base)
 
 
 @recipe(texts=_CLASSIC)
@@ -332,7 +302,7 @@ def sylvester(
     return _classic(partial(SylvesterLayer, rank=rank), event_shape, context_shape, layers, standardize)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def continuous(
     event_shape: Shape,
@@ -360,119 +330,10 @@ def continuous(
         >>> flow().sample((5,)).shape
         torch.Size([5, 2])
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
     velocity = VelocityNetwork(shapes.event_shape, hidden=hidden, context=shapes.context.size)
     options = {"standardize": standardize, "solver": AdaptiveSolver(tolerance)}
     return ContinuousFlow(velocity, embedding=shapes.context, **options, **shapes.of_flow)
-
-
-class _Ends(NamedTuple):
-    """What stands between the layers and the data."""
-
-    standardize: bool
-    regression: bool = False
-    interval: _Interval = None
-    margin: float = 0.0
-    correlated: bool = True
-
-
-class _Shapes:
-    """The shapes of a flow and of its layers, and what makes a context a vector."""
-
-    def __init__(
-        self,
-        event_shape: Shape,
-        context_shape: ContextShape,
-        classes: Classes = None,
-        embedding: nn.Module | None = None,
-    ) -> None:
-        self.event_shape = as_shape(event_shape, "event_shape")
-        self.size = prod(self.event_shape)
-        self.context = VectorContext(context_shape, classes=classes, embedding=embedding)
-        self.of_layer = {"event_shape": self.event_shape, "context_shape": None}
-        if self.context.size:
-            self.of_layer["context_shape"] = (self.context.size,)
-        self.of_flow = {"event_shape": self.event_shape, "context_shape": self.context.context_shape}
-
-
-def _coupling(
-    element: Element, shapes: _Shapes, layers: int, hidden: Sequence[int], dropout: float
-) -> list[BijectionModule]:
-    """Coupling layers; elements of even and odd place take turns."""
-    size, options, found = shapes.size, {"hidden": hidden, "context": shapes.context.size, "dropout": dropout}, []
-    for index in range(layers):
-        stay = [size > 1 and place % 2 == index % 2 for place in range(size)]
-        conditioner = Conditioner(sum(stay), size - sum(stay), element.size, **options)
-        found.append(CouplingLayer(conditioner, element, stay, **shapes.of_layer))
-    return found
-
-
-def _autoregressive(
-    element: Element,
-    shapes: _Shapes,
-    layers: int,
-    hidden: Sequence[int],
-    dependence: Sequence[Sequence[bool]] | None,
-    sees_noise: bool,
-    dropout: float,
-) -> list[BijectionModule]:
-    """Autoregressive layers, in a shuffled order and its reverse by turns."""
-    size, options, found = shapes.size, {"hidden": hidden, "context": shapes.context.size, "dropout": dropout}, []
-    if dependence is not None and (len(dependence) != size or any(len(row) != size for row in dependence)):
-        raise ValueError(f"`dependence` must have shape {(size, size)}, got {[len(row) for row in dependence]}")
-    for index in range(layers):
-        allowed = chain(_order(size, index)) if dependence is None else torch.tensor(dependence, dtype=torch.bool)
-        conditioner = MaskedConditioner(allowed, element.size, **options)
-        found.append(AutoregressiveLayer(conditioner, element, sees_noise=sees_noise, **shapes.of_layer))
-    return found
-
-
-def _order(size: int, index: int) -> list[int]:
-    """The order of layer ``index``: shuffled, every second the reverse of that before.
-
-    The shuffles are always the same, so that a rebuilt flow is the same flow. On digits they are worth three nats
-    against the given order and its reverse alone.
-    """
-    if size < _SMALL:  # a shuffle may well repeat the order of the layer before
-        order = list(range(size))
-    else:
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(index // 2)).tolist()
-    return order if index % 2 == 0 else order[::-1]
-
-
-def _flow(
-    stack: list[BijectionModule],
-    shapes: _Shapes,
-    mixing: bool | None,
-    most: int,
-    given: _Ends,
-    base: DistributionModule | None,
-) -> Flow:
-    """Layers and what stands between them (by default for at most so many elements) and after them, noise to data."""
-    if (shapes.size <= most if mixing is None else mixing) and shapes.size > 1:
-        stack = [part for layer in stack for part in (layer, Mixing(shapes.event_shape))]
-    ends: list[BijectionModule] = [Standardize(shapes.event_shape)] * given.standardize
-    if given.standardize and given.regression and 0 < (features := shapes.context.fixed) <= _WIDE:
-        ends.insert(0, Regression(features=features, correlated=given.correlated, **shapes.of_layer))
-    if given.interval is not None:
-        ends.append(_bounded(shapes.event_shape, given.interval, given.margin))
-    elif given.margin:
-        raise ValueError(f"`margin` must be 0 without an `interval`, got {given.margin}")
-    return Flow([*stack, *ends], base, embedding=shapes.context, **shapes.of_flow)
-
-
-_EXAMPLES = ", such as (0.0, 1.0), (0.0, None), or ([0.0, -1.0], [None, 1.0]) for two columns"
-
-
-def _bounded(event_shape: Shape, interval: tuple[GivenEnd, GivenEnd], margin: float) -> Bounded:
-    if not isinstance(interval, tuple | list) or len(interval) != 2:
-        raise ValueError(f"`interval` must be a pair (low, high){_EXAMPLES}, got {interval!r}")
-    try:
-        return Bounded(event_shape, low=interval[0], high=interval[1], margin=margin)
-    except ValueError as error:
-        raise ValueError(
-            f"`interval` must be a pair (low, high) for events of shape {event_shape}{_EXAMPLES}: {error}"
-        ) from error
 
 
 def _classic(
@@ -480,6 +341,6 @@ def _classic(
 ) -> Flow:
     if context_shape is not None:
         raise ValueError(f"`context_shape` must be None: these layers take no context, got {context_shape}")
-    shapes = _Shapes(event_shape, None)
+    shapes = FlowShapes(event_shape, None)
     stack = [layer(shapes.event_shape) for _ in range(layers)]
-    return _flow(stack, shapes, False, 0, _Ends(standardize), None)
+    return finished(stack, shapes, False, 0, FlowEnds(standardize), None)

@@ -11,18 +11,17 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.networks.context import Classes
 from pyrogen.networks.contraction import Contraction, ContractiveConvolutions, ContractivePerceptron
-from pyrogen.transforms.interval import GivenEnd
 from pyrogen.transforms.residual import ExactLogDet, LogDet, Roulette
 
 from .model import Flow
-from .recipes import _TEXTS, _Ends, _flow, _Shapes
 from .residual import ResidualLayer
+from .stacks import TEXTS, FlowEnds, FlowShapes, GivenInterval, finished
 
 _POWER = 1.5
 """Of the Lipschitz constant, that is the probability of one more term: below two, for a finite variance."""
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked(exact=switch, lipschitz=inner_share, noise_seed=any_integer)
 def residual(
     event_shape: Shape,
@@ -39,7 +38,7 @@ def residual(
     classes: Classes = None,
     embedding: nn.Module | None = None,
     standardize: bool = True,
-    interval: tuple[GivenEnd, GivenEnd] | None = None,
+    interval: GivenInterval = None,
     margin: float = 0.0,
 ) -> Flow:
     """A flow of residual layers, ``x + g(x)``: networks of any form, bound to bring points closer together.
@@ -67,7 +66,7 @@ def residual(
         >>> flow().log_prob(torch.zeros(5, 2)).shape, flow.density
         (torch.Size([5]), 'estimate')
     """
-    shapes = _Shapes(event_shape, context_shape, classes, embedding)
+    shapes = FlowShapes(event_shape, context_shape, classes, embedding)
     log_det: LogDet = ExactLogDet() if exact else Roulette(going_on=lipschitz**_POWER, noise_seed=noise_seed)
     stack = [
         ResidualLayer(
@@ -78,11 +77,11 @@ def residual(
         )
         for _ in range(layers)
     ]
-    return _flow(stack, shapes, False, 0, _Ends(standardize, False, interval, margin), None)
+    return finished(stack, shapes, False, 0, FlowEnds(standardize, False, interval, margin), None)
 
 
 def _network(
-    shapes: _Shapes, hidden: Sequence[int], channels: Sequence[int] | None, kernel: int, lipschitz: float
+    shapes: FlowShapes, hidden: Sequence[int], channels: Sequence[int] | None, kernel: int, lipschitz: float
 ) -> Contraction:
     options = {"context": shapes.context.size, "lipschitz": lipschitz}
     if channels is None:
