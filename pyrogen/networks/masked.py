@@ -67,17 +67,18 @@ class MaskedConditioner(nn.Module):
         if not hidden:
             raise ValueError("`hidden` must name at least one layer, got none")
         features = len(dependence)
-        grouped = levels(dependence)
-        order = [feature for level in grouped for feature in level]
-        places = places_of(angles, features)
-        seen = None if places is None or not dependence.any() else places_of([angles[i] for i in order], features)
-        self.register_buffer("angles", seen, persistent=False)
-        sizes = (features + (0 if seen is None else len(seen)), *hidden)
+        if places_of(angles, features) is None or features == 1:  # a single feature sees no other
+            angles = ()
+        sizes = (features + sum(angles), *hidden)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, hidden, strict=False))
         self.context = nn.Linear(context, hidden[0], bias=False) if context else None
         self.activation, self.dropout = activation(), dropout
         self.weight = nn.Parameter(torch.zeros(parameters, features, hidden[-1]))
         self.bias = nn.Parameter(torch.zeros(parameters, features))
+        grouped = levels(dependence)
+        order = [feature for level in grouped for feature in level]
+        seen = places_of(angles and [angles[feature] for feature in order], features)
+        self.register_buffer("angles", seen, persistent=False)
         self.register_buffer("order", torch.tensor(order), persistent=False)
         self.register_buffer("places", torch.tensor(order).argsort(), persistent=False)
         self.is_sorted = order == sorted(order)

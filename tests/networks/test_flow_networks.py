@@ -130,3 +130,37 @@ def test_perceptron_and_errors():
     for make in (lambda: Conditioner(1, 1, 1, hidden=()), lambda: MaskedConditioner(chain([0]), 1, hidden=())):
         with pytest.raises(ValueError, match="`hidden`"):
             make()
+
+
+def test_angles_are_seen_by_cosine_and_sine():
+    torch.manual_seed(0)
+    masked = MaskedConditioner(chain([1, 0, 2]), 2, hidden=(16,), angles=[True, False, True])
+    plain = Conditioner(3, 2, 2, hidden=(16,), angles=[True, False, True])
+    for network in (masked, plain):
+        torch.nn.init.normal_(network.weight)
+        x = torch.randn(5, 3)
+        order = masked.order if network is masked else torch.arange(3)
+        turned = x + 2 * torch.pi * torch.tensor([1.0, 0.0, -2.0])
+        moved = x + torch.tensor([0.0, 1.0, 0.0])
+        given = network.weighted()(x[:, order])
+        assert torch.allclose(network.weighted()(turned[:, order]), given, atol=1e-5)
+        assert not torch.allclose(network.weighted()(moved[:, order]), given, atol=1e-2)
+
+
+def test_angles_are_hidden_by_masks_with_their_sines():
+    torch.manual_seed(0)
+    network = MaskedConditioner(chain([1, 0, 2]), 2, hidden=(16,), angles=[True, True, True])
+    torch.nn.init.normal_(network.weight)
+    x = torch.randn(4, 3, requires_grad=True)
+    for place in range(3):
+        (slope,) = torch.autograd.grad(network.weighted()(x)[:, place].sum(), x, allow_unused=True)
+        assert (slope[:, place:] == 0).all()
+        assert (slope[:, :place] != 0).any(0).all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda a: MaskedConditioner(chain([0, 1]), 1, angles=a), lambda a: Conditioner(2, 1, 1, angles=a)]
+)
+def test_angles_of_another_number_are_refused(make):
+    with pytest.raises(ValueError, match="`angles` must have 2 entries, got 1"):
+        make([True])
