@@ -77,6 +77,7 @@ METHODS = {
     "tempered": Settings(TemperedSMC, 0, TEMPERED),
     "tempered, 4 moves": Settings(TemperedSMC, 0, TEMPERED | {"moves": 4}),
     "tempered, 8 moves": Settings(TemperedSMC, 0, TEMPERED | {"moves": 8}),
+    "tempered, 10 last levels": Settings(TemperedSMC, 0, TEMPERED | {"last_levels": 10}),
     "tempered, covariance": Settings(TemperedSMC, 2, TEMPERED),
     "split gibbs": Settings(SplitGibbs, 0, GIBBS),
     "split gibbs, covariance": Settings(SplitGibbs, 2, GIBBS),

@@ -50,6 +50,8 @@ class TemperedSMC(Answer):
             levels.
         groups: How many independent groups the particles form. Moves that are not Gibbs moves are fitted to the first
             group, if there are several, and the evidence is that of the others.
+        last_levels: How many levels, the last ones, have the posterior itself as their target. Nothing is weighed any
+            more from one to the next; moves make particles forget the ancestors that they share, and cost least there.
         levels: The widths :math:`\tau` to go through, falling to 0, such as those of an earlier run,
             ``diagnostics().widths``: the noise of their own that data have, in data units, or where the measurement is
             not linear and Gaussian, or too large to be decomposed, that of the measurement in its own units, whose
@@ -81,7 +83,7 @@ class TemperedSMC(Answer):
         False
     """
 
-    @checked(ess=inner_share, moves=integer, groups=integer, grid=instance_of(Grid), backward=count)
+    @checked(ess=inner_share, moves=integer, groups=integer, last_levels=integer, grid=instance_of(Grid), backward=count)
     def __init__(
         self,
         model: Callable,
@@ -91,6 +93,7 @@ class TemperedSMC(Answer):
         moves: int = 4,
         ess: float = 0.7,
         groups: int = 4,
+        last_levels: int = 1,
         levels: Sequence[float] | None = None,
         steps: int = 50,
         backward: int = 0,
@@ -101,6 +104,7 @@ class TemperedSMC(Answer):
         if particles % groups:
             raise ValueError(f"`particles` must be a multiple of `groups` = {groups}, got {particles}")
         self.particles, self.moves, self.ess, self.groups = particles, moves, ess, groups
+        self.last_levels = last_levels
         self.levels = None if levels is None else _levels(levels)
         self.steps, self.grid, self.chunk, self.backward = steps, grid, chunk, backward
 
@@ -123,17 +127,16 @@ class TemperedSMC(Answer):
         )
 
     def _widths(self, run: Tempering) -> Iterator[float]:
-        """Those that were given, or down to zero, each as small as the effective sample size allows."""
-        if self.levels is not None:
-            yield from self.levels
-            return
+        """Those that were given, or down to zero, each as small as the effective sample size allows, and zero again."""
+        yield from self.levels or ()
         while run.width > 0:
             yield run.next_width(self.ess)
+        yield from [0.0] * (self.last_levels - 1)
 
 
 def _levels(levels: Sequence[float]) -> tuple[float, ...]:
     found = tuple(levels)
-    falling = all(after < before for before, after in pairwise((math.inf, *found)))
+    falling = all(after < before or before == after == 0 for before, after in pairwise((math.inf, *found)))
     if not found or found[-1] != 0 or not falling:
         raise ValueError(f"`levels` must fall to 0, got {levels}")
     return found

@@ -92,6 +92,23 @@ def test_levels_that_are_chosen_give_the_same():
     assert again.diagnostics().widths == diagnostics.widths
 
 
+def test_more_last_levels_leave_the_evidence_and_make_draws_independent():
+    """Particles that share ancestors after one step from the prior become as good as 32 independent draws."""
+    problem = Linear(noise=3.0)
+    _, mean, covariance = problem.posterior()
+    evidence, error = {}, {}
+    for last in (1, 10):
+        torch.manual_seed(2)
+        settings = {"particles": 32, "moves": 1, "groups": 2, "levels": (0.0,), "last_levels": last}
+        answer = TemperedSMC(problem.model, site="x", **settings).run(problem.y, 200)
+        assert answer.diagnostics().widths == [0.0] * last
+        evidence[last] = answer.log_evidence
+        missed = (answer.get_samples()["x"].mean(0) - mean) / covariance.diagonal().sqrt()
+        error[last] = missed.square().mean()
+    torch.testing.assert_close(evidence[10], evidence[1], rtol=0, atol=1e-5)
+    assert error[10] < 1.5 / 32 < 2.5 / 32 < error[1]
+
+
 @pytest.mark.parametrize("width", [0.0, 0.2, 3.0])
 @pytest.mark.parametrize("exact", [True, False], ids=["exact draws", "the chain"])
 def test_a_move_leaves_the_posterior_as_it_is(width, exact):
