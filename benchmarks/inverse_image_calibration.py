@@ -250,8 +250,8 @@ def summary(options: argparse.Namespace) -> None:
     for line in (lines := known(options.results)):
         groups.setdefault((line["prior"], line["method"], line["measured"], line["settled"]), []).append(line)
     rows = [row(*key, found) for key, found in sorted(groups.items())]
-    columns = ["prior", "method", "measured", "problems", "in intervals of 90 %"]
-    columns += ["likelihood", "joint density", "neighbours", "denoising", "mean", "collapsed", "worth", "seconds"]
+    columns = ["prior", "method", "measured", "problems", "in intervals of 90 %", "likelihood", "joint density"]
+    columns += ["neighbours", "denoising", "mean", "evidence, nats", "worth", "seconds"]
     table(columns, rows, options.table, lines)
 
 
@@ -269,10 +269,16 @@ def row(prior: str, method: str, measured: int, settled: int, lines: list[dict])
         str(len(lines)),
         f"{covered.mean():.1%} ± {covered.std() / len(lines) ** 0.5:.1%}",
         *p_values,
-        f"{sum(line['collapsed'] for line in lines) / len(lines):.0%}",
+        _evidence(lines),
         "" if worth.isnan() else f"{worth:.0f}",
         f"{sum(line['seconds'] for line in lines) / len(lines):.1f}",
     ]
+
+
+def _evidence(lines: list[dict]) -> str:
+    """The error of the log evidence, its mean and standard deviation, where the exact one is known."""
+    errors = torch.tensor([line["log_evidence"] - line["exact"] for line in lines if "exact" in line])
+    return f"{errors.mean():.2f} ± {errors.std():.2f}" if len(errors) else ""
 
 
 def _p_value(value: float) -> str:

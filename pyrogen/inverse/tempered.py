@@ -83,7 +83,9 @@ class TemperedSMC(Answer):
         False
     """
 
-    @checked(ess=inner_share, moves=integer, groups=integer, last_levels=integer, grid=instance_of(Grid), backward=count)
+    @checked(
+        ess=inner_share, moves=integer, groups=integer, last_levels=integer, grid=instance_of(Grid), backward=count
+    )
     def __init__(
         self,
         model: Callable,

@@ -58,6 +58,7 @@ TABLE = [
     (tempered, "grid", (100, "uniform")),
     *((method, "backward", (-1, 2.5, None)) for method in (tempered, split)),
     *((split, name, COUNTS) for name in ("chains", "draws", "steps", "chunk")),
+    (tempered, "last_levels", COUNTS),
     (split, "draws", (3,)),
     (split, "warmup", (-1, 2.5, NAN, None)),
     (split, "coupling", (-0.1, NAN, "1", None)),
