@@ -15,12 +15,12 @@ class GatedTransition(nn.Module):
 
     .. math::
         \mu = (1 - g) \odot (A z + b) + g \odot h, \qquad g = \sigma(g(z, u)), \quad h = h(z, u), \quad
-        \log \sigma = s(\max(h, 0))
+        \log \sigma = s(h \, \sigma(h))
 
     :math:`g` and :math:`h` are perceptrons of one hidden layer; :math:`A` starts as the identity, and scales start near
-    :math:`e^{-2}`, so that states of a random network are not lost in noise. All three take
-    what is given at the step, :math:`u`; its share in the first layer is computed for all steps at once
-    (:meth:`project`).
+    :math:`e^{-2}`, so that states of a random network are not lost in noise. (The paper has :math:`\max(h, 0)` in the
+    scale, which falls silent where all elements of :math:`h` are negative.) All three take what is given at the step,
+    :math:`u`; its share in the first layer is computed for all steps at once (:meth:`project`).
 
     Args:
         states: Size of a state.
@@ -62,4 +62,4 @@ class GatedTransition(nn.Module):
         for_gate, for_proposal = hidden.relu().chunk(2, -1)
         proposal = self.proposal(for_proposal)
         loc = torch.lerp(linear, proposal, self.gate(for_gate).sigmoid())
-        return loc, _BEND * torch.tanh(self.log_scale(proposal.relu()) / _BEND)
+        return loc, _BEND * torch.tanh(self.log_scale(nn.functional.silu(proposal)) / _BEND)

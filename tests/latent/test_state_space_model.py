@@ -72,11 +72,11 @@ def test_particle_evidence_is_unbiased(known):
     torch.manual_seed(0)
 
     def rough(x):
-        return (x.nan_to_num(), torch.full_like(x, 0.3 if known else 9.0))
+        return (x + 0.5, torch.full_like(x, 0.0 if known else 9.0))
 
-    module = process(8, 1.0, rough)
+    module = process(12, 1.0, rough)
     x = module().sample()
-    runs = module.filter(x.expand(20_000, 8, 1), particles=3)
+    runs = module.filter(x.expand(20_000, 12, 1), particles=4)
     ratio = (runs.log_evidence - evidence(x[None], 1.0)).exp()
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / 20_000**0.5 < 0.1
 
@@ -165,6 +165,21 @@ def test_every_family_trains_with_gaps(likelihood):
     for objective in (module, latent.ImportanceWeighted(module, draws=3), latent.Filtering(module, particles=3)):
         assert pg.fit(objective, x, steps=3, batch_size=16, seed=0).reason == "steps"
     assert module().log_prob(x).isfinite().all()
+
+
+@pytest.mark.parametrize("recipe", [latent.deep_markov, latent.linear_gaussian])
+def test_forecasts_have_the_batch_of_prefix_and_context(recipe):
+    module = recipe((5, 2), {"a": (2,), "b": ()}, classes={"b": 3}, latent_shape=2, controls=1)
+
+    def context(length):
+        return {"a": torch.randn(4, 2), "b": torch.arange(4) % 3, "controls": torch.randn(4, length, 1)}
+
+    forecast = module.forecast(torch.randn(4, 5, 2), 3, context(8))
+    assert forecast.sample((2,)).shape == (2, 4, 3, 2)
+    assert forecast.expand((6, 4)).sample().shape == (6, 4, 3, 2)
+    alone = recipe((5, 2), latent_shape=2).forecast(torch.randn(3, 2), 2)
+    assert alone.sample((7,)).shape == (7, 2, 2)
+    assert alone.sample().shape == (2, 2)
 
 
 def test_scalars_are_observed():

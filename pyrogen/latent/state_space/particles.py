@@ -205,9 +205,9 @@ class WeightedStates(PyrogenDistribution):
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape)
-        weights = self.log_weights.softmax(0).flatten(1).T
+        weights = self.log_weights.softmax(0).unsqueeze(-1).flatten(1).T
         chosen = torch.multinomial(weights, max(shape.numel(), 1), replacement=True).T[: shape.numel()]
-        drawn = take(self.values, chosen.reshape(-1, *self.batch_shape))
+        drawn = take(self.values, chosen.reshape(shape.numel(), *self.batch_shape))
         return drawn.reshape(self._extended_shape(shape))
 
 
