@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # small matrices: more threads only wait for each other
 
     joint = pg.simulation.Joint(epidemic, observed="in_bed")
     count, others = (200_000, 4000) if args.steps > 100 else (400, 100)
