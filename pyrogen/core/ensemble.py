@@ -24,7 +24,7 @@ class Ensemble(DistributionModule):
     them. The members are trained side by side, each as if it were alone.
 
     Args:
-        members: The models, of one event shape and one context shape.
+        members: The models, of one event shape, one context shape and one support.
 
     Raises:
         ValueError: there is no member, their events or contexts differ, or one is no DistributionModule.

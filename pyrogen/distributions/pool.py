@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.rows import Remake, rearranged, spared
+from pyrogen.numerics.supports import one_support
 
 from .abilities import abilities_of
 from .distribution import PyrogenDistribution
@@ -77,7 +78,12 @@ class LinearPool(PyrogenDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return self.components[0].support
+        """That of its components.
+
+        Raises:
+            ValueError: they lie between other ends.
+        """
+        return one_support([component.support for component in self.components], "components")
 
     @property
     def mean(self) -> Tensor:
@@ -94,6 +100,8 @@ class LinearPool(PyrogenDistribution):
         return type(self)(components, weights, validate_args=False, remake=self._remake)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            one_support([component.support for component in self.components], "components")
         noisy = any(abilities_of(component).density != "exact" for component in self.components)
         options = {"noisy": value.device if noisy else None}
         return spared(partial(self._score, value), partial(self._score_rows, value), self._remake, **options)

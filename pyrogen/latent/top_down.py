@@ -249,6 +249,7 @@ class TopDownElbo(Objective):
             the level's posterior towards its prior. A number for every level, or one for each from the top down.
 
     Raises:
+        TypeError: ``free_nats`` is neither a number nor a list.
         ValueError: ``draws`` is not positive, a weight is negative, or there are not as many as levels.
 
     References:
@@ -271,7 +272,10 @@ class TopDownElbo(Objective):
         if not isinstance(beta, nn.Module):
             non_negative(beta, "beta")
         count = len(module.levels)
-        each = [free_nats] * count if isinstance(free_nats, (int, float)) else list(free_nats)
+        each = [free_nats] * count if isinstance(free_nats, (int, float)) else free_nats
+        if not isinstance(each, Sequence) or isinstance(each, str):
+            got = type(each).__name__
+            raise TypeError(f"`free_nats` must be a number, or a list of one for each of {count} levels, got {got}")
         if len(each) != count:
             raise ValueError(f"`free_nats` must be a number, or one for each of {count} levels, got {len(each)}")
         self.module = module

@@ -158,6 +158,8 @@ def convolutional_top_down(
     """
     event_shape, shapes = as_shape(event_shape, "event_shape"), _levels(levels, "levels")
     grids = _grids(event_shape, shapes)
+    if width % group:
+        raise ValueError(f"`width` must be a multiple of `group` = {group}, got {width}")
     context = VectorContext(context_shape, classes=classes, embedding=embedding)
     layers = ImageLayers(len(shapes) * blocks, group=group)
     if likelihood is None:

@@ -268,6 +268,33 @@ def is_same(one: Constraint, other: Constraint) -> bool:
     return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(ours, theirs, strict=True))
 
 
+def one_support(supports: Sequence[Constraint], name: str) -> Constraint:
+    """The support that several distributions have in common.
+
+    Args:
+        supports: Where the events of each lie.
+        name: The argument that holds the distributions.
+
+    Raises:
+        ValueError: elements lie between other ends.
+    """
+    for place, support in enumerate(supports):
+        if _has_other_ends(supports[0], support):
+            raise ValueError(f"`{name}` must have one support, got {supports[0]}, and {support} at {place}")
+    return supports[0]
+
+
+def _has_other_ends(one: Constraint, other: Constraint) -> bool:
+    """Whether elements lie between other ends, as far as both constraints have ends."""
+    ours, theirs = ends(one), ends(other)
+    if ours is None or theirs is None:
+        return False
+    pairs = list(zip(ours, theirs, strict=True))
+    if all(_are_numbers(*pair) for pair in pairs):
+        return ours != theirs
+    return any(bool((torch.as_tensor(a) != torch.as_tensor(b)).any()) for a, b in pairs)
+
+
 def shared(constraint: Constraint) -> Constraint:
     """The constraint on events of a mixture, which torch keeps for its components, where all have the same."""
     if not isinstance(constraint, constraints.MixtureSameFamilyConstraint):

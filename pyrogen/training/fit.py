@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyrogen.arguments import checked, inner_share, integer, positive, switch
+from pyrogen.arguments import checked, integer, positive, share, switch
 from pyrogen.core.batch import device_of
 from pyrogen.core.batches import batches, split
 from pyrogen.core.sources import Data, SimulatedData, TensorData
@@ -45,7 +45,7 @@ def _seed(value: Any, name: str) -> None:
 
 def _ema(value: Any, name: str) -> None:
     if not isinstance(value, Average):
-        inner_share(value, name)
+        share(value, name)
 
 
 def _validation(value: Any, name: str) -> None:
@@ -138,8 +138,8 @@ def fit(
         accumulate: Minibatches that make a gradient step, as one of so many times ``batch_size`` would, in less memory.
             With a loader, the last step of an epoch takes those that are left.
         ema: Decay of an exponential moving average of the weights, which then validates and is what remains; or an
-            :class:`Average` of a part of them. Of a game the generator alone is averaged. ``None``: no average; on
-            simulations, whose posteriors gain by it, one of decay 0.99.
+            :class:`Average` of a part of them. Of a game the generator alone is averaged. 0: no average. ``None``: none
+            either, but on simulations, whose posteriors gain by it, one of decay 0.99.
         validation: Held-out data, or the fraction of ``data`` to hold out. Evaluated after every epoch, or after every
             1,000 steps of a longer one, and at the end; the best weights are restored.
         patience: Stop after so many evaluations without a better one.
@@ -180,6 +180,7 @@ def fit(
         validation, patience = 0.1 if validation is None else validation, _PATIENCE
     if ema is None and isinstance(data, SimulatedData):
         ema = data.ema
+    ema = ema or None
     if steps is epochs is patience is None:
         raise ValueError("`steps`, `epochs` or `patience` must be given, got none of them")
     for name, value in (("patience", patience), ("validate_every", validate_every), ("metric", metric)):

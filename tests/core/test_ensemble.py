@@ -128,5 +128,7 @@ def test_what_is_no_ensemble_is_refused():
         pg.Ensemble([flow, torch.nn.Linear(2, 2)])
     with pytest.raises(NotImplementedError, match="an ensemble needs a normalized log_prob"):
         pg.Ensemble([pg.energy.mlp((2,)), pg.energy.mlp((2,))])
+    with pytest.raises(ValueError, match="`components` must have one support, got .*, and .* at 1"):
+        pg.Ensemble([flow, pg.flows.circular((2,), layers=1)])().log_prob(torch.zeros(2))
     with pytest.raises(ValueError, match="`components` must have one shape"):
         LinearPool([dist.Normal(0.0, 1.0), dist.Normal(torch.zeros(2), 1.0)])

@@ -105,3 +105,18 @@ def test_mistakes_are_refused():
         flows.FlowMixture([one], gate=torch.nn.Linear(2, 1))
     with pytest.raises(ValueError, match="must be a DistributionModule"):
         flows.FlowMixture([torch.nn.Linear(2, 2)])
+    given = flows.affine_coupling((2,), (3,), layers=1, hidden=(8,))
+    with pytest.raises(ValueError, match=r"`gate` must give a logit for each member, shape \(4, 1\), got \(4, 5\)"):
+        flows.FlowMixture([given], gate=torch.nn.Linear(3, 5))(torch.zeros(4, 3))
+
+
+def test_members_of_other_supports_are_refused():
+    real, small = flows.affine_coupling((2,), layers=1, hidden=(8,)), {"layers": 1, "hidden": (8,)}
+    for other in (flows.circular((2,), **small), flows.affine_coupling((2,), interval=(0.0, 1.0), **small)):
+        with pytest.raises(ValueError, match=r"`components` must have one support, got .* at 1"):
+            flows.FlowMixture([other, real])().log_prob(torch.full((4, 2), 0.5))
+        with pytest.raises(ValueError, match="`components` must have one support"):
+            pg.fit(flows.FlowMixture([real, other]), torch.rand(20, 2), steps=1)
+    written_twice = [(0.0, 1.0), ([0.0, 0.0], [1.0, 1.0])]
+    same = flows.FlowMixture([flows.affine_coupling((2,), interval=ends, **small) for ends in written_twice])
+    assert same().support.check(same().sample((50,))).all()

@@ -302,7 +302,10 @@ def test_a_likelihood_of_ones_own():
         (lambda: convolutional_top_down((3,), levels=[(2, 1, 1)]), "`event_shape` must be"),
         (lambda: convolutional_top_down((1, 4, 4), levels=[(2, 2, 2), (2, 1, 1)]), "no coarser from the top down"),
         (lambda: convolutional_top_down((1, 4, 4), levels=[(2, 5, 5)]), "none finer than the image"),
-        (lambda: convolutional_top_down((1, 4, 4), levels=[(2, 1, 1)], width=20), "multiples of `group`"),
+        (
+            lambda: convolutional_top_down((1, 4, 4), levels=[(2, 1, 1)], width=20),
+            "`width` must be a multiple of `group` = 16, got 20",
+        ),
         (lambda: TopDownElbo(top_down((3,), levels=(2, 2)), free_nats=(1.0,)), "one for each of 2 levels, got 1"),
         (lambda: TopDownElbo(top_down((3,), levels=(2, 2)), free_nats=-1.0), "`free_nats` must not be negative"),
         (lambda: TopDownElbo(top_down((3,), levels=(2, 2)), beta=-1.0), "`beta` must not be negative"),
@@ -320,3 +323,9 @@ def test_a_likelihood_of_ones_own():
 def test_bad_arguments_of_hierarchies(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("free_nats", ["1", torch.tensor(1.0), None])
+def test_free_nats_are_numbers(free_nats):
+    with pytest.raises(TypeError, match="`free_nats` must be a number, or a list of one for each of 2 levels"):
+        TopDownElbo(top_down((3,), levels=(2, 2)), free_nats=free_nats)

@@ -320,6 +320,8 @@ def test_weights_are_averaged_on_simulations_alone(monkeypatch):
         (joint.fresh(8), {}),
         (simulations.entries, {}),
         (joint, {"ema": 0.5}),
+        (joint, {"ema": 0}),
+        (joint, {"ema": 0.0}),
     ):
         pg.fit(learned, data, steps=1, **options)
-    assert decays == [0.99, 0.99, 0.99, None, 0.5]
+    assert decays == [0.99, 0.99, 0.99, None, 0.5, None, None]

@@ -97,6 +97,7 @@ def test_what_cannot_be_averaged_is_named():
     for decay in (0, 1, 1.5, -1):
         with pytest.raises(ValueError, match="`decay` must be"):
             Average(decay, of=Gaussian())
+    for decay in (1, 1.5, -1):
         with pytest.raises(ValueError, match="`ema` must be"):
             pg.fit(Gaussian(), torch.randn(8, 2), steps=1, ema=decay)
     with pytest.raises(ValueError, match="`of` must be a module or parameters, got int"):
