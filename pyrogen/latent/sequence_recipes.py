@@ -89,8 +89,8 @@ def deep_markov(
         >>> module().log_prob(x, lengths=[20, 10, 3, 1, 20]).shape
         torch.Size([5])
     """
-    length, *observation = as_shape(event_shape, "event_shape")
-    states, observation = prod(as_shape(latent_shape, "latent_shape")), tuple(observation)
+    length, observation = _steps(event_shape)
+    states = prod(as_shape(latent_shape, "latent_shape"))
     family = _family(symbols, binary, counts, zero_inflated, scale)
 
     def context() -> StepContext:
@@ -110,6 +110,14 @@ def deep_markov(
     )
     posterior = Inference(prior, observation, messages, context(), structured=structured)
     return StateSpaceModel(prior, likelihood, posterior, draws=draws)
+
+
+def _steps(event_shape: Shape) -> tuple[int, Shape]:
+    """The number of steps, and the shape of what is observed at each."""
+    shape = as_shape(event_shape, "event_shape")
+    if not shape:
+        raise ValueError("`event_shape` must be (length, *observation), got ()")
+    return shape[0], shape[1:]
 
 
 def _family(
@@ -151,8 +159,8 @@ def linear_gaussian(
         >>> module().log_prob(torch.zeros(20, 3)).shape, pg.density_of(module())
         (torch.Size([]), 'exact')
     """
-    length, *observation = as_shape(event_shape, "event_shape")
-    states, observation = prod(as_shape(latent_shape, "latent_shape")), tuple(observation)
+    length, observation = _steps(event_shape)
+    states = prod(as_shape(latent_shape, "latent_shape"))
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = LinearDynamics(length, states, context)
     return LinearGaussianModel(prior, LinearEmissions(length, observation, states, context))
@@ -197,7 +205,7 @@ def hidden_markov(
         >>> module.smooth(torch.zeros(20, 3)).probs.shape
         torch.Size([20, 2])
     """
-    length, *observation = as_shape(event_shape, "event_shape")
+    length, observation = _steps(event_shape)
     context = StepContext(context_shape, controls=controls, classes=classes, embedding=embedding)
     family = _family(symbols, binary, counts, zero_inflated, scale)
-    return HiddenMarkovModel(length, tuple(observation), regimes, family, context)
+    return HiddenMarkovModel(length, observation, regimes, family, context)

@@ -331,12 +331,67 @@ def test_unsorted_times_are_refused_by_row(bad, message):
         ([[0.5], [1.0, 0.2]], "0.2 after 1 at place 1 in row 1"),
         ([[0.5], [1.0, 2.0]], "must lie before the window's end 2, got 2 in row 1"),
         ([[0.5], [[1.0, 2.0]]], "must hold events of shape"),
+        ([[0.5], [1.0, math.nan]], "`sequences` must hold no NaN, got NaN in row 1"),
+        ([0.5, 1.0], "must hold sequences of events, got a number in rows 0, 1"),
         ([], "at least one sequence, got none"),
     ],
 )
 def test_sequences_that_do_not_fit(sequences, message):
     with pytest.raises(ValueError, match=message):
         autoregressive.hawkes((3,), window=2.0).pack(sequences)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda process, x: process.compensators(x),
+        lambda process, x: process.residuals(x),
+        lambda process, x: process.time_rescaling(x),
+        lambda process, x: process.intensity(x, torch.tensor([1.0])),
+        lambda process, x: process.after(x, 1.0),
+    ],
+    ids=["compensators", "residuals", "time_rescaling", "intensity", "after"],
+)
+def test_what_is_no_window_has_no_intensity(use):
+    process = autoregressive.hawkes((3,), window=2.0)()
+    with pytest.raises(ValueError, match="0.4 after 0.5 at place 1 in row 1"):
+        use(process, torch.tensor([[0.5, 1.0, 2.0], [0.5, 0.4, 2.0]]))
+    with pytest.raises(ValueError, match="must hold no NaN, got NaN in row 1"):
+        use(process, torch.tensor([[0.5, 1.0, 2.0], [0.5, torch.nan, 2.0]]))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (torch.tensor([1.0, 2.5]), "`times` must lie from 0 to the window's end 2, got"),
+        (torch.tensor([-0.1]), "`times` must lie from 0"),
+        (torch.tensor([torch.nan]), "`times` must lie from 0"),
+        (torch.ones(2, 2), r"`times` must have shape \(n,\), got \(2, 2\)"),
+        (1.0, r"`times` must have shape \(n,\), got \(\)"),
+    ],
+)
+def test_times_that_have_no_intensity(times, message):
+    process = autoregressive.hawkes((3,), window=2.0)()
+    with pytest.raises(ValueError, match=message):
+        process.intensity(torch.tensor([0.5, 1.0, 2.0]), times)
+
+
+def test_one_history_may_be_known_up_to_several_times():
+    module, until = hawkes(1.0, 0.7, 1.5), torch.tensor([0.5, 1.5, 3.0]).double()
+    torch.manual_seed(0)
+    history = module().sample()
+    forecast = module().after(history, until)
+    assert forecast.sample((2,)).shape == (2, 3, 40)
+    expected = [module().after(history, float(one)).log_prob(history) for one in until]
+    torch.testing.assert_close(forecast.log_prob(history), torch.stack(expected))
+    with pytest.raises(ValueError, match=r"batch shapes must broadcast to one, got .*\(3,\) of `until`"):
+        module().after(history.expand(2, 40), until)
+
+
+def test_a_window_in_another_precision_is_shown_with_all_digits():
+    module = autoregressive.hawkes((3,), window=0.1)
+    with pytest.raises(ValueError, match="got 0.10000000149011612 after 0.05"):
+        module.double()().log_prob(module.pack([[0.01, 0.05]]).double())
 
 
 def test_other_bad_arguments_of_point_processes():
@@ -352,5 +407,7 @@ def test_other_bad_arguments_of_point_processes():
     x = autoregressive.hawkes((3,), window=2.0)
     with pytest.raises(ValueError, match="`until` must lie from 0"):
         x().after(x().sample((2,)), 2.0)
+    with pytest.raises(ValueError, match=r"`value` must end in shape \(3,\), got \(2,\)"):
+        x().lengths(torch.ones(2))
     with pytest.raises(ValueError, match="`over` must come before `after`"):
         x().after(x().sample((2,)), 1.0).over(3.0)

@@ -72,6 +72,26 @@ def test_forecasts_are_conditional():
         module.forecast(x[0, 0], 2)
 
 
+def test_lengths_leave_out_later_steps():
+    module = model()
+    x = module().sample((3,))
+    found = module().log_prob(x, lengths=[4, 2, 1])
+    expected = [module.over(length)().log_prob(row[:length]) for row, length in zip(x, (4, 2, 1), strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-10)
+
+
+def test_sequences_that_have_no_regimes_are_refused():
+    module = latent.hidden_markov((4,), regimes=2)
+    x = torch.zeros(3, 4)
+    x[1, 2] = torch.inf
+    for method in (module.filter, module.smooth):
+        with pytest.raises(ValueError, match=r"`value` must end in shape \(4,\), got \(2, 4, 1\)"):
+            method(torch.zeros(2, 4, 1))
+        with pytest.raises(ValueError, match="`value` must be finite, or NaN where it is missing, got inf in row 1"):
+            method(x)
+    assert module().log_prob(x)[1] == -torch.inf
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("with_context", [False, True])
 def test_contract_of_hidden_markov(with_context):

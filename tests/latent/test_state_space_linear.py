@@ -149,6 +149,36 @@ def test_controls_move_states_and_observations():
         torch.testing.assert_close(seen[3], 2 * module.likelihood.effect.weight[:, 0])
 
 
+@pytest.mark.parametrize("score", [lambda d, x: d.log_prob(x), lambda d, x: torch.vmap(d.log_prob)(x)])
+def test_small_noise_costs_no_digits(score):
+    torch.manual_seed(0)
+    module = latent.linear_gaussian((200, 4), latent_shape=2)
+    with torch.no_grad():
+        module.prior.matrix.copy_(0.99 * torch.eye(2))
+        module.likelihood.log_scale.fill_(-7.0)  # of an evidence near 5000 nats, whose squares are near 10 ** 9
+        x = module().sample((2,))
+        found = score(module(), x)
+        exact = module.double()().log_prob(x.double())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_bad_sequences_are_named_by_the_exact_model():
+    module = latent.linear_gaussian((5,), latent_shape=1)
+    x = torch.zeros(3, 5)
+    x[1, 2] = torch.inf
+    for method in (module.filter, module.smooth):
+        with pytest.raises(ValueError, match=r"`x` must be finite, or NaN where it is missing, got inf in row 1"):
+            method(x)
+        with pytest.raises(ValueError, match=r"`x` must end in shape \(5,\), got \(2, 4\)"):
+            method(torch.zeros(2, 4))
+    assert module().log_prob(x)[1] == -torch.inf
+    with pytest.raises(ValueError, match=r"`value` must end in shape \(2,\), got \(3, 4\)"):
+        module.forecast(torch.zeros(3, 2), 2).log_prob(torch.zeros(3, 4))
+    with pytest.raises(TypeError, match="`vae` must be a StateSpaceModel, got LinearGaussianModel"):
+        latent.Filtering(module, particles=2)
+
+
 @pytest.mark.slow
 def test_maximum_likelihood_finds_the_process():
     torch.manual_seed(0)

@@ -220,6 +220,11 @@ def test_files_hold_the_recipe(tmp_path):
         assert loaded.posterior.prior is loaded.prior
 
 
+def test_padding_keeps_the_widest_precision():
+    assert latent.padded([torch.ones(3), torch.ones(2).double()]).dtype == torch.float64
+    assert latent.padded([torch.ones(3).long(), torch.ones(2)]).dtype == torch.float32
+
+
 def test_bad_input_is_named():
     module = latent.deep_markov((5, 2), **SMALL)
     x = torch.randn(3, 5, 2)
@@ -239,6 +244,20 @@ def test_bad_input_is_named():
         module.forecast(torch.ones(3, 4), 2)
     with pytest.raises(ValueError, match="`horizon` must be at least 1"):
         module.forecast(x, 0)
+    with pytest.raises(TypeError, match="`prefix` must be a tensor, got list"):
+        module.forecast([[1.0, 2.0]], 2)
+    with pytest.raises(TypeError, match="`sequences` must be a tensor, got list"):
+        latent.padded([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="`sequences` must have steps, got a number in row 1"):
+        latent.padded([torch.ones(3), torch.ones(())])
+    with pytest.raises(TypeError, match="`x` must hold floating-point numbers"):
+        module().log_prob(x.long(), [5, 1, 1])
+    with pytest.raises(ValueError, match="`x` must be finite, or NaN where it is missing, got inf in row 2"):
+        module.filter(torch.cat([x[:2], x[2:] + torch.inf]))
+    with pytest.raises(TypeError, match="`draws` must be an int"):
+        module.smooth(x).sample((3,))
+    with pytest.raises(ValueError, match=r"`event_shape` must be \(length, \*observation\), got \(\)"):
+        latent.deep_markov((), **SMALL)
     irregular = latent.deep_markov((3, 1), irregular=True, **SMALL)
     times = torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]])
     with pytest.raises(ValueError, match=r"`context\['times'\]` must increase from step to step.* in row 1"):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import positive
+from pyrogen.arguments import positive, vector
 from pyrogen.core.estimate import TestResult
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
@@ -97,13 +97,12 @@ class PointProcessDistribution(PyrogenDistribution):
             minus infinity where events until then are others.
 
         Raises:
-            ValueError: events are out of order, or ``until`` lies outside the window.
+            ValueError: events are out of order or NaN, or ``until`` lies outside the window.
         """
-        batch = common_batch_shape(
-            {"history": batch_shape_of(history, self.event_shape, "history"), "context": self.batch_shape}
-        )
-        require_events(self.support, history, "history")
+        shapes = {"history": batch_shape_of(history, self.event_shape, "history"), "context": self.batch_shape}
+        require_events(self.support, history, "history", missing=False)
         until = torch.as_tensor(until, dtype=history.dtype, device=history.device)
+        batch = common_batch_shape(shapes | {"until": until.shape})
         if not bool(((until >= 0) & (until < self.window)).all()):
             raise ValueError(f"`until` must lie from 0 to below the window's end {self.window:g}, got {until.tolist()}")
         kept = EventHistory(history.expand(batch + self.event_shape), until.expand(batch))
@@ -111,14 +110,18 @@ class PointProcessDistribution(PyrogenDistribution):
 
     def lengths(self, value: Tensor) -> Tensor:
         """How many events there are, ``batch``."""
+        batch_shape_of(value, self.event_shape, "value")
         return (self.support.times(value) < self.window).sum(-1)
 
     def compensators(self, value: Tensor) -> Tensor:
         r"""The integral of the intensity between events, :math:`-\log S`, ``(*batch, length)``.
 
         The place after the last event has that of the empty rest of the window, places after it zero.
+
+        Raises:
+            ValueError: events are out of order, or NaN.
         """
-        shape = self._common(value)
+        shape = self._complete(value)
         return self._scored(value, shape, compensators=True)
 
     def intensity(self, value: Tensor, times: Tensor) -> Tensor:
@@ -127,8 +130,14 @@ class PointProcessDistribution(PyrogenDistribution):
         Args:
             value: Events ``(*batch, *event)``.
             times: Times within the window, ``(n,)``.
+
+        Raises:
+            ValueError: events are out of order or NaN, or times are no vector or lie outside the window.
         """
-        shape = self._common(value)
+        shape = self._complete(value)
+        times = vector(torch.as_tensor(times, dtype=value.dtype, device=value.device), "times")
+        if not bool(((times >= 0) & (times <= self.window)).all()):
+            raise ValueError(f"`times` must lie from 0 to the window's end {self.window:g}, got {times.tolist()}")
         rows = self._rows(value, shape)
         outputs, at = self._outputs(rows, shape), self.support.times(rows)
         place = (at[:, None, :] < times[:, None]).sum(-1).clamp(max=self.event_shape[0] - 1)  # (N, n)
@@ -158,7 +167,7 @@ class PointProcessDistribution(PyrogenDistribution):
         Events that the process was fitted to fit too well: take held-out ones.
 
         Raises:
-            ValueError: there is no event.
+            ValueError: there is no event, or events are out of order or NaN.
         """
         from scipy.stats import kstest
 
@@ -273,6 +282,12 @@ class PointProcessDistribution(PyrogenDistribution):
     def _history_rows(self, shape: torch.Size) -> EventHistory:
         events = self.history.events.expand(*shape, *self.event_shape).reshape(-1, *self.event_shape)
         return EventHistory(events, self.history.until.expand(shape).reshape(-1))
+
+    def _complete(self, value: Tensor) -> torch.Size:
+        """The batch dimensions of events that are in order."""
+        shape = self._common(value)
+        require_events(self.support, value, "value", missing=False)
+        return shape
 
     def _common(self, value: Tensor) -> torch.Size:
         if isinstance(value, Tensor) and not value.is_floating_point():

@@ -64,13 +64,21 @@ class EventTimes(Constraint):
         return f"EventTimes({self.window:g})" if self.marks is None else f"EventTimes({self.window:g}, {self.marks})"
 
 
-def require_events(support: EventTimes, value: Tensor, name: str) -> None:
-    """Refuses events that are out of order or out of the window, or marks that are none; NaN is left to be scored.
+def require_events(support: EventTimes, value: Tensor, name: str, *, missing: bool = True) -> None:
+    """Refuses events that are out of order or out of the window, or marks that are none.
+
+    Args:
+        support: What events are.
+        value: Events ``(*batch, *event)``.
+        name: What errors call them.
+        missing: Whether NaN is left to be scored; else it is refused as well.
 
     Raises:
         RefusedDataError: a row holds such.
     """
     present = ~value.isnan().flatten(value.dim() - support.event_dim).any(-1)
+    if not missing and not bool(present.all()):
+        raise RefusedDataError(f"`{name}` must hold no NaN", "NaN", (~present).reshape(-1).nonzero().flatten().tolist())
     for right, demand, shown in (
         (
             support.in_order(value),
@@ -105,6 +113,9 @@ def pack(
     rows = [torch.as_tensor(sequence, dtype=torch.get_default_dtype()) for sequence in sequences]
     if not rows:
         raise ValueError(f"`{name}` must hold at least one sequence, got none")
+    flat = [place for place, row in enumerate(rows) if not row.dim()]
+    if flat:
+        raise ValueError(f"`{name}` must hold sequences of events, got a number in {listed('row', flat)}")
     tail = () if support.marks is None else (2,)
     long = [place for place, row in enumerate(rows) if len(row) > length]
     if long:
@@ -113,6 +124,8 @@ def pack(
         )
     packed = support.empty(torch.zeros(len(rows), length, *tail))
     for place, row in enumerate(rows):
+        if row.isnan().any():
+            raise RefusedDataError(f"`{name}` must hold no NaN", "NaN", [place])
         if len(row) and row.shape[1:] != tail:
             raise ValueError(f"`{name}` must hold events of shape {tail}, got {tuple(row.shape[1:])} in row {place}")
         packed[place, : len(row)] = row.reshape(-1, *tail)
@@ -126,8 +139,13 @@ def pack(
 
 
 def _times_shown(support: EventTimes, row: Tensor, place: int) -> str:
-    times, before = support.times(row), support.before(row)
-    return f"{times[place]:g} after {before[place]:g} at place {place}"
+    time, before = (_shown(part[place], support.window) for part in (support.times(row), support.before(row)))
+    return f"{time} after {before} at place {place}"
+
+
+def _shown(time: Tensor, window: float) -> str:
+    """A time, with all digits where it looks like the window's end: it may be that in another precision."""
+    return f"{time:.17g}" if f"{time:g}" == f"{window:g}" else f"{time:g}"
 
 
 def _mark(support: EventTimes, row: Tensor, place: int) -> str:

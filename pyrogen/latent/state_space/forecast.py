@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from pyrogen.core.shapes import Context, common_batch_shape, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
+from pyrogen.numerics.values import require_value
 
 if TYPE_CHECKING:
     from .model import TrajectoryModel
@@ -74,6 +75,7 @@ class Forecast(PyrogenDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self.density is None:
             return super().log_prob(value)
+        require_value(self, value)
         batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         observation = self.event_shape[1:]
         known = self.prefix.expand(*batch, self.known, *observation)

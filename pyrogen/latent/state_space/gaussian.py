@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from pyro.ops.gaussian import Gaussian, gaussian_tensordot, sequential_gaussian_tensordot
@@ -200,6 +201,9 @@ class LinearChain(PyrogenDistribution):
         return torch.stack(states, -2)
 
 
+Part = TypeVar("Part", Belief, LinearTransition, QuadraticPotential)
+
+
 def filtered(start: Belief, move: LinearTransition, observations: QuadraticPotential) -> tuple[list[Belief], Tensor]:
     """What is believed of each state given the observations up to it, and the logarithm of the evidence.
 
@@ -227,8 +231,9 @@ def log_evidence(start: Belief, move: LinearTransition, observations: QuadraticP
         https://arxiv.org/abs/1905.13002
     """
     size, like = observations.linear.shape[-1], observations.linear
-    if is_functional((like, observations.precision, move.matrix)):
-        return filtered(start, move, observations)[1]  # Pyro's scan is no function to torch.func
+    if is_functional((like, observations.precision, move.matrix)):  # Pyro's scan is no function to torch.func
+        double = (in_precision(part, torch.float64) for part in (start, move, observations))
+        return filtered(*double)[1].to(like)
     linear, precision = observations.linear.double(), observations.precision.double()
     first = _gaussian(start.loc, start.root, linear[..., 0, :], precision[..., 0, :, :])
     if linear.shape[-2] == 1:
@@ -299,6 +304,11 @@ def _stacked(moves: list[LinearTransition], like: LinearTransition) -> LinearTra
     return LinearTransition(
         torch.stack([move.matrix for move in moves], -3), shift, torch.stack([move.root for move in moves], -3)
     )
+
+
+def in_precision(part: Part, dtype: torch.dtype) -> Part:
+    """The same in another floating-point precision."""
+    return replace(part, **{field.name: getattr(part, field.name).to(dtype) for field in fields(part)})
 
 
 def apply(matrix: Tensor, vector: Tensor) -> Tensor:

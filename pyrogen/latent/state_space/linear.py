@@ -36,6 +36,7 @@ from .gaussian import (
     apply,
     cholesky,
     filtered,
+    in_precision,
     log_evidence,
     smoothed,
 )
@@ -112,15 +113,19 @@ class LinearEmissions(SequencePart):
         return Incomplete(DiagonalNormal(loc, self.log_scale.reshape(shape).expand_as(loc), 1 + len(shape)))
 
     def potentials(self, x: Tensor, vectors: Tensor | None) -> tuple[QuadraticPotential, Tensor]:
-        """What observations ``(*batch, length, *observation)`` say about each state, and the constant that it lacks."""
+        """What observations ``(*batch, length, *observation)`` say about each state, and the constant that it lacks.
+
+        Both are double: where noise is small, the evidence is a small difference of large squares.
+        """
         dim = len(self.event_shape) - 1
-        x = x.flatten(-dim) if dim else x.unsqueeze(-1)
-        matrix, precision = self.loading.weight, (-2 * self.log_scale).exp()
+        x = (x.flatten(-dim) if dim else x.unsqueeze(-1)).double()
+        matrix, log_scale = self.loading.weight.double(), self.log_scale.double()
+        precision = (-2 * log_scale).exp()
         missing = x.isnan()
         base = self.loading.bias if vectors is None else self.loading.bias + self.effect(vectors)
         rest = torch.where(missing, 0.0, x - base)
         weights = torch.where(missing, 0.0, precision)
-        constant = torch.where(missing, 0.0, -0.5 * (precision * rest.square() + _LOG_2PI) - self.log_scale)
+        constant = torch.where(missing, 0.0, -0.5 * (precision * rest.square() + _LOG_2PI) - log_scale)
         # Where all rows have the same gaps, so have all covariances, which are then computed once.
         own = weights.reshape(-1, *weights.shape[-2:])[0] if _alike(missing) else weights
         quadratic = matrix.mT @ (own.unsqueeze(-1) * matrix)
@@ -149,6 +154,7 @@ class ExactInference(SequencePart):
     def forward(self, context: Context = None) -> LinearChain:
         batch = context_batch_shape(context, self.context_shape)
         start, move, potentials, _ = self.problem(context)
+        potentials = in_precision(potentials, start.loc.dtype)
         return LinearChain(*smoothed(start, move, potentials), batch, self.event_shape)
 
     def problem(self, context: Context) -> tuple[Belief, LinearTransition, QuadraticPotential, Tensor]:
@@ -183,19 +189,20 @@ class LinearGaussianModel(TrajectoryModel):
     def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
         """The exact ``log_prob``, of a single draw that makes no difference."""
         *problem, constant = self.posterior.problem(given(self.posterior, context, x=x))
-        return (log_evidence(*problem) + constant).unsqueeze(0)
+        return (log_evidence(*problem) + constant).unsqueeze(0).to(torch.result_type(x, self.prior.start_loc))
 
     def filter(self, x: Tensor, context: Context = None) -> dist.MultivariateNormal:
         """The state of each step given the observations up to it, of batch shape ``(*batch, length)``."""
         batch = self.batch_of(x, context)
-        *problem, _ = self.posterior.problem(given(self.posterior, context, x=x))
-        beliefs, _ = filtered(*problem)
+        start, move, potentials, _ = self.posterior.problem(given(self.posterior, context, x=x))
+        beliefs, _ = filtered(start, move, in_precision(potentials, start.loc.dtype))
         loc = torch.stack([belief.loc for belief in beliefs], -2).expand(*batch, *self.latent_shape)
         covariance = torch.stack([belief.covariance for belief in beliefs], -3)
         return dist.MultivariateNormal(loc, covariance.expand(*batch, *covariance.shape[-3:]))
 
     def smooth(self, x: Tensor, context: Context = None) -> LinearChain:
         """Trajectories given all observations."""
+        self.batch_of(x, context)
         return self.posterior_at(x, context)
 
     def objective(self) -> nn.Module:

@@ -35,17 +35,28 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from functools import reduce
 from typing import Any, Self
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.distributions import Distribution
 
-from pyrogen.arguments import checked, integer
+from pyrogen.arguments import checked, integer, real_tensor
 from pyrogen.core.parts import given
-from pyrogen.core.shapes import Context, Shape, batch_shape_of, common_batch_shape, context_batch_shape
+from pyrogen.core.shapes import (
+    Context,
+    Shape,
+    batch_shape_of,
+    common_batch_shape,
+    context_batch_shape,
+    flatten_batch,
+)
 from pyrogen.latent.marginal import MarginalDistribution
 from pyrogen.latent.model import VAE
+from pyrogen.networks.statistics import require_rows
+from pyrogen.numerics.autograd import is_functional
 
 from .forecast import Forecast
 from .particles import FilterRun, LogLikelihood, Particles, WeightedStates, particle_filter
@@ -92,8 +103,13 @@ class TrajectoryModel(VAE):
         return Forecast(model, prefix, context, last)
 
     def batch_of(self, x: Tensor, context: Context) -> torch.Size:
-        """The batch dimensions of sequences and their contexts."""
+        """The batch dimensions of sequences and their contexts.
+
+        Raises:
+            ValueError: shapes do not fit; or, where torch validates distributions, ``x`` is infinite somewhere.
+        """
         shapes = {"x": batch_shape_of(x, self.event_shape, "x")}
+        require_possible(x, self.event_shape)
         shapes["context"] = context_batch_shape(context, self.context_shape)
         return common_batch_shape(shapes)
 
@@ -217,7 +233,7 @@ def shortened(x: Tensor, lengths: Tensor | Sequence[int], event_shape: tuple[int
         event_shape: ``(length, *observation)``.
 
     Raises:
-        TypeError: ``lengths`` are no integers.
+        TypeError: ``lengths`` are no integers, or ``x`` are no floating-point numbers.
         ValueError: a length is not between 1 and the number of steps, or there are not as many as sequences.
 
     Example:
@@ -238,6 +254,8 @@ def shortened(x: Tensor, lengths: Tensor | Sequence[int], event_shape: tuple[int
         row = wrong.flatten().nonzero()[0].item()
         got = f"got {lengths.flatten()[row].item()} in row {row}"
         raise ValueError(f"`lengths` must lie between 1 and the {event_shape[0]} steps, {got}")
+    if not x.is_floating_point():
+        raise TypeError(f"`x` must hold floating-point numbers, as `x.float()` does, got {x.dtype}")
     beyond = torch.arange(event_shape[0], device=x.device) >= lengths.unsqueeze(-1)
     return x.masked_fill(beyond.reshape(*beyond.shape, *(1,) * (len(event_shape) - 1)), torch.nan)
 
@@ -246,10 +264,11 @@ def padded(sequences: Sequence[Tensor], length: int | None = None) -> Tensor:
     """Sequences of different lengths as one tensor, in which missing steps at the end are NaN.
 
     Args:
-        sequences: Tensors ``(steps, *observation)``.
+        sequences: Tensors ``(steps, *observation)``, of which the widest precision counts.
         length: How many steps the tensor has; as many as the longest if ``None``.
 
     Raises:
+        TypeError: a sequence is no tensor.
         ValueError: there is no sequence, one has no step or more than ``length``, or observations differ in shape.
 
     Example:
@@ -257,11 +276,14 @@ def padded(sequences: Sequence[Tensor], length: int | None = None) -> Tensor:
         tensor([[0., nan, nan],
                 [0., 0., 0.]])
     """
-    sequences = list(sequences)
+    sequences = [real_tensor(sequence, "sequences") for sequence in sequences]
     if not sequences:
         raise ValueError("`sequences` must hold at least one sequence, got none")
-    length = max(map(len, sequences)) if length is None else integer(length, "length")
+    longest = max(sequence.shape[:1].numel() for sequence in sequences)
+    length = max(longest, 1) if length is None else integer(length, "length")
     for row, sequence in enumerate(sequences):
+        if not sequence.dim():
+            raise ValueError(f"`sequences` must have steps, got a number in row {row}")
         if not 1 <= len(sequence) <= length:
             raise ValueError(f"`sequences` must have from 1 to {length} steps, got {len(sequence)} in row {row}")
         if sequence.shape[1:] != sequences[0].shape[1:]:
@@ -269,8 +291,9 @@ def padded(sequences: Sequence[Tensor], length: int | None = None) -> Tensor:
                 f"`sequences` must have observations of one shape, got {tuple(sequences[0].shape[1:])} in row 0 and "
                 f"{tuple(sequence.shape[1:])} in row {row}"
             )
-    first = sequences[0] if sequences[0].is_floating_point() else sequences[0].float()
-    wide = first.new_full((len(sequences), length, *first.shape[1:]), torch.nan)
+    default = torch.get_default_dtype()
+    dtype = reduce(torch.promote_types, (row.dtype if row.is_floating_point() else default for row in sequences))
+    wide = sequences[0].new_full((len(sequences), length, *sequences[0].shape[1:]), torch.nan, dtype=dtype)
     for row, sequence in zip(wide, sequences, strict=True):
         row[: len(sequence)] = sequence
     return wide
@@ -290,12 +313,25 @@ def first_steps(context: Context, steps: int) -> Context:
     return {**context, **short}
 
 
+def require_possible(x: Tensor, event_shape: Shape, name: str = "x") -> None:
+    """Refuses infinite observations, given which no state has a distribution; where torch validates distributions.
+
+    Raises:
+        RefusedDataError: a sequence holds one.
+    """
+    if Distribution._validate_args and not is_functional((x,)):
+        rows = flatten_batch(x, event_shape)
+        require_rows(~rows.isinf(), rows, f"`{name}` must be finite, or NaN where it is missing")
+
+
 def steps_of(prefix: Tensor, observation_shape: Shape) -> int:
     """How many steps a prefix ``(*batch, steps, *observation)`` has.
 
     Raises:
+        TypeError: it is no tensor.
         ValueError: it has none, or another shape.
     """
+    real_tensor(prefix, "prefix")
     dim = prefix.dim() - len(observation_shape) - 1
     if dim < 0 or tuple(prefix.shape[dim + 1 :]) != tuple(observation_shape) or not prefix.shape[dim]:
         shape = ", ".join(["*batch", "steps", *map(str, observation_shape)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, instance_of
 from pyrogen.core.shapes import Context
 from pyrogen.latent.model import VAEObjective
 
@@ -23,6 +23,7 @@ class Filtering(VAEObjective):
         particles: How many there are, for each sequence.
 
     Raises:
+        TypeError: ``vae`` has no particle filter, as a model that is exact has none.
         ValueError: ``particles`` is not positive.
 
     References:
@@ -33,7 +34,7 @@ class Filtering(VAEObjective):
 
     vae: StateSpaceModel
 
-    @checked
+    @checked(vae=instance_of(StateSpaceModel))
     def __init__(self, vae: StateSpaceModel, *, particles: int) -> None:
         super().__init__(vae)
         self.particles = particles

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.arguments import whole_share
+from pyrogen.arguments import integer, whole_share
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.resampling import effective_sample_size, systematic, take
 
@@ -82,6 +82,7 @@ class Particles:
 
     def sample(self, draws: int) -> Tensor:
         """Draws of equal weight, ``(draws, *batch, length, states)``."""
+        integer(draws, "draws")
         chosen = torch.multinomial(self.log_weights.flatten(1).T.exp(), draws, replacement=True)
         chosen = chosen.T.reshape(draws, *self.log_weights.shape[1:])
         return take(self.values, chosen.expand(draws, *self.values.shape[1:-1]))

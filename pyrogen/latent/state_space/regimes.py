@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from math import prod
 
@@ -34,7 +34,7 @@ from pyrogen.numerics.autograd import full
 from pyrogen.numerics.rows import rearranged, spared
 from pyrogen.numerics.values import require_value
 
-from .model import first_steps, steps_of
+from .model import first_steps, require_possible, shortened, steps_of
 from .parts import SequencePart
 
 
@@ -181,16 +181,28 @@ class HiddenMarkovDistribution(PyrogenDistribution):
             )
             return there.observations.sample().squeeze(len(shape) + 1)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """The log-probability of sequences, or of the first steps of each.
+
+        Args:
+            value: Sequences ``(*batch, length, *observation)``.
+            lengths: How many steps of each count, ``batch``; all that are observed if ``None``.
+
+        Raises:
+            ValueError: a length is not between 1 and the number of steps.
+        """
+        value = value if lengths is None else shortened(value, lengths, self.event_shape)
         require_value(self, value)
         return spared(partial(self._score, value), partial(self._score_rows, value), self._remake)
 
     def filter(self, value: Tensor) -> dist.Categorical:
         """The regime of each step given the observations up to it."""
+        self._require(value)
         return dist.Categorical(logits=torch.stack(self._forwards(self._scores(value)), -2))
 
     def smooth(self, value: Tensor) -> dist.Categorical:
         """The regime of each step given all observations."""
+        self._require(value)
         scores = self._scores(value)
         move, later = self.logits.log_softmax(-1), [torch.zeros_like(scores[..., 0, :])]
         for score in reversed(scores.unbind(-2)[1:]):
@@ -209,6 +221,10 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         """The log-probability of each observation in each regime, ``(*batch, length, regimes)``."""
         scores = self.observations.log_prob(value.unsqueeze(value.dim() - len(self.event_shape) + 1))
         return scores.expand(*torch.broadcast_shapes(scores.shape[:-2], self.batch_shape), *scores.shape[-2:])
+
+    def _require(self, value: Tensor) -> None:
+        require_value(self, value)
+        require_possible(value, tuple(self.event_shape), "value")
 
     def _score(self, value: Tensor) -> Tensor:
         return self._forwards(self._scores(value))[-1].logsumexp(-1)
