@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, count
 
-from .statistics import ReadsData, Standardizer, Statistic
+from .statistics import ReadsData, Standardizer, Statistic, require_rows
 
 
 class RecurrentMessages(ReadsData, nn.Module):
@@ -73,6 +73,7 @@ class RecurrentMessages(ReadsData, nn.Module):
 
     def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads observations; missing ones count as the mean of the others."""
+        require_rows(~x.isinf(), x, "`x` must be finite, or NaN where it is missing")
         rows = x.reshape(-1, x.shape[-1])
         filled = torch.where(rows.isnan(), rows.nanmean(0).nan_to_num(), rows)
         return self.standardizer.read_data(filled.unsqueeze(-2))

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from pyrogen.arguments import checked, count
 
 from .context import Classes, ContextShape, Shape, VectorContext, by_name
-from .statistics import ReadsData, Standardizer, Statistic, require_rows
+from .statistics import ReadsData, Standardizer, Statistic, require_finite, require_rows
 
 OWN = ("x", "z", "context", "controls", "times")
 """Names of entries that a model of sequences has for itself."""
@@ -84,6 +84,9 @@ class StepContext(ReadsData, nn.Module):
 
     def read_data(self, entries: Mapping[str, Tensor]) -> Iterator[tuple[Statistic, Tensor]]:
         yield from self.whole.read_data(_of_whole(self.whole, entries))
+        for key in ("controls", "times"):
+            if key in entries:
+                require_finite(entries[key], f"context[{key!r}]")
         if self.controls is not None and "controls" in entries:
             yield from self.controls.read_data(entries["controls"])
         if self.irregular and "times" in entries:

@@ -376,6 +376,18 @@ def test_times_that_have_no_intensity(times, message):
         process.intensity(torch.tensor([0.5, 1.0, 2.0]), times)
 
 
+@pytest.mark.parametrize("make", [lambda: neural(3), lambda: hawkes(1.0, 0.7, 1.5, length=3)], ids=["neural", "hawkes"])
+def test_intensities_at_the_ends_of_a_window(make):
+    module = make()
+    x = torch.tensor([[0.5, 1.0, WINDOW], [0.5, 1.0, 2.0]]).double()
+    at = torch.tensor([0.0, 2.0, 2.001, WINDOW]).double()
+    found = module().intensity(x, at)
+    assert found.isfinite().all()
+    assert (found[1, 2:] == 0).all()  # the window closes with the last place
+    assert (found[0, 2:] > 0).all()
+    torch.testing.assert_close(found[1, :2], found[0, :2])
+
+
 def test_one_history_may_be_known_up_to_several_times():
     module, until = hawkes(1.0, 0.7, 1.5), torch.tensor([0.5, 1.5, 3.0]).double()
     torch.manual_seed(0)

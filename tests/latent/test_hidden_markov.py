@@ -80,6 +80,18 @@ def test_lengths_leave_out_later_steps():
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("batch", [(3,), (2, 3)])
+def test_a_bad_context_costs_no_gradient_of_others(batch, monkeypatch):
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)
+    module = latent.hidden_markov((4,), (2,), regimes=2)
+    context = torch.randn(3, 2)
+    context[1] = torch.nan
+    score = module(context).expand(batch).log_prob(torch.randn(3, 4))
+    assert (score.isnan() == torch.tensor([False, True, False])).all()
+    score[..., 0].sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
 def test_sequences_that_have_no_regimes_are_refused():
     module = latent.hidden_markov((4,), regimes=2)
     x = torch.zeros(3, 4)

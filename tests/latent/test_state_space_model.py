@@ -225,6 +225,21 @@ def test_padding_keeps_the_widest_precision():
     assert latent.padded([torch.ones(3).long(), torch.ones(2)]).dtype == torch.float32
 
 
+@pytest.mark.parametrize("key", ["controls", "times", "x"])
+def test_training_names_the_sequences_that_are_bad(key):
+    module = latent.deep_markov((5, 2), controls=1, irregular=True, **SMALL)
+    data = {
+        "controls": torch.randn(20, 5, 1),
+        "times": torch.arange(5.0).repeat(20, 1),
+        "x": torch.randn(20, 5, 2),
+    }
+    data[key][13, 4] = torch.inf if key == "x" else torch.nan
+    x = data.pop("x")
+    name = "x" if key == "x" else rf"context\['{key}'\]"
+    with pytest.raises(ValueError, match=rf"`{name}` must be finite.* in row 13 of `data`"):
+        pg.fit(module, (x, data), steps=1)
+
+
 def test_bad_input_is_named():
     module = latent.deep_markov((5, 2), **SMALL)
     x = torch.randn(3, 5, 2)

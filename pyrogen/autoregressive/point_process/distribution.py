@@ -127,6 +127,8 @@ class PointProcessDistribution(PyrogenDistribution):
     def intensity(self, value: Tensor, times: Tensor) -> Tensor:
         r"""The rate at which events come at some times, given those before, :math:`\lambda(t)`, ``(*batch, n)``.
 
+        It is zero after the last event where all places hold events, since there the window closes.
+
         Args:
             value: Events ``(*batch, *event)``.
             times: Times within the window, ``(n,)``.
@@ -143,8 +145,10 @@ class PointProcessDistribution(PyrogenDistribution):
         place = (at[:, None, :] < times[:, None]).sum(-1).clamp(max=self.event_shape[0] - 1)  # (N, n)
         last = torch.cat([at.new_zeros(len(at), 1), at], 1).gather(1, place)
         chosen = outputs.gather(1, place.unsqueeze(-1).expand(*place.shape, outputs.shape[-1]))
-        waiting, gap = self._waiting(chosen), times - last
-        return (waiting.log_prob(gap) - waiting.log_survival(gap)).exp().reshape(*shape, len(times))
+        # Some densities at a gap of zero are limits.
+        waiting, gap = self._waiting(chosen), (times - last).clamp(min=torch.finfo(at.dtype).tiny)
+        hazard = (waiting.log_prob(gap) - waiting.log_survival(gap)).exp()
+        return torch.where(times <= at[:, -1:], hazard, 0.0).reshape(*shape, len(times))
 
     def residuals(self, value: Tensor) -> Tensor:
         """Intervals that are independent and exponential of mean one if events follow the process, ``(events,)``.

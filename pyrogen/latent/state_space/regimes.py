@@ -163,9 +163,8 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         return constraints.independent(self.observations.support, 1)
 
     def _expanded(self, batch_shape: torch.Size) -> HiddenMarkovDistribution:
-        return HiddenMarkovDistribution(
-            self.start, self.logits, self.numbers, self.family, batch_shape, self.event_shape, validate_args=False
-        )
+        parts = self.start, self.logits, self.numbers, self.family, batch_shape, self.event_shape, self._remake
+        return HiddenMarkovDistribution(*parts, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
