@@ -43,6 +43,12 @@ def log_logistic_mass(lower: Tensor, upper: Tensor) -> Tensor:
     return logsigmoid(upper) + logsigmoid(-lower) + (-torch.expm1(lower - upper)).log()
 
 
+def log_sum_exp(x: Tensor, dim: int) -> Tensor:
+    """The logarithm of a sum of exponentials, whose gradient is zero, not NaN, where all of them are zero."""
+    nothing = x.isneginf().all(dim, keepdim=True)
+    return x.masked_fill(nothing, 0.0).logsumexp(dim).masked_fill(nothing.squeeze(dim), -math.inf)
+
+
 def log_normal_cdf(x: Tensor) -> Tensor:
     """The logarithm of the standard normal distribution function: torch's ``log_ndtr``, also under ``vmap``."""
     left = x < 1

@@ -72,6 +72,25 @@ def test_forecasts_are_conditional():
         module.forecast(x[0, 0], 2)
 
 
+def test_regimes_that_never_follow_each_other():
+    module, never = model(), -torch.inf
+    with torch.no_grad():
+        module.start.copy_(torch.tensor([0.0, never, never]))
+        module.logits[1:, 0] = module.logits[2, 1] = module.logits[0, 2] = never
+    x = module().sample((3,))
+    for row in x:
+        found, joint = paths(module, row)
+        torch.testing.assert_close(module().log_prob(row), joint.logsumexp(0), rtol=0, atol=1e-10)
+    smoothed, filtered = module.smooth(x).probs, module.filter(x).probs
+    assert (smoothed[:, 0] == torch.tensor([1.0, 0, 0])).all()
+    assert (filtered[:, 1, 2] == 0).all()
+    module().log_prob(x).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+    pg.fit(module, x, steps=2, lr=0.1, seed=0)
+    assert module.start.isneginf().tolist() == [False, True, True]
+    assert module.logits.isneginf().sum() == 4
+
+
 def test_lengths_leave_out_later_steps():
     module = model()
     x = module().sample((3,))
@@ -95,12 +114,13 @@ def test_a_bad_context_costs_no_gradient_of_others(batch, monkeypatch):
 def test_sequences_that_have_no_regimes_are_refused():
     module = latent.hidden_markov((4,), regimes=2)
     x = torch.zeros(3, 4)
-    x[1, 2] = torch.inf
     for method in (module.filter, module.smooth):
         with pytest.raises(ValueError, match=r"`value` must end in shape \(4,\), got \(2, 4, 1\)"):
             method(torch.zeros(2, 4, 1))
-        with pytest.raises(ValueError, match="`value` must be finite, or NaN where it is missing, got inf in row 1"):
-            method(x)
+        for bad in (torch.inf, 1e30):
+            x[1, 2] = bad
+            with pytest.raises(ValueError, match="`value` must have a finite log-probability, got -inf in row 1"):
+                method(x)
     assert module().log_prob(x)[1] == -torch.inf
 
 

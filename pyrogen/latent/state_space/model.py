@@ -313,7 +313,7 @@ def first_steps(context: Context, steps: int) -> Context:
     return {**context, **short}
 
 
-def require_possible(x: Tensor, event_shape: Shape, name: str = "x") -> None:
+def require_possible(x: Tensor, event_shape: Shape) -> None:
     """Refuses infinite observations, given which no state has a distribution; where torch validates distributions.
 
     Raises:
@@ -321,7 +321,7 @@ def require_possible(x: Tensor, event_shape: Shape, name: str = "x") -> None:
     """
     if Distribution._validate_args and not is_functional((x,)):
         rows = flatten_batch(x, event_shape)
-        require_rows(~rows.isinf(), rows, f"`{name}` must be finite, or NaN where it is missing")
+        require_rows(~rows.isinf(), rows, "`x` must be finite, or NaN where it is missing")
 
 
 def steps_of(prefix: Tensor, observation_shape: Shape) -> int:

@@ -29,12 +29,14 @@ from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.families import Family
 from pyrogen.distributions.incomplete import Incomplete
+from pyrogen.networks.statistics import require_rows
 from pyrogen.networks.step_context import StepContext
-from pyrogen.numerics.autograd import full
+from pyrogen.numerics.autograd import full, is_functional
 from pyrogen.numerics.rows import rearranged, spared
+from pyrogen.numerics.special import log_sum_exp
 from pyrogen.numerics.values import require_value
 
-from .model import first_steps, require_possible, shortened, steps_of
+from .model import first_steps, shortened, steps_of
 from .parts import SequencePart
 
 
@@ -42,7 +44,8 @@ class HiddenMarkovModel(SequencePart):
     """A hidden Markov model: regimes that follow each other at random, and observations of a family in each.
 
     Called, it is the distribution of sequences ``(length, *observation)``, in which NaN marks what is missing. Its
-    ``log_prob`` is exact.
+    ``log_prob`` is exact. Where ``start`` or ``logits`` are set to minus infinity, a regime never comes first, or never
+    follows another; training leaves it so.
 
     Args:
         length: How many steps there are.
@@ -111,7 +114,7 @@ class HiddenMarkovModel(SequencePart):
         whole = self.over(known + integer(horizon, "horizon"))
         context_batch_shape(context, whole.context_shape)
         last = self.over(known).filter(prefix, first_steps(context, known)).logits[..., -1, :]
-        start = (last.unsqueeze(-1) + self.logits.log_softmax(-1)).logsumexp(-2)
+        start = log_sum_exp(last.unsqueeze(-1) + self.logits.log_softmax(-1), -2)
         numbers = whole.numbers(context)[..., known:, :, :]
         batch, event_shape = (
             torch.broadcast_shapes(last.shape[:-1], numbers.shape[:-3]),
@@ -195,25 +198,42 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         return spared(partial(self._score, value), partial(self._score_rows, value), self._remake)
 
     def filter(self, value: Tensor) -> dist.Categorical:
-        """The regime of each step given the observations up to it."""
-        self._require(value)
-        return dist.Categorical(logits=torch.stack(self._forwards(self._scores(value)), -2))
+        """The regime of each step given the observations up to it.
+
+        Raises:
+            RefusedDataError: a sequence has no regimes: it is impossible.
+        """
+        require_value(self, value)
+        return dist.Categorical(logits=torch.stack(self._possible(value, self._scores(value)), -2))
 
     def smooth(self, value: Tensor) -> dist.Categorical:
-        """The regime of each step given all observations."""
-        self._require(value)
+        """The regime of each step given all observations.
+
+        Raises:
+            RefusedDataError: a sequence has no regimes: it is impossible.
+        """
+        require_value(self, value)
         scores = self._scores(value)
         move, later = self.logits.log_softmax(-1), [torch.zeros_like(scores[..., 0, :])]
         for score in reversed(scores.unbind(-2)[1:]):
-            later.append((move + (score + later[-1]).unsqueeze(-2)).logsumexp(-1))
-        return dist.Categorical(logits=torch.stack(self._forwards(scores), -2) + torch.stack(later[::-1], -2))
+            later.append(log_sum_exp(move + (score + later[-1]).unsqueeze(-2), -1))
+        alphas = self._possible(value, scores)
+        return dist.Categorical(logits=torch.stack(alphas, -2) + torch.stack(later[::-1], -2))
 
     def _forwards(self, scores: Tensor) -> list[Tensor]:
         r"""The logarithms of :math:`\alpha_t`, each ``(*batch, regimes)``."""
         first, *rest = scores.unbind(-2)
         move, alphas = self.logits.log_softmax(-1), [self.start.log_softmax(-1) + first]
         for score in rest:
-            alphas.append((alphas[-1].unsqueeze(-1) + move).logsumexp(-2) + score)
+            alphas.append(log_sum_exp(alphas[-1].unsqueeze(-1) + move, -2) + score)
+        return alphas
+
+    def _possible(self, value: Tensor, scores: Tensor) -> list[Tensor]:
+        """The same of sequences that are possible."""
+        alphas = self._forwards(scores)
+        if self._validate_args and not is_functional((value,)):
+            total = alphas[-1].amax(-1).reshape(-1)
+            require_rows(~total.isneginf(), total, "`value` must have a finite log-probability")
         return alphas
 
     def _scores(self, value: Tensor) -> Tensor:
@@ -221,12 +241,8 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         scores = self.observations.log_prob(value.unsqueeze(value.dim() - len(self.event_shape) + 1))
         return scores.expand(*torch.broadcast_shapes(scores.shape[:-2], self.batch_shape), *scores.shape[-2:])
 
-    def _require(self, value: Tensor) -> None:
-        require_value(self, value)
-        require_possible(value, tuple(self.event_shape), "value")
-
     def _score(self, value: Tensor) -> Tensor:
-        return self._forwards(self._scores(value))[-1].logsumexp(-1)
+        return log_sum_exp(self._forwards(self._scores(value))[-1], -1)
 
     def _score_rows(self, value: Tensor, places: Tensor, batch: torch.Size) -> Tensor:
         """The scores with other rows at each place."""
