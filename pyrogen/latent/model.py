@@ -36,7 +36,7 @@ from pyro.distributions.util import is_identically_zero
 from torch import Tensor, nn
 from torch.distributions import constraints, kl_divergence
 
-from pyrogen.arguments import checked, non_negative
+from pyrogen.arguments import checked, integer, non_negative
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
 from pyrogen.core.parts import given, merged_context_shape, read_part
@@ -316,6 +316,7 @@ def _latent_inside(prior: TorchDistributionMixin, like: Tensor) -> Tensor:
 
 def sample_shape(draws: int) -> torch.Size:
     """That of so many draws, without a dimension for a single one."""
+    integer(draws, "draws")
     return torch.Size() if draws == 1 else torch.Size((draws,))
 
 

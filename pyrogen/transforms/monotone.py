@@ -31,6 +31,9 @@ def invert(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, start
 
     Shape:
         All have one shape.
+
+    Returns:
+        The numbers; NaN where a value is, or where those of the function are, as with a context that is NaN.
     """
     with torch.no_grad():
         root = _bracketed(function, y, y if start is None else start).detach()  # of forward mode, too
@@ -63,7 +66,7 @@ def _bracketed(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, x
             continue
         if bool((~(moved > tolerance * (1 + x.abs()))).all()):
             break
-    return x
+    return torch.where(value.isnan() | y.isnan(), torch.nan, x)  # where nothing is known, bisection ends anywhere
 
 
 @dataclass(frozen=True)

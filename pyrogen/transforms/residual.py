@@ -224,7 +224,9 @@ class Residual(Transform):
         """
         lipschitz, x = self.network.lipschitz, y if start is None else start
         tolerance = max(self.tolerance * (1 - lipschitz) / lipschitz, 4 * torch.finfo(y.dtype).eps)
-        moving = _sum(y.square()).isfinite()
+        given = _sum(y.square()).isfinite()
+        x = torch.where(column(given, x), y - function(x), x)
+        moving = given & _sum(x.square()).isfinite()  # of a row whose context is NaN, so is the fixed point
         for _ in range(_STEPS):
             new = y - function(x)
             step, size = (_sum(part.square()).sqrt() for part in (new - x, new))

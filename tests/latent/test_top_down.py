@@ -325,6 +325,11 @@ def test_bad_arguments_of_hierarchies(build, message):
         build()
 
 
+def test_rates_need_a_draw():
+    with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
+        top_down((3,), levels=(2,)).rates(torch.zeros(3), draws=0)
+
+
 @pytest.mark.parametrize("free_nats", ["1", torch.tensor(1.0), None])
 def test_free_nats_are_numbers(free_nats):
     with pytest.raises(TypeError, match="`free_nats` must be a number, or a list of one for each of 2 levels"):
