@@ -131,14 +131,25 @@ class LinearPool(PyrogenDistribution):
             draws = drawn.new_empty((*chosen.shape, *self.event_shape)) if draws is None else draws
             rows, columns = here.nonzero(as_tuple=True)
             draws[rows, columns] = drawn[here.cumsum(0)[rows, columns] - 1, columns]
-        return draws.reshape(*shape, *self.event_shape)
+        return self._unknown(draws.reshape(*shape, *self.event_shape), shape)
+
+    def _unknown(self, draws: Tensor, shape: torch.Size) -> Tensor:
+        """Draws, NaN where the weights are, as with a context that is NaN; integers cannot be."""
+        if self.log_weights is None:
+            return draws
+        unknown = self._weights(shape).isnan().any(0)
+        if draws.is_floating_point():
+            return draws.masked_fill(unknown.reshape(*shape, *(1,) * len(self.event_shape)), torch.nan)
+        if bool(unknown.any()):
+            raise ValueError(f"`log_weights` must not be NaN, got {int(unknown.sum())} of {unknown.numel()} that are")
+        return draws
 
     def _chosen(self, shape: torch.Size) -> Tensor:
         """Which component each draw is one of, ``(N,)``."""
         count = len(self.components)
         if self.log_weights is None:
             return torch.randint(count, (shape.numel(),))
-        weights = self._weights(shape).exp().movedim(0, -1)
+        weights = self._weights(shape).exp().nan_to_num(nan=1.0).movedim(0, -1)
         return torch.multinomial(weights.reshape(-1, count), 1).flatten() if shape.numel() else weights.new_zeros(0)
 
     def _score(self, value: Tensor) -> Tensor:
