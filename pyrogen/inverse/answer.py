@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -152,14 +153,17 @@ class Answer(ABC):
 
     @takes_arrays
     def run(self, *args: Any, **kwargs: Any) -> Self:
-        """Infers the latent sites given the arguments of the model, arrays and tables as tensors; gives itself.
+        """Infers the latent sites given the arguments of the model, arrays and tables as tensors.
+
+        Returns:
+            The posterior of these arguments, which a further run leaves as it is. Until then this object holds the same.
 
         Raises:
             ValueError: the model has no such latent site, nothing that depends on it is observed, data are missing or
                 impossible, or the method does not serve such a model.
         """
         self._results = self.infer(args, kwargs)
-        return self
+        return copy(self)
 
     def get_samples(self, *, group_by_chain: bool = False) -> dict[str, Tensor]:
         """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`.

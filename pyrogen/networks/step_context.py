@@ -62,13 +62,7 @@ class StepContext(ReadsData, nn.Module):
         return entries | ({"times": (length,)} if self.irregular else {})
 
     def forward(self, entries: Mapping[str, Tensor], length: int) -> Tensor | None:
-        """A vector for each step, ``(N, length, size)``; ``None`` where nothing is given.
-
-        Raises:
-            RefusedDataError: controls are not finite, where torch validates the arguments of distributions.
-        """
-        if self.controls is not None and Distribution._validate_args:
-            require_finite(entries["controls"], "context['controls']")
+        """A vector for each step, ``(N, length, size)``; ``None`` where nothing is given."""
         parts = [] if self.controls is None else [self.controls(entries["controls"])]
         if self.whole.context_shape is not None:
             vector = self.whole(_of_whole(self.whole, entries))
