@@ -27,7 +27,7 @@ SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
     "uci",
     "Posteriors": "posteriors simulator flow_guides",
-    "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise",
+    "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise ct",
     "Sequences": "text chorales forecast",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}

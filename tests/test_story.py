@@ -8,6 +8,7 @@ import pytest
 EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/*.py"))
 FEW = {
     "chorales": ["--steps", "2", "--chorales", "8"],
+    "ct": ["--steps", "2", "--particles", "8", "--views", "2", "--noise", "50"],
     "colorization": ["--steps", "2", "--draws", "2"],
     "diffusion_posterior": ["--steps", "2", "--particles", "8"],
     "digits": ["--steps", "2", "--draws", "2"],

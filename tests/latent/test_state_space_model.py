@@ -220,29 +220,6 @@ def test_files_hold_the_recipe(tmp_path):
         assert loaded.posterior.prior is loaded.prior
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        latent.deep_markov((3, 1), controls=1, **SMALL),
-        latent.linear_gaussian((3, 1), latent_shape=1, controls=1),
-        latent.hidden_markov((3, 1), regimes=2, controls=1),
-    ],
-    ids=["deep_markov", "linear_gaussian", "hidden_markov"],
-)
-def test_controls_that_are_bad_are_named(module):
-    controls = torch.zeros(2, 5, 1)
-    controls[1, 2] = torch.nan
-    x = torch.zeros(2, 3, 1)
-    first = {"controls": controls[:, :3]}
-    for use in (
-        lambda: module(first).log_prob(x),
-        lambda: module.smooth(x, first),
-        lambda: module.forecast(x, 2, {"controls": controls}).sample(),
-    ):
-        with pytest.raises(ValueError, match=r"`context\['controls'\]` must be finite, got nan in row 1"):
-            use()
-
-
 def test_padding_keeps_the_widest_precision():
     assert latent.padded([torch.ones(3), torch.ones(2).double()]).dtype == torch.float64
     assert latent.padded([torch.ones(3).long(), torch.ones(2)]).dtype == torch.float32
