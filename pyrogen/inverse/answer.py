@@ -156,7 +156,7 @@ class Answer(ABC):
         """Infers the latent sites given the arguments of the model, arrays and tables as tensors.
 
         Returns:
-            The posterior of these arguments, which a further run leaves as it is. Until then this object holds the same.
+            The posterior of these arguments, which a further run leaves as it is. Until then the method holds the same.
 
         Raises:
             ValueError: the model has no such latent site, nothing that depends on it is observed, data are missing or
