@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, whole_share
+from pyrogen.arguments import checked, instance_of, whole_share
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parts import given, taken
@@ -150,7 +150,7 @@ class Imputation:
         return self.log_weights.exp().reshape(self.log_weights.shape + (1,) * extra)
 
 
-@checked
+@checked(vae=instance_of(VAE))
 def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imputation:
     r"""What stands in the gaps of events, by self-normalized importance sampling.
 
@@ -159,12 +159,13 @@ def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imput
     :math:`p(x_{mis} \mid x_{obs}, s)`, that is exact in the limit of many draws.
 
     Args:
-        vae: A VAE whose likelihood is an :class:`IncompleteLikelihood`.
+        vae: A VAE whose likelihood is an :class:`IncompleteLikelihood`, or a state-space model.
         x: Events with NaN where entries are missing, ``(*batch, *event)``.
         draws: How many draws for each event, all held at once.
         context: The context of a conditional VAE.
 
     Raises:
+        TypeError: ``vae`` is no VAE.
         ValueError: the likelihood takes no gaps, or there is no draw.
 
     Example:
@@ -174,11 +175,12 @@ def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imput
         >>> filled.mean.shape, [bound.shape for bound in filled.interval(0.9)]
         (torch.Size([1, 3]), [torch.Size([1, 3]), torch.Size([1, 3])])
     """
-    if not isinstance(vae.likelihood, IncompleteLikelihood):
-        raise ValueError(f"`vae` must have an IncompleteLikelihood, got {type(vae.likelihood).__name__}")
     with torch.no_grad():
         posterior = vae.posterior_at(x, context)
         z = posterior.sample((draws,))
-        values, log_likelihood = vae.likelihood_at(z, context).complete(x)
+        likelihood = vae.likelihood_at(z, context)
+        if not isinstance(likelihood, Incomplete):
+            raise ValueError(f"`vae` must have an IncompleteLikelihood, got {type(vae.likelihood).__name__}")
+        values, log_likelihood = likelihood.complete(x)
         log_weights = log_likelihood + vae.prior_at(context).log_prob(z) - posterior.log_prob(z)
         return Imputation(values, log_weights.log_softmax(0))

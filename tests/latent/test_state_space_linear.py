@@ -163,6 +163,25 @@ def test_small_noise_costs_no_digits(score):
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
 
 
+def test_missing_steps_are_drawn_as_they_are_smoothed():
+    module = linear_model()
+    x = module().sample((2,))
+    x[0, 2] = x[1, 3, 0] = torch.nan
+    torch.manual_seed(0)
+    filled = latent.impute(module, x, draws=4000)
+    with torch.no_grad():
+        smoothed = module.smooth(x)
+        expected = module.likelihood(smoothed.mean).mean
+        noise = module.likelihood.log_scale.mul(2).exp()
+        spread = module.likelihood.loading(smoothed.sample((4000,))).var(0) + noise
+    missing = x.isnan()
+    error = (filled.mean - expected)[missing] / (spread / 4000).sqrt()[missing]
+    assert (error.abs() < 4.5).all()
+    assert (filled.mean[~missing] - x[~missing]).abs().max() < 1e-10
+    with pytest.raises(TypeError, match="`vae` must be a VAE, got HiddenMarkovModel"):
+        latent.impute(latent.hidden_markov((4,), regimes=2), torch.zeros(2, 4), draws=3)
+
+
 def test_bad_sequences_are_named_by_the_exact_model():
     module = latent.linear_gaussian((5,), latent_shape=1)
     x = torch.zeros(3, 5)
