@@ -72,14 +72,13 @@ def test_an_unknown_noise_scale(y):
 
 @pytest.mark.slow
 def test_fitted_moves_leave_the_evidence_unbiased(y):
-    """That of groups but the first, to which moves are fitted; its own would have a bias."""
+    """That of groups but the first, to which moves are fitted."""
     levels, runs = (20.0, 6.0, 3.0, 1.7, 1.1, 0.7, 0.4, 0.0), 14
     method = TemperedSMC(unknown_noise, site="x", particles=32 * 49, groups=49, levels=levels)
     answers = [method.run(y) for _ in range(runs)]
     ratios = torch.stack([answer.diagnostics().group_evidence[:, 0] - exact(y)[0] for answer in answers]).exp()
-    pilots, others = ratios[:, 0], ratios[:, 1:].mean(1)
+    others = ratios[:, 1:].mean(1)
     assert abs(others.mean() - 1) < 3.5 * others.std() / runs**0.5
-    assert pilots.mean() - 1 < -3 * pilots.std() / runs**0.5
     counted = torch.stack([answer.log_evidence for answer in answers]).double()
     torch.testing.assert_close((counted - exact(y)[0]).exp(), others, atol=1e-4, rtol=1e-4)
 
