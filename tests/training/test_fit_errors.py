@@ -30,7 +30,7 @@ class Plain(nn.Module):
         ({"epochs": -1}, "`epochs` must be at least 1, got -1"),
         ({"patience": 3}, "`validation` must be given with `patience`"),
         ({"steps": 1, "clip": 0.0}, "`clip` must be positive, got 0.0"),
-        ({"steps": 1, "ema": 1.0}, r"`ema` must be between 0 and 1, got 1.0"),
+        ({"steps": 1, "ema": 1.0}, r"`ema` must be at least 0 and less than 1, got 1.0"),
         ({"steps": 1, "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"steps": 1, "optimizer": torch.optim.Adam([torch.zeros(1)])}, "`optimizer` must be a function.*got Adam"),
         ({"steps": 1, "optimizer": pyro.optim.Adam({"lr": 1.0})}, "`optimizer` must be a function.*got PyroOptim"),
