@@ -1,25 +1,9 @@
 """pyrogen: deep generative models as Pyro distributions."""
 
-from . import (
-    analysis,
-    autoregressive,
-    data,
-    diffusion,
-    distributions,
-    energy,
-    evaluation,
-    flows,
-    implicit,
-    inverse,
-    latent,
-    networks,
-    numerics,
-    operators,
-    simulation,
-    testing,
-    training,
-    transforms,
-)
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from .core.density import density_of
 from .core.ensemble import Ensemble, ensemble
 from .core.log_prob import log_prob
@@ -35,6 +19,28 @@ from .training.fit import fit
 from .training.power_averages import PowerAverages
 from .training.progress import Fit, Progress
 from .training.turn import Turn
+
+if TYPE_CHECKING:  # at run time each is imported when first used, by `__getattr__`
+    from . import (
+        analysis,
+        autoregressive,
+        data,
+        diffusion,
+        distributions,
+        energy,
+        evaluation,
+        flows,
+        implicit,
+        inverse,
+        latent,
+        networks,
+        numerics,
+        operators,
+        simulation,
+        testing,
+        training,
+        transforms,
+    )
 
 __version__ = "0.1.0"
 
@@ -78,6 +84,12 @@ __all__ = [
     "training",
     "transforms",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

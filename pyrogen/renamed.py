@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 
@@ -21,6 +21,6 @@ def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         warnings.warn(f"`{package}.{name}` is now `{names[name]}`", DeprecationWarning, stacklevel=2)
         home, _, today = names[name].rpartition(".")
-        return vars(sys.modules[home])[today]  # importing pyrogen has imported its packages
+        return getattr(import_module(home), today)
 
     return find

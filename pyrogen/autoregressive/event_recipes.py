@@ -8,7 +8,8 @@ from pyrogen.arguments import checked, positive, several
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.networks.causal_transformer import CausalStack, CausalTransformer
-from pyrogen.networks.context import Classes, SequenceContext, VectorContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import SequenceContext, VectorContext
 from pyrogen.networks.statistics import Standardizer
 
 from .conditionals import Categorical

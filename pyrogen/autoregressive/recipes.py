@@ -13,7 +13,8 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
 from pyrogen.networks.causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
-from pyrogen.networks.context import Classes, PlaceContext, SequenceContext, VectorContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import PlaceContext, SequenceContext, VectorContext
 from pyrogen.networks.masked_sequence import MaskedSequence
 from pyrogen.networks.pixels import Intensities, PixelCNN
 from pyrogen.networks.sequence import Numbers, Tokens

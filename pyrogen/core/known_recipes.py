@@ -1,14 +1,14 @@
 """What a file may name: pyrogen's recipes, and the names that recipes, arguments and tensors had in earlier editions.
 
-A name in a file is compared with a table and never imported. A file names a recipe with the module that it was defined
-in; a recipe that moved within its package is found all the same.
+A name in a file is compared with a table; nothing but a package of pyrogen's is imported for it. A file names a recipe
+with the module that it was defined in; a recipe that moved within its package is found all the same.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Collection
+from importlib import import_module
 from typing import Any
 
 from torch import nn
@@ -72,8 +72,7 @@ def known_recipe(name: str) -> Callable[..., nn.Module] | None:
     root, package, *modules, function = name.split(".") if name.count(".") > 2 else ("", "", "")
     if root != "pyrogen" or len(modules) != 1 or function not in RECIPES.get(package, ()):
         return None
-    # Importing pyrogen has imported its packages: there is nothing left to import.
-    return vars(sys.modules[f"pyrogen.{package}"])[function]
+    return getattr(import_module(f"pyrogen.{package}"), function)
 
 
 def as_written(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

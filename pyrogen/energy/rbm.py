@@ -33,7 +33,8 @@ from torch.utils.checkpoint import checkpoint
 from pyrogen.arguments import checked, instance_of, integer
 from pyrogen.core.batch import map_tensors
 from pyrogen.core.shapes import Context, context_batch_shape
-from pyrogen.networks.context import VectorContext, context_rows
+from pyrogen.networks.context import context_rows
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.markov.paths import DensityPath, Elements

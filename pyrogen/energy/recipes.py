@@ -11,7 +11,8 @@ from torch.distributions.constraints import Constraint
 from pyrogen.arguments import checked, interval
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.residual_image import ResidualImageFeatures
 from pyrogen.networks.scalar import ScalarNetwork
 from pyrogen.numerics.supports import OpenInterval

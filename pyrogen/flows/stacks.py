@@ -11,7 +11,8 @@ from torch import nn
 
 from pyrogen.core.module import BijectionModule, DistributionModule
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.masked import MaskedConditioner, chain
 from pyrogen.networks.mlp import Conditioner
 from pyrogen.transforms.elements import Element

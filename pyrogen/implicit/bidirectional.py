@@ -42,7 +42,7 @@ from pyrogen.core.module import DistributionModule, Guide, Model, check_part, da
 from pyrogen.core.parts import given, merged_context_shape, read_part, taken
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, context_of_each
 from pyrogen.distributions.point import Point
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.kernels import DistanceKernel
 

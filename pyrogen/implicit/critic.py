@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, instance_of
 from pyrogen.core.shapes import Context, Shape, context_of_each
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
 
 

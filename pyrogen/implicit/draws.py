@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.distribution import PyrogenDistribution
-from pyrogen.networks.context import WithContext
+from pyrogen.networks.context_embeddings import WithContext
 from pyrogen.networks.statistics import Statistic
 
 from .model import Generator

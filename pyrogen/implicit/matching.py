@@ -55,7 +55,8 @@ from pyrogen.arguments import anything, checked, count, instance_of, integer, nu
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, context_of_each
-from pyrogen.networks.context import Classes, VectorContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.numerics.kernels import DistanceKernel, Kernel, multiscale
 from pyrogen.numerics.wasserstein import along, ascended, directions

@@ -10,7 +10,8 @@ from torch import nn
 from pyrogen.arguments import checked, count, sizes, switch
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.mlp import MLP
 
 from .critic_recipes import mlp_critic

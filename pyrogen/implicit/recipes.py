@@ -12,7 +12,8 @@ from pyrogen.arguments import anything, checked
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext, WithContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext, WithContext
 from pyrogen.networks.mlp import MLP
 
 from .model import Generator

@@ -9,7 +9,8 @@ from torch import nn
 from pyrogen.arguments import checked, integer
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext, WithContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext, WithContext
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.table_encoding import TableEncoding, TableOutput
 

@@ -16,7 +16,8 @@ from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
-from pyrogen.networks.context import Classes, VectorContext, WithContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext, WithContext
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.statistics import Chained, Standardizer
 

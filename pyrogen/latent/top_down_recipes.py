@@ -13,7 +13,8 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
-from pyrogen.networks.context import Classes, VectorContext, WithContext
+from pyrogen.networks.context import Classes
+from pyrogen.networks.context_embeddings import VectorContext, WithContext
 from pyrogen.networks.convolution import Centred
 from pyrogen.networks.statistics import Standardizer
 from pyrogen.networks.top_down import (

@@ -5,7 +5,7 @@ from pyrogen.renamed import renamed
 from .causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer
 from .columns import ColumnFeatures, GapFeatures
 from .conditions import ContextEncoder
-from .context import VectorContext
+from .context_embeddings import VectorContext
 from .contraction import Contraction, ContractiveConvolutions, ContractivePerceptron, convolution_norm
 from .convolution import ImageDecoder, ImageEncoder
 from .diffusion_transformer import DiffusionTransformer

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked
 
 from .attention import SelfAttentionBlock
-from .context import Classes, Context, ContextEmbedding, ContextShape, Shape
+from .context import Classes, Context, ContextShape, Shape
+from .context_embeddings import ContextEmbedding
 from .statistics import entry_key
 
 
@@ -40,7 +41,7 @@ class ContextEncoder(ContextEmbedding):
         context_shape: ``None``, the shape of one context, or a dict of them.
         width: Size of vectors and of the members of sequences.
         classes: How many values integers take: a number for a single context, a dict for several.
-        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
+        embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         flat: Whether sequences and images, too, become vectors.
         dropout: Share of the rows whose context is replaced in training by one learned for "no context", which also
             answers ``None``. At zero there is none and a missing context raises.

@@ -33,7 +33,7 @@ class DiffusionTransformer(NoisyNetwork):
         heads: Of the attention; divides ``width``.
         ratio: How much wider the perceptrons are.
         classes: How many values integer contexts take.
-        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
+        embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         context_dropout: Share of the rows that lose their context in training.
         dropout: Share of the hidden units dropped in training.
 

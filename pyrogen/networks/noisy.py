@@ -27,7 +27,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
         width: Size of the condition, in which level and vectors of the context add up.
         classes: How many values integer contexts take.
-        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
+        embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         context_dropout: Share of the rows that lose their context in training.
         flat: Whether sequences and images of the context, too, become vectors.
 

@@ -26,7 +26,7 @@ class ResidualMLP(NoisyNetwork):
         width: Size of the hidden vectors.
         depth: How many blocks.
         classes: How many values integer contexts take.
-        embedding: As for :class:`~pyrogen.networks.context.ContextEmbedding`.
+        embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         context_dropout: Share of the rows that lose their context in training.
         dropout: Share of the hidden units dropped in training.
 

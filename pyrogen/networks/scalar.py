@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pyrogen.numerics.rows import by_datum
 
-from .context import Context, Shape, VectorContext
+from .context import Context, Shape
+from .context_embeddings import VectorContext
 from .mlp import MLP, rectifier
 from .statistics import ReadsData, Statistic
 

@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 
 from pyrogen.arguments import checked, count
 
-from .context import Classes, ContextShape, Shape, VectorContext, by_name
+from .context import Classes, ContextShape, Shape, by_name
+from .context_embeddings import VectorContext
 from .statistics import ReadsData, Standardizer, Statistic, require_finite, require_rows
 
 OWN = ("x", "z", "context", "controls", "times")
@@ -25,11 +26,12 @@ class StepContext(ReadsData, nn.Module):
     own.
 
     Args:
-        context_shape: That of the whole sequence, as for :class:`~pyrogen.networks.context.ContextEmbedding`.
+        context_shape: That of the whole sequence, as for
+            :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         controls: How many numbers are given at each step.
         irregular: Whether the times of the steps are given, which else are one apart.
-        classes: As for :class:`~pyrogen.networks.context.VectorContext`.
-        embedding: As for :class:`~pyrogen.networks.context.VectorContext`.
+        classes: As for :class:`~pyrogen.networks.context_embeddings.VectorContext`.
+        embedding: As for :class:`~pyrogen.networks.context_embeddings.VectorContext`.
 
     Raises:
         ValueError: an entry of ``context_shape`` has a name that the model has for itself.

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from pyrogen.abstract import Abstract
 
-from .context import Context, VectorContext
+from .context import Context
+from .context_embeddings import VectorContext
 from .noise_level import zeroed
 from .residual_image import ResidualImageBlock
 from .statistics import ReadsData, Statistic

@@ -34,7 +34,8 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
-from pyrogen.networks.context import VectorContext, context_rows
+from pyrogen.networks.context import context_rows
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.pairs import EachPair, PairNetwork
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.contrastive import contrastive_loss, imbalance, shifted, weighted_mean

@@ -22,7 +22,7 @@ from pyrogen.flows.linear import Standardize
 from pyrogen.flows.model import Flow
 from pyrogen.flows.recipes import affine_autoregressive, spline_autoregressive
 from pyrogen.flows.regression import Regression
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.statistics import Chained
 from pyrogen.numerics.supports import element_of

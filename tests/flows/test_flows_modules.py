@@ -15,7 +15,7 @@ from torch.distributions import transforms
 
 import pyrogen as pg
 from pyrogen import flows
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.transforms.autoregressive import _Equation
 
 SMALL = {"layers": 2, "hidden": (16, 16)}

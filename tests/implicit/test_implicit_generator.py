@@ -183,7 +183,7 @@ def test_noise_without_a_gradient_drives_a_generator_all_the_same():
 
 def test_noise_learns_of_its_context_from_the_data_set():
     flow = pg.flows.affine_coupling((2,), (3,), layers=1)
-    generator = Generator(pg.networks.context.WithContext(nn.Linear(2, 2), "z"), (2,), (3,), noise=flow)
+    generator = Generator(pg.networks.context_embeddings.WithContext(nn.Linear(2, 2), "z"), (2,), (3,), noise=flow)
     context = 100 + torch.randn(50, 3)
     pg.fit(pg.implicit.EnergyDistance(generator), (torch.randn(50, 2), context), steps=1)
     mean = next(buffer for name, buffer in flow.named_buffers() if name.endswith("entry_.mean"))

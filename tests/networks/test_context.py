@@ -10,7 +10,8 @@ import pyrogen as pg
 from pyrogen.core.known_recipes import RECIPES
 from pyrogen.core.recipe import recipe
 from pyrogen.networks.conditions import ContextEncoder
-from pyrogen.networks.context import PlaceContext, SequenceContext, VectorContext, WithContext, context_rows
+from pyrogen.networks.context import context_rows
+from pyrogen.networks.context_embeddings import PlaceContext, SequenceContext, VectorContext, WithContext
 
 SEVERAL = {"a": (2,), "b": (), "c": (2, 2)}
 ROWS = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([1]), "c": torch.arange(4.0).reshape(1, 2, 2)}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.embedding import EachRow, ImageEmbedding, SideBySide, VectorEmbedding, tamed
 from pyrogen.networks.embedding_defaults import default_embedding
 from pyrogen.networks.forms import OneHot, WithLogarithm

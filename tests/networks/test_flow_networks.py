@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.masked import MaskedConditioner, chain, levels
 from pyrogen.networks.mlp import MLP, Conditioner
 

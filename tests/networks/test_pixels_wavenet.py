@@ -4,7 +4,7 @@ import pytest
 import torch
 from sequence_checks import check_steps
 
-from pyrogen.networks.context import PlaceContext
+from pyrogen.networks.context_embeddings import PlaceContext
 from pyrogen.networks.pixels import Intensities, PixelCNN
 from pyrogen.networks.sequence import Tokens
 from pyrogen.networks.wavenet import WaveNet

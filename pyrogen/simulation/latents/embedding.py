@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.core.shapes import ContextShape
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.embedding import Embedding, VectorEmbedding, takes_absent
 from pyrogen.networks.statistics import Statistic, read_by
 

@@ -14,7 +14,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.core.parametric import Parametric
 from pyrogen.core.shapes import Context, ContextShape, Shape
 from pyrogen.distributions import families
-from pyrogen.networks.context import VectorContext
+from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.masked_sequence import MaskedSequence, MaskedState
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.sequence import SequenceNetwork, State
