@@ -64,8 +64,9 @@ def to_arviz(
     joint log-probability of the model as written, scales included, in the constrained space; ``log_q``, that of the
     guide; ``diverging``; ``log_weight``. Factors count in ``lp`` and appear nowhere else. Entries that a mask hides are
     no data: a partly masked site gets a dimension of the entries that count. A discrete site that inference summed out
-    has no draws; it is left out, with all that needs it. What is left out, and why, stands in the attribute
-    ``left_out``; a whole group that is left out also warns.
+    has no draws; it is left out, with all that needs it. So is the log-likelihood where the model draws numbers outside
+    its sites, as simulators do: what a run computes is conditional on them. What is left out, and why, stands in the
+    attribute ``left_out``; a whole group that is left out also warns.
 
     Latents in all the plates of an observed site belong to single data: the *local* ones. Leave-one-out and WAIC need
     the likelihood given the global latents alone, so the local ones are integrated out, by importance sampling with the

@@ -164,7 +164,8 @@ class _Collector:
         """The posterior as far as the draws determine it, and its log-probabilities."""
         needed = {name: reason for name, reason in missing.items() if reason is not _IMPUTED}
         result.left_out.update({} if self.source.predicts else needed)
-        runs = model.draw(given, count, score=self.wanted.log_likelihood and not needed)
+        unrepeatable = model.unrepeatable(given) if self.wanted.log_likelihood and not needed else set()
+        runs = model.draw(given, count, score=self.wanted.log_likelihood and not needed and not unrepeatable)
         for name, site in result.sites.items():
             determined = name in given or (not needed and site.kind in ("computed", "latent"))
             if determined and name in runs.values:
@@ -175,7 +176,11 @@ class _Collector:
                 result.left_out[name] = f"may depend on {', '.join(needed)}"
         if not self.wanted.log_likelihood:
             return
-        if not needed:
+        if unrepeatable:
+            sites = ", ".join(sorted(unrepeatable))
+            reason = f"the log-probability of {sites} depends on numbers that the model draws outside its sites"
+            result.left_out["log_likelihood"] = reason
+        elif not needed:
             self._log_likelihood(model, runs, guided, result)
         elif any(site.kind == "observed" for site in result.sites.values()):
             result.left_out["log_likelihood"] = f"needs draws of {', '.join(needed)}"

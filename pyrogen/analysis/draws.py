@@ -103,6 +103,20 @@ class BoundProgram:
         except Exception:  # a program may fail in any way on many draws at once; on one, it shows its own errors
             return self._one_by_one(given, draws, score)
 
+    def unrepeatable(self, given: Mapping[str, Tensor]) -> set[str]:
+        """The sites whose log-probability differs from run to run at the same values of all latent sites.
+
+        So it does where the program draws numbers that are no sites: it is conditional on them, and not a function of
+        the sites alone.
+
+        Args:
+            given: Values for sites, each of shape ``(draws, *site_shape)``, of which the first is tried.
+        """
+        found = self._alone(0, given, score=True)
+        again = self._alone(0, self._drawn(found), score=True)
+        first, second = found.log_probs, again.log_probs
+        return {name for name in first.keys() & second.keys() if _differ(first[name], second[name])}
+
     def scored(self, given: Mapping[str, Tensor], name: str) -> tuple[dict[str, Distribution], Tensor]:
         """The distributions of all sites in one run, and the log-probability of a site."""
         with seeded(0):
@@ -158,20 +172,24 @@ class BoundProgram:
             tensors.update({name: tensor[None] for name, tensor in tensors.items()})
         return found
 
+    def _drawn(self, found: Draws) -> dict[str, Tensor]:
+        """Values of the sites that are drawn, not computed."""
+        return {name: value for name, value in found.values.items() if not self.sites[name].computed}
+
     def _check(self, found: Draws, draws: set[int]) -> None:
         """Repeats some of the runs alone.
 
         Raises:
             LayoutMismatch: they give other numbers, or none to compare.
         """
-        drawn = {name: value for name, value in found.values.items() if not self.sites[name].computed}
         for draw in draws:
-            alone = self._alone(draw, drawn, score=True)
+            alone = self._alone(draw, self._drawn(found), score=True)
             if found.silent or alone.values.keys() != found.values.keys():
                 raise LayoutMismatch
             for together, single in zip(found.tensors, alone.tensors, strict=True):
                 for name, tensor in single.items():
-                    _compare(together[name][draw], tensor[0])
+                    if _differ(together[name][draw], tensor[0]):
+                        raise LayoutMismatch
 
 
 @contextmanager
@@ -243,18 +261,11 @@ def _sum(tensor: Tensor, draws: int) -> Tensor:
     return tensor.flatten(1).sum(1) if tensor.dim() > 1 else tensor
 
 
-def _compare(together: Tensor, alone: Tensor) -> None:
-    """Compares numbers of the same draw, run with others and alone.
-
-    Raises:
-        LayoutMismatch: they are not equal up to rounding.
-    """
-    if together.shape != alone.shape:
-        raise LayoutMismatch
-    exact = not (alone.is_floating_point() or alone.is_complex())
-    tolerance = 0.0 if exact else 200 * torch.finfo(alone.dtype).eps
-    if not torch.allclose(together, alone, rtol=tolerance, atol=tolerance, equal_nan=True):
-        raise LayoutMismatch
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether numbers of two runs are not equal up to rounding."""
+    exact = not (one.is_floating_point() or one.is_complex())
+    tolerance = 0.0 if exact else 200 * torch.finfo(one.dtype).eps
+    return one.shape != other.shape or not torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def _join(parts: list[Draws]) -> Draws:

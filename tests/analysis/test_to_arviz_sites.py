@@ -194,6 +194,23 @@ def test_sites_that_nuts_sums_out_are_left_out_with_a_reason():
     assert set(quiet["posterior"].data_vars) == {"location"}
 
 
+def test_a_likelihood_given_numbers_outside_of_sites_is_left_out_with_a_reason():
+    """The mean of x moves by numbers that no site has: log p(x | a) is not what a run of the model gives."""
+
+    def model(x):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(a + torch.randn(3), 1.0).to_event(1), obs=x)
+        pyro.sample("y", dist.Normal(a, 1.0), obs=x[0])
+
+    draws, x = {"a": torch.randn(20)}, torch.randn(3)
+    reason = "the log-probability of x depends on numbers that the model draws outside its sites"
+    with pytest.warns(UserWarning, match=rf"leaves out log_likelihood \({reason}\)"):
+        tree = to_arviz(draws, x, model=model)
+    assert "log_likelihood" not in groups(tree)
+    assert "lp" not in tree.get("sample_stats", {})
+    assert tree["posterior_predictive"]["x"].shape == (1, 20, 3)
+
+
 def test_sites_without_draws_are_not_replaced_by_the_prior():
     def model(x):
         a, b = (pyro.sample(name, dist.Normal(0.0, 1.0)) for name in "ab")
