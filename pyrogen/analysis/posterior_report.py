@@ -17,22 +17,25 @@ from pyrogen.evaluation.importance import pareto_k_of
 from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck, predictive_check
 from pyrogen.inverse.answer import FEW, Answer
-from pyrogen.numerics.markov.convergence import (
-    bulk_effective_sample_size,
-    r_hat,
-    r_hat_by_chance,
-    separate_effective_sample_size,
-    tail_effective_sample_size,
-)
 from pyrogen.simulation.posterior import Posterior
 from pyrogen.training.progress import Fit, History
 
-from .arrays import as_array
 from .beside import is_picture, pictures
 from .model_report import training
 from .page import Section, absent, fact_table, figures, folded, number_table, paragraph, picture, plot, section_of
 from .pairs import draw_pairs, read_coordinates
 from .panels import colours, draw_predictive
+from .posterior_numbers import (
+    ENOUGH,
+    FEWEST,
+    MIXED,
+    Number,
+    attributes_of,
+    by_number,
+    columns_of,
+    numbers_of,
+    variables,
+)
 from .simulation_checks import panels_of
 from .style import legend_below, new_figure, tidy
 from .verdicts import Verdict, of_calibration, of_local, of_misspecification, of_predictive, of_training
@@ -44,11 +47,9 @@ _ROWS = 24  # of the summary
 _PAIRED = 6
 _PRIOR = 1000  # draws beside those of a learned posterior
 _TRACES = 6
-_MIXED, _APART = 1.01, 1.1  # R-hat, of Vehtari et al. 2021 and of chains that have not met
-_ENOUGH = 400  # independent draws, of Vehtari et al. 2021
+_APART = 1.1  # R-hat of chains that have not met
 _LOST = 0.01  # of the draws, at which the integrator failed
 _LARGE_K = 0.7  # of importance weights that have no reliable mean
-_FEWEST = 4  # draws of a chain that R-hat needs
 
 
 @dataclass(frozen=True)
@@ -59,47 +60,6 @@ class Checks:
     local: LocalCalibration | None = None
     misspecification: TestResult | None = None
     predictive: PredictiveCheck | None = None
-
-
-@dataclass(frozen=True)
-class Number:
-    """One number of a posterior.
-
-    Attributes:
-        name: The site, and the place in it.
-        draws: Of shape ``(chains, draws)``.
-        r_hat: Of its chains and their halves; NaN where it is not known.
-        bulk: What the draws are worth for its centre, in independent ones.
-        tail: The same for its quantiles of 5 % and 95 %.
-        separate: The same for its centre, as if all chains had the same.
-    """
-
-    name: str
-    draws: np.ndarray
-    r_hat: float
-    bulk: float
-    tail: float
-    separate: float
-
-    @property
-    def worth(self) -> float:
-        """The smaller of the two."""
-        return min(self.bulk, self.tail)
-
-    def r_hat_wanted(self, numbers: int) -> float:
-        """That of Vehtari et al., or what chance makes of the largest of so many where draws are worth enough."""
-        return max(_MIXED, r_hat_by_chance(*self.draws.shape, max(self.separate, _ENOUGH), numbers))
-
-    def row(self) -> list[str]:
-        """Its row of the summary."""
-        low, high = np.quantile(self.draws, [0.05, 0.95])
-        return [
-            self.name,
-            *(f"{value:.4g}" for value in (self.draws.mean(), self.draws.std(ddof=1))),
-            "unknown" if np.isnan(self.r_hat) else f"{self.r_hat:.3f}",
-            *("unknown" if np.isnan(worth) else f"{worth:.0f}" for worth in (self.bulk, self.tail)),
-            *(f"{value:.4g}" for value in (low, high)),
-        ]
 
 
 @dataclass(frozen=True)
@@ -159,7 +119,7 @@ class PosteriorReport:
         return [
             number
             for name in sorted(arrays, key=lambda name: arrays[name].size)
-            for number in _numbers(name, arrays[name])
+            for number in numbers_of(name, arrays[name])
         ]
 
     def _what(self) -> Iterator[str | Verdict]:
@@ -179,7 +139,7 @@ class PosteriorReport:
             text = diagnostics.warning or f"The diagnostics of {rows['method']} find no fault."
             yield Verdict(grade, text)
         yield fact_table(rows.items())
-        attributes = {name: value for name, value in sorted(_attributes(self.tree).items())}
+        attributes = {name: value for name, value in sorted(attributes_of(self.tree).items())}
         yield folded("All that the run recorded", "\n".join(f"{name}: {value}" for name, value in attributes.items()))
 
     def _convergence(self) -> Iterator[str | Verdict]:
@@ -198,7 +158,7 @@ class PosteriorReport:
             return
         known = [number for number in self.numbers if not np.isnan(number.r_hat)]
         if not known:
-            yield absent(f"Not computed: R-hat needs chains of at least {_FEWEST} draws that change.")
+            yield absent(f"Not computed: R-hat needs chains of at least {FEWEST} draws that change.")
             yield Verdict("noted", "Convergence: not checked, see below.")
             return
         apart = max(known, key=lambda number: number.r_hat)
@@ -207,7 +167,7 @@ class PosteriorReport:
         grade = "failed" if apart.r_hat > _APART or worth < FEW else "passed"
         limits = [number.r_hat_wanted(len(known)) for number in known]
         beyond = any(number.r_hat > limit for number, limit in zip(known, limits, strict=True))
-        if grade == "passed" and (beyond or worth < _ENOUGH):
+        if grade == "passed" and (beyond or worth < ENOUGH):
             grade = "doubtful"
         wanted = max(limits)
         found = (
@@ -215,13 +175,13 @@ class PosteriorReport:
         )
         words = {
             "failed": f"The chains have not converged: {found}.",
-            "doubtful": f"The chains are too short for good quantiles: {found}; wanted are {wanted:.3g} and {_ENOUGH}.",
+            "doubtful": f"The chains are too short for good quantiles: {found}; wanted are {wanted:.3g} and {ENOUGH}.",
             "passed": f"The chains have converged: {found}.",
         }
         yield Verdict(grade, words[grade])
         yield from self._divergences()
         yield paragraph(
-            f"Wanted are R-hat below {_MIXED} and effective sample sizes above {_ENOUGH}, for the centre and the tails "
+            f"Wanted are R-hat below {MIXED} and effective sample sizes above {ENOUGH}, for the centre and the tails "
             f"(Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021). Of {len(known)} numbers the largest R-hat may be "
             f"as large as {wanted:.3g}: by chance alone converged chains exceed that once in twenty times, at most "
             "(normal means of half chains; Bonferroni over numbers and folded numbers). "
@@ -258,7 +218,7 @@ class PosteriorReport:
                 if self.checks.calibration is None:
                     yield Verdict("noted", "Not tested: calibration. Give `calibration=` of held-out simulations.")
                 return
-            why = _attributes(self.tree).get("left_out", f"{' and '.join(missing)} of the draws are not known")
+            why = attributes_of(self.tree).get("left_out", f"{' and '.join(missing)} of the draws are not known")
             yield absent(f"Not computed: {why}")
             yield Verdict("noted", "Whether the draws are near the posterior was not checked by importance weights.")
             return
@@ -289,7 +249,7 @@ class PosteriorReport:
 
     def _pairs(self) -> Iterator[str]:
         chosen = self.numbers[:_PAIRED]
-        truth, prior = _by_number(self.truth, chosen), self._prior(chosen)
+        truth, prior = by_number(self.truth, chosen), self._prior(chosen)
         coordinates = read_coordinates({number.name: number.draws.ravel() for number in chosen}, truth, prior)
         figure = new_figure(1.3 + 1.3 * len(chosen), 0.9 + 1.3 * len(chosen))
         draw_pairs(figure, coordinates)
@@ -305,10 +265,10 @@ class PosteriorReport:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "simulations run one by one", UserWarning)
                 drawn = self.posterior.joint.prior(_PRIOR, failures=1.0)
-            return _by_number({site: values.movedim(0, -1) for site, values in drawn.items()}, chosen, last=1)
+            return by_number({site: values.movedim(0, -1) for site, values in drawn.items()}, chosen, last=1)
         names = {number.name for number in chosen}
         arrays = variables(self.tree, "prior").items()
-        every = (column for site, array in arrays for column in _columns(site, array))
+        every = (column for site, array in arrays for column in columns_of(site, array))
         return {name: draws.ravel() for name, draws in every if name in names}
 
     def _pictures(self, name: str) -> Iterator[str]:
@@ -329,7 +289,7 @@ class PosteriorReport:
     def _predictive(self) -> Iterator[str | Verdict]:
         check = self.checks.predictive or self._replications()
         if check is None:
-            left_out = _attributes(self.tree).get("left_out", "the posterior does not know its model or its data")
+            left_out = attributes_of(self.tree).get("left_out", "the posterior does not know its model or its data")
             yield absent(f"Not computed: there are no replications of observed data ({left_out}).")
             yield Verdict("noted", "Predictions were not held against the data.")
             return
@@ -389,58 +349,6 @@ _CAPTIONS = {
     "of each number alone, red below 0.01.",
     "Data among simulations": "The observed data's distance among those of simulations.",
 }
-
-
-def variables(tree: Any, group: str) -> dict[str, Any]:
-    """The variables of a group of an InferenceData or DataTree; none where there is no such group."""
-    return dict(tree[group].data_vars) if group in _groups(tree) else {}
-
-
-def _groups(tree: Any) -> list[str]:
-    found = tree.groups() if callable(tree.groups) else tree.groups  # a method of ArviZ 0.x, a property of xarray
-    return [name.strip("/") for name in found]
-
-
-def _attributes(tree: Any) -> dict[str, Any]:
-    return {**tree["posterior"].attrs, **tree.attrs}
-
-
-def _numbers(site: str, array: Any) -> list[Number]:
-    """The numbers of a site."""
-    draws = torch.as_tensor(np.asarray(array.values)).double()
-    worth = (bulk_effective_sample_size, tail_effective_sample_size, separate_effective_sample_size)
-    statistics = (r_hat, *worth)
-    unknown = torch.full(draws.shape[2:], torch.nan)
-    found = [statistic(draws) if draws.shape[1] >= _FEWEST else unknown for statistic in statistics]
-    columns = zip(*(values.flatten().tolist() for values in found), strict=True)
-    return [
-        Number(name, values, *column) for (name, values), column in zip(_columns(site, array), columns, strict=True)
-    ]
-
-
-def _columns(site: str, array: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The name of each number of a site, with the coordinates of its place, and its draws ``(chains, draws)``."""
-    labels = [array[dim].values.tolist() for dim in array.dims[2:]]
-    values = np.asarray(array.values)
-    for place in np.ndindex(*values.shape[2:]):
-        name = ",".join(str(label[index]) for label, index in zip(labels, place, strict=True))
-        yield (f"{site}[{name}]" if name else site), values[(..., *place)]
-
-
-def _by_number(values: Mapping[str, Any], chosen: list[Number], last: int = 0) -> dict[str, Any]:
-    """Values by the names of numbers, from values by site; the numbers of a site are in their order.
-
-    Args:
-        values: By site, ``(*shape, ...)``.
-        chosen: The numbers that are wanted; of a site the first ones.
-        last: How many dimensions on the right of a value are no site's.
-    """
-    entries: dict[str, Any] = {}
-    for site, value in values.items():
-        names = [number.name for number in chosen if number.name.partition("[")[0] == site]
-        array = as_array(value).astype(float)
-        entries |= dict(zip(names, array.reshape(-1, *array.shape[array.ndim - last :]), strict=False))
-    return entries
 
 
 def _traces(number: Number) -> Figure:

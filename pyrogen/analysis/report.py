@@ -29,7 +29,8 @@ from pyrogen.training.progress import Fit, History
 from .arviz import to_arviz
 from .model_report import ModelReport, Rows
 from .page import Page, page
-from .posterior_report import Checks, PosteriorReport, variables
+from .posterior_numbers import variables
+from .posterior_report import Checks, PosteriorReport
 from .sources import source_of
 from .tree import is_tree
 

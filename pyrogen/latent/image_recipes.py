@@ -17,9 +17,10 @@ from pyrogen.networks.context import Classes
 from pyrogen.networks.convolution import Centred, GridDecoder, GridEncoder, ImageDecoder, ImageEncoder, halved_sizes
 from pyrogen.networks.statistics import Chained, Standardizer
 
+from .builder import Builder, likelihood_of
 from .model import VAE
 from .quantized import VQVAE, Codebook, CodeTable
-from .recipes import TEXTS, Builder, likelihood_of
+from .recipes import TEXTS
 
 _TEXTS = {
     **TEXTS,

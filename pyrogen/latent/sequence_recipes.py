@@ -17,7 +17,8 @@ from pyrogen.networks.mlp import MLP
 from pyrogen.networks.step_context import StepContext
 from pyrogen.networks.transition import GatedTransition
 
-from .recipes import TEXTS, likelihood_of
+from .builder import likelihood_of
+from .recipes import TEXTS
 from .state_space.linear import LinearDynamics, LinearEmissions, LinearGaussianModel
 from .state_space.model import StateSpaceModel
 from .state_space.parts import Dynamics, Emissions, Inference

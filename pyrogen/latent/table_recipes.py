@@ -16,9 +16,10 @@ from pyrogen.distributions import families
 from pyrogen.networks.columns import ColumnFeatures, Elementwise, GapFeatures
 from pyrogen.networks.context import Classes
 
+from .builder import Builder, likelihood_of
 from .missing import IncompleteLikelihood
 from .model import VAE
-from .recipes import TEXTS, Builder, likelihood_of
+from .recipes import TEXTS
 
 _TEXTS = {
     **TEXTS,

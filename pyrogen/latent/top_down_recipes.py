@@ -27,8 +27,9 @@ from pyrogen.networks.top_down import (
     image_stem,
 )
 
+from .builder import likelihood_of
 from .image_recipes import pixels, planes
-from .recipes import TEXTS, likelihood_of
+from .recipes import TEXTS
 from .top_down import TopDown
 
 _TEXTS = {

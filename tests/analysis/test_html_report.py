@@ -17,7 +17,8 @@ from pyro.infer.autoguide import AutoNormal
 import pyrogen as pg
 from pyrogen.analysis import report
 from pyrogen.analysis.page import page, paragraph, section_of
-from pyrogen.analysis.posterior_report import Checks, Number, PosteriorReport
+from pyrogen.analysis.posterior_numbers import Number
+from pyrogen.analysis.posterior_report import Checks, PosteriorReport
 from pyrogen.analysis.verdicts import Verdict
 from pyrogen.evaluation import TestResult, log_likelihood, predictive_check
 from pyrogen.numerics.markov.convergence import r_hat
