@@ -29,7 +29,9 @@ _FEW = 32
 
 _TEXTS = {
     "context_shape": "``None``, the shape of one context tensor, or a dict of shapes. Numbers and labels modulate the"
-    " norms, sequences ``(length, features)`` are attended to, images stand beside an event that is one.",
+    " norms, sequences ``(length, features)`` are attended to or, where they are as long as the event, stand beside it,"
+    " images stand beside an event that is one, or beside each frame. Members of a sequence that are NaN, or symbols of"
+    " -1, are absent.",
     "classes": "How many values integer contexts take: labels (``context_shape`` ``()``, the default with ``classes``)"
     " or sequences of symbols (``(length,)``); a dict for several contexts.",
     "depth": "How many blocks.",
@@ -107,10 +109,11 @@ def unet(
     schedule: Schedule | None = None,
     draws: int = 8,
 ) -> Diffusion:
-    """A diffusion model of images: a U-Net with adaptive norms and attention.
+    """A diffusion model of sequences, images and videos: a U-Net with adaptive norms and attention.
 
     Args:
-        event_shape: ``(channels, height, width)``.
+        event_shape: ``(length, features)``, ``(channels, height, width)`` or ``(frames, channels, height, width)``; the
+            network convolves over length, sides, or sides and frames in turn.
         channels: Of the hidden layers, one entry for each resolution from fine to coarse.
         depth: Residual blocks at each resolution.
         attention: How many of the resolutions, counted from the coarsest, have attention.
@@ -163,11 +166,12 @@ def transformer(
     schedule: Schedule | None = None,
     draws: int = 8,
 ) -> Diffusion:
-    """A diffusion model of images, sequences and vectors: a transformer with adaptive norms.
+    """A diffusion model of images, videos, sequences and vectors: a transformer with adaptive norms.
 
     Args:
-        event_shape: ``(channels, height, width)``, ``(length, features)`` or ``(size,)``.
-        patch: Side of the patches into which images are cut.
+        event_shape: ``(channels, height, width)``, ``(frames, channels, height, width)``, ``(length, features)`` or
+            ``(size,)``.
+        patch: Side of the patches into which images and frames are cut.
         heads: Of the attention; divides ``width``.
 
     Raises:

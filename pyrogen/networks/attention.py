@@ -20,7 +20,8 @@ class Attention(nn.Module):
         context: Size of the context's vectors; ``None`` for self-attention.
 
     Shape:
-        ``(N, length, width)`` and ``(N, members, context)`` to ``(N, length, width)``.
+        ``(N, length, width)`` and ``(N, members, context)`` to ``(N, length, width)``; which members are there,
+        ``(N, members)``, if not all.
 
     Raises:
         ValueError: ``heads`` does not divide ``width``.
@@ -35,10 +36,10 @@ class Attention(nn.Module):
         self.keys_and_values = nn.Linear(width if context is None else context, 2 * width)
         self.out = zeroed(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, present: Tensor | None = None) -> Tensor:
         queries = self._split(self.queries(x))
         keys, values = self.keys_and_values(x if context is None else context).chunk(2, -1)
-        return self.out(attend(queries, self._split(keys), self._split(values)))
+        return self.out(attend(queries, self._split(keys), self._split(values), present=present))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
@@ -53,7 +54,7 @@ class SelfAttentionBlock(nn.Module):
         ratio: How much wider the perceptron is.
 
     Shape:
-        ``(N, length, width)`` to the same.
+        ``(N, length, width)`` to the same; which members are there, ``(N, length)``, if not all.
     """
 
     def __init__(self, width: int, heads: int, *, ratio: int = 4) -> None:
@@ -63,15 +64,24 @@ class SelfAttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.perceptron = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), present=present)
         return x + self.perceptron(self.norm(x))
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False) -> Tensor:
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False, present: Tensor | None = None
+) -> Tensor:
     """Attention of queries to keys: ``(N, heads, n, size)`` and ``(N, key_heads, m, size)`` to ``(N, n, width)``.
 
     Query heads that share a key head are taken together, so that keys and values are not copied.
+
+    Args:
+        queries: Of each head.
+        keys: Of each key head.
+        values: Of each key head.
+        causal: Whether a query sees the keys up to its own place alone.
+        present: Which keys are there, ``(N, m)``, if not all; where there are none the result is zero.
     """
     rows, heads, count, size = queries.shape
     key_heads = keys.shape[1]
@@ -80,5 +90,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = Fals
     if causal:
         later = torch.ones(count, count, dtype=torch.bool, device=queries.device).triu(1)
         scores = scores.masked_fill(later.repeat(heads // key_heads, 1), -torch.inf)
-    mixed = (scores.softmax(-1) @ values).reshape(rows, heads, count, size)
+    if present is None:
+        weights = scores.softmax(-1)
+    else:
+        absent = ~present[:, None, None, :]
+        weights = scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(absent, 0.0)
+    mixed = (weights @ values).reshape(rows, heads, count, size)
     return mixed.transpose(1, 2).reshape(rows, count, heads * size)

@@ -1,4 +1,4 @@
-"""Contexts of all kinds as what a network of noisy data takes: a vector, a sequence and an image."""
+"""Contexts of all kinds as what networks of noisy data take: a vector, a sequence, and what stands beside the data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyrogen import arguments
 from pyrogen.arguments import checked
 
 from .attention import SelfAttentionBlock
@@ -22,11 +23,17 @@ class Conditions(NamedTuple):
     vector: Tensor | None
     """``(N, width)``: modulates every layer."""
 
-    sequence: Tensor | None
+    sequence: Tensor | None = None
     """``(N, length, width)``: attended to."""
 
-    image: Tensor | None
-    """``(N, channels, height, width)``: stands beside the input as more channels."""
+    present: Tensor | None = None
+    """``(N, length)``: which members of the sequence are there."""
+
+    beside: Tensor | None = None
+    """``(N, channels, *places)``: stands beside the input as more channels."""
+
+    shown: Tensor | None = None
+    """``(N, *places)``: which places of the input are there; ``None``: all."""
 
 
 class ContextEncoder(ContextEmbedding):
@@ -37,24 +44,31 @@ class ContextEncoder(ContextEmbedding):
     shape ``(length,)`` a sequence of symbols, such as a caption. The members of a sequence attend to each other
     before anything attends to them. Several entries of one kind add up (sequences and images are put side by side).
 
+    A sequence that is as long as the events is aligned with them: it stands beside them, member by member, and nothing
+    attends to it; so does one beside the frames of a video, and an image beside every frame. Members of a sequence may
+    be absent, as those that pad shorter sequences are: numbers that are all NaN, symbols of -1. Where a member of an
+    aligned sequence is absent, so is what the event has there.
+
     Args:
         context_shape: ``None``, the shape of one context, or a dict of them.
         width: Size of vectors and of the members of sequences.
         classes: How many values integers take: a number for a single context, a dict for several.
         embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         flat: Whether sequences and images, too, become vectors.
+        places: Of the events, ``(length,)``, ``(rows, columns)`` or ``(frames, rows, columns)``. If not given, images
+            stand beside events whatever these are, and sequences never do.
         dropout: Share of the rows whose context is replaced in training by one learned for "no context", which also
             answers ``None``. At zero there is none and a missing context raises.
 
     Raises:
-        ValueError: an entry has a shape that is none of those named, ``classes`` names no entry, or ``dropout`` is not
-            in [0, 1).
+        ValueError: an entry has a shape that is none of those named, an image does not fit the events, ``classes``
+            names no entry, or ``dropout`` is not in [0, 1).
 
     References:
         Ho and Salimans 2022, "Classifier-free diffusion guidance", https://arxiv.org/abs/2207.12598
     """
 
-    @checked
+    @checked(places=arguments.shape)
     def __init__(
         self,
         context_shape: ContextShape,
@@ -63,28 +77,27 @@ class ContextEncoder(ContextEmbedding):
         classes: Classes = None,
         embedding: nn.Module | None = None,
         flat: bool = False,
+        places: Shape | None = None,
         dropout: float = 0.0,
     ) -> None:
         if context_shape is None and classes is not None:
             raise ValueError("`context_shape` must be given with `classes`: () for a label, got None")
-        super().__init__(context_shape, classes=classes, embedding=embedding)
+        super().__init__(context_shape, classes=classes, embedding=embedding, absent=not flat)
         self.dropout = dropout
         counts = self.labels if embedding is None else {}
         self.parts = nn.ModuleDict(
-            {entry_key(key): _part(key, shape, counts.get(key), width, flat) for key, shape in self.shapes.items()}
+            {
+                entry_key(key): _part(key, shape, counts.get(key), width, flat, places)
+                for key, shape in self.shapes.items()
+            }
         )
         nulls = {name: nn.Parameter(part.null()) for name, part in self.parts.items()} if dropout else {}
         self.nulls = nn.ParameterDict(nulls)
 
     @property
-    def images(self) -> list[Shape]:
-        """The shapes of what stands beside an image as more channels."""
-        return [part.output_shape for part in self.parts.values() if part.kind == "image"]
-
-    @property
-    def image_channels(self) -> int:
-        """How many channels the image has."""
-        return sum(shape[0] for shape in self.images)
+    def channels(self) -> int:
+        """How many channels stand beside the events."""
+        return sum(part.output_shape[0] for part in self.parts.values() if part.kind == "beside")
 
     @property
     def has_sequence(self) -> bool:
@@ -98,30 +111,60 @@ class ContextEncoder(ContextEmbedding):
             ValueError: there is no context where one is needed.
         """
         if not self.parts:
-            return Conditions(None, None, None)
+            return Conditions(None)
         found = self._null(rows) if context is None else self._encoded(context, rows)
-        vector, sequence, image = ([value for kind, value in found if kind == each] for each in Conditions._fields)
+        kinds = {kind: [entry for entry in found if entry.kind == kind] for kind in ("vector", "sequence", "beside")}
+        vector, sequence, beside = ([entry.value for entry in entries] for entries in kinds.values())
+        shown = [entry.present for entry in kinds["beside"] if entry.present is not None]
         return Conditions(
             sum(vector[1:], vector[0]) if vector else None,
             torch.cat(sequence, 1) if sequence else None,
-            torch.cat(image, 1) if image else None,
+            torch.cat([entry.present for entry in kinds["sequence"]], 1) if sequence else None,
+            torch.cat(_widened(beside), 1) if beside else None,
+            torch.stack(_widened(shown)).all(0) if shown else None,
         )
 
-    def _encoded(self, context: Context, rows: int) -> list[tuple[str, Tensor]]:
+    def _encoded(self, context: Context, rows: int) -> list[_Encoded]:
         dropped = torch.rand(rows, device=self.zero.device) < self.dropout if self.training and self.dropout else None
         found, entries = [], self.entries(context)
         for key in self.shapes:
             part, name = self.parts[entry_key(key)], entry_key(key)
-            value = part(entries[key])
+            value, present = part(entries[key]), part.present(entries[key])
             if dropped is not None:
-                value = torch.where(dropped.view(-1, *(1,) * (value.dim() - 1)), self.nulls[name], value)
-            found.append((part.kind, value))
+                value = torch.where(_over(dropped, value), self.nulls[name], value)
+                present = None if present is None else present | _over(dropped, present)
+            found.append(_Encoded(part.kind, value, present))
         return found
 
-    def _null(self, rows: int) -> list[tuple[str, Tensor]]:
+    def _null(self, rows: int) -> list[_Encoded]:
         if not self.dropout:
             raise ValueError("`context` must be given: without `context_dropout` no answer for None was learned")
-        return [(part.kind, self.nulls[name].expand(rows, *part.output_shape)) for name, part in self.parts.items()]
+        found = []
+        for name, part in self.parts.items():
+            value = self.nulls[name].expand(rows, *part.output_shape)
+            there = value.new_ones(value.shape[:2], dtype=torch.bool) if part.kind == "sequence" else None
+            found.append(_Encoded(part.kind, value, there))
+        return found
+
+
+class _Encoded(NamedTuple):
+    """What became of one entry, and which of its members are there where it may lack some."""
+
+    kind: str
+    value: Tensor
+    present: Tensor | None
+
+
+def _over(rows: Tensor, value: Tensor) -> Tensor:
+    """One number for each row, with the dimensions of a value."""
+    return rows.view(-1, *(1,) * (value.dim() - 1))
+
+
+def _widened(values: list[Tensor]) -> list[Tensor]:
+    """Values ``(N, channels, *places)`` or ``(N, *places)`` whose places have become the same."""
+    first = 2 if values and values[0].is_floating_point() else 1
+    places = torch.broadcast_shapes(*(value.shape[first:] for value in values))
+    return [value.expand(*value.shape[:first], *places) for value in values]
 
 
 class _Part(nn.Module):
@@ -131,8 +174,14 @@ class _Part(nn.Module):
         super().__init__()
         self.kind, self.output_shape = kind, output_shape
 
+    def present(self, value: Tensor) -> Tensor | None:
+        """Which members are there, where some may be absent."""
+        return None
+
     def null(self) -> Tensor:
-        return torch.zeros((self.output_shape[0], 1, 1) if self.kind == "image" else self.output_shape[-1:])
+        if self.kind == "beside":
+            return torch.zeros(self.output_shape[0], *(1,) * (len(self.output_shape) - 1))
+        return torch.zeros(self.output_shape[-1:])
 
 
 class _Numbers(_Part):
@@ -155,12 +204,33 @@ class _Label(_Part):
         return self.table(value)
 
 
-class _Sequence(_Part):
+class _Members(_Part):
+    """Vectors or symbols of which some may be absent.
+
+    Args:
+        kind: How the entry enters a network.
+        output_shape: Shape of what becomes of one entry.
+        embedding: A table of symbols, or a map of vectors.
+    """
+
+    def __init__(self, kind: str, output_shape: Shape, embedding: nn.Module) -> None:
+        super().__init__(kind, output_shape)
+        self.embedding = embedding
+
+    def present(self, value: Tensor) -> Tensor:
+        return value >= 0 if isinstance(self.embedding, nn.Embedding) else ~value.isnan().all(-1)
+
+    def embedded(self, value: Tensor, present: Tensor) -> Tensor:
+        """Vectors ``(N, length, features)``; those of absent members are zero."""
+        there = present.reshape(present.shape + (1,) * (value.dim() - 2))
+        return self.embedding(torch.where(there, value, 0)).masked_fill(~present.unsqueeze(-1), 0.0)
+
+
+class _Sequence(_Members):
     """Vectors or symbols, each with a learned place, that have attended to each other: words have meaning together."""
 
     def __init__(self, embedding: nn.Module, length: int, width: int) -> None:
-        super().__init__("sequence", (length, width))
-        self.embedding = embedding
+        super().__init__("sequence", (length, width), embedding)
         self.places = nn.Parameter(torch.randn(length, width))  # as large as the words: order counts from the start
         heads = gcd(width, 4)
         self.layers = nn.Sequential(
@@ -168,7 +238,29 @@ class _Sequence(_Part):
         )
 
     def forward(self, value: Tensor) -> Tensor:
-        return self.layers(self.embedding(value) + self.places)
+        present = self.present(value)
+        h = self.embedded(value, present) + self.places
+        for block in self.layers[:-1]:
+            h = block(h, present)
+        return self.layers[-1](h).masked_fill(~present.unsqueeze(-1), 0.0)
+
+
+class _Aligned(_Members):
+    """A sequence beside a sequence of its length, or beside the frames of a video."""
+
+    def __init__(self, embedding: nn.Module, features: int, places: Shape) -> None:
+        super().__init__("beside", (features, places[0], *(1,) * (len(places) - 1)), embedding)
+
+    def forward(self, value: Tensor) -> Tensor:
+        vectors = self.embedded(value, self.present_members(value))
+        return vectors.transpose(1, 2).reshape(len(value), *self.output_shape)
+
+    def present(self, value: Tensor) -> Tensor:
+        return self.present_members(value).reshape(len(value), *self.output_shape[1:])
+
+    def present_members(self, value: Tensor) -> Tensor:
+        """Which members are there, ``(N, length)``."""
+        return super().present(value)
 
 
 class _Flat(_Part):
@@ -184,19 +276,44 @@ class _Flat(_Part):
 
 
 class _Image(_Part):
+    """An image beside an image, or beside every frame of a video."""
+
+    def __init__(self, shape: Shape, places: Shape | None) -> None:
+        channels, *sides = shape
+        frames = () if places is None else (1,) * (len(places) - 2)
+        super().__init__("beside", (channels, *frames, *sides))
+
     def forward(self, value: Tensor) -> Tensor:
-        return value
+        return value.reshape(len(value), *self.output_shape)
 
 
-def _part(key: str, shape: Shape, classes: int | None, width: int, flat: bool) -> _Part:
-    if classes is not None:
-        if len(shape) > 1:
-            raise ValueError(f"`context_shape` must be () or (length,) for integers, got {shape} {key}".rstrip())
-        part = _Sequence(nn.Embedding(classes, width), shape[0], width) if shape else _Label(classes, width)
-    elif len(shape) < 2 or flat:
+def _part(key: str, shape: Shape, classes: int | None, width: int, flat: bool, places: Shape | None) -> _Part:
+    if classes is not None and len(shape) > 1:
+        raise ValueError(f"`context_shape` must be () or (length,) for integers, got {shape} {key}".rstrip())
+    if classes is not None and not shape:
+        return _Label(classes, width)
+    if classes is None and (len(shape) < 2 or flat):
         return _Numbers(shape, width)
-    elif len(shape) > 3:
+    if len(shape) > 3:
         raise ValueError(f"`context_shape` must have at most three dimensions, got {shape}")
-    else:
-        part = _Image("image", shape) if len(shape) == 3 else _Sequence(nn.Linear(shape[1], width), shape[0], width)
-    return _Flat(part, width) if flat and part.kind != "vector" else part
+    if len(shape) == 3:
+        _require_sides(shape, places)
+        return _Image(shape, places)
+    if places and len(places) != 2 and shape[0] == places[0]:
+        return (
+            _Aligned(nn.Identity(), shape[1], places)
+            if classes is None
+            else _Aligned(nn.Embedding(classes, width), width, places)
+        )
+    embedding = nn.Linear(shape[1], width) if classes is None else nn.Embedding(classes, width)
+    part = _Sequence(embedding, shape[0], width)
+    return _Flat(part, width) if flat else part
+
+
+def _require_sides(shape: Shape, places: Shape | None) -> None:
+    if places is None:
+        return
+    if len(places) < 2:
+        raise ValueError(f"`context_shape` may hold images only where events are images or videos, got {shape}")
+    if shape[1:] != places[-2:]:
+        raise ValueError(f"`context_shape` of images must have sides {places[-2:]}, got {shape}")

@@ -41,14 +41,14 @@ def described(context_shape: ContextShape, classes: Classes) -> tuple[ContextSha
     return context_shape, labels
 
 
-def integer_labels(labels: Tensor, classes: int, name: str = "context") -> Tensor:
+def integer_labels(labels: Tensor, classes: int, name: str = "context", lowest: int = 0) -> Tensor:
     """The labels as long integers.
 
     Raises:
         ValueError: one is out of range, where torch validates the arguments of distributions.
     """
     if torch.distributions.Distribution._validate_args:
-        require_labels(labels, classes, name)
+        require_labels(labels, classes, name, lowest)
     return labels.long()
 
 

@@ -38,6 +38,7 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         embedding: Any module from contexts to features, ``(N, *features)``. It gets numbers standardized and labels as
             integers: a tensor, or a dict of tensors. An :class:`~pyrogen.networks.embedding.Embedding` gets numbers as
             they are, and standardizes them itself.
+        absent: Whether members of sequences may be absent: symbols of -1, and rows of NaN.
 
     Attributes:
         context_shape: Shape of the context, a dict of shapes, or ``None``.
@@ -55,13 +56,16 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         *,
         classes: Classes = None,
         embedding: nn.Module | None = None,
+        absent: bool = False,
     ) -> None:
         super().__init__()
         self.context_shape, self.labels = described(context_shape, classes)
         self.shapes = by_name(self.context_shape)
+        self.absent = absent and embedding is None
         # An `Embedding` standardizes by itself.
         unread = {} if isinstance(embedding, Embedding) else self.shapes
-        self.standardizers = Standardizers({key: shape for key, shape in unread.items() if key not in self.labels})
+        numbers = {key: shape for key, shape in unread.items() if key not in self.labels}
+        self.standardizers = Standardizers(numbers, absent=self.absent)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.embedding = embedding
         if embedding is not None:
@@ -85,10 +89,14 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         parts = self.standardizers(by_name(context))
         for key, value in parts.items():
             if (known := self.labels.get(key)) is not None:
-                parts[key] = integer_labels(value, known, _shown(key))
+                parts[key] = integer_labels(value, known, _shown(key), self._lowest(key))
             elif not isinstance(self.embedding, Embedding):  # which may lose nothing before it standardizes
                 parts[key] = value.to(self.zero.dtype)
         return parts if self.embedding is None else {"": self._features(parts)}
+
+    def _lowest(self, key: str) -> int:
+        """The lowest integer of an entry of labels: -1 is a member of a sequence that is not there."""
+        return -1 if self.absent and by_name(self.context_shape)[key] else 0
 
     def _features(self, parts: dict[str, Tensor]) -> Tensor:
         """What the embedding makes of the entries, each taken and given in its own precision."""
@@ -108,7 +116,7 @@ class ContextEmbedding(Abstract, ReadsData, nn.Module):
         parts = {key: value for key, value in by_name(context).items() if value is not None}
         for key, classes in self.labels.items():
             if key in parts:
-                require_labels(parts[key], classes, _shown(key))
+                require_labels(parts[key], classes, _shown(key), self._lowest(key))
         found = list(self.standardizers.read_data(parts))
         yield from found
         ready = all(statistic.learned for statistic, _ in found) and len(parts) == len(by_name(self.context_shape))

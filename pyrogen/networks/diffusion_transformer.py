@@ -1,8 +1,8 @@
-"""The diffusion transformer: attention over the patches of a noisy image, or the members of a noisy sequence."""
+"""The diffusion transformer: attention over the patches of noisy images and videos, or the members of sequences."""
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +14,24 @@ from .conditions import Conditions
 from .context import Classes, ContextShape, Shape
 from .noise_level import Modulation, modulated, zeroed
 from .noisy import NoisyNetwork, beside
+from .places import channels_back, channels_first, channels_of, check_event, places_of
 
 
 class DiffusionTransformer(NoisyNetwork):
-    """A transformer with adaptive norms (DiT) of images, sequences and vectors.
+    """A transformer with adaptive norms (DiT) of images, videos, sequences and vectors.
 
-    Called ``network(x, level, context)``. An image is cut into patches, a sequence into its members, a vector into its
-    numbers. Labels and vectors modulate the norms and gate the blocks, sequences are attended to, images stand beside
-    the input. The output starts at zero.
+    Called ``network(x, level, context)``. An image and every frame of a video is cut into patches, a sequence into its
+    members, a vector into its numbers. Labels and vectors modulate the norms and gate the blocks, sequences are
+    attended to, images and sequences as long as the event stand beside the input. Nothing attends to places that are
+    absent. The output starts at zero.
 
     Args:
-        event_shape: ``(channels, height, width)``, ``(length, features)`` or ``(size,)``.
-        context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images need images as events.
+        event_shape: ``(channels, height, width)``, ``(frames, channels, height, width)``, ``(length, features)`` or
+            ``(size,)``.
+        context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images need images or videos as
+            events.
         outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
-        patch: Side of the patches of an image; images are padded to a multiple of it.
+        patch: Side of the patches of an image or a frame; images are padded to a multiple of it.
         width: Size of the hidden vectors.
         depth: How many blocks.
         heads: Of the attention; divides ``width``.
@@ -42,7 +46,7 @@ class DiffusionTransformer(NoisyNetwork):
         ``(*batch, outputs, *event)``.
 
     Raises:
-        ValueError: the event has no or more than three dimensions, or a context image has other sides.
+        ValueError: the event has no or more than four dimensions, or a context image has other sides.
 
     References:
         Peebles and Xie 2023, "Scalable diffusion models with transformers", https://arxiv.org/abs/2212.09748
@@ -69,8 +73,7 @@ class DiffusionTransformer(NoisyNetwork):
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        if not 1 <= len(event_shape) <= 3:
-            raise ValueError(f"`event_shape` must have one to three dimensions, got {tuple(event_shape)}")
+        check_event(event_shape, least=1)
         super().__init__(
             event_shape,
             context_shape,
@@ -80,9 +83,11 @@ class DiffusionTransformer(NoisyNetwork):
             embedding=embedding,
             context_dropout=context_dropout,
         )
-        self.patch = patch
-        length, features = self._tokens()
-        self.first = nn.Linear(features + self.context.image_channels * patch**2, width)
+        places = places_of(self.event_shape)
+        self.patches = (1,) * (len(places) % 2) + (patch,) * (len(places) // 2 * 2)
+        self.grid = tuple(ceil(side / patch) for side, patch in zip(places, self.patches, strict=True))
+        length, features = prod(self.grid), channels_of(self.event_shape) * prod(self.patches)
+        self.first = nn.Linear(features + self.context.channels * prod(self.patches), width)
         self.places = nn.Parameter(torch.randn(length, width) * 0.02)
         cross = self.context.has_sequence
         self.blocks = nn.ModuleList(_Block(width, heads, ratio, cross, dropout) for _ in range(depth))
@@ -91,41 +96,37 @@ class DiffusionTransformer(NoisyNetwork):
         self.last = zeroed(nn.Linear(width, features * (outputs or 1)))
 
     def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
-        h = self.first(self._cut(beside(x, given))) + self.places
+        h = self.first(self._cut(beside(channels_first(x, len(self.event_shape)), given))) + self.places
+        shown = None if given.shown is None else self._cut(self._everywhere(given.shown)).amax(-1) > 0
         for block in self.blocks:
-            h = block(h, condition, given.sequence)
+            h = block(h, condition, given, shown)
         scale, shift = self.modulation(condition)
         return self._joined(self.last(modulated(self.norm(h), scale, shift)))
 
-    def _tokens(self) -> tuple[int, int]:
-        """How many tokens an event has, and how many of its numbers each holds."""
-        if len(self.event_shape) == 3:
-            channels, height, width = self.event_shape
-            return ceil(height / self.patch) * ceil(width / self.patch), channels * self.patch**2
-        return self.event_shape[0], self.event_shape[1] if len(self.event_shape) == 2 else 1
+    def _everywhere(self, shown: Tensor) -> Tensor:
+        """Which places are there, ``(N, *places)``, as one channel of numbers."""
+        return shown.expand(len(shown), *places_of(self.event_shape)).unsqueeze(1).to(self.places.dtype)
 
     def _cut(self, x: Tensor) -> Tensor:
-        """``(N, *event)`` as tokens ``(N, length, features)``."""
-        if len(self.event_shape) < 3:
-            return x.reshape(len(x), self.event_shape[0], -1 if len(x) else self._tokens()[1])
-        side = self.patch
-        x = nn.functional.pad(x, (0, -x.shape[-1] % side, 0, -x.shape[-2] % side))
-        count, channels, height, width = x.shape
-        x = x.reshape(count, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
-        return x.reshape(count, height // side * (width // side), channels * side**2)
+        """``(N, channels, *places)`` as tokens ``(N, length, features)``."""
+        count, channels, sides = len(x), x.shape[1], len(self.grid)
+        missing = [-size % patch for size, patch in zip(x.shape[2:], self.patches, strict=True)]
+        x = nn.functional.pad(x, [end for size in reversed(missing) for end in (0, size)])
+        cut = [size for pair in zip(self.grid, self.patches, strict=True) for size in pair]
+        x = x.reshape(count, channels, *cut)
+        x = x.permute(0, *range(2, 2 + 2 * sides, 2), 1, *range(3, 3 + 2 * sides, 2))
+        return x.reshape(count, prod(self.grid), channels * prod(self.patches))
 
     def _joined(self, tokens: Tensor) -> Tensor:
         """Tokens as ``(N, *output)``: undoes :meth:`_cut`, with several numbers for each element."""
-        count = len(tokens)
-        numbers = tokens.shape[-1] // self._tokens()[1]
-        if len(self.event_shape) < 3:
-            elements = tokens.reshape(count, self.event_shape[0], numbers, self._tokens()[1]).transpose(1, 2)
-            return elements.reshape(count, *self.output_shape)
-        side, (channels, height, width) = self.patch, self.event_shape
-        high, wide = ceil(height / side), ceil(width / side)
-        x = tokens.reshape(count, high, wide, numbers * channels, side, side).permute(0, 3, 1, 4, 2, 5)
-        x = x.reshape(count, numbers * channels, high * side, wide * side)[..., :height, :width]
-        return x.reshape(count, *self.output_shape)
+        count, sides, channels = len(tokens), len(self.grid), channels_of(self.event_shape)
+        numbers = tokens.shape[-1] // (channels * prod(self.patches))
+        x = tokens.reshape(count, *self.grid, numbers * channels, *self.patches)
+        x = x.permute(0, 1 + sides, *(dim for side in range(sides) for dim in (1 + side, 2 + sides + side)))
+        x = x.reshape(count, numbers, channels, *(n * p for n, p in zip(self.grid, self.patches, strict=True)))
+        for place, side in enumerate(places_of(self.event_shape), start=3):
+            x = x.narrow(place, 0, side)
+        return channels_back(x, len(self.event_shape)).reshape(count, *self.output_shape)
 
 
 class _Block(nn.Module):
@@ -144,10 +145,10 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.attention.out.weight)  # the gate starts at zero; both at zero would never move
 
-    def forward(self, h: Tensor, condition: Tensor, sequence: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, condition: Tensor, given: Conditions, shown: Tensor | None) -> Tensor:
         scale, shift, gate, own_scale, own_shift, own_gate = self.modulation(condition)
-        h = h + gate.unsqueeze(1) * self.dropout(self.attention(modulated(self.norm(h), scale, shift)))
+        h = h + gate.unsqueeze(1) * self.dropout(self.attention(modulated(self.norm(h), scale, shift), present=shown))
         if self.cross is not None:
-            h = h + self.cross(self.cross_norm(h), sequence)
+            h = h + self.cross(self.cross_norm(h), given.sequence, given.present)
         inner = modulated(self.norm(h), own_scale, own_shift)
         return h + own_gate.unsqueeze(1) * self.dropout(self.perceptron(inner))

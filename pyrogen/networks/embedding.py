@@ -236,8 +236,11 @@ class SideBySide(Embedding):
 
 
 def takes_absent(module: nn.Module) -> bool:
-    """Whether a part of a module is an embedding to which rows of NaN are rows that are not there."""
-    return any(isinstance(part, Embedding) and part.takes_absent for part in module.modules())
+    """Whether to a part of a module rows of NaN are rows that are not there."""
+    return any(
+        (isinstance(part, Embedding) and part.takes_absent) or (isinstance(part, Standardizer) and part.absent)
+        for part in module.modules()
+    )
 
 
 def read_rows(row: Embedding, rows: Tensor, owners: Tensor) -> Iterator[tuple[Statistic, Tensor]]:

@@ -63,11 +63,14 @@ class Modulation(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    r"""Group normalization of images, scaled and shifted by a condition: :math:`(1 + a(c)) \, \bar h + b(c)`.
+    r"""Group normalization, scaled and shifted by a condition: :math:`(1 + a(c)) \, \bar h + b(c)`.
 
     Args:
-        channels: Of the image.
+        channels: How many there are.
         width: Size of the condition.
+
+    Shape:
+        ``(N, channels, *places)`` and ``(N, width)`` to the first.
 
     References:
         Wu and He 2018, "Group normalization", https://arxiv.org/abs/1803.08494
@@ -81,7 +84,8 @@ class AdaptiveGroupNorm(nn.Module):
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.modulation(condition)
-        return self.norm(h) * (1 + scale[..., None, None]) + shift[..., None, None]
+        over = (..., *(None,) * (h.dim() - 2))
+        return self.norm(h) * (1 + scale[over]) + shift[over]
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:

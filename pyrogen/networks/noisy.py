@@ -15,6 +15,7 @@ from pyrogen.abstract import Abstract
 from .conditions import Conditions, ContextEncoder
 from .context import Classes, Context, ContextShape, Shape, by_name, context_rows
 from .noise_level import FourierFeatures
+from .places import places_of
 from .statistics import ReadsData, Statistic
 
 
@@ -56,13 +57,14 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
         self.level = FourierFeatures(width)
         self.context = ContextEncoder(
-            context_shape, width, classes=classes, embedding=embedding, flat=flat, dropout=context_dropout
+            context_shape,
+            width,
+            classes=classes,
+            embedding=embedding,
+            flat=flat,
+            places=None if flat else places_of(self.event_shape),
+            dropout=context_dropout,
         )
-        for shape in self.context.images:
-            if len(self.event_shape) != 3:
-                raise ValueError(f"`context_shape` may hold images only where events are images, got {context_shape}")
-            if shape[1:] != self.event_shape[1:]:
-                raise ValueError(f"`context_shape` of images must have sides {self.event_shape[1:]}, got {shape}")
 
     @abstractmethod
     def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
@@ -71,7 +73,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         Args:
             x: ``(N, *event_shape)``.
             condition: The condition made of level and vectors of the context, ``(N, width)``.
-            given: Sequences and images of the context.
+            given: Sequences of the context, and what of it stands beside the events.
         """
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
@@ -124,5 +126,10 @@ def flat_inputs(
 
 
 def beside(x: Tensor, given: Conditions) -> Tensor:
-    """Noisy images with those of the context as further channels."""
-    return x if given.image is None else torch.cat([x, given.image.expand(len(x), -1, *x.shape[-2:])], 1)
+    """Noisy events ``(N, channels, *places)`` with what stands beside them as further channels.
+
+    Places that are absent hold zeros.
+    """
+    if given.shown is not None:
+        x = torch.where(given.shown.unsqueeze(1), x, 0.0)
+    return x if given.beside is None else torch.cat([x, given.beside.expand(len(x), -1, *x.shape[2:])], 1)

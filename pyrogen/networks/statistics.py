@@ -226,15 +226,16 @@ class Standardizer(Statistic, ReadsData, nn.Module):
     Args:
         shape: Shape of one context.
         name: What errors call it.
+        absent: Whether members of a sequence that are NaN are members that are not there.
 
     Shape:
         ``(*batch, *shape)`` to the same.
     """
 
     @checked(shape=shape)
-    def __init__(self, shape: Shape, *, name: str = "context") -> None:
+    def __init__(self, shape: Shape, *, name: str = "context", absent: bool = False) -> None:
         super().__init__()
-        self.shape, self.name = tuple(shape), name
+        self.shape, self.name, self.absent = tuple(shape), name, absent and len(shape) == 2
         self.register_buffer("mean", torch.zeros(self._features()))
         self.register_buffer("scale", torch.ones(self._features()))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
@@ -252,6 +253,11 @@ class Standardizer(Statistic, ReadsData, nn.Module):
 
     def read_data(self, context: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         rows = context.reshape(-1, *self.shape)
+        if self.absent:
+            missing = rows.isnan().all(-1, keepdim=True)
+            require_rows(rows.isfinite() | missing, rows, f"`{self.name}` must be finite, or NaN in all of a member")
+            yield self, rows[~missing.squeeze(-1)]
+            return
         require_finite(rows, self.name)
         if len(self.shape) < 3:
             yield self, rows.reshape(-1, self.mean.numel())
@@ -284,11 +290,13 @@ class Standardizers(ReadsData, nn.ModuleDict):
 
     Args:
         shapes: The entries to be standardized; a single context has the name ``""``.
+        absent: Whether members of sequences that are NaN are members that are not there.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, shapes: Mapping[str, Shape], *, absent: bool = False) -> None:
         names = {key: f"context[{key!r}]" if key else "context" for key in shapes}
-        super().__init__({entry_key(key): Standardizer(shape, name=names[key]) for key, shape in shapes.items()})
+        parts = {key: Standardizer(shape, name=names[key], absent=absent) for key, shape in shapes.items()}
+        super().__init__({entry_key(key): part for key, part in parts.items()})
 
     def forward(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All entries, those that have a standardizer standardized."""

@@ -36,6 +36,17 @@ SLOW = {
     "unet of integers": (lambda: diffusion.unet((1, 4, 4), symbols=3, **IMAGES), (1, 4, 4), None),
     "unet looking at sequences": (lambda: diffusion.unet((1, 3, 3), (2, 3), **IMAGES), (1, 3, 3), torch.randn(3, 2, 3)),
     "unet beside images": (lambda: diffusion.unet((1, 3, 3), (2, 3, 3), **IMAGES), (1, 3, 3), torch.randn(3, 2, 3, 3)),
+    "unet of sequences": (
+        lambda: diffusion.unet((4, 2), (4,), classes=3, **IMAGES),
+        (4, 2),
+        torch.arange(12).reshape(3, 4) % 3,
+    ),
+    "unet of videos": (lambda: diffusion.unet((2, 1, 3, 3), **IMAGES), (2, 1, 3, 3), None),
+    "transformer of videos": (
+        lambda: diffusion.transformer((2, 1, 3, 3), (2, 3), **SMALL),
+        (2, 1, 3, 3),
+        torch.randn(3, 2, 3),
+    ),
     "transformer of images": (
         lambda: diffusion.transformer((1, 3, 4), (4,), classes=5, symbols=3, **SMALL),
         (1, 3, 4),

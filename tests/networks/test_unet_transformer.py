@@ -5,6 +5,7 @@ import torch
 
 from pyrogen.networks.conditions import ContextEncoder
 from pyrogen.networks.diffusion_transformer import DiffusionTransformer
+from pyrogen.networks.places import channels_first
 from pyrogen.networks.residual_mlp import ResidualMLP
 from pyrogen.networks.unet import UNet
 
@@ -86,11 +87,12 @@ def test_forward_derivatives_agree_with_backward(name):
     assert torch.allclose((weights * forward).sum(), (backward * tangent).sum())
 
 
-@pytest.mark.parametrize("event_shape", [(6,), (4, 3), (1, 3, 3)])
+@pytest.mark.parametrize("event_shape", [(6,), (4, 3), (1, 3, 3), (3, 2, 5, 3)])
 def test_transformers_put_tokens_back_where_they_were(event_shape):
     torch.manual_seed(0)
     network = DiffusionTransformer(event_shape, width=16, outputs=2)
-    tokens = network._cut(torch.arange(float(torch.Size(event_shape).numel())).reshape(1, *event_shape))
+    numbers = torch.arange(float(torch.Size(event_shape).numel())).reshape(1, *event_shape)
+    tokens = network._cut(channels_first(numbers, len(event_shape)))
     both = torch.cat([tokens, -tokens], -1)
     network.output_shape = (2, *event_shape)
     x = network._joined(both)
@@ -165,11 +167,11 @@ def test_without_dropout_a_context_is_needed():
         (lambda: ContextEncoder({"a": ()}, 4, classes={"b": 5}), "must name entries"),
         (lambda: ContextEncoder((1, 2, 3, 4), 4), "at most three dimensions"),
         (lambda: ContextEncoder((2,), 4, dropout=1.0), "`dropout`"),
-        (lambda: UNet((3, 4)), "`event_shape` must be"),
+        (lambda: UNet((3,)), "`event_shape` must be"),
         (lambda: UNet((1, 4, 4), (1, 8, 8)), "must have sides"),
         (lambda: UNet((1, 4, 4), channels=(6,)), "`heads` must divide"),
         (lambda: DiffusionTransformer((4,), (1, 4, 4)), "only where events are images"),
-        (lambda: DiffusionTransformer(()), "one to three dimensions"),
+        (lambda: DiffusionTransformer(()), "`event_shape` must be"),
         (lambda: ResidualMLP((3,))(torch.zeros(2, 4), torch.zeros(2)), "`x` must end in shape"),
     ],
 )
