@@ -29,11 +29,12 @@ from .recipes import (
     vae,
     vamp_vae,
 )
-from .sequence_recipes import deep_markov, hidden_markov, linear_gaussian
+from .sequence_recipes import deep_markov, hidden_markov, linear_gaussian, switching_linear
 from .state_space.linear import LinearGaussianModel
 from .state_space.model import StateSpaceModel, padded
 from .state_space.objectives import Filtering
 from .state_space.regimes import HiddenMarkovModel
+from .state_space.switching import SwitchingModel
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
 from .top_down import TopDown, TopDownElbo
 from .top_down_recipes import convolutional_top_down, top_down
@@ -71,6 +72,7 @@ __all__ = [
     "StateSpaceModel",
     "StickingTheLanding",
     "StickingTheLandingPair",
+    "SwitchingModel",
     "TopDown",
     "TopDownElbo",
     "VAE",
@@ -90,6 +92,7 @@ __all__ = [
     "padded",
     "self_masking",
     "semi_supervised_vae",
+    "switching_linear",
     "tabular_vae",
     "top_down",
     "vae",

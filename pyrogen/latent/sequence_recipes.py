@@ -23,6 +23,7 @@ from .state_space.linear import LinearDynamics, LinearEmissions, LinearGaussianM
 from .state_space.model import StateSpaceModel
 from .state_space.parts import Dynamics, Emissions, Inference
 from .state_space.regimes import HiddenMarkovModel
+from .state_space.switching import SwitchingDynamics, SwitchingModel
 
 _TEXTS = {
     **TEXTS,
@@ -165,6 +166,49 @@ def linear_gaussian(
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = LinearDynamics(length, states, context)
     return LinearGaussianModel(prior, LinearEmissions(length, observation, states, context))
+
+
+@recipe(texts=_TEXTS)
+@checked(regimes=several, irregular=switch)
+def switching_linear(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    regimes: int,
+    paths: int = 64,
+    controls: int = 0,
+    irregular: bool = False,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+) -> SwitchingModel:
+    r"""A linear-Gaussian model whose transition switches between regimes, which are summed out.
+
+    ``log_prob`` is exact while no more than ``paths`` paths of regimes lead to the last step; beyond that it is the
+    logarithm of an estimate of the evidence without bias, a lower bound in expectation.
+
+    Args:
+        regimes: How many regimes there are.
+        paths: How many paths of regimes are kept.
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    References:
+        Kim 1994, "Dynamic linear models with Markov-switching", https://doi.org/10.1016/0304-4076(94)90036-1
+        Fearnhead and Clifford 2003, "On-line inference for hidden Markov models via particle filters",
+        https://doi.org/10.1111/1467-9868.00421
+
+    Example:
+        >>> module = switching_linear((20, 3), latent_shape=2, regimes=2)
+        >>> module.smooth_regimes(torch.zeros(20, 3)).probs.shape, pg.density_of(module())
+        (torch.Size([20, 2]), 'lower bound')
+    """
+    length, observation = _steps(event_shape)
+    states = prod(as_shape(latent_shape, "latent_shape"))
+    context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
+    prior = SwitchingDynamics(length, states, regimes, context)
+    return SwitchingModel(prior, LinearEmissions(length, observation, states, context), paths=paths)
 
 
 @recipe(texts=_TEXTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable
 
 import torch
@@ -17,7 +18,31 @@ from .kernels import StateKernel
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class StateChain(PyrogenDistribution):
+class Trajectories(PyrogenDistribution):
+    """A distribution of trajectories of states, ``(length, states)``; abstract.
+
+    A row that holds NaN has ``log_prob`` NaN, one that holds an infinity minus infinity (with validation off); neither
+    touches the gradients of others.
+    """
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, 2)
+
+    @abstractmethod
+    def score(self, z: Tensor) -> Tensor:
+        """The log-probability of trajectories that are finite."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        require_value(self, value)
+        bad = ~value.isfinite()
+        score = self.score(torch.where(bad, 0.0, value))
+        score = score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
+        missing = value.isnan().flatten(-2).any(-1)
+        return torch.where(bad.flatten(-2).any(-1), torch.where(missing, math.nan, -math.inf).to(score), score)
+
+
+class StateChain(Trajectories):
     r"""A Markov chain of diagonal normals, :math:`p(z) = p(z_1) \prod_t p(z_t \mid z_{t-1})`.
 
     Args:
@@ -39,10 +64,6 @@ class StateChain(PyrogenDistribution):
         self.kernel = kernel
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
-    @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, 2)
-
     def _expanded(self, batch_shape: torch.Size) -> StateChain:
         return StateChain(self.kernel, batch_shape, self.event_shape, validate_args=False)
 
@@ -53,18 +74,10 @@ class StateChain(PyrogenDistribution):
         z, noise, log_scale = self._draw(sample_shape)
         return z, _log_prob(noise, log_scale)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        require_value(self, value)
-        # A bad row keeps its own log_prob infinite or missing, and no gradient of others.
-        bad = ~value.isfinite()
-        whole = ~bad.flatten(-2).any(-1)
-        z = torch.where(bad, 0.0, value)
+    def score(self, z: Tensor) -> Tensor:
         first, rest = self.kernel.first, self.kernel(z[..., :-1, :])
         loc, log_scale = (_joined(start, more) for start, more in zip(first, rest, strict=True))
-        score = _log_prob((z - loc) / log_scale.exp(), log_scale)
-        score = score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
-        missing = value.isnan().flatten(-2).any(-1)
-        return torch.where(whole, score, torch.where(missing, math.nan, -math.inf).to(score))
+        return _log_prob((z - loc) / log_scale.exp(), log_scale)
 
     def continued(self, z: Tensor, step: int) -> Tensor:
         """Draws of the states from a step on, where it is ``z``, ``(*batch, states)``."""

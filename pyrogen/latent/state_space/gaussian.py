@@ -26,11 +26,10 @@ from typing import TypeVar
 import torch
 from pyro.ops.gaussian import Gaussian, gaussian_tensordot, sequential_gaussian_tensordot
 from torch import Tensor
-from torch.distributions import constraints
 
-from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.autograd import is_functional
-from pyrogen.numerics.values import require_value
+
+from .chain import Trajectories
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -125,7 +124,7 @@ class QuadraticPotential:
         return [QuadraticPotential(*pair) for pair in pairs]
 
 
-class LinearChain(PyrogenDistribution):
+class LinearChain(Trajectories):
     r"""A Markov chain of normals whose means are linear in the state before.
 
     Args:
@@ -148,10 +147,6 @@ class LinearChain(PyrogenDistribution):
     ) -> None:
         self.start, self.move = start, move
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, 2)
 
     @property
     def mean(self) -> Tensor:
@@ -184,15 +179,9 @@ class LinearChain(PyrogenDistribution):
         noise = torch.randn(*z.shape[:-1], count, z.shape[-1], dtype=z.dtype, device=z.device)
         return self._continued(z, noise, step)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        require_value(self, value)
-        bad = ~value.isfinite()
-        z = torch.where(bad, 0.0, value)
-        first = _log_normal(self.start.root, z[..., 0, :] - self.start.loc)
-        score = first + _log_normal(self.move.root, z[..., 1:, :] - self.move.at(z[..., :-1, :])).sum(-1)
-        score = score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
-        missing = value.isnan().flatten(-2).any(-1)
-        return torch.where(bad.flatten(-2).any(-1), torch.where(missing, math.nan, -math.inf).to(score), score)
+    def score(self, z: Tensor) -> Tensor:
+        first = log_normal(self.start.root, z[..., 0, :] - self.start.loc)
+        return first + log_normal(self.move.root, z[..., 1:, :] - self.move.at(z[..., :-1, :])).sum(-1)
 
     def _continued(self, z: Tensor, noise: Tensor, step: int) -> Tensor:
         states = [z]
@@ -316,7 +305,8 @@ def apply(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
-def _log_normal(root: Tensor, difference: Tensor) -> Tensor:
+def log_normal(root: Tensor, difference: Tensor) -> Tensor:
+    """The log-density of normals at a difference from their means, of roots of covariances."""
     batch = torch.broadcast_shapes(root.shape[:-2], difference.shape[:-1])
     noise = torch.linalg.solve(root.expand(*batch, -1, -1), difference.expand(*batch, -1).unsqueeze(-1))
     size = difference.shape[-1]

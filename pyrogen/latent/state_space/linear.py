@@ -27,7 +27,6 @@ from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.networks.step_context import StepContext
 from pyrogen.numerics.autograd import is_functional
 
-from .forecast import Forecast
 from .gaussian import (
     Belief,
     LinearChain,
@@ -179,13 +178,6 @@ class LinearGaussianModel(TrajectoryModel):
     def __init__(self, prior: LinearDynamics, likelihood: LinearEmissions) -> None:
         super().__init__(prior, likelihood, ExactInference(prior, likelihood), draws=1)
 
-    def over(self, length: int) -> LinearGaussianModel:
-        twin = super().over(length)
-        posterior = self.posterior.over(length)
-        twin._modules = {**twin._modules, "prior": posterior.prior, "likelihood": posterior.likelihood}
-        twin._modules["posterior"] = posterior
-        return twin
-
     def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
         """The exact ``log_prob``, of a single draw that makes no difference."""
         *problem, constant = self.posterior.problem(given(self.posterior, context, x=x))
@@ -209,20 +201,7 @@ class LinearGaussianModel(TrajectoryModel):
         """The default objective, which ``fit`` uses: maximum likelihood."""
         return MaximumLikelihood(self)
 
-    def forecast(self, prefix: Tensor, horizon: int, context: Context = None) -> Forecast:
-        """The distribution of the steps after a prefix, ``(horizon, *observation)``, with its exact ``log_prob``.
-
-        Args:
-            prefix: What is known, ``(*batch, steps, *observation)``; NaN where it is missing.
-            horizon: How many further steps there are.
-            context: What is given, for the steps of both.
-
-        Raises:
-            ValueError: the prefix has another shape.
-        """
-        return self.forecast_from(prefix, horizon, context, LinearGaussianModel.last_states)
-
-    def last_states(self, x: Tensor, context: Context) -> dist.MultivariateNormal:
+    def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> dist.MultivariateNormal:
         beliefs = self.filter(x, context)
         return dist.MultivariateNormal(beliefs.loc[..., -1, :], beliefs.covariance_matrix[..., -1, :, :])
 

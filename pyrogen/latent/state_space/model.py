@@ -33,10 +33,10 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from functools import reduce
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -88,18 +88,29 @@ class TrajectoryModel(VAE):
         return SequenceDistribution(self, context_batch_shape(context, self.context_shape), context)
 
     @abstractmethod
-    def last_states(self, x: Tensor, context: Context, **options: Any) -> TorchDistributionMixin:
-        """The distribution of the state at the last step given the observations."""
+    def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> TorchDistributionMixin:
+        """The distribution of what the chain goes on from after the last step, given the observations."""
 
-    def forecast_from(
-        self, prefix: Tensor, horizon: int, context: Context, states: Callable[..., TorchDistributionMixin]
-    ) -> Forecast:
-        """The forecast of a prefix, whose last state is drawn from what ``states(model, prefix, context)`` gives."""
+    @checked
+    def forecast(self, prefix: Tensor, horizon: int, context: Context = None, *, particles: int = 1000) -> Forecast:
+        """The distribution of the steps after a prefix, ``(horizon, *observation)``.
+
+        Its ``log_prob`` is exact where that of the model is, else there is none.
+
+        Args:
+            prefix: What is known, ``(*batch, steps, *observation)``; NaN where it is missing.
+            horizon: How many further steps there are.
+            context: What is given, for the steps of both.
+            particles: How many particles stand for the last state of the prefix, where it is not known exactly.
+
+        Raises:
+            ValueError: the prefix has another shape.
+        """
         known = steps_of(prefix, self.event_shape[1:])
         model = self.over(known + integer(horizon, "horizon"))
         context_batch_shape(context, model.context_shape)
         with torch.no_grad():
-            last = states(self.over(known), prefix, first_steps(context, known))
+            last = self.over(known).last_states(prefix, first_steps(context, known), particles)
         return Forecast(model, prefix, context, last)
 
     def batch_of(self, x: Tensor, context: Context) -> torch.Size:
@@ -154,24 +165,7 @@ class StateSpaceModel(TrajectoryModel):
         with torch.no_grad():
             return self.run_particles(x, context, particles).smoothed()
 
-    @checked
-    def forecast(self, prefix: Tensor, horizon: int, context: Context = None, *, particles: int = 1000) -> Forecast:
-        """The distribution of the steps after a prefix, ``(horizon, *observation)``.
-
-        Args:
-            prefix: What is known, ``(*batch, steps, *observation)``; NaN where it is missing.
-            horizon: How many further steps there are.
-            context: What is given, for the steps of both.
-            particles: How many particles stand for the last state of the prefix.
-
-        Raises:
-            ValueError: the prefix has another shape.
-        """
-        return self.forecast_from(
-            prefix, horizon, context, lambda model, x, known: model.last_states(x, known, particles=particles)
-        )
-
-    def last_states(self, x: Tensor, context: Context, *, particles: int) -> WeightedStates:
+    def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> WeightedStates:
         run = self.run_particles(x, context, particles)
         return WeightedStates(run.states[-1], run.log_weights[-1])
 

@@ -172,10 +172,8 @@ class HiddenMarkovDistribution(PyrogenDistribution):
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
-            regimes = [_drawn(self.start.expand(*shape, -1))]
-            for _ in range(self.event_shape[0] - 1):
-                regimes.append(_drawn(self.logits[regimes[-1]]))
-            chosen = torch.stack(regimes, -1)[..., None, None]
+            first = drawn(self.start.expand(*shape, -1))
+            chosen = followed(first, self.logits, self.event_shape[0])[..., None, None]
             numbers = self.numbers.expand(*shape, *self.numbers.shape[-3:])
             one = numbers.gather(-2, chosen.expand(*chosen.shape[:-1], numbers.shape[-1]))
             there = HiddenMarkovDistribution(
@@ -222,11 +220,7 @@ class HiddenMarkovDistribution(PyrogenDistribution):
 
     def _forwards(self, scores: Tensor) -> list[Tensor]:
         r"""The logarithms of :math:`\alpha_t`, each ``(*batch, regimes)``."""
-        first, *rest = scores.unbind(-2)
-        move, alphas = self.logits.log_softmax(-1), [self.start.log_softmax(-1) + first]
-        for score in rest:
-            alphas.append(log_sum_exp(alphas[-1].unsqueeze(-1) + move, -2) + score)
-        return alphas
+        return forwards(self.start, self.logits, scores)
 
     def _possible(self, value: Tensor, scores: Tensor) -> list[Tensor]:
         """The same of sequences that are possible."""
@@ -250,5 +244,29 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         return there._score(rearranged(value, tuple(self.event_shape), batch, places))
 
 
-def _drawn(logits: Tensor) -> Tensor:
+def forwards(start: Tensor, logits: Tensor, scores: Tensor) -> list[Tensor]:
+    r"""The logarithms of :math:`\alpha_t(s) = p(x_{1:t}, s_t = s)`, each ``(*batch, regimes)``.
+
+    Args:
+        start: Logits of the first regime, ``(*batch, regimes)``.
+        logits: Logits of each regime given the one before, ``(regimes, regimes)``.
+        scores: The log-probability of each observation in each regime, ``(*batch, length, regimes)``.
+    """
+    first, *rest = scores.unbind(-2)
+    move, alphas = logits.log_softmax(-1), [start.log_softmax(-1) + first]
+    for score in rest:
+        alphas.append(log_sum_exp(alphas[-1].unsqueeze(-1) + move, -2) + score)
+    return alphas
+
+
+def followed(first: Tensor, logits: Tensor, length: int) -> Tensor:
+    """Draws of regimes, ``(*batch, length)``, that go on from a first one, ``batch``."""
+    regimes = [first]
+    for _ in range(length - 1):
+        regimes.append(drawn(logits[regimes[-1]]))
+    return torch.stack(regimes, -1)
+
+
+def drawn(logits: Tensor) -> Tensor:
+    """Draws of regimes by their logits."""
     return dist.Categorical(logits=logits, validate_args=False).sample()  # torch cannot validate an empty batch
