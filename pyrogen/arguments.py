@@ -227,6 +227,11 @@ def count(value: Any, name: str) -> int:
     return integer(value, name, least=0)
 
 
+def several_or_none(value: Any, name: str) -> int | None:
+    """An integer of at least two, or ``None`` where it is not the default."""
+    return value if value is None else several(value, name)
+
+
 def interval(value: Any, name: str) -> tuple[float, float]:
     """Two finite numbers, the lower one first."""
     if not isinstance(value, Sequence) or len(value) != 2 or not number(value[0], name) < number(value[1], name):

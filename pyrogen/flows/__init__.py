@@ -11,6 +11,8 @@ from .continuous import ContinuousFlow
 from .dequantized import Dequantized
 from .foreign import from_transforms, from_zuko
 from .guide import AutoFlow
+from .image_recipes import multiscale
+from .images import ActNorm, ImageCouplingLayer, InvertibleConvolution, ScaleLayer
 from .layers import AutoregressiveLayer, CouplingLayer
 from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
 from .mixture import FlowMixture
@@ -35,6 +37,7 @@ from .sphere import SphereLayer, UniformDirections
 __getattr__ = renamed(__name__, {"Mixture": "pyrogen.flows.GaussianMixture"})
 
 __all__ = [
+    "ActNorm",
     "AutoFlow",
     "AutoregressiveLayer",
     "Bounded",
@@ -44,12 +47,15 @@ __all__ = [
     "Flow",
     "FlowMixture",
     "GaussianMixture",
+    "ImageCouplingLayer",
+    "InvertibleConvolution",
     "Mixing",
     "Reorder",
     "Rescale",
     "ResidualLayer",
     "Rotation",
     "StandardNormal",
+    "ScaleLayer",
     "SphereLayer",
     "Standardize",
     "StudentT",
@@ -64,6 +70,7 @@ __all__ = [
     "from_transforms",
     "from_zuko",
     "mixture",
+    "multiscale",
     "neural_autoregressive",
     "planar",
     "radial",

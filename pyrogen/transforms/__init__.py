@@ -8,6 +8,7 @@ from .block_neural import BlockNeural
 from .coupling import Coupling
 from .distribution import TransformedDistribution
 from .elements import Element, Mixed
+from .images import AtEachPlace, AtScale, ImageCoupling, ImageSplit
 from .interval import Interval
 from .linear import Flip, Permute, Triangular
 from .moebius import Moebius
@@ -24,6 +25,8 @@ __getattr__ = renamed(__name__, {"Autoregressive": "pyrogen.transforms.MaskedAut
 
 __all__ = [
     "Affine",
+    "AtEachPlace",
+    "AtScale",
     "BlockNeural",
     "CircularSpline",
     "Compose",
@@ -31,6 +34,8 @@ __all__ = [
     "Cylindrical",
     "Element",
     "Flip",
+    "ImageCoupling",
+    "ImageSplit",
     "Interval",
     "ExactLogDet",
     "Inverse",
