@@ -11,7 +11,6 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape
 from pyrogen.networks.context import Classes
 from pyrogen.networks.image_conditioner import ImageConditioner, ImageContext
-from pyrogen.networks.unet import check_image
 from pyrogen.transforms.affine import Affine
 from pyrogen.transforms.elements import Element
 from pyrogen.transforms.images import ImageSplit, coarse_shape
@@ -92,7 +91,8 @@ class _ImageShapes(FlowShapes):
         self, event_shape: Shape, context_shape: ContextShape, classes: Classes, embedding: nn.Module | None
     ) -> None:
         super().__init__(event_shape, None)
-        check_image(self.event_shape)
+        if len(self.event_shape) != 3:
+            raise ValueError(f"`event_shape` must be (channels, height, width), got {self.event_shape}")
         self.context = ImageContext(context_shape, self.event_shape[1:], classes=classes, embedding=embedding)
         self.of_layer["context_shape"] = self.context.image_shape
         self.of_flow["context_shape"] = self.context.context_shape

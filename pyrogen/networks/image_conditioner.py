@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, count
 
-from .context import Classes, Context, ContextShape, VectorContext
+from .context import Classes, Context, ContextShape
+from .context_embeddings import VectorContext
 from .convolution import ResidualConvolution
 from .noise_level import zeroed
 
