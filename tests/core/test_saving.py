@@ -704,6 +704,7 @@ _import = __import__
 
 
 def test_the_table_holds_every_recipe_of_pyrogens():
+    assert all(hasattr(pg, name) for name in pg.__all__)  # imports its packages
     modules = [module for name, module in sys.modules.items() if name.startswith("pyrogen.")]
     found = {value for module in modules for value in vars(module).values() if getattr(value, "is_recipe", False)}
     found = {value for value in found if value.__module__.startswith("pyrogen.")}
