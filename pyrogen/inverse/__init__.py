@@ -18,6 +18,7 @@ from .answer import Answer, Diagnostics, Results
 from .averaged import Averaged
 from .completion import Completion
 from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
+from .laplace import Laplace
 from .many_chains import ManyChains
 from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
@@ -54,6 +55,7 @@ __all__ = [
     "Guidance",
     "GuidedSampling",
     "Isotropic",
+    "Laplace",
     "Linear",
     "ManyChains",
     "Mask",

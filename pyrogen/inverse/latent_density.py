@@ -222,7 +222,8 @@ class LatentDensity:
     def _log_prob(self, trace: Trace, layout: DrawLayout) -> Tensor:
         chains = None if layout is _ONE else DRAWS
         if self.discrete:
-            return summed_log_prob(trace, chains)
+            found = summed_log_prob(trace, chains)
+            return found if chains is None else found.reshape(layout.draws)  # of one chain it is a single number
         found = [node["log_prob"] for node in trace.nodes.values() if is_statement(node)]
         if chains is None:
             return sum(value.sum() for value in found)
