@@ -28,7 +28,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("point_process", "hawkes"),
         *("tempered", "top_k", "nucleus"),
     ),
-    "diffusion": ("mlp", "unet", "transformer"),
+    "diffusion": ("mlp", "unet", "transformer", "masked", "uniform"),
     "energy": ("mlp", "convolutional", "rbm"),
     "implicit": ("mlp", "convolutional", "tabular", "mlp_critic", "convolutional_critic", "density_ratio"),
     "latent": (

@@ -8,6 +8,14 @@ from pyrogen.renamed import renamed
 
 from .analytic import GaussianMixtureDenoiser
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
+from .discrete.analytic import EnumeratedDenoiser
+from .discrete.denoiser import ClassifierFreeSymbols, NetworkSymbolDenoiser, SymbolDenoiser
+from .discrete.masked import MaskedDiffusion
+from .discrete.model import DiscreteDiffusion, SymbolBound
+from .discrete.noise import MaskNoise, SymbolNoise, UniformNoise
+from .discrete.samplers import ConfidenceOrdered, RandomOrder, Remasking, SymbolAncestral, SymbolSampler
+from .discrete.schedules import CosineSymbols, GeometricSymbols, PolynomialSymbols, SymbolSchedule
+from .discrete.uniform import UniformDiffusion
 from .editing import edit, trade_off
 from .foreign import DiscreteVP, from_diffusers
 from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
@@ -29,6 +37,7 @@ from .samplers.ancestral import DDIM, Ancestral, CovarianceAncestral, PredictorC
 from .samplers.multistep import DataPrediction, Multistep, NoisePrediction, VelocityPrediction
 from .samplers.runge_kutta import Adaptive, Churn, Euler, Heun
 from .samplers.sampler import Sampler
+from .symbol_recipes import masked, uniform
 
 __getattr__ = renamed(
     __name__,
@@ -41,7 +50,10 @@ __all__ = [
     "Autoguidance",
     "Churn",
     "ClassifierFree",
+    "ClassifierFreeSymbols",
     "ClassifierGuidance",
+    "ConfidenceOrdered",
+    "CosineSymbols",
     "CosineVP",
     "CovarianceAncestral",
     "DDIM",
@@ -50,12 +62,15 @@ __all__ = [
     "Denoiser",
     "DenoisingScoreMatching",
     "Diffusion",
+    "DiscreteDiffusion",
     "DiscreteVP",
     "EDM",
     "EDMWeighting",
+    "EnumeratedDenoiser",
     "Euler",
     "FlowGrid",
     "GaussianMixtureDenoiser",
+    "GeometricSymbols",
     "Grid",
     "Heun",
     "IntegerDenoiser",
@@ -68,24 +83,38 @@ __all__ = [
     "LogNormalTimes",
     "LogSNRGrid",
     "LogSNRTimes",
+    "MaskNoise",
+    "MaskedDiffusion",
     "MinSNRWeighting",
     "Multistep",
     "NetworkDenoiser",
+    "NetworkSymbolDenoiser",
     "Noise",
     "NoisePrediction",
     "NormalReference",
     "Parameterisation",
+    "PolynomialSymbols",
     "Preconditioned",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "RandomOrder",
     "RectifiedFlow",
     "Reference",
+    "Remasking",
     "Sampler",
     "Schedule",
     "Score",
     "SubVP",
+    "SymbolAncestral",
+    "SymbolBound",
+    "SymbolDenoiser",
+    "SymbolNoise",
+    "SymbolSampler",
+    "SymbolSchedule",
     "Times",
+    "UniformDiffusion",
     "UniformGrid",
+    "UniformNoise",
     "UniformTimes",
     "UniformWeighting",
     "VE",
@@ -95,10 +124,12 @@ __all__ = [
     "Weighting",
     "edit",
     "from_diffusers",
+    "masked",
     "mlp",
     "trade_off",
     "transformer",
     "unet",
+    "uniform",
 ]
 
 

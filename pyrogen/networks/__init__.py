@@ -21,6 +21,7 @@ from .series import SequenceEmbedding
 from .sets import SetEmbedding
 from .spectral import SpectralNormalized, operator_norm, spectrally_normalized
 from .statistics import Chained, ReadsData, Standardizer
+from .symbol_transformer import SymbolTransformer
 from .top_down import BottomUp, FirstState, ResidualLevel, TopDownLevel
 from .unet import UNet
 
@@ -62,6 +63,7 @@ __all__ = [
     "SideBySide",
     "SpectralNormalized",
     "Standardizer",
+    "SymbolTransformer",
     "Tokens",
     "TopDownLevel",
     "UNet",

@@ -113,7 +113,7 @@ def flat_inputs(
     batch_dim = x.dim() - len(event_shape)
     if batch_dim < 0 or x.shape[batch_dim:] != torch.Size(event_shape):
         raise ValueError(f"`x` must end in shape {tuple(event_shape)}, got {tuple(x.shape)}")
-    level = torch.as_tensor(level, dtype=x.dtype, device=x.device)
+    level = torch.as_tensor(level, dtype=x.dtype if x.is_floating_point() else None, device=x.device)
     shapes = by_name(context_shape)
     fronts = [part.shape[: part.dim() - len(shapes[key])] for key, part in by_name(context).items()]
     batch = torch.broadcast_shapes(x.shape[:batch_dim], level.shape, *fronts)

@@ -1,0 +1,1 @@
+"""Diffusion over symbols: hidden or replaced one after another, and found again."""
