@@ -173,7 +173,7 @@ def symbol_counts(symbols: Symbols, event_shape: tuple[int, ...]) -> Tensor:
         TypeError: a count is no integer.
     """
     size = torch.Size(event_shape).numel()
-    if isinstance(symbols, int):
+    if not isinstance(symbols, (tuple, list)):
         return torch.full(event_shape, several(symbols, "symbols"))
     counts = [several(count, "symbols") for count in shape(symbols, "symbols")]
     if len(counts) != size:
