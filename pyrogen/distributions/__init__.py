@@ -8,7 +8,7 @@ from .angular import CircularNoise
 from .bernoulli import IndependentBernoulli
 from .continuous_bernoulli import ContinuousBernoulli
 from .counts import LogisticCounts
-from .dequantized import UniformDequantized
+from .dequantized import DequantizedDistribution, UniformDequantized, VariationalDequantized
 from .discretized import DiscretizedLogistic, DiscretizedLogisticMixture, PixelLogisticMixture, QuantizedNormal
 from .distribution import PyrogenDistribution
 from .families import Columns
@@ -39,6 +39,7 @@ __all__ = [
     "PyrogenDistribution",
     "QuantizedNormal",
     "UniformDequantized",
+    "VariationalDequantized",
     "UniformSphere",
     "UnitNormal",
     "ZeroInflated",
