@@ -7,7 +7,7 @@ from math import prod
 
 from torch import nn
 
-from pyrogen.arguments import checked, several, switch
+from pyrogen.arguments import checked, count, several, switch
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
@@ -15,7 +15,7 @@ from pyrogen.networks.context import Classes
 from pyrogen.networks.messages import RecurrentMessages
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.step_context import StepContext
-from pyrogen.networks.transition import GatedTransition
+from pyrogen.networks.transition import GatedTransition, RecurrentTransition
 
 from .builder import likelihood_of
 from .recipes import TEXTS
@@ -38,6 +38,7 @@ _TEXTS = {
 
 @recipe(texts=_TEXTS)
 @checked(
+    memory=count,
     **dict.fromkeys(("irregular", "structured", "smoothing", "counts", "zero_inflated", "binary"), switch),
 )
 def deep_markov(
@@ -53,6 +54,7 @@ def deep_markov(
     zero_inflated: bool = False,
     scale: float | None = None,
     width: int = 64,
+    memory: int = 0,
     hidden: Sequence[int] = (64,),
     structured: bool = True,
     smoothing: bool = True,
@@ -71,6 +73,8 @@ def deep_markov(
         counts: Whether observations are counts, with a negative binomial likelihood.
         zero_inflated: Whether counts have zeros of their own beside.
         width: Units of the transition's hidden layers and of the posterior's recurrent network.
+        memory: Units of a recurrent path without noise, by which the transition remembers all states before; 0 for
+            none, with which states are a Markov chain.
         hidden: Sizes of the hidden layers from a state to its observation.
         structured: Whether the posterior of a state follows the one before, by the prior's transition and a message of
             the observations; else states are independent under the posterior (mean field).
@@ -84,6 +88,8 @@ def deep_markov(
     References:
         Krishnan, Shalit and Sontag 2017, "Structured inference networks for nonlinear state space models",
         https://arxiv.org/abs/1609.09869
+        Hafner et al. 2019, "Learning latent dynamics for planning from pixels" (with ``memory``),
+        https://arxiv.org/abs/1811.04551
 
     Example:
         >>> module = deep_markov((20, 3), latent_shape=2, width=16)
@@ -98,7 +104,13 @@ def deep_markov(
     def context() -> StepContext:
         return StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
 
-    prior = Dynamics(length, states, GatedTransition(states, inputs=context().size, width=width), context())
+    inputs = context().size
+    transition = (
+        RecurrentTransition(states, memory=memory, inputs=inputs, width=width)
+        if memory
+        else GatedTransition(states, inputs=inputs, width=width)
+    )
+    prior = Dynamics(length, states, transition, context())
     network = MLP(states + context().size, prod(family.numbers_shape(observation)), hidden=hidden)
     likelihood = Emissions(length, observation, states, network, family, context())
     messages = RecurrentMessages(

@@ -7,9 +7,10 @@ from pyrogen import families, latent
 from pyrogen.latent.state_space.linear import rooted
 from pyrogen.latent.state_space.parts import Dynamics, Emissions, Inference
 from pyrogen.networks.step_context import StepContext
+from pyrogen.networks.transition import Transition
 
 
-class Autoregression(nn.Module):
+class Autoregression(Transition):
     """The transition z' ~ N(a z, q), as a network."""
 
     project = None

@@ -15,7 +15,7 @@ def context():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"structured": False}, {"smoothing": False}, {"counts": True}])
+@pytest.mark.parametrize("more", [{}, {"structured": False}, {"smoothing": False}, {"counts": True}, {"memory": 3}])
 def test_contract_of_deep_markov(more):
     check_distribution(lambda: latent.deep_markov((3, 2), **SMALL, **more), event_shape=(3, 2)).raise_if_failed()
 

@@ -115,7 +115,9 @@ def test_forecasts_follow_the_last_state():
     assert pg.density_of(forecast) is None
 
 
-@pytest.mark.parametrize("more", [{}, {"structured": False}, {"smoothing": False}, {"controls": 2, "irregular": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"structured": False}, {"smoothing": False}, {"memory": 3}, {"controls": 2, "irregular": True}]
+)
 def test_a_padded_batch_is_its_single_sequences(more):
     """With the same draws of the steps that count, whatever is drawn after them."""
     torch.manual_seed(0)
@@ -182,6 +184,56 @@ def test_forecasts_have_the_batch_of_prefix_and_context(recipe):
     assert alone.sample().shape == (2, 2)
 
 
+def remembering(length=6, **more):
+    """A model whose transition depends strongly on all states before."""
+    torch.manual_seed(0)
+    module = latent.deep_markov((length, 2), memory=5, **SMALL, **more).double()
+    with torch.no_grad():
+        for parameter in module.prior.network.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return module
+
+
+@torch.no_grad()
+def test_memory_is_the_same_in_one_pass_and_step_by_step():
+    module = remembering()
+    z = module.prior().sample((3, 4))
+    together = module.prior.kernel()(z[..., :-1, :])
+    memory, normals = None, []
+    for step, state in zip(module.prior.kernel().steps(), z.unbind(-2), strict=False):
+        normal, memory = step(state, memory)
+        normals.append(normal)
+    for whole, parts in zip(together, zip(*normals, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.stack(parts, -2), rtol=0, atol=1e-12)
+    moved = z.clone()
+    moved[..., 0, :] += 1  # the first state reaches the last transition
+    assert (module.prior.kernel()(moved[..., :-1, :])[0] - together[0])[..., -1, :].abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_particles_remember_what_they_follow():
+    module = remembering()
+    x = module().sample()
+    runs = module.filter(x.expand(20_000, 6, 2), particles=4)
+    weights = log_weights(module, x, 200_000)
+    ratio, expected = (runs.log_evidence - weights.max()).exp(), (weights - weights.max()).exp()
+    error = (ratio.var() / len(ratio) + expected.var() / len(expected)).sqrt()
+    assert abs(ratio.mean() - expected.mean()) < 4 * error < 0.2 * expected.mean()
+
+
+@torch.no_grad()
+def test_forecasts_go_on_with_the_memory():
+    module = remembering()
+    module.prior.network.gated.log_scale.weight.zero_()
+    module.prior.network.gated.log_scale.bias.fill_(-8)  # states are next to certain
+    module.prior.log_scale.fill_(-8)
+    whole = module.prior().sample()
+    last = module.over(3).last_states(torch.full((3, 2), torch.nan).double(), None, particles=4)
+    assert last.event_shape == (2 + 5,)
+    path, _ = module.forecast(torch.full((3, 2), torch.nan).double(), 3, particles=4).sample_with_states()
+    torch.testing.assert_close(path, whole[3:], rtol=0, atol=0.02)
+
+
 def test_scalars_are_observed():
     module = latent.deep_markov((6,), **SMALL)
     x = module().sample((4,))
@@ -213,7 +265,10 @@ def test_arviz_gets_dimensions_of_time():
 
 
 def test_files_hold_the_recipe(tmp_path):
-    for module in (latent.deep_markov((5, 2), controls=1, **SMALL), latent.linear_gaussian((5, 2), latent_shape=2)):
+    for module in (
+        latent.deep_markov((5, 2), controls=1, memory=3, **SMALL),
+        latent.linear_gaussian((5, 2), latent_shape=2),
+    ):
         pg.save(module, tmp_path / "model.pyrogen")
         loaded = pg.load(tmp_path / "model.pyrogen")
         assert type(loaded) is type(module)

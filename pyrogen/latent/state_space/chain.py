@@ -43,7 +43,7 @@ class Trajectories(PyrogenDistribution):
 
 
 class StateChain(Trajectories):
-    r"""A Markov chain of diagonal normals, :math:`p(z) = p(z_1) \prod_t p(z_t \mid z_{t-1})`.
+    r"""A chain of diagonal normals, :math:`p(z) = p(z_1) \prod_t p(z_t \mid z_{t-1})`, or each given all before.
 
     Args:
         kernel: The distribution of the first state, and of each further one given the one before.
@@ -79,11 +79,12 @@ class StateChain(Trajectories):
         loc, log_scale = (_joined(start, more) for start, more in zip(first, rest, strict=True))
         return _log_prob((z - loc) / log_scale.exp(), log_scale)
 
-    def continued(self, z: Tensor, step: int) -> Tensor:
-        """Draws of the states from a step on, where it is ``z``, ``(*batch, states)``."""
-        states = [z]
+    def continued(self, start: Tensor, step: int) -> Tensor:
+        """Draws of the states from a step on, where it and the memory before it are ``start``, ``(*batch, n)``."""
+        z, memory = start[..., : self.event_shape[1]], start[..., self.event_shape[1] :]
+        states, memory = [z], memory if memory.shape[-1] else None
         for move in self.kernel.steps()[step:]:
-            loc, log_scale = move(states[-1])
+            (loc, log_scale), memory = move(states[-1], memory)
             states.append(torch.addcmul(loc, log_scale.exp(), torch.randn_like(loc)))
         return torch.stack(states, -2)
 
@@ -93,9 +94,9 @@ class StateChain(Trajectories):
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=loc.dtype, device=loc.device)
         start, *rest = noise.unbind(-2)
-        states, scales = [torch.addcmul(loc, log_scale.exp(), start)], [log_scale.expand_as(start)]
+        states, scales, memory = [torch.addcmul(loc, log_scale.exp(), start)], [log_scale.expand_as(start)], None
         for step, fresh in zip(self.kernel.steps(), rest, strict=True):
-            loc, log_scale = step(states[-1])
+            (loc, log_scale), memory = step(states[-1], memory)
             states.append(torch.addcmul(loc, log_scale.exp(), fresh))
             scales.append(log_scale)
         return torch.stack(states, -2), noise, torch.stack(scales, -2)

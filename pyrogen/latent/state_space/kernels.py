@@ -1,8 +1,9 @@
 r"""Chains of states, one step or all at once.
 
 A *kernel* gives the mean and the log-scale of each state given the one before, :math:`p(z_t \mid z_{t-1})`, a diagonal
-normal. Its tensors have the steps in the dimension before the last, so that it scores a whole trajectory in one pass;
-:meth:`StateKernel.steps` gives the kernels of single steps, by which one is drawn.
+normal, or given all before, of which a *memory* then holds what it needs. Its tensors have the steps in the dimension
+before the last, so that it scores a whole trajectory in one pass; :meth:`StateKernel.steps` gives
+the kernels of single steps, by which one is drawn.
 
 A *message* is what observations say about a state. Joined with the kernel of the prior it makes that of the posterior:
 a Gaussian potential :math:`\psi_t(z) = e^{h_t^\top z - z^\top J_t z / 2}` stands for
@@ -23,10 +24,14 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from pyrogen.networks.transition import Transition
 from pyrogen.numerics.autograd import full
 
 Normal = tuple[Tensor, Tensor]
 """A mean and a log-scale, each ``(*batch, states)``."""
+
+Step = Callable[[Tensor, Tensor | None], tuple[Normal, Tensor | None]]
+"""From a state, and the memory of those before it, to the distribution of the next and the memory of both."""
 
 
 class StateKernel(ABC):
@@ -42,8 +47,11 @@ class StateKernel(ABC):
         """Those of the states after ``z``, ``(*batch, length - 1, states)``."""
 
     @abstractmethod
-    def steps(self) -> list[Callable[[Tensor], Normal]]:
-        """For each step but the first, what gives the distribution of its state from the one before."""
+    def steps(self) -> list[Step]:
+        """For each step but the first, what gives the distribution of its state from the one before.
+
+        A kernel without a memory leaves it as it is; before the first state it is ``None``.
+        """
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,14 @@ class Transitions(StateKernel):
     \sigma^2`.
 
     Attributes:
-        network: From states, and what it is given at each step, to means and log-scales.
+        network: The transition.
         start: The distribution of the first state.
         length: How many steps there are.
         inputs: What the network is given, ``(*batch, length - 1, features)``.
         rates: :math:`\lambda \Delta`, ``(*batch, length - 1, states)``.
     """
 
-    network: Callable[[Tensor, Tensor | None], Normal]
+    network: Transition
     start: Normal
     length: int
     inputs: Tensor | None = None
@@ -73,15 +81,23 @@ class Transitions(StateKernel):
         return self.start
 
     def __call__(self, z: Tensor) -> Normal:
-        loc, log_scale = map(full, self.network(z, self.inputs))
+        return self._relaxed(z, self.network(z, self.inputs))
+
+    def steps(self) -> list[Step]:
+        inputs, rates = (_each_step(part, self.length - 1) for part in (self.inputs, self.rates))
+        return [replace(self, inputs=given, rates=rate)._step for given, rate in zip(inputs, rates, strict=True)]
+
+    def _step(self, z: Tensor, memory: Tensor | None) -> tuple[Normal, Tensor | None]:
+        target, memory = self.network.step(z, self.inputs, memory)
+        return self._relaxed(z, target), memory
+
+    def _relaxed(self, z: Tensor, target: Normal) -> Normal:
+        """Where the state gets over the gap, on its way to where the network sends it."""
+        loc, log_scale = map(full, target)
         if self.rates is None:
             return loc, log_scale
         share, spread = -torch.expm1(-self.rates), -torch.expm1(-2 * self.rates)
         return torch.lerp(z, loc, share), log_scale + 0.5 * spread.log()
-
-    def steps(self) -> list[Callable[[Tensor], Normal]]:
-        inputs, rates = (_each_step(part, self.length - 1) for part in (self.inputs, self.rates))
-        return [replace(self, inputs=given, rates=rate) for given, rate in zip(inputs, rates, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -179,18 +195,19 @@ class PosteriorKernel(StateKernel):
     def __call__(self, z: Tensor) -> Normal:
         return self.message.rest().meet(self.kernel(z))
 
-    def steps(self) -> list[Callable[[Tensor], Normal]]:
+    def steps(self) -> list[Step]:
         pairs = zip(self.kernel.steps(), self.message.steps()[1:], strict=True)
-        return [_GuidedStep(kernel, message) for kernel, message in pairs]
+        return [_GuidedStep(step, message) for step, message in pairs]
 
 
 @dataclass(frozen=True)
 class _GuidedStep:
-    kernel: Callable[[Tensor], Normal]
+    step: Step
     message: Message
 
-    def __call__(self, z: Tensor) -> Normal:
-        return self.message.meet(self.kernel(z))
+    def __call__(self, z: Tensor, memory: Tensor | None) -> tuple[Normal, Tensor | None]:
+        prior, memory = self.step(z, memory)
+        return self.message.meet(prior), memory
 
 
 def _each_step(part: Tensor | None, count: int) -> tuple[Tensor | None, ...]:

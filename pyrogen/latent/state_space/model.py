@@ -166,8 +166,7 @@ class StateSpaceModel(TrajectoryModel):
             return self.run_particles(x, context, particles).smoothed()
 
     def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> WeightedStates:
-        run = self.run_particles(x, context, particles)
-        return WeightedStates(run.states[-1], run.log_weights[-1])
+        return self.run_particles(x, context, particles).last()
 
     def run_particles(self, x: Tensor, context: Context, particles: int) -> FilterRun:
         """A run of the particle filter with the posterior as proposal, with gradients."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -105,6 +105,9 @@ class FilterRun:
     ancestors: list[Tensor | None]
     """Which particle of the step before each one follows; ``None``: its own."""
 
+    memory: Tensor | None = None
+    """That of the states before the last one, ``(particles, *batch, n)``, if the transition has any."""
+
     @property
     def log_evidence(self) -> Tensor:
         """The logarithm of an unbiased estimate of the evidence, ``batch``."""
@@ -114,6 +117,11 @@ class FilterRun:
         """The states of each step given the observations up to it."""
         log_weights = torch.stack(self.log_weights, -1).log_softmax(0)
         return Particles(torch.stack(self.states, -2), log_weights, self.log_evidence)
+
+    def last(self) -> WeightedStates:
+        """The last state, with the memory of those before it, given all observations."""
+        start = self.states[-1] if self.memory is None else torch.cat([self.states[-1], self.memory], -1)
+        return WeightedStates(start, self.log_weights[-1])
 
     def smoothed(self) -> Particles:
         """Trajectories given all observations."""
@@ -143,18 +151,19 @@ def particle_filter(kernel: PosteriorKernel, log_likelihoods: LogLikelihood, sha
     prior = loc.expand(*shape, -1), log_scale.expand(*shape, -1)
     z, log_weight = _moved(prior, messages[0].meet(prior), loc.new_zeros(shape))
     log_weight = log_weight + log_likelihoods(0, z)
-    run = FilterRun([z], [log_weight], [None])
+    run, memory = FilterRun([z], [log_weight], [None]), None
     for step, (transition, message) in enumerate(zip(kernel.kernel.steps(), messages[1:], strict=True), 1):
-        prior = transition(z)
+        prior, memory = transition(z, memory)
         log_weight, chosen = _resampled(log_weight, message.log_normalizer(prior))
         if chosen is not None:
             prior = take(prior[0], chosen), take(prior[1].expand_as(prior[0]), chosen)
+            memory = None if memory is None else take(memory, chosen)
         z, log_weight = _moved(prior, message.meet(prior), log_weight)
         log_weight = log_weight + log_likelihoods(step, z)
         run.states.append(z)
         run.log_weights.append(log_weight)
         run.ancestors.append(chosen)
-    return run
+    return replace(run, memory=memory)
 
 
 class LogLikelihood:

@@ -20,7 +20,7 @@ from pyrogen.networks.context import context_rows
 from pyrogen.networks.messages import RecurrentMessages, last_observed
 from pyrogen.networks.statistics import Statistic
 from pyrogen.networks.step_context import StepContext
-from pyrogen.networks.transition import GatedTransition
+from pyrogen.networks.transition import Transition
 from pyrogen.numerics.autograd import full
 
 from .chain import StateChain
@@ -99,12 +99,11 @@ class Dynamics(SequencePart):
     Args:
         length: How many steps there are.
         states: Size of a state.
-        network: From states, and what :meth:`project` of it makes of what is given at each step, to means and
-            log-scales of the next.
+        network: The transition.
         context: What is given at each step.
     """
 
-    def __init__(self, length: int, states: int, network: GatedTransition, context: StepContext) -> None:
+    def __init__(self, length: int, states: int, network: Transition, context: StepContext) -> None:
         super().__init__(length, (states,), context, {})
         self.network = network
         self.loc = nn.Parameter(torch.zeros(states))
