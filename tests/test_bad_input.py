@@ -171,6 +171,7 @@ ENTRIES = {
     latent.deep_markov: {"event_shape": (3, 2), "latent_shape": (2,), "width": 4},
     latent.hidden_markov: {"event_shape": (3, 2), "regimes": 2},
     latent.switching_linear: {"event_shape": (3, 2), "latent_shape": (2,), "regimes": 2},
+    latent.gaussian_process: {"event_shape": (3, 2), "latent_shape": (2,)},
     latent.linear_gaussian: {"event_shape": (3, 2), "latent_shape": (2,)},
     latent.convolutional_top_down: {"event_shape": (1, 4, 4), "levels": [(2, 2, 2)], "width": 4, "group": 4},
     latent.self_masking: {"event_shape": (2,)},

@@ -36,7 +36,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("tabular_vae", "missing_data_vae", "self_masking", "vq_vae"),
         *("mixture_vae", "semi_supervised_vae", "vamp_vae"),
         *("top_down", "convolutional_top_down"),
-        *("deep_markov", "linear_gaussian", "hidden_markov", "switching_linear"),
+        *("deep_markov", "linear_gaussian", "hidden_markov", "switching_linear", "gaussian_process"),
     ),
     "simulation": ("posterior", "likelihood", "ratio"),
 }

@@ -29,7 +29,7 @@ from .recipes import (
     vae,
     vamp_vae,
 )
-from .sequence_recipes import deep_markov, hidden_markov, linear_gaussian, switching_linear
+from .sequence_recipes import deep_markov, gaussian_process, hidden_markov, linear_gaussian, switching_linear
 from .state_space.linear import LinearGaussianModel
 from .state_space.model import StateSpaceModel, padded
 from .state_space.objectives import Filtering
@@ -84,6 +84,7 @@ __all__ = [
     "convolutional_top_down",
     "convolutional_vae",
     "deep_markov",
+    "gaussian_process",
     "hidden_markov",
     "impute",
     "linear_gaussian",

@@ -19,6 +19,7 @@ from pyrogen.networks.transition import GatedTransition, RecurrentTransition
 
 from .builder import likelihood_of
 from .recipes import TEXTS
+from .state_space.gaussian_process import MaternProcesses, ValueLoading
 from .state_space.linear import LinearDynamics, LinearEmissions, LinearGaussianModel
 from .state_space.model import StateSpaceModel
 from .state_space.parts import Dynamics, Emissions, Inference
@@ -178,6 +179,49 @@ def linear_gaussian(
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = LinearDynamics(length, states, context)
     return LinearGaussianModel(prior, LinearEmissions(length, observation, states, context))
+
+
+@recipe(texts=_TEXTS | {"latent_shape": "How many processes there are."})
+@checked(irregular=switch)
+def gaussian_process(
+    event_shape: Shape,
+    context_shape: ContextShape = None,
+    *,
+    latent_shape: Shape,
+    smoothness: float = 1.5,
+    length_scale: float = 10.0,
+    controls: int = 0,
+    irregular: bool = False,
+    classes: Classes = None,
+    embedding: nn.Module | None = None,
+) -> LinearGaussianModel:
+    r"""Gaussian processes over time, seen through linear combinations with independent errors, in linear time.
+
+    Everything that :func:`linear_gaussian` gives is exact here, too: ``log_prob``, filter, smoother and forecasts.
+    Controls and contexts move what is observed.
+
+    Args:
+        smoothness: That of the Matérn kernels: 0.5, 1.5 or 2.5.
+        length_scale: That of the kernels before training, in units of the times, which else are one apart.
+
+    Raises:
+        ValueError: ``smoothness`` is none of the three, ``length_scale`` is not positive, or shapes do not fit.
+
+    References:
+        Hartikainen and Särkkä 2010, "Kalman filtering and smoothing solutions to temporal Gaussian process regression
+        models", https://doi.org/10.1109/MLSP.2010.5589113
+
+    Example:
+        >>> module = gaussian_process((20, 3), latent_shape=2, irregular=True)
+        >>> module({"times": torch.rand(20).cumsum(0)}).log_prob(torch.zeros(20, 3)).shape
+        torch.Size([])
+    """
+    length, observation = _steps(event_shape)
+    processes = prod(as_shape(latent_shape, "latent_shape"))
+    context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
+    prior = MaternProcesses(length, processes, context, smoothness=smoothness, length_scale=length_scale)
+    loading = ValueLoading(processes, prior.order, prod(observation))
+    return LinearGaussianModel(prior, LinearEmissions(length, observation, prior.event_shape[1], context, loading))
 
 
 @recipe(texts=_TEXTS)

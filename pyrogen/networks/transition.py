@@ -136,7 +136,7 @@ class RecurrentTransition(Transition):
         batch, size = z.shape[:-1], self.path.hidden_size
         memory = z.new_zeros(*batch, size) if memory is None else memory.expand(*batch, size)
         weights = (getattr(self.path, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        memory = torch.gru_cell(z.reshape(prod(batch), -1), memory.reshape(prod(batch), size), *weights)
+        memory = torch.gru_cell(z.reshape(prod(batch), z.shape[-1]), memory.reshape(prod(batch), size), *weights)
         memory = memory.reshape(*batch, size)
         return self._moved(z, projected, memory), memory
 

@@ -13,6 +13,7 @@ times are irregular, the state follows :math:`dz = (F z + b) \, dt + L \, dW` in
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import pyro.distributions as dist
 import torch
@@ -47,7 +48,19 @@ _MOST_DOUBLINGS = 40
 """Over a gap of so many doublings of the state's own time it has forgotten everything."""
 
 
-class LinearDynamics(SequencePart):
+class LinearPrior(SequencePart):
+    """A prior of states that is a linear-Gaussian chain; abstract."""
+
+    @abstractmethod
+    def chain(self, context: Context = None) -> tuple[Belief, LinearTransition]:
+        """The distribution of the first state, and the transitions to each further one."""
+
+    def forward(self, context: Context = None) -> LinearChain:
+        batch = context_batch_shape(context, self.context_shape)
+        return LinearChain(*self.chain(context), batch, self.event_shape)
+
+
+class LinearDynamics(LinearPrior):
     """The prior of states: a linear-Gaussian chain.
 
     Args:
@@ -65,13 +78,7 @@ class LinearDynamics(SequencePart):
         self.start_root = nn.Parameter(torch.zeros(states, states))
         self.effect = nn.Linear(context.size, states, bias=False) if context.size else None
 
-    def forward(self, context: Context = None) -> LinearChain:
-        batch = context_batch_shape(context, self.context_shape)
-        start, move = self.chain(context)
-        return LinearChain(start, move, batch, self.event_shape)
-
     def chain(self, context: Context = None) -> tuple[Belief, LinearTransition]:
-        """The distribution of the first state, and the transitions to each further one."""
         vectors, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
         shift = self.shift if vectors is None else self.shift + self.effect(vectors[..., 1:, :])
         shift = shift.expand(*shift.shape[:-2], self.length - 1, -1)
@@ -90,14 +97,23 @@ class LinearEmissions(SequencePart):
         observation_shape: Shape of what is observed at one step.
         states: Size of a state.
         context: What is given at each step.
+        loading: From states to observations, linear, with a ``weight`` and a ``bias``; all of a state is observed if
+            ``None``.
     """
 
     takes_missing = True
 
-    def __init__(self, length: int, observation_shape: Shape, states: int, context: StepContext) -> None:
+    def __init__(
+        self,
+        length: int,
+        observation_shape: Shape,
+        states: int,
+        context: StepContext,
+        loading: nn.Module | None = None,
+    ) -> None:
         super().__init__(length, observation_shape, context, {"z": (states,)})
         size = math.prod(observation_shape)
-        self.loading = nn.Linear(states, size)
+        self.loading = nn.Linear(states, size) if loading is None else loading
         self.log_scale = nn.Parameter(torch.zeros(size))
         self.effect = nn.Linear(context.size, size, bias=False) if context.size else None
 
@@ -139,7 +155,7 @@ class ExactInference(SequencePart):
         likelihood: What is observed of them.
     """
 
-    def __init__(self, prior: LinearDynamics, likelihood: LinearEmissions) -> None:
+    def __init__(self, prior: LinearPrior, likelihood: LinearEmissions) -> None:
         own = {"x": likelihood.event_shape[1:]}
         super().__init__(prior.length, prior.event_shape[1:], prior.context, own)
         self.prior, self.likelihood = prior, likelihood
@@ -175,13 +191,13 @@ class LinearGaussianModel(TrajectoryModel):
 
     density: Density = "exact"
 
-    def __init__(self, prior: LinearDynamics, likelihood: LinearEmissions) -> None:
+    def __init__(self, prior: LinearPrior, likelihood: LinearEmissions) -> None:
         super().__init__(prior, likelihood, ExactInference(prior, likelihood), draws=1)
 
     def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
         """The exact ``log_prob``, of a single draw that makes no difference."""
         *problem, constant = self.posterior.problem(given(self.posterior, context, x=x))
-        return (log_evidence(*problem) + constant).unsqueeze(0).to(torch.result_type(x, self.prior.start_loc))
+        return (log_evidence(*problem) + constant).unsqueeze(0).to(torch.result_type(x, self.likelihood.log_scale))
 
     def filter(self, x: Tensor, context: Context = None) -> dist.MultivariateNormal:
         """The state of each step given the observations up to it, of batch shape ``(*batch, length)``."""
