@@ -2,8 +2,9 @@ r"""Hard constraints: at each place, which symbols may come next.
 
 A constrained model is again a distribution,
 :math:`q(x_i \mid x_{<i}) \propto p(x_i \mid x_{<i})\, a_i(x_{\le i})` with :math:`a_i` one or zero, normalized place by
-place. It is the model *given* the constraint only if no prefix that is allowed leads to a dead end more often than
-another.
+place. It is not the model *given* the constraint, unless all prefixes that are allowed leave as much of the model's
+probability to what is allowed after them: prefixes that lead to dead ends come too often. The conditional, and the
+probability of the constraint, are what :class:`pyrogen.inverse.SequenceSMC` gives.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ Rule = Callable[[Tensor], Tensor]
 
 
 def constrained(model: Autoregressive, allowed: Tensor | Rule) -> Autoregressive:
-    """A model that only takes allowed symbols.
+    """A model that only takes allowed symbols, place by place.
+
+    This is fast, and not the model given the constraint, which :class:`pyrogen.inverse.SequenceSMC` gives: with
+    ``twist=pyrogen.inverse.Admissible(allowed)``, and the same rule as a ``pyro.factor``.
 
     Args:
         model: An autoregressive model over few symbols; it shares its parameters with the result.

@@ -137,7 +137,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         if not shape.numel():
-            return self.layout.unflatten(self._filler_symbols(shape))
+            return self.layout.unflatten(self.filler_symbols(shape))
         order = self._orders(shape.numel(), self._rows(self.known, shape), None)
         symbols = torch.stack([*self._generate(shape, order)], 1)
         missing = self.layout.length - symbols.shape[1]
@@ -322,10 +322,20 @@ class AutoregressiveDistribution(PyrogenDistribution):
         """A number of the support that stands where a symbol is unknown or bad."""
         return point_inside(self.symbol_support, symbols.new_zeros(())).detach()
 
-    def _filler_symbols(self, shape: torch.Size) -> Tensor:
+    def filler(self) -> Tensor:
+        """A point of the support of the shape of one draw, with what is known; no draw."""
+        symbols = self.filler_symbols(self.batch_shape)
+        if self.known is not None:
+            known = like(self.known.mask, self.layout.symbol_shape)
+            symbols = torch.where(known, self.known.symbols.to(symbols.dtype), symbols)
+        return self.layout.unflatten(symbols)
+
+    def filler_symbols(self, shape: torch.Size) -> Tensor:
+        """Symbols of the dtype of draws, in place of those to come, ``(*shape, length, *symbol)``."""
         parameter = next(self.network.parameters())
         symbol = self.conditional(parameter.new_zeros(self.conditional.size)).sample()
-        return symbol.new_zeros(*shape, self.layout.length, *self.layout.symbol_shape)
+        symbols = symbol.new_zeros(*shape, self.layout.length, *self.layout.symbol_shape)
+        return symbols + self._filler(symbols)
 
     def _require_padding(self, symbols: Tensor, places: Tensor) -> None:
         ended = self.ending.ended(symbols.reshape(-1, self.layout.length)).reshape(places.shape)
@@ -360,6 +370,35 @@ class AutoregressiveDistribution(PyrogenDistribution):
         altered = copy(self)
         altered.context, altered.known, altered._batch_shape = context, known, torch.Size(batch_shape)
         return altered
+
+
+def stacked(distributions: Sequence[AutoregressiveDistribution]) -> AutoregressiveDistribution:
+    """Distributions of one model side by side, along a batch dimension on the left.
+
+    Raises:
+        NotImplementedError: they are of several models, or their batch shapes differ, or only some have a part given.
+    """
+    first = distributions[0]
+    alike = [(each.network, each.conditional, each.batch_shape, each.known is None) for each in distributions]
+    if any(each != alike[0] for each in alike):
+        raise NotImplementedError("distributions of different models or batch shapes do not go side by side")
+    parts = [(each.context, each.known) for each in distributions]
+    result = first._altered(torch.Size([len(parts), *first.batch_shape]), *_stack(parts))
+    result._remake = None  # it would need the contexts of all
+    return result
+
+
+def _stack(parts: list[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.stack(parts)
+    if isinstance(first, Known):
+        return Known(*_stack([(part.symbols, part.mask) for part in parts]))
+    if isinstance(first, Mapping):
+        return {key: _stack([part[key] for part in parts]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(map(_stack, map(list, zip(*parts, strict=True))))
+    return first
 
 
 def _each(function: Any, parts: Any) -> Any:

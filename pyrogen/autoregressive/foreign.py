@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,11 +98,13 @@ class ForeignState(State):
     rows: int
 
     def select(self, rows: Tensor) -> ForeignState:
-        cache = copy.deepcopy(self.cache)
-        if cache is not None:
-            cache.reorder_cache(rows)
+        return replace(self, cache=copy.deepcopy(self.cache)).reindex(rows)
+
+    def reindex(self, rows: Tensor) -> ForeignState:
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)
         pick = lambda part: None if part is None else part[rows]  # noqa: E731
-        return ForeignState(cache, pick(self.encoded), pick(self.source_mask), len(rows))
+        return ForeignState(self.cache, pick(self.encoded), pick(self.source_mask), len(rows))
 
 
 class ForeignTransformer(SequenceNetwork):

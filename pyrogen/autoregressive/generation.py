@@ -48,13 +48,13 @@ def generate(
     count = 0 if known is None else known.common()
     if count:
         yield from known.symbols[:, :count].unbind(1)
-    ended = None if ending is None else _ended_after(known, count, rows, ending, next(network.parameters()).device)
+    ended = None if ending is None else ended_after(known, count, rows, ending, next(network.parameters()).device)
     if count == length or (ended is not None and bool(ended.all())):
         return
     output, state = network.read(known.symbols[:, :count], state) if count else network.step(None, state)
     for place in range(count, length):
         distribution = conditional(full(output))
-        _require_possible(distribution, place, ended)
+        require_possible(distribution, place, ended)
         symbol = distribution.sample()
         if known is not None:
             given, mask = known.symbols[:, place], known.mask[:, place]
@@ -68,13 +68,15 @@ def generate(
         output, state = network.step(symbol, state)
 
 
-def _ended_after(known: Known | None, count: int, rows: int, ending: Ending, device: torch.device) -> Tensor:
+def ended_after(known: Known | None, count: int, rows: int, ending: Ending, device: torch.device) -> Tensor:
+    """Which rows have ended among the first ``count`` symbols, which are known."""
     if not count:
         return torch.zeros(rows, dtype=torch.bool, device=device)
     return (known.symbols[:, :count] == ending.end).any(-1)
 
 
-def _require_possible(distribution: Any, place: int, ended: Tensor | None) -> None:
+def require_possible(distribution: Any, place: int, ended: Tensor | None) -> None:
+    """Raises a ValueError where a constrained model leaves no symbol to a row that has not ended."""
     if not isinstance(distribution, FiniteDiscrete) or distribution.impossible is None:
         return
     stuck = distribution.impossible if ended is None else distribution.impossible & ~ended

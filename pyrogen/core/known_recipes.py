@@ -38,6 +38,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("top_down", "convolutional_top_down"),
         *("deep_markov", "linear_gaussian", "hidden_markov", "switching_linear", "gaussian_process"),
     ),
+    "inverse": ("transformer_twist",),
     "simulation": ("posterior", "likelihood", "ratio"),
 }
 """The recipes of each package. No file holds the program that those of ``simulation`` are of."""

@@ -23,6 +23,8 @@ from .many_chains import ManyChains
 from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
 from .noise_vi import NoiseVI
+from .sequence_recipes import transformer_twist
+from .sequences import Admissible, LearnedTwist, Lookahead, PrefixTwist, SequenceSMC, TwistContrast
 from .smc import TwistedSMC
 from .split_gibbs import SplitGibbs
 from .tempered import TemperedSMC
@@ -41,6 +43,7 @@ __getattr__ = renamed(
 )
 
 __all__ = [
+    "Admissible",
     "Answer",
     "Averaged",
     "Completion",
@@ -56,7 +59,9 @@ __all__ = [
     "GuidedSampling",
     "Isotropic",
     "Laplace",
+    "LearnedTwist",
     "Linear",
+    "Lookahead",
     "ManyChains",
     "Mask",
     "Matrix",
@@ -66,17 +71,21 @@ __all__ = [
     "NoiseVI",
     "PhaseRetrieval",
     "PiGDM",
+    "PrefixTwist",
     "RePaint",
     "Results",
     "Separable",
+    "SequenceSMC",
     "SplitGibbs",
     "TemperedSMC",
     "Twist",
+    "TwistContrast",
     "TwistedSMC",
     "bicubic_downsampling",
     "box_downsampling",
     "gaussian_blur",
     "in_noise",
+    "transformer_twist",
 ]
 
 

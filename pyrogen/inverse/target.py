@@ -22,6 +22,7 @@ from .chain import Level
 from .derivative import Derivative
 from .measurement import GaussianMeasurement, Measured, Measurement, Parts, energy_of, measurement_of
 from .observation import Observed, observed
+from .scores import ParticleMap, entries_by_problem, log_likelihood
 from .slopes import Slopes, Tangents
 from .surrogate import Surrogate
 
@@ -100,10 +101,15 @@ class Target:
         self.schedule: Schedule = prior.denoiser.schedule
         self.shape = problems.count, problems.size
         self._grid = problems.unknown_shape
-        self.mapped = True
+        self._map = ParticleMap()
         self._is_linear: bool | None = None
         self._linear: Surrogate | None = None
         self.measurements = self._kinds(typical)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the model can be mapped over particles."""
+        return self._map.mapped
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """The denoised means of noisy particles."""
@@ -223,11 +229,7 @@ class Target:
 
     def _log_prob(self, row: Tensor) -> Tensor:
         sites = self._sites(row)
-        total = 0.0
-        for name in self._scored:
-            site = observed(sites[name])
-            total = total + self._rows(site.log_prob() * site.weight, site).sum(-1)
-        return total
+        return log_likelihood((sites[name] for name in self._scored), self._problems)
 
     def _measured(self, row: Tensor) -> AllParts:
         sites = self._sites(row)
@@ -245,29 +247,11 @@ class Target:
         return parts
 
     def _rows(self, value: Tensor, site: Observed) -> Tensor:
-        """A tensor over the entries of a site, one row a problem; dimensions of matrices and vectors to the right.
-
-        A site that lacks an independent dimension by broadcasting gets it.
-        """
-        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-        right = max(value.dim() - len(site.shape), 0)
-        value = value.expand(site.shape + value.shape[value.dim() - right :])
-        lowest = -self._problems.dims[0] if self._problems.dims else 0
-        batch = value.dim() - site.event_dim - right
-        value = value.reshape((1,) * max(lowest - batch, 0) + tuple(value.shape))
-        return self._problems.rows(value, site.event_dim + right)
+        return entries_by_problem(value, site, self._problems)
 
     def over_particles(self, function: Callable, x: Tensor) -> Any:
         """A function of the unknowns of one particle, of tensors or dictionaries of them, for all of them."""
-        with pyro.validation_enabled(False):
-            if self.mapped:
-                try:
-                    return torch.func.vmap(function, randomness="different")(x)
-                except RuntimeError as error:
-                    if not _cannot_be_mapped(error):
-                        raise
-                    self.mapped = False
-            return _stacked([function(row) for row in x])
+        return self._map(function, x)
 
 
 def _eta(parts: AllParts) -> Tensor:
@@ -304,17 +288,3 @@ def _on_one_line(
 def _constant(value: Tensor) -> bool:
     """Whether all particles have the same; missing values are NaN."""
     return torch.allclose(value, value[:1].expand_as(value), rtol=0, atol=0, equal_nan=True)
-
-
-def _cannot_be_mapped(error: RuntimeError) -> bool:
-    text = str(error)
-    return "vmap" in text or "data-dependent" in text or "functorch" in text or "Batching rule" in text
-
-
-def _stacked(results: list[Any]) -> Any:
-    first = results[0]
-    if isinstance(first, Tensor):
-        return torch.stack(results)
-    if isinstance(first, tuple):
-        return tuple(_stacked([result[i] for result in results]) for i in range(len(first)))
-    return {key: _stacked([result[key] for result in results]) for key in first}

@@ -15,7 +15,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from pyrogen.arguments import checked
 
 from .attention import attend
 from .noise_level import zeroed
-from .sequence import SequenceNetwork, State, shifted
+from .sequence import SequenceNetwork, State, select, shifted
 
 KeysAndValues = tuple[Tensor, Tensor]
 
@@ -39,6 +39,14 @@ class StackState(State):
     context: list[KeysAndValues]
     prefix: Tensor | None
     filled: int = 0
+
+    def reindex(self, rows: Tensor) -> StackState:
+        """Moves keys and values of rows that change alone, and those places that are filled."""
+        changed = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
+        for cache in (*self.keys, *self.values):
+            filled = cache[:, :, : self.filled]
+            filled[changed] = filled[rows[changed]]
+        return replace(self, context=select(self.context, rows), prefix=select(self.prefix, rows))
 
 
 class RotaryEmbedding(nn.Module):

@@ -31,7 +31,13 @@ class State:
 
     def select(self, rows: Tensor) -> State:
         """A copy that holds the given rows, which may be fewer, more, repeated or in another order."""
-        return replace(self, **{name: _select(value, rows) for name, value in vars(self).items()})
+        return replace(self, **{name: select(value, rows) for name, value in vars(self).items()})
+
+    def reindex(self, rows: Tensor) -> State:
+        """The same for as many rows as there are, which may change this state in place: for those that go on."""
+        nested = {name: value.reindex(rows) for name, value in vars(self).items() if isinstance(value, State)}
+        rest = {name: select(value, rows) for name, value in vars(self).items() if name not in nested}
+        return replace(self, **nested, **rest)
 
 
 class SequenceNetwork(Abstract, nn.Module):
@@ -113,13 +119,14 @@ def shifted(vectors: Tensor, first: Tensor) -> Tensor:
     return torch.cat([first, vectors[:, :-1]], 1)
 
 
-def _select(value: Any, rows: Tensor) -> Any:
+def select(value: Any, rows: Tensor) -> Any:
+    """Some rows of what a state keeps."""
     if isinstance(value, Tensor):
         return value.index_select(0, rows) if value.dim() else value
     if isinstance(value, State):
         return value.select(rows)
     if isinstance(value, (tuple, list)):
-        return type(value)(_select(entry, rows) for entry in value)
+        return type(value)(select(entry, rows) for entry in value)
     if isinstance(value, dict):
-        return {key: _select(entry, rows) for key, entry in value.items()}
+        return {key: select(entry, rows) for key, entry in value.items()}
     return value

@@ -115,6 +115,25 @@ def order(points: Tensor) -> Tensor:
     return (bits << places).sum((-1, -2)).argsort(1).T
 
 
+def in_place(chosen: Tensor) -> Tensor:
+    """The same copies in another order: the first of each particle stands where that particle stood.
+
+    Then particles that are kept need not be moved.
+
+    Args:
+        chosen: Which particle each copy is of, in increasing order, ``(particles, *batch)``.
+
+    Example:
+        >>> in_place(torch.tensor([2, 2, 3, 3])).tolist()
+        [2, 3, 2, 3]
+    """
+    first = torch.ones_like(chosen, dtype=torch.bool)
+    first[1:] = chosen[1:] != chosen[:-1]
+    kept = torch.zeros_like(first).scatter(0, chosen, True)
+    free_places_first, repeats_first = (mask.long().argsort(dim=0, stable=True) for mask in (kept, first))
+    return torch.empty_like(chosen).scatter(0, free_places_first, chosen.gather(0, repeats_first))
+
+
 def take(values: Tensor, chosen: Tensor) -> Tensor:
     """The chosen particles of each cloud: ``values`` is ``(particles, *batch, ...)``, ``chosen`` ``(n, *batch)``."""
     index = chosen.reshape(chosen.shape + (1,) * (values.dim() - chosen.dim()))

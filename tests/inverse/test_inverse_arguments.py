@@ -29,6 +29,10 @@ def tempered(**options):
     return inverse.TemperedSMC(**{"model": model, "site": "x", **options})
 
 
+def sequence(**options):
+    return inverse.SequenceSMC(**{"model": model, "site": "x", **options})
+
+
 def split(**options):
     return inverse.SplitGibbs(**{"model": model, "site": "x", **options})
 
@@ -54,6 +58,7 @@ POSITIVE = (0.0, -1.0, NAN, "1", None)
 TABLE = [
     *((smc, name, COUNTS) for name in ("particles", "steps", "sweeps", "chunk")),
     *((tempered, name, COUNTS) for name in ("particles", "moves", "groups", "steps", "chunk")),
+    *((sequence, name, COUNTS) for name in ("particles", "groups")),
     (tempered, "ess", (0, 1, -0.1, NAN, "0.5", None)),
     (tempered, "grid", (100, "uniform")),
     *((method, "backward", (-1, 2.5, None)) for method in (tempered, split)),

@@ -1,0 +1,18 @@
+"""Posteriors of autoregressive priors: particles that grow symbol by symbol, and what is known of prefixes."""
+
+from .contrast import TwistContrast
+from .smc import SequenceSMC
+from .twist import Admissible, LearnedTwist, Lookahead, PrefixTwist
+
+__all__ = [
+    "Admissible",
+    "LearnedTwist",
+    "Lookahead",
+    "PrefixTwist",
+    "SequenceSMC",
+    "TwistContrast",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
