@@ -16,17 +16,18 @@ from .discrete.schedules import SymbolSchedule
 from .discrete.uniform import UniformDiffusion
 
 _TEXTS = {
-    "event_shape": "Shape of one event: ``(length,)`` of a text, ``(columns,)`` of a table, ``(channels, height,"
-    " width)`` of an image.",
+    "event_shape": "Shape of one event: ``(length,)`` of a text, ``(columns,)`` of a table, ``(length, features)`` of a"
+    " sequence of rows, ``(channels, height, width)`` of an image, ``(frames, channels, height, width)`` of a video.",
     "context_shape": "``None``, the shape of one context tensor, or a dict of shapes. Numbers and labels modulate the"
-    " norms, sequences ``(length, features)`` are attended to, images stand beside an event that is one.",
+    " norms, sequences ``(length, features)`` are attended to or, where they are as long as the event, stand beside it,"
+    " images stand beside an event that is one, or beside each frame.",
     "symbols": "How many symbols there are, counted from zero; or so many for each element of a vector, such as the"
     " columns of a table.",
     "classes": "How many values integer contexts take: labels (``context_shape`` ``()``, the default with ``classes``)"
     " or sequences of symbols (``(length,)``); a dict for several contexts.",
     "depth": "How many blocks.",
     "heads": "Of the attention; ``width`` is a multiple of twice as many.",
-    "patch": "Side of the patches into which images are cut.",
+    "patch": "Side of the patches into which images and frames are cut.",
     "context_dropout": "Share of the rows that lose their context in training, which classifier-free guidance needs.",
     "schedule": "The share of noise at every time. A model with one of its own is saved without its recipe, and loads"
     " with ``into=``.",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil, prod
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ from .conditions import Conditions
 from .context import Classes, ContextShape, Shape
 from .noise_level import Modulation, modulated, zeroed
 from .noisy import NoisyNetwork, beside
-from .places import channels_back, channels_first, channels_of, check_event, places_of
+from .patches import Patches
 
 
 class DiffusionTransformer(NoisyNetwork):
@@ -73,7 +71,7 @@ class DiffusionTransformer(NoisyNetwork):
         context_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        check_event(event_shape, least=1)
+        patches = Patches(event_shape, patch)
         super().__init__(
             event_shape,
             context_shape,
@@ -83,11 +81,8 @@ class DiffusionTransformer(NoisyNetwork):
             embedding=embedding,
             context_dropout=context_dropout,
         )
-        places = places_of(self.event_shape)
-        self.patches = (1,) * (len(places) % 2) + (patch,) * (len(places) // 2 * 2)
-        self.grid = tuple(ceil(side / patch) for side, patch in zip(places, self.patches, strict=True))
-        length, features = prod(self.grid), channels_of(self.event_shape) * prod(self.patches)
-        self.first = nn.Linear(features + self.context.channels * prod(self.patches), width)
+        self.patches, length, features = patches, patches.length, patches.features
+        self.first = nn.Linear(features + self.context.channels * patches.places, width)
         self.places = nn.Parameter(torch.randn(length, width) * 0.02)
         cross = self.context.has_sequence
         self.blocks = nn.ModuleList(_Block(width, heads, ratio, cross, dropout) for _ in range(depth))
@@ -96,37 +91,12 @@ class DiffusionTransformer(NoisyNetwork):
         self.last = zeroed(nn.Linear(width, features * (outputs or 1)))
 
     def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
-        h = self.first(self._cut(beside(channels_first(x, len(self.event_shape)), given))) + self.places
-        shown = None if given.shown is None else self._cut(self._everywhere(given.shown)).amax(-1) > 0
+        h = self.first(self.patches.cut(beside(self.patches.first(x), given))) + self.places
+        shown = self.patches.shown(given.shown)
         for block in self.blocks:
             h = block(h, condition, given, shown)
         scale, shift = self.modulation(condition)
-        return self._joined(self.last(modulated(self.norm(h), scale, shift)))
-
-    def _everywhere(self, shown: Tensor) -> Tensor:
-        """Which places are there, ``(N, *places)``, as one channel of numbers."""
-        return shown.expand(len(shown), *places_of(self.event_shape)).unsqueeze(1).to(self.places.dtype)
-
-    def _cut(self, x: Tensor) -> Tensor:
-        """``(N, channels, *places)`` as tokens ``(N, length, features)``."""
-        count, channels, sides = len(x), x.shape[1], len(self.grid)
-        missing = [-size % patch for size, patch in zip(x.shape[2:], self.patches, strict=True)]
-        x = nn.functional.pad(x, [end for size in reversed(missing) for end in (0, size)])
-        cut = [size for pair in zip(self.grid, self.patches, strict=True) for size in pair]
-        x = x.reshape(count, channels, *cut)
-        x = x.permute(0, *range(2, 2 + 2 * sides, 2), 1, *range(3, 3 + 2 * sides, 2))
-        return x.reshape(count, prod(self.grid), channels * prod(self.patches))
-
-    def _joined(self, tokens: Tensor) -> Tensor:
-        """Tokens as ``(N, *output)``: undoes :meth:`_cut`, with several numbers for each element."""
-        count, sides, channels = len(tokens), len(self.grid), channels_of(self.event_shape)
-        numbers = tokens.shape[-1] // (channels * prod(self.patches))
-        x = tokens.reshape(count, *self.grid, numbers * channels, *self.patches)
-        x = x.permute(0, 1 + sides, *(dim for side in range(sides) for dim in (1 + side, 2 + sides + side)))
-        x = x.reshape(count, numbers, channels, *(n * p for n, p in zip(self.grid, self.patches, strict=True)))
-        for place, side in enumerate(places_of(self.event_shape), start=3):
-            x = x.narrow(place, 0, side)
-        return channels_back(x, len(self.event_shape)).reshape(count, *self.output_shape)
+        return self.patches.joined(self.last(modulated(self.norm(h), scale, shift)))
 
 
 class _Block(nn.Module):

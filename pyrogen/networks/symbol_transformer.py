@@ -13,7 +13,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, prod
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +27,20 @@ from .context import Classes, ContextShape, Shape
 from .noise_level import Modulation, modulated, zeroed
 from .noisy import NoisyNetwork
 from .ordered_symbols import OrderedSymbols
+from .patches import Patches
 
 
 class SymbolTransformer(NoisyNetwork):
     """A transformer over symbols, with attention in both directions and adaptive norms.
 
-    Called ``network(x, level, context)``. An image is cut into patches, each a token; elsewhere every element is one.
-    Labels and vectors of the context modulate the norms and gate the blocks, sequences are attended to, images stand
-    beside the input. Sequences get rotary positions beside the learned ones. The output starts at zero.
+    Called ``network(x, level, context)``. An image and every frame of a video is cut into patches, a sequence into its
+    members, each a token. Contexts enter as in a
+    :class:`~pyrogen.networks.diffusion_transformer.DiffusionTransformer`. Sequences get rotary positions beside the
+    learned ones. The output starts at zero.
 
     Args:
-        event_shape: ``(channels, height, width)`` of images; of anything else any shape.
+        event_shape: ``(length,)``, ``(length, features)``, ``(channels, height, width)`` or ``(frames, channels,
+            height, width)``.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images need images as events.
         symbols: How many symbols there are; the network also takes the number ``symbols``, which stands for a hidden
             one.
@@ -57,7 +59,8 @@ class SymbolTransformer(NoisyNetwork):
         ``(*batch, *event, symbols)``.
 
     Raises:
-        ValueError: ``heads`` does not divide ``width`` into even parts, or a context image has other sides.
+        ValueError: ``heads`` does not divide ``width`` into even parts, events have no or more than four dimensions, or
+            a context image has other sides.
 
     Example:
         >>> SymbolTransformer((8,), symbols=5, width=32)(torch.zeros(3, 8), torch.zeros(3)).shape
@@ -93,27 +96,30 @@ class SymbolTransformer(NoisyNetwork):
         if width % (2 * heads):
             raise ValueError(f"`width` must be a multiple of twice `heads` ({heads}), got {width}")
         self.symbols, self.output_shape = symbols, (*self.event_shape, symbols)
-        self.patch = patch if len(self.event_shape) == 3 else 1
-        length, elements = self._tokens()
-        self.table = nn.Parameter(torch.randn(elements, symbols + 1, width) * elements**-0.5)
-        self.places = nn.Parameter(torch.randn(length, width) * 0.1)
-        channels = self.context.image_channels
-        self.beside = nn.Linear(channels * self.patch**2, width) if channels else None
-        rotation = RotaryEmbedding(length, width // heads) if len(self.event_shape) == 1 else None
+        self.patches = patches = Patches(self.event_shape, patch)
+        self.table = nn.Parameter(torch.randn(patches.features, symbols + 1, width) * patches.features**-0.5)
+        self.places = nn.Parameter(torch.randn(patches.length, width) * 0.1)
+        channels = self.context.channels
+        self.beside = nn.Linear(channels * patches.places, width) if channels else None
+        rotation = RotaryEmbedding(patches.length, width // heads) if len(patches.grid) == 1 else None
         cross = self.context.has_sequence
         self.blocks = nn.ModuleList(_Block(width, heads, ratio, cross, dropout, rotation) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = Modulation(width, width, 2)
-        self.last = zeroed(nn.Linear(width, elements * symbols))
+        self.last = zeroed(nn.Linear(width, symbols * patches.features))
 
     def compute(self, x: Tensor, condition: Tensor, given: Conditions) -> Tensor:
-        h = self._embedded(self._cut(x, self.symbols).long()) + self.places
+        x = self.patches.first(x)
+        if given.shown is not None:
+            x = torch.where(given.shown.unsqueeze(1), x, self.symbols)
+        h = self._embedded(self.patches.cut(x, self.symbols)) + self.places
         if self.beside is not None:
-            h = h + self.beside(self._cut(given.image.expand(len(x), -1, *x.shape[-2:]), 0.0))
+            h = h + self.beside(self.patches.cut(given.beside.expand(len(x), -1, *x.shape[2:])))
+        shown = self.patches.shown(given.shown)
         for block in self.blocks:
-            h = block(h, condition, given.sequence)
+            h = block(h, condition, given, shown)
         scale, shift = self.modulation(condition)
-        return self._joined(self.last(modulated(self.norm(h), scale, shift)).unflatten(-1, (-1, self.symbols)))
+        return self.patches.joined(self.last(modulated(self.norm(h), scale, shift))).movedim(1, -1)
 
     def ordered(self, order: Tensor | Sequence[int]) -> OrderedSymbols:
         """The sequence network for one order of the elements, or one for each row ``(N, L)``, with this one's weights.
@@ -122,37 +128,11 @@ class SymbolTransformer(NoisyNetwork):
         """
         return OrderedSymbols(self, torch.as_tensor(order, device=self.table.device))
 
-    def _tokens(self) -> tuple[int, int]:
-        """How many tokens an event has, and how many of its elements each holds."""
-        if len(self.event_shape) == 3:
-            channels, height, width = self.event_shape
-            return ceil(height / self.patch) * ceil(width / self.patch), channels * self.patch**2
-        return prod(self.event_shape), 1
-
     def _embedded(self, tokens: Tensor) -> Tensor:
         """Tokens ``(N, length, elements)`` as vectors: the sum of those of their elements."""
         elements, states = self.table.shape[:2]
-        rows = tokens + states * torch.arange(elements, device=tokens.device)
+        rows = tokens.long() + states * torch.arange(elements, device=tokens.device)
         return F.embedding(rows, self.table.flatten(0, 1)).sum(-2)
-
-    def _cut(self, x: Tensor, outside: float) -> Tensor:
-        """``(N, *event)`` as tokens ``(N, length, elements)``."""
-        if x.dim() != 4:
-            return x.reshape(len(x), prod(self.event_shape), 1)
-        side = self.patch
-        x = F.pad(x, (0, -x.shape[-1] % side, 0, -x.shape[-2] % side), value=outside)
-        count, channels, height, width = x.shape
-        x = x.reshape(count, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
-        return x.reshape(count, height // side * (width // side), channels * side**2)
-
-    def _joined(self, tokens: Tensor) -> Tensor:
-        """``(N, length, elements, symbols)`` as ``(N, *event, symbols)``: undoes :meth:`_cut`."""
-        if len(self.event_shape) != 3:
-            return tokens.reshape(len(tokens), *self.output_shape)
-        side, (channels, height, width) = self.patch, self.event_shape
-        high, wide = ceil(height / side), ceil(width / side)
-        x = tokens.reshape(len(tokens), high, wide, channels, side, side, self.symbols).permute(0, 3, 1, 4, 2, 5, 6)
-        return x.reshape(len(tokens), channels, high * side, wide * side, self.symbols)[:, :, :height, :width]
 
 
 class SymbolAttention(nn.Module):
@@ -170,12 +150,14 @@ class SymbolAttention(nn.Module):
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(N, length, width)`` to the same, with attention to those that are present, ``(N, length)``."""
         queries, keys, values = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.rotation is not None:
             queries, keys = self.rotation(queries), self.rotation(keys)
-        if torch._C._functorch.is_functorch_wrapped_tensor(queries):  # the fused kernel has no rule for vmap
-            return self.out(attend(queries, keys, values))
+        # The fused kernel has no rule for vmap.
+        if present is not None or torch._C._functorch.is_functorch_wrapped_tensor(queries):
+            return self.out(attend(queries, keys, values, present=present))
         return self.out(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2))
 
 
@@ -194,11 +176,11 @@ class _Block(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, condition: Tensor, sequence: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, condition: Tensor, given: Conditions, shown: Tensor | None) -> Tensor:
         scale, shift, gate, own_scale, own_shift, own_gate = self.modulation(condition)
-        attended = self.dropout(self.attention(modulated(self.norm(h), scale, shift)))
+        attended = self.dropout(self.attention(modulated(self.norm(h), scale, shift), shown))
         h = torch.addcmul(h, 1 + gate.unsqueeze(1), attended)
         if self.cross is not None:
-            h = h + self.cross(self.cross_norm(h), sequence)
+            h = h + self.cross(self.cross_norm(h), given.sequence, given.present)
         inner = self.dropout(self.perceptron(modulated(self.norm(h), own_scale, own_shift)))
         return torch.addcmul(h, 1 + own_gate.unsqueeze(1), inner)

@@ -25,7 +25,7 @@ CASES = {
     "uniform table": (lambda: uniform((2,), (2,), symbols=(2, 3), **SMALL), (2,), torch.randn(4, 2)),
 }
 SLOW = {
-    "masked, one symbol": (lambda: masked((), symbols=4, **SMALL), (), None),
+    "masked, one symbol": (lambda: masked((1,), symbols=4, **SMALL), (1,), None),
     "masked, looking at sequences": (lambda: masked((3,), (2, 3), symbols=2, **SMALL), (3,), torch.randn(3, 2, 3)),
     "masked, beside images": (
         lambda: masked((1, 2, 2), (2, 2, 2), symbols=3, **SMALL),

@@ -92,10 +92,10 @@ def test_transformers_put_tokens_back_where_they_were(event_shape):
     torch.manual_seed(0)
     network = DiffusionTransformer(event_shape, width=16, outputs=2)
     numbers = torch.arange(float(torch.Size(event_shape).numel())).reshape(1, *event_shape)
-    tokens = network._cut(channels_first(numbers, len(event_shape)))
+    tokens = network.patches.cut(channels_first(numbers, len(event_shape)))
     both = torch.cat([tokens, -tokens], -1)
     network.output_shape = (2, *event_shape)
-    x = network._joined(both)
+    x = network.patches.joined(both)
     assert torch.equal(x[0, 0].flatten(), torch.arange(float(torch.Size(event_shape).numel())))
     assert torch.equal(x[0, 1], -x[0, 0])
 
