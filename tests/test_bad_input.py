@@ -142,6 +142,7 @@ ENTRIES = {
     flows.mixture: {"event_shape": (2,)},
     flows.residual: {"event_shape": (2,), "channels": None},
     flows.multiscale: {"event_shape": (1, 4, 4), "width": 4},
+    flows.patch_autoregressive: {"event_shape": (1, 4, 4), "width": 8, "heads": 2},
     flows.planar: {"event_shape": (2,)},
     flows.radial: {"event_shape": (2,)},
     flows.sylvester: {"event_shape": (2,)},

@@ -20,7 +20,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "flows": (
         *("affine_coupling", "spline_coupling", "affine_autoregressive", "spline_autoregressive"),
         *("neural_autoregressive", "block_neural_autoregressive", "continuous", "planar", "radial", "sylvester"),
-        *("circular", "sphere", "mixture", "residual", "multiscale"),
+        *("circular", "sphere", "mixture", "residual", "multiscale", "patch_autoregressive"),
         *("StudentT", "GaussianMixture"),
     ),
     "autoregressive": (

@@ -11,13 +11,14 @@ from .continuous import ContinuousFlow
 from .dequantized import Dequantized
 from .foreign import from_transforms, from_zuko
 from .guide import AutoFlow
-from .image_recipes import multiscale
+from .image_recipes import multiscale, patch_autoregressive
 from .images import ActNorm, ImageCouplingLayer, InvertibleConvolution, ScaleLayer
 from .layers import AutoregressiveLayer, CouplingLayer
 from .linear import Mixing, Reorder, Rescale, Rotation, Standardize
 from .mixture import FlowMixture
 from .mixture_recipes import mixture
 from .model import Flow
+from .patches import PatchLayer
 from .recipes import (
     affine_autoregressive,
     affine_coupling,
@@ -50,6 +51,7 @@ __all__ = [
     "ImageCouplingLayer",
     "InvertibleConvolution",
     "Mixing",
+    "PatchLayer",
     "Reorder",
     "Rescale",
     "ResidualLayer",
@@ -72,6 +74,7 @@ __all__ = [
     "mixture",
     "multiscale",
     "neural_autoregressive",
+    "patch_autoregressive",
     "planar",
     "radial",
     "residual",

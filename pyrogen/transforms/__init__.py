@@ -14,6 +14,7 @@ from .linear import Flip, Permute, Triangular
 from .moebius import Moebius
 from .monotone import Sigmoids
 from .ode import ODE
+from .patches import PatchAutoregressive
 from .planar import Planar, Radial, Sylvester
 from .residual import ExactLogDet, Residual, Roulette
 from .sphere import Cylindrical, Stereographic
@@ -43,6 +44,7 @@ __all__ = [
     "Mixed",
     "Moebius",
     "ODE",
+    "PatchAutoregressive",
     "Permute",
     "Planar",
     "Radial",

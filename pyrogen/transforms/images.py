@@ -132,7 +132,7 @@ class ImageCoupling(Transform):
 
     @in_full_precision
     def _mapped(self, x: Tensor, g: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        rows = RowsOf(x, self.context, _IMAGE)
+        rows = RowsOf(x, self.context, _IMAGE, _IMAGE)
         seen, given = self.split.take(rows.x)
         network = with_tensors(self.network, self.network, tuple(self.state.values()))
         parameters = network(seen, *rows.context).unflatten(1, (self.element.size, -1)).movedim(1, 0)
@@ -146,14 +146,14 @@ class RowsOf:
     Args:
         x: Events, ``(*batch, *event)``.
         context: Contexts ``(*batch, *context)``, if there are any.
-        dims: How many dimensions both have besides.
+        event_dim: How many dimensions an event has.
+        context_dim: How many dimensions a context has.
     """
 
-    def __init__(self, x: Tensor, context: Tensor | None, dims: int) -> None:
-        fronts = [part.shape[: part.dim() - dims] for part in (x, context) if part is not None]
-        self.batch = torch.broadcast_shapes(*fronts)
-        self.x = self._rows(x, dims)
-        self.context = () if context is None else (self._rows(context, dims),)
+    def __init__(self, x: Tensor, context: Tensor | None, event_dim: int, context_dim: int) -> None:
+        given = [(x, event_dim)] if context is None else [(x, event_dim), (context, context_dim)]
+        self.batch = torch.broadcast_shapes(*(part.shape[: part.dim() - dims] for part, dims in given))
+        self.x, *self.context = (self._rows(part, dims) for part, dims in given)
 
     def restored(self, rows: Tensor) -> Tensor:
         """``(N, *shape)`` with the batch dimensions as they were."""
