@@ -28,7 +28,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("point_process", "hawkes"),
         *("tempered", "top_k", "nucleus"),
     ),
-    "diffusion": ("mlp", "unet", "transformer", "masked", "uniform"),
+    "diffusion": (
+        *("mlp", "unet", "transformer", "masked", "uniform"),
+        *("flow_map", "unet_flow_map", "transformer_flow_map"),
+    ),
     "energy": ("mlp", "convolutional", "rbm"),
     "implicit": ("mlp", "convolutional", "tabular", "mlp_critic", "convolutional_critic", "density_ratio"),
     "latent": (

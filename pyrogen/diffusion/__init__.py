@@ -7,6 +7,7 @@ from pyrogen.numerics.times import LogNormalTimes, LogSNRTimes, Times, UniformTi
 from pyrogen.renamed import renamed
 
 from .analytic import GaussianMixtureDenoiser
+from .average import AverageDenoiser, NetworkAverageDenoiser
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
 from .discrete.analytic import EnumeratedDenoiser
 from .discrete.denoiser import ClassifierFreeSymbols, NetworkSymbolDenoiser, SymbolDenoiser
@@ -17,6 +18,15 @@ from .discrete.samplers import ConfidenceOrdered, RandomOrder, Remasking, Symbol
 from .discrete.schedules import CosineSymbols, GeometricSymbols, PolynomialSymbols, SymbolSchedule
 from .discrete.uniform import UniformDiffusion
 from .editing import edit, trade_off
+from .few_step_objectives import (
+    ConsistencyDistillation,
+    FlowMapObjective,
+    LagrangianDistillation,
+    MeanFlow,
+    ShortcutDistillation,
+)
+from .few_step_recipes import flow_map, transformer_flow_map, unet_flow_map
+from .few_steps import FlowMap
 from .foreign import DiscreteVP, from_diffusers
 from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
 from .integers import IntegerDenoiser
@@ -48,11 +58,13 @@ __all__ = [
     "Adaptive",
     "Ancestral",
     "Autoguidance",
+    "AverageDenoiser",
     "Churn",
     "ClassifierFree",
     "ClassifierFreeSymbols",
     "ClassifierGuidance",
     "ConfidenceOrdered",
+    "ConsistencyDistillation",
     "CosineSymbols",
     "CosineVP",
     "CovarianceAncestral",
@@ -69,6 +81,8 @@ __all__ = [
     "EnumeratedDenoiser",
     "Euler",
     "FlowGrid",
+    "FlowMap",
+    "FlowMapObjective",
     "GaussianMixtureDenoiser",
     "GeometricSymbols",
     "Grid",
@@ -76,6 +90,7 @@ __all__ = [
     "IntegerDenoiser",
     "IntegerReference",
     "KarrasGrid",
+    "LagrangianDistillation",
     "LearnedSchedule",
     "LearnedUncertainty",
     "LikelihoodWeighting",
@@ -85,8 +100,10 @@ __all__ = [
     "LogSNRTimes",
     "MaskNoise",
     "MaskedDiffusion",
+    "MeanFlow",
     "MinSNRWeighting",
     "Multistep",
+    "NetworkAverageDenoiser",
     "NetworkDenoiser",
     "NetworkSymbolDenoiser",
     "Noise",
@@ -104,6 +121,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Score",
+    "ShortcutDistillation",
     "SubVP",
     "SymbolAncestral",
     "SymbolBound",
@@ -123,12 +141,15 @@ __all__ = [
     "VelocityPrediction",
     "Weighting",
     "edit",
+    "flow_map",
     "from_diffusers",
     "masked",
     "mlp",
     "trade_off",
     "transformer",
+    "transformer_flow_map",
     "unet",
+    "unet_flow_map",
     "uniform",
 ]
 

@@ -27,7 +27,7 @@ from .reference import IntegerReference, NormalReference
 _FEW = 32
 """Up to so many integers the network gives each its own logit; above, the outputs would outweigh the network."""
 
-_TEXTS = {
+TEXTS = {
     "context_shape": "``None``, the shape of one context tensor, or a dict of shapes. Numbers and labels modulate the"
     " norms, sequences ``(length, features)`` are attended to or, where they are as long as the event, stand beside it,"
     " images stand beside an event that is one, or beside each frame. Members of a sequence that are NaN, or symbols of"
@@ -45,7 +45,7 @@ _TEXTS = {
 }
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def mlp(
     event_shape: Shape,
@@ -89,7 +89,7 @@ def mlp(
     return _diffusion(network, symbols, data_scale, schedule, draws)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def unet(
     event_shape: Shape,
@@ -127,9 +127,7 @@ def unet(
         >>> unet((1, 8, 8), channels=(8, 16), symbols=17)().sample((2,)).shape
         torch.Size([2, 1, 8, 8])
     """
-    if attention > len(channels):
-        raise ValueError(f"`attention` must be at most the {len(channels)} resolutions, got {attention}")
-    _require_divisible(heads, channels=channels[len(channels) - attention :])
+    require_resolutions(channels, attention, heads)
     network = partial(
         UNet,
         as_shape(event_shape, "event_shape"),
@@ -147,7 +145,7 @@ def unet(
     return _diffusion(network, symbols, data_scale, schedule, draws)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=TEXTS)
 @checked
 def transformer(
     event_shape: Shape,
@@ -181,7 +179,7 @@ def transformer(
         >>> transformer((6, 2), width=32)().sample((3,)).shape
         torch.Size([3, 6, 2])
     """
-    _require_divisible(heads, width=(width,))
+    require_divisible(heads, width=(width,))
     network = partial(
         DiffusionTransformer,
         as_shape(event_shape, "event_shape"),
@@ -228,7 +226,15 @@ def _resolving(symbols: int) -> Schedule:
     return CosineVP(start=2 / math.pi * math.atan(0.2 / symbols))
 
 
-def _require_divisible(heads: int, **sizes: Sequence[int]) -> None:
+def require_resolutions(channels: Sequence[int], attention: int, heads: int) -> None:
+    """Refuses more resolutions with attention than there are, and heads that do not divide their channels."""
+    if attention > len(channels):
+        raise ValueError(f"`attention` must be at most the {len(channels)} resolutions, got {attention}")
+    require_divisible(heads, channels=channels[len(channels) - attention :])
+
+
+def require_divisible(heads: int, **sizes: Sequence[int]) -> None:
+    """Refuses sizes that so many heads do not divide."""
     for name, values in sizes.items():
         for size in values:
             if size % heads:

@@ -29,6 +29,7 @@ class DiffusionTransformer(NoisyNetwork):
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images need images or videos as
             events.
         outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
+        levels: As for :class:`~pyrogen.networks.noisy.NoisyNetwork`.
         patch: Side of the patches of an image or a frame; images are padded to a multiple of it.
         width: Size of the hidden vectors.
         depth: How many blocks.
@@ -40,8 +41,8 @@ class DiffusionTransformer(NoisyNetwork):
         dropout: Share of the hidden units dropped in training.
 
     Shape:
-        ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
-        ``(*batch, outputs, *event)``.
+        ``x`` ``(*batch, *event)``, ``level`` a scalar, ``batch`` or ``(*batch, levels)``; the output is
+        ``(*batch, *event)``, or ``(*batch, outputs, *event)``.
 
     Raises:
         ValueError: the event has no or more than four dimensions, or a context image has other sides.
@@ -61,6 +62,7 @@ class DiffusionTransformer(NoisyNetwork):
         context_shape: ContextShape = None,
         *,
         outputs: int | None = None,
+        levels: int = 1,
         patch: int = 2,
         width: int = 128,
         depth: int = 4,
@@ -76,6 +78,7 @@ class DiffusionTransformer(NoisyNetwork):
             event_shape,
             context_shape,
             outputs=outputs,
+            levels=levels,
             width=width,
             classes=classes,
             embedding=embedding,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FourierFeatures(nn.Module):
-    r"""Features of a number: sines and cosines of frequencies in geometric progression, then two dense layers.
+    r"""Features of numbers: sines and cosines of frequencies in geometric progression, then two dense layers.
 
     .. math:: f_k(c) = (\sin \omega_k c, \cos \omega_k c), \qquad \omega_k \in [\omega_{\min}, \omega_{\max}]
 
@@ -18,23 +18,28 @@ class FourierFeatures(nn.Module):
         features: How many sines and cosines there are.
         lowest: The lowest frequency, in radians per unit of the number.
         highest: The highest.
+        numbers: How many numbers there are.
 
     Shape:
-        ``(*batch,)`` to ``(*batch, width)``.
+        ``(*batch,)``, or ``(*batch, numbers)`` of more than one, to ``(*batch, width)``.
 
     References:
         Vaswani et al. 2017, "Attention is all you need", https://arxiv.org/abs/1706.03762
     """
 
-    def __init__(self, width: int, *, features: int = 32, lowest: float = 0.25, highest: float = 16.0) -> None:
+    def __init__(
+        self, width: int, *, features: int = 32, lowest: float = 0.25, highest: float = 16.0, numbers: int = 1
+    ) -> None:
         super().__init__()
+        self.numbers = numbers
         frequencies = torch.logspace(math.log10(lowest), math.log10(highest), features // 2)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.layers = nn.Sequential(nn.Linear(features // 2 * 2, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(nn.Linear(features // 2 * 2 * numbers, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, level: Tensor) -> Tensor:
         angles = level.unsqueeze(-1) * self.frequencies
-        return self.layers(torch.cat([angles.sin(), angles.cos()], -1))
+        features = torch.cat([angles.sin(), angles.cos()], -1)
+        return self.layers(features if self.numbers == 1 else features.flatten(-2))
 
 
 class Modulation(nn.Module):

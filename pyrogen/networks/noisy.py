@@ -26,6 +26,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         event_shape: Shape of one event.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`.
         outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
+        levels: How many numbers stand for the time of a datum: one, its noise level; or two, for a step to another.
         width: Size of the condition, in which level and vectors of the context add up.
         classes: How many values integer contexts take.
         embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
@@ -36,8 +37,8 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         ValueError: the context holds an image where events are none, or one of other sides.
 
     Shape:
-        ``x`` is ``(*batch, *event_shape)``, ``level`` ``batch``, the context has batch dimensions in front; all
-        broadcast. The output is ``(*batch, *output_shape)``.
+        ``x`` is ``(*batch, *event_shape)``, ``level`` ``batch`` or ``(*batch, levels)``, the context has batch
+        dimensions in front; all broadcast. The output is ``(*batch, *output_shape)``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         context_shape: ContextShape,
         *,
         outputs: int | None,
+        levels: int = 1,
         width: int,
         classes: Classes,
         embedding: nn.Module | None,
@@ -55,7 +57,8 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         super().__init__()
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
         self.output_shape = (*(() if outputs is None else (outputs,)), *self.event_shape)
-        self.level = FourierFeatures(width)
+        self.level_shape: Shape = () if levels == 1 else (levels,)
+        self.level = FourierFeatures(width, numbers=levels)
         self.context = ContextEncoder(
             context_shape,
             width,
@@ -77,7 +80,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
         """
 
     def forward(self, x: Tensor, level: Tensor, context: Context = None) -> Tensor:
-        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape)
+        inputs = flat_inputs(x, level, context, self.event_shape, self.context_shape, self.level_shape)
         given = self.context(inputs.context, len(inputs.x))
         condition = self.level(inputs.level)
         if given.vector is not None:
@@ -103,23 +106,26 @@ class FlatInputs(NamedTuple):
 
 
 def flat_inputs(
-    x: Tensor, level: Tensor, context: Context, event_shape: Shape, context_shape: ContextShape
+    x: Tensor, level: Tensor, context: Context, event_shape: Shape, context_shape: ContextShape, level_shape: Shape = ()
 ) -> FlatInputs:
     """Broadcasts and flattens the batch dimensions of data, noise levels and contexts.
 
     Raises:
-        ValueError: ``x`` does not end in ``event_shape``.
+        ValueError: ``x`` does not end in ``event_shape``, or ``level`` in ``level_shape``.
     """
     batch_dim = x.dim() - len(event_shape)
     if batch_dim < 0 or x.shape[batch_dim:] != torch.Size(event_shape):
         raise ValueError(f"`x` must end in shape {tuple(event_shape)}, got {tuple(x.shape)}")
     level = torch.as_tensor(level, dtype=x.dtype if x.is_floating_point() else None, device=x.device)
+    level_dim = level.dim() - len(level_shape)
+    if level_dim < 0 or level.shape[level_dim:] != torch.Size(level_shape):
+        raise ValueError(f"`level` must end in shape {tuple(level_shape)}, got {tuple(level.shape)}")
     shapes = by_name(context_shape)
     fronts = [part.shape[: part.dim() - len(shapes[key])] for key, part in by_name(context).items()]
-    batch = torch.broadcast_shapes(x.shape[:batch_dim], level.shape, *fronts)
+    batch = torch.broadcast_shapes(x.shape[:batch_dim], level.shape[:level_dim], *fronts)
     return FlatInputs(
         x.expand((*batch, *event_shape)).reshape((prod(batch), *event_shape)),
-        level.expand(batch).reshape(prod(batch)),
+        level.expand((*batch, *level_shape)).reshape((prod(batch), *level_shape)),
         context_rows(context, context_shape, batch),
         batch,
     )

@@ -23,6 +23,7 @@ class ResidualMLP(NoisyNetwork):
         event_shape: Shape of one event.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; sequences and images are flattened.
         outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
+        levels: As for :class:`~pyrogen.networks.noisy.NoisyNetwork`.
         width: Size of the hidden vectors.
         depth: How many blocks.
         classes: How many values integer contexts take.
@@ -31,8 +32,8 @@ class ResidualMLP(NoisyNetwork):
         dropout: Share of the hidden units dropped in training.
 
     Shape:
-        ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
-        ``(*batch, outputs, *event)``.
+        ``x`` ``(*batch, *event)``, ``level`` a scalar, ``batch`` or ``(*batch, levels)``; the output is
+        ``(*batch, *event)``, or ``(*batch, outputs, *event)``.
 
     Example:
         >>> ResidualMLP((3,))(torch.zeros(5, 3), torch.zeros(5)).shape
@@ -46,6 +47,7 @@ class ResidualMLP(NoisyNetwork):
         context_shape: ContextShape = None,
         *,
         outputs: int | None = None,
+        levels: int = 1,
         width: int = 128,
         depth: int = 3,
         classes: Classes = None,
@@ -57,6 +59,7 @@ class ResidualMLP(NoisyNetwork):
             event_shape,
             context_shape,
             outputs=outputs,
+            levels=levels,
             width=width,
             classes=classes,
             embedding=embedding,

@@ -30,6 +30,7 @@ class UNet(NoisyNetwork):
         event_shape: ``(length, channels)``, ``(channels, height, width)`` or ``(frames, channels, height, width)``.
         context_shape: As for :class:`~pyrogen.networks.conditions.ContextEncoder`; images must have the event's sides.
         outputs: How many outputs each element of the event gets; ``None`` for one, without a dimension of its own.
+        levels: As for :class:`~pyrogen.networks.noisy.NoisyNetwork`.
         channels: Of the hidden layers, one entry for each resolution from fine to coarse; each halves the sides, and
             the length or the number of frames.
         depth: Residual blocks at each resolution, on the way down and, with one more, on the way up.
@@ -42,8 +43,8 @@ class UNet(NoisyNetwork):
         dropout: Share of the hidden units dropped in training.
 
     Shape:
-        ``x`` ``(*batch, *event)``, ``level`` a scalar or ``batch``; the output is ``(*batch, *event)``, or
-        ``(*batch, outputs, *event)``.
+        ``x`` ``(*batch, *event)``, ``level`` a scalar, ``batch`` or ``(*batch, levels)``; the output is
+        ``(*batch, *event)``, or ``(*batch, outputs, *event)``.
 
     Raises:
         ValueError: the event has another number of dimensions, or a context image has other sides.
@@ -69,6 +70,7 @@ class UNet(NoisyNetwork):
         context_shape: ContextShape = None,
         *,
         outputs: int | None = None,
+        levels: int = 1,
         channels: Sequence[int] = (32, 64),
         depth: int = 2,
         attention: int = 1,
@@ -84,6 +86,7 @@ class UNet(NoisyNetwork):
             event_shape,
             context_shape,
             outputs=outputs,
+            levels=levels,
             width=width,
             classes=classes,
             embedding=embedding,

@@ -8,6 +8,7 @@ is used: :func:`is_functional` finds where, :func:`differentiated` gives second 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -50,6 +51,15 @@ def differentiated(
     _, pull = torch.func.vjp(of_tensors, *(inputs[place] for place in places))
     found = dict(zip(places, pull(gradients), strict=True))
     return [found.get(place) for place in range(len(inputs))]
+
+
+def pushed_forward(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], directions: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """The value of a function and its derivative along directions of its inputs, in one pass of forward mode."""
+    with warnings.catch_warnings():  # of a deprecated function that torch itself calls, the first time
+        warnings.filterwarnings("ignore", "`torch.jit.script` is", DeprecationWarning)
+        return torch.func.jvp(function, inputs, directions)
 
 
 def tensors_of(module: nn.Module | None) -> dict[str, Tensor]:
