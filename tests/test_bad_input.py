@@ -330,10 +330,11 @@ def _small(entry, needed, context_shape):
         return None
 
 
+WITHOUT_LOG_PROB = ("pyrogen.implicit.", "pyrogen.diffusion.few_step_recipes")
 RECIPES = [
     entry
     for entry in ENTRIES
-    if getattr(entry, "is_recipe", False) and not entry.__module__.startswith("pyrogen.implicit.")  # without log_prob
+    if getattr(entry, "is_recipe", False) and not entry.__module__.startswith(WITHOUT_LOG_PROB)
 ]
 
 

@@ -42,7 +42,7 @@ from pyrogen.numerics.grids import FlowGrid, Grid
 from pyrogen.numerics.rows import by_datum
 
 from .average import AverageDenoiser
-from .few_step_objectives import LagrangianDistillation
+from .few_step_objectives import ShortcutDistillation
 
 
 class FlowMap(DistributionModule):
@@ -123,8 +123,8 @@ class FlowMap(DistributionModule):
         return self.denoiser.read_data(context)
 
     def objective(self) -> Objective:
-        """The default objective, which ``fit`` uses: self-distillation by the Lagrangian identity."""
-        return LagrangianDistillation(self)
+        """The default objective, which ``fit`` uses: self-distillation by the semigroup identity."""
+        return ShortcutDistillation(self)
 
     def _scale(self, noise: Tensor, t: float) -> Tensor | float:
         """The standard deviation of noisy data, of each element."""
