@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -52,6 +54,7 @@ def multiscale(
     standardize: bool = True,
     interval: GivenInterval = None,
     margin: float = 0.0,
+    dropout: float = 0.0,
     base: DistributionModule | None = None,
 ) -> Flow:
     """A multi-scale flow of images (Glow): coupling layers by convolutions, which never see all pixels at once.
@@ -82,7 +85,9 @@ def multiscale(
     """
     shapes = _ImageShapes(event_shape, context_shape, classes, embedding)
     element = Affine(log_scale_bound) if bins is None else Spline(bins, bound)
-    stack = _Scales(shapes, element, width, blocks).all(_possible(shapes.event_shape, halvings), layers)
+    stack = _Scales(shapes, element, width=width, blocks=blocks, dropout=dropout).all(
+        _possible(shapes.event_shape, halvings), layers
+    )
     return finished(stack[::-1], shapes, False, 0, FlowEnds(standardize, False, interval, margin), base)
 
 
@@ -174,12 +179,11 @@ class _Scales:
     Args:
         shapes: Of the flow.
         element: How elements are mapped.
-        width: Channels of the hidden layers of conditioners.
-        blocks: How many residual blocks these have.
+        options: Of the conditioners.
     """
 
-    def __init__(self, shapes: _ImageShapes, element: Element, width: int, blocks: int) -> None:
-        self.shapes, self.element, self.options = shapes, element, {"width": width, "blocks": blocks}
+    def __init__(self, shapes: _ImageShapes, element: Element, **options: Any) -> None:
+        self.shapes, self.element, self.options = shapes, element, options
 
     def all(self, halvings: int, layers: int) -> list[BijectionModule]:
         """Layers at every scale, data to noise."""

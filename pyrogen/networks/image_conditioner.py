@@ -25,6 +25,7 @@ class ImageConditioner(nn.Module):
         width: Channels of the hidden layers.
         blocks: How many residual blocks there are.
         context: Channels of the context, zero for none.
+        dropout: Share of the last hidden units that are dropped in training.
 
     Shape:
         ``(N, inputs, *sides)`` and, with a context, ``(N, context, *sides)`` or ``(N, context, 1, 1)``, to
@@ -45,12 +46,14 @@ class ImageConditioner(nn.Module):
         width: int = 64,
         blocks: int = 2,
         context: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.first = nn.Conv2d(inputs, width, 3, padding=1)
         self.places = nn.Parameter(torch.zeros(width, *sides))
         self.context = nn.Conv2d(context, width, 1, bias=False) if context else None
-        self.blocks = nn.Sequential(*(ResidualConvolution(width) for _ in range(blocks)), nn.ReLU())
+        residual = (ResidualConvolution(width) for _ in range(blocks))
+        self.blocks = nn.Sequential(*residual, nn.ReLU(), nn.Dropout(dropout))
         self.last = zeroed(nn.Conv2d(width, outputs, 1))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
