@@ -12,9 +12,11 @@ from .diffusion_transformer import DiffusionTransformer
 from .embedding import EachRow, Embedding, ImageEmbedding, SideBySide, VectorEmbedding
 from .embedding_defaults import default_embedding
 from .forms import Form, OneHot, Plain, WithLogarithm
+from .image_conditioner import ImageConditioner, ImageContext
 from .masked import MaskedConditioner
 from .masked_sequence import MaskedSequence
 from .mlp import MLP, Conditioner
+from .patch_transformer import PatchTransformer
 from .residual_mlp import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
 from .series import SequenceEmbedding
@@ -45,6 +47,8 @@ __all__ = [
     "FirstState",
     "Form",
     "GapFeatures",
+    "ImageConditioner",
+    "ImageContext",
     "ImageDecoder",
     "ImageEmbedding",
     "ImageEncoder",
@@ -53,6 +57,7 @@ __all__ = [
     "MaskedSequence",
     "Numbers",
     "OneHot",
+    "PatchTransformer",
     "Plain",
     "ReadsData",
     "ResidualLevel",
