@@ -14,8 +14,8 @@ going through what stands for the truth:
 ===============================  ======================================================================================
 
 Errors count in the units of a preconditioned network's output,
-:math:`c_\text{out} = \sigma d / \sqrt{\alpha^2 d^2 + \sigma^2}`, as in :class:`~pyrogen.diffusion.objectives.
-EDMWeighting`.
+:math:`c_\text{out} = \sigma d / \sqrt{\alpha^2 d^2 + \sigma^2}`, as in
+:class:`~pyrogen.diffusion.objectives.EDMWeighting`.
 
 From scratch the denoised datum at :math:`t` is the datum itself, right on average. With a ``teacher``, a trained
 denoiser under the same schedule, it is what the teacher puts out, which has less noise; the map then becomes that of
@@ -147,7 +147,7 @@ class LagrangianDistillation(FlowMapObjective):
 
     .. math:: D(x_s, s) = \bar D + (\kappa_s - \kappa_t) \, \partial \bar D / \partial \kappa_s
 
-    The derivative is one of forward mode in one number, and its gradient is that of the whole left side.
+    The derivative is one of forward mode in one number, and has a gradient; the velocity where the way ends has none.
 
     Arguments and errors are those of :class:`FlowMapObjective`.
 
