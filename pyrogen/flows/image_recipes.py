@@ -85,7 +85,7 @@ def multiscale(
     """
     shapes = _ImageShapes(event_shape, context_shape, classes, embedding)
     element = Affine(log_scale_bound) if bins is None else Spline(bins, bound)
-    stack = _Scales(shapes, element, width=width, blocks=blocks, dropout=dropout).all(
+    stack = _Scales(shapes, element, width=width, blocks=blocks, dropout=dropout).stack(
         _possible(shapes.event_shape, halvings), layers
     )
     return finished(stack[::-1], shapes, False, 0, FlowEnds(standardize, False, interval, margin), base)
@@ -185,7 +185,7 @@ class _Scales:
     def __init__(self, shapes: _ImageShapes, element: Element, **options: Any) -> None:
         self.shapes, self.element, self.options = shapes, element, options
 
-    def all(self, halvings: int, layers: int) -> list[BijectionModule]:
+    def stack(self, halvings: int, layers: int) -> list[BijectionModule]:
         """Layers at every scale, data to noise."""
         first = min(halvings, 1)
         return [layer for scale in range(first, halvings + 1) for layer in self.at(scale, scale < halvings, layers)]

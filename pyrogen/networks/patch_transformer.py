@@ -62,8 +62,12 @@ class PatchTransformer(SequenceNetwork):
         self.head = zeroed(nn.Linear(width, features))
 
     def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
-        known = shifted(self.embedding(symbols), self.first) + self.places
-        return self.head(self.stack(known, self._before(context)))
+        return self.head(self.stack(self._known(symbols), self._before(context)))
+
+    def undropped(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
+        """The same without dropout, in training too: what steps give."""
+        known = self._known(symbols)
+        return self.head(self.stack.read(known, self.stack.start(len(known), self.first, self._before(context))))
 
     def start(self, batch_shape: tuple[int, ...], context: Tensor | None = None) -> PatchState:
         rows = torch.Size(batch_shape).numel()
@@ -75,6 +79,9 @@ class PatchTransformer(SequenceNetwork):
         x = (x + self.places[state.known]).unsqueeze(1)
         state.known += 1
         return self.head(self.stack.step(x, state.stack)[:, 0]), state
+
+    def _known(self, symbols: Tensor) -> Tensor:
+        return shifted(self.embedding(symbols), self.first) + self.places
 
     def _before(self, context: Tensor | None) -> Tensor | None:
         return None if context is None else self.context(context.to(self.first.dtype)).unsqueeze(1)

@@ -62,32 +62,39 @@ class PatchAutoregressive(Transform):
         self.state = tensors_of(network)
 
     def forward_and_log_det(self, x: Tensor) -> Outputs:
-        return self._of_patches(x, lambda equation, x: equation.there(x))
+        return self._of_patches(x, lambda equation, x: equation.there(x), self.network)
 
     def inverse_and_log_det(self, y: Tensor) -> Outputs:
-        return self._of_patches(y, lambda equation, y: equation.back(y))
+        network = self.network.undropped if self.network.training else self.network  # as in steps
+        return self._of_patches(y, lambda equation, y: equation.back(y), network)
 
     @in_full_precision
-    def _of_patches(self, x: Tensor, direction: Callable[[_Equation, Tensor], Outputs]) -> Outputs:
+    def _of_patches(self, x: Tensor, direction: Callable[[_Equation, Tensor], Outputs], network: Callable) -> Outputs:
         rows = RowsOf(x, self.context, _IMAGE, 1)
         sequence = self.patches.cut(rows.x)
         sequence = sequence.flip(1) if self.reverse else sequence
-        y, log_slope = direction(_Equation(self, *rows.context), sequence)
+        y, log_slope = direction(_Equation(self, network, *rows.context), sequence)
         image = self.patches.joined(y.flip(1) if self.reverse else y)[:, 0]
         return rows.restored(image), rows.restored(by_datum(log_slope, 2).sum(-1))
 
 
 class _Equation:
-    """The equations ``f(x) = y`` of rows of patches ``(N, L, P)``, given their contexts."""
+    """The equations ``f(x) = y`` of rows of patches ``(N, L, P)``, given their contexts.
 
-    def __init__(self, transform: PatchAutoregressive, context: Tensor | None = None) -> None:
+    Args:
+        transform: Their transform.
+        network: Its network, in one pass.
+        context: The contexts of the rows, ``(N, C)``.
+    """
+
+    def __init__(self, transform: PatchAutoregressive, network: Callable, context: Tensor | None = None) -> None:
         self.element, self.context = transform.element, context
         self.network, self.tensors = transform.network, tuple(transform.state.values())
+        self.call = with_tensors(network, self.network, self.tensors)
 
     def parameters(self, x: Tensor) -> Tensor:
         """Of each element, ``(size, N, L, P)``."""
-        network = with_tensors(self.network, self.network, self.tensors)
-        return self._by_element(network(x, self.context))
+        return self._by_element(self.call(x, self.context))
 
     def there(self, x: Tensor) -> Outputs:
         """``f(x)`` and the log-slopes of all elements."""

@@ -76,7 +76,7 @@ def test_steps_with_kept_keys_are_the_definition(context):
     y = torch.randn(3, 6, 4).double()
     for transform in transforms(module, context):
         given = () if context is None else (transform.context,)
-        equation = _Equation(transform, *given)
+        equation = _Equation(transform, transform.network, *given)
         with torch.no_grad():
             for one, other in zip(equation.sweep(y), equation.defined(y), strict=True):
                 assert torch.allclose(one, other, atol=1e-10)
@@ -85,7 +85,7 @@ def test_steps_with_kept_keys_are_the_definition(context):
 def test_gradients_of_draws_are_those_of_the_definition():
     module = flow((1, 4, 4), classes=3)
     transform, _ = transforms(module, torch.tensor([2, 0]))
-    equation = _Equation(transform, transform.context)
+    equation = _Equation(transform, transform.network, transform.context)
     weights = list(transform.network.parameters())
     y, pull, pull_log = torch.randn(2, 4, 4).double().requires_grad_(), *torch.randn(2, 2, 4, 4).double()
     found = []
@@ -105,6 +105,14 @@ def test_draws_of_a_class_follow_its_density():
         draws, scores = module(labels).rsample_and_log_prob((5,))
         assert torch.allclose(module(labels).log_prob(draws), scores, atol=1e-8)
         assert not torch.allclose(module(labels.flip(0)).log_prob(draws)[:, 0], scores[:, 0], atol=0.1)
+
+
+def test_draws_in_training_are_without_dropout_and_scored_so():
+    module = flow((1, 4, 4), classes=3, dropout=0.5)
+    draws, scores = module.train()(torch.tensor(1)).rsample_and_log_prob((5,))
+    again = [module(torch.tensor(1)).log_prob(draws.detach()) for _ in range(2)]
+    assert not torch.allclose(*again)
+    assert torch.allclose(module.eval()(torch.tensor(1)).log_prob(draws), scores, atol=1e-8)
 
 
 def test_a_fresh_flow_is_the_identity():
