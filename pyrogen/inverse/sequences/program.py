@@ -50,8 +50,7 @@ class SequenceProgram:
 
     def __init__(self, model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
         self.model, self.args, self.kwargs, self.site = model, args, kwargs, site
-        with _Filled(site):
-            self._sites = run(model, args, kwargs).sites
+        self._sites = run(_Filled(site)(model), args, kwargs).sites
         check_latent(self._sites, site)
         scored = [found for found in self._sites.values() if found.observed]
         if not scored:
