@@ -46,6 +46,10 @@ class Conditional(ABC):
     def __call__(self, output: Tensor) -> TorchDistributionMixin:
         """The distributions of symbols, from outputs ``(*batch, size)``."""
 
+    def after(self, output: Tensor, gap: Tensor) -> TorchDistributionMixin:
+        """The same of events that came after waiting times ``(*batch)``, which by default make no difference."""
+        return self(output)
+
 
 @dataclass(frozen=True)
 class OfFamily(Conditional):

@@ -14,6 +14,7 @@ from pyrogen.networks.statistics import Standardizer
 
 from .conditionals import Categorical
 from .point_process.histories import EventVectors, Exciting
+from .point_process.marks import ShareOfHazard
 from .point_process.model import PointProcess, require_layout
 from .point_process.waiting import DecayingHazards, LogNormalMixtures
 
@@ -83,23 +84,29 @@ def point_process(
 
 
 @recipe(texts=_TEXTS)
-@checked(window=positive)
+@checked(window=positive, marks=several)
 def hawkes(
     event_shape: Shape,
     context_shape: ContextShape = None,
     *,
     window: float,
+    marks: int | None = None,
     classes: Classes = None,
     embedding: nn.Module | None = None,
 ) -> PointProcess:
-    r"""The Hawkes process of one kind of events: each raises the rate of those to come, for a while.
+    r"""The Hawkes process: each event raises the rate of those to come, for a while, of its own and of other kinds.
 
-    .. math:: \lambda(t) = \mu + \sum_{t_j < t} \alpha \beta e^{-\beta (t - t_j)}
+    .. math:: \lambda_k(t) = \mu_k + \sum_{t_j < t} \alpha_{m_j k} \, \beta e^{-\beta (t - t_j)}
 
     The logarithms of :math:`\mu`, :math:`\alpha` and :math:`\beta` are learned, and linear in the context.
 
+    Args:
+        event_shape: ``(length,)``: places for so many events, more than nearly all windows hold; the window's end
+            stands in those that are left. ``(length, 2)`` with marks, which are 0 there.
+        marks: How many kinds of events there are, counted from zero, as the second column of an event.
+
     Raises:
-        ValueError: an event is no vector of times.
+        ValueError: ``event_shape`` does not fit the marks.
 
     References:
         Hawkes 1971, "Spectra of some self-exciting and mutually exciting point processes",
@@ -108,15 +115,18 @@ def hawkes(
     Example:
         >>> hawkes((20,), window=5.0)().sample((4,)).shape
         torch.Size([4, 20])
+        >>> hawkes((20, 2), window=5.0, marks=3)().sample((4,)).shape
+        torch.Size([4, 20, 2])
     """
     event_shape = as_shape(event_shape, "event_shape")
-    require_layout(event_shape, False)
+    require_layout(event_shape, marks is not None)
     context = VectorContext(context_shape, classes=classes, embedding=embedding)
     return PointProcess(
-        Exciting(0.5 * event_shape[0] / window, context=context.size),
+        Exciting(0.5 * event_shape[0] / window, marks=marks, context=context.size),
         DecayingHazards(),
         event_shape=event_shape,
         window=window,
+        mark=None if marks is None else ShareOfHazard(marks),
         context_shape=context.context_shape,
         embedding=context,
     )

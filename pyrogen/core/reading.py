@@ -51,18 +51,27 @@ def passes(
         The moments that statistics are to be learned from, before the next pass.
 
     Raises:
-        ValueError: rows hold values that a reader cannot take.
+        ValueError: rows hold values that a reader cannot take, or the first entry is NaN in all of them.
     """
     first: Batch | None = None
     while first is None or _unlearned(reads, first):
         moments: dict[Statistic, Moments] = {}
+        blank = []
         for number, minibatch in enumerate(islice(_in_chunks(data).epoch(0), limit)):
             entries = to_device(minibatch.entries, device)
             first = entries if first is None else first
+            blank.append(_is_blank(entries[0]))
             with _rows_of_the_data(minibatch, number, name):
                 for statistic, rows in _unlearned(reads, entries).items():
                     moments.setdefault(statistic, statistic.moments()).add(rows if minibatch.weight else rows[:0])
+        if blank and all(blank):
+            raise ValueError(f"`{name}` must hold at least one number that is not missing, got NaN everywhere")
         yield moments
+
+
+def _is_blank(entry: Any) -> bool:
+    """Whether a tensor holds nothing but NaN."""
+    return isinstance(entry, Tensor) and entry.numel() > 0 and bool(entry.isnan().all())
 
 
 def _unlearned(reads: Sequence[Read], entries: Batch) -> dict[Statistic, Tensor]:

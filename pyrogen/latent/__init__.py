@@ -31,9 +31,10 @@ from .recipes import (
 )
 from .sequence_recipes import deep_markov, gaussian_process, hidden_markov, linear_gaussian, switching_linear
 from .state_space.linear import LinearGaussianModel
-from .state_space.model import StateSpaceModel, padded
+from .state_space.model import StateSpaceModel
 from .state_space.objectives import Filtering
 from .state_space.regimes import HiddenMarkovModel
+from .state_space.sequences import padded
 from .state_space.switching import SwitchingModel
 from .table_recipes import missing_data_vae, self_masking, tabular_vae
 from .top_down import TopDown, TopDownElbo

@@ -139,6 +139,16 @@ class VAE(LatentVariableModel):
         """The posterior :math:`q(z | x, c)`."""
         return self.posterior(given(self.posterior, context, x=x))
 
+    def draws_and_rates(
+        self, posterior: TorchDistributionMixin, prior: TorchDistributionMixin, shape: torch.Size
+    ) -> tuple[Tensor, Tensor] | None:
+        r"""Differentiable draws of the posterior, and :math:`\log q(z) - \log p(z)` of each.
+
+        ``None`` if the gradient has a score-function part.
+        """
+        drawn = _scored_draws(posterior, shape)
+        return None if drawn is None else (drawn[0], drawn[1] - prior.log_prob(drawn[0]))
+
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
         yield from read_part(self.posterior, context, "x", x)
@@ -268,11 +278,11 @@ class BetaElbo(VAEObjective):
         if self.analytic_kl and posterior.has_rsample:
             z, rate = posterior.rsample(shape), _closed_form(posterior, prior)
             return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
-        drawn = _scored_draws(posterior, shape)
+        drawn = self.vae.draws_and_rates(posterior, prior, shape)
         if drawn is None:
             return self._loss_by_score(x, context, posterior, prior, beta)
-        z, log_posterior = drawn
-        return self._loss(self.vae.likelihood_at(z, context).log_prob(x), log_posterior - prior.log_prob(z), beta)
+        z, rate = drawn
+        return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
 
     def _loss(self, log_likelihood: Tensor, rate: Tensor, beta: Tensor | float) -> Tensor:
         if isinstance(beta, float) and beta == 1 and not self.free_nats:

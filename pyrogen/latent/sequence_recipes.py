@@ -65,10 +65,10 @@ def deep_markov(
 ) -> StateSpaceModel:
     r"""A deep Markov model: a gated transition of states, and any family of observations.
 
-    Observations are real numbers, which are best brought to scale one, unless one of ``symbols``, ``binary`` and
-    ``counts`` is given; all come as floats, in which NaN marks what is missing, whole steps or single elements. What
-    comes after the end of a sequence is missing, too: :func:`~pyrogen.latent.state_space.model.padded` makes a tensor
-    of sequences of different lengths.
+    Observations are real numbers, unless one of ``symbols``, ``binary`` and ``counts`` is given; networks see them
+    brought to mean zero and scale one by moments of the data set, unless ``scale`` is given. All come as floats, in
+    which NaN marks what is missing, whole steps or single elements. What comes after the end of a sequence is missing,
+    too: :func:`~pyrogen.latent.state_space.sequences.padded` makes a tensor of sequences of different lengths.
 
     Args:
         counts: Whether observations are counts, with a negative binomial likelihood.
@@ -113,7 +113,6 @@ def deep_markov(
     )
     prior = Dynamics(length, states, transition, context())
     network = MLP(states + context().size, prod(family.numbers_shape(observation)), hidden=hidden)
-    likelihood = Emissions(length, observation, states, network, family, context())
     messages = RecurrentMessages(
         prod(observation),
         states,
@@ -123,6 +122,8 @@ def deep_markov(
         past=not (smoothing and structured),
         future=smoothing,
     )
+    units = messages.standardizer if family is families.diagonal_normal else None
+    likelihood = Emissions(length, observation, states, network, family, context(), units)
     posterior = Inference(prior, observation, messages, context(), structured=structured)
     return StateSpaceModel(prior, likelihood, posterior, draws=draws)
 
@@ -309,4 +310,5 @@ def hidden_markov(
     length, observation = _steps(event_shape)
     context = StepContext(context_shape, controls=controls, classes=classes, embedding=embedding)
     family = _family(symbols, binary, counts, zero_inflated, scale)
-    return HiddenMarkovModel(length, observation, regimes, family, context)
+    real = family is families.diagonal_normal
+    return HiddenMarkovModel(length, observation, regimes, family, context, standardized=real)

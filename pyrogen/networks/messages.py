@@ -73,10 +73,19 @@ class RecurrentMessages(ReadsData, nn.Module):
 
     def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads observations; missing ones count as the mean of the others."""
-        require_rows(~x.isinf(), x, "`x` must be finite, or NaN where it is missing")
-        rows = x.reshape(-1, x.shape[-1])
-        filled = torch.where(rows.isnan(), rows.nanmean(0).nan_to_num(), rows)
-        return self.standardizer.read_data(filled.unsqueeze(-2))
+        return read_observed(self.standardizer, x)
+
+
+def read_observed(standardizer: Standardizer, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+    """Reads observations ``(*batch, length, n)``; missing ones count as the mean of the others.
+
+    Raises:
+        RefusedDataError: a sequence holds an infinity.
+    """
+    require_rows(~x.isinf(), x, "`x` must be finite, or NaN where it is missing")
+    rows = x.reshape(-1, x.shape[-1])
+    filled = torch.where(rows.isnan(), rows.nanmean(0).nan_to_num(), rows)
+    return standardizer.read_data(filled.unsqueeze(-2))
 
 
 def last_observed(observed: Tensor) -> Tensor:

@@ -255,6 +255,53 @@ def test_marks_of_another_family():
     assert module.support.marks is constraints.real
 
 
+def mutual(length=6, window=WINDOW):
+    """A Hawkes process of two kinds, and its rates, branching and decay."""
+    rates, branching, decay = torch.tensor([0.4, 0.2]), torch.tensor([[0.3, 0.5], [0.05, 0.2]]), torch.tensor(1.5)
+    module = autoregressive.hawkes((length, 2), window=window, marks=2).double()
+    with torch.no_grad():
+        module.network.numbers.copy_(torch.cat([rates, branching.flatten(), decay[None]]).double().log())
+    return module, rates.double(), branching.double(), decay.double()
+
+
+@torch.no_grad()
+def test_hawkes_of_several_kinds_in_closed_form():
+    module, rates, branching, decay = mutual()
+    x = module.pack([[[0.3, 1], [0.9, 0], [1.1, 0], [2.0, 1]], [[1.5, 0]], []]).double()
+    for row, count in zip(x, (4, 1, 0), strict=True):
+        times, kinds = row[:count, 0], row[:count, 1].long()
+        fading = (-decay * (times[:, None] - times)).exp() * (times[:, None] > times)  # (event, event before)
+        intensity = rates[kinds] + decay * (fading * branching[kinds[None, :], kinds[:, None]]).sum(-1)
+        passed = 1 - (-decay * (WINDOW - times)).exp()
+        compensator = rates.sum() * WINDOW + (branching[kinds].sum(-1) * passed).sum()
+        expected = intensity.log().sum() - compensator
+        torch.testing.assert_close(module().log_prob(row), expected, rtol=0, atol=1e-6)  # of rates kept as logarithms
+
+
+@torch.no_grad()
+def test_kinds_excite_each_other_as_often_as_they_should():
+    """The expected intensities solve a linear differential equation, whose solution gives the counts."""
+    module, rates, branching, decay = mutual(length=60)
+    torch.manual_seed(0)
+    x = module().sample((2000,))
+    happened = x[..., 0] < WINDOW
+    counts = torch.stack([(happened & (x[..., 1] == kind)).sum(-1) for kind in range(2)], -1).double()
+    size, excess, total = WINDOW / 2000, torch.zeros(2).double(), torch.zeros(2).double()
+    for _ in range(2000):  # by the midpoint rule
+        half = excess + 0.5 * size * decay * (branching.T @ (rates + excess) - excess)
+        total += size * (rates + half)
+        excess = excess + size * decay * (branching.T @ (rates + half) - half)
+    assert ((counts.mean(0) - total).abs() < 4 * counts.std(0) / 2000**0.5).all()
+    assert module().time_rescaling(x[:300]).p_value > 0.01
+
+
+def test_contract_of_a_hawkes_process_of_several_kinds():
+    only = ["declaration", "expand", "bad_row", "empty_batch", "samples_follow_log_prob", "deepcopy"]
+    check_distribution(
+        lambda: autoregressive.hawkes((4, 2), window=2.0, marks=2), event_shape=(4, 2), only=only
+    ).raise_if_failed()
+
+
 def test_maximum_likelihood_finds_a_hawkes_process():
     truth = (1.0, 0.5, 3.0)
     torch.manual_seed(0)

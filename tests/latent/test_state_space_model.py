@@ -211,6 +211,19 @@ def test_memory_is_the_same_in_one_pass_and_step_by_step():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("more", [{}, {"structured": False}, {"smoothing": False}, {"controls": 2, "irregular": True}])
+def test_the_rate_of_draws_is_that_of_both_chains(more):
+    module = remembering(**more)
+    context = {"controls": torch.randn(3, 6, 2).double(), "times": torch.rand(3, 6).double().cumsum(-1)}
+    context = context if more.get("irregular") else None
+    x = torch.randn(3, 6, 2).double()
+    x[0, 4:] = x[1, 2] = torch.nan
+    posterior, prior = module.posterior_at(x, context), module.prior_at(context)
+    z, rate = module.draws_and_rates(posterior, prior, torch.Size((2,)))
+    torch.testing.assert_close(rate, posterior.log_prob(z) - prior.log_prob(z), rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
 def test_particles_remember_what_they_follow():
     module = remembering()
     x = module().sample()
@@ -295,6 +308,46 @@ def test_training_names_the_sequences_that_are_bad(key):
         pg.fit(module, (x, data), steps=1)
 
 
+RECIPES = {
+    latent.deep_markov: SMALL,
+    latent.linear_gaussian: {"latent_shape": 1},
+    latent.gaussian_process: {"latent_shape": 1},
+    latent.switching_linear: {"latent_shape": 1, "regimes": 2},
+    latent.hidden_markov: {"regimes": 2},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_data_that_are_missing_everywhere_are_refused(recipe):
+    x = torch.full((10, 4, 2), torch.nan)
+    with pytest.raises(
+        ValueError, match="`data` must hold at least one number that is not missing, got NaN everywhere"
+    ):
+        pg.fit(recipe((4, 2), **RECIPES[recipe]), x, steps=1)
+    x[3, 1] = 0.5
+    assert pg.fit(recipe((4, 2), **RECIPES[recipe]), x, steps=1).reason == "steps"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_real_observations_are_standardized_inside(recipe):
+    """In other units the same parameters give the same density, but for the change of units."""
+    torch.manual_seed(0)
+    x = torch.randn(50, 4, 2).double()
+    x[3, 2] = torch.nan
+    scale, shift = torch.tensor([1e3, 1e-2]).double(), torch.tensor([5e3, -1.0]).double()
+    scores = []
+    for data in (x, shift + scale * x):
+        torch.manual_seed(1)
+        module = recipe((4, 2), **RECIPES[recipe]).double().eval()
+        module.learn_statistics(data)
+        torch.manual_seed(2)
+        scores.append(module().log_prob(data))
+        forecast = module.forecast(data[:, :2], 1).sample((500,))
+        assert ((forecast.mean((0, 1)) - data.nanmean((0, 1))) / (scale if data is not x else 1)).abs().max() < 2
+    change = (~x.isnan()).to(x) * scale.log()
+    torch.testing.assert_close(scores[1], scores[0] - change.sum((1, 2)), rtol=0, atol=1e-6)
+
+
 def test_bad_input_is_named():
     module = latent.deep_markov((5, 2), **SMALL)
     x = torch.randn(3, 5, 2)
@@ -332,6 +385,8 @@ def test_bad_input_is_named():
     times = torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]])
     with pytest.raises(ValueError, match=r"`context\['times'\]` must increase from step to step.* in row 1"):
         irregular({"times": times}).sample()
+    with pytest.raises(ValueError, match=r"`context\['times'\]` must increase from step to step.* in row 1"):
+        irregular.forecast(torch.zeros(2, 1, 1), 2, {"times": times})
     with pytest.raises(ValueError, match="`zero_inflated`"):
         latent.deep_markov((3, 1), zero_inflated=True, **SMALL)
     with pytest.raises(ValueError, match="`counts` must be False where `symbols`"):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyrogen.arguments import positive, vector
@@ -212,7 +213,7 @@ class PointProcessDistribution(PyrogenDistribution):
             waited = torch.zeros_like(now) if history is None else (history.until - now).clamp(min=0)
             then = now + self._waiting(output).sample_beyond(waited).to(now)
             then = torch.maximum(then, torch.nextafter(now + waited, torch.full_like(now, torch.inf)))  # of rounding
-            mark = None if marks is None else self.mark(output[..., self.waiting.size :]).sample().to(now)
+            mark = None if marks is None else self._marks(output, then - now).sample().to(now)
             if history is not None:
                 known = self.support.times(history.events)[:, place]
                 then = torch.where(known <= history.until, known, then)
@@ -242,7 +243,7 @@ class PointProcessDistribution(PyrogenDistribution):
             return torch.where(event | rest, -survival, 0.0).reshape(*shape, -1)
         terms = torch.where(event, waiting.log_prob(gap), torch.where(rest, survival, 0.0))
         if self.mark is not None:
-            marks = self.mark(outputs[..., self.waiting.size :])
+            marks = self._marks(outputs, gap)
             terms = terms + torch.where(event, marks.log_prob(clean[..., 1]), 0.0)
         if self.history is not None:
             terms, agrees = self._given(terms, clean, waiting, shape)
@@ -272,6 +273,9 @@ class PointProcessDistribution(PyrogenDistribution):
 
     def _waiting(self, outputs: Tensor) -> WaitingTime:
         return self.waiting(outputs[..., : self.waiting.size])
+
+    def _marks(self, outputs: Tensor, gap: Tensor) -> TorchDistributionMixin:
+        return self.mark.after(outputs[..., self.waiting.size :], gap)
 
     def _score_rows(self, value: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
         """The scores with other rows at each place."""

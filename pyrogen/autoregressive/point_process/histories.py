@@ -45,54 +45,73 @@ class EventVectors(nn.Module):
 
 @dataclass
 class Excitation(State):
-    """What is left of the excitation just after the last event, and the numbers of each row."""
+    """What is left of the excitation of each kind just after the last event, and the numbers of each row."""
 
     excess: Tensor
     numbers: Tensor
 
 
 class Exciting(SequenceNetwork):
-    r"""The history of a Hawkes process with an exponential kernel, as the excess of its intensity after each event.
+    r"""The history of a Hawkes process with exponential kernels, as the excess of its intensities after each event.
 
-    .. math:: \lambda(t) = \mu + \sum_{t_j < t} \alpha \beta e^{-\beta (t - t_j)}
+    .. math:: \lambda_k(t) = \mu_k + \sum_{t_j < t} \alpha_{m_j k} \, \beta e^{-\beta (t - t_j)}
 
-    Outputs are :math:`\log \mu`, the sum just after the last event, and :math:`\log \beta`.
+    Outputs are the logarithm of all of :math:`\mu` together, the excess of all kinds together just after the last
+    event, and :math:`\log \beta`; of several kinds, then what
+    :class:`~pyrogen.autoregressive.point_process.marks.ShareOfHazard` takes.
 
     Args:
-        rate: Where :math:`\mu` and :math:`\beta` start, per unit of time.
-        context: Size of the context vector that moves the logarithms of all three numbers, zero for none.
+        rate: Where :math:`\mu` of all kinds together and :math:`\beta` start, per unit of time.
+        marks: How many kinds of events there are; ``None`` for one, without marks.
+        context: Size of the context vector that moves the logarithms of all numbers, zero for none.
     """
 
-    def __init__(self, rate: float, *, context: int = 0) -> None:
+    def __init__(self, rate: float, *, marks: int | None = None, context: int = 0) -> None:
         super().__init__()
-        self.numbers = nn.Parameter(torch.tensor([math.log(rate), math.log(0.3), math.log(rate)]))
-        self.linear = zeroed(nn.Linear(context, 3, bias=False)) if context else None
+        self.marks = marks
+        kinds = marks or 1
+        start = [math.log(rate / kinds)] * kinds, [math.log(0.3 / kinds)] * kinds**2, [math.log(rate)]
+        self.numbers = nn.Parameter(torch.tensor([number for part in start for number in part]))
+        self.sizes = [len(part) for part in start]
+        self.linear = zeroed(nn.Linear(context, sum(self.sizes), bias=False)) if context else None
 
     def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
         numbers = self._of(context, len(symbols))
-        _, log_branching, log_decay = numbers.unbind(-1)
+        decay, jumps = self._decay(numbers), self._jumps(numbers, symbols)
         times = symbols[..., 0]
         since = (times[:, :, None] - times[:, None, :]).tril()  # (N, L, L)
-        lasting = (-log_decay.exp()[:, None, None] * since).exp().tril()
-        after = (log_branching + log_decay).exp()[:, None] * lasting.sum(-1)
+        after = (-decay[:, None] * since).exp().tril() @ jumps  # (N, L, kinds)
         before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
         return self._outputs(numbers[:, None], before)
 
     def start(self, batch_shape: tuple[int, ...], context: Tensor | None = None) -> Excitation:
         numbers = self._of(context, math.prod(batch_shape))
-        return Excitation(numbers.new_zeros(len(numbers)), numbers)
+        return Excitation(numbers.new_zeros(len(numbers), self.sizes[0]), numbers)
 
     def step(self, symbol: Tensor | None, state: Excitation) -> tuple[Tensor, Excitation]:
         if symbol is not None:
-            _, log_branching, log_decay = state.numbers.unbind(-1)
-            faded = state.excess * (-log_decay.exp() * symbol[..., 1]).exp()
-            state = Excitation(faded + (log_branching + log_decay).exp(), state.numbers)
+            faded = state.excess * (-self._decay(state.numbers) * symbol[..., 1:2]).exp()
+            state = Excitation(faded + self._jumps(state.numbers, symbol[:, None])[:, 0], state.numbers)
         return self._outputs(state.numbers, state.excess), state
 
     def _of(self, context: Tensor | None, rows: int) -> Tensor:
         moved = self.numbers if self.linear is None else self.numbers + self.linear(context)
-        return moved.clamp(-_BOUND, _BOUND).expand(rows, 3)
+        return moved.clamp(-_BOUND, _BOUND).expand(rows, sum(self.sizes))
+
+    def _decay(self, numbers: Tensor) -> Tensor:
+        return numbers[..., -1:].exp()
+
+    def _jumps(self, numbers: Tensor, symbols: Tensor) -> Tensor:
+        """How much each event raises the intensity of each kind, ``(N, L, kinds)``."""
+        kinds = self.sizes[0]
+        table = (numbers[..., kinds:-1] + numbers[..., -1:]).exp().unflatten(-1, (kinds, kinds))
+        if self.marks is None:
+            return table[:, 0, None].expand(*symbols.shape[:2], 1)
+        own = symbols[..., 2].long().clamp(0, kinds - 1).unsqueeze(-1).expand(*symbols.shape[:2], kinds)
+        return table.gather(1, own)
 
     def _outputs(self, numbers: Tensor, excess: Tensor) -> Tensor:
-        log_rate, _, log_decay = numbers.unbind(-1)
-        return torch.stack([log_rate.expand_as(excess), excess, log_decay.expand_as(excess)], -1)
+        log_rates = numbers[..., : self.sizes[0]].expand_as(excess)
+        log_decay = numbers[..., -1:].expand(*excess.shape[:-1], 1)
+        together = torch.cat([log_rates.logsumexp(-1, keepdim=True), excess.sum(-1, keepdim=True), log_decay], -1)
+        return together if self.marks is None else torch.cat([together, log_decay, log_rates, excess], -1)

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.values import require_value
 
-from .kernels import StateKernel
+from .kernels import PosteriorKernel, StateKernel, Step
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -100,6 +100,33 @@ class StateChain(Trajectories):
             states.append(torch.addcmul(loc, log_scale.exp(), fresh))
             scales.append(log_scale)
         return torch.stack(states, -2), noise, torch.stack(scales, -2)
+
+
+class PosteriorChain(StateChain):
+    """The chain of a posterior, whose steps go through those of the prior."""
+
+    kernel: PosteriorKernel
+
+    def _expanded(self, batch_shape: torch.Size) -> PosteriorChain:
+        return PosteriorChain(self.kernel, batch_shape, self.event_shape, validate_args=False)
+
+    def rsample_and_rate(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
+        r"""Draws, and :math:`\log q(z) - \log p(z)` of each, of one pass through the transition of the prior."""
+        prior, memory = self.kernel.kernel.first, None
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=prior[0].dtype, device=prior[0].device)
+        steps: list[Step | None] = [None, *self.kernel.kernel.steps()]
+        states, apart, widths = [], [], []
+        for step, message, fresh in zip(steps, self.kernel.message.steps(), noise.unbind(-2), strict=True):
+            if step is not None:
+                prior, memory = step(states[-1], memory)
+            loc, log_scale = message.meet(prior)
+            z = torch.addcmul(loc, log_scale.exp(), fresh)
+            states.append(z)
+            apart.append((z - prior[0]) / prior[1].exp())
+            widths.append((prior[1] - log_scale).expand_as(z))
+        ratios = torch.stack(widths, -2) + 0.5 * (torch.stack(apart, -2).square() - noise.square())
+        return torch.stack(states, -2), ratios.sum((-1, -2))
 
 
 def _joined(first: Tensor, rest: Tensor) -> Tensor:

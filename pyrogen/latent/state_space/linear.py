@@ -25,6 +25,7 @@ from pyrogen.core.parts import given
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.distributions.normal import DiagonalNormal
+from pyrogen.networks.statistics import Standardizer
 from pyrogen.networks.step_context import StepContext
 from pyrogen.numerics.autograd import is_functional
 
@@ -41,7 +42,7 @@ from .gaussian import (
     smoothed,
 )
 from .model import TrajectoryModel
-from .parts import SequencePart
+from .parts import ObservingPart, SequencePart, in_units
 
 _LOG_2PI = math.log(2 * math.pi)
 _MOST_DOUBLINGS = 40
@@ -92,6 +93,8 @@ class LinearDynamics(LinearPrior):
 class LinearEmissions(SequencePart):
     """The likelihood of observations, linear in the state, with independent normal errors; NaN marks what is missing.
 
+    The linear map is to observations brought to mean zero and scale one, by moments of the data set.
+
     Args:
         length: How many steps there are.
         observation_shape: Shape of what is observed at one step.
@@ -115,6 +118,7 @@ class LinearEmissions(SequencePart):
         size = math.prod(observation_shape)
         self.loading = nn.Linear(states, size) if loading is None else loading
         self.log_scale = nn.Parameter(torch.zeros(size))
+        self.units = Standardizer((1, size), name="x")
         self.effect = nn.Linear(context.size, size, bias=False) if context.size else None
 
     def forward(self, context: Context = None) -> Incomplete:
@@ -125,7 +129,8 @@ class LinearEmissions(SequencePart):
         loc = self.loading(z) if vectors is None else self.loading(z) + self.effect(vectors)
         shape = self.event_shape[1:]
         loc = loc.reshape(*loc.shape[:-1], *shape)
-        return Incomplete(DiagonalNormal(loc, self.log_scale.reshape(shape).expand_as(loc), 1 + len(shape)))
+        standardized = DiagonalNormal(loc, self.log_scale.reshape(shape).expand_as(loc), len(shape))
+        return Incomplete(in_units(standardized, self.units).to_event(1))
 
     def potentials(self, x: Tensor, vectors: Tensor | None) -> tuple[QuadraticPotential, Tensor]:
         """What observations ``(*batch, length, *observation)`` say about each state, and the constant that it lacks.
@@ -134,11 +139,12 @@ class LinearEmissions(SequencePart):
         """
         dim = len(self.event_shape) - 1
         x = (x.flatten(-dim) if dim else x.unsqueeze(-1)).double()
-        matrix, log_scale = self.loading.weight.double(), self.log_scale.double()
+        mean, scale = self.units.mean.double(), self.units.scale.double()
+        matrix, log_scale = scale.unsqueeze(-1) * self.loading.weight.double(), self.log_scale.double() + scale.log()
         precision = (-2 * log_scale).exp()
         missing = x.isnan()
         base = self.loading.bias if vectors is None else self.loading.bias + self.effect(vectors)
-        rest = torch.where(missing, 0.0, x - base)
+        rest = torch.where(missing, 0.0, x - torch.addcmul(mean, scale, base.double()))
         weights = torch.where(missing, 0.0, precision)
         constant = torch.where(missing, 0.0, -0.5 * (precision * rest.square() + _LOG_2PI) - log_scale)
         # Where all rows have the same gaps, so have all covariances, which are then computed once.
@@ -147,7 +153,7 @@ class LinearEmissions(SequencePart):
         return QuadraticPotential((weights * rest) @ matrix, quadratic), constant.sum((-1, -2))
 
 
-class ExactInference(SequencePart):
+class ExactInference(ObservingPart):
     """The posterior of states given observations, by backward messages.
 
     Args:
@@ -159,6 +165,10 @@ class ExactInference(SequencePart):
         own = {"x": likelihood.event_shape[1:]}
         super().__init__(prior.length, prior.event_shape[1:], prior.context, own)
         self.prior, self.likelihood = prior, likelihood
+
+    @property
+    def units(self) -> Standardizer:
+        return self.likelihood.units
 
     def over(self, length: int) -> ExactInference:
         twin = super().over(length)

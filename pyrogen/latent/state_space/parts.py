@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import copy
 from math import prod
 from typing import Self
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrogen.arguments import integer
@@ -16,14 +18,15 @@ from pyrogen.core.parts import given
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.families import Family
 from pyrogen.distributions.incomplete import Incomplete
+from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.networks.context import context_rows
-from pyrogen.networks.messages import RecurrentMessages, last_observed
-from pyrogen.networks.statistics import Statistic
+from pyrogen.networks.messages import RecurrentMessages, last_observed, read_observed
+from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.networks.step_context import StepContext
 from pyrogen.networks.transition import Transition
 from pyrogen.numerics.autograd import full
 
-from .chain import StateChain
+from .chain import PosteriorChain, StateChain
 from .kernels import Message, PosteriorKernel, Potential, Replacement, Transitions
 
 _BEND = 10.0
@@ -93,6 +96,22 @@ class SequencePart(DistributionModule):
         return shapes or None
 
 
+class ObservingPart(SequencePart):
+    """A posterior of states given observations, whose moments are learned from the data set; abstract."""
+
+    @property
+    @abstractmethod
+    def units(self) -> Standardizer:
+        """Mean and scale of each element of an observation."""
+
+    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
+        entries = dict(context) if isinstance(context, Mapping) else {"x": context}
+        if (x := entries.pop("x", None)) is not None:
+            size = prod(self._own_shapes["x"])
+            yield from read_observed(self.units, x.reshape(-1, self.length, size).to(self.units.mean.dtype))
+        yield from super().read_context(entries)
+
+
 class Dynamics(SequencePart):
     """The prior of states: a chain of normals, whose means and scales a network computes from the state before.
 
@@ -140,6 +159,7 @@ class Emissions(SequencePart):
         network: From a state, and the vector that is given at its step beside it, to the numbers of the family.
         family: The distribution of an observation, of independent elements.
         context: What is given at each step.
+        units: If given, the family is a diagonal normal of observations brought to mean zero and scale one.
     """
 
     takes_missing = True
@@ -152,10 +172,12 @@ class Emissions(SequencePart):
         network: nn.Module,
         family: Family,
         context: StepContext,
+        units: Standardizer | None = None,
     ) -> None:
         super().__init__(length, observation_shape, context, {"z": (states,)})
         self.network = network
         self.family = family
+        self.units = units
 
     def forward(self, context: Context = None) -> Incomplete:
         z = self._own_entry(context)
@@ -170,10 +192,10 @@ class Emissions(SequencePart):
         numbers = full(self.network(z))
         shape = self.event_shape[1:]
         numbers = numbers.reshape(*numbers.shape[:-1], *self.family.numbers_shape(shape))
-        return Incomplete(self.family(numbers, len(shape)).to_event(1))
+        return Incomplete(in_units(self.family(numbers, len(shape)), self.units).to_event(1))
 
 
-class Inference(SequencePart):
+class Inference(ObservingPart):
     """The posterior of states: the prior's chain, met at each step by a message that a network makes of observations.
 
     Args:
@@ -204,9 +226,9 @@ class Inference(SequencePart):
         twin._modules = {**self._modules, "prior": self.prior.over(length)}
         return twin
 
-    def forward(self, context: Context = None) -> StateChain:
+    def forward(self, context: Context = None) -> PosteriorChain:
         batch = context_batch_shape(context, self.context_shape)
-        return StateChain(self.kernel(context), batch, self.event_shape)
+        return PosteriorChain(self.kernel(context), batch, self.event_shape)
 
     def kernel(self, context: Context) -> PosteriorKernel:
         """The chain step by step."""
@@ -237,18 +259,23 @@ class Inference(SequencePart):
         precision = torch.where(known, (-2 * log_scale).exp(), 0.0)
         return Potential(precision * loc, precision)
 
-    def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
-        entries = context if isinstance(context, dict) else {"x": context}
-        if entries.get("x") is not None:
-            x = entries["x"]
-            yield from self.network.read_data(
-                x.reshape(-1, self.length, prod(self._own_shape[1:])).to(self.prior.loc.dtype)
-            )
-        yield from self.context.read_data({key: value for key, value in entries.items() if key != "x"})
+    @property
+    def units(self) -> Standardizer:
+        return self.network.standardizer
 
     @property
     def _own_shape(self) -> Shape:
         return self.context_shape["x"] if isinstance(self.context_shape, dict) else self.context_shape
+
+
+def in_units(distribution: TorchDistributionMixin, units: Standardizer | None) -> TorchDistributionMixin:
+    """A distribution of standardized events as one of events; a diagonal normal, unless there are no units."""
+    if units is None:
+        return distribution
+    shape = distribution.event_shape
+    mean, scale = units.mean.reshape(shape), units.scale.reshape(shape)
+    loc, log_scale = torch.addcmul(mean, scale, distribution.loc), distribution.log_scale + scale.log()
+    return DiagonalNormal(loc, log_scale, len(shape))
 
 
 def _bounded(log_scale: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from math import prod
 
@@ -26,18 +26,19 @@ from torch.distributions import constraints
 from pyrogen.arguments import checked, integer
 from pyrogen.core.remade import Remade
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
-from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.families import Family
 from pyrogen.distributions.incomplete import Incomplete
-from pyrogen.networks.statistics import require_rows
+from pyrogen.networks.messages import read_observed
+from pyrogen.networks.statistics import Standardizer, Statistic, require_rows
 from pyrogen.networks.step_context import StepContext
 from pyrogen.numerics.autograd import full, is_functional
 from pyrogen.numerics.rows import rearranged, spared
 from pyrogen.numerics.special import log_sum_exp
 from pyrogen.numerics.values import require_value
 
-from .model import first_steps, shortened, steps_of
-from .parts import SequencePart
+from .model import first_steps, steps_of
+from .parts import SequencePart, in_units
+from .sequences import Sequences
 
 
 class HiddenMarkovModel(SequencePart):
@@ -52,6 +53,7 @@ class HiddenMarkovModel(SequencePart):
         observation_shape: Shape of what is observed at one step.
         regimes: How many regimes there are.
         family: The distribution of an observation, of independent elements.
+        standardized: Whether the family is a diagonal normal of observations brought to mean zero and scale one.
         context: What is given at each step; it moves the numbers of the family in each regime.
     """
 
@@ -59,11 +61,19 @@ class HiddenMarkovModel(SequencePart):
 
     @checked(regimes=integer)
     def __init__(
-        self, length: int, observation_shape: Shape, regimes: int, family: Family, context: StepContext
+        self,
+        length: int,
+        observation_shape: Shape,
+        regimes: int,
+        family: Family,
+        context: StepContext,
+        *,
+        standardized: bool = False,
     ) -> None:
         super().__init__(length, observation_shape, context, {})
         self.family = family
         numbers = prod(family.numbers_shape(self.event_shape[1:]))
+        self.units = Standardizer((1, prod(self.event_shape[1:])), name="x") if standardized else None
         self.start = nn.Parameter(torch.zeros(regimes))
         self.logits = nn.Parameter(2 * torch.eye(regimes))
         self.table = nn.Parameter(torch.randn(regimes, numbers))
@@ -80,8 +90,14 @@ class HiddenMarkovModel(SequencePart):
         batch = context_batch_shape(context, self.context_shape)
         remake = None if context is None else Remade(self, context)
         return HiddenMarkovDistribution(
-            self.start, self.logits, self.numbers(context), self.family, batch, self.event_shape, remake
+            self.start, self.logits, self.numbers(context), self.family, batch, self.event_shape, remake, self.units
         )
+
+    def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
+        yield from super().read_data(x, context)
+        if self.units is not None:
+            rows = x.reshape(-1, self.length, self.units.mean.numel())
+            yield from read_observed(self.units, rows.to(self.units.mean.dtype))
 
     def numbers(self, context: Context = None) -> Tensor:
         """What the family makes observations of, ``(*batch, length, regimes, numbers)``."""
@@ -100,15 +116,9 @@ class HiddenMarkovModel(SequencePart):
         return self(context).smooth(x)
 
     def forecast(self, prefix: Tensor, horizon: int, context: Context = None) -> HiddenMarkovDistribution:
-        """The distribution of the steps after a prefix, ``(horizon, *observation)``, with its exact ``log_prob``.
+        """The distribution of the steps after a prefix, with its exact ``log_prob``.
 
-        Args:
-            prefix: What is known, ``(*batch, steps, *observation)``; NaN where it is missing.
-            horizon: How many further steps there are.
-            context: What is given, for the steps of both.
-
-        Raises:
-            ValueError: the prefix has another shape.
+        Arguments and errors are those of :meth:`~pyrogen.latent.state_space.model.TrajectoryModel.forecast`.
         """
         known = steps_of(prefix, self.event_shape[1:])
         whole = self.over(known + integer(horizon, "horizon"))
@@ -120,10 +130,10 @@ class HiddenMarkovModel(SequencePart):
             torch.broadcast_shapes(last.shape[:-1], numbers.shape[:-3]),
             (horizon, *self.event_shape[1:]),
         )
-        return HiddenMarkovDistribution(start, self.logits, numbers, self.family, batch, event_shape)
+        return HiddenMarkovDistribution(start, self.logits, numbers, self.family, batch, event_shape, units=self.units)
 
 
-class HiddenMarkovDistribution(PyrogenDistribution):
+class HiddenMarkovDistribution(Sequences):
     """The distribution of sequences under a hidden Markov model.
 
     Args:
@@ -134,6 +144,7 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         batch_shape: Batch dimensions, to which those of the parameters broadcast.
         event_shape: ``(length, *observation)``.
         remake: Makes the distribution anew for other rows of its context.
+        units: If given, the family is a diagonal normal of observations brought to mean zero and scale one.
     """
 
     takes_missing = True
@@ -147,11 +158,12 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         batch_shape: Iterable[int],
         event_shape: Iterable[int],
         remake: Remade | None = None,
+        units: Standardizer | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         self.start, self.logits, self.numbers, self.family = start, logits, numbers, family
-        self._remake = remake
+        self.units, self._remake = units, remake
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
     @property
@@ -159,15 +171,15 @@ class HiddenMarkovDistribution(PyrogenDistribution):
         """The distribution of an observation in each regime, of batch shape ``(*batch, length, regimes)``."""
         shape = tuple(self.event_shape[1:])
         numbers = self.numbers.reshape(*self.numbers.shape[:-1], *self.family.numbers_shape(shape))
-        return Incomplete(self.family(numbers, len(shape)))
+        return Incomplete(in_units(self.family(numbers, len(shape)), self.units))
 
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(self.observations.support, 1)
 
     def _expanded(self, batch_shape: torch.Size) -> HiddenMarkovDistribution:
-        parts = self.start, self.logits, self.numbers, self.family, batch_shape, self.event_shape, self._remake
-        return HiddenMarkovDistribution(*parts, validate_args=False)
+        parts = self.start, self.logits, self.numbers, self.family, batch_shape, self.event_shape
+        return HiddenMarkovDistribution(*parts, self._remake, self.units, validate_args=False)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
@@ -177,21 +189,11 @@ class HiddenMarkovDistribution(PyrogenDistribution):
             numbers = self.numbers.expand(*shape, *self.numbers.shape[-3:])
             one = numbers.gather(-2, chosen.expand(*chosen.shape[:-1], numbers.shape[-1]))
             there = HiddenMarkovDistribution(
-                self.start[..., :1], self.logits, one, self.family, shape, self.event_shape
+                self.start[..., :1], self.logits, one, self.family, shape, self.event_shape, units=self.units
             )
             return there.observations.sample().squeeze(len(shape) + 1)
 
-    def log_prob(self, value: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The log-probability of sequences, or of the first steps of each.
-
-        Args:
-            value: Sequences ``(*batch, length, *observation)``.
-            lengths: How many steps of each count, ``batch``; all that are observed if ``None``.
-
-        Raises:
-            ValueError: a length is not between 1 and the number of steps.
-        """
-        value = value if lengths is None else shortened(value, lengths, self.event_shape)
+    def whole_log_prob(self, value: Tensor) -> Tensor:
         require_value(self, value)
         return spared(partial(self._score, value), partial(self._score_rows, value), self._remake)
 
