@@ -13,6 +13,7 @@ FEW = {
     "diffusion_posterior": ["--steps", "2", "--particles", "8"],
     "digits": ["--steps", "2", "--draws", "2"],
     "inpainting": ["--steps", "2", "--particles", "4"],
+    "planning": ["--steps", "2", "--pairs", "2", "--particles", "4"],
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],

@@ -93,8 +93,14 @@ def probability_left(start: Tensor, goal: Tensor) -> Tensor:
     return _share_left(start.unsqueeze(-2), goal.unsqueeze(-2), radii).mean(-1)
 
 
-def collision_free(points: Tensor) -> Tensor:
-    """Whether walks meet neither pillar nor wall, between their points either.
+def depth(points: Tensor, *, margin: float = 0.0) -> Tensor:
+    """How deep walks are in pillar or walls where they are deepest, between their points too; zero where they are free.
+
+    Walls between points are not seen: steps must be shorter than they are thick.
+
+    Args:
+        points: The walks.
+        margin: By how much pillar and walls are thicker than they are.
 
     Shape:
         ``(*batch, length, 2)`` to ``batch``.
@@ -103,9 +109,20 @@ def collision_free(points: Tensor) -> Tensor:
     share = -(before * step).sum(-1) / step.square().sum(-1).clamp(min=1e-12)
     nearest = (before + share.clamp(0, 1).unsqueeze(-1) * step).norm(dim=-1)
     across, along = points.unbind(-1)
-    hall = (across.abs() <= 1).all(-1) & (nearest >= PILLAR).all(-1)
-    room = ((across >= ROOM[0]) & (across <= ROOM[1])).all(-1)
-    return (hall | room) & (along.abs() <= 1).all(-1)
+    outside = torch.maximum(along.abs() - 1, (across - sum(ROOM) / 2).abs() - (ROOM[1] - ROOM[0]) / 2)
+    hall = torch.maximum(along.abs() - 1, across.abs() - 1)
+    in_walls = torch.minimum(hall, outside).amax(-1)
+    return torch.maximum(in_walls, PILLAR - nearest.amin(-1)).add(margin).clamp(min=0)
+
+
+def collision_free(points: Tensor) -> Tensor:
+    """Whether walks meet neither pillar nor wall, between their points either, and stay in the hall or in the room.
+
+    Shape:
+        ``(*batch, length, 2)`` to ``batch``.
+    """
+    hall = points[..., 0] < (1 + ROOM[0]) / 2
+    return (depth(points) == 0) & (hall.all(-1) | ~hall.any(-1))
 
 
 def leaves_left(points: Tensor) -> Tensor:

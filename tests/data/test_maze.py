@@ -65,6 +65,11 @@ def test_collisions_are_found_between_points_too():
     within_room = torch.tensor([[1.3, 0.5], [1.5, -0.5]])
     found = maze.collision_free(torch.stack([across, past, into_room, outside, within_room]))
     assert found.tolist() == [False, True, False, False, True]
+    depth = maze.depth(torch.stack([across, past, outside]))
+    assert torch.allclose(depth, torch.tensor([maze.PILLAR, 0.0, 0.1]), atol=1e-6)
+    assert torch.allclose(
+        maze.depth(past, margin=0.2), torch.tensor(0.1), atol=1e-6
+    )  # the walls at its ends are nearest
 
 
 def test_walks_follow_from_their_seed():
