@@ -119,7 +119,7 @@ def test_padding_of_a_context_changes_nothing(name, symbols):
     assert encoded.present.tolist() == [[True, True, False, False]]
     longer = awake(NETWORKS[name]((5, 2), shape, classes=classes))
     longer.load_state_dict(network.state_dict())
-    longer.context.parts["entry_"].places.data[2:] += 1.0  # the places of absent members mean nothing
+    longer.context.parts["entry_"].places.data[2:].normal_()  # the places of absent members mean nothing
     assert torch.allclose(longer(x, level, short), found)
     found.sum().backward()
     assert x.grad.isfinite().all()
