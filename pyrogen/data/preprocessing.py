@@ -62,5 +62,23 @@ def within_cell(noise: Tensor, symbols: int) -> Tensor:
     return noise.clamp(edge, 1 - edge)
 
 
+def noise_of_rows(values: Tensor, event_dim: int) -> Tensor:
+    """Noise in [0, 1) that is the same whenever a row comes, in whatever minibatch: a hash of its numbers.
+
+    Statistics that are learned one after the other, each in a pass of its own, see the same noise in all passes.
+
+    Args:
+        values: Rows of numbers, ``(*batch, *event)``.
+        event_dim: How many dimensions a row has.
+    """
+    rows = values.to("cpu" if values.device.type == "mps" else values.device).double()  # mps has no float64
+    rows = rows.flatten(rows.dim() - event_dim) if event_dim else rows.unsqueeze(-1)
+    places = torch.arange(1, 1 + rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    key = (rows * (places * 2**0.5).frac()).sum(-1, keepdim=True)
+    angles = 12.9898 * key + 78.233 * places
+    noise = (43758.5453 * angles.sin()).frac().abs().reshape(values.shape)
+    return noise.to(torch.get_default_dtype()).to(values.device)
+
+
 def _range(values: Tensor) -> str:
     return f"between {values.min().item()} and {values.max().item()}" if values.numel() else "without values"

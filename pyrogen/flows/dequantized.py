@@ -11,7 +11,7 @@ from pyrogen.arguments import anything, checked
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.shapes import Context, Shape
-from pyrogen.data.preprocessing import within_cell
+from pyrogen.data.preprocessing import noise_of_rows, within_cell
 from pyrogen.distributions.dequantized import DequantizedDistribution, UniformDequantized, VariationalDequantized
 from pyrogen.networks.statistics import Statistic
 
@@ -79,7 +79,7 @@ class Dequantized(DistributionModule):
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
         value = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-        noise = within_cell(torch.rand_like(value), self.symbols)
+        noise = within_cell(noise_of_rows(value, len(self.event_shape)).to(value.dtype), self.symbols)
         yield from self.module.read_data((value + noise) / self.symbols, context)
         if self.noise is not None:  # begins near uniform noise
             yield from self.noise.read_data(noise, value)
