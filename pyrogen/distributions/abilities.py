@@ -64,7 +64,7 @@ class Abilities:
             values: Events; only what is known by the mask counts.
             mask: Boolean, of the events' shape or one that broadcasts to it: what is known.
         """
-        self._lacks("given", "autoregressive models have it (`pyrogen.autoregressive`)")
+        self._lacks("given", "autoregressive models and `pyrogen.diffusion.masked` have it")
 
     def part_log_prob(self, value: Tensor, part: Tensor) -> Tensor:
         r"""The log-probability of a part of the event, whatever the rest: :math:`\log p(x_S)`.
@@ -73,7 +73,7 @@ class Abilities:
             value: Events; what is not in the part does not count.
             part: Boolean, of the events' shape or one that broadcasts to it: what the part is.
         """
-        self._lacks("part_log_prob", "autoregressive models have it (`pyrogen.autoregressive`)")
+        self._lacks("part_log_prob", "autoregressive models and `pyrogen.diffusion.masked` have it")
 
     def joint(self) -> tuple[TorchDistributionMixin, Callable[[Tensor], TorchDistributionMixin]]:
         """The distribution of a latent, of this batch shape, and that of the event given the latent."""

@@ -47,6 +47,7 @@ class SymbolNoise(Abstract, nn.Module):
 
     def __init__(self, counts: Tensor, stationary: Tensor) -> None:
         super().__init__()
+        self.symbols = int(counts.max())
         self.register_buffer("counts", counts, persistent=False)
         self.register_buffer("stationary", stationary, persistent=False)
 
@@ -80,7 +81,7 @@ class SymbolNoise(Abstract, nn.Module):
             share: The share of noise, which broadcasts with them.
         """
         share = torch.as_tensor(share, device=noisy.device).unsqueeze(-1)
-        symbols = torch.arange(int(self.counts.max()), device=noisy.device)
+        symbols = torch.arange(self.symbols, device=noisy.device)
         return (1 - share) * (noisy.unsqueeze(-1) == symbols) + share * self.frequency(noisy).unsqueeze(-1)
 
     def frequency(self, noisy: Tensor) -> Tensor:
@@ -114,10 +115,15 @@ class MaskNoise(SymbolNoise):
     """
 
     def __init__(self, counts: Tensor) -> None:
-        self.mask = int(counts.max())
-        stationary = torch.zeros(*counts.shape, self.mask + 1)
-        stationary[..., self.mask] = 1
+        symbols = int(counts.max())
+        stationary = torch.zeros(*counts.shape, symbols + 1)
+        stationary[..., symbols] = 1
         super().__init__(counts, stationary)
+
+    @property
+    def mask(self) -> int:
+        """The number that stands for a hidden symbol."""
+        return self.symbols
 
     def drawn(self, uniform: Tensor) -> Tensor:
         return torch.full_like(uniform, self.mask, dtype=torch.long)
