@@ -98,10 +98,11 @@ class SymbolTransformer(NoisyNetwork):
         self.symbols, self.output_shape = symbols, (*self.event_shape, symbols)
         self.patches = patches = Patches(self.event_shape, patch)
         self.table = nn.Parameter(torch.randn(patches.features, symbols + 1, width) * patches.features**-0.5)
-        self.places = nn.Parameter(torch.randn(patches.length, width) * 0.1)
         channels = self.context.channels
         self.beside = nn.Linear(channels * patches.places, width) if channels else None
         rotation = RotaryEmbedding(patches.length, width // heads) if len(patches.grid) == 1 else None
+        # As large as the symbols where no rotation tells places apart: small ones are learned late.
+        self.places = nn.Parameter(torch.randn(patches.length, width) * (1.0 if rotation is None else 0.1))
         cross = self.context.has_sequence
         self.blocks = nn.ModuleList(_Block(width, heads, ratio, cross, dropout, rotation) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
