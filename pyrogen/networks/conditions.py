@@ -14,6 +14,7 @@ from pyrogen.arguments import checked
 from .attention import SelfAttentionBlock
 from .context import Classes, Context, ContextShape, Shape
 from .context_embeddings import ContextEmbedding
+from .places import places_of
 from .statistics import entry_key
 
 
@@ -55,8 +56,8 @@ class ContextEncoder(ContextEmbedding):
         classes: How many values integers take: a number for a single context, a dict for several.
         embedding: As for :class:`~pyrogen.networks.context_embeddings.ContextEmbedding`.
         flat: Whether sequences and images, too, become vectors.
-        places: Of the events, ``(length,)``, ``(rows, columns)`` or ``(frames, rows, columns)``. If not given, images
-            stand beside events whatever these are, and sequences never do.
+        event_shape: Of the events that the network takes. If not given, images stand beside events whatever these are,
+            and sequences never do.
         dropout: Share of the rows whose context is replaced in training by one learned for "no context", which also
             answers ``None``. At zero there is none and a missing context raises.
 
@@ -68,7 +69,7 @@ class ContextEncoder(ContextEmbedding):
         Ho and Salimans 2022, "Classifier-free diffusion guidance", https://arxiv.org/abs/2207.12598
     """
 
-    @checked(places=arguments.shape)
+    @checked
     def __init__(
         self,
         context_shape: ContextShape,
@@ -77,7 +78,7 @@ class ContextEncoder(ContextEmbedding):
         classes: Classes = None,
         embedding: nn.Module | None = None,
         flat: bool = False,
-        places: Shape | None = None,
+        event_shape: Shape | None = None,
         dropout: float = 0.0,
     ) -> None:
         if context_shape is None and classes is not None:
@@ -85,6 +86,7 @@ class ContextEncoder(ContextEmbedding):
         super().__init__(context_shape, classes=classes, embedding=embedding, absent=not flat)
         self.dropout = dropout
         counts = self.labels if embedding is None else {}
+        places = None if event_shape is None else places_of(arguments.shape(event_shape, "event_shape"))
         self.parts = nn.ModuleDict(
             {
                 entry_key(key): _part(key, shape, counts.get(key), width, flat, places)

@@ -15,7 +15,6 @@ from pyrogen.abstract import Abstract
 from .conditions import Conditions, ContextEncoder
 from .context import Classes, Context, ContextShape, Shape, by_name, context_rows
 from .noise_level import FourierFeatures
-from .places import places_of
 from .statistics import ReadsData, Statistic
 
 
@@ -65,7 +64,7 @@ class NoisyNetwork(Abstract, ReadsData, nn.Module):
             classes=classes,
             embedding=embedding,
             flat=flat,
-            places=None if flat else places_of(self.event_shape),
+            event_shape=None if flat else self.event_shape,
             dropout=context_dropout,
         )
 

@@ -11,7 +11,12 @@ _CHANNELS = {1: None, 2: 1, 3: 0, 4: 1}
 
 
 def places_of(event_shape: Shape) -> Shape:
-    """``(length,)`` of sequences and vectors, ``(rows, columns)`` of images, ``(frames, rows, columns)`` of videos."""
+    """``(length,)`` of sequences and vectors, ``(rows, columns)`` of images, ``(frames, rows, columns)`` of videos.
+
+    Raises:
+        ValueError: events have no or more than four dimensions.
+    """
+    check_event(event_shape, least=1)
     return tuple(size for dim, size in enumerate(event_shape) if dim != _CHANNELS[len(event_shape)])
 
 
