@@ -1,6 +1,6 @@
 """Data: toy densities, images that packages ship, and what is done to them before and after a model."""
 
-from . import phantoms, scenes, solids, uci
+from . import bouncing, maze, phantoms, scenes, solids, uci
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
