@@ -26,7 +26,7 @@ OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
 SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
     "uci",
-    "Posteriors": "posteriors simulator flow_guides",
+    "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise ct",
     "Sequences": "text infilling parsing_code chorales forecast planning",
 }

@@ -16,6 +16,7 @@ FEW = {
     "planning": ["--steps", "2", "--pairs", "2", "--particles", "4"],
     "parsing_code": ["--steps", "2", "--length", "48", "--particles", "16", "--functions", "40"],
     "infilling": ["--steps", "2", "--length", "16"],
+    "inverse_graphics": ["--steps", "2", "--scenes", "1"],
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],

@@ -105,7 +105,7 @@ def render(solids: Solids, light: Tensor, *, side: int = 32, width: float = 2.8)
         ``(*batch, 3, side, side)``, numbers from 0 to 1.
 
     Raises:
-        ValueError: a kind is unknown, a size is not positive, the lamp is not above the table, or shapes do not fit.
+        ValueError: a kind is unknown, a size is negative, the lamp is not above the table, or shapes do not fit.
 
     Example:
         >>> pixels, solids, light = draw(2, seed=0)
@@ -163,8 +163,8 @@ def draw(size: int, *, seed: int, most: int = 3, side: int = 32) -> tuple[Tensor
 def _check(solids: Solids, light: Tensor) -> None:
     if ((solids.kind < 0) | (solids.kind >= len(KINDS))).any():
         raise ValueError(f"`solids.kind` must be from 0 to {len(KINDS) - 1}, got {solids.kind}")
-    if not (solids.size > 0).all():
-        raise ValueError(f"`solids.size` must be positive, got {solids.size}")
+    if (solids.size < 0).any():  # zero and infinity, where a chain may stray, leave a picture of no number
+        raise ValueError(f"`solids.size` must not be negative, got {solids.size}")
     for name, tensor in (("solids.colour", solids.colour), ("light", light)):
         if tensor.shape[-1:] != (3,):
             raise ValueError(f"`{name}` must end in shape (3,), got shape {tuple(tensor.shape)}")

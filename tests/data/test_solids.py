@@ -142,6 +142,13 @@ def test_nothing_leaves_the_table_and_its_numbers_do_not_count():
     assert torch.allclose(render(scene, ABOVE), render(one(1), ABOVE), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [1, 2])
+def test_one_scene_of_no_size_does_not_hurt_the_others(kind):
+    scene = one(kind)._replace(size=torch.tensor([[0.35], [0.0], [float("inf")]]))
+    pixels = render(scene, ABOVE, side=8)
+    assert torch.allclose(pixels[0], render(one(kind), ABOVE, side=8), atol=1e-6)
+
+
 def test_shadows_fall_away_from_the_lamp():
     for kind in (1, 2):
         left, right = (render(one(kind, turn=0.0), lamp(torch.tensor(side)))[1] for side in (-0.8, 0.8))
@@ -199,7 +206,7 @@ def test_drawn_scenes_have_every_number_and_stand_from_front_to_back():
     ("scene", "light", "message"),
     [
         (one(3), ABOVE, "`solids.kind` must be from 0 to 2, got"),
-        (one(1, size=0.0), ABOVE, "`solids.size` must be positive, got"),
+        (one(1, size=-0.1), ABOVE, "`solids.size` must not be negative, got"),
         (one(1)._replace(colour=torch.zeros(1, 4)), ABOVE, r"`solids.colour` must end in shape \(3,\), got"),
         (one(1), torch.zeros(2), r"`light` must end in shape \(3,\), got shape \(2,\)"),
         (one(1), -ABOVE, "`light` must come from above the table, got"),
