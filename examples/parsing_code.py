@@ -4,7 +4,7 @@ A small transformer learns the characters of short functions of Python's standar
 factor of the Pyro program. What is known of a prefix is whether its whole lines can be continued at all (`codeop`); a
 second twist is learned by contrast, from what the first one found.
 
-    python examples/parsing_code.py [--output output/parsing_code] [--seed 0] [--steps 1500] [--length 96]
+    python examples/parsing_code.py [--output output/parsing_code] [--seed 0] [--steps 700] [--length 64]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ END = 0
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/parsing_code"))
-    for name, default in {"seed": 0, "steps": 1500, "length": 96, "particles": 1000, "functions": 10_000}.items():
+    for name, default in {"seed": 0, "steps": 700, "length": 64, "particles": 1000, "functions": 10_000}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
