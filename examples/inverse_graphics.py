@@ -199,18 +199,17 @@ def reported(refined, held_out):
 
 
 def shown(refined, held_out, rows):
-    """Scenes, draws of the best explanation of each, and how probable all explanations are."""
-    names, pictures = [], []
+    """Scenes and draws of the best explanation of each; how probable all explanations are is printed."""
+    pictures = []
     for row in rows:
-        probable = torch.tensor([log_joint for log_joint, _ in refined[row].values()]).softmax(0)
+        probable = torch.tensor([log_joint for log_joint, _ in refined[row].values()]).softmax(0).tolist()
         words = [" ".join(KINDS[kind] for kind in kinds if kind) or "nothing" for kinds in refined[row]]
-        names.append("\n".join(f"{word}: {p:.2f}" for word, p in zip(words, probable.tolist(), strict=True)))
-        print(f"scene {row}: {names[-1]}".replace("\n", "; "))
+        print(f"scene {row}: " + "; ".join(f"{word}: {p:.2f}" for word, p in zip(words, probable, strict=True)))
         kinds, (_, answer) = next(iter(refined[row].items()))
         sites = answer.get_samples()
         pictures.append(drawn(torch.tensor(kinds)[: sites["right"].shape[-1]], *(sites[name] for name in CONTINUOUS)))
     clean = drawn(kinds_of(held_out.latents), *(held_out.latents[name] for name in CONTINUOUS))[rows]
-    seen = held_out.observed["picture"][rows]
+    seen, names = held_out.observed["picture"][rows], [f"scene {row}" for row in rows]
     return pg.analysis.posterior_images(clean, seen, torch.stack(pictures, 1), rows=names, limits=(0, 1))
 
 
