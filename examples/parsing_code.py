@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     learned = SequenceSMC(model, site="code", particles=options.particles, twist=twist.eval()).run()
     report("The same with a twist that was learned from these draws", learned, text, set(known))
 
-    written = sorted({text.decode(row) for row in posterior.get_samples()["code"]} - set(known), key=len)
+    written = sorted({text.decode(row)[:-1] for row in posterior.get_samples()["code"]} - set(known), key=len)
     (options.output / "functions.py").write_text("\n\n".join(written))
     for code in written[len(written) // 3 :: len(written) // 3 + 1]:
         print("    " + code.replace("\n", "\n    ") + "\n")
