@@ -59,6 +59,24 @@ def test_log_prob_is_that_of_a_dense_normal(smoothness, irregular):
         torch.testing.assert_close(states, expected.reshape(2, -1).T, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("smoothness", KERNELS)
+@pytest.mark.parametrize("length_scale", [1e-3, 1e3, 1e6])
+@torch.no_grad()
+def test_log_prob_holds_where_a_process_moves_very_little_over_a_step(smoothness, length_scale):
+    torch.manual_seed(0)
+    module = latent.gaussian_process((60, 1), latent_shape=1, smoothness=smoothness, length_scale=length_scale).double()
+    module.likelihood.log_scale.fill_(-2.3)
+    x, gaps = module().sample((3,)), (torch.arange(60.0)[:, None] - torch.arange(60.0)).abs().double()
+    x[0, 7] = torch.nan
+    loading = module.likelihood.loading.values
+    covariance = loading.weight.square() * KERNELS[smoothness](gaps / length_scale)
+    covariance.diagonal().add_((2 * module.likelihood.log_scale).exp())
+    for row, found in zip(x[..., 0] - loading.bias, module().log_prob(x), strict=True):
+        known = ~row.isnan()
+        exact = MultivariateNormal(torch.zeros_like(row[known]), covariance[known][:, known]).log_prob(row[known])
+        torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
+
+
 @torch.no_grad()
 def test_forecasts_are_those_of_the_process():
     module = model()

@@ -24,10 +24,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
-from pyro.ops.gaussian import Gaussian, gaussian_tensordot, sequential_gaussian_tensordot
 from torch import Tensor
-
-from pyrogen.numerics.autograd import is_functional
 
 from .chain import Trajectories
 
@@ -211,59 +208,105 @@ def filtered(start: Belief, move: LinearTransition, observations: QuadraticPoten
 def log_evidence(start: Belief, move: LinearTransition, observations: QuadraticPotential) -> Tensor:
     r"""The logarithm of the evidence, ``batch``, by a parallel scan, which takes :math:`\log_2 T` rounds.
 
-    Each transition with the potential of its observation is a Gaussian function of two states,
-    :math:`f_t(z, z') = p(z' \mid z) \, \psi_t(z')`; neighbours are integrated out two by two (Pyro's ``GaussianHMM``
-    does the same), in double precision. A row with a parameter that is not finite is NaN.
+    What is observed of a state and the transition from it make a :class:`Segment` of the chain; neighbours are joined
+    two by two, in double precision. Covariances are not inverted: they may be close to singular, as those of smooth
+    processes are. A row with a parameter that is not finite is NaN.
 
     References:
         Särkkä and García-Fernández 2021, "Temporal parallelization of Bayesian smoothers",
         https://arxiv.org/abs/1905.13002
     """
-    size, like = observations.linear.shape[-1], observations.linear
-    if is_functional((like, observations.precision, move.matrix)):  # Pyro's scan is no function to torch.func
-        double = (in_precision(part, torch.float64) for part in (start, move, observations))
-        return filtered(*double)[1].to(like)
-    linear, precision = observations.linear.double(), observations.precision.double()
-    first = _gaussian(start.loc, start.root, linear[..., 0, :], precision[..., 0, :, :])
-    if linear.shape[-2] == 1:
-        return first.event_logsumexp().to(like)
-    root = torch.linalg.inv(move.root.double())  # the root of a precision, as (R Rᵀ)⁻¹ = (R⁻¹)ᵀ R⁻¹
-    sides = torch.cat([-root @ move.matrix.double(), root], -1)  # R⁻¹ (z' - A z)
-    shift = apply(root, move.shift.double())
-    both = torch.nn.functional.pad(precision[..., 1:, :, :], (size, 0, size, 0))
-    rest = Gaussian(
-        torch.linalg.slogdet(root).logabsdet - 0.5 * (shift.square().sum(-1) + size * _LOG_2PI),
-        apply(sides.mT, shift) + torch.nn.functional.pad(linear[..., 1:, :], (size, 0)),
-        sides.mT @ sides + both,
-    )
-    batch = torch.broadcast_shapes(rest.log_normalizer.shape, rest.info_vec.shape[:-1], rest.precision.shape[:-2])
-    batch = torch.broadcast_shapes(batch[:-1], first.info_vec.shape[:-1]) + batch[-1:]
-    rest, kept = _finite(rest.expand(batch))
-    kept = kept.all(-1)
-    joined = gaussian_tensordot(first.expand(batch[:-1]), sequential_gaussian_tensordot(rest), size)
-    return torch.where(kept, joined.event_logsumexp(), math.nan).to(like)
+    like = observations.linear
+    segments, kept = _finite(_segments(*(in_precision(part, torch.float64) for part in (start, move, observations))))
+    while (count := segments.shift.shape[-2]) > 1:
+        pairs = segments.at(slice(0, count - 1, 2)).then(segments.at(slice(1, count, 2)))
+        segments = pairs.followed_by(segments.at(slice(count - count % 2, count)))
+    return torch.where(kept, segments.log_normalizer.squeeze(-1), math.nan).to(like)
 
 
-def _gaussian(loc: Tensor, root: Tensor, linear: Tensor, precision: Tensor) -> Gaussian:
-    """A belief times a potential, as a function of the state."""
-    own, loc = torch.linalg.inv(root.double()), loc.double()
-    mean = apply(own, loc)
-    constant = torch.linalg.slogdet(own).logabsdet - 0.5 * (mean.square().sum(-1) + loc.shape[-1] * _LOG_2PI)
-    info, both = apply(own.mT, mean) + linear, own.mT @ own + precision
-    batch = torch.broadcast_shapes(constant.shape, info.shape[:-1], both.shape[:-2])
-    return Gaussian(constant, info, both).expand(batch)
+@dataclass(frozen=True)
+class Segment:
+    r"""What lies between two states of a chain, from what is observed of the first to the second.
+
+    .. math:: f(z, z') = e^{c + h^\top z - z^\top J z / 2} \, \mathcal{N}(z'; A z + b, C)
+
+    All tensors have the segments in front of their last one or two dimensions; where all rows have the same matrices,
+    these have no batch.
+
+    Attributes:
+        matrix: :math:`A`, ``(*batch, segments, states, states)``.
+        covariance: :math:`C`, ``(*batch, segments, states, states)``.
+        precision: :math:`J`, ``(*batch, segments, states, states)``.
+        shift: :math:`b`, ``(*batch, segments, states)``.
+        linear: :math:`h`, ``(*batch, segments, states)``.
+        log_normalizer: :math:`c`, ``(*batch, segments)``.
+    """
+
+    matrix: Tensor
+    covariance: Tensor
+    precision: Tensor
+    shift: Tensor
+    linear: Tensor
+    log_normalizer: Tensor
+
+    def at(self, places: slice) -> Segment:
+        """Some of them."""
+        matrices = (part[..., places, :, :] for part in (self.matrix, self.covariance, self.precision))
+        vectors = (part[..., places, :] for part in (self.shift, self.linear))
+        return Segment(*matrices, *vectors, self.log_normalizer[..., places])
+
+    def then(self, later: Segment) -> Segment:
+        """Each joined with a later one: the state between them is integrated out."""
+        states = self.shift.shape[-1]
+        gate = _identity(self.covariance) + self.covariance @ later.precision
+        matrix, covariance = torch.linalg.solve(gate, torch.cat([self.matrix, self.covariance], -1)).split(states, -1)
+        news = later.linear - apply(later.precision, self.shift)
+        moved = apply(covariance, news)
+        gain = (later.linear + news) * self.shift + news * moved
+        return Segment(
+            later.matrix @ matrix,
+            later.matrix @ covariance @ later.matrix.mT + later.covariance,
+            matrix.mT @ later.precision @ self.matrix + self.precision,
+            apply(later.matrix, self.shift + moved) + later.shift,
+            apply(matrix.mT, news) + self.linear,
+            self.log_normalizer + later.log_normalizer + 0.5 * (gain.sum(-1) - torch.linalg.slogdet(gate).logabsdet),
+        )
+
+    def followed_by(self, more: Segment) -> Segment:
+        """These and more of them."""
+        dims = (-3, -3, -3, -2, -2, -1)
+        pairs = zip(vars(self).values(), vars(more).values(), dims, strict=True)
+        return Segment(*(_joined(first, second, dim) for first, second, dim in pairs))
 
 
-def _finite(gaussian: Gaussian) -> tuple[Gaussian, Tensor]:
-    """A Gaussian in which what is not finite is a standard one, and where it was."""
-    parts = gaussian.log_normalizer, gaussian.info_vec, gaussian.precision
-    kept = parts[0].isfinite() & parts[1].isfinite().all(-1) & parts[2].isfinite().all((-2, -1))
-    others = torch.zeros_like(parts[0]), torch.zeros_like(parts[1]), _identity(parts[2]).expand_as(parts[2])
-    filled = [
-        torch.where(kept.reshape(*kept.shape, *(1,) * dim), part, other)
-        for dim, (part, other) in enumerate(zip(parts, others, strict=True))
-    ]
-    return Gaussian(*filled), kept
+def _segments(start: Belief, move: LinearTransition, observations: QuadraticPotential) -> Segment:
+    """A chain as segments: one that ends in the first state, those between states, and one after the last."""
+    around = lambda first, rest, last, dim: _joined(_joined(first, rest, dim), last, dim)  # noqa: E731
+    nowhere, still = torch.zeros_like(start.root)[..., None, :, :], torch.zeros_like(start.loc)[..., None, :]
+    matrix = around(nowhere, move.matrix, nowhere, -3)
+    covariance = around(start.covariance[..., None, :, :], move.root @ move.root.mT, nowhere, -3)
+    precision, linear = _joined(nowhere, observations.precision, -3), _joined(still, observations.linear, -2)
+    shift = around(start.loc[..., None, :], move.shift, still, -2)
+    alike = torch.broadcast_shapes(*(part.shape for part in (matrix, covariance, precision)))
+    matrices = [part.expand(alike) for part in (matrix, covariance, precision)]
+    vectors = torch.broadcast_tensors(shift, linear, shift.new_zeros(*alike[:-2], 1))[:2]
+    return Segment(*matrices, *vectors, torch.zeros_like(vectors[0][..., 0]))
+
+
+def _finite(segments: Segment) -> tuple[Segment, Tensor]:
+    """Segments in which zeros stand for tensors that are not finite, and in which rows there were none."""
+    parts, kept = [], torch.ones_like(segments.log_normalizer, dtype=torch.bool)
+    for part, dims in zip(vars(segments).values(), ((-1, -2),) * 3 + ((-1,),) * 2, strict=False):
+        finite = part.isfinite().all(dims[0]).all(-1) if len(dims) == 2 else part.isfinite().all(-1)
+        parts.append(torch.where(finite.reshape(*finite.shape, *(1,) * len(dims)), part, 0.0))
+        kept = kept & finite
+    return Segment(*parts, segments.log_normalizer), kept.all(-1)
+
+
+def _joined(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    """Along a dimension counted from the end, with the batch dimensions in front of it broadcast."""
+    batch = torch.broadcast_shapes(first.shape[:dim], second.shape[:dim])
+    return torch.cat([part.expand(*batch, *part.shape[dim:]) for part in (first, second)], dim)
 
 
 def smoothed(

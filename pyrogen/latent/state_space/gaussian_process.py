@@ -73,12 +73,27 @@ class MaternProcesses(LinearPrior):
         _, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
         steps = like.new_ones(1) if gaps is None else gaps
         drift, root, stationary = self._equation()
-        move = over_gaps(drift, like.new_zeros(*steps.shape, size), root, steps)
+        units = self._units(steps)
+        drift, root = drift / units[..., :, None] * units[..., None, :], root / units[..., :, None]
+        move = over_gaps(drift, units.new_zeros(*steps.shape, size), root, steps)
+        matrix = move.matrix * units[..., :, None] / units[..., None, :]
+        move = LinearTransition(*(part.to(like) for part in (matrix, move.shift, move.root * units[..., :, None])))
         if gaps is None:  # all steps are alike
             count = self.length - 1
             parts = move.matrix.expand(count, -1, -1), move.shift.expand(count, -1), move.root.expand(count, -1, -1)
             move = LinearTransition(*parts)
         return Belief(like.new_zeros(size), stationary), move
+
+    def _units(self, steps: Tensor) -> Tensor:
+        r"""Units of the state in which all elements move about as much over a step, ``(*steps, states)``, double.
+
+        Over a share :math:`s` of a length scale the noise of the :math:`i`-th derivative is of size :math:`s^{p + 1/2
+        - i}`, which is lost in rounding beside that of the last.
+        """
+        rates = (math.sqrt(2 * self.smoothness) / self.length_scale).double()
+        share = (rates * steps.double().unsqueeze(-1)).detach().clamp(1e-30, 1.0)
+        powers = self.smoothness - torch.arange(self.order).to(share)
+        return (share.unsqueeze(-1) ** powers).flatten(-2)
 
     def _equation(self) -> tuple[Tensor, Tensor, Tensor]:
         """Drift, root of the noise, and root of the stationary covariance, of all processes together."""

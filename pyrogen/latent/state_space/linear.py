@@ -253,16 +253,16 @@ def over_gaps(drift: Tensor, shift: Tensor, root: Tensor, gaps: Tensor) -> Linea
     """The transitions over gaps in time: those over short parts (Van Loan 1978), doubled until they are whole.
 
     Args:
-        drift: :math:`F`, ``(states, states)``.
+        drift: :math:`F`, ``(states, states)``, or one for each gap.
         shift: :math:`b`, ``(*batch, length - 1, states)``.
-        root: :math:`L`, ``(states, states)``.
+        root: :math:`L`, as ``drift``.
         gaps: The times between steps, ``(*batch, length - 1)``.
     """
-    states, gaps, drift, root = len(drift), gaps.double(), drift.double(), root.double()
+    states, gaps, drift, root = drift.shape[-1], gaps.double(), drift.double(), root.double()
     whole = gaps.detach() * torch.linalg.matrix_norm(drift.detach(), 1)
     doublings = whole.clamp(1e-9, 2.0**_MOST_DOUBLINGS).log2().ceil().clamp(min=0)
     part = (gaps * (-doublings).exp2())[..., None, None]
-    zeros, one = torch.zeros_like(drift), torch.eye(states).to(drift)
+    zeros, one = torch.zeros_like(drift), torch.eye(states).to(drift).expand_as(drift)
     power = torch.linalg.matrix_exp(_block(-drift, root @ root.mT, zeros, drift.mT) * part)
     matrix = power[..., states:, states:].mT
     covariance = matrix @ power[..., :states, states:]
