@@ -12,6 +12,7 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
 from pyrogen.networks.context import Classes
+from pyrogen.networks.forms import OneHot, WithLogarithm
 from pyrogen.networks.messages import RecurrentMessages
 from pyrogen.networks.mlp import MLP
 from pyrogen.networks.step_context import StepContext
@@ -65,10 +66,11 @@ def deep_markov(
 ) -> StateSpaceModel:
     r"""A deep Markov model: a gated transition of states, and any family of observations.
 
-    Observations are real numbers, unless one of ``symbols``, ``binary`` and ``counts`` is given; networks see them
-    brought to mean zero and scale one by moments of the data set, unless ``scale`` is given. All come as floats, in
-    which NaN marks what is missing, whole steps or single elements. What comes after the end of a sequence is missing,
-    too: :func:`~pyrogen.latent.state_space.sequences.padded` makes a tensor of sequences of different lengths.
+    Observations are real numbers, unless one of ``symbols``, ``binary`` and ``counts`` is given. Real numbers are
+    brought to mean zero and scale one by moments of the data set, unless ``scale`` is given; the network of the
+    posterior sees symbols one-hot, and counts beside their logarithms. NaN marks what is missing, whole steps or single
+    elements. What comes after the end of a sequence is missing, too:
+    :func:`~pyrogen.latent.state_space.sequences.padded` makes a tensor of sequences of different lengths.
 
     Args:
         counts: Whether observations are counts, with a negative binomial likelihood.
@@ -119,6 +121,7 @@ def deep_markov(
         inputs=context().size,
         irregular=irregular,
         width=width,
+        form=OneHot(symbols) if symbols is not None else WithLogarithm(counts=True) if counts else None,
         past=not (smoothing and structured),
         future=smoothing,
     )

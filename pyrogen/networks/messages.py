@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, count
 
+from .forms import Form, Plain
 from .statistics import ReadsData, Standardizer, Statistic, require_rows
 
 
@@ -24,6 +25,7 @@ class RecurrentMessages(ReadsData, nn.Module):
         inputs: Size of the vector that is given at each step; 0 for none.
         irregular: Whether the times between steps are given.
         width: Size of the recurrent states.
+        form: What is taken of each number that is observed; if ``None`` the number itself.
         past: Whether the observations up to a step are read.
         future: Whether those from a step on are read.
 
@@ -41,20 +43,22 @@ class RecurrentMessages(ReadsData, nn.Module):
         inputs: int = 0,
         irregular: bool = False,
         width: int = 64,
+        form: Form | None = None,
         past: bool = False,
         future: bool = True,
     ) -> None:
         super().__init__()
-        self.standardizer = Standardizer((1, observations), name="x")
-        features = 2 * observations + inputs + 2 * irregular
+        self.form = Plain() if form is None else form
+        self.standardizer = Standardizer((1, observations * self.form.width), name="x")
+        features = observations * (self.form.width + 1) + inputs + 2 * irregular
         self.past = nn.GRU(features, width, batch_first=True) if past else None
         self.future = nn.GRU(features, width, batch_first=True) if future else None
         self.out = nn.Linear(width * (past + future), 2 * states)
 
     def forward(self, x: Tensor, inputs: Tensor | None = None, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Both vectors of each step."""
-        observed = ~x.isnan()
-        values = self.standardizer(torch.where(observed, x, self.standardizer.mean))
+        observed, numbers = ~x.isnan(), self.form(x).flatten(-2)
+        values = self.standardizer(torch.where(numbers.isnan(), self.standardizer.mean, numbers))
         parts = [values, observed.to(values.dtype)]
         parts += [] if inputs is None else [inputs]
         last = last_observed(observed)
@@ -73,7 +77,7 @@ class RecurrentMessages(ReadsData, nn.Module):
 
     def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads observations; missing ones count as the mean of the others."""
-        return read_observed(self.standardizer, x)
+        return read_observed(self.standardizer, self.form(x).flatten(-2))
 
 
 def read_observed(standardizer: Standardizer, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:

@@ -83,6 +83,7 @@ def dry_run(
             _refuse_one_row(problem, feed.data, "data")
     if held_out is not None and _ends_in_one_row(held_out, None):
         first = to_device(next(iter(held_out.epoch(0))).entries, feeds[0].device)
+        first = first if rows(first) > 1 else feeds[0].first()  # which tells whether several rows would do
         with evaluating(everything):
             problem = _of_one_row(first, feeds[0].turns[:1], everything, buffers, processes)
         _refuse_one_row(problem, held_out, "validation")

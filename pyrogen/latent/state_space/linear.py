@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import pyro.distributions as dist
 import torch
@@ -25,7 +26,8 @@ from pyrogen.core.parts import given
 from pyrogen.core.shapes import Context, Shape, context_batch_shape
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.distributions.normal import DiagonalNormal
-from pyrogen.networks.statistics import Standardizer
+from pyrogen.networks.messages import read_observed
+from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.networks.step_context import StepContext
 from pyrogen.numerics.autograd import is_functional
 
@@ -166,9 +168,8 @@ class ExactInference(ObservingPart):
         super().__init__(prior.length, prior.event_shape[1:], prior.context, own)
         self.prior, self.likelihood = prior, likelihood
 
-    @property
-    def units(self) -> Standardizer:
-        return self.likelihood.units
+    def read_observations(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return read_observed(self.likelihood.units, x)
 
     def over(self, length: int) -> ExactInference:
         twin = super().over(length)

@@ -20,7 +20,7 @@ from pyrogen.distributions.families import Family
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.networks.context import context_rows
-from pyrogen.networks.messages import RecurrentMessages, last_observed, read_observed
+from pyrogen.networks.messages import RecurrentMessages, last_observed
 from pyrogen.networks.statistics import Standardizer, Statistic
 from pyrogen.networks.step_context import StepContext
 from pyrogen.networks.transition import Transition
@@ -99,16 +99,15 @@ class SequencePart(DistributionModule):
 class ObservingPart(SequencePart):
     """A posterior of states given observations, whose moments are learned from the data set; abstract."""
 
-    @property
     @abstractmethod
-    def units(self) -> Standardizer:
-        """Mean and scale of each element of an observation."""
+    def read_observations(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        """The statistics to learn from observations ``(N, length, n)``, of which NaN marks missing ones."""
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         entries = dict(context) if isinstance(context, Mapping) else {"x": context}
         if (x := entries.pop("x", None)) is not None:
-            size = prod(self._own_shapes["x"])
-            yield from read_observed(self.units, x.reshape(-1, self.length, size).to(self.units.mean.dtype))
+            rows = x.reshape(-1, self.length, prod(self._own_shapes["x"]))
+            yield from self.read_observations(rows if rows.is_floating_point() else rows.to(torch.get_default_dtype()))
         yield from super().read_context(entries)
 
 
@@ -259,9 +258,8 @@ class Inference(ObservingPart):
         precision = torch.where(known, (-2 * log_scale).exp(), 0.0)
         return Potential(precision * loc, precision)
 
-    @property
-    def units(self) -> Standardizer:
-        return self.network.standardizer
+    def read_observations(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        return self.network.read_data(x)
 
     @property
     def _own_shape(self) -> Shape:
