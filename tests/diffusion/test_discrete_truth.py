@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import pyro
 import pytest
 import torch
 from scipy.stats import chi2, norm
@@ -10,12 +11,15 @@ from scipy.stats import chi2, norm
 import pyrogen as pg
 from pyrogen.autoregressive import AnyOrder, Categorical
 from pyrogen.diffusion import (
+    ClassifierFreeSymbols,
     ConfidenceOrdered,
     CosineSymbols,
+    CosineVP,
     EnumeratedDenoiser,
     GeometricSymbols,
     MaskedDiffusion,
     MaskNoise,
+    Multistep,
     PolynomialSymbols,
     RandomOrder,
     Remasking,
@@ -389,3 +393,75 @@ def test_what_makes_no_model_of_symbols_is_refused():
         other().given(torch.zeros(3), torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="must have a context to be guided by"):
         pg.diffusion.ClassifierFreeSymbols(module.denoiser, weight=2.0)
+
+
+def test_the_bound_in_steps_of_a_given_part_is_that_of_the_rest():
+    log_probs, model = chain_log_probs(), chain(MaskedDiffusion, draws=20)
+    known = torch.tensor([True, False, False, True, False, False])
+    given = model().given(EVENTS[21], known)
+    fits = (EVENTS[:, known] == EVENTS[21, known]).all(-1)
+    conditional = (log_probs[fits] - log_probs[fits].logsumexp(-1)).exp()
+    mean = (conditional * given.bound_in_steps(EVENTS[fits], 256)).sum()
+    assert abs(mean - (conditional * conditional.log()).sum()) < 0.05
+    assert (given.bound_in_steps(EVENTS[~fits], 2) == -math.inf).all()
+    everything = model().given(EVENTS[21], torch.ones(LENGTH, dtype=torch.bool))
+    assert everything.bound_in_steps(EVENTS[21], 4) == 0
+
+
+def test_numbers_that_are_no_symbols_have_no_bound_in_steps():
+    rows = torch.tensor([[0, 1, 0, 1, 0, 1], [0, 1, 0, 1, 0, 7], [0, 1, 0, 1, 0, math.nan]])
+    with pyro.validation_enabled(False):
+        found = chain(MaskedDiffusion)().bound_in_steps(rows, 4)
+    assert found[0].isfinite()
+    assert found[1] == -math.inf
+    assert found[2].isnan()
+
+
+@pytest.mark.parametrize("kind", [MaskedDiffusion, UniformDiffusion])
+@pytest.mark.parametrize("schedule", [GeometricSymbols(high=100.0), PolynomialSymbols(2000.0)], ids=repr)
+def test_steps_at_whose_ends_nothing_happens_do_no_harm(kind, schedule):
+    model = chain(kind, schedule=schedule, sampler=SymbolAncestral(20))
+    assert model().sample((5,)).shape == (5, LENGTH)
+    assert (model().bound_in_steps(EVENTS[:5], 20) < 0).all()
+    if kind is MaskedDiffusion:
+        model.sampler = Remasking(20)
+        assert model().sample((500,)).max() == 1
+
+
+TWO = torch.tensor([0.5, 0, 0, 0, 0, 0, 0, 0.5]).log()
+"""Of three symbols that are the same."""
+
+
+def test_an_impossible_event_has_no_probability():
+    model = MaskedDiffusion(EnumeratedDenoiser(TWO, MaskNoise, symbols=2, event_shape=(3,)), draws=50)
+    found = model().log_prob(torch.cartesian_prod(*[torch.arange(2)] * 3))
+    assert (found[1:-1] == -math.inf).all()
+    assert found[[0, -1]].isfinite().all()
+
+
+def test_a_symbol_that_others_rule_out_stays_as_it_is():
+    noisy = torch.tensor([1, 0, 2])
+    denoiser = EnumeratedDenoiser(TWO, MaskNoise, symbols=2, event_shape=(3,))
+    back = denoiser.noise.back(noisy, denoiser(noisy, 0.5).exp(), 0.5, 0.25)
+    assert back[:2, :2].tolist() == [[0, 1], [1, 0]]
+
+
+def test_guidance_leaves_out_what_either_denoiser_rules_out():
+    same, free = torch.tensor([[0.5, 0, 0, 0.5], [0, 0.5, 0.5, 0]]).log(), torch.full((2, 4), 0.25).log()
+    noisy, label = torch.tensor([0, 2]), torch.tensor(0)
+
+    def exact(log_probs):
+        return EnumeratedDenoiser(log_probs, MaskNoise, symbols=2, event_shape=(2,))
+
+    for weight in (0.5, 2.0):
+        for strong, weak in ((same, free[0]), (free, same[0])):
+            guided = ClassifierFreeSymbols(exact(strong), weight=weight, unconditional=exact(weak))
+            assert guided(noisy, 0.5, label)[1].exp().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("kind", [MaskedDiffusion, UniformDiffusion])
+def test_parts_of_another_kind_of_diffusion_are_refused(kind):
+    with pytest.raises(TypeError, match="`schedule` must be a SymbolSchedule, got CosineVP"):
+        chain(kind, schedule=CosineVP())
+    with pytest.raises(TypeError, match="`sampler` must be a SymbolSampler, got Multistep"):
+        chain(kind, sampler=Multistep())

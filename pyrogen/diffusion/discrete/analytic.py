@@ -18,6 +18,9 @@ class EnumeratedDenoiser(SymbolDenoiser):
 
     .. math:: c_i(x) \propto \sum_{e : e_i = x} p(e) \prod_{j \ne i} q_u(z_j \mid e_j)
 
+    Where no event with others as they are is possible, all log-probabilities are minus infinity, and so is the bound of
+    such an event.
+
     Args:
         log_probs: The log-probabilities of all events, in lexical order of their elements, or more dimensions in front
             of which the context (of shape ``()``) names one.
@@ -74,7 +77,10 @@ class EnumeratedDenoiser(SymbolDenoiser):
         elsewhere = impossible.sum(-1, keepdim=True) - impossible.long() > 0
         prior = self.log_probs if context is None else self.log_probs[context]
         joint = (prior.unsqueeze(-1) + others).masked_fill(elsewhere, -torch.inf)
-        weights = (joint - joint.amax(-2, keepdim=True)).exp()
+        most = joint.amax(-2, keepdim=True)
+        known = most > -torch.inf
+        weights = (joint - most.masked_fill(~known, 0.0)).exp()
         chosen = torch.nn.functional.one_hot(self.events, self.most).to(weights)  # (events, L, K)
         totals = torch.einsum("...el,elk->...lk", weights, chosen)
-        return self.normalized(totals.log().reshape(*batch, *self.event_shape, self.most))
+        logits = totals.log() - totals.sum(-1, keepdim=True).log().masked_fill(~known.squeeze(-2).unsqueeze(-1), 0.0)
+        return logits.reshape(*batch, *self.event_shape, self.most)

@@ -126,7 +126,7 @@ class ClassifierFreeSymbols(SymbolDenoiser):
     r"""Classifier-free guidance of symbols: :math:`c_w \propto c_\text{without}^{1 - w} \, c^w`.
 
     At weight one the denoiser itself, at zero that without the context. At others there is no distribution of data
-    behind it, and its ``log_prob`` bounds none that was trained.
+    behind it, and its ``log_prob`` bounds none that was trained; a symbol that either of the two rules out stays out.
 
     Args:
         denoiser: Conditional; if ``unconditional`` is not given it must take ``context=None``, as the recipes do that
@@ -159,7 +159,12 @@ class ClassifierFreeSymbols(SymbolDenoiser):
         if self.weight == 1:
             return strong
         weak = (self.denoiser if self.unconditional is None else self.unconditional)(noisy, share, None)
-        return self.normalized(weak + self.weight * torch.where(strong > -torch.inf, strong - weak, 0.0))
+        if self.weight == 0:
+            return weak
+        possible = (strong > -torch.inf) & (weak > -torch.inf)
+        weak, strong = (part.masked_fill(~possible, 0.0) for part in (weak, strong))
+        logits = (weak + self.weight * (strong - weak)).masked_fill(~possible, -torch.inf)
+        return self.normalized(logits).masked_fill(~possible, -torch.inf)
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.denoiser.read_data(context)

@@ -22,7 +22,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -218,19 +218,27 @@ class MaskedDiffusionDistribution(DiscreteDistribution):
         return there._score_part(moved(value), None if part is None else moved(part))
 
     def _score_part(self, value: Tensor, part: Tensor | None) -> Tensor:
+        def score(symbols: Tensor, seen: Tensor | None) -> Tensor:
+            noise, whose = self._noise(self._front(symbols)), None if part is None else part.expand(symbols.shape)
+            return self.module.bound(symbols, *noise, self.context, seen=seen, part=whose).mean(0)
+
+        return self._with_impossible(value, score, part)
+
+    def _with_impossible(
+        self, value: Tensor, score: Callable[[Tensor, Tensor | None], Tensor], part: Tensor | None = None
+    ) -> Tensor:
         shapes = {"value": batch_shape_of(value, self.event_shape, "value"), "context": self.batch_shape}
-        batch = common_batch_shape(shapes if part is None else {**shapes, "part": self._front(part)})
-        shape = batch + self.event_shape
+        shape = common_batch_shape(shapes if part is None else {**shapes, "part": self._front(part)}) + self.event_shape
         value, part = value.expand(shape), None if part is None else part.expand(shape)
-        inside, score = self.inside(value), self._impossible(value)
+        inside, impossible = self.inside(value), self._impossible(value)
         symbols, seen = torch.where(inside, value, 0).long(), None
         if self.known is not None:
             given, seen = (tensor.expand(shape) for tensor in self.known)
             compared = seen if part is None else seen & part
             inside = inside & ~(compared & (symbols != given))
             symbols = torch.where(seen, given, symbols)
-        bound = self.module.bound(symbols, *self._noise(batch), self.context, seen=seen, part=part).mean(0)
-        return torch.where(by_datum(inside, len(self.event_shape)).all(-1), bound, score.to(bound))
+        found = score(symbols, seen)
+        return torch.where(by_datum(inside, len(self.event_shape)).all(-1), found, impossible.to(found))
 
     def _part(self, mask: Tensor, name: str) -> Tensor:
         """A mask over events, of their shape.

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import instance_of, integer
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
@@ -63,6 +63,7 @@ class DiscreteDiffusion(DistributionModule):
 
     Raises:
         ValueError: ``draws`` is not positive, or ``denoiser`` is none.
+        TypeError: ``schedule`` or ``sampler`` is none of symbols.
     """
 
     density: Density = "lower bound"
@@ -81,7 +82,8 @@ class DiscreteDiffusion(DistributionModule):
             raise ValueError(f"`denoiser` must be a SymbolDenoiser, got {type(denoiser).__name__}")
         super().__init__(denoiser.event_shape, denoiser.context_shape)
         self.denoiser, self.noise = denoiser, noise(denoiser.counts)
-        self.schedule, self.sampler = schedule, sampler
+        self.schedule = instance_of(SymbolSchedule)(schedule, "schedule")
+        self.sampler = instance_of(SymbolSampler)(sampler, "sampler")
         self.draws, self.noise_seed = integer(draws, "draws"), noise_seed
 
     def forward(self, context: Context = None) -> DiscreteDistribution:
@@ -169,18 +171,31 @@ class DiscreteDistribution(PyrogenDistribution):
             The average over the model's ``draws`` of the bound, ``batch``.
         """
         require_value(self, value)
-        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        x, noise = value.long().expand(batch + self.event_shape), self.module.noise
-        shares, certain = self.module.schedule.grid(integer(steps, "steps")), noise.likelihood(x, 0.0)
-        total = 0.0
+        shares = self.module.schedule.grid(integer(steps, "steps"))
+        return self._with_impossible(value, partial(self._bound_along, shares))
+
+    def _bound_along(self, shares: list[float], x: Tensor, seen: Tensor | None) -> Tensor:
+        """Minus what all steps err by, each from a share of noise to the next; what is seen counts for nothing."""
+        noise, total = self.module.noise, 0.0
+        certain = noise.likelihood(x, 0.0).double()
         for before, after in zip(shares, shares[1:], strict=False):
             uniform = torch.rand((self.module.draws, *x.shape), dtype=torch.float64, device=x.device)
             noisy = noise.corrupt(x, before, uniform)
+            noisy = noisy if seen is None else torch.where(seen, x, noisy)
             found = self.module.denoiser(noisy, before, self.context).double().exp()
-            true, model = (noise.back(noisy, prior, before, after) for prior in (certain.double(), found))
+            true, model = (noise.back(noisy, prior, before, after) for prior in (certain, found))
             gap = torch.where(true > 0, true * (true / model).log(), 0.0).sum(-1)
+            gap = gap if seen is None else gap.masked_fill(seen, 0.0)
             total = total - by_datum(gap, len(self.event_shape)).sum(-1).mean(0)
         return total
+
+    def _with_impossible(self, value: Tensor, score: Callable[[Tensor, Tensor | None], Tensor]) -> Tensor:
+        """A score of events of symbols, and what those score that are none."""
+        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
+        value = value.expand(batch + self.event_shape)
+        inside, impossible = self.inside(value), self._impossible(value)
+        found = score(torch.where(inside, value, 0).long(), None)
+        return torch.where(by_datum(inside, len(self.event_shape)).all(-1), found, impossible.to(found))
 
     def _start(self, shape: torch.Size) -> Tensor:
         uniform = torch.rand(shape, dtype=torch.float64, device=self.module.denoiser.counts.device)
@@ -196,12 +211,11 @@ class DiscreteDistribution(PyrogenDistribution):
         return there._score(rearranged(value, self.event_shape, batch, places))
 
     def _score(self, value: Tensor) -> Tensor:
-        batch = torch.broadcast_shapes(batch_shape_of(value, self.event_shape, "value"), self.batch_shape)
-        value = value.expand(batch + self.event_shape)
-        inside, score = self.inside(value), self._impossible(value)
-        symbols = torch.where(inside, value, 0).long()
-        bound = self.module.bound(symbols, *self._noise(batch), self.context).mean(0)
-        return torch.where(by_datum(inside, len(self.event_shape)).all(-1), bound, score.to(bound))
+        return self._with_impossible(value, self._bound)
+
+    def _bound(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        return self.module.bound(x, *self._noise(batch), self.context).mean(0)
 
     def inside(self, value: Tensor) -> Tensor:
         """Which elements of events are symbols."""

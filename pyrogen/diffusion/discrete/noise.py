@@ -92,19 +92,22 @@ class SymbolNoise(Abstract, nn.Module):
     def back(self, noisy: Tensor, probabilities: Tensor, before: float, after: float) -> Tensor:
         r"""The probabilities :math:`p(z_s \mid z_u)` of symbols with less noise, ``(*noisy, states)``.
 
+        A noisy symbol that all others rule out stays as it is.
+
         Args:
             noisy: Noisy symbols :math:`z_u`.
             probabilities: What all other symbols leave, :math:`c(x)`, ``(*noisy, symbols)``.
             before: The share of noise :math:`u` in ``noisy``.
             after: The smaller one :math:`s`.
         """
-        jumped = (before - after) / (1 - after)
+        jumped = (before - after) / (1 - after) if after < 1 else 0.0
         missing = self.states - probabilities.shape[-1]
         prior = (1 - after) * nn.functional.pad(probabilities, (0, missing)) + after * self.stationary
         states = torch.arange(self.states, device=noisy.device)
         stayed = (1 - jumped) * (noisy.unsqueeze(-1) == states)
         joint = prior * (stayed + jumped * self.frequency(noisy).unsqueeze(-1))
-        return joint / joint.sum(-1, keepdim=True)
+        total = joint.sum(-1, keepdim=True)
+        return torch.where(total > 0, joint / total, (noisy.unsqueeze(-1) == states).to(joint))
 
 
 class MaskNoise(SymbolNoise):

@@ -197,7 +197,7 @@ class Remasking(SymbolSampler):
         mask, shares = _mask(model, self), model.schedule.grid(self.steps)
         for before, after in zip(shares, shares[1:], strict=False):
             again = self.strength * min(1.0, after / (1 - before)) if before < 1 else 0.0
-            reveal = ((1 - after) - (1 - again) * (1 - before)) / before
+            reveal = ((1 - after) - (1 - again) * (1 - before)) / before if before > 0 else 1.0
             drawn = draw_symbols(model.denoiser(noisy, before, context))
             chance, hidden = torch.rand(noisy.shape, dtype=torch.float64, device=noisy.device), noisy == mask
             remasked = (~hidden & (chance < again)) if fixed is None else ~hidden & ~fixed & (chance < again)
