@@ -16,6 +16,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Transform
 
+from pyrogen.arguments import function
 from pyrogen.numerics.supports import shared
 from pyrogen.transforms.triangular import bijection_to
 
@@ -82,6 +83,18 @@ def transform_of(name: str, distribution: TorchDistribution) -> Transform:
             f"no bijection from real numbers to the support {support} of the site {name!r} is known; write the site as "
             "a function of others, as Pyro's reparameterizations do"
         ) from error
+
+
+def starting_points(value: Any, name: str) -> Any:
+    """A strategy of initialisation, or values by site, each with the points in front."""
+    if not isinstance(value, Mapping):
+        return function(value, name)
+    wrong = [
+        site for site, found in value.items() if not isinstance(found, Tensor) or not found.dim() or not len(found)
+    ]
+    if wrong:
+        raise ValueError(f"`{name}` must hold tensors (points, *shape) of at least one point, got others at {wrong}")
+    return value
 
 
 def started(model: Callable, initial: Callable | Mapping[str, Tensor]) -> Callable:

@@ -30,7 +30,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_sample
 from torch import Tensor
 
-from pyrogen.arguments import anything, checked, integer, positive, switch
+from pyrogen.arguments import checked, integer, positive, switch
 from pyrogen.core.density import density_of
 from pyrogen.numerics.markov.state import evaluate
 from pyrogen.numerics.pareto import pareto_shape
@@ -38,12 +38,12 @@ from pyrogen.numerics.randomness import seeded
 from pyrogen.numerics.resampling import effective_sample_size, systematic
 
 from .answer import Answer, Diagnostics, Results
-from .free_sites import started
+from .free_sites import started, starting_points
 from .latent_density import LatentDensity
 from .noise import constant
 
 _STARTS = 16
-_FLAT = 1e-2  # the least curvature that is believed, of coordinates whose prior has a spread of about one
+_FLAT = 1e-2  # the least curvature that is believed, in coordinates whose prior has a spread of about one
 _TRUSTED = 0.7  # Pareto k-hat
 
 
@@ -125,7 +125,7 @@ class Laplace(Answer):
 
     no_evidence = "a site has a density that is known up to a constant only, and so is the evidence"
 
-    @checked(draws=partial(integer, least=25), degrees=positive, initial=anything, resample=switch)
+    @checked(draws=partial(integer, least=25), degrees=positive, initial=starting_points, resample=switch)
     def __init__(
         self,
         model: Callable,
@@ -144,13 +144,19 @@ class Laplace(Answer):
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         with seeded(self.seed), constant(started(self.model, self.initial), args, kwargs):
             density = LatentDensity(self.model, args, kwargs, self.initial)
-            mode = self._mode(density, self._start(density))
-            curvatures, directions = torch.linalg.eigh(-_hessian(density, mode).double())
+            start, spread = self._start(density), self._spread(density)
+
+            def scaled(x: Tensor) -> Tensor:
+                """The log-density in coordinates whose prior has a spread of about one."""
+                return density(x * spread) + spread.log().sum()
+
+            mode = self._mode(scaled, start / spread)
+            curvatures, directions = torch.linalg.eigh(-_hessian(scaled, mode).double())
             curvature = curvatures.abs().clamp(min=_FLAT)
             root = torch.linalg.cholesky(directions / curvature @ directions.T)
             proposal = dist.MultivariateStudentT(self.degrees, mode.double(), root)
             x = proposal.sample((self.draws,))
-            log_weights = _numbers(density, x.to(mode.dtype)) - proposal.log_prob(x)
+            log_weights = _numbers(scaled, x.to(mode.dtype)) - proposal.log_prob(x)
             evidence = log_weights.logsumexp(0) - math.log(self.draws)
             volume = len(mode) * math.log(2 * math.pi) - curvature.log().sum()
             diagnostics = LaplaceDiagnostics(
@@ -158,14 +164,14 @@ class Laplace(Answer):
                 effective_sample_size=effective_sample_size(log_weights).item(),
                 pareto_k=float(pareto_shape(log_weights[None].numpy(force=True))[0]),
                 log_evidence=evidence.item(),
-                approximation=_numbers(density, mode.unsqueeze(0)).item() + 0.5 * volume.item(),
+                approximation=_numbers(scaled, mode.unsqueeze(0)).item() + 0.5 * volume.item(),
                 concave=bool((curvatures > 0).all()),
             )
             if self.resample:
                 chosen = systematic(log_weights)
                 x, log_weights = x[chosen[torch.randperm(self.draws)]], torch.zeros_like(log_weights)
             normalized = all(density_of(site.distribution) != "unnormalized" for site in density.statements.values())
-            draws = density.completed(x.to(mode.dtype))
+            draws = density.completed(x.to(mode.dtype) * spread)
         return Results(draws, diagnostics, log_weights=log_weights, log_evidence=evidence if normalized else None)
 
     def _start(self, density: LatentDensity) -> Tensor:
@@ -180,18 +186,27 @@ class Laplace(Answer):
             )
         return points[best]
 
+    def _spread(self, density: LatentDensity) -> Tensor:
+        """How far apart draws of the prior lie in each coordinate, ``(size,)``: one where it cannot be drawn."""
+        try:
+            points = LatentDensity(self.model, density.args, density.kwargs).initial(_STARTS)
+        except NotImplementedError:
+            points = density.initial(1)
+        low, high = torch.quantile(points, points.new_tensor([0.25, 0.75]), dim=0)
+        spread = (high - low) / 1.35  # of a normal one, its standard deviation
+        return torch.where((spread > 0) & spread.isfinite(), spread, 1.0)
+
     def _given(self, density: LatentDensity) -> Tensor:
         shapes = {name: tuple(shape) for name, shape in density.shapes.items()}
         found = {name: tuple(value.shape) for name, value in self.initial.items()}
-        if {name: shape[1:] for name, shape in found.items()} != shapes or len(
-            {shape[:1] for shape in found.values()}
-        ) > 1:
+        counts = {shape[0] for shape in found.values()}
+        if {name: shape[1:] for name, shape in found.items()} != shapes or len(counts) > 1:
             raise ValueError(
                 f"`initial` must hold equally many values of the continuous latent sites {shapes}, got {found}"
             )
         return density.packed(self.initial)
 
-    def _mode(self, density: LatentDensity, start: Tensor) -> Tensor:
+    def _mode(self, density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         x = start.detach().clone().requires_grad_()
         optimizer = torch.optim.LBFGS([x], max_iter=self.steps, line_search_fn="strong_wolfe")
 
@@ -207,12 +222,12 @@ class Laplace(Answer):
 
 
 @torch.no_grad()
-def _numbers(density: LatentDensity, x: Tensor) -> Tensor:
+def _numbers(density: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The density of points in double precision, minus infinity where there is none."""
     return density(x).reshape(len(x)).double().nan_to_num(nan=-torch.inf)
 
 
-def _hessian(density: LatentDensity, x: Tensor) -> Tensor:
+def _hessian(density: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.enable_grad():
         found = torch.autograd.functional.hessian(lambda point: density(point.unsqueeze(0)).sum(), x)
     if not found.isfinite().all():

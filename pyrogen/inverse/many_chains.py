@@ -13,7 +13,7 @@ import torch
 from pyro.infer.autoguide.initialization import init_to_sample
 from torch import Tensor
 
-from pyrogen.arguments import anything, checked, instance_of, integer, switch
+from pyrogen.arguments import checked, instance_of, integer, switch
 from pyrogen.numerics.markov.compilation import compiled
 from pyrogen.numerics.markov.moves import Move
 from pyrogen.numerics.markov.sampling import AdaptiveHMC, AdaptiveKernel, Sampling
@@ -23,7 +23,7 @@ from pyrogen.training.checkpoint import Checkpoint
 
 from .answer import Answer, Results
 from .chain_diagnostics import chain_diagnostics
-from .free_sites import started
+from .free_sites import started, starting_points
 from .latent_density import LatentDensity
 from .noise import constant
 
@@ -76,7 +76,9 @@ class ManyChains(Answer):
 
     no_evidence = "Markov chains do not estimate the evidence; NoiseVI and TwistedSMC do"
 
-    @checked(draws=partial(integer, least=4), kernel=instance_of(AdaptiveKernel), compile=switch, initial=anything)
+    @checked(
+        draws=partial(integer, least=4), kernel=instance_of(AdaptiveKernel), compile=switch, initial=starting_points
+    )
     def __init__(
         self,
         model: Callable,

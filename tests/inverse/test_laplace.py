@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.inverse import Laplace
+from pyrogen.inverse import Laplace, ManyChains
 
 
 def regression(y, design, noise=0.5):
@@ -35,6 +35,34 @@ def test_linear_gaussian_posteriors_are_exact():
     error = 4 * (covariance.diagonal() / size).sqrt()
     assert ((draws.mean(0) - covariance @ design.T @ y / 0.25).abs() < error).all()
     assert torch.allclose(draws.T.cov(), covariance, rtol=0.2, atol=0.1 * covariance.diagonal().max().item())
+
+
+@pytest.mark.parametrize("unit", [1e-5, 1e4, 1e8])
+def test_units_make_no_difference(unit):
+    def program(y):
+        x = pyro.sample("x", dist.Normal(torch.zeros(2), unit).to_event(1))
+        pyro.sample("y", dist.Normal(x.sum(), unit), obs=y)
+
+    y = torch.tensor(1.5 * unit)
+    exact = dist.Normal(0.0, 3**0.5 * unit).log_prob(y).item()
+    for initial in ({"x": unit * torch.ones(1, 2)}, pyro.infer.autoguide.init_to_sample):
+        posterior = Laplace(program, initial=initial, seed=0).run(y)
+        diagnostics = posterior.diagnostics()
+        assert diagnostics.approximation == pytest.approx(exact, abs=1e-3)
+        assert diagnostics.effective_sample_size > 800
+        assert posterior.log_evidence.item() == pytest.approx(exact, abs=0.1)
+        assert (posterior.get_samples()["x"].mean(0) / unit - 0.5).abs().max() < 0.15
+
+
+def test_points_stay_apart_where_there_is_one_to_start_from():
+    def program(y):
+        x = pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(x.sum(), 1.0), obs=y)  # of all points at once, this sum is another one
+
+    posterior = Laplace(program, initial={"x": torch.zeros(1, 2)}, seed=0).run(torch.tensor(1.0))
+    assert posterior.diagnostics().effective_sample_size > 800
+    exact = dist.Normal(0.0, 3**0.5).log_prob(torch.tensor(1.0))
+    assert posterior.log_evidence.item() == pytest.approx(exact.item(), abs=0.1)
 
 
 def counts(y):
@@ -134,6 +162,12 @@ def test_bad_settings_are_refused(wrong):
 
 def test_bad_starts_are_refused():
     y = torch.tensor([0.0, 1.0])
+    for method in (Laplace, ManyChains):
+        for initial in ({"rate": [1.0]}, {"rate": torch.tensor(1.0)}, {"rate": torch.ones(0)}):
+            with pytest.raises(ValueError, match="`initial` must hold tensors"):
+                method(counts, initial=initial)
+        with pytest.raises(TypeError, match="`initial` must be callable"):
+            method(counts, initial=torch.ones(2))
     for initial in ({"rate": torch.ones(2, 3)}, {"speed": torch.ones(2)}, {}):
         with pytest.raises(ValueError, match="`initial` must hold equally many values of the continuous latent sites"):
             Laplace(counts, initial=initial).run(y)

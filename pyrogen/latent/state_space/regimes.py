@@ -204,7 +204,8 @@ class HiddenMarkovDistribution(Sequences):
             RefusedDataError: a sequence has no regimes: it is impossible.
         """
         require_value(self, value)
-        return dist.Categorical(logits=torch.stack(self._possible(value, self._scores(value)), -2))
+        logits = torch.stack(self._possible(value, self._scores(value)), -2)
+        return dist.Categorical(logits=logits, validate_args=False)
 
     def smooth(self, value: Tensor) -> dist.Categorical:
         """The regime of each step given all observations.
@@ -218,7 +219,8 @@ class HiddenMarkovDistribution(Sequences):
         for score in reversed(scores.unbind(-2)[1:]):
             later.append(log_sum_exp(move + (score + later[-1]).unsqueeze(-2), -1))
         alphas = self._possible(value, scores)
-        return dist.Categorical(logits=torch.stack(alphas, -2) + torch.stack(later[::-1], -2))
+        logits = torch.stack(alphas, -2) + torch.stack(later[::-1], -2)
+        return dist.Categorical(logits=logits, validate_args=False)
 
     def _forwards(self, scores: Tensor) -> list[Tensor]:
         r"""The logarithms of :math:`\alpha_t`, each ``(*batch, regimes)``."""
