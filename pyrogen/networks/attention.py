@@ -1,9 +1,15 @@
-"""Attention with several heads: the operation, a layer whose result starts at zero, and a block of it."""
+"""Attention with several heads: the operation, in two ways, a layer whose result starts at zero, and a block of it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function, forward_ad
+
+from pyrogen.numerics.autograd import differentiated
 
 from .noise_level import zeroed
 
@@ -97,3 +103,52 @@ def attend(
         weights = scores.masked_fill(absent, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(absent, 0.0)
     mixed = (weights @ values).reshape(rows, heads, count, size)
     return mixed.transpose(1, 2).reshape(rows, count, heads * size)
+
+
+def attend_at_once(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False) -> Tensor:
+    """The same as :func:`attend` by torch's fused kernel, which is faster, where that can do what is asked for.
+
+    The kernel has no second derivatives, no forward mode and no rule for ``vmap``; for these it is written out.
+    """
+    given = queries, keys, values
+    if forward_ad._current_level >= 0 or any(map(torch._C._functorch.is_functorch_wrapped_tensor, given)):
+        return attend(*given, causal=causal)
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and any(part.requires_grad for part in given)):
+        return _merged(_fused(*given, causal))
+    return _merged(_Fused.apply(*given, causal))
+
+
+def _fused(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Tensor:
+    times = queries.shape[1] // keys.shape[1]
+    if times > 1:
+        keys, values = (part.repeat_interleave(times, 1) for part in (keys, values))
+    return F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
+
+
+def _merged(mixed: Tensor) -> Tensor:
+    """``(N, heads, n, size)`` as ``(N, n, width)``."""
+    return mixed.transpose(1, 2).flatten(2)
+
+
+class _Fused(Function):
+    """The fused kernel, with a backward pass that is itself written out where it is differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Tensor:
+        ctx.save_for_backward(queries, keys, values)
+        ctx.causal = causal
+        with torch.enable_grad():
+            ctx.inputs = [part.detach().requires_grad_() for part in (queries, keys, values)]
+            ctx.mixed = _fused(*ctx.inputs, causal)
+        return ctx.mixed.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        if not torch.is_grad_enabled():
+            return *torch.autograd.grad(ctx.mixed, ctx.inputs, gradient, retain_graph=True), None
+
+        def definition(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor]:
+            mixed = attend(queries, keys, values, causal=ctx.causal).unflatten(-1, (queries.shape[1], -1))
+            return (mixed.transpose(1, 2).to(gradient.dtype),)
+
+        return *differentiated(definition, ctx.saved_tensors, (gradient,)), None

@@ -18,12 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .attention import attend
+from .attention import attend, attend_at_once
 from .noise_level import zeroed
 from .sequence import SequenceNetwork, State, select, shifted
 
@@ -94,12 +93,7 @@ class CausalAttention(nn.Module):
         queries, keys = rotated.split([self.heads, self.key_heads], 1)
         if cache is not None:
             cache[0][:, :, : x.shape[1]], cache[1][:, :, : x.shape[1]] = keys, values
-        if torch._C._functorch.is_functorch_wrapped_tensor(queries):  # the fused kernel has no rule for vmap
-            return self.out(attend(queries, keys, values, causal=True))
-        if self.key_heads < self.heads:
-            keys, values = (part.repeat_interleave(self.heads // self.key_heads, 1) for part in (keys, values))
-        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self.out(attend_at_once(queries, keys, values, causal=True))
 
     def step(self, x: Tensor, rotation: RotaryEmbedding | None, cache: KeysAndValues, place: int) -> Tensor:
         """The same for one place, ``(N, 1, width)``, whose predecessors are in the cache."""

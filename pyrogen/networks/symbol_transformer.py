@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked
 
-from .attention import Attention, attend
+from .attention import Attention, attend, attend_at_once
 from .causal_transformer import RotaryEmbedding
 from .conditions import Conditions
 from .context import Classes, ContextShape, Shape
@@ -156,10 +156,9 @@ class SymbolAttention(nn.Module):
         queries, keys, values = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.rotation is not None:
             queries, keys = self.rotation(queries), self.rotation(keys)
-        # The fused kernel has no rule for vmap.
-        if present is not None or torch._C._functorch.is_functorch_wrapped_tensor(queries):
+        if present is not None:
             return self.out(attend(queries, keys, values, present=present))
-        return self.out(F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2))
+        return self.out(attend_at_once(queries, keys, values))
 
 
 class _Block(nn.Module):

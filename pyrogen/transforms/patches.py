@@ -7,7 +7,8 @@ patch by patch, what the transformer has computed of earlier ones kept.
 
 The gradient of the inverse is implicit: :math:`J^\top \lambda = g` with :math:`J = D + N`, :math:`D` diagonal and
 :math:`N` strictly block triangular, is solved by :math:`\lambda \leftarrow \lambda + D^{-1} (g - J^\top \lambda)`,
-which is exact after :math:`L` steps and mostly settles sooner.
+which is exact after :math:`L` steps and mostly settles sooner. For second derivatives and under ``torch.func`` the
+inverse is defined as :math:`L` passes.
 
 References:
     Zhai et al. 2024, "Normalizing flows are capable generative models", https://arxiv.org/abs/2412.06329
@@ -15,17 +16,17 @@ References:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from pyrogen.networks.patch_transformer import PatchTransformer
 from pyrogen.networks.patches import Patches
-from pyrogen.numerics.autograd import in_full_precision, is_functional, tensors_of, with_tensors
+from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional, tensors_of, with_tensors
 from pyrogen.numerics.rows import by_datum
 
 from .elements import Element
@@ -90,7 +91,14 @@ class _Equation:
     def __init__(self, transform: PatchAutoregressive, network: Callable, context: Tensor | None = None) -> None:
         self.element, self.context = transform.element, context
         self.network, self.tensors = transform.network, tuple(transform.state.values())
-        self.call = with_tensors(network, self.network, self.tensors)
+        self.function, self.call = network, with_tensors(network, self.network, self.tensors)
+
+    def given(self, context: Tensor | None, *tensors: Tensor) -> _Equation:
+        """The same equation for other contexts and tensors of the network."""
+        other = copy.copy(self)
+        other.context, other.tensors = context, tensors
+        other.call = with_tensors(self.function, self.network, tensors)
+        return other
 
     def parameters(self, x: Tensor) -> Tensor:
         """Of each element, ``(size, N, L, P)``."""
@@ -108,7 +116,7 @@ class _Equation:
             x, log_slope = self.sweep(y)
         if not torch.is_grad_enabled():
             return x, log_slope
-        x = x + _Implicit.apply(y - self.there(x)[0], self, x)
+        x = x + _Implicit.apply(y - self.there(x)[0], self, x, y, self.context, *self.tensors)
         return x, -self.there(x)[1]
 
     def defined(self, y: Tensor) -> Outputs:
@@ -153,17 +161,25 @@ class _Equation:
 
 
 class _Implicit(Function):
-    """Zero, with the gradient of the solution: the inverse Jacobian of what the solution leaves."""
+    """Zero, with the gradient of the solution: the inverse Jacobian of what the solution leaves.
+
+    Where that is differentiated again, the gradient is that of the definition in what it depends on.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rest: Tensor, equation: _Equation, x: Tensor) -> Tensor:
+    def forward(ctx: Any, rest: Tensor, equation: _Equation, x: Tensor, *given: Tensor | None) -> Tensor:
         ctx.equation = equation
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, *given)
         return torch.zeros_like(rest)
 
     @staticmethod
-    @once_differentiable
     @in_full_precision
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        (x,) = ctx.saved_tensors
-        return ctx.equation.transposed_solve(gradient, x), None, None
+        x, *given = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return ctx.equation.transposed_solve(gradient, x), None, None, *(None for _ in given)
+
+        def definition(y: Tensor, *others: Tensor | None) -> tuple[Tensor]:
+            return (ctx.equation.given(*others).defined(y)[0],)
+
+        return None, None, None, *differentiated(definition, given, (gradient,))

@@ -27,11 +27,10 @@ import numpy
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from pyrogen.arguments import inner_share, integer
 from pyrogen.networks.contraction import Contraction
-from pyrogen.numerics.autograd import in_full_precision, is_functional, tensors_of, with_tensors
+from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional, tensors_of, with_tensors
 from pyrogen.numerics.rows import by_datum, column
 from pyrogen.numerics.trace import rademacher
 from pyrogen.programs.chain import refuse_chain
@@ -39,6 +38,7 @@ from pyrogen.programs.chain import refuse_chain
 from .transform import Transform
 
 Map = Callable[[Tensor], Tensor]
+Outputs = tuple[Tensor, Tensor]
 _STEPS = 2000
 """After so many steps a fixed point is given up."""
 
@@ -179,14 +179,13 @@ class Residual(Transform):
         return self._of_rows(y, lambda function, rows: (self._fixed_point(function, rows), _sum(rows)))[0]
 
     @in_full_precision
-    def _of_rows(self, x: Tensor, direction: Callable[[Map, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _of_rows(self, x: Tensor, direction: Callable[[_OfRows, Tensor], Outputs]) -> Outputs:
         cut = x.dim() - self.event_dim
         batch = torch.broadcast_shapes(x.shape[:cut], self.batch_shape)
         rows = x.expand(batch + x.shape[cut:]).reshape(batch.numel(), *self.event_shape)
-        network = with_tensors(self.network.prepared, self.network, tuple(self.state.values()))()
         context = self.context
         context = None if context is None else context.expand(*batch, -1).reshape(-1, context.shape[-1])
-        value, log_det = direction(lambda rows: network(rows, context), rows)
+        value, log_det = direction(_OfRows(self.network, context, tuple(self.state.values())), rows)
         return value.reshape(batch + self.event_shape), log_det.reshape(batch)
 
     def _there(self, function: Map, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,11 +194,11 @@ class Residual(Transform):
         value, log_det = self.log_det(function, x, self.log_det.noise(x))
         return x + value, log_det
 
-    def _back(self, function: Map, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _back(self, function: _OfRows, y: Tensor) -> tuple[Tensor, Tensor]:
         x = self._fixed_point(function, y)
         return x, -self._there(function, x)[1]
 
-    def _fixed_point(self, function: Map, y: Tensor) -> Tensor:
+    def _fixed_point(self, function: _OfRows, y: Tensor) -> Tensor:
         """Where :math:`x + g(x) = y`, with implicit gradients."""
         if is_functional((y,)):
             return self._defined(function, y)
@@ -207,7 +206,7 @@ class Residual(Transform):
             x = self._iterated(function, y)
         if not torch.is_grad_enabled():
             return x
-        return x + _Implicit.apply(y - x - function(x), function, x, self)
+        return x + _Implicit.apply(y - x - function(x), function, self, x, y, function.context, *function.tensors)
 
     def _defined(self, function: Map, y: Tensor) -> Tensor:
         """The same by a fixed number of steps, each of them differentiable."""
@@ -246,18 +245,44 @@ def _sum(x: Tensor) -> Tensor:
     return by_datum(x, x.dim() - 1).sum(-1)
 
 
+class _OfRows:
+    """A contraction of rows ``(N, *event)``, given their contexts and the network's tensors."""
+
+    def __init__(self, network: Contraction, context: Tensor | None, tensors: tuple[Tensor, ...]) -> None:
+        self.network, self.context, self.tensors = network, context, tensors
+        self.call = with_tensors(network.prepared, network, tensors)()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.call(rows, self.context)
+
+    def given(self, context: Tensor | None, *tensors: Tensor) -> _OfRows:
+        """The same for other contexts and tensors."""
+        return _OfRows(self.network, context, tensors)
+
+
 class _Implicit(Function):
-    """Zero, with the gradient of a fixed point: of :math:`(I + J)^{-1}` times what the fixed point leaves."""
+    """Zero, with the gradient of a fixed point: of :math:`(I + J)^{-1}` times what the fixed point leaves.
+
+    Where that is differentiated again, the gradient is that of the definition in what it depends on.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rest: Tensor, function: Map, x: Tensor, residual: Residual) -> Tensor:
+    def forward(
+        ctx: Any, rest: Tensor, function: _OfRows, residual: Residual, x: Tensor, *given: Tensor | None
+    ) -> Tensor:
         ctx.function, ctx.residual = function, residual
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, *given)
         return torch.zeros_like(rest)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        (x,) = ctx.saved_tensors
-        _, pull = torch.func.vjp(ctx.function, x)
-        return ctx.residual._iterated(lambda power: pull(power)[0], gradient), None, None, None
+        x, *given = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            _, pull = torch.func.vjp(ctx.function, x)
+            solution = ctx.residual._iterated(lambda power: pull(power)[0], gradient)
+            return solution, None, None, None, *(None for _ in given)
+
+        def definition(y: Tensor, *others: Tensor | None) -> tuple[Tensor]:
+            return (ctx.residual._defined(ctx.function.given(*others), y),)
+
+        return None, None, None, None, *differentiated(definition, given, (gradient,))

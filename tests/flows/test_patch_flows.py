@@ -126,3 +126,24 @@ def test_bad_shapes_are_named():
         flows.patch_autoregressive((1, 5, 4))
     with pytest.raises(ValueError, match="`event_shape` must be \\(channels, height, width\\)"):
         flows.patch_autoregressive((4, 4))
+
+
+@pytest.mark.parametrize("context", [None, torch.randn(2).double()])
+def test_second_derivatives_of_densities_and_draws(context):
+    module = flow((1, 2, 4), **({} if context is None else {"context_shape": (2,)}))
+    given = (torch.randn(1, 2, 4).double(), *(() if context is None else (context,)))
+    given = tuple(part.requires_grad_() for part in given)
+    assert torch.autograd.gradgradcheck(lambda x, *c: module(*c).log_prob(x), given)
+    assert torch.autograd.gradgradcheck(lambda noise, *c: module(*c).transforms[0](noise), given)
+
+
+def test_a_hessian_of_draws_is_not_silently_zero():
+    """A sum of draws has a constant gradient in them; that of what made them bends."""
+    module, noise = flow((1, 2, 4)), torch.randn(1, 2, 4).double()
+
+    def total(noise):
+        return module().transforms[0](noise).sum()
+
+    found = torch.autograd.functional.hessian(total, noise)
+    assert found.abs().max() > 0.01
+    assert torch.allclose(found, torch.func.jacrev(torch.func.jacrev(total))(noise))

@@ -281,3 +281,9 @@ def test_mistakes_are_refused():
         flows.residual((4,), channels=(4,))
     with pytest.raises(ValueError, match="`lipschitz` must be between 0 and 1"):
         flows.residual((2,), lipschitz=1.0)
+
+
+def test_second_derivatives_of_draws():
+    module = flow((2,), (3,), exact=True)
+    given = torch.randn(2).double().requires_grad_(), torch.randn(3).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda noise, context: module(context).transforms[0](noise), given)

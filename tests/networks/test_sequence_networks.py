@@ -4,7 +4,7 @@ import pytest
 import torch
 from sequence_checks import check_steps
 
-from pyrogen.networks.attention import attend
+from pyrogen.networks.attention import attend, attend_at_once
 from pyrogen.networks.causal_transformer import AnyOrderTransformer, CausalStack, CausalTransformer, RotaryEmbedding
 from pyrogen.networks.masked_sequence import MaskedSequence
 from pyrogen.networks.sequence import Numbers, Tokens
@@ -102,3 +102,22 @@ def test_orders_of_a_masked_network_share_all_weights():
 def test_sizes_that_do_not_divide(settings, message):
     with pytest.raises(ValueError, match=message):
         CausalStack(WIDTH, LENGTH, **settings)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_attention_at_once_is_that_written_out_and_so_are_its_derivatives(causal, key_heads):
+    given = [torch.randn(2, heads, 3, 2, dtype=torch.float64) for heads in (4, key_heads, key_heads)]
+
+    def at_once(*given):
+        return attend_at_once(*given, causal=causal)
+
+    expected = attend(*given, causal=causal)
+    assert torch.allclose(at_once(*given), expected)
+    given = [part.requires_grad_() for part in given]
+    assert torch.allclose(at_once(*given), expected)
+    assert torch.autograd.gradcheck(at_once, given)
+    assert torch.autograd.gradgradcheck(at_once, given)
+    assert torch.allclose(
+        torch.func.vmap(lambda x: at_once(x[None], *(part[:1] for part in given[1:])))(given[0])[0, 0], expected[0]
+    )
