@@ -48,7 +48,7 @@ from pyrogen.core.shapes import Context, context_of_each
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import pushed_forward
 
-from .average import stepped
+from .average import AverageDenoiser, stepped
 from .denoiser import Denoiser
 
 if TYPE_CHECKING:
@@ -89,12 +89,15 @@ class FlowMapObjective(Objective):
     Raises:
         ValueError: ``diagonal`` is not within (0, 1), or the teacher is of other events or contexts or under another
             schedule.
+        TypeError: ``flow_map`` is none, or the teacher no denoiser.
     """
 
     unit = "squared output per element"
 
     def __init__(self, flow_map: FlowMap, *, teacher: Denoiser | None = None, diagonal: float = 0.5) -> None:
         super().__init__()
+        if not isinstance(getattr(flow_map, "denoiser", None), AverageDenoiser):
+            raise TypeError(f"`flow_map` must be a FlowMap, got {type(flow_map).__name__}")
         self.flow_map = flow_map
         self.denoiser = flow_map.denoiser
         self.diagonal = inner_share(diagonal, "diagonal")

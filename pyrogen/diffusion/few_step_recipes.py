@@ -75,10 +75,10 @@ def unet_flow_map(
     data_scale: float = 1.0,
     schedule: Schedule | None = None,
 ) -> FlowMap:
-    """A flow map of images, which draws in one step or in a few: a U-Net with adaptive norms and attention.
+    """A flow map of sequences, images and videos, which draws in one step or in a few: a U-Net with adaptive norms.
 
     Args:
-        event_shape: ``(channels, height, width)``.
+        event_shape: ``(length, features)``, ``(channels, height, width)`` or ``(frames, channels, height, width)``.
         channels: Of the hidden layers, one entry for each resolution from fine to coarse.
         depth: Residual blocks at each resolution.
         attention: How many of the resolutions, counted from the coarsest, have attention.
@@ -123,11 +123,12 @@ def transformer_flow_map(
     data_scale: float = 1.0,
     schedule: Schedule | None = None,
 ) -> FlowMap:
-    """A flow map of images, sequences and vectors, which draws in one step or in a few: a transformer.
+    """A flow map of images, videos, sequences and vectors, which draws in one step or in a few: a transformer.
 
     Args:
-        event_shape: ``(channels, height, width)``, ``(length, features)`` or ``(size,)``.
-        patch: Side of the patches into which images are cut.
+        event_shape: ``(channels, height, width)``, ``(frames, channels, height, width)``, ``(length, features)`` or
+            ``(size,)``.
+        patch: Side of the patches into which images and frames are cut.
         heads: Of the attention; divides ``width``.
 
     Raises:

@@ -33,7 +33,7 @@ from torch import Tensor
 from pyrogen.arguments import instance_of
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
-from pyrogen.core.shapes import Context, batch_shape_of, context_batch_shape
+from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape, context_batch_shape
 from pyrogen.distributions.normal import UnitNormal
 from pyrogen.distributions.push_forward import PushForward
 from pyrogen.networks.statistics import Statistic
@@ -90,9 +90,9 @@ class FlowMap(DistributionModule):
             context: What events depend on; its batch dimensions broadcast with those of ``noise``.
 
         Shape:
-            ``(*batch, *event_shape)`` to the same.
+            ``(*batch, *event_shape)`` to the same, ``batch`` that of both.
         """
-        batch_shape_of(noise, self.event_shape, "noise")
+        noise = self._of_each(noise, context)
         times = self.grid(self.denoiser.schedule).tolist()
         x = self._scale(noise, times[0]) * noise
         for start, end in pairwise(times):
@@ -106,9 +106,9 @@ class FlowMap(DistributionModule):
         :math:`\log \mathcal{N}(\varepsilon; 0, I)` less this. It takes as many passes as an event has elements.
 
         Shape:
-            ``(*batch, *event_shape)`` to the same and ``batch``.
+            ``(*batch, *event_shape)`` to the same and ``batch``, that of both.
         """
-        batch_shape_of(noise, self.event_shape, "noise")
+        noise = self._of_each(noise, context).contiguous()  # forward mode writes in place
         function = partial(self.generated, context=context)
 
         def pushed(direction: Tensor) -> Tensor:
@@ -125,6 +125,12 @@ class FlowMap(DistributionModule):
     def objective(self) -> Objective:
         """The default objective, which ``fit`` uses: self-distillation by the semigroup identity."""
         return ShortcutDistillation(self)
+
+    def _of_each(self, noise: Tensor, context: Context) -> Tensor:
+        """Noise for each context."""
+        shapes = {"noise": batch_shape_of(noise, self.event_shape, "noise")}
+        batch = common_batch_shape({**shapes, "context": context_batch_shape(context, self.context_shape)})
+        return noise.expand(batch + noise.shape[noise.dim() - len(self.event_shape) :])
 
     def _scale(self, noise: Tensor, t: float) -> Tensor | float:
         """The standard deviation of noisy data, of each element."""

@@ -278,3 +278,21 @@ def test_bad_arguments_are_named():
         MeanFlow(model, teacher=diffusion.mlp((2,), schedule=diffusion.VE(), **SMALL).denoiser)
     with pytest.raises(ValueError, match="`heads` = 3"):
         diffusion.transformer_flow_map((4, 4), heads=3)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 1, 2)])
+def test_noise_is_taken_for_each_context(shape):
+    torch.manual_seed(0)
+    model = diffusion.flow_map((2,), classes=3, width=16, depth=1)
+    labels, noise = torch.arange(3), torch.randn(shape)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    each, batch = noise.expand(*shape[:-2], 3, 2), (*shape[:-2], 3)
+    assert torch.equal(model.generated(noise, labels), model.generated(each, labels))
+    x, log_det = model.generated_and_log_det(noise, labels)
+    assert (x.shape, log_det.shape) == ((*batch, 2), batch)
+
+
+def test_an_objective_refuses_what_is_no_flow_map():
+    with pytest.raises(TypeError, match="`flow_map` must be a FlowMap, got Diffusion"):
+        diffusion.ShortcutDistillation(diffusion.mlp((2,), width=16, depth=1))
