@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pyrogen.arguments import checked, count, integer, positive
+from pyrogen.numerics.autograd import is_functional
 
 KINDS = ("nothing", "cube", "cylinder")
 """What may stand at a place."""
@@ -87,6 +88,8 @@ def lamp(side: Tensor, *, height: float = pi / 4) -> Tensor:
         >>> lamp(torch.tensor(0.0)).round(decimals=2)  # from behind the camera
         tensor([ 0.0000, -0.7100,  0.7100])
     """
+    if not side.is_floating_point():
+        raise TypeError(f"`side` must hold floating-point numbers, got {side.dtype}")
     up = torch.full_like(side, sin(height))
     return torch.stack([cos(height) * side.sin(), -cos(height) * side.cos(), up], -1)
 
@@ -105,7 +108,8 @@ def render(solids: Solids, light: Tensor, *, side: int = 32, width: float = 2.8)
         ``(*batch, 3, side, side)``, numbers from 0 to 1.
 
     Raises:
-        ValueError: a kind is unknown, a size is negative, the lamp is not above the table, or shapes do not fit.
+        ValueError: a kind is unknown, a size is negative, the lamp is not above the table or no unit vector, or shapes
+            do not fit.
 
     Example:
         >>> pixels, solids, light = draw(2, seed=0)
@@ -129,6 +133,7 @@ def render(solids: Solids, light: Tensor, *, side: int = 32, width: float = 2.8)
     return painted.sum(-4) + (1 - together).unsqueeze(-3) * table
 
 
+@checked(size=count, most=integer, side=integer)
 def draw(size: int, *, seed: int, most: int = 3, side: int = 32) -> tuple[Tensor, Solids, Tensor]:
     """Scenes of up to so many solids, from the front to the back: pictures, what is in them, and where the lamp is.
 
@@ -146,7 +151,7 @@ def draw(size: int, *, seed: int, most: int = 3, side: int = 32) -> tuple[Tensor
         >>> pixels.shape, solids.kind.shape
         (torch.Size([5, 3, 32, 32]), torch.Size([5, 3]))
     """
-    size, most, random = count(size, "size"), integer(most, "most"), torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
 
     def between(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(size, *shape, generator=random)
@@ -161,15 +166,11 @@ def draw(size: int, *, seed: int, most: int = 3, side: int = 32) -> tuple[Tensor
 
 
 def _check(solids: Solids, light: Tensor) -> None:
-    if ((solids.kind < 0) | (solids.kind >= len(KINDS))).any():
-        raise ValueError(f"`solids.kind` must be from 0 to {len(KINDS) - 1}, got {solids.kind}")
-    if (solids.size < 0).any():  # zero and infinity, where a chain may stray, leave a picture of no number
-        raise ValueError(f"`solids.size` must not be negative, got {solids.size}")
     for name, tensor in (("solids.colour", solids.colour), ("light", light)):
         if tensor.shape[-1:] != (3,):
             raise ValueError(f"`{name}` must end in shape (3,), got shape {tuple(tensor.shape)}")
-    if not (light[..., 2] > 0).all():
-        raise ValueError(f"`light` must come from above the table, got {light}")
+    if not is_functional((*solids, light)):
+        _check_values(solids, light)
     shapes = {name: values.shape for name, values in solids._asdict().items()}
     shapes |= {"colour": solids.colour.shape[:-1], "light": (*light.shape[:-1], 1)}
     try:
@@ -177,6 +178,17 @@ def _check(solids: Solids, light: Tensor) -> None:
     except RuntimeError:
         found = {name: tuple(shape) for name, shape in shapes.items()}
         raise ValueError(f"`solids` and `light` must have shapes that broadcast, got {found}") from None
+
+
+def _check_values(solids: Solids, light: Tensor) -> None:
+    if ((solids.kind < 0) | (solids.kind >= len(KINDS))).any():
+        raise ValueError(f"`solids.kind` must be from 0 to {len(KINDS) - 1}, got {solids.kind}")
+    if (solids.size < 0).any():  # zero and infinity, where a chain may stray, leave a picture of no number
+        raise ValueError(f"`solids.size` must not be negative, got {solids.size}")
+    if not (light[..., 2] > 0).all():
+        raise ValueError(f"`light` must come from above the table, got {light}")
+    if ((light.square().sum(-1) - 1).abs() > 1e-2).any():
+        raise ValueError(f"`light` must hold unit vectors, as `lamp` gives them, got {light}")
 
 
 def _cube(u: Tensor, v: Tensor, size: Tensor, turn: Tensor, light: tuple, pixel: float) -> tuple[Tensor, ...]:

@@ -224,3 +224,13 @@ def test_bad_pictures_are_refused(wrong):
         render(one(1), ABOVE, **wrong)
     with pytest.raises(ValueError, match="`size`"):
         solids.draw(-1, seed=0)
+    with pytest.raises(TypeError, match="`seed`"):
+        solids.draw(2, seed=0.5)
+
+
+def test_lamps_are_directions():
+    _, scene, light = solids.draw(2, seed=0)
+    with pytest.raises(ValueError, match="`light` must hold unit vectors"):
+        solids.render(scene, 2 * light)
+    with pytest.raises(TypeError, match="`side` must hold floating-point numbers"):
+        solids.lamp(torch.tensor(0))

@@ -406,6 +406,19 @@ def test_bad_input():
         "score each of 3 symbols": lambda: SequenceSMC(
             factor_model(prior, soft), site="x", twist=Admissible(torch.tensor([True, True]))
         ).run(),
+        "`function` must give one number for each of .*, got NoneType": lambda: SequenceSMC(
+            factor_model(prior, soft), site="x", twist=Lookahead(lambda prefixes: None)
+        ).run(),
+        "`twist` must give numbers below infinity, got nan at position 1": lambda: SequenceSMC(
+            factor_model(prior, soft), site="x", twist=Lookahead(lambda prefixes: prefixes.sum(1) * torch.nan)
+        ).run(),
+        "`allowed` must have a row for each position, got 2 rows at position 2": lambda: SequenceSMC(
+            factor_model(prior, soft), site="x", twist=Admissible(torch.ones(2, 3, dtype=torch.bool))
+        ).run(),
+        "got list": lambda: Admissible(lambda before: [True])(torch.zeros(1, 4)),
+        "symbols from 0 to 1, got 2": lambda: Admissible(torch.tensor([True, True]))(torch.tensor([[0, 1, 2]])),
+        "symbols from 0 to 1, got 0.5": lambda: Admissible(torch.tensor([True, True]))(torch.tensor([[0.5]])),
+        r"symbols \(\*batch, length\)": lambda: Admissible(torch.tensor([True, True]))(torch.tensor(1)),
         "`allowed` must be boolean": lambda: Admissible(torch.ones(3)),
         "give booleans": lambda: Admissible(lambda before: torch.ones(2))(torch.zeros(1, 4)),
     }

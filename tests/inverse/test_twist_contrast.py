@@ -119,3 +119,11 @@ def test_it_trains_saves_and_loads(prior, tmp_path):
     pg.testing.check_objective(lambda: TwistContrast(jiggled(twist)), (EVENTS[:20], EVENTS[20:40]))
     pg.save(twist, tmp_path / "twist")
     assert torch.equal(pg.load(tmp_path / "twist")(EVENTS), twist(EVENTS))
+
+
+def test_what_is_no_twist_and_no_draws_are_refused(prior):
+    with pytest.raises(TypeError, match="`twist` must be a LearnedTwist, got Autoregressive"):
+        TwistContrast(prior)
+    twist = transformer_twist((LENGTH,), symbols=SYMBOLS, width=16, depth=1, heads=2)
+    with pytest.raises(ValueError, match="at least one draw each, got 0 and 81"):
+        TwistContrast(twist)(EVENTS[:0], EVENTS)

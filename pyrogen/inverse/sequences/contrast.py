@@ -22,6 +22,7 @@ import math
 
 from torch import Tensor
 
+from pyrogen.arguments import checked, instance_of
 from pyrogen.core.objective import Objective
 
 from .twist import LearnedTwist
@@ -37,6 +38,9 @@ class TwistContrast(Objective):
     Args:
         twist: What is trained. Its places are those of events row by row, and so must be those of the prior.
 
+    Raises:
+        ValueError: when called: there are no draws.
+
     Example:
         >>> twist = pg.inverse.transformer_twist((4,), symbols=3, width=16, depth=1, heads=2)
         >>> posterior, prior = torch.zeros(50, 4), torch.randint(3, (50, 4))
@@ -45,10 +49,15 @@ class TwistContrast(Objective):
 
     unit = "nats"
 
+    @checked(twist=instance_of(LearnedTwist))
     def __init__(self, twist: LearnedTwist) -> None:
         super().__init__()
         self.twist = twist
 
     def forward(self, posterior: Tensor, prior: Tensor) -> Tensor:
+        if not len(posterior) or not len(prior):
+            raise ValueError(
+                f"`posterior` and `prior` must hold at least one draw each, got {len(posterior)} and {len(prior)}"
+            )
         wanted, others = self.twist(posterior.flatten(1)), self.twist(prior.flatten(1))  # (R, L)
         return (others.logsumexp(0) - math.log(len(others)) - wanted.mean(0)).mean()

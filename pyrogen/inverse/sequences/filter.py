@@ -85,7 +85,7 @@ class SequenceFilter:
         """Weighs the prefixes, resamples them if need be, and draws one more symbol of each."""
         scores = self.twist.before(self.prefixes.so_far, self._state)
         if scores is not None:
-            options, scores = self._twisted(scores)
+            options, scores = self._twisted(self._required(scores))
             self._gain(options.logits.logsumexp(-1))
         rows = self._resample()
         held = self.prefixes.ended
@@ -98,7 +98,7 @@ class SequenceFilter:
             self.prefixes.append(values_of(options)[index])
         found = self.twist.after(self.prefixes.so_far)
         if found is not None:
-            found = torch.where(held, self._log_twist, found.double())
+            found = torch.where(held, self._log_twist, self._required(found).double())
             self._gain(found)
             self._log_twist = found
 
@@ -122,6 +122,13 @@ class SequenceFilter:
             )
         scores = torch.where(self.prefixes.ended.unsqueeze(-1), self._log_twist.unsqueeze(-1), scores.double())
         return FiniteDiscrete(prior.log_probs + scores, prior.values), scores
+
+    def _required(self, log_twist: Tensor) -> Tensor:
+        """The same, which must be finite or minus infinity: what is no number would leave no particle a weight."""
+        if not bool((log_twist < torch.inf).all()):
+            wrong = log_twist[~(log_twist < torch.inf)][0].item()
+            raise ValueError(f"`twist` must give numbers below infinity, got {wrong} at position {self.prefixes.count}")
+        return log_twist
 
     def _gain(self, log_twist: Tensor) -> None:
         """Weighs particles by a twist in place of the one before; what was impossible stays so."""

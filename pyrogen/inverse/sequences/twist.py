@@ -18,6 +18,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from pyrogen.arguments import checked, function
 from pyrogen.networks.sequence import SequenceNetwork, State
+from pyrogen.numerics.autograd import is_functional
 
 
 class PrefixTwist:
@@ -64,10 +66,12 @@ class Lookahead(PrefixTwist):
         self.function = function
 
     def after(self, prefixes: Tensor) -> Tensor:
-        found = torch.as_tensor(self.function(prefixes))
-        if found.shape != prefixes.shape[:1]:
+        found = self.function(prefixes)
+        with suppress(TypeError, RuntimeError, ValueError):  # what is no array of numbers is refused below
+            found = torch.as_tensor(found)
+        if not isinstance(found, Tensor) or found.shape != prefixes.shape[:1]:
             raise ValueError(
-                f"`function` must give one number for each of {len(prefixes)} prefixes, got shape {tuple(found.shape)}"
+                f"`function` must give one number for each of {len(prefixes)} prefixes, got {_described(found)}"
             )
         return found
 
@@ -113,24 +117,41 @@ class Admissible(PrefixTwist):
         Shape:
             ``batch``.
         """
+        if not isinstance(sequences, Tensor) or not sequences.dim():
+            raise ValueError(f"`sequences` must be symbols (*batch, length), got {_described(sequences)}")
         rows = sequences.reshape(-1, sequences.shape[-1])
-        kept = [
-            self._next(rows[:, :place]).gather(1, rows[:, place, None].long())[:, 0] for place in range(rows.shape[1])
-        ]
-        kept = torch.stack(kept, 1)
+        kept = torch.stack([self._keeps(rows[:, :place], rows[:, place]) for place in range(rows.shape[1])], 1)
         if end is not None:
             kept = kept | ((rows == end).cumsum(1) - (rows == end).long() > 0)
         return torch.where(kept.all(1), 0.0, -torch.inf).reshape(sequences.shape[:-1])
 
+    def _keeps(self, prefixes: Tensor, symbols: Tensor) -> Tensor:
+        """Whether the symbols after prefixes are allowed, ``(R,)``."""
+        allowed = self._next(prefixes)
+        if not is_functional((symbols,)):
+            bad = (symbols != symbols.floor()) | (symbols < 0) | (symbols >= allowed.shape[1])
+            if bool(bad.any()):
+                raise ValueError(
+                    f"`sequences` must hold symbols from 0 to {allowed.shape[1] - 1}, got {symbols[bad][0].item()} at "
+                    f"position {prefixes.shape[1]}"
+                )
+        return allowed.gather(1, symbols[:, None].long())[:, 0]
+
     def _next(self, prefixes: Tensor) -> Tensor:
         if isinstance(self.allowed, Tensor):
+            if self.allowed.dim() == 2 and prefixes.shape[1] >= len(self.allowed):
+                raise ValueError(
+                    f"`allowed` must have a row for each position, got {len(self.allowed)} rows at position "
+                    f"{prefixes.shape[1]}"
+                )
             allowed = self.allowed if self.allowed.dim() == 1 else self.allowed[prefixes.shape[1]]
             return allowed.to(prefixes.device).expand(len(prefixes), -1)
         allowed = self.allowed(prefixes)
-        if allowed.dtype != torch.bool or allowed.dim() != 2 or len(allowed) != len(prefixes):
+        fits = isinstance(allowed, Tensor) and allowed.dtype == torch.bool and allowed.dim() == 2
+        if not fits or len(allowed) != len(prefixes):
             raise ValueError(
                 f"`allowed` must give booleans of shape ({len(prefixes)}, symbols), "
-                f"got {allowed.dtype} of shape {tuple(allowed.shape)} at position {prefixes.shape[1]}"
+                f"got {_described(allowed)} at position {prefixes.shape[1]}"
             )
         return allowed
 
@@ -165,6 +186,11 @@ class LearnedTwist(PrefixTwist, nn.Module):
 
     def before(self, prefixes: Tensor, state: Stepped) -> Tensor:
         return state.advance(self.network, prefixes)
+
+
+def _described(value: object) -> str:
+    """What came instead of a tensor of another kind."""
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 @dataclass
