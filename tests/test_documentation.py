@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-BUILT_ONLY = {"bounded_data", "global_latents", "own_family", "own_operator"}
+BUILT_ONLY = {
+    *("bounded_data", "global_latents", "own_family", "own_operator"),
+    *("state_space", "point_processes", "discrete_diffusion", "few_steps", "image_flows"),
+}
 CELL = re.compile(r"^```\{code-cell\} python\n(?::[^\n]*\n)*(.*?)^```", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"\bpg\.((?:\w+\.)*\w+)")
 

@@ -107,7 +107,7 @@ class BoundProgram:
         """The sites whose log-probability differs from run to run at the same values of all latent sites.
 
         So it does where the program draws numbers that are no sites: it is conditional on them, and not a function of
-        the sites alone.
+        the sites alone. Log-probabilities that are estimates by themselves do not count.
 
         Args:
             given: Values for sites, each of shape ``(draws, *site_shape)``, of which the first is tried.
@@ -115,7 +115,8 @@ class BoundProgram:
         found = self._alone(0, given, score=True)
         again = self._alone(0, self._drawn(found), score=True)
         first, second = found.log_probs, again.log_probs
-        return {name for name in first.keys() & second.keys() if _differ(first[name], second[name])}
+        exact = [name for name in first.keys() & second.keys() if self.sites[name].density == "exact"]
+        return {name for name in exact if _differ(first[name], second[name])}
 
     def scored(self, given: Mapping[str, Tensor], name: str) -> tuple[dict[str, Distribution], Tensor]:
         """The distributions of all sites in one run, and the log-probability of a site."""

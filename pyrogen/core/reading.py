@@ -60,7 +60,7 @@ def passes(
         for number, minibatch in enumerate(islice(_in_chunks(data).epoch(0), limit)):
             entries = to_device(minibatch.entries, device)
             first = entries if first is None else first
-            blank.append(_is_blank(entries[0]))
+            blank.append(_is_blank(entries[0]) if entries else False)
             with _rows_of_the_data(minibatch, number, name):
                 for statistic, rows in _unlearned(reads, entries).items():
                     moments.setdefault(statistic, statistic.moments()).add(rows if minibatch.weight else rows[:0])
