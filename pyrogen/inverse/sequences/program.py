@@ -16,8 +16,9 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrogen.autoregressive.distribution import AutoregressiveDistribution, stacked
+from pyrogen.autoregressive.distribution import AutoregressiveDistribution
 from pyrogen.autoregressive.prefixes import require_one_order
+from pyrogen.autoregressive.stacked import stacked
 from pyrogen.distributions.abilities import abilities_of
 from pyrogen.programs.problems import independent_problems
 from pyrogen.programs.run import Record, Until, isolated, run
