@@ -6,27 +6,38 @@ processor time, so that a busy machine slows all alike. Needs the ``bench`` extr
     python benchmarks/flows.py --time --budget 8
     python benchmarks/flows.py --quality --seeds 10 11 12 13 14
     python benchmarks/flows.py --spline
+
+With ``--output FILE`` raw results are kept as they come, and what is there is not run again; ``--table FILE`` writes
+the table of the documentation.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import json
 import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from flows_peers import BINS, BOUND, KINDS, LIBRARIES, build
+from results_file import keep, known, table
 from torch import Tensor
 
 PEERS = LIBRARIES[1:]
+TITLES = {"zuko": "Zuko", "pyro": "Pyro"}
+TASKS = {"log_prob": "log_prob", "train": "training step", "sample": "sample"}
 STEPS = {"digits": 250, "moons": 400}
 BATCH = {"digits": 128, "moons": 256}
+AIMS = {"spline": 0.5, "affine": 0.9}
+"""Of the time of the fastest peer, for densities and training steps."""
+SAMPLING_AIMS = {
+    ("spline autoregressive", 16): 0.125,
+    ("spline autoregressive", 64): 0.083,
+    ("affine autoregressive", 64): 0.33,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,7 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=(16, 64))
     parser.add_argument("--data", nargs="+", default=("digits", "moons"))
     parser.add_argument("--libraries", nargs="+", default=LIBRARIES, help="of --quality; ours comes first")
-    parser.add_argument("--output", help="a file that gets the raw numbers, one JSON object a line")
+    parser.add_argument("--output", type=Path, help="a file that gets the raw numbers, one JSON object a line")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -50,22 +62,39 @@ def main(arguments: list[str] | None = None) -> None:
 
 def times(options: argparse.Namespace) -> None:
     """Median milliseconds of log_prob, a training step and sampling."""
-    print("| flow | D | task | " + " | ".join(LIBRARIES) + " | ours / best peer |")
-    print("|---|---|---|" + "---|" * (len(LIBRARIES) + 1))
+    lines, rows = known(options.output), []
     for kind in options.kinds:
         for size in options.sizes:
-            torch.manual_seed(0)
-            flows = {library: build(library, kind, size) for library in LIBRARIES}
-            for flow in flows.values():
-                _perturb(flow)
-            slow = kind.endswith("autoregressive") and size > 16
-            for task, rows in (("log_prob", 1024), ("train", 1024), ("sample", 128 if slow else 1024)):
-                calls = {library: _task(task, flow, size, rows) for library, flow in flows.items()}
-                found = interleaved(calls, options.budget)
-                best = min(found[library] for library in PEERS)
-                row = " | ".join(f"{found[library]:.1f}" for library in LIBRARIES)
-                print(f"| {kind} | {size} | {task} [{rows}] | {row} | {found['pyrogen'] / best:.2f} |", flush=True)
-                _write(options, {"kind": kind, "size": size, "task": task, "rows": rows, "ms": found})
+            mine = [line for line in lines if (line["kind"], line["size"]) == (kind, size)]
+            if not mine:
+                keep(_timed(kind, size, options.budget), lines, options.output)
+                mine = lines[-len(TASKS) :]
+            rows += [_compared(line) for line in mine]
+    columns = ["flow", "D", "task", *(TITLES.get(library, library) for library in LIBRARIES)]
+    table([*columns, "ours / best peer", "aim"], rows, options.table, lines)
+
+
+def _timed(kind: str, size: int, budget: float) -> Iterator[dict]:
+    """All libraries at each task of one kind of flow."""
+    torch.manual_seed(0)
+    flows = {library: build(library, kind, size) for library in LIBRARIES}
+    for flow in flows.values():
+        _perturb(flow)
+    slow = kind.endswith("autoregressive") and size > 16
+    for task in TASKS:
+        rows = 128 if slow and task == "sample" else 1024
+        found = interleaved({library: _task(task, flow, size, rows) for library, flow in flows.items()}, budget)
+        yield {"kind": kind, "size": size, "task": task, "rows": rows, "ms": found}
+
+
+def _compared(line: dict) -> list[str]:
+    """A row of the table: milliseconds, and the ratio beside its aim, in bold if it misses that."""
+    kind, size, task, found = (line[key] for key in ("kind", "size", "task", "ms"))
+    ratio = found["pyrogen"] / min(found[library] for library in PEERS)
+    aim = SAMPLING_AIMS.get((kind, size)) if task == "sample" else AIMS[kind.split()[0]]
+    shown = f"**{ratio:.2f}**" if aim and ratio > aim else f"{ratio:.2f}"
+    spent = (f"{found[library]:.1f}" if found[library] < 100 else f"{found[library]:.0f}" for library in LIBRARIES)
+    return [kind, f"{size}", TASKS[task], *spent, shown, f"{aim or ''}"]
 
 
 def _perturb(flow: torch.nn.Module) -> None:
@@ -108,23 +137,21 @@ def interleaved(calls: dict[str, Callable[[], object]], budget: float) -> dict[s
 
 def qualities(options: argparse.Namespace) -> None:
     """Held-out nats with early stopping on a validation split: means over seeds, and paired differences."""
-    print("| data | flow | library | best | after the last step | ours minus theirs |")
-    print("|---|---|---|---|---|---|")
-    known = _read(options)
+    lines, rows = known(options.output), []
     for data in options.data:
         for kind in options.kinds:
-            found: dict[str, list[tuple[float, float]]] = {library: [] for library in options.libraries}
-            for seed in options.seeds:
-                for library in options.libraries:
-                    run = data, kind, seed, library
-                    if run not in known:
-                        known[run] = _fit(library, kind, data, seed)
-                        _write(options, {"run": run, "nats": known[run]})
-                    found[library].append(known[run])
-            _report(data, kind, found)
+            wanted = [(data, kind, seed, library) for seed in options.seeds for library in options.libraries]
+            done = [tuple(line["run"]) for line in lines]
+            missing = (run for run in wanted if run not in done)
+            keep(({"run": run, "nats": _fit(*run)} for run in missing), lines, options.output)
+            nats = {tuple(line["run"]): line["nats"] for line in lines}
+            found = {name: [nats[data, kind, seed, name] for seed in options.seeds] for name in options.libraries}
+            rows.append([f"{data}, {kind}", *_summary(found, 1 if data == "digits" else 3)])
+    columns = ["data, flow", *(TITLES.get(library, library) for library in options.libraries)]
+    table(columns, rows, options.table, lines)
 
 
-def _fit(library: str, kind: str, data: str, seed: int) -> tuple[float, float]:
+def _fit(data: str, kind: str, seed: int, library: str) -> tuple[float, float]:
     """Test nats where the validation nats were lowest, and after the last step."""
     train, validation, test = {"digits": digits, "moons": moons}[data](seed)
     torch.manual_seed(seed)
@@ -151,16 +178,18 @@ def _defaults(kind: str, data: str) -> dict[str, bool]:
     return {"mixing": kind.endswith("coupling") or data == "moons", "standardize": True}
 
 
-def _report(data: str, kind: str, found: dict[str, list[tuple[float, float]]]) -> None:
+def _summary(found: dict[str, list[tuple[float, float]]], digits: int) -> Iterator[str]:
+    """For each library the best nats, those after the last step, and ours less theirs, paired, with its interval."""
     first, *_ = found
     ours = torch.tensor(found[first])[:, 0]
     for library, values in found.items():
         best, last = torch.tensor(values).unbind(1)
-        difference, interval = ours - best, ""
+        shown = f"{best.mean():.{digits}f} [{last.mean():.3g}]"
         if library != first and len(ours) > 1:
+            difference = ours - best
             spread = T_975[len(ours)] * difference.std() / len(ours) ** 0.5
-            interval = f"{difference.mean():.3f} ± {spread:.3f}"
-        print(f"| {data} | {kind} | {library} | {best.mean():.3f} | {last.mean():.4g} | {interval} |", flush=True)
+            shown += f" ({difference.mean():+.{digits}f} ± {spread:.{digits}f})"
+        yield shown
 
 
 T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -195,7 +224,7 @@ def precision(options: argparse.Namespace) -> None:
 
     from pyrogen.transforms import Spline
 
-    ours = Spline(BINS, BOUND)
+    ours, rows = Spline(BINS, BOUND), []
     for sigma in (1.0, 3.0, 10.0):
         torch.manual_seed(0)
         raw = sigma * torch.randn(3 * BINS - 1, 200_000)
@@ -206,36 +235,23 @@ def precision(options: argparse.Namespace) -> None:
         def nflows(value: Tensor, inverse: bool, parts: list[Tensor] = parts) -> Tensor:
             return unconstrained_rational_quadratic_spline(value, *parts, inverse=inverse, tail_bound=BOUND)[0]
 
-        trips = {
-            "pyrogen": lambda x=x, raw=raw: ours.inverse(raw, ours.forward(raw, x)[0])[0],
-            "zuko": lambda x=x, spline=zuko_spline: spline.inv(spline(x)),
-            "nflows": lambda x=x, nflows=nflows: nflows(nflows(x, False), True),
-        }
-        for name, trip in trips.items():
-            try:
-                error = (trip() - x).abs()
-            except AssertionError:
-                print(f"sigma {sigma:4} {name:8} AssertionError: negative discriminant")
-                continue
-            ordered = error.nan_to_num(math.inf).sort().values
-            print(
-                f"sigma {sigma:4} {name:8} p99.9 {ordered[int(0.999 * len(ordered))]:.2e} max {ordered[-1]:.2e} "
-                f"NaN {int(error.isnan().sum())}"
-            )
+        trips = (
+            lambda x=x, raw=raw: ours.inverse(raw, ours.forward(raw, x)[0])[0],
+            lambda x=x, spline=zuko_spline: spline.inv(spline(x)),
+            lambda x=x, nflows=nflows: nflows(nflows(x, False), True),
+        )
+        rows.append([f"{sigma:g}", *(_error(trip, x) for trip in trips)])
+    table(["sigma", "pyrogen", "Zuko", "nflows"], rows, options.table)
 
 
-def _read(options: argparse.Namespace) -> dict[tuple, tuple[float, float]]:
-    """The runs of ``--quality`` that the output file holds already, so that it can be continued."""
-    if not options.output or not Path(options.output).exists():
-        return {}
-    records = map(json.loads, Path(options.output).read_text().splitlines())
-    return {tuple(record["run"]): tuple(record["nats"]) for record in records if "run" in record}
-
-
-def _write(options: argparse.Namespace, record: dict) -> None:
-    if options.output:
-        with Path(options.output).open("a") as file:
-            file.write(json.dumps(copy.copy(record)) + "\n")
+def _error(trip: Callable[[], Tensor], x: Tensor) -> str:
+    """The 99.9th percentile of the error, and how many are not numbers."""
+    try:
+        error = (trip() - x).abs()
+    except AssertionError:  # of a negative discriminant
+        return "AssertionError"
+    ordered, missing = error.nan_to_num(math.inf).sort().values, int(error.isnan().sum())
+    return f"{ordered[int(0.999 * len(ordered))]:.1e}" + (f", {missing} NaN" if missing else "")
 
 
 if __name__ == "__main__":
