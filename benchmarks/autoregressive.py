@@ -2,10 +2,10 @@
 
 All networks have width 128, depth 4, 4 heads, perceptrons four times as wide and 256 symbols; all are used as their
 libraries mean them to be, with caches and without gradients, on one thread. Variants take turns in random order; the
-figures are medians of CPU time and of the ratios within a round. GPT-2 has learned places, the others rotate; the
-gated perceptrons of Llama are narrower, for an equal number of weights.
+figures are medians of CPU time and of the ratios within a round; batches of 16 have one round. GPT-2 has learned
+places, the others rotate; the gated perceptrons of Llama are narrower, for an equal number of weights.
 
-    python benchmarks/autoregressive.py [--rounds 3] [--length 784] [--steps 100]
+    python benchmarks/autoregressive.py [--rounds 3] [--length 784] [--steps 100] [--table FILE]
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import random
 import statistics
 import time
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from results_file import table
 
 import pyrogen as pg
 from pyrogen.autoregressive import transformer
@@ -25,8 +28,8 @@ from pyrogen.autoregressive import transformer
 SYMBOLS, WIDTH, DEPTH, HEADS = 256, 128, 4, 4
 
 
-def compare(title, variants, rounds):
-    """Runs the variants in turns; the first is the reference."""
+def compared(title, variants, rounds):
+    """Rows of the variants, which run in turns: seconds, and ratios to the first."""
     times = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name in random.sample(list(variants), len(variants)):
@@ -35,10 +38,10 @@ def compare(title, variants, rounds):
             if number:
                 times[name].append(time.process_time() - start)
     first = next(iter(times.values()))
-    print(f"\n{title:<52}{'ms':>10}{'/ first':>10}")
     for name, own in times.items():
         ratio = statistics.median(a / b for a, b in zip(own, first, strict=True))
-        print(f"{name:<52}{1e3 * statistics.median(own):>10.1f}{ratio:>10.2f}", flush=True)
+        print(title, name, f"{statistics.median(own):.3g} s {ratio:.2f}", sep=", ", flush=True)
+        yield [title, name, f"{statistics.median(own):.3g}", f"{ratio:.2f}"]
 
 
 def ours(length):
@@ -84,22 +87,23 @@ def hugging_face(length, kind):
 
 
 def generation(length, rounds):
+    """Whole draws beside other libraries', and the end of a sequence whose beginning is given."""
     model = ours(length)
     libraries = {
-        "x-transformers, cached": x_transformers(length),
-        "Hugging Face generate, GPT-2": hugging_face(length, "GPT-2"),
-        "Hugging Face generate, Llama": hugging_face(length, "Llama"),
+        f"x-transformers {version('x-transformers')}, cached": x_transformers(length),
+        f"Hugging Face {version('transformers')} `generate`, GPT-2": hugging_face(length, "GPT-2"),
+        f"Hugging Face {version('transformers')} `generate`, Llama": hugging_face(length, "Llama"),
     }
     for rows in (1, 16):
-        variants = {"pyrogen, model().sample": partial(model().sample, (rows,))}
+        variants = {"`transformer`, `model().sample`": partial(model().sample, (rows,))}
         variants |= {name: partial(draw, rows) for name, draw in libraries.items()}
-        compare(f"{length} symbols, batch {rows}", variants, rounds)
+        yield from compared(f"{length} symbols, batch {rows}", variants, rounds if rows == 1 else 1)
     prompt = torch.randint(SYMBOLS, (1, length - 16))
     variants = {
-        "pyrogen, the last 16 after a prompt": lambda: model().complete(prompt).sample(),
-        "pyrogen, all": lambda: model().sample((1,)),
+        "all, batch 1": lambda: model().sample((1,)),
+        "the last 16 after a prompt": lambda: model().complete(prompt).sample(),
     }
-    compare(f"a prompt of {length - 16} symbols", variants, rounds)
+    yield from compared(f"{length} symbols", variants, rounds)
 
 
 def training(rounds, steps, length=64, batch=16):
@@ -122,9 +126,9 @@ def training(rounds, steps, length=64, batch=16):
 
     variants = {
         "by hand, fused Adam": by_hand,
-        "fit, fused Adam": lambda: pg.fit(fitted, data, steps=steps, batch_size=batch, optimizer=fused),
+        "`fit`, fused Adam": lambda: pg.fit(fitted, data, steps=steps, batch_size=batch, optimizer=fused),
     }
-    compare(f"{steps} training steps, {length} symbols, batch {batch}", variants, rounds)
+    return compared(f"{steps} training steps, {length} symbols, batch {batch}", variants, rounds)
 
 
 def main() -> None:
@@ -132,11 +136,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--length", type=int, default=784)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--table", type=Path, help="a file for the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    training(arguments.rounds, arguments.steps)
-    generation(arguments.length, arguments.rounds)
+    rows = [*training(arguments.rounds, arguments.steps), *generation(arguments.length, arguments.rounds)]
+    table(["", "variant", "seconds", "ratio"], rows, arguments.table)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ same minibatches and take turns in random order; the figures are medians of the 
 
 With --compile, every objective eager and compiled, the compiler's own time and the start of ``fit`` left out.
 
-    python benchmarks/latent.py [--rounds 9] [--steps 200] [--draws 10] [--compile]
+    python benchmarks/latent.py [--rounds 9] [--steps 200] [--draws 10] [--table FILE] [--compile]
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def compared(name, loops, rounds, steps):
     for loop, own in times.items():
         references = list(times.values())[:2]
         ratios = [statistics.median(a / b for a, b in zip(own, other, strict=True)) for other in references]
-        rows.append([f"{loop}, {name}", f"{1e3 * statistics.median(own):.2f}", *(f"{ratio:.2f}" for ratio in ratios)])
+        rows.append([name, loop, f"{1e3 * statistics.median(own):.2f}", *(f"{ratio:.2f}" for ratio in ratios)])
     return rows
 
 
@@ -153,10 +153,10 @@ def main() -> None:
         loops = {
             "by hand, default Adam": by_hand(x, batch, hand(), torch.optim.Adam),
             "by hand, fused Adam": by_hand(x, batch, hand(), fused),
-            "fit, the same objective": by_fit(x, batch, hand()),
-            "fit, Elbo": by_fit(x, batch, recipe()),
-            "fit, Elbo, analytic": by_fit(x, batch, latent.BetaElbo(recipe(), analytic_kl=True)),
-            "fit, StickingTheLanding": by_fit(x, batch, latent.StickingTheLanding(recipe())),
+            "`fit`, the same objective": by_fit(x, batch, hand()),
+            "`BetaElbo`": by_fit(x, batch, recipe()),
+            "`BetaElbo(analytic_kl=True)`": by_fit(x, batch, latent.BetaElbo(recipe(), analytic_kl=True)),
+            "`StickingTheLanding`": by_fit(x, batch, latent.StickingTheLanding(recipe())),
         }
         rows += compared(name, loops, arguments.rounds, steps)
         if pixels > 100:
@@ -164,12 +164,12 @@ def main() -> None:
             loops = {
                 "by hand, default Adam": by_hand(x, batch, hand(draws), torch.optim.Adam),
                 "by hand, fused Adam": by_hand(x, batch, hand(draws), fused),
-                "fit, ImportanceWeighted": by_fit(x, batch, latent.ImportanceWeighted(recipe(), draws=draws)),
-                "fit, DoublyReparameterized": by_fit(x, batch, latent.DoublyReparameterized(recipe(), draws=draws)),
+                "`ImportanceWeighted`": by_fit(x, batch, latent.ImportanceWeighted(recipe(), draws=draws)),
+                "`DoublyReparameterized`": by_fit(x, batch, latent.DoublyReparameterized(recipe(), draws=draws)),
             }
             rows += compared(f"{name}, {draws} draws", loops, arguments.rounds, max(steps // 5, 1))
     if rows:
-        columns = ["", "ms a step", "against by hand, default Adam", "against by hand, fused Adam"]
+        columns = ["network", "loop", "ms a step", "against by hand, default Adam", "against by hand, fused Adam"]
         table(columns, rows, arguments.table)
 
 

@@ -25,6 +25,7 @@ from pyrogen import operators
 
 Run = Callable[[], object]
 Row = tuple[str, Run, dict[str, Run]]
+LIBRARIES = ("scikit-image", "deepinv", "sigpy", "SciPy")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,15 +43,15 @@ def main(arguments: list[str] | None = None) -> None:
                 if options.only in name:
                     rows.append([name, *compared(ours, peers, options.rounds)])
                     print(*rows[-1], flush=True)
-        table(["", "ours, ms", "times of peers over ours"], rows, options.table)
+        table(["", "ours, ms", *LIBRARIES], rows, options.table)
         if find_spec("skimage") and not options.only:
             print("\nA Gaussian against its projection (r.m.s. over the largest), and <Ax, y> against <x, A'y>:")
             for line in accuracy():
                 print(line, flush=True)
 
 
-def compared(ours: Run, peers: dict[str, Run], rounds: int) -> tuple[str, str]:
-    """The median time of ours in milliseconds, and the ratios of the peers."""
+def compared(ours: Run, peers: dict[str, Run], rounds: int) -> Iterator[str]:
+    """The median time of ours in milliseconds, and by library the ratios of the peers to it."""
     times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     for turn in range(rounds + 1):
         for name, run in (("ours", ours), *peers.items()):
@@ -62,7 +63,10 @@ def compared(ours: Run, peers: dict[str, Run], rounds: int) -> tuple[str, str]:
         name: statistics.median(other / own for other, own in zip(times[name], times["ours"], strict=True))
         for name in peers
     }
-    return f"{1e3 * statistics.median(times['ours']):.2f}", "; ".join(f"{name} {r:.2f}" for name, r in ratios.items())
+    yield f"{1e3 * statistics.median(times['ours']):.3g}"
+    for library in LIBRARIES:
+        mine = {name.removeprefix(library): ratio for name, ratio in ratios.items() if name.startswith(library)}
+        yield "; ".join(f"{ratio:.3g}{name}" for name, ratio in mine.items())
 
 
 def tomography() -> Iterator[Row]:
@@ -162,7 +166,7 @@ def sound() -> Iterator[Row]:
         from scipy.signal import resample_poly
 
         taps = low.taps.numpy()
-        peers["scipy resample_poly"] = lambda: resample_poly(x.numpy(), 1, 2, axis=-1, window=taps)
+        peers["SciPy, `resample_poly`"] = lambda: resample_poly(x.numpy(), 1, 2, axis=-1, window=taps)
     yield "Decimation by 2, 65 taps, 16 x 1 s of 16 kHz", lambda: low(x), peers
 
 
@@ -172,7 +176,7 @@ def shifts() -> Iterator[Row]:
     if find_spec("scipy"):
         from scipy.ndimage import shift as spline
 
-        peers["scipy spline of order 3"] = lambda: [
+        peers["SciPy, a spline of order 3"] = lambda: [
             spline(part, (1.3, -0.4), mode="grid-wrap") for part in x[:, 0].numpy()
         ]
     yield "Shift 256x256, batch 16", lambda: shift(x), peers
