@@ -116,8 +116,8 @@ def context_of_each(x: Tensor, context: Context, event_shape: Shape, context_sha
 def expand_context(context: Context, context_shape: ContextShape, batch: torch.Size) -> Context:
     """The same context with all batch dimensions ``batch``, in each of its tensors; nothing is copied."""
     if isinstance(context, Mapping):
-        return {key: context[key].expand(*batch, *shape) for key, shape in context_shape.items()}
-    return None if context is None else context.expand(*batch, *context_shape)
+        return {key: context[key].expand((*batch, *shape)) for key, shape in context_shape.items()}
+    return None if context is None else context.expand((*batch, *context_shape))
 
 
 def flatten_batch(value: Tensor, event_shape: Shape) -> Tensor:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer, whole_share
+
 COLOURS = {
     "red": (0.9, 0.1, 0.1),
     "green": (0.1, 0.75, 0.1),
     "blue": (0.15, 0.2, 0.95),
     "yellow": (0.95, 0.9, 0.1),
+    "cyan": (0.1, 0.85, 0.9),
+    "magenta": (0.9, 0.1, 0.85),
+    "white": (0.98, 0.98, 0.98),
+    "black": (0.02, 0.02, 0.02),
 }
 """The colours of shapes, as shares of red, green and blue."""
 
-SHAPES = ("circle", "square", "triangle")
+SHAPES = ("circle", "square", "triangle", "ring", "cross", "diamond")
 """What can be in a scene."""
 
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -46,7 +53,17 @@ class Scenes(NamedTuple):
     place in ``COLOURS``, ``SHAPES`` and ``RELATIONS``."""
 
 
-def draw(size: int, *, seed: int, side: int = 16, only: Sequence[str] = (), without: Sequence[str] = ()) -> Scenes:
+def draw(
+    size: int,
+    *,
+    seed: int,
+    side: int = 16,
+    colours: int = 4,
+    shapes: int = 3,
+    spread: float = 1.0,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Scenes:
     """Two different shapes on grey, one left or right of, above or below the other, with the caption that says so.
 
     All captions are equally likely but for those that ``only`` and ``without`` rule out. Places and sizes vary; edges
@@ -57,24 +74,69 @@ def draw(size: int, *, seed: int, side: int = 16, only: Sequence[str] = (), with
         size: How many scenes.
         seed: Of the scenes.
         side: Of the pictures, in pixels.
+        colours: How many there are, the first of ``COLOURS``.
+        shapes: How many there are, the first of ``SHAPES``.
+        spread: How much places and sizes vary, as a share of what there is room for.
         only: Coloured shapes, "red square", say, of which every scene has at least one; any if empty.
         without: Coloured shapes that no scene has.
 
     Raises:
         ValueError: ``only`` or ``without`` names something else than a coloured shape, or no scene is left; ``side``
-            is less than 16.
+            is less than 16; there are fewer ``colours`` or ``shapes``.
 
     Example:
         >>> decode(draw(1, seed=3).captions)
         ['a blue triangle below a yellow square']
     """
-    if side < 16:
-        raise ValueError(f"`side` must be at least 16, got {side}")
-    possible = _possible(_coloured_shapes(only, "only"), _coloured_shapes(without, "without"))
+    _require_known(colours, COLOURS, "colours")
+    _require_known(shapes, SHAPES, "shapes")
+    things = list(product(range(colours), range(shapes)))
+    possible = _possible(things, _coloured_shapes(only, "only"), _coloured_shapes(without, "without"))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(possible), (size,), generator=generator)
-    pixels = _rendered(possible[rows], torch.rand(size, 2, 3, generator=generator), side)
-    return Scenes(pixels, encode([_sentence(row) for row in possible.tolist()])[rows], possible[rows])
+    layout = 0.5 + whole_share(spread, "spread") * (torch.rand(size, 2, 3, generator=generator) - 0.5)
+    pixels = render(possible[rows], layout, side=side)
+    return Scenes(pixels, encode(describe(possible))[rows], possible[rows])
+
+
+def render(attributes: Tensor, layout: Tensor, *, side: int = 16) -> Tensor:
+    """The pictures of given attributes, each thing of a given size at a given place.
+
+    With other attributes and the same layout it is the same scene but for what was changed.
+
+    Args:
+        attributes: As in :class:`Scenes`, of shape ``(N, 5)``.
+        layout: Numbers from 0 to 1, of shape ``(N, 2, 3)``: of each thing its size, and its place to the right and
+            down; uniform in what :func:`draw` draws.
+        side: Of the pictures, in pixels.
+
+    Shape:
+        ``(N, 3, side, side)``, numbers from 0 to 1.
+
+    Raises:
+        ValueError: shapes do not fit, or ``side`` is less than 16.
+
+    Example:
+        >>> render(torch.tensor([[0, 1, 0, 2, 0]]), torch.full((1, 2, 3), 0.5)).shape
+        torch.Size([1, 3, 16, 16])
+    """
+    if side < 16:
+        raise ValueError(f"`side` must be at least 16, got {side}")
+    if attributes.shape[1:] != (5,):
+        raise ValueError(f"`attributes` must have shape (N, 5), got {tuple(attributes.shape)}")
+    if layout.shape != (len(attributes), 2, 3):
+        raise ValueError(f"`layout` must have shape {(len(attributes), 2, 3)}, got {tuple(layout.shape)}")
+    return _rendered(attributes, layout, side)
+
+
+def describe(attributes: Tensor) -> list[str]:
+    """The captions of scenes with given attributes, of shape ``(N, 5)``, in words.
+
+    Example:
+        >>> describe(torch.tensor([[0, 1, 0, 2, 0]]))
+        ['a red square left of a blue circle']
+    """
+    return [_sentence(row) for row in attributes.tolist()]
 
 
 def encode(captions: Sequence[str]) -> Tensor:
@@ -121,9 +183,14 @@ def _coloured_shapes(names: Sequence[str], argument: str) -> set[tuple[int, int]
     return {numbers[name] for name in names}
 
 
-def _possible(only: set[tuple[int, int]], without: set[tuple[int, int]]) -> Tensor:
-    """The attributes of all scenes that may be drawn, ``(M, 5)``."""
-    things = [thing for thing in product(range(len(COLOURS)), range(len(SHAPES))) if thing not in without]
+def _require_known(count: int, known: Collection[str], argument: str) -> None:
+    if not 1 <= integer(count, argument) <= len(known):
+        raise ValueError(f"`{argument}` must be at most {len(known)}, got {count}")
+
+
+def _possible(things: list[tuple[int, int]], only: set[tuple[int, int]], without: set[tuple[int, int]]) -> Tensor:
+    """The attributes of all scenes of these things that may be drawn, ``(M, 5)``."""
+    things = [thing for thing in things if thing not in without]
     rows = [
         (*first, relation, *second)
         for first, relation, second in product(things, range(len(RELATIONS)), things)
@@ -171,6 +238,10 @@ def _cover(shape: Tensor, centre: Tensor, radius: Tensor, side: int) -> Tensor:
     # Two edges at 60 degrees from a tip at one radius above the middle, and a base 0.7 below.
     slanted = (3**0.5 * right.abs() - down - radius) / 2
     triangle = torch.maximum(slanted, down - 0.7 * radius)
-    distance = torch.stack((circle, square, triangle), 1)  # (N, 3, side, side)
+    ring = (circle + 0.25 * radius).abs() - 0.25 * radius  # half a radius wide
+    arm = torch.minimum(right.abs(), down.abs()) - 0.3 * radius
+    cross = torch.maximum(arm, torch.maximum(right.abs(), down.abs()) - radius)
+    diamond = (right.abs() + down.abs()) / math.sqrt(2) - 0.75 * radius
+    distance = torch.stack((circle, square, triangle, ring, cross, diamond), 1)  # (N, 6, side, side)
     chosen = distance[torch.arange(len(shape)), shape]
     return (0.5 - chosen).clamp(0, 1)

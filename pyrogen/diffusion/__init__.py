@@ -8,6 +8,7 @@ from pyrogen.renamed import renamed
 
 from .analytic import GaussianMixtureDenoiser
 from .average import AverageDenoiser, NetworkAverageDenoiser
+from .conjunction import Conjunction
 from .denoiser import Data, Denoiser, NetworkDenoiser, Noise, Parameterisation, Preconditioned, Score, Velocity
 from .discrete.analytic import EnumeratedDenoiser
 from .discrete.denoiser import ClassifierFreeSymbols, NetworkSymbolDenoiser, SymbolDenoiser
@@ -30,6 +31,7 @@ from .few_steps import FlowMap
 from .foreign import DiscreteVP, from_diffusers
 from .guidance import Autoguidance, ClassifierFree, ClassifierGuidance
 from .integers import IntegerDenoiser
+from .inversion import difference_map, edit_by_inversion
 from .model import Diffusion, VariationalBound
 from .objectives import (
     DenoisingScoreMatching,
@@ -64,6 +66,7 @@ __all__ = [
     "ClassifierFreeSymbols",
     "ClassifierGuidance",
     "ConfidenceOrdered",
+    "Conjunction",
     "ConsistencyDistillation",
     "CosineSymbols",
     "CosineVP",
@@ -140,7 +143,9 @@ __all__ = [
     "Velocity",
     "VelocityPrediction",
     "Weighting",
+    "difference_map",
     "edit",
+    "edit_by_inversion",
     "flow_map",
     "from_diffusers",
     "masked",

@@ -132,7 +132,7 @@ class ClassifierFree(Guided):
         if denoiser.context_shape is None:
             raise ValueError("`denoiser` must have a context to be guided by, got one without `context_shape`")
         if unconditional is not None:
-            _check_alike(denoiser, unconditional, "unconditional")
+            require_alike(denoiser, unconditional, "unconditional")
         self.unconditional = unconditional
 
     def weak(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -160,7 +160,7 @@ class Autoguidance(Guided):
         rescaling: float = 0.0,
     ) -> None:
         super().__init__(denoiser, weight=weight, interval=interval, rescaling=rescaling)
-        _check_alike(denoiser, guide, "guide")
+        require_alike(denoiser, guide, "guide")
         self.guide = guide
 
     def weak(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -214,7 +214,8 @@ def _deviation(x: Tensor, event: tuple[int, ...]) -> Tensor:
     return torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())
 
 
-def _check_alike(denoiser: Denoiser, other: Denoiser, name: str) -> None:
+def require_alike(denoiser: Denoiser, other: Denoiser, name: str) -> None:
+    """Refuses a denoiser of other events than another, or under another schedule."""
     if other.event_shape != denoiser.event_shape:
         raise ValueError(f"`{name}` must have event_shape {denoiser.event_shape}, got {other.event_shape}")
     t = torch.linspace(0, 1, 9, dtype=torch.float64)

@@ -75,7 +75,9 @@ def test_shapes_are_where_the_caption_says():
 def test_areas_are_those_of_the_shapes():
     # Shares of the radius squared; the triangle's height is 1.7 radii, and its base 2 / sqrt(3) of that.
     areas = {"circle": math.pi, "square": 1.8**2, "triangle": 1.7**2 / math.sqrt(3)}
-    drawn = scenes.draw(2000, seed=4, side=48)
+    # Half a radius wide; arms 0.6 radii wide that cross in a square; half-diagonals 0.75 sqrt(2).
+    areas |= {"ring": 0.75 * math.pi, "cross": 2 * 2 * 0.6 - 0.6**2, "diamond": 2 * 0.75**2 * 2}
+    drawn = scenes.draw(3000, seed=4, side=48, shapes=6)
     found = {shape: [] for shape in scenes.SHAPES}
     for row in of_different_colours(drawn):
         for column in (0, 1):
@@ -85,8 +87,8 @@ def test_areas_are_those_of_the_shapes():
     for shape, area in areas.items():
         sizes = torch.stack(found[shape])
         standard_error = sizes.std() / len(sizes) ** 0.5
-        # Sharp corners lose a little to the smooth edge: less than half a square pixel each.
-        assert abs(sizes.mean() - area * radius_squared) < 5 * standard_error + 1.5
+        # Sharp corners lose a little to the smooth edge: less than half a square pixel each; a cross has eight.
+        assert abs(sizes.mean() - area * radius_squared) < 5 * standard_error + (3 if shape == "cross" else 1.5)
 
 
 def test_edges_are_smooth_and_shapes_apart():
@@ -119,7 +121,48 @@ def test_captions_are_equally_likely():
     assert abs(((counts - 100.0) ** 2 / 100).sum() - 527) < 5 * 32.5
 
 
+def test_there_may_be_more_colours_and_shapes():
+    drawn = scenes.draw(2000, seed=8, colours=8, shapes=6)
+    assert drawn.attributes[:, [0, 3]].unique().tolist() == list(range(8))
+    assert drawn.attributes[:, [1, 4]].unique().tolist() == list(range(6))
+    assert scenes.draw(200, seed=8).attributes[:, [0, 1, 3, 4]].max() == 3
+    assert torch.equal(scenes.draw(20, seed=8, colours=4, shapes=3).pixels, scenes.draw(20, seed=8).pixels)
+
+
+def test_a_scene_is_rendered_again_with_one_thing_changed():
+    drawn = scenes.draw(50, seed=9, colours=8, shapes=6)
+    layout = torch.rand(50, 2, 3, generator=torch.Generator().manual_seed(0))
+    changed = drawn.attributes.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 8
+    here, there = scenes.render(drawn.attributes, layout), scenes.render(changed, layout)
+    assert scenes.describe(drawn.attributes) == scenes.decode(drawn.captions)
+    direction = torch.tensor(list(scenes.RELATIONS.values()))[drawn.attributes[:, 2]]
+    moved = (here != there).any(1).float()
+    places = torch.arange(16) + 0.5
+    across = (moved.sum(1) * places).sum(-1) / moved.sum((1, 2)) - 8
+    down = (moved.sum(2) * places).sum(-1) / moved.sum((1, 2)) - 8
+    # The middle of what has changed lies on the side of the second thing.
+    assert (-(direction[:, 0] * across + direction[:, 1] * down) > 2).all()
+
+
+def test_without_spread_every_caption_has_one_picture():
+    drawn = scenes.draw(3000, seed=10, spread=0.0, colours=2, shapes=2)
+    for caption in drawn.captions.unique(dim=0):
+        pixels = drawn.pixels[(drawn.captions == caption).all(1)]
+        assert (pixels == pixels[0]).all()
+
+
 def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="`colours` must be at most 8, got 9"):
+        scenes.draw(1, seed=0, colours=9)
+    with pytest.raises(ValueError, match="`shapes` must be at least 1"):
+        scenes.draw(1, seed=0, shapes=0)
+    with pytest.raises(ValueError, match="`spread`"):
+        scenes.draw(1, seed=0, spread=1.5)
+    with pytest.raises(ValueError, match="`attributes` must have shape \\(N, 5\\)"):
+        scenes.render(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 2, 3))
+    with pytest.raises(ValueError, match="`layout` must have shape \\(2, 2, 3\\)"):
+        scenes.render(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="`only` must name coloured shapes such as 'red square', got \\['red'\\]"):
         scenes.draw(1, seed=0, only=("red",))
     with pytest.raises(ValueError, match="`without` must name coloured shapes"):

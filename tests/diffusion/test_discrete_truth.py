@@ -439,6 +439,22 @@ def test_an_impossible_event_has_no_probability():
     assert found[[0, -1]].isfinite().all()
 
 
+@pytest.mark.parametrize("schedule", [PolynomialSymbols(0.1), PolynomialSymbols(8.0), GeometricSymbols(1e-9, 200.0)])
+def test_extreme_schedules_of_uniform_noise_leave_the_bound_alone(schedule):
+    draws = torch.stack(
+        [chain(UniformDiffusion, draws=200, schedule=schedule)().log_prob(EVENTS[:1]) for _ in range(20)]
+    )
+    assert_near(draws, chain_log_probs()[:1])
+
+
+def test_uniform_noise_gives_an_impossible_event_the_probability_of_a_millionth_of_noise():
+    model = UniformDiffusion(EnumeratedDenoiser(TWO.double(), UniformNoise, symbols=2, event_shape=(3,)), draws=4000)
+    x = torch.tensor([[0, 0, 0], [0, 1, 0]])
+    draws = torch.stack([model().log_prob(x) for _ in range(20)])
+    # One symbol of the second is wrong: it was replaced, with a chance of 1e-6 / 2.
+    assert_near(draws, torch.tensor([0.5, 0.5 * 0.5e-6], dtype=torch.float64).log())
+
+
 def test_a_symbol_that_others_rule_out_stays_as_it_is():
     noisy = torch.tensor([1, 0, 2])
     denoiser = EnumeratedDenoiser(TWO, MaskNoise, symbols=2, event_shape=(3,))

@@ -2,8 +2,8 @@ r"""Schedules for symbols: which share of an event's symbols is noise at which t
 
 At time :math:`t` each symbol, by itself, is noise with probability :math:`u_t` and the datum's with probability
 :math:`1 - u_t`. Every schedule rises from :math:`u_0 = 0` to :math:`u_1 = 1`, exactly. What lies between does not
-change the bound of a model in continuous time; it decides where a sampler takes its steps and, for uniform noise, where
-the bound's estimate takes its draws.
+change the bound of a model in continuous time, nor, for uniform noise, its estimate; it decides where a sampler takes
+its steps.
 
 References:
     Shi, Han, Wang, Doucet and Titsias 2024, "Simplified and generalized masked diffusion for discrete data",

@@ -11,6 +11,15 @@ time compares the two (Campbell et al. 2022), each as it differs from data that 
     \log p(x) \ge -L \log K + \int_0^1 \frac{1}{K (1 - u)} \, \mathbb{E}_{z \mid x} \sum_i \sum_{y \ne z_i} \bigl[
     1 - r^\theta_i(y) + r_i(y) \log r^\theta_i(y) \bigr] du .
 
+The integral begins at a millionth of noise. It is then the bound of data of which a millionth of the symbols has been
+replaced: the same to six digits where events are possible, but one that the denoiser rules out has :math:`\log (10^{-6}
+/ K)` nats for each symbol in which it differs from a possible one, not minus infinity.
+
+The integrand grows as :math:`\log u` near the data, but its draws as :math:`1 / u` where a symbol is wrong, as a share
+:math:`u` of them is: with shares of noise drawn evenly, or more seldom near the data, the variance is infinite, and
+averages of any practical number of draws are off by nats. So they are drawn as :math:`u = t^3`, whatever the schedule,
+which is that of the sampler alone.
+
 The sum over :math:`y` needs no loop: it is :math:`K - 1 / q^\theta(z) + (\sum_y q(y) \log q^\theta(y) - \log
 q^\theta(z)) / q(z)`. A network that puts out zero makes :math:`q^\theta = 1 / K`, and the integral vanishes without
 noise.
@@ -38,7 +47,11 @@ from .samplers import SymbolAncestral, SymbolSampler
 from .schedules import PolynomialSymbols, SymbolSchedule
 
 _END = 1e-6
-"""How near to no noise and to noise alone a share comes: the integral beyond is about as small."""
+"""How near to no noise and to noise alone the integral comes."""
+
+_DRAWN = PolynomialSymbols(3.0)
+"""Which shares of noise the estimate draws: that of a wrong symbol counts as 1 / u, so that the variance is finite only
+where little noise is drawn more often than evenly."""
 
 
 class UniformDiffusion(DiscreteDiffusion):
@@ -46,8 +59,7 @@ class UniformDiffusion(DiscreteDiffusion):
 
     Args:
         denoiser: What all other noisy symbols leave for each.
-        schedule: The share of noise at each time; the square of time if ``None``: few symbols that are wrong weigh
-            much in the bound, and the estimate takes more of its draws there.
+        schedule: The share of noise at each time, for the sampler; the square of time if ``None``.
         sampler: Turns noise into data; 128 ancestral steps if ``None``.
         draws: How many noisy events ``log_prob`` averages over.
         noise_seed: As for :class:`~pyrogen.diffusion.discrete.model.DiscreteDiffusion`.
@@ -80,12 +92,12 @@ class UniformDiffusion(DiscreteDiffusion):
 
     def bound(self, x: Tensor, level: Tensor, uniform: Tensor, context: Context = None) -> Tensor:
         event_dim, counts = len(self.event_shape), self.noise.counts
-        share = self.schedule(level).clamp(_END, 1 - _END)
+        share = _END + (1 - 2 * _END) * _DRAWN(level)
         wide = share.reshape(*share.shape, *(1,) * event_dim)
         noisy = self.noise.corrupt(x, wide, uniform)
         log_probs = self.denoiser(noisy, share, context)
         gain = self.gain(log_probs, x, noisy, wide) / (counts * (1 - wide))
-        return by_datum(gain, event_dim).sum(-1) * self.schedule.slope(level) - counts.log().sum()
+        return by_datum(gain, event_dim).sum(-1) * _DRAWN.slope(level) - counts.log().sum()
 
     def gain(self, log_probs: Tensor, x: Tensor, noisy: Tensor, share: Tensor) -> Tensor:
         r"""The sum over jumps, :math:`\sum_{y \ne z} [1 - r^\theta(y) + r(y) \log r^\theta(y)]`, of each element.
