@@ -24,8 +24,9 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
-from ct_head import SHAPE, SIZE, SLOPE, TEST, UNSEEN, Scan, fitted, scan, small, volume
+from ct_head import SLOPE, TEST, UNSEEN, Scan, scan, volume
 from results_file import keep, known, table
+from slice_prior import SHAPE, SIZE, fitted, small
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -124,11 +125,13 @@ def methods(
     grid = default_grid(prior.denoiser.schedule, 20, norm=scale * SIZE)
     guided = {"guidance": inverse.PiGDM(scale**2), "draws": 16, "grid": grid}
     gibbs = {"chains": 8, "draws": 4, "warmup": 20, "grid": grid, "coupling": settings.coupling}
+    tempered = {"particles": 24, "moves": 2, "ess": 0.5, "grid": grid}
     return {
         "ridge": lambda: Linearized(measurement, y).ridge(settings.ridge).expand(2, *SHAPE),
         "total variation": lambda: Linearized(measurement, y).total_variation(settings.variation).expand(2, *SHAPE),
         "PiGDM": lambda: run(inverse.GuidedSampling, **guided),
         "SplitGibbs": lambda: run(inverse.SplitGibbs, **gibbs),
+        "TemperedSMC": lambda: run(inverse.TemperedSMC, **tempered),
     }
 
 

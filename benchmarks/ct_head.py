@@ -7,20 +7,18 @@ the path of its ``matrix.dat``. Values are between -1 and 1.
 from __future__ import annotations
 
 import math
-import time
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyro.distributions as dist
 import torch
+from slice_prior import SHAPE, SIZE
 from torch import Tensor
-from torch.nn import functional
 
 import pyrogen as pg
 
-SIZE, VIEWS, SHAPE = 64, 20, (1, 64, 64)
+VIEWS = 20
 LOW, HIGH = -1024.0, 2000.0  # Hounsfield units, of -1 and 1
 WATER, PIXEL = 0.206, 0.383  # attenuation at 60 keV in 1 / cm; side of a pixel in cm
 SLOPE = WATER / 1000 * (HIGH - LOW) / 2
@@ -34,46 +32,6 @@ def volume(path: Path) -> Tensor:
     """All slices at full size, between -1 and 1: ``(108, 1, 256, 256)``."""
     units = torch.from_numpy(np.fromfile(path, np.int16).reshape(108, 1, 256, 256).astype(np.float32))
     return 2 * (units.clip(LOW, HIGH) - LOW) / (HIGH - LOW) - 1
-
-
-def small(slices: Tensor) -> Tensor:
-    """Means of blocks, ``(N, 1, 64, 64)``."""
-    return functional.avg_pool2d(slices, slices.shape[-1] // SIZE)
-
-
-def copies(slices: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Slices mirrored, turned by up to 12 degrees, scaled and shifted by up to 8 %, and made small."""
-    random = torch.Generator().manual_seed(seed)
-
-    def between(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(len(slices), generator=random)
-
-    found = []
-    for _ in range(count):
-        turn, scale = between(-0.2, 0.2), between(0.92, 1.08)
-        mirror = 1 - 2 * (between(0, 1) < 0.5).float()
-        rows = [mirror * scale * turn.cos(), -scale * turn.sin(), between(-0.08, 0.08)]
-        rows += [mirror * scale * turn.sin(), scale * turn.cos(), between(-0.08, 0.08)]
-        grid = functional.affine_grid(torch.stack(rows, -1).reshape(-1, 2, 3), slices.shape, align_corners=False)
-        found.append(small(functional.grid_sample(slices, grid, padding_mode="border", align_corners=False)))
-    return torch.cat(found)
-
-
-def fitted(slices: Tensor, steps: int, path: Path | None) -> pg.diffusion.Diffusion:
-    """The prior, from the file if there is one."""
-    if path is not None and path.exists():
-        return pg.load(path)
-    images = copies(slices, 40)
-    scale = images.square().mean().sqrt().item()
-    prior = pg.diffusion.unet(SHAPE, channels=(8, 16, 32, 64), depth=1, data_scale=scale)
-    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=4e-3, total_steps=steps + 1, pct_start=0.1)
-    optimizer = partial(torch.optim.Adam, lr=4e-3)
-    began = time.process_time()
-    pg.fit(prior, images, steps=steps, batch_size=16, optimizer=optimizer, schedule=one_cycle, ema=0.99, seed=0)
-    print(f"prior: {len(images)} images, {steps} steps, {time.process_time() - began:.0f} s", flush=True)
-    if path is not None:
-        pg.save(prior, path)
-    return prior
 
 
 class Scan(NamedTuple):

@@ -36,7 +36,7 @@ from pyrogen.evaluation import Calibration, neighbours
 from pyrogen.inverse import Answer, SplitGibbs, TemperedSMC
 from pyrogen.inverse.problem import InverseProblem
 from pyrogen.inverse.reverse import Reverse
-from pyrogen.inverse.split_gibbs import split_move
+from pyrogen.inverse.split_move import split_move
 from pyrogen.inverse.unknowns import Unknowns
 from pyrogen.numerics.grids import LogSNRGrid
 

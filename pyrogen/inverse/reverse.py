@@ -41,6 +41,11 @@ class Reverse:
         """The largest noise, in data units: more leaves nothing of the data."""
         return self.chain.levels[0].variance ** 0.5
 
+    @property
+    def noises(self) -> list[float]:
+        """The noise levels of the chain, in data units."""
+        return [level.variance**0.5 for level in self.chain.levels]
+
     @torch.no_grad()
     def __call__(self, z: Tensor, noise: float) -> Tensor:
         """Data, ``(P, N, D)``.

@@ -1,25 +1,14 @@
-r"""Split Gibbs sampling: a posterior under a diffusion prior, one noise level at a time.
-
-The posterior of a linear measurement with Gaussian noise, of data that have noise of width :math:`\tau` of their own
-(:mod:`~pyrogen.inverse.inflated`), is left as it is by a move in two steps:
-
-1. :math:`z \mid x, y`, a Gaussian: the data with noise :math:`\rho`, drawn towards the measurement;
-2. :math:`x \mid z`, the prior alone: its chain from noise :math:`\rho` on (:mod:`~pyrogen.inverse.reverse`).
-
-With :math:`\rho^2 = \tau^2 + c / \lVert A \rVert^2`, :math:`c < 1` (in units of the noise of the measurement), this is
-so down to :math:`\tau = 0`, the posterior itself. Under other likelihoods the move has a Metropolis correction
-(:mod:`~pyrogen.inverse.powered`).
+"""Split Gibbs sampling in many chains: draws of a posterior under a diffusion prior, without weights.
 
 References:
     Wu, Sun, Chen, Zhang, Yue and Bouman 2024, "Principled probabilistic imaging using diffusion models as plug-and-play
     priors", https://arxiv.org/abs/2405.18782
-    Vono, Dobigeon and Chainais 2019, "Split-and-augmented Gibbs sampler: application to large-scale inference
-    problems", https://arxiv.org/abs/1804.05809
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -28,99 +17,16 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, count, instance_of, integer, non_negative
-from pyrogen.numerics.grids import Grid, default_grid
-from pyrogen.operators.spectrum import ExactSpectrum
+from pyrogen.numerics.grids import Grid
+from pyrogen.training.checkpoint import Checkpoint
 from pyrogen.training.progress import watched
 
 from .answer import Answer, Results
-from .chain import Chain, data_norm
 from .chain_diagnostics import chain_diagnostics
-from .inflated import Inflated
-from .powered import Powered
-from .powered_others import PoweredOthers
 from .problem import InverseProblem
-from .reverse import Reverse
-from .tempered_likelihood import TemperedLikelihood
+from .saved import as_checkpoint, check_same, saved
+from .split_move import SplitMove, split_move, started
 from .unknowns import Unknowns
-
-_SHARE = 0.9  # of the largest noise that the measurement leaves room for, at most
-_GOAL, _EAGER = 0.5, 2.0  # acceptance to reach, and how fast
-
-
-class SplitMove:
-    """A move that leaves the posterior at every width as it is.
-
-    Args:
-        likelihood: The measurement.
-        reverse: The prior.
-
-    Attributes:
-        accepted: The share of particles that moved, at each move.
-        pilots: The particles to which moves are fitted: all, unless it is set.
-    """
-
-    def __init__(self, likelihood: TemperedLikelihood, reverse: Reverse) -> None:
-        self.likelihood, self.reverse = likelihood, reverse
-        self.accepted: list[float] = []
-        self.pilots = slice(None)
-        self._share, self._of_pilots = _SHARE, _GOAL
-
-    def __call__(self, x: Tensor, width: float) -> Tensor:
-        """The next particles ``(P, N, D)`` at a width."""
-        noise = self.noise(width)
-        x, accepted = self.likelihood.move(x, width, noise, lambda z: self.reverse(z, noise))
-        self.accepted.append(accepted.double().mean().item())
-        self._of_pilots = accepted[self.pilots].double().mean().item()
-        return x
-
-    def noise(self, width: float) -> float:
-        """How much noise particles get on the way."""
-        return min(self.likelihood.noise(width, self._share), self.reverse.most)
-
-    def fit(self, x: Tensor) -> None:
-        """Prepares moves of particles that are now here."""
-        self.likelihood.fit(x[self.pilots])
-
-    def adapt(self) -> None:
-        """Adds more noise or less, by what became of the last move."""
-        self._share = min(self._share * math.exp(_EAGER * (self._of_pilots - _GOAL)), _SHARE)
-
-
-def split_move(unknowns: Unknowns, grid: Grid | None, steps: int, chunk: int, backward: int = 0) -> SplitMove:
-    """The move of all unknowns of a problem.
-
-    Args:
-        unknowns: What is to be inferred.
-        grid: The noise levels of the chain of the prior; the default ones if ``None``.
-        steps: How many steps these have.
-        chunk: How many particles the denoiser takes at once.
-        backward: How many backward passes each step of the chain makes.
-    """
-    target = unknowns.target
-    prior = target.denoise, target.shape, unknowns.typical
-    grid = grid or default_grid(target.schedule, steps, norm=data_norm(target.schedule, *prior))
-    chain = Chain(target.schedule, grid)
-    chain.calibrate(*prior)
-    reverse = Reverse(target, chain, chunk, backward)
-    return SplitMove(tempered_likelihood(unknowns, reverse.most), reverse)
-
-
-def tempered_likelihood(unknowns: Unknowns, most: float) -> TemperedLikelihood:
-    """The likelihood at every width.
-
-    Args:
-        unknowns: Of which.
-        most: The largest noise, in data units.
-    """
-    if unknowns.others:
-        return PoweredOthers(unknowns, most)
-    target, zero = unknowns.target, torch.zeros_like(unknowns.typical).unsqueeze(0)
-    if target.is_linear(zero):
-        residual, operator, constant = target.linearized(zero)
-        spectrum = operator.spectrum()
-        if isinstance(spectrum, ExactSpectrum):
-            return Inflated(residual, spectrum, constant)
-    return Powered(target, zero, most, linear=target.is_linear(zero))
 
 
 class SplitGibbs(Answer):
@@ -146,8 +52,11 @@ class SplitGibbs(Answer):
             independently, with variances of a pilot run. It does not matter where the denoiser draws data exactly.
         grid: The noise levels; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
         chunk: How many particles (of all problems together) the denoiser takes at once.
+        checkpoint: Where the run is saved, if anywhere. A run that finds its file goes on from there, to the last
+            random number; one that was finished, with more ``draws``, goes on to these.
 
     Raises:
+        ValueError: by ``run``: ``checkpoint`` holds a run of other settings, another model or other data.
         NotImplementedError: by ``run``: another latent site is discrete, or the site depends on it, or it on the site.
 
     References:
@@ -183,37 +92,94 @@ class SplitGibbs(Answer):
         backward: int = 0,
         grid: Grid | None = None,
         chunk: int = 4096,
+        checkpoint: str | os.PathLike | Checkpoint | None = None,
     ) -> None:
         super().__init__(model, site=site)
         self.number_of_chains, self.draws, self.warmup, self.coupling = chains, draws, warmup, coupling
         self.steps, self.grid, self.chunk, self.backward = steps, grid, chunk, backward
+        self.checkpoint = as_checkpoint(checkpoint)
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
-        move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
-        x = started(unknowns, move, self.number_of_chains)
-        kept = []
-        with watched(self.warmup + self.draws, unit="move") as bar:
-            for width in falling(move, self.coupling, self.warmup):
-                move.fit(x)
-                move.adapt()
-                x = move(x, width)
-                bar.update()
-            for _ in range(self.draws):
-                x = move(x, self.coupling)
-                kept.append(x)
-                bar.update()
-        draws = unknowns.values(torch.stack(kept, 1).flatten(0, 1))
+        with saved(self.checkpoint) as file:
+            unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
+            move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
+            widths = falling(move, self.coupling, self.warmup)
+            run = SplitChains(move, started(unknowns, move, self.number_of_chains), widths, self.coupling)
+            file.resume(run, **self._settings(run))
+            if len(run.kept) > self.draws:
+                raise ValueError(f"`draws` must be at least the {len(run.kept)} in `checkpoint`, got {self.draws}")
+            with watched(self.warmup + self.draws, unit="move", initial=run.moves) as bar:
+                while len(run.kept) < self.draws:
+                    run.go()
+                    file.save(run, last=len(run.kept) == self.draws)
+                    bar.update()
+        draws = unknowns.values(run.draws())
         by_chain = {name: values.unflatten(0, (self.number_of_chains, -1)) for name, values in draws.items()}
         acceptance = math.fsum(move.accepted[-self.draws :]) / self.draws
         diagnostics = chain_diagnostics(by_chain, divergences=0, acceptance=acceptance)
         return Results(draws, diagnostics, chains=self.number_of_chains)
 
+    def _settings(self, run: SplitChains) -> dict[str, Any]:
+        """What a run that goes on must have in common with the one before it."""
+        settings = {"method": "SplitGibbs", "shape": list(run.x.shape), "warmup": self.warmup}
+        return settings | {"coupling": self.coupling, "noises": run.move.reverse.noises, "backward": self.backward}
 
-def started(unknowns: Unknowns, move: SplitMove, count: int) -> Tensor:
-    """Draws of all unknowns without the data, in rows ``(count, N, D + k)``."""
-    return torch.cat([move.reverse.prior(count, unknowns.typical), unknowns.draw(count)], -1)
+
+class SplitChains:
+    """Chains on their way to the posterior, and what they draw there.
+
+    Args:
+        move: How they move.
+        x: Where they start, ``(chains, N, D)``.
+        widths: Those of the moves by which they warm up, to which moves are fitted.
+        coupling: The width of all others.
+
+    Attributes:
+        x: Where they are.
+        kept: Where they were after each move that is kept.
+    """
+
+    def __init__(self, move: SplitMove, x: Tensor, widths: list[float], coupling: float) -> None:
+        self.move, self.x, self.coupling = move, x, coupling
+        self._widths = widths
+        self.kept: list[Tensor] = []
+
+    @property
+    def moves(self) -> int:
+        """How many were made."""
+        return len(self.move.accepted)
+
+    def go(self) -> None:
+        """Makes one move."""
+        if self.moves < len(self._widths):
+            width = self._widths[self.moves]
+            self.move.fit(self.x)
+            self.move.adapt()
+            self.x = self.move(self.x, width)
+        else:
+            self.x = self.move(self.x, self.coupling)
+            self.kept.append(self.x)
+
+    def draws(self) -> Tensor:
+        """What is kept, one chain after the other, ``(chains draws, N, D)``."""
+        return torch.stack(self.kept, 1).flatten(0, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, in numbers and tensors."""
+        kept = torch.stack(self.kept) if self.kept else self.x.new_zeros(0, *self.x.shape)
+        state = {"x": self.x.clone(), "kept": kept, "move": self.move.state_dict()}
+        return state | {"log_likelihood": self._log_likelihood()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what other chains were."""
+        self.x, self.kept = state["x"], list(state["kept"])
+        self.move.load_state_dict(state["move"])
+        check_same(self._log_likelihood(), state["log_likelihood"])
+
+    def _log_likelihood(self) -> Tensor:
+        likelihood = self.move.likelihood
+        return likelihood.log_likelihood(likelihood.seen(self.x), 0.0)
 
 
 def falling(move: SplitMove, coupling: float, count: int) -> list[float]:

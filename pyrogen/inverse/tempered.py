@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,14 @@ import torch
 
 from pyrogen.arguments import checked, count, inner_share, instance_of, integer
 from pyrogen.numerics.grids import Grid
+from pyrogen.training.checkpoint import Checkpoint
 from pyrogen.training.progress import watched
 
 from .answer import Answer, Results
 from .particle_diagnostics import prior_evidence
 from .problem import InverseProblem
-from .split_gibbs import split_move, started
+from .saved import as_checkpoint, saved
+from .split_move import split_move, started
 from .tempered_diagnostics import TemperedDiagnostics
 from .tempering import Tempering
 from .unknowns import Unknowns
@@ -62,9 +65,12 @@ class TemperedSMC(Answer):
             independently, with variances of a pilot run. It does not matter where the denoiser draws data exactly.
         grid: The noise levels of that chain; if not given, as for :class:`~pyrogen.inverse.smc.TwistedSMC`.
         chunk: How many particles (of all problems together) the denoiser takes at once.
+        checkpoint: Where the run is saved after levels, if anywhere. A run that finds its file goes on from there, to
+            the last random number; one that was finished, with more ``last_levels``, goes on to these.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range; by ``run``: ``checkpoint`` holds a run of other settings, another model or
+            other data.
         NotImplementedError: by ``run``: another latent site is discrete, or the site depends on it, or it on the site.
         RuntimeError: by ``run``: no draw of the prior makes the data possible.
 
@@ -101,6 +107,7 @@ class TemperedSMC(Answer):
         backward: int = 0,
         grid: Grid | None = None,
         chunk: int = 4096,
+        checkpoint: str | os.PathLike | Checkpoint | None = None,
     ) -> None:
         super().__init__(model, site=site)
         if particles % groups:
@@ -109,17 +116,23 @@ class TemperedSMC(Answer):
         self.last_levels = last_levels
         self.levels = None if levels is None else _levels(levels)
         self.steps, self.grid, self.chunk, self.backward = steps, grid, chunk, backward
+        self.checkpoint = as_checkpoint(checkpoint)
 
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
-        unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
-        move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
-        run = Tempering(move, started(unknowns, move, self.particles), self.groups)
-        evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
-        with watched(unit="level") as bar:
-            for width in self._widths(run):
-                run.go(width, self.moves)
-                _show(bar, run)
+        with saved(self.checkpoint) as file:
+            unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
+            move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
+            run = Tempering(move, started(unknowns, move, self.particles), self.groups)
+            evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
+            file.resume(run, **self._settings(run))
+            if self._zeros_due(run) < 0:
+                raise ValueError(f"`last_levels` must be no fewer than in `checkpoint`, got {self.last_levels}")
+            with watched(unit="level", initial=len(run.widths)) as bar:
+                for width in self._widths(run):
+                    run.go(width, self.moves)
+                    file.save(run, last=self._zeros_due(run) == 0)
+                    _show(bar, run)
         diagnostics = TemperedDiagnostics.of(run, evidence)
         return Results(
             unknowns.values(run.draws()),
@@ -130,10 +143,20 @@ class TemperedSMC(Answer):
 
     def _widths(self, run: Tempering) -> Iterator[float]:
         """Those that were given, or down to zero, each as small as the effective sample size allows, and zero again."""
-        yield from self.levels or ()
+        yield from (self.levels or ())[len(run.widths) :]
         while run.width > 0:
             yield run.next_width(self.ess)
-        yield from [0.0] * (self.last_levels - 1)
+        yield from [0.0] * self._zeros_due(run)
+
+    def _zeros_due(self, run: Tempering) -> int:
+        """How many levels at the posterior itself are still to come."""
+        return (self.levels or (0.0,)).count(0.0) + self.last_levels - 1 - run.widths.count(0.0)
+
+    def _settings(self, run: Tempering) -> dict[str, Any]:
+        """What a run that goes on must have in common with the one before it."""
+        settings = {"method": "TemperedSMC", "shape": [self.particles, *run.x.shape[1:]], "groups": self.groups}
+        settings |= {"moves": self.moves, "ess": self.ess, "levels": self.levels and list(self.levels)}
+        return settings | {"noises": run.move.reverse.noises, "backward": self.backward}
 
 
 def _levels(levels: Sequence[float]) -> tuple[float, ...]:

@@ -25,15 +25,19 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrogen.numerics.resampling import effective_sample_size, order, systematic, take
 
-from .split_gibbs import SplitMove
+from .saved import check_same
+from .split_move import SplitMove
 
 _BISECTIONS = 30
+_KEPT = ("x", "width", "log_evidence", "widths", "noises", "accepted", "roots")
+_BY_LEVEL = ("effective", "jumps")
 
 
 class Tempering:
@@ -130,6 +134,29 @@ class Tempering:
         self.jumps.append(jump / (2 * self.x.var(0).sum(-1)))
         self._seen = self.move.likelihood.seen(self.x)
         self._reached = self.log_likelihood(width)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, in numbers and tensors."""
+        by_level = {name: torch.stack(getattr(self, name)) for name in _BY_LEVEL}
+        return (
+            {name: getattr(self, name) for name in _KEPT}
+            | by_level
+            | {
+                "reached": self._reached,
+                "move": self.move.state_dict(),
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what another run was, after some level."""
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        for name in _BY_LEVEL:
+            setattr(self, name, list(state[name]))
+        self.move.load_state_dict(state["move"])
+        self._seen = self.move.likelihood.seen(self.x)
+        self._reached = self.log_likelihood(self.width)
+        check_same(self._reached, state["reached"])
 
     def _gained(self, width: float) -> Tensor:
         """The logarithms of the weights at a smaller width; what is impossible stays so."""

@@ -10,7 +10,7 @@ from pyrogen.inverse import TemperedSMC, derivative
 from pyrogen.inverse.inflated import Inflated
 from pyrogen.inverse.powered import Powered
 from pyrogen.inverse.problem import InverseProblem
-from pyrogen.inverse.split_gibbs import tempered_likelihood
+from pyrogen.inverse.split_move import tempered_likelihood
 from pyrogen.inverse.unknowns import Unknowns
 from pyrogen.operators import (
     CircularConvolution,

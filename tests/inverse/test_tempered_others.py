@@ -11,7 +11,7 @@ from inverse_problems import gaussian
 from pyrogen.inverse import TemperedSMC
 from pyrogen.inverse.powered_others import PoweredOthers
 from pyrogen.inverse.problem import InverseProblem
-from pyrogen.inverse.split_gibbs import split_move
+from pyrogen.inverse.split_move import split_move
 from pyrogen.inverse.unknowns import Unknowns
 
 SIZE, MEASURED = 6, 12

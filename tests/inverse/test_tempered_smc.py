@@ -12,7 +12,7 @@ from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP
 from pyrogen.inverse import SplitGibbs, TemperedSMC
 from pyrogen.inverse.powered import Powered
 from pyrogen.inverse.problem import InverseProblem
-from pyrogen.inverse.split_gibbs import split_move
+from pyrogen.inverse.split_move import split_move
 from pyrogen.inverse.unknowns import Unknowns
 from pyrogen.operators import Convolution, KrylovSpectrum, Mask
 

@@ -1,0 +1,93 @@
+"""Runs that are saved on the way, and go on from their file to the last random number.
+
+A run that goes on begins as the one before it did, with the same random numbers, so that all that is prepared (noise
+levels, variances of steps, particles to start from) is the same and need not be in the file. Then it takes over what
+the file holds, and the random numbers go on from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pyrogen.numerics.randomness import random_states, set_random_states
+from pyrogen.training.checkpoint import Checkpoint, check_settings
+
+
+class Run(Protocol):
+    """What can be saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, in numbers and tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what another run was."""
+
+
+class Saved:
+    """A run and its file, if it has one.
+
+    Args:
+        checkpoint: The file, or ``None``.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        self._found = checkpoint.load() if checkpoint else None
+        if self._found is not None:
+            _check_kind(self._found)
+            set_random_states(self._found["began"])
+        self._began = random_states() if checkpoint else None
+
+    def resume(self, run: Run, **settings: Any) -> None:
+        """Takes over what the file holds, if there is one.
+
+        Args:
+            run: As it begins.
+            settings: What must be as it was.
+
+        Raises:
+            ValueError: something else is not as it was, or the file is of another kind of run.
+        """
+        self._settings = settings
+        if self._found is not None:
+            check_settings(self._found["settings"], settings)
+            run.load_state_dict(self._found["run"])
+            set_random_states(self._found["now"])
+
+    def save(self, run: Run, *, last: bool) -> None:
+        """Saves the run, if it is time to, and after the last step."""
+        if self._checkpoint and (last or self._checkpoint.due()):
+            states = {"began": self._began, "now": random_states()}
+            self._checkpoint.save({"settings": self._settings, "run": run.state_dict(), **states})
+
+
+@contextmanager
+def saved(checkpoint: Checkpoint | None) -> Iterator[Saved]:
+    """A scope in which a run may be saved in a file, and no other writes it."""
+    with checkpoint.reserved() if checkpoint else nullcontext():
+        yield Saved(checkpoint)
+
+
+def as_checkpoint(value: str | os.PathLike | Checkpoint | None) -> Checkpoint | None:
+    """A checkpoint by its path, or as it is."""
+    return value if isinstance(value, Checkpoint | None) else Checkpoint(value)
+
+
+def check_same(found: Tensor, kept: Tensor) -> None:
+    """Raises a ValueError unless log-likelihoods are those that a checkpoint holds."""
+    if found.shape != kept.shape or not torch.allclose(found, kept, rtol=1e-4, atol=1e-3):
+        raise ValueError(
+            "`checkpoint` must hold a run of the same model and data, got one whose particles had other "
+            f"log-likelihoods: the first {kept.flatten()[0]:.4f}, now {found.flatten()[0]:.4f}"
+        )
+
+
+def _check_kind(state: Any) -> None:
+    if not isinstance(state, dict) or set(state) != {"settings", "run", "began", "now"}:
+        raise ValueError("`checkpoint` must hold a run of TemperedSMC or SplitGibbs, got another kind of run")
