@@ -66,6 +66,8 @@ from .simulated import (
     site_names,
 )
 
+_PAIRS, _NUMBERS = 2**14, 2**21  # at once
+
 
 class Amortized:
     """A guide as a posterior: one call gives draws for many data sets.
@@ -210,7 +212,7 @@ def simulation_based_calibration(
     nuisance: str | Sequence[str] = (),
     coordinates: str | Sequence[str] | None = None,
     quantities: Mapping[str, Quantity] = MappingProxyType({}),
-    batch_size: int = 16384,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Calibration:
     """Ranks of true values among posterior draws, over simulations from the model.
@@ -237,7 +239,8 @@ def simulation_based_calibration(
             among them. The log-likelihood at given values of the others is then not known.
         coordinates: The latent sites whose coordinates are ranked; all if ``None``.
         quantities: Further functions of latent values and data (rows of each), giving one number a row.
-        batch_size: How many pairs of simulation and draw are computed at once.
+        batch_size: How many pairs of simulation and draw are computed at once. If not given, 16,384, or fewer, so that
+            no more than two million numbers are simulated or drawn: images take memory.
         generator: Breaks ties between ranks.
 
     Raises:
@@ -253,10 +256,11 @@ def simulation_based_calibration(
         chosen = tuple(joint.latents) if coordinates is None else site_names(coordinates, "coordinates")
         if not set(chosen) <= set(joint.latents):
             raise ValueError(f"`coordinates` must name latent sites {list(joint.latents)}, got {list(chosen)}")
+        pairs = batch_size or min(_PAIRS, _NUMBERS // joint.numbers)
         ranks: dict[str, list[Tensor]] = {}
         for part, learned in joint.parts():
             evaluate = _Evaluation(joint.likelihood, chosen, {**learned, **quantities})
-            for block in torch.arange(part.start, part.stop).split(max(1, batch_size // draws)):
+            for block in torch.arange(part.start, part.stop).split(max(1, pairs // draws)):
                 rows = slice(int(block[0]), int(block[-1]) + 1)
                 truth, given = rows_of(joint.latents, rows), rows_of(joint.data, rows)
                 drawn = checked_draws(posterior(given, draws), truth, draws)

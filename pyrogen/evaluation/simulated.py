@@ -80,6 +80,11 @@ class SimulatedJoint:
         return len(next(iter(self.latents.values())))
 
     @property
+    def numbers(self) -> int:
+        """How many numbers, latent and observed, one simulation has."""
+        return max(1, sum(value[0].numel() for values in (self.latents, self.data) for value in values.values()))
+
+    @property
     def sees_the_data(self) -> bool:
         """Whether a quantity that depends on the data is known."""
         return self.likelihood is not None or self.rows >= FEWEST

@@ -235,7 +235,7 @@ entry(
     generator={"seed": 3},
     simulations=NO_COUNTS,
     draws=NO_COUNTS,
-    batch_size=NO_COUNTS,
+    batch_size={key: value for key, value in NO_COUNTS.items() if key != "None"},
 )
 entry("Amortized", overridable(Amortized, guide=guide), guide=NO_PROGRAMS, observed={"number": 3, "nothing": []})
 entry(

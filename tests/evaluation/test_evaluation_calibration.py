@@ -128,6 +128,25 @@ def test_blocks_change_no_shape_and_one_simulation_at_a_time_works():
     assert calibration.simulations == 30
 
 
+def test_large_events_are_computed_few_at_a_time():
+    """Of images of 3,072 numbers with as many measured no more than two million numbers at once."""
+
+    def image(size=1):
+        with pyro.plate("data", size):
+            x = pyro.sample("x", dist.Normal(torch.zeros(3, 32, 32), 1.0).to_event(3))
+            pyro.sample("y", dist.Normal(x, NOISE).to_event(3))
+
+    seen = []
+
+    def draw(data, draws):
+        seen.append(len(data["y"]))
+        return {"x": GAIN * data["y"] + ROOT * torch.randn(draws, *data["y"].shape)}
+
+    simulation_based_calibration(image, draw, observed="y", simulations=50, draws=19, coordinates=())
+    assert seen == [17, 17, 16]
+    assert max(seen) * 19 * 2 * 3072 < 2**21
+
+
 def test_a_function_may_take_its_time_for_each_data_set():
     def slow(data, draws):
         means = [torch.randn(draws, 2) * ROOT + GAIN * y for y in data["y"]]
