@@ -4,8 +4,11 @@ One process, one thread. The denoiser is exact and the same for all, so that onl
 from the ``bench`` extra; those that are not installed are left out.
 
     python benchmarks/diffusion.py overhead --budget 10
-    python benchmarks/diffusion.py quality
+    python benchmarks/diffusion.py quality --evaluations 5 10 20
     python benchmarks/diffusion.py paths --mixtures 5
+
+``--table FILE`` writes the table of the documentation. A number in parentheses is how many evaluations a sampler really
+took, where they are not those of its column.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from diffusion_peers import PEERS
+from results_file import table
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.nn.modules.module import register_module_forward_hook
 
 from pyrogen.diffusion import (
     DDIM,
@@ -55,8 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--mixtures", type=int, default=5, help="how many mixtures the paired errors average over")
     parser.add_argument("--draws", type=int, default=8000)
-    parser.add_argument("--evaluations", nargs="+", type=int, default=(5, 10, 20, 50))
+    parser.add_argument("--evaluations", nargs="+", type=int, default=(5, 6, 10, 20, 50))
     parser.add_argument("--only", default="", help="samplers whose names contain this, or one of these between bars")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -87,7 +95,7 @@ def random_mixture(seed: int, components: int = 12, size: int = 16) -> MixtureSa
 def quality(options: argparse.Namespace) -> None:
     """Sliced Wasserstein-2 distance of draws from the 25 modes to exact draws; the floor is that of exact draws."""
     data = lattice()
-    rows: dict[str, dict[int, list[float]]] = {}
+    rows: dict[tuple[str, int], list[tuple[float, int]]] = {}
     floor = []
     for seed in range(options.seeds):
         torch.manual_seed(seed)
@@ -95,16 +103,16 @@ def quality(options: argparse.Namespace) -> None:
         floor.append(sliced_distance(data.sample((options.draws,)), exact, seed))
         for name, draw in _samplers(data, options.only).items():
             for count in options.evaluations:
-                rows.setdefault(name, {}).setdefault(count, []).append(
-                    sliced_distance(draw(noise, count)[0], exact, seed)
-                )
+                with counted() as calls:
+                    x, _ = draw(noise, count)
+                rows.setdefault((name, count), []).append((sliced_distance(x, exact, seed), len(calls)))
     print(f"exact draws: {statistics.mean(floor):.4f} ({min(floor):.4f} to {max(floor):.4f})")
-    _table(options.evaluations, {name: {n: statistics.mean(v) for n, v in row.items()} for name, row in rows.items()})
+    _table(rows, options)
 
 
 def paths(options: argparse.Namespace) -> None:
     """Distance of each draw from the end of the exact path that begins at the same noise, per coordinate."""
-    rows: dict[str, dict[int, list[float]]] = {}
+    rows: dict[tuple[str, int], list[tuple[float, int]]] = {}
     for seed in range(options.mixtures):
         data = random_mixture(seed)
         torch.manual_seed(seed)
@@ -114,12 +122,13 @@ def paths(options: argparse.Namespace) -> None:
             if name == "pyrogen ancestral":
                 continue
             for count in options.evaluations:
-                x, ratio = draw(noise, count)
+                with counted() as calls:
+                    x, ratio = draw(noise, count)
                 if ratio not in exact:
                     exact[ratio] = _exact_end(data, noise, ratio)
                 error = (x - exact[ratio]).norm(dim=-1).mean().item() / 4
-                rows.setdefault(name, {}).setdefault(count, []).append(error)
-    _table(options.evaluations, {name: {n: statistics.mean(v) for n, v in row.items()} for name, row in rows.items()})
+                rows.setdefault((name, count), []).append((error, len(calls)))
+    _table(rows, options)
 
 
 def _exact_end(data: MixtureSameFamily, noise: Tensor, ratio: float) -> Tensor:
@@ -146,11 +155,38 @@ def sliced_distance(x: Tensor, y: Tensor, seed: int, projections: int = 64) -> f
     return ((x @ lines).sort(0).values - (y @ lines).sort(0).values).square().mean().sqrt().item()
 
 
-def _table(evaluations: tuple[int, ...], rows: dict[str, dict[int, float]]) -> None:
-    print("| sampler | " + " | ".join(map(str, evaluations)) + " |")
-    print("|---|" + "---|" * len(evaluations))
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[n]:.4f}" for n in evaluations) + " |", flush=True)
+@contextmanager
+def counted() -> Iterator[list[Denoiser]]:
+    """The exact denoisers that are evaluated inside, in a list."""
+    calls: list[Denoiser] = []
+
+    def note(module: torch.nn.Module, *_: object) -> None:
+        if isinstance(module, GaussianMixtureDenoiser):
+            calls.append(module)
+
+    handle = register_module_forward_hook(note)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _table(rows: dict[tuple[str, int], list[tuple[float, int]]], options: argparse.Namespace) -> None:
+    """Means by sampler and number of evaluations, the most accurate sampler first."""
+
+    def shown(name: str, count: int) -> str:
+        values, taken = zip(*rows[name, count], strict=True)
+        return f"{statistics.mean(values):.4f}" + (f" ({taken[0]})" if taken[0] != count else "")
+
+    evaluations = options.evaluations
+    names = sorted(
+        {name for name, _ in rows}, key=lambda name: statistics.mean(v for v, _ in rows[name, evaluations[-1]])
+    )
+    table(
+        ["evaluations", *map(str, evaluations)],
+        [[name, *(shown(name, n) for n in evaluations)] for name in names],
+        options.table,
+    )
 
 
 class Trivial(Denoiser):
@@ -175,7 +211,7 @@ def overhead(options: argparse.Namespace) -> None:
         ),
         "default": (lambda n: Multistep(FlowGrid(n)), adams_by_hand),
     }
-    print("| sampler | batch | steps | by hand, us | pyrogen, us | ratio |\n|---|---|---|---|---|---|")
+    rows = []
     for name, (make, by_hand) in pairs.items():
         for batch, steps in ((1, 10), (1, 20), (1, 50), (64, 50)):
             noise = torch.randn(batch, 2)
@@ -185,14 +221,16 @@ def overhead(options: argparse.Namespace) -> None:
                 "ours": lambda sampler=sampler, noise=noise: sampler(denoiser, noise),
             }
             spent = {key: [] for key in calls}
-            start = time.perf_counter()
-            while time.perf_counter() - start < options.budget / 4:
+            start = time.process_time()
+            while time.process_time() - start < options.budget / 4:
                 for key, call in calls.items():
                     began = time.process_time()
                     call()
                     spent[key].append(1e6 * (time.process_time() - began) / steps)
             hand, ours = (statistics.median(spent[key]) for key in ("hand", "ours"))
-            print(f"| {name} | {batch} | {steps} | {hand:.1f} | {ours:.1f} | {ours / hand:.2f} |", flush=True)
+            rows.append([name, f"{batch}", f"{steps}", f"{hand:.1f}", f"{ours:.1f}", f"{ours / hand:.2f}"])
+            print(*rows[-1], flush=True)
+    table(["sampler", "batch", "steps", "by hand, us a step", "pyrogen, us a step", "ratio"], rows, options.table)
 
 
 def _by_hand_grid(denoiser: Denoiser, steps: int, like: Tensor) -> tuple[tuple[Tensor, ...], list, list]:

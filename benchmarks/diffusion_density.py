@@ -5,7 +5,7 @@ given the same closed-form velocity, so that what is timed is the solver, the di
 interleaved, seconds are of the processor, and the fastest counts. "closed divergence" is what
 ``GaussianMixtureDenoiser`` offers by itself; "exact trace" hides it, and computes 16 derivatives as the peer does.
 
-    python benchmarks/diffusion_density.py [--repeats 3]
+    python benchmarks/diffusion_density.py [--repeats 3] [--table FILE]
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import pyro.distributions as dist
 import torch
+from results_file import table
 from torch import Tensor, nn
 
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
@@ -90,7 +93,8 @@ def peers(denoiser: Denoiser) -> dict[str, Score]:
 
         return log_prob
 
-    return {"flow_matching, exact trace": score(True), "flow_matching, one probe": score(False)}
+    name = f"flow_matching {version('flow_matching')}, dopri5 1e-5"
+    return {f"{name}, exact trace": score(True), f"{name}, one probe": score(False)}
 
 
 def timed(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
@@ -104,7 +108,8 @@ def gradient(score: Score, x: Tensor) -> Tensor:
     return torch.autograd.grad(score(x).sum(), x)[0]
 
 
-def compare(scores: dict[str, Score], truth: dist.Distribution, x: Tensor, repeats: int) -> None:
+def compare(scores: dict[str, Score], truth: dist.Distribution, x: Tensor, repeats: int) -> Iterator[list[str]]:
+    """A row for each: seconds and error of the density, seconds, direction and size of its gradient."""
     value_time, slope_time = dict.fromkeys(scores, math.inf), dict.fromkeys(scores, math.inf)
     errors, cosines, sizes = {}, {}, {}
     exact = gradient(truth.log_prob, x)
@@ -122,10 +127,13 @@ def compare(scores: dict[str, Score], truth: dist.Distribution, x: Tensor, repea
             slope_time[name] = min(slope_time[name], seconds)
             cosines[name] = torch.cosine_similarity(slope, exact)
             sizes[name] = (slope.norm(dim=-1) / exact.norm(dim=-1)).median()
-    print(f"{'':38} {'log_prob s':>10} {'mean error':>10} {'max error':>10} {'grad s':>8} {'cosine':>9} {'size':>6}")
     for name in scores:
-        slope = f"{slope_time[name]:8.2f} {cosines[name].mean():9.6f} {sizes[name]:6.3f}" if name in cosines else ""
-        print(f"{name:38} {value_time[name]:10.2f} {errors[name].mean():10.1e} {errors[name].max():10.1e} {slope}")
+        slope = (
+            [f"{slope_time[name]:.2f}", f"{cosines[name].mean():.6f}", f"{sizes[name]:.3f}"]
+            if name in cosines
+            else [""] * 3
+        )
+        yield [name, f"{value_time[name]:.2f}", f"{errors[name].mean():.1e}", f"{errors[name].max():.1e}", *slope]
 
 
 def probes(denoiser: Denoiser, truth: dist.Distribution, seeds: int = 20, count: int = 16, draws: int = 25) -> None:
@@ -149,6 +157,7 @@ def probes(denoiser: Denoiser, truth: dist.Distribution, seeds: int = 20, count:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--table", type=Path, help="a file for the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -156,14 +165,15 @@ def main() -> None:
     x = truth.sample((POINTS,))
     denoiser = GaussianMixtureDenoiser(truth, RectifiedFlow())
     scores = {
-        "pyrogen, closed divergence": ours(denoiser, 1e-5),
-        "pyrogen, exact trace": ours(Opaque(denoiser), 1e-5),
-        "pyrogen, exact trace, tolerance 1e-4": ours(Opaque(denoiser), 1e-4),
-        "pyrogen, exact trace, tolerance 5e-4": ours(Opaque(denoiser), 5e-4),
-        "pyrogen, one probe": ours(denoiser, 1e-5, trace=Hutchinson()),
+        "closed divergence, tolerance 1e-5": ours(denoiser, 1e-5),
+        "exact trace, tolerance 1e-5": ours(Opaque(denoiser), 1e-5),
+        "exact trace, tolerance 1e-4": ours(Opaque(denoiser), 1e-4),
+        "exact trace, tolerance 5e-4": ours(Opaque(denoiser), 5e-4),
+        "one probe, tolerance 1e-5": ours(denoiser, 1e-5, trace=Hutchinson()),
         **peers(denoiser),
     }
-    compare(scores, truth, x, arguments.repeats)
+    columns = ["", "`log_prob`, s", "mean error, nats", "largest", "its gradient, s", "cosine", "size"]
+    table(columns, list(compare(scores, truth, x, arguments.repeats)), arguments.table)
     probes(denoiser, truth)
 
 

@@ -5,18 +5,23 @@ with the other half in pairs, by .7951, so that the log-ratio to independent nor
 ``p``: 10, 20 and 40 nats at 40, 80 and 160 dimensions. Draws are fresh. Estimates are means over 10,000 draws of ``p``
 that were not trained on; the error is that of the log-ratio of single draws, root mean square.
 
-    python benchmarks/implicit_ratios.py --seeds 0 1 2
+    python benchmarks/implicit_ratios.py --seeds 0 1 2 [--output FILE] [--table FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from math import log
+from pathlib import Path
+from statistics import mean
 from time import process_time
 
 import pyro.distributions as dist
 import torch
+from results_file import keep, known, table
 from torch import Tensor
 
 import pyrogen as pg
@@ -45,22 +50,25 @@ def log_ratio(x: Tensor) -> Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints one line for each estimate, dimension and seed."""
+    """Prints a table, a row for each estimate and dimension."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--dimensions", type=int, nargs="+", default=[40, 80, 160])
     parser.add_argument("--estimates", nargs="+", default=[*ESTIMATES], choices=[*ESTIMATES])
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    print("dimensions  nats  estimate              seed  found          calibrated     error  seconds of one core")
-    for dimensions in options.dimensions:
-        for name in options.estimates:
-            for seed in options.seeds:
-                print(_line(name, dimensions, seed, options.steps), flush=True)
+    lines = known(options.output)
+    done = {tuple(line["run"]) for line in lines}
+    runs = product(options.dimensions, options.estimates, options.seeds, [options.steps])
+    keep((_found(*run) for run in runs if run not in done), lines, options.output)
+    columns = ["nats", "estimate", "steps", "found, by seed", "calibrated, by seed", "error", "seconds of one core"]
+    table(columns, list(_rows(lines)), options.table, lines)
 
 
-def _line(name: str, dimensions: int, seed: int, steps: int) -> str:
+def _found(dimensions: int, name: str, seed: int, steps: int) -> dict[str, object]:
     torch.manual_seed(seed)
     started = process_time()
     independent = dist.Normal(torch.zeros(dimensions), 1.0).to_event(1)
@@ -70,16 +78,23 @@ def _line(name: str, dimensions: int, seed: int, steps: int) -> str:
     pg.fit(ratio, (), steps=steps, lr=1.2e-3, schedule=schedule, seed=seed)
     seconds = process_time() - started
     x = p(10_000)
-    found = ratio.kl(x)
+    found = ratio.kl(x).value
     with torch.no_grad():
-        error = (ratio(x) - log_ratio(x)).square().mean().sqrt()
+        error = (ratio(x) - log_ratio(x)).square().mean().sqrt().item()
     ratio.draws = 5000
     ratio.calibrate()
-    truth = -dimensions / 4 * log(1 - CORRELATION**2)
-    return (
-        f"{dimensions:<10}  {truth:<4.1f}  {name:<20}  {seed:<4}  {found.rounded():<13}  {ratio.kl(x).rounded():<13}  "
-        f"{error:<5.2f}  {seconds:.0f}"
-    )
+    found = {"found": found, "calibrated": ratio.kl(x).value, "error": error, "seconds": seconds}
+    return {"run": (dimensions, name, seed, steps), **found}
+
+
+def _rows(lines: list[dict]) -> Iterator[list[str]]:
+    """Seeds beside each other, errors and seconds as means over them."""
+    for dimensions, name, steps in dict.fromkeys((*line["run"][:2], line["run"][3]) for line in lines):
+        mine = [line for line in lines if (*line["run"][:2], line["run"][3]) == (dimensions, name, steps)]
+        values = (", ".join(f"{line[key]:.2f}" for line in mine) for key in ("found", "calibrated"))
+        error, seconds = (mean(line[key] for line in mine) for key in ("error", "seconds"))
+        truth = -dimensions / 4 * log(1 - CORRELATION**2)
+        yield [f"{truth:.1f}", name, f"{steps:,}", *values, f"{error:.2f}", f"{seconds:.0f}"]
 
 
 if __name__ == "__main__":

@@ -70,10 +70,10 @@ def miwae(x: np.ndarray, seed: int) -> Filled:
 
 LATENTS, STEPS = 8, 1000
 METHODS: dict[str, Callable[[np.ndarray, int], Filled]] = {
-    "mean": mean,
+    "column means": mean,
     "nearest neighbours": neighbours,
     "iterative": iterative,
-    "missing_data_vae": miwae,
+    "`missing_data_vae`": miwae,
 }
 
 
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
             shown = "" if np.isnan(inside) else f"{inside:.3f} ± {spread[1]:.3f}"
             rows.append([f"{share:.0%}", name, f"{error:.3f} ± {spread[0]:.3f}", shown, f"{seconds:.1f}"])
             print(*rows[-1], flush=True)
-    table(["missing", "method", "error", "coverage", "CPU s"], rows, options.table)
+    table(["missing", "method", "error", "coverage of 90 % intervals", "CPU seconds"], rows, options.table)
 
 
 if __name__ == "__main__":

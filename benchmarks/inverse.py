@@ -3,9 +3,10 @@
 25 Gaussians of unit variance, a random linear measurement of ``--measured`` numbers, the exact denoiser, 100 steps,
 1,000 draws. Sliced Wasserstein-1 distance to exact draws (100 random directions) over fixed problems, with 1.96
 standard errors; the ratio is paired with the ancestral chain driven by the exact conditional score. Needs the
-``bench`` extra.
+``bench`` extra. Several runs share the raw results of ``--output``; the table has those that are asked for.
 
-    python benchmarks/inverse.py --size 8 --measured 1 2 4 --problems 40
+    python benchmarks/inverse.py --size 8 80 --measured 1 2 4 --problems 40 --methods TwistedSMC --output FILE
+    python benchmarks/inverse.py --size 8 --measured 2 --problems 10 --output FILE --table TABLE
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import argparse
 import importlib.util
 import math
 import time
+from collections.abc import Iterator
 from functools import partial
+from itertools import product
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
+from results_file import keep, known, table
 from torch import Tensor
 
 from pyrogen.diffusion import Denoiser, Diffusion, LinearVP
@@ -153,14 +158,14 @@ def methods(problem: Problem) -> dict[str, object]:
         "exact conditional score": lambda: (problem.oracle(), None),
         "TwistedSMC": smc,
         "MomentMatching": lambda: guided(MomentMatching()),
-        "PiGDM (variance 129)": lambda: guided(PiGDM(129.0)),
-        "PiGDM (variance 1)": lambda: guided(PiGDM(1.0)),
+        "PiGDM(129)": lambda: guided(PiGDM(129.0)),
+        "PiGDM(1)": lambda: guided(PiGDM(1.0)),
         "DiffPIR": lambda: guided(DiffPIR()),
-        "DPS 0.1": lambda: guided(DPS(0.1)),
+        "DPS(0.1)": lambda: guided(DPS(0.1)),
         "RePaint": lambda: guided(RePaint()),
         "DDRM": lambda: guided(DDRM()),
         "DAPS": lambda: guided(DAPS()),
-        "DAPS (1 step, variance 129)": lambda: guided(DAPS(1, variance=129.0)),
+        "DAPS(1, variance=129)": lambda: guided(DAPS(1, variance=129.0)),
     }
     if all(importlib.util.find_spec(peer) for peer in ("azula", "deepinv")):
         from inverse_peers import azula_methods, deepinv_methods
@@ -170,37 +175,49 @@ def methods(problem: Problem) -> dict[str, object]:
     return table
 
 
-def compare(size: int, measured: int, problems: int, names: list[str] | None) -> None:
-    distances, errors, seconds = {}, [], {}
-    for seed in range(problems):
+EXACT, ORACLE = "exact draws", "exact conditional score"
+
+
+def runs(size: int, measured: int, seeds: range, names: list[str], lines: list[dict]) -> Iterator[dict]:
+    """The distance of each method on each problem, of what is not among the lines."""
+    done = [(line["size"], line["measured"], line["seed"], line["method"]) for line in lines]
+    for seed in seeds:
         problem = Problem(size, measured, seed)
         torch.manual_seed(seed)
         exact = problem.exact(10 * DRAWS)
         for name, method in methods(problem).items():
-            if names and name not in names and name != "exact conditional score":
+            if (names and name not in (EXACT, ORACLE, *names)) or (size, measured, seed, name) in done:
                 continue
             start = time.process_time()
             draws, log_evidence = method()
-            seconds.setdefault(name, []).append(time.process_time() - start)
-            distances.setdefault(name, []).append(distance(draws.detach(), exact))
-            if log_evidence is not None:
-                errors.append(abs(log_evidence - problem.log_evidence.item()))
-    oracle = torch.tensor(distances["exact conditional score"])
-    print(f"\nd = {size}, d_y = {measured}, {problems} problems")
-    for name, values in distances.items():
-        values = torch.tensor(values)
-        ratio = values / oracle
-        print(
-            f"{name:<28} W1 {interval(values)}   paired ratio {interval(ratio)}   ratio of means "
-            f"{values.mean() / oracle.mean():5.2f}   {sum(seconds[name]) / problems:6.2f} s",
-            flush=True,
-        )
-    if errors:
-        print(f"TwistedSMC, error of the log evidence: median {torch.tensor(errors).median():.3f} nat", flush=True)
+            seconds = time.process_time() - start
+            error = None if log_evidence is None else abs(log_evidence - problem.log_evidence.item())
+            found = {"distance": distance(draws.detach(), exact), "error": error, "seconds": seconds}
+            yield {"size": size, "measured": measured, "seed": seed, "method": name, **found}
+
+
+def rows(size: int, measured: int, seeds: range, names: list[str], lines: list[dict]) -> Iterator[list[str]]:
+    """One for each method: its distances, and their ratios to those of the exact conditional score."""
+    mine = [line for line in lines if (line["size"], line["measured"]) == (size, measured) and line["seed"] in seeds]
+    oracle = {line["seed"]: line["distance"] for line in mine if line["method"] == ORACLE}
+    for name in dict.fromkeys(line["method"] for line in mine):
+        if names and name not in (EXACT, ORACLE, *names):
+            continue
+        own = [line for line in mine if line["method"] == name]
+        ratio = torch.tensor([line["distance"] / oracle[line["seed"]] for line in own])
+        errors = [line["error"] for line in own if line["error"] is not None]
+        yield [
+            f"{size}, {measured} ({len(own)})",
+            name,
+            interval(torch.tensor([line["distance"] for line in own])),
+            "" if name in (EXACT, ORACLE) else interval(ratio),
+            f"{torch.tensor(errors).median():.3f} nat" if errors else "",
+            f"{sum(line['seconds'] for line in own) / len(own):.2g}",
+        ]
 
 
 def interval(values: Tensor) -> str:
-    return f"{values.mean():6.3f} +- {1.96 * values.std() / len(values) ** 0.5:5.3f}"
+    return f"{values.mean():.3f} ± {1.96 * values.std() / len(values) ** 0.5:.3f}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -208,12 +225,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[8, 80, 800])
     parser.add_argument("--measured", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--problems", type=int, default=40)
-    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--methods", nargs="+", default=[], help="only these, beside exact draws and score")
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for size in options.size:
-        for measured in options.measured:
-            compare(size, measured, options.problems, options.methods)
+    lines, found, seeds = known(options.output), [], range(options.problems)
+    for size, measured in product(options.size, options.measured):
+        asked = size, measured, seeds, options.methods, lines
+        keep(runs(*asked), lines, options.output)
+        found += rows(*asked)
+    columns = ["$d$, $d_y$ (problems)", "method", "sliced W1", "paired ratio", "error of $\\log p(y)$, median"]
+    table([*columns, "processor seconds"], found, options.table, lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ likelihood of the measurement, by the joint density (a noisy bound, which is a f
 marginals. Particles of one run are copies of few: the draws are 31 of the resampled particles, in random order. The
 guidances step with the same variances, but for one row. Needs the ``demo`` extra.
 
-    python benchmarks/inverse_calibration.py --measured 2 8 --output output/calibration
+    python benchmarks/inverse_calibration.py --measured 2 8 --output FILE --table FILE --pictures output/calibration
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
+from results_file import keep, known, table
 from torch import Tensor
 
 import pyrogen as pg
@@ -42,6 +44,12 @@ from pyrogen.inverse.chain import Chain, Level
 from pyrogen.numerics.grids import default_grid
 
 SIZE, NORM, NOISE, DRAWS = 64, 6.4, 0.1, 31
+QUANTITIES = {
+    "log_likelihood": "$p(y \\mid x)$",
+    "log_joint": "$p(x, y)$",
+    "a pixel": "a pixel",
+    "mean grey": "mean grey",
+}
 Values = dict[str, Tensor]
 Posterior = Callable[[Values, int], Values]
 
@@ -122,18 +130,18 @@ def posteriors(prior: pg.diffusion.Diffusion, particles: int) -> dict[str, Poste
         return draw
 
     return {
-        "TwistedSMC": smc,
-        "prior draws": lambda data, draws: {"x": prior().sample((draws, len(data["y"])))},
-        "MomentMatching": guided(MomentMatching()),
-        "MomentMatching, ancestral": guided(MomentMatching(), calibrate=False),
-        "PiGDM (variance 0.5)": guided(PiGDM(0.5)),
-        "DiffPIR": guided(DiffPIR()),
-        "DPS 0.1": guided(DPS(0.1)),
-        "DPS 1": guided(DPS(1.0)),
-        "RePaint": guided(RePaint()),
-        "DDRM": guided(DDRM()),
-        "DAPS": guided(DAPS()),
-        "DAPS (1 step, variance 0.5)": guided(DAPS(1, variance=0.5)),
+        "`TwistedSMC`": smc,
+        "draws of the prior": lambda data, draws: {"x": prior().sample((draws, len(data["y"])))},
+        "`MomentMatching()`": guided(MomentMatching()),
+        "the same, ancestral steps": guided(MomentMatching(), calibrate=False),
+        "`PiGDM(0.5)`": guided(PiGDM(0.5)),
+        "`DiffPIR()`": guided(DiffPIR()),
+        "`DPS(0.1)`": guided(DPS(0.1)),
+        "`DPS(1)`": guided(DPS(1.0)),
+        "`RePaint()`": guided(RePaint()),
+        "`DDRM()`": guided(DDRM()),
+        "`DAPS()`": guided(DAPS()),
+        "`DAPS(1, variance=0.5)`": guided(DAPS(1, variance=0.5)),
     }
 
 
@@ -162,27 +170,45 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=50, help="of the chain")
     parser.add_argument("--training", type=int, default=3000, help="steps")
     parser.add_argument("--methods", nargs="+", help="only these")
-    parser.add_argument("--output", type=Path, help="a folder for pictures of the ranks of the log-likelihood")
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
+    parser.add_argument("--pictures", type=Path, help="a folder for pictures of the ranks of the log-likelihood")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     pyro.set_rng_seed(0)
     prior = trained(options.training, options.steps)
     print(f"step variances of two pilot runs differ by {disagreement(prior.denoiser, options.steps):.2%}", flush=True)
-    for measured in options.measured:
-        print(f"\nd_y = {measured}: p-values of uniform ranks (* outside the 95 % band of the whole ECDF)", flush=True)
-        ranks = {}
-        for name, posterior in posteriors(prior, options.particles).items():
-            if options.methods and name not in options.methods:
-                continue
-            start = time.process_time()
-            found = calibration(prior, posterior, measured, options.problems)
-            ranks[name] = found.ranks["log_likelihood"]
-            results = found.uniformity()
-            row = "  ".join(f"{key} {test.p_value:6.4f}{'*' * (test.p_value < 0.05)}" for key, test in results.items())
-            print(f"{name:<28} {row}   {time.process_time() - start:6.1f} s", flush=True)
-        if options.output:
-            options.output.mkdir(parents=True, exist_ok=True)
-            pg.analysis.rank_ecdf(ranks, DRAWS).savefig(options.output / f"ranks_{measured}.png")
+    methods = posteriors(prior, options.particles)
+    lines = known(options.output)
+    done = [(line["measured"], line["method"]) for line in lines]
+    chosen = [name for name in methods if name in (options.methods or methods)]
+    wanted = [run for run in product(options.measured, chosen) if run not in done]
+    ranks: dict[int, dict[str, Tensor]] = {}
+
+    def found(measured: int, name: str) -> dict[str, object]:
+        start = time.process_time()
+        calibrated = calibration(prior, methods[name], measured, options.problems)
+        ranks.setdefault(measured, {})[name] = calibrated.ranks["log_likelihood"]
+        p_values = {key: test.p_value for key, test in calibrated.uniformity().items()}
+        line = {"measured": measured, "method": name, "problems": options.problems, "p": p_values}
+        return line | {"seconds": time.process_time() - start}
+
+    keep((found(*run) for run in wanted), lines, options.output)
+    columns = [f"{QUANTITIES[key]}, $d_y = {measured}$" for measured in options.measured for key in QUANTITIES]
+    rows = [row(name, options.measured, lines) for name in chosen]
+    table(["method", *columns, "processor seconds"], rows, options.table, lines)
+    for measured, of_methods in ranks.items() if options.pictures else ():
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        pg.analysis.rank_ecdf(of_methods, DRAWS).savefig(options.pictures / f"ranks_{measured}.png")
+
+
+def row(name: str, measured: list[int], lines: list[dict]) -> list[str]:
+    """The p-values of one method, in bold below 0.05, and the longest time."""
+    mine = {line["measured"]: line for line in lines if line["method"] == name}
+    p_values = [mine[count]["p"][key] for count in measured for key in QUANTITIES]
+    shown = ["< 0.001" if p < 0.001 else f"{p:.2g}" for p in p_values]
+    cells = [f"**{text}**" if p < 0.05 else text for text, p in zip(shown, p_values, strict=True)]
+    return [name, *cells, f"{max(line['seconds'] for line in mine.values()):.0f}"]
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ noise 0.1; with ``--differences`` all differences of neighbours are measured, wh
 12 views of 32 detectors of an image of 32x32 under a Gaussian prior, fitted to the slices of a head if ``--slices``
 names their array (``matrix.dat`` in the tar file ``Cranium.inv3`` of Debian's invesalius-examples), else smooth.
 
-Printed are the log evidence, the error of the mean in posterior standard deviations, the ratio of standard deviations,
-coverage of 90 % intervals, and the total variation of the weights of modes.
+Columns are the log evidence, the error of the mean in posterior standard deviations, the ratio of standard deviations,
+coverage of 90 % intervals, and the total variation of the weights of modes. Several runs share the raw results of
+``--output`` and so a table.
 
-    python benchmarks/inverse_image_size.py ct --particles 256 --moves 4 --slices matrix.dat
-    python benchmarks/inverse_image_size.py mixture --size 80 --particles 500
+    python benchmarks/inverse_image_size.py ct --particles 256 --moves 4 --slices matrix.dat --output FILE
+    python benchmarks/inverse_image_size.py mixture --size 80 --particles 500 --output FILE --table TABLE
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from results_file import keep, known, table
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,25 +107,61 @@ def smooth() -> tuple[Tensor, Tensor]:
     return torch.zeros(1024).double(), covariance
 
 
-def compare(known: Known, options: argparse.Namespace) -> None:
+def compare(problem: Known, options: argparse.Namespace) -> dict[str, object]:
     start = time.process_time()
     settings = {"particles": options.particles, "moves": options.moves, "steps": options.steps}
-    answer = TemperedSMC(known.model, site="x", **settings).run(known.y.float())
+    answer = TemperedSMC(problem.model, site="x", **settings).run(problem.y.float())
     seconds = time.process_time() - start
-    evidence, weights, means, covariance = known.posterior()
+    evidence, weights, means, covariance = problem.posterior()
     x = answer.get_samples()["x"].double()
     shares = torch.cdist(x, means).argmin(-1).bincount(minlength=len(means)) / len(x)
     mean = weights @ means
     scale = (covariance.diagonal() + weights @ (means - mean).square()).sqrt()
     low, high = x.quantile(0.05, 0), x.quantile(0.95, 0)
-    print(
-        f"log evidence {answer.log_evidence:.2f}, exact {evidence:.2f}; error of the mean "
-        f"{((x.mean(0) - mean) / scale).square().mean().sqrt():.3f} (exact draws {len(x) ** -0.5:.3f}); ratio of "
-        f"standard deviations {(x.std(0) / scale).mean():.3f}; coverage "
-        f"{((known.truth > low) & (known.truth < high)).double().mean():.2f}; weights of modes off by "
-        f"{0.5 * (shares - weights).abs().sum():.3f}; {seconds:.1f} s\n{answer.diagnostics()}",
-        flush=True,
-    )
+    diagnostics = answer.diagnostics()
+    print(diagnostics, flush=True)
+    return {
+        "evidence": answer.log_evidence.item(),
+        "exact": evidence.item(),
+        "error": ((x.mean(0) - mean) / scale).square().mean().sqrt().item(),
+        "ratio": (x.std(0) / scale).mean().item(),
+        "coverage": ((problem.truth > low) & (problem.truth < high)).double().mean().item(),
+        "modes": 0.5 * (shares - weights).abs().sum().item(),
+        "levels": len(diagnostics.widths),
+        "worth": diagnostics.independent.mean().item(),
+        "seconds": seconds,
+    }
+
+
+COLUMNS = [
+    "problem",
+    "particles",
+    "log evidence, exact",
+    "error of the mean in posterior standard deviations (exact draws)",
+    "ratio of standard deviations",
+    "in their 90 % intervals",
+    "weights of modes off by",
+    "levels",
+    "said to be worth",
+    "processor seconds",
+]
+
+
+def row(line: dict) -> list[str]:
+    """One run in the table."""
+    particles = line["particles"]
+    return [
+        line["problem"],
+        f"{particles}",
+        f"{line['evidence']:.2f}, {line['exact']:.2f}",
+        f"{line['error']:.3f} ({particles**-0.5:.3f})",
+        f"{line['ratio']:.3f}",
+        f"{100 * line['coverage']:.0f} %",
+        "" if line["problem"].startswith("CT") else f"{line['modes']:.2f}",
+        f"{line['levels']}",
+        f"{line['worth']:.0f}",
+        f"{line['seconds']:.3g}",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -137,16 +175,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--particles", type=int, default=256)
     parser.add_argument("--moves", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    title = f"{'differences' if options.differences else 'mixture'}, $d = {options.size}$"
+    title = title if options.problem == "mixture" else "CT" if options.slices else "CT, smooth"
+    lines = known(options.output)
+    done = [(line["problem"], line["seed"], line["particles"]) for line in lines]
     for seed in options.seeds:
+        if (run := (title, seed, options.particles)) in done:
+            continue
         pyro.set_rng_seed(seed)
-        known = (
+        problem = (
             ct(options.slices, options.noise, seed)
             if options.problem == "ct"
             else mixture(options.size, options.differences, seed)
         )
-        compare(known, options)
+        found = dict(zip(("problem", "seed", "particles"), run, strict=True)) | compare(problem, options)
+        keep([found], lines, options.output)
+    table(COLUMNS, [row(line) for line in lines], options.table, lines)
 
 
 if __name__ == "__main__":

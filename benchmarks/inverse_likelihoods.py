@@ -4,7 +4,7 @@ A signal of ``--size`` numbers, each 0.9 times the one before plus noise, of var
 measured: by counts of rate exp(x + 2), with Student-t noise of three degrees of freedom and scale 0.2, or cut off at -1
 and 1 with Gaussian noise of 0.2. Evidence and marginals follow from sums along the signal, over a grid of values.
 
-    python benchmarks/inverse_likelihoods.py --runs 8 --particles 256 --moves 4
+    python benchmarks/inverse_likelihoods.py --runs 8 --particles 256 --moves 4 16 [--table FILE]
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
+from results_file import table
 from torch import Tensor
 
 from pyrogen.diffusion import Diffusion, GaussianMixtureDenoiser, LinearVP
@@ -47,7 +49,7 @@ def exact(likelihood: Callable, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return forwards[-1].logsumexp(0), mean, (weights @ grid.square() - mean.square()).sqrt()
 
 
-def compare(name: str, options: argparse.Namespace) -> None:
+def compare(name: str, moves: int, options: argparse.Namespace) -> list[str]:
     """Independent runs on one problem."""
     torch.manual_seed(options.seed)
     place, likelihood = torch.arange(options.size), LIKELIHOODS[name]
@@ -61,19 +63,38 @@ def compare(name: str, options: argparse.Namespace) -> None:
             pyro.sample("y", likelihood(x).to_event(1), obs=y.expand(options.runs, -1))
 
     start = time.process_time()
-    answer = TemperedSMC(model, site="x", particles=options.particles, moves=options.moves).run(y)
+    answer = TemperedSMC(model, site="x", particles=options.particles, moves=moves).run(y)
     seconds = (time.process_time() - start) / options.runs
     diagnostics, x = answer.diagnostics(), answer.get_samples()["x"].double()
     off = answer.log_evidence.double() - evidence
-    print(
-        f"{name}: log evidence exact {evidence:.2f}, off by {off.mean():.2f} on average, standard deviation "
-        f"{off.std():.2f} (stated {diagnostics.standard_error.square().mean().sqrt():.2f}); mean ratio "
-        f"{off.exp().mean():.2f}; error of the mean {((x.mean(0) - mean) / deviation).square().mean().sqrt():.3f}; "
-        f"ratio of standard deviations {(x.std(0) / deviation).mean():.3f}; worth "
-        f"{diagnostics.independent.mean():.0f}; levels {len(diagnostics.widths)}; accepted "
-        f"{min(diagnostics.accepted):.2f}; {seconds:.1f} s a run",
-        flush=True,
-    )
+    row = [
+        name,
+        f"{moves}",
+        f"{off.mean():.2f} ± {off.std():.2f}",
+        f"{diagnostics.standard_error.square().mean().sqrt():.2f}",
+        f"{((x.mean(0) - mean) / deviation).square().mean().sqrt():.3f}",
+        f"{(x.std(0) / deviation).mean():.3f}",
+        f"{diagnostics.independent.mean():.0f}",
+        f"{len(diagnostics.widths)}",
+        f"{min(diagnostics.accepted):.2f}",
+        f"{seconds:.1f}",
+    ]
+    print(*row, flush=True)
+    return row
+
+
+COLUMNS = [
+    "what is measured",
+    "moves a level",
+    "log evidence less the exact one, nats, and its standard deviation over runs",
+    "stated error",
+    "error of the mean in posterior standard deviations",
+    "ratio of standard deviations",
+    "stated to be worth",
+    "levels",
+    "accepted, at least",
+    "processor seconds a run",
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -81,12 +102,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--particles", type=int, default=256)
-    parser.add_argument("--moves", type=int, default=4)
+    parser.add_argument("--moves", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for name in LIKELIHOODS:
-        compare(name, options)
+    rows = [compare(name, moves, options) for name in LIKELIHOODS for moves in options.moves]
+    table(COLUMNS, rows, options.table)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,22 @@
 
 Errors are estimate minus truth over repeats, in nats; "covered" is the share of intervals of 95 % that hold the truth.
 
-    python benchmarks/normalizers.py --repeats 20
+    python benchmarks/normalizers.py --repeats 20 [--output FILE] [--table FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import log, pi
-from time import perf_counter
+from pathlib import Path
+from time import process_time
 from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
+from results_file import keep, known, table
 from torch import Tensor, nn
 
 import pyrogen as pg
@@ -107,38 +109,69 @@ TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
+TITLES = {
+    "normal": "normal of 16 dimensions, deviation 5",
+    "machine": "machine of 20 hidden units, digits",
+    "torus": "4 by 4 spins, critical coupling",
+    "glass": "4 by 4 spins, normal couplings",
+    "modes": "two normals 12 apart, base at one",
+    "modes, wide": "two normals 12 apart, wide base",
+}
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Prints one line for each task and method."""
+    """Prints a table, a row for each task and method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--tasks", nargs="+", default=[*TASKS], choices=[*TASKS])
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    print("task         method                truth    mean error         rms    stated  covered  warned  seconds")
+    lines = known(options.output)
+    keep(_found(options, lines), lines, options.output)
+    columns = ["energy", "method", "$\\log Z$", "mean error", "root mean square", "stated", "covered"]
+    table([*columns, "warned", "seconds"], [_row(line) for line in lines], options.table, lines)
+
+
+def _found(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
+    """The estimates of each task and method that are not among the lines."""
+    done = {(line["task"], line["method"]) for line in lines}
     for name in options.tasks:
-        task = TASKS[name]()
-        for method in options.methods:
-            print(_line(name, task, method, options.repeats), flush=True)
+        missing = [method for method in options.methods if (name, method) not in done]
+        task = TASKS[name]() if missing else None
+        for method in missing:
+            yield {"task": name, "method": method, "truth": task.truth, **_repeated(task, method, options.repeats)}
 
 
-def _line(name: str, task: Task, method: str, repeats: int) -> str:
-    found, warned, started = [], 0, perf_counter()
+def _repeated(task: Task, method: str, repeats: int) -> dict[str, object]:
+    errors, stated, warned, started = [], [], 0, process_time()
     for seed in range(repeats):
         torch.manual_seed(seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found.append(_estimated(task, method))
+            one = _estimated(task, method)
+        errors.append(one.value - task.truth)
+        stated.append(one.standard_error)
         warned += bool(caught)
-    seconds = (perf_counter() - started) / repeats
-    errors = torch.tensor([one.value - task.truth for one in found])
-    stated = torch.tensor([one.standard_error for one in found])
-    covered = (errors.abs() <= 1.96 * stated).double().mean()
-    mean = f"{errors.mean():.4f} ± {errors.std() / repeats**0.5:.4f}"
-    return (
-        f"{name:<11}  {method:<20}  {task.truth:<7.3f}  {mean:<17}  {errors.square().mean().sqrt():<5.3f}  "
-        f"{stated.mean():<6.3f}  {covered:<7.2f}  {warned / repeats:<6.2f}  {seconds:.1f}"
-    )
+    return {"errors": errors, "stated": stated, "warned": warned, "seconds": (process_time() - started) / repeats}
+
+
+def _row(line: dict) -> list[str]:
+    errors, stated = torch.tensor(line["errors"]), torch.tensor(line["stated"])
+    count = len(errors)
+    return [
+        TITLES[line["task"]],
+        line["method"],
+        f"{line['truth']:.3f}",
+        f"{errors.mean():.3f} ± {errors.std() / count**0.5:.3f}",
+        f"{errors.square().mean().sqrt():.3f}",
+        f"{stated.mean():.3f}",
+        f"{(errors.abs() <= 1.96 * stated).sum()} of {count}",
+        f"{line['warned']} of {count}",
+        f"{line['seconds']:.1f}",
+    ]
 
 
 def _estimated(task: Task, method: str) -> LogNormalizer:

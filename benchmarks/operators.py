@@ -55,10 +55,10 @@ def compared(ours: Run, peers: dict[str, Run], rounds: int) -> Iterator[str]:
     times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     for turn in range(rounds + 1):
         for name, run in (("ours", ours), *peers.items()):
-            start = time.perf_counter()
+            start = time.process_time()
             run()
             if turn:  # the first warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     ratios = {
         name: statistics.median(other / own for other, own in zip(times[name], times["ours"], strict=True))
         for name in peers
@@ -76,9 +76,9 @@ def tomography() -> Iterator[Row]:
 
 def views_of(size: int, views: int, batch: int) -> Iterator[Row]:
     angles = torch.arange(views) * math.pi / views
-    start = time.perf_counter()
+    start = time.process_time()
     radon = operators.Radon((1, size, size), angles, detectors=size)
-    built = time.perf_counter() - start
+    built = time.process_time() - start
     x = torch.randn(batch, 1, size, size)
     y = radon(x)
     forward, back = {}, {}
@@ -145,9 +145,9 @@ def spokes() -> Iterator[Row]:
 
 def spokes_of(size: int, count: int, batch: int) -> Row:
     frequencies = operators.radial((size, size), torch.arange(count) * math.pi / count)
-    start = time.perf_counter()
+    start = time.process_time()
     radial = operators.NonuniformFourier((2, size, size), frequencies)
-    built = time.perf_counter() - start
+    built = time.process_time() - start
     x = torch.randn(batch, 2, size, size)
     peers: dict[str, Run] = {}
     if find_spec("sigpy"):

@@ -2,25 +2,27 @@
 
 A small U-Net's diffusion is fitted to patches of 16x16 pixels of six photographs in (-1, 1). Patches of other regions
 lose half of their pixels, three quarters or fifteen sixteenths of them by averaging, or their colour, and get noise of
-0.05. Printed for each task are PSNR (decibels) and SSIM of the mean of the draws, the share of numbers in their 90 %
-intervals, and seconds an image, each averaged over images. Needs the ``bench`` extra.
+0.05. A cell of the table has PSNR (decibels) and SSIM of the mean of the draws, and the share of numbers in their 90 %
+intervals; the last column seconds an image; each averaged over images. Needs the ``bench`` extra.
 
-    python benchmarks/restoration.py --images 10 --prior photographs.safetensors
+    python benchmarks/restoration.py --images 10 --prior photographs.safetensors [--output FILE] [--table FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
 import torch
 from inverse_peers import LIMIT, azula_methods, deepinv_methods
+from results_file import keep, known, table
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,6 +32,7 @@ from pyrogen.inverse.particle_diagnostics import ParticleDiagnostics
 from pyrogen.numerics.grids import default_grid
 
 SHAPE, SIZE, NOISE = (3, 16, 16), 768, 0.05
+SCORES = ("psnr", "ssim", "coverage")
 PEERS = ("azula PGDM", "azula DPS", "deepinv PiGDM", "deepinv DPS", "deepinv DiffPIR", "deepinv DDRM")
 
 
@@ -122,47 +125,58 @@ def methods(task: Task, y: Tensor, prior: pg.DistributionModule, scale: float, o
     deepinv = deepinv_methods(larger, partial(mean, size=LIMIT), options.draws, options.steps)
     return {
         "interpolation": lambda: (task.interpolate(y).expand(2, *SHAPE), None),
-        "TwistedSMC": smc,
-        "PiGDM": lambda: guided(inverse.PiGDM(scale**2)),
-        "DiffPIR": lambda: guided(inverse.DiffPIR()),
-        "DPS": lambda: guided(inverse.DPS(0.3)),
+        "`TwistedSMC`": smc,
+        f"`PiGDM({scale**2:.2f})`": lambda: guided(inverse.PiGDM(scale**2)),
+        "`DiffPIR`": lambda: guided(inverse.DiffPIR()),
+        "`DPS(0.3)`": lambda: guided(inverse.DPS(0.3)),
         **{name: partial(peer, method, 1.0) for name, method in azula.items() if name in PEERS},
         **{name: partial(peer, method, LIMIT) for name, method in deepinv.items() if name in PEERS},
     }
 
 
-def compare(
-    name: str, task: Task, prior: pg.DistributionModule, scale: float, truths: Tensor, options: argparse.Namespace
-) -> None:
-    scores: dict[str, list[tuple[float, ...]]] = {}
-    runs = []
+def measured(
+    name: str, prior: pg.DistributionModule, scale: float, truths: Tensor, options: argparse.Namespace, done: list
+) -> Iterator[dict]:
+    """The scores of every method on every image of one task, of what is not done."""
+    task = tasks()[name]
     for number, truth in enumerate(truths):
         pyro.set_rng_seed(number)
         y = task.operator(truth) + NOISE * torch.randn_like(task.operator(truth))
         for method, run in methods(task, y, prior, scale, options).items():
-            if options.methods and method not in options.methods:
+            if (options.methods and method not in options.methods) or (name, method, number) in done:
                 continue
             start = time.process_time()
             draws, diagnostics = run()
             seconds = time.process_time() - start
             found = pg.evaluation.restoration_report(draws.nan_to_num(0.0), truth, span=2.0)
-            scores.setdefault(method, []).append((found.psnr, found.ssim, found.coverage, seconds))
-            runs += [] if diagnostics is None else [diagnostics]
-    print(f"\n{name}: {task.operator(truths[0]).numel()} measured numbers, {len(truths)} images")
-    for method, values in scores.items():
-        show(method, torch.tensor(values))
-    if runs:
-        least = torch.stack([run.effective_sample_size.min() for run in runs]).median()
-        ancestors = torch.stack([run.ancestors.min() for run in runs]).median()
-        print(f"TwistedSMC: median least effective sample size {least:.0f}, ancestors {ancestors}", end="")
-        print(f"; COLLAPSED in {sum(run.collapsed for run in runs)} of {len(runs)}", flush=True)
+            line = {"task": name, "method": method, "image": number, "numbers": y.numel(), "seconds": seconds}
+            line |= {"psnr": found.psnr, "ssim": found.ssim, "coverage": found.coverage}
+            yield line | ({} if diagnostics is None else particles(diagnostics))
 
 
-def show(method: str, values: Tensor) -> None:
-    psnr, ssim, coverage, seconds = values.mean(0).tolist()
-    error = 1.96 * values[:, 0].std() / len(values) ** 0.5
-    covered = "-" if method == "interpolation" else f"{coverage:.1%}"
-    print(f"{method:<18} PSNR {psnr:5.2f} +- {error:4.2f}   SSIM {ssim:5.3f}   covered {covered:>6}   {seconds:5.2f} s")
+def particles(diagnostics: ParticleDiagnostics) -> dict[str, object]:
+    return {
+        "effective": diagnostics.effective_sample_size.min().item(),
+        "ancestors": int(diagnostics.ancestors.min()),
+        "collapsed": bool(diagnostics.collapsed),
+    }
+
+
+def row(method: str, names: list[str], lines: list[dict]) -> list[str]:
+    """One method in the table: its means over images for each task, and the mean seconds of all."""
+    mine = [line for line in lines if line["method"] == method]
+    cells = []
+    for name in names:
+        psnr, ssim, coverage = (mean(line[key] for line in mine if line["task"] == name) for key in SCORES)
+        covered = "" if method == "interpolation" else f", {100 * coverage:.0f} %"
+        cells.append(f"{psnr:.1f}, {ssim:.2f}{covered}")
+    collapsed = [line["collapsed"] for line in mine if "collapsed" in line]
+    return [
+        method,
+        *cells,
+        f"{mean(line['seconds'] for line in mine):.1f}",
+        f"{sum(collapsed)} of {len(collapsed)}" if collapsed else "",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -175,6 +189,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--fit", type=int, default=1500, help="training steps of the prior")
     parser.add_argument("--prior", type=Path, help="where the prior is kept")
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     train, test = (
@@ -182,8 +198,19 @@ def main(arguments: list[str] | None = None) -> None:
     )
     prior = fitted(train, options.fit, options.prior).requires_grad_(False)
     truths = test[:: len(test) // options.images][: options.images]  # of all photographs
+    lines = known(options.output)
+    done = [(line["task"], line["method"], line["image"]) for line in lines]
+    scale = train.square().mean().sqrt().item()
     for name in options.tasks:
-        compare(name, tasks()[name], prior, train.square().mean().sqrt().item(), truths, options)
+        keep(measured(name, prior, scale, truths, options, done), lines, options.output)
+    numbers = {line["task"]: line["numbers"] for line in lines}
+    rows = [row(method, options.tasks, lines) for method in dict.fromkeys(line["method"] for line in lines)]
+    table(
+        ["method", *(f"{name} ({numbers[name]})" for name in options.tasks), "seconds", "collapsed"],
+        rows,
+        options.table,
+        lines,
+    )
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 The U-Net of ``restoration.py`` is trained twice for as long: with a constant learning rate, and with one that rises and
 falls. From training patches, which are noised and denoised again and again, the mean squared difference of neighbouring
-pixels is printed after 1, 5 and 30 such moves, with the standard error of its change, for each way to denoise:
+pixels is printed after 1, 5 and 30 such moves, and the standard error of its change is kept, for each way to denoise:
 
 - along the probability flow, which does not draw data given noisy ones, and so serves no posterior;
 - ancestral steps without the variance of the datum;
 - the chain of ``pyrogen.inverse``, whose steps have one variance for each number, an average over a pilot run;
-- ancestral steps that draw the datum with its covariance (``CovarianceAncestral``).
+- ancestral steps that draw the datum with its covariance (``CovarianceAncestral``), and the same on the levels of the
+  chain.
 
-    python benchmarks/self_consistency.py --draws 32 --noises 0.05 0.2 0.8
+    python benchmarks/self_consistency.py --draws 32 --noises 0.05 0.2 0.8 [--output FILE] [--table FILE]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from results_file import keep, known, table
 from torch import Tensor
 
 import pyrogen as pg
@@ -31,6 +33,15 @@ from pyrogen.numerics.grids import default_grid
 from pyrogen.numerics.schedule import Schedule
 
 SHAPE, SIZE, SCALE, MOVES = (3, 16, 16), 768, 0.6, (1, 5, 30)
+
+
+METHODS = (
+    "calibrated chain",
+    "ancestral",
+    "`CovarianceAncestral`",
+    "the same on the levels of the chain",
+    "probability flow (no draws of $p(x \\mid z)$)",
+)
 
 
 def trained(train: Tensor, steps: int, rises: bool, path: Path | None) -> pg.diffusion.Diffusion:
@@ -100,7 +111,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20, help="of the samplers")
     parser.add_argument("--fit", type=int, default=1500, help="training steps of the priors")
     parser.add_argument("--priors", type=Path, help="a folder where the priors are kept")
-    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     train, _ = (
@@ -110,25 +123,56 @@ def main(arguments: list[str] | None = None) -> None:
     start, rest = train[order[: options.draws]], train[order[options.draws :]]
     if options.priors:
         options.priors.mkdir(parents=True, exist_ok=True)
-    for name, rises in (("constant rate", False), ("one cycle", True)):
+    lines = known(options.output)
+    for name, rises in (("constant", False), ("one cycle", True)):
+        done = [line["steps"] for line in lines if line["rate"] == name]
+        wanted = [way for way in options.methods if way not in done]
+        if not wanted:
+            continue
         path = options.priors / f"{name.replace(' ', '_')}.safetensors" if options.priors else None
         denoiser = trained(train, options.fit, rises, path).requires_grad_(False).eval().denoiser
-        ways = {
-            "flow": denoised_by(denoiser, Multistep, steps=options.steps),
-            "ancestral": denoised_by(denoiser, Ancestral, steps=options.steps),
-            "chain": chain_from(denoiser, rest),
-            "covariance": denoised_by(denoiser, CovarianceAncestral, steps=options.steps),
-        }
-        for way, denoise in ways.items():
-            if options.methods and way not in options.methods:
-                continue
-            began = time.process_time()
-            torch.manual_seed(1)
-            statistics = {"neighbours": pg.evaluation.neighbours}
-            found = pg.evaluation.self_consistency(
-                denoise, start, noises=options.noises, moves=MOVES, statistics=statistics
-            )
-            print(f"\n{name}, {way}, {time.process_time() - began:.0f} s\n{found}", flush=True)
+        ways = denoising(denoiser, rest, options.steps)
+        found = ({"rate": name, "steps": way} | moved(ways[way], start, options.noises) for way in wanted)
+        keep(found, lines, options.output)
+    columns = ["learning rate", "steps", *(f"$\\rho = {noise:g}$" for noise in options.noises), "processor seconds"]
+    table(columns, [row(line, options.noises) for line in lines], options.table, lines)
+
+
+def denoising(denoiser: pg.diffusion.Denoiser, data: Tensor, steps: int) -> dict[str, Denoise]:
+    """The ways to denoise."""
+
+    def on_levels(noisy: Tensor, noise: float) -> Tensor:
+        return CovarianceAncestral(partial(_times, noise))(denoiser, noisy / noise, None)
+
+    samplers = (denoised_by(denoiser, each, steps=steps) for each in (Ancestral, CovarianceAncestral, Multistep))
+    ancestral, covariance, flow = samplers
+    return dict(zip(METHODS, (chain_from(denoiser, data), ancestral, covariance, on_levels, flow), strict=True))
+
+
+def moved(denoise: Denoise, start: Tensor, noises: list[float]) -> dict[str, object]:
+    """Differences of neighbours at the start and, by noise, after the moves, with standard errors of the changes."""
+    began = time.process_time()
+    torch.manual_seed(1)
+    statistics = {"neighbours": pg.evaluation.neighbours}
+    found = pg.evaluation.self_consistency(denoise, start, noises=noises, moves=MOVES, statistics=statistics)
+    print(found, flush=True)
+    changes = {
+        f"{noise:g}": [
+            (each.change["neighbours"].value, each.change["neighbours"].standard_error)
+            for each in found.changes
+            if each.noise == noise
+        ]
+        for noise in noises
+    }
+    before = found.changes[0].before["neighbours"].value
+    return {"start": before, "changes": changes, "seconds": time.process_time() - began}
+
+
+def row(line: dict, noises: list[float]) -> list[str]:
+    """One way in the table."""
+    changes = (line["changes"].get(f"{noise:g}", []) for noise in noises)
+    cells = (", ".join(f"{line['start'] + change:.4f}" for change, _ in each) for each in changes)
+    return [line["rate"], line["steps"], *cells, f"{line['seconds']:.0f}"]
 
 
 if __name__ == "__main__":

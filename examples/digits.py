@@ -49,18 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     x, y = real(test[0]), test[1]
 
     print("\n1. Fit p(image | class): a spline flow")
-    flow = pg.flows.spline_coupling(SHAPE, classes=CLASSES, interval=(0.0, 1.0), hidden=(256, 256), dropout=0.3)
-    flow.to(options.device)
-    model = pg.flows.Dequantized(flow, symbols)
-    fit = pg.fit(
-        model,
-        train,
-        steps=options.steps,
-        schedule=partial(CosineAnnealingLR, T_max=options.steps),
-        validation=held_out,
-        patience=40,
-        seed=options.seed,
-    )
+    model, fit = fitted(train, held_out, symbols, options)
+    flow = model.module
     print(
         f"   {fit.history.seconds:.0f} s, best at step {fit.best_step} of {len(fit.history.loss)}, end by {fit.reason}"
     )
@@ -70,9 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     scores = {"flow, class known": pg.log_prob(flow, x, y), "flow, class unknown": marginal(flow, x)}
     scores |= baselines(*(real(part[0]).flatten(1).cpu().numpy() for part in (train, held_out, test)))
     for name, log_probs in scores.items():
-        per_pixel = log2(symbols) - log_probs / x[0].numel() / log(2)
-        bits = pg.evaluation.Estimate.of_mean(per_pixel, unit="bits per dimension", density="lower bound")
-        print(f"   {name:<28}{pg.evaluation.Estimate.of_mean(log_probs)}   {bits}")
+        print(f"   {name:<28}{pg.evaluation.Estimate.of_mean(log_probs)}   {bits(log_probs, symbols)}")
 
     print("\n3. Samples of each class -> samples.png")
     classes = torch.arange(CLASSES, device=options.device)
@@ -116,6 +104,21 @@ def main(argv: list[str] | None = None) -> None:
     there = float(subprocess.run([sys.executable, "-c", command, *paths], check=True, capture_output=True).stdout)
     here = pg.log_prob(flow, x, y).sum().item()
     print(f"   sum of log p here {here!r}, there {there!r}: equal is {here == there}")
+
+
+def fitted(train, held_out, symbols: int, options: argparse.Namespace) -> tuple[pg.flows.Dequantized, pg.Fit]:
+    """A flow of dequantized pixels, stopped early."""
+    flow = pg.flows.spline_coupling(SHAPE, classes=CLASSES, interval=(0.0, 1.0), hidden=(256, 256), dropout=0.3)
+    model = pg.flows.Dequantized(flow.to(options.device), symbols)
+    schedule = partial(CosineAnnealingLR, T_max=options.steps)
+    stops = {"validation": held_out, "patience": 40}
+    return model, pg.fit(model, train, steps=options.steps, schedule=schedule, seed=options.seed, **stops)
+
+
+def bits(log_probs: torch.Tensor, symbols: int) -> pg.evaluation.Estimate:
+    """Bits per dimension of integers, of which dequantized pixels give a bound."""
+    per_pixel = log2(symbols) - log_probs / (SHAPE[1] * SHAPE[2]) / log(2)
+    return pg.evaluation.Estimate.of_mean(per_pixel, unit="bits per dimension", density="lower bound")
 
 
 def baselines(train, held_out, test) -> dict[str, torch.Tensor]:

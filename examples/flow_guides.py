@@ -46,7 +46,7 @@ class Funnel:
         return {"x[0]": samples["x"][..., 0], "neck": samples["neck"]}
 
     def summary(self, samples):
-        return f"neck {samples['neck'].mean():.2f} ± {samples['neck'].std():.2f} (exactly 0 ± 3)"
+        return f"{samples['neck'].mean():.2f} ± {samples['neck'].std():.2f} (exactly 0 ± 3)"
 
 
 class EightSchools:
@@ -71,7 +71,7 @@ class EightSchools:
 
     def summary(self, samples):
         low, middle, high = samples["spread"].quantile(samples["spread"].new_tensor([0.05, 0.5, 0.95]))
-        return f"spread {middle:.1f} (90 %: {low:.2f} to {high:.1f})"
+        return f"{middle:.1f} (90 %: {low:.2f} to {high:.1f})"
 
 
 def recipe(shape, leading: int):
@@ -101,15 +101,17 @@ def main(argv: list[str] | None = None) -> None:
         for name, guide in (("AutoNormal", AutoNormal(model)), ("AutoFlow", flow_guide)):
             pyro.set_rng_seed(options.seed)
             seconds = train(model, guide, options.steps)
-            print(f"   {name:<11}{judge(model, guide)}, {seconds:.0f} s")
+            elbo, k, share = judge(model, guide)
+            print(f"   {name:<11}ELBO {elbo:.2f}, k-hat {k:.2f}, effective draws {share:.1%}, {seconds:.0f} s")
             drawn[model, name] = Predictive(guide, num_samples=2 * options.draws)()
         torch.save(flow_guide.state_dict(), options.output / f"{type(model).__name__}.pt")
         neutra = NeuTraReparam(flow_guide.requires_grad_(False))
         coordinates = {"NUTS": (model, dict), "NeuTra": (neutra.reparam(model), partial(from_noise, neutra))}
         for name, (program, back) in coordinates.items():
             pyro.set_rng_seed(options.seed)
-            text, drawn[model, name] = walk(model, program, back, options.draws)
-            print(f"   {name:<11}{text}")
+            drawn[model, name], size, divergences, seconds = walk(model, program, back, options.draws)
+            print(f"   {name:<11}{model.hard} {model.summary(drawn[model, name])}; {2 * options.draws} draws, ", end="")
+            print(f"{divergences} divergences, ESS({model.hard}) {size:.0f}, {seconds:.0f} s")
     pictured(drawn).savefig(options.output / "flow_guides.png", dpi=150)
 
 
@@ -121,12 +123,12 @@ def train(model, guide, steps: int) -> float:
     return time.perf_counter() - start
 
 
-def judge(model, guide, draws: int = 100_000) -> str:
-    """The ELBO, k-hat, and how many of the draws the weights leave."""
+def judge(model, guide, draws: int = 100_000) -> tuple[float, float, float]:
+    """The ELBO, k-hat, and the share of the draws that the weights leave."""
     options = {"draws": draws, "whole": True, "batch_size": 20_000}  # the data are one datum: the latents are global
-    elbo = pg.evaluation.importance_log_weights(model, guide, **options).mean()
+    elbo = pg.evaluation.importance_log_weights(model, guide, **options).mean().item()
     k = pg.evaluation.pareto_k(model, guide, **options)
-    return f"ELBO {elbo:.2f}, k-hat {k.values.item():.2f}, effective draws {k.effective_sample_size.item() / draws:.1%}"
+    return elbo, k.values.item(), k.effective_sample_size.item() / draws
 
 
 def from_noise(neutra, samples):
@@ -135,19 +137,18 @@ def from_noise(neutra, samples):
     return {name: value.squeeze(-1) for name, value in neutra.transform_sample(noise.unsqueeze(-2)).items()}
 
 
-def walk(model, program, back, draws: int, chains: int = 2) -> tuple[str, dict[str, torch.Tensor]]:
-    start = time.perf_counter()
+def walk(model, program, back, draws: int, chains: int = 2) -> tuple[dict[str, torch.Tensor], float, int, float]:
+    """The draws of all chains, how many the hard coordinate's are worth, divergences and seconds."""
+    start = time.process_time()
     parts, divergences = [], 0
     for _ in range(chains):
         mcmc = MCMC(NUTS(program), draws, warmup_steps=draws // 2, disable_progbar=True)
         mcmc.run()
         divergences += len(mcmc.diagnostics()["divergences"]["chain 0"])
         parts.append(back(mcmc.get_samples()))
-    chain = torch.stack([part[model.hard] for part in parts])
-    size = effective_sample_size(chain)
+    size = effective_sample_size(torch.stack([part[model.hard] for part in parts])).item()
     together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    counts = f"{chains * draws} draws, {divergences} divergences, ESS({model.hard}) {size:.0f}"
-    return f"{model.summary(together)}; {counts}, {time.perf_counter() - start:.0f} s", together
+    return together, size, divergences, time.process_time() - start
 
 
 def pictured(drawn) -> plt.Figure:
