@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import finite, integer, number
+from pyrogen.core.shapes import batch_shape_of
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.numerics.grids import default_grid
 
@@ -25,13 +26,13 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
 
     Args:
         prior: A distribution with a denoiser, such as that of a Diffusion.
-        picture: What to start from, of the shape of one event.
+        picture: What to start from, one or several; batch dimensions broadcast with those of the prior.
         time: How far to go into the noise, in (0, 1]: 0.3 to 0.6 for images.
         draws: How many draws.
         steps: How many steps the whole way from noise would have; the way back takes its share of them.
 
     Shape:
-        ``(draws, *event_shape)``.
+        ``(*batch, *event_shape)`` to ``(draws, *batch, *event_shape)``.
 
     Raises:
         ValueError: the prior has no denoiser, or ``time`` is out of range.
@@ -47,8 +48,8 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         raise ValueError(f"`time` must lie in (0, 1], got {time}")
     integer(draws, "draws")
     integer(steps, "steps")
-    if finite(picture, "picture").shape != prior.event_shape:
-        raise ValueError(f"`picture` must have shape {tuple(prior.event_shape)}, got {tuple(picture.shape)}")
+    batch = torch.broadcast_shapes(batch_shape_of(picture, prior.event_shape, "picture"), prior.batch_shape)
+    picture = finite(picture, "picture").expand(batch + prior.event_shape)
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
         times = torch.cat([grid.new_tensor([time]), grid[grid < time - 1e-9]])

@@ -7,8 +7,8 @@ the solver; nothing is drawn at random. To stop early on the way to noise, at a 
 and lets less be changed.
 
 Where two contexts disagree about a picture is seen from their denoisers: the difference of the data that they expect
-behind one and the same noisy picture. It marks what an edit has to change, so that all else can be kept as a
-measurement.
+behind one and the same noisy picture. It marks what an edit has to change, so that all else can be kept: on the way
+back, or as the measurement of an inverse problem under the new context.
 
 References:
     Song, Meng and Ermon 2021, "Denoising diffusion implicit models", section 5.4, https://arxiv.org/abs/2010.02502
@@ -22,15 +22,17 @@ References:
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import instance_of, integer, positive_share
-from pyrogen.core.shapes import Context, batch_shape_of, expand_context, flatten_batch
+from pyrogen.core.shapes import Context, batch_shape_of, flatten_batch
 from pyrogen.distributions.abilities import Abilities
+from pyrogen.networks.context import context_rows
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
 
 from .denoiser import Denoiser
@@ -39,7 +41,13 @@ from .guidance import require_alike
 
 @torch.no_grad()
 def edit_by_inversion(
-    before: Any, after: Any, pictures: Tensor, *, time: float = 1.0, solver: Solver = AdaptiveSolver(1e-3)
+    before: Any,
+    after: Any,
+    pictures: Tensor,
+    *,
+    time: float = 1.0,
+    kept: Tensor | None = None,
+    solver: Solver = AdaptiveSolver(1e-3),
 ) -> Tensor:
     """Pictures as another distribution has them: encoded to noise under one, decoded under the other.
 
@@ -49,6 +57,8 @@ def edit_by_inversion(
             either.
         pictures: What to start from; their batch dimensions broadcast with those of the distributions.
         time: How far to go into the noise, in (0, 1].
+        kept: Which elements of the pictures shall stay: they go back under the old distribution, the others under the
+            new one beside them. Of booleans, ``(*batch, *event_shape)`` or what broadcasts to it.
         solver: Chooses the steps of either way.
 
     Shape:
@@ -56,7 +66,7 @@ def edit_by_inversion(
 
     Raises:
         ValueError: a distribution has no denoiser, the two are of different events or schedules, ``time`` is out of
-            range, or the flow cannot be followed.
+            range, ``kept`` is not boolean, or the flow cannot be followed.
 
     Example:
         >>> import pyrogen as pg
@@ -69,10 +79,17 @@ def edit_by_inversion(
     batch = _common_batch(before, after, pictures)
     positive_share(time, "time")
     instance_of(Solver)(solver, "solver")
+    old, new = _Velocity(first, before.context, batch), _Velocity(last, after.context, batch)
     alpha, _ = first.path(pictures, 0.0)
-    x = alpha * pictures.expand(*batch, *first.event_shape)
-    noisy = _followed(first, before.context, x, 0.0, time, solver)
-    return _followed(last, after.context, noisy, time, 0.0, solver) / alpha
+    x = flatten_batch(alpha * pictures.expand(*batch, *first.event_shape), first.event_shape)
+    noisy = _followed(old, x, 0.0, time, solver)
+    if kept is None:
+        found = _followed(new, noisy, time, 0.0, solver)
+    else:
+        shown = flatten_batch(_boolean(kept, "kept").expand(*batch, *first.event_shape), first.event_shape)
+        pair = torch.stack([noisy, noisy], 1)
+        found = _followed(partial(_beside, old, new, shown), pair, time, 0.0, solver)[:, 1]
+    return found.reshape(*batch, *first.event_shape) / alpha
 
 
 @torch.no_grad()
@@ -120,18 +137,44 @@ def _common_batch(before: Any, after: Any, pictures: Tensor) -> torch.Size:
     return torch.broadcast_shapes(rows, before.batch_shape, after.batch_shape)
 
 
-def _followed(denoiser: Denoiser, context: Context, x: Tensor, start: float, end: float, solver: Solver) -> Tensor:
-    """Noisy data at time ``end`` of the probability flow through ``x`` at time ``start``."""
-    batch = x.shape[: x.dim() - len(denoiser.event_shape)]
-    wide = expand_context(context, denoiser.context_shape, batch)
-    named = isinstance(wide, dict)
-    shapes = denoiser.context_shape if named else {"": denoiser.context_shape}
-    parts = wide if named else {} if wide is None else {"": wide}
-    inputs = tuple(part.reshape(prod(batch), *shapes[key]) for key, part in parts.items())
+class _Velocity:
+    """The velocity of the probability flow under the contexts of some rows.
 
-    def field(t: Tensor, rows: Tensor, inputs: tuple[Tensor, ...], with_rate: bool) -> tuple[Tensor, None]:
-        found = dict(zip(parts, inputs, strict=True)) if named else next(iter(inputs), None)
-        return denoiser.velocity(rows, t, found), None
+    Args:
+        denoiser: What it is of.
+        context: Of all rows.
+        batch: Their batch shape, flattened to number the rows.
+    """
 
-    path = solver.solve(field, flatten_batch(x, denoiser.event_shape), start, end, inputs=inputs).check()
-    return path.value.reshape(x.shape)
+    def __init__(self, denoiser: Denoiser, context: Context, batch: torch.Size) -> None:
+        self.denoiser, self.context = denoiser, context_rows(context, denoiser.context_shape or (), batch)
+
+    def __call__(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        context = self.context
+        if isinstance(context, dict):
+            return self.denoiser.velocity(x, t, {key: value[rows] for key, value in context.items()})
+        return self.denoiser.velocity(x, t, None if context is None else context[rows])
+
+
+def _beside(old: _Velocity, new: _Velocity, kept: Tensor, pair: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+    """The velocity of pictures and of what becomes of them, side by side: the second is the first where it is kept."""
+    velocity = old(pair[:, 0], t, rows)
+    return torch.stack([velocity, torch.where(kept[rows], velocity, new(pair[:, 1], t, rows))], 1)
+
+
+def _followed(
+    velocity: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, start: float, end: float, solver: Solver
+) -> Tensor:
+    """Rows at time ``end`` of the flow through ``x`` at time ``start``."""
+
+    def field(t: Tensor, x: Tensor, inputs: tuple[Tensor, ...], with_rate: bool) -> tuple[Tensor, None]:
+        return velocity(x, t, *inputs), None
+
+    return solver.solve(field, x, start, end, inputs=(torch.arange(len(x), device=x.device),)).check().value
+
+
+def _boolean(kept: Tensor, name: str) -> Tensor:
+    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
+        got = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
+        raise ValueError(f"`{name}` must be a tensor of booleans, got {got}")
+    return kept

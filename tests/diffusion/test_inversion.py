@@ -60,6 +60,28 @@ def test_contexts_of_rows_and_dicts():
     assert edited(prior(old), prior(new), x[0]).shape == (4, 2)
 
 
+def test_what_is_kept_stays_and_leads_the_rest():
+    torch.manual_seed(0)
+    covariance = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
+    before, after = (
+        Diffusion(
+            GaussianMixtureDenoiser(
+                dist.MultivariateNormal(torch.tensor(mean, dtype=torch.float64), covariance), CosineVP()
+            )
+        )
+        for mean in ([0.0, 0.0], [0.0, 3.0])
+    )
+    x = torch.randn(4, 5, 2, dtype=torch.float64)
+    kept = torch.tensor([True, False])
+    found = edited(before(), after(), x, kept=kept, solver=ACCURATE)
+    # One covariance, and means that differ in the free element alone: it is moved by their difference.
+    assert torch.allclose(found, x + torch.tensor([0.0, 3.0], dtype=torch.float64), atol=5e-3)
+    everything = torch.ones(2, dtype=torch.bool)
+    assert torch.allclose(edited(before(), after(), x, kept=everything, solver=ACCURATE), x, atol=1e-6)
+    nothing = edited(before(), after(), x, kept=~everything, solver=ACCURATE)
+    assert torch.allclose(nothing, edited(before(), after(), x, solver=ACCURATE), atol=1e-6)
+
+
 def test_the_difference_of_gaussians_is_that_of_their_means():
     before, after = gaussian([0.0, 1.0], [0.5, 0.7]), gaussian([2.0, 1.0], [0.5, 0.7])
     alpha, sigma = before.denoiser.schedule(torch.tensor(0.4, dtype=torch.float64))
@@ -81,6 +103,8 @@ def test_refusals():
         edited(one(), one(), x, time=0.0)
     with pytest.raises(TypeError, match="`solver`"):
         edited(one(), one(), x, solver=0.1)
+    with pytest.raises(ValueError, match="`kept` must be a tensor of booleans, got torch.float64"):
+        edited(one(), one(), x, kept=x)
     with pytest.raises(ValueError, match="`pictures` must end in shape \\(2,\\)"):
         difference_map(one(), one(), torch.zeros(3))
     with pytest.raises(ValueError, match="`draws`"):
