@@ -275,7 +275,9 @@ def whole_share(value: Any, name: str) -> float:
 
 MEANING: dict[str, Check] = {
     **dict.fromkeys(("layers", "units", "rank", "components", "draws", "orders", "modes", "size", "depth"), integer),
-    **dict.fromkeys(("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places"), integer),
+    **dict.fromkeys(
+        ("width", "heads", "key_heads", "patch", "kernel", "ratio", "skip", "cycles", "places", "source"), integer
+    ),
     **dict.fromkeys(("steps", "every", "rows", "repeats", "count", "columns"), integer),
     **dict.fromkeys(("inputs", "outputs", "features", "parameters", "length"), integer),
     **dict.fromkeys(("bins", "symbols", "codes", "dimensions"), several),

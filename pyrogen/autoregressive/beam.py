@@ -56,6 +56,10 @@ def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[T
         parents = parents.flatten()
         before = symbol.new_empty(len(parents), 0) if symbols is None else symbols[parents]
         symbols = torch.cat([before, symbol.unsqueeze(1)], 1)
+        if ending is not None and bool((symbols == ending.end).any(-1).all()):
+            padding = symbols.new_full((len(symbols), length - place - 1), ending.padding)
+            symbols = torch.cat([symbols, padding], 1)
+            break
         if place + 1 < length:
             output, state = network.step(symbol, state.select(parents))
     events = wide.layout.unflatten(symbols)

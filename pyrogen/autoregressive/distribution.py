@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -190,6 +191,22 @@ class AutoregressiveDistribution(PyrogenDistribution):
         symbols, context, known = self._symbols(value, shape), *self._rows((self.context, self.known), shape)
         self._require_inside(symbols)
         return self._terms_given(self.network, symbols, context, known).reshape(*shape, self.layout.length)
+
+    def conditionals(self, value: Tensor) -> TorchDistributionMixin:
+        """The distributions of each symbol given those before it, ``(*batch, length)`` of them, in their order.
+
+        They are those of the network, also where symbols are given or the sequence has ended.
+
+        Raises:
+            NotImplementedError: each row has a random order of its own.
+        """
+        if self.orders is not None:
+            raise NotImplementedError("rows have random orders of their own; take a model `along(order)` instead")
+        shape = self._common(value=batch_shape_of(value, self.event_shape, "value"))
+        symbols = self._symbols(value, shape)
+        self._require_inside(symbols)
+        outputs = full(self.network(symbols, self._rows(self.context, shape)))
+        return self.conditional(outputs.reshape(*shape, *outputs.shape[1:]))
 
     def lengths(self, value: Tensor) -> Tensor:
         """How many symbols of each event count, the end included: ``batch``."""

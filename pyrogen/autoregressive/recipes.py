@@ -18,6 +18,7 @@ from pyrogen.networks.context_embeddings import PlaceContext, SequenceContext, V
 from pyrogen.networks.masked_sequence import MaskedSequence
 from pyrogen.networks.pixels import Intensities, PixelCNN
 from pyrogen.networks.sequence import Numbers, Tokens
+from pyrogen.networks.source import SourceEncoder
 from pyrogen.networks.wavenet import WaveNet
 
 from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily
@@ -32,6 +33,10 @@ _TEXTS = {
     "transformer takes a tensor ``(length, features)`` as a sequence of vectors.",
     "components": "How many normals.",
     "cross": "Whether every block attends to the context; else its vectors come before the sequence.",
+    "source": "If given, the context is a source sequence, and goes through so many blocks of attention in both "
+    "directions before every block of the model attends to it (:mod:`pyrogen.networks.source`): symbols, "
+    "``context_shape=(length,)`` with ``classes``, or vectors, ``(length, features)``, or several in a dict. Members "
+    "that pad shorter sources are symbols of -1 and vectors of NaN.",
     "depth": "How many blocks.",
     "heads": "How many query heads.",
     "key_heads": "How many key heads; ``heads`` if ``None``.",
@@ -112,6 +117,7 @@ def transformer(
     classes: Classes = None,
     embedding: nn.Module | None = None,
     cross: bool = False,
+    source: int | None = None,
     width: int = 128,
     depth: int = 4,
     heads: int = 4,
@@ -142,8 +148,9 @@ def transformer(
     for name, symbol in {"end": end, "padding": padding}.items():
         if symbol is not None and (symbols is None or not 0 <= symbol < symbols):
             raise ValueError(f"`{name}` must be one of the {symbols} symbols, got {symbol}")
-    context = _sequence(context_shape, width, classes, embedding, cross)
+    context = _sequence(context_shape, width, classes, embedding, cross, source, heads, ratio)
     blocks = {"depth": depth, "heads": heads, "key_heads": key_heads, "ratio": ratio, "dropout": dropout}
+    cross = cross or source is not None
     stack = CausalStack(width, _length(event_shape, context, cross), cross=cross, **blocks)
     conditional = _conditional(symbols, components)
     return Autoregressive(
@@ -169,6 +176,7 @@ def any_order(
     classes: Classes = None,
     embedding: nn.Module | None = None,
     cross: bool = False,
+    source: int | None = None,
     width: int = 128,
     depth: int = 4,
     heads: int = 4,
@@ -193,8 +201,9 @@ def any_order(
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     event_shape = as_shape(event_shape, "event_shape")
-    context = _sequence(context_shape, width, classes, embedding, cross)
+    context = _sequence(context_shape, width, classes, embedding, cross, source, heads, ratio)
     blocks = {"depth": depth, "heads": heads, "key_heads": key_heads, "ratio": ratio, "dropout": dropout}
+    cross = cross or source is not None
     stack = CausalStack(width, _length(event_shape, context, cross), cross=cross, rotary=False, **blocks)
     conditional, length = _conditional(symbols, components), prod(event_shape)
     return AnyOrder(
@@ -379,15 +388,25 @@ def _quantized(symbols: int, components: int | None, channels: int, width: int) 
 
 
 def _sequence(
-    context_shape: ContextShape, width: int, classes: Classes, embedding: nn.Module | None, cross: bool
-) -> SequenceContext:
+    context_shape: ContextShape,
+    width: int,
+    classes: Classes,
+    embedding: nn.Module | None,
+    cross: bool,
+    source: int | None,
+    heads: int,
+    ratio: int,
+) -> SequenceContext | SourceEncoder:
+    if source is not None:
+        sizes = {"depth": source, "heads": heads, "ratio": ratio}
+        return SourceEncoder(context_shape, width, **sizes, classes=classes, embedding=embedding)
     context = SequenceContext(context_shape, width, classes=classes, embedding=embedding)
     if cross and context.context_shape is None:
         raise ValueError("`cross` needs a context, got neither `context_shape` nor `classes`")
     return context
 
 
-def _length(event_shape: Shape, context: SequenceContext, cross: bool) -> int:
+def _length(event_shape: Shape, context: SequenceContext | SourceEncoder, cross: bool) -> int:
     """How many vectors go through the blocks: those of the event, and of the context if they come before."""
     return prod(event_shape) + (0 if cross else context.length)
 

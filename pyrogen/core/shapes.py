@@ -126,11 +126,16 @@ def flatten_batch(value: Tensor, event_shape: Shape) -> Tensor:
 
 
 def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:
-    """The features that an embedding makes of a context, batch dimensions as they were; without one the context."""
+    """The features that an embedding makes of a context, one tensor or a tuple, batch dimensions as they were.
+
+    Without an embedding they are the context.
+    """
     if context is None:
         return None
     batch = context_batch_shape(context, context_shape)
     if embedding is None:
         return expand_context(context, context_shape, batch)
     features = embedding(context_rows(context, context_shape, batch))
+    if isinstance(features, tuple):
+        return tuple(part.reshape(*batch, *part.shape[1:]) for part in features)
     return features.reshape(*batch, *features.shape[1:])

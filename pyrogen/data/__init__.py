@@ -8,12 +8,15 @@ from .photographs import photographs
 from .preprocessing import dequantize, quantize
 from .split import split
 from .terrain import Terrain, slopes
+from .tokens import BytePairs, as_source
 from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
 
 __all__ = [
+    "BytePairs",
     "Images",
     "Terrain",
     "add_noise",
+    "as_source",
     "bouncing",
     "checkerboard",
     "dequantize",

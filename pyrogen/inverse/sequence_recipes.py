@@ -39,4 +39,4 @@ def transformer_twist(
     """
     stack = CausalStack(width, prod(event_shape), depth=depth, heads=heads)
     network = CausalTransformer(Tokens(symbols, width), stack, width=width, features=symbols)
-    return LearnedTwist(network, end=end)
+    return LearnedTwist(network, end=end, symbols=symbols, length=prod(event_shape))

@@ -21,6 +21,7 @@ from .residual_mlp import ResidualMLP
 from .sequence import Numbers, SequenceNetwork, Tokens
 from .series import SequenceEmbedding
 from .sets import SetEmbedding
+from .source import SourceEncoder
 from .spectral import SpectralNormalized, operator_norm, spectrally_normalized
 from .statistics import Chained, ReadsData, Standardizer
 from .symbol_transformer import SymbolTransformer
@@ -66,6 +67,7 @@ __all__ = [
     "SequenceNetwork",
     "SetEmbedding",
     "SideBySide",
+    "SourceEncoder",
     "SpectralNormalized",
     "Standardizer",
     "SymbolTransformer",

@@ -27,6 +27,9 @@ from .noise_level import zeroed
 from .sequence import SequenceNetwork, State, select, shifted
 
 KeysAndValues = tuple[Tensor, Tensor]
+CrossKeys = tuple[Tensor, Tensor, Tensor | None]
+Attended = Tensor | tuple[Tensor, Tensor]
+"""Vectors of a context, ``(N, m, width)``, and which of them are there, ``(N, m)``, if not all."""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class StackState(State):
 
     keys: list[Tensor]
     values: list[Tensor]
-    context: list[KeysAndValues]
+    context: list[CrossKeys]
     prefix: Tensor | None
     filled: int = 0
 
@@ -126,15 +129,16 @@ class CrossAttention(nn.Module):
         self.project = nn.Linear(width, 2 * key_heads * self.size, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def keys_and_values(self, context: Tensor) -> KeysAndValues:
-        """Of a context ``(N, m, width)``: computed once, however many places attend to it."""
-        heads = self.project(context).unflatten(-1, (-1, self.size)).transpose(1, 2)
+    def keys_and_values(self, context: Attended) -> CrossKeys:
+        """Of a context ``(N, m, width)``: computed once, however many places attend to it; and which are there."""
+        vectors, present = context if isinstance(context, tuple) else (context, None)
+        heads = self.project(vectors).unflatten(-1, (-1, self.size)).transpose(1, 2)
         keys, values = heads.chunk(2, 1)
-        return keys, values
+        return keys, values, present
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None) -> Tensor:
         queries = self.queries(x).unflatten(-1, (-1, self.size)).transpose(1, 2)
-        return self.out(attend(queries, keys, values))
+        return self.out(attend(queries, keys, values, present=present))
 
 
 class TransformerBlock(nn.Module):
@@ -157,7 +161,7 @@ class TransformerBlock(nn.Module):
         self,
         x: Tensor,
         rotation: RotaryEmbedding | None,
-        context: KeysAndValues | None,
+        context: CrossKeys | None,
         cache: KeysAndValues | None = None,
     ) -> Tensor:
         drop = self.dropout if cache is None else _nothing
@@ -167,14 +171,14 @@ class TransformerBlock(nn.Module):
         self,
         x: Tensor,
         rotation: RotaryEmbedding | None,
-        context: KeysAndValues | None,
+        context: CrossKeys | None,
         cache: KeysAndValues,
         place: int,
     ) -> Tensor:
         """The same for one place whose predecessors are in the cache."""
         return self._rest(x + self.attention.step(self.attention_norm(x), rotation, cache, place), context, _nothing)
 
-    def _rest(self, x: Tensor, context: KeysAndValues | None, drop: Callable[[Tensor], Tensor]) -> Tensor:
+    def _rest(self, x: Tensor, context: CrossKeys | None, drop: Callable[[Tensor], Tensor]) -> Tensor:
         if context is not None:
             x = x + drop(self.cross(self.cross_norm(x), *context))
         return x + drop(self.perceptron(self.norm(x)))
@@ -191,6 +195,7 @@ class CausalStack(nn.Module):
         key_heads: How many key and value heads; ``heads`` if ``None``.
         ratio: How much wider the perceptrons are than the stream.
         cross: Whether a context ``(N, m, width)`` is attended to by every block; else it comes before the sequence.
+            What is attended to may lack members: it is then a pair, the second which of them are there, ``(N, m)``.
         rotary: Whether queries and keys are rotated by place.
         dropout: Share of the outputs of each part of a block dropped in training.
 
@@ -227,11 +232,11 @@ class CausalStack(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Attended | None = None) -> Tensor:
         """``(N, n, width)`` to the same, each place seeing itself, those before it and the context."""
         return self._all(x, context, None)
 
-    def start(self, rows: int, like: Tensor, context: Tensor | None = None) -> StackState:
+    def start(self, rows: int, like: Tensor, context: Attended | None = None) -> StackState:
         """An empty state; of ``like`` it has dtype and device."""
         shape = rows, self.key_heads, self.places, self.size
         keys, values = ([like.new_empty(shape) for _ in self.blocks] for _ in range(2))
@@ -255,7 +260,7 @@ class CausalStack(nn.Module):
         state.filled += 1
         return self.norm(x)
 
-    def _all(self, x: Tensor, context: Tensor | None, state: StackState | None) -> Tensor:
+    def _all(self, x: Tensor, context: Attended | None, state: StackState | None) -> Tensor:
         ahead = 0
         if context is not None and not self.cross:
             ahead = context.shape[1]
@@ -279,7 +284,8 @@ class CausalTransformer(SequenceNetwork):
         features: Size of an output.
 
     Shape:
-        Symbols ``(N, L, *symbol)``, a context ``(N, m, width)``, outputs ``(N, L, features)``.
+        Symbols ``(N, L, *symbol)``, a context ``(N, m, width)`` (where members may be absent, a pair with which are
+        there, ``(N, m)``), outputs ``(N, L, features)``.
     """
 
     def __init__(self, embedding: nn.Module, stack: CausalStack, *, width: int, features: int) -> None:
@@ -288,10 +294,10 @@ class CausalTransformer(SequenceNetwork):
         self.first = nn.Parameter(torch.randn(width))
         self.head = zeroed(nn.Linear(width, features))
 
-    def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, symbols: Tensor, context: Attended | None = None) -> Tensor:
         return self.head(self.stack(shifted(self.embedding(symbols), self.first), context))
 
-    def start(self, batch_shape: tuple[int, ...], context: Tensor | None = None) -> StackState:
+    def start(self, batch_shape: tuple[int, ...], context: Attended | None = None) -> StackState:
         return self.stack.start(torch.Size(batch_shape).numel(), self.first, context)
 
     def step(self, symbol: Tensor | None, state: StackState) -> tuple[Tensor, StackState]:
@@ -358,12 +364,12 @@ class OrderedTransformer(SequenceNetwork):
         self.network = network
         self.register_buffer("order", order, persistent=False)
 
-    def forward(self, symbols: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, symbols: Tensor, context: Attended | None = None) -> Tensor:
         order = self.order.expand(len(symbols), -1)
         known = shifted(self._known(symbols, order), self.network.first)
         return self.network.head(self.network.stack(known + self.network.next[order], context))
 
-    def start(self, batch_shape: tuple[int, ...], context: Tensor | None = None) -> OrderedState:
+    def start(self, batch_shape: tuple[int, ...], context: Attended | None = None) -> OrderedState:
         rows = torch.Size(batch_shape).numel()
         return OrderedState(self.network.stack.start(rows, self.network.first, context), self.order.expand(rows, -1), 0)
 

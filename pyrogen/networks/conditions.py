@@ -14,6 +14,7 @@ from pyrogen.arguments import checked
 from .attention import SelfAttentionBlock
 from .context import Classes, Context, ContextShape, Shape
 from .context_embeddings import ContextEmbedding
+from .members import embedded_members, present_members
 from .places import places_of
 from .statistics import entry_key
 
@@ -220,12 +221,11 @@ class _Members(_Part):
         self.embedding = embedding
 
     def present(self, value: Tensor) -> Tensor:
-        return value >= 0 if isinstance(self.embedding, nn.Embedding) else ~value.isnan().all(-1)
+        return present_members(value, symbols=isinstance(self.embedding, nn.Embedding))
 
     def embedded(self, value: Tensor, present: Tensor) -> Tensor:
         """Vectors ``(N, length, features)``; those of absent members are zero."""
-        there = present.reshape(present.shape + (1,) * (value.dim() - 2))
-        return self.embedding(torch.where(there, value, 0)).masked_fill(~present.unsqueeze(-1), 0.0)
+        return embedded_members(self.embedding, value, present)
 
 
 class _Sequence(_Members):

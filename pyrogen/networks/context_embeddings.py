@@ -329,7 +329,8 @@ def _require_scalar_labels(context_shape: ContextShape, labels: Mapping[str, int
     for key, shape in by_name(context_shape).items():
         if key in labels and shape != ():
             demand = f"be () for the labels {key!r}" if key else "be None where `classes` is given"
-            raise ValueError(f"`context_shape` must {demand}, got {shape}")
+            way_out = "; transformers take sequences of symbols with `source`" if len(shape) == 1 else ""
+            raise ValueError(f"`context_shape` must {demand}, got {shape}{way_out}")
 
 
 def _features_shape(embedding: nn.Module, context_shape: ContextShape, labels: Mapping[str, int]) -> Shape:

@@ -117,6 +117,27 @@ def test_terms_of_what_is_given_sum_to_the_log_prob():
     assert distribution.symbol_log_probs(x[:0]).shape == (0, 6)
 
 
+def test_conditionals_are_the_factors_of_the_log_prob():
+    model = transformer((4,), (2,), symbols=3, **SMALL).eval()
+    x, context = torch.randint(3, (5, 1, 4)), torch.randn(2, 2)
+    terms = model(context).conditionals(x).log_prob(x)
+    assert terms.shape == (5, 2, 4)
+    assert torch.allclose(terms, model(context).symbol_log_probs(x), atol=1e-6)
+    with pytest.raises(NotImplementedError, match="take a model `along"):
+        any_order((4,), symbols=3, **SMALL)().conditionals(x)
+
+
+def test_a_search_ends_with_its_last_prefix(monkeypatch):
+    model, steps = transformer((30,), symbols=3, end=0, **SMALL), []
+    step = type(model.network).step
+    with torch.no_grad():
+        model.network.head.bias[0] = 9.0
+    monkeypatch.setattr(type(model.network), "step", lambda *args: steps.append(0) or step(*args))
+    events, scores = beam_search(model(), 2)
+    assert len(steps) < 5
+    assert torch.allclose(model().log_prob(events), scores, atol=1e-5)
+
+
 def test_an_end_that_a_constraint_forbids_is_a_dead_end():
     model = tokens(end=0, padding=4)  # padding is impossible before the end, so a rule that leaves it leaves nothing
     for inner in (model, constrained(model, torch.arange(5) != 2), pg.autoregressive.top_k(model, 2)):

@@ -24,6 +24,11 @@ CASES = {
         (3,),
         torch.randn(4, 2, 3),
     ),
+    "transformer, source": (
+        lambda: transformer((3,), (4,), classes=5, symbols=3, end=0, source=1, **SMALL),
+        (3,),
+        torch.tensor([[4, 1, -1, -1], [0, 3, 2, 2], [-1, 2, 0, -1], [1, -1, -1, -1]]),
+    ),
     "transformer, real": (lambda: transformer((2,), (3,), components=3, **SMALL), (2,), torch.randn(4, 3)),
     "transformer, lengths": (lambda: transformer((4,), symbols=5, end=0, **SMALL), (4,), None),
     "any order": (lambda: any_order((4,), classes=4, symbols=3, **SMALL), (4,), torch.arange(4)),
@@ -36,6 +41,18 @@ SLOW = {
         lambda: transformer((4,), classes=4, symbols=5, end=0, padding=1, **SMALL),
         (4,),
         torch.arange(4),
+    ),
+    "transformer, source of vectors": (
+        lambda: transformer((3,), (3, 2), symbols=3, source=2, **SMALL),
+        (3,),
+        torch.randn(4, 3, 2),
+    ),
+    "any order, source": (
+        lambda: any_order(
+            (3,), {"source": (4,), "style": ()}, classes={"source": 5, "style": 2}, symbols=3, source=1, **SMALL
+        ),
+        (3,),
+        {"source": torch.randint(-1, 5, (4, 4)), "style": torch.tensor([0, 1, 1, 0])},
     ),
     "any order, real": (lambda: any_order((4,), components=2, **SMALL), (4,), None),
     "along an order": (lambda: any_order((3,), symbols=3, **SMALL).along((2, 0, 1)), (3,), None),

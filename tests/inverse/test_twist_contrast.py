@@ -127,3 +127,21 @@ def test_what_is_no_twist_and_no_draws_are_refused(prior):
     twist = transformer_twist((LENGTH,), symbols=SYMBOLS, width=16, depth=1, heads=2)
     with pytest.raises(ValueError, match="at least one draw each, got 0 and 81"):
         TwistContrast(twist)(EVENTS[:0], EVENTS)
+
+
+def test_a_twist_of_another_length_and_what_is_no_symbol_are_named(prior):
+    short = transformer_twist((LENGTH - 1,), symbols=SYMBOLS, width=16, depth=1, heads=2)
+
+    def model():
+        pyro.factor("rule", pyro.sample("x", prior()).sum(-1).float())
+
+    with pytest.raises(ValueError, match=f"take the {LENGTH} symbols .* of the prior, got one made for {LENGTH - 1}"):
+        SequenceSMC(model, site="x", particles=8, twist=short).run()
+    with pytest.raises(ValueError, match=f"at most the {LENGTH - 1} symbols that the twist was made for, got {LENGTH}"):
+        TwistContrast(short)(EVENTS, EVENTS)
+    twist, wrong = transformer_twist((LENGTH,), symbols=SYMBOLS, width=16, depth=1, heads=2), EVENTS.clone()
+    wrong[3, 1] = SYMBOLS
+    with pytest.raises(ValueError, match=f"symbols from 0 to {SYMBOLS - 1}, got {SYMBOLS} at position 1"):
+        TwistContrast(twist)(EVENTS, wrong)
+    long = transformer_twist((LENGTH + 2,), symbols=SYMBOLS, width=16, depth=1, heads=2)
+    assert SequenceSMC(model, site="x", particles=8, twist=long).run().log_evidence.isfinite()

@@ -65,6 +65,11 @@ class SequenceFilter:
     ) -> None:
         self.prefixes, self.twist, self.shape = Prefixes(prior), twist, shape
         self.groups, self.threshold = groups, threshold
+        if twist.length is not None and twist.length < self.prefixes.length:
+            raise ValueError(
+                f"`twist` must take the {self.prefixes.length} symbols of a sequence of the prior, "
+                f"got one made for {twist.length}"
+            )
         particles, problems, _ = shape
         device = self.prefixes.symbols.device
         self.log_weights = torch.zeros(particles, problems, dtype=torch.double, device=device)

@@ -36,6 +36,9 @@ class PrefixTwist:
     no sequence of the posterior begins like this.
     """
 
+    length: int | None = None
+    """How many symbols a sequence may have at most, for a twist that has places for so many."""
+
     def start(self, rows: int) -> State | None:
         """What is kept of so many prefixes between symbols, with the rows in front; ``None`` for nothing."""
         return None
@@ -162,17 +165,27 @@ class LearnedTwist(PrefixTwist, nn.Module):
     Args:
         network: A sequence network with one output for each symbol.
         end: The symbol that ends a sequence, if lengths differ; after it the twist stays what it is.
+        symbols: How many symbols the network takes, if it is to be checked.
+        length: How many symbols a sequence may have at most, if the network has places for so many.
 
     Raises:
-        ValueError: when called: an output does not hold a number for each symbol.
+        ValueError: when called: sequences are longer, or hold what is no symbol.
     """
 
-    def __init__(self, network: SequenceNetwork, *, end: int | None = None) -> None:
+    def __init__(
+        self,
+        network: SequenceNetwork,
+        *,
+        end: int | None = None,
+        symbols: int | None = None,
+        length: int | None = None,
+    ) -> None:
         super().__init__()
-        self.network, self.end = network, end
+        self.network, self.end, self.symbols, self.length = network, end, symbols, length
 
     def forward(self, sequences: Tensor) -> Tensor:
         """The log-twist of each prefix of sequences ``(R, L)``, the shortest first, ``(R, L)``."""
+        self._require(sequences)
         scores = self.network(sequences).gather(-1, sequences.long().unsqueeze(-1)).squeeze(-1)
         if self.end is None:
             return scores
@@ -186,6 +199,20 @@ class LearnedTwist(PrefixTwist, nn.Module):
 
     def before(self, prefixes: Tensor, state: Stepped) -> Tensor:
         return state.advance(self.network, prefixes)
+
+    def _require(self, sequences: Tensor) -> None:
+        if self.length is not None and sequences.shape[-1] > self.length:
+            raise ValueError(
+                f"`sequences` must have at most the {self.length} symbols that the twist was made for, "
+                f"got {sequences.shape[-1]}"
+            )
+        if self.symbols is not None and not is_functional((sequences,)):
+            bad = (sequences != sequences.floor()) | (sequences < 0) | (sequences >= self.symbols)
+            if bool(bad.any()):
+                raise ValueError(
+                    f"`sequences` must hold symbols from 0 to {self.symbols - 1}, got {sequences[bad][0].item()} at "
+                    f"position {int(bad.nonzero()[0, -1])}"
+                )
 
 
 def _described(value: object) -> str:

@@ -1,0 +1,156 @@
+"""Texts as symbols: byte pairs, and what shorter sequences are padded with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrogen.arguments import checked, count
+
+END = 0
+_BYTES = 256
+
+
+class BytePairs:
+    """Texts as symbols: bytes, and pairs of symbols that are frequent together.
+
+    Symbol 0 ends a text. Any text becomes symbols and the same text again. It goes through the library ``tokenizers``.
+
+    Args:
+        definition: A tokenizer in the format (JSON) of that library; :meth:`train` makes one.
+
+    Attributes:
+        definition: The same.
+        symbols: How many symbols there are, the end included.
+        end: The symbol that ends a text.
+
+    Raises:
+        ImportError: the library is not installed (``pip install pyrogen[tokens]``).
+        ValueError: ``definition`` is none.
+
+    References:
+        Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units",
+        https://arxiv.org/abs/1508.07909
+        Radford et al. 2019, "Language models are unsupervised multitask learners" (byte pairs of bytes)
+
+    Example:
+        >>> tokens = BytePairs.train(["the cat", "the hat", "the bat"] * 9, symbols=260)
+        >>> tokens.encode(["the hat", "at"], 6).tolist()
+        [[259, 221, 72, 257, 0, 0], [257, 0, 0, 0, 0, 0]]
+        >>> tokens.decode(tokens.encode(["the hat"], 6))
+        ['the hat']
+    """
+
+    end = END
+
+    def __init__(self, definition: str) -> None:
+        tokenizers = _library()
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # of the library, which has no type of its own
+            raise ValueError(f"`definition` must be a tokenizer in JSON, got an error: {error}") from error
+        self.definition = definition
+        self.symbols = 1 + self._tokenizer.get_vocab_size()
+
+    @classmethod
+    @checked
+    def train(cls, texts: Iterable[str], *, symbols: int) -> BytePairs:
+        """Finds the pairs that are most frequent in some texts.
+
+        Args:
+            texts: Any number of them.
+            symbols: How many symbols there are at most: the end, the 256 bytes, and pairs.
+
+        Raises:
+            ImportError: the library is not installed.
+            ValueError: there are fewer symbols than bytes and the end.
+        """
+        if symbols <= _BYTES:
+            raise ValueError(f"`symbols` must be at least {_BYTES + 1}, a byte each and the end, got {symbols}")
+        tokenizers = _library()
+        found = tokenizers.Tokenizer(tokenizers.models.BPE())
+        found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        found.decoder = tokenizers.decoders.ByteLevel()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=symbols - 1,
+            initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        found.train_from_iterator(texts, trainer)
+        return cls(found.to_str())
+
+    @checked
+    def encode(self, texts: Sequence[str], length: int) -> Tensor:
+        """Symbols of texts, each ended, and padded by the end: ``(N, length)``.
+
+        Raises:
+            TypeError: ``texts`` is a single text.
+            ValueError: a text, with its end, is longer.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"`texts` must be a sequence of texts, got the single text {texts[:20]!r}")
+        rows = [[1 + symbol for symbol in found.ids] for found in self._tokenizer.encode_batch(list(texts))]
+        longest = max(range(len(rows)), key=lambda place: len(rows[place]), default=None)
+        if longest is not None and len(rows[longest]) >= length:
+            raise ValueError(
+                f"`length` must be at least {len(rows[longest]) + 1} for text {longest} and its end, got {length}"
+            )
+        padded = [row + [END] * (length - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long).reshape(-1, length)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many symbols texts have, without the end."""
+        return [len(found.ids) for found in self._tokenizer.encode_batch(list(texts))]
+
+    def decode(self, symbols: Tensor) -> Any:
+        """The texts of symbols ``(*batch, length)``, in nested lists; what follows an end, or is absent, is left out.
+
+        Bytes that make no character become U+FFFD.
+
+        Raises:
+            ValueError: a symbol is none.
+        """
+        if symbols.dim() > 1:
+            return [self.decode(row) for row in symbols]
+        found = symbols.tolist()
+        wrong = [symbol for symbol in found if not -1 <= symbol < self.symbols or symbol != int(symbol)]
+        if wrong:
+            raise ValueError(f"`symbols` must hold integers from -1 to {self.symbols - 1}, got {wrong[0]}")
+        found = found[: found.index(END)] if END in found else found
+        return self._tokenizer.decode([int(symbol) - 1 for symbol in found if symbol > 0])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the definition to a file, which :meth:`load` reads."""
+        Path(path).write_text(self.definition, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> BytePairs:
+        """Reads a file of :meth:`save`, or a ``tokenizer.json`` of the library."""
+        return cls(Path(path).read_text(encoding="utf-8"))
+
+
+@checked(end=count)
+def as_source(sequences: Tensor, *, end: int = END) -> Tensor:
+    """Sequences that end as sources: the end, and what follows it, is absent, -1.
+
+    Args:
+        sequences: Symbols ``(*batch, length)``.
+        end: The symbol that ends a sequence.
+
+    Example:
+        >>> as_source(torch.tensor([[3, 1, 0, 0], [2, 2, 1, 2]])).tolist()
+        [[3, 1, -1, -1], [2, 2, 1, 2]]
+    """
+    return torch.where((sequences == end).cumsum(-1) > 0, -1, sequences)
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ImportError("byte pairs need the library tokenizers: `pip install pyrogen[tokens]`") from error
+    return tokenizers

@@ -1,0 +1,74 @@
+"""Byte pairs: texts come back, pairs are those of the definition, and errors name what is wrong."""
+
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyrogen.data import BytePairs, as_source
+
+TEXTS = ["the cat", "the hat", "the bat", "Österreich fährt"] * 5
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    pytest.importorskip("tokenizers")
+    return BytePairs.train(TEXTS, symbols=270)
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(max_size=20))
+def test_any_text_comes_back(tokens, text):
+    assert tokens.decode(tokens.encode([text], 100)) == [text]
+
+
+def test_the_most_frequent_pair_is_one_symbol(tokens):
+    plain = BytePairs.train(TEXTS, symbols=257)
+    assert plain.lengths(["hat"]) == [3]
+    assert BytePairs.train(["hat", "at", "cat"], symbols=258).lengths(["at", "hat"]) == [1, 2]
+    assert tokens.symbols <= 270
+    assert sum(tokens.lengths(TEXTS)) < sum(plain.lengths(TEXTS))
+
+
+def test_rows_end_and_are_padded(tokens):
+    encoded = tokens.encode(["the cat", ""], 9)
+    (length,) = tokens.lengths(["the cat"])
+    assert encoded.shape == (2, 9)
+    assert (encoded[0, :length] > 0).all()
+    assert (encoded[0, length:] == tokens.end).all()
+    assert (encoded[1] == tokens.end).all()
+    assert tokens.decode(torch.stack([encoded, encoded])) == [["the cat", ""]] * 2
+    assert tokens.decode(as_source(encoded)) == ["the cat", ""]
+    assert tokens.encode([], 3).shape == (0, 3)
+
+
+def test_sources_lack_what_follows_the_end():
+    x = torch.tensor([[[3, 0, 2], [0, 1, 1], [1, 2, 3]]])
+    assert as_source(x).tolist() == [[[3, -1, -1], [-1, -1, -1], [1, 2, 3]]]
+    assert as_source(x, end=2).tolist() == [[[3, 0, -1], [0, 1, 1], [1, -1, -1]]]
+    assert torch.equal(torch.vmap(as_source)(x[0]), as_source(x[0]))
+
+
+def test_it_is_kept_in_a_file(tokens, tmp_path):
+    tokens.save(tmp_path / "tokens.json")
+    again = BytePairs.load(tmp_path / "tokens.json")
+    assert torch.equal(again.encode(TEXTS, 30), tokens.encode(TEXTS, 30))
+    assert again.symbols == tokens.symbols
+
+
+def test_errors_of_byte_pairs(tokens, monkeypatch):
+    with pytest.raises(ValueError, match="`symbols` must be at least 257, a byte each and the end, got 256"):
+        BytePairs.train(TEXTS, symbols=256)
+    with pytest.raises(ValueError, match="`length` must be at least 4 for text 1 and its end, got 3"):
+        tokens.encode(["x", "xyz"], 3)
+    with pytest.raises(TypeError, match="must be a sequence of texts, got the single text 'the cat'"):
+        tokens.encode("the cat", 9)
+    with pytest.raises(ValueError, match=f"integers from -1 to {tokens.symbols - 1}, got {tokens.symbols}"):
+        tokens.decode(torch.tensor([1, tokens.symbols]))
+    with pytest.raises(ValueError, match="`definition` must be a tokenizer in JSON"):
+        BytePairs("{}")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"pip install pyrogen\[tokens\]"):
+        BytePairs.train(TEXTS, symbols=300)
