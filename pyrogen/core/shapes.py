@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrogen import arguments
 from pyrogen.networks.context import Context, ContextShape, Shape, context_rows
+from pyrogen.numerics.rows import shaped
 
 
 def as_shape(shape: int | Iterable[int], name: str) -> Shape:
@@ -122,7 +123,7 @@ def expand_context(context: Context, context_shape: ContextShape, batch: torch.S
 
 def flatten_batch(value: Tensor, event_shape: Shape) -> Tensor:
     """``(*batch, *event)`` as ``(N, *event)``."""
-    return value.reshape(prod(value.shape[: value.dim() - len(event_shape)]), *event_shape)
+    return shaped(value, (prod(value.shape[: value.dim() - len(event_shape)]), *event_shape))
 
 
 def embedded(context: Context, context_shape: ContextShape, embedding: nn.Module | None) -> Context:

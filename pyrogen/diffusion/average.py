@@ -121,10 +121,10 @@ class NetworkAverageDenoiser(AverageDenoiser):
         return self.parameterisation.data_scale
 
     def average(self, x: Tensor, t: Tensor | float, s: Tensor | float, context: Context = None) -> Tensor:
-        t, s = self.times(x, t), self.times(x, s)
-        skip, out, scale = map(self.over_events, self.parameterisation.coefficients(self.schedule, t))
         batch = x.shape[: x.dim() - len(self.event_shape)]
-        start, end = (self._angle(time).expand(batch) for time in (t, s))
+        path = self.schedule(torch.stack([self.times(x, time).expand(batch) for time in (t, s)]))
+        skip, out, scale = map(self.over_events, self.parameterisation.at(path.unbind()[0]))
+        start, end = torch.atan2(path.sigma, self.data_scale * path.alpha)
         found = self.network(scale * x, torch.stack([start, start - end], -1), context)
         if found.shape != x.shape:
             raise ValueError(f"the network must keep the shape {tuple(x.shape)}, got {tuple(found.shape)}")
@@ -132,10 +132,6 @@ class NetworkAverageDenoiser(AverageDenoiser):
 
     def read_data(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return read_by(self.network, context)
-
-    def _angle(self, t: Tensor) -> Tensor:
-        path = self.schedule(t)
-        return torch.atan2(path.sigma, self.data_scale * path.alpha)
 
 
 def stepped(x: Tensor, data: Tensor, start: GaussianPath, end: GaussianPath) -> Tensor:

@@ -233,9 +233,13 @@ class Preconditioned(Parameterisation):
         self.data_scale = positive(data_scale, "data_scale")
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, sigma = path = schedule(t)
+        return self.at(schedule(t))
+
+    def at(self, path: GaussianPath) -> tuple[Tensor, Tensor, Tensor]:
+        """The coefficients at a place of a path."""
         whitening = path.whitening(self.data_scale)
-        return alpha * (self.data_scale * whitening) ** 2, sigma * self.data_scale * whitening, whitening
+        scaled = self.data_scale * whitening
+        return path.alpha * scaled**2, path.sigma * scaled, whitening
 
 
 class NetworkDenoiser(Denoiser):

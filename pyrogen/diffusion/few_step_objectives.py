@@ -47,6 +47,7 @@ from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context, context_of_each
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import pushed_forward
+from pyrogen.numerics.gaussian_path import GaussianPath
 
 from .average import AverageDenoiser, stepped
 from .denoiser import Denoiser
@@ -110,11 +111,12 @@ class FlowMapObjective(Objective):
     def forward(self, x: Tensor, context: Context = None) -> Tensor:
         context = context_of_each(x, context, self.flow_map.event_shape, self.flow_map.context_shape)
         t, s = _times(x)
-        way = Way(self.denoiser.path(x, t).mix(x, torch.randn_like(x)), x, t, s, context)
+        path = self.denoiser.path(x, t)
+        way = Way(path.mix(x, torch.randn_like(x)), x, t, s, context)
         count = round(self.diagonal * len(x))
         still, moving = Way(*map_tensors(way, lambda part: part[:count])), Way(*map_tensors(way, lambda p: p[count:]))
         missed = self.denoiser(still.x, still.t, still.context) - self.beginning(still)
-        return torch.cat([missed / self.scale(still.x, still.t), self.error(moving)]).square().mean()
+        return torch.cat([missed / self.scale(path)[:count], self.error(moving)]).square().mean()
 
     def beginning(self, way: Way) -> Tensor:
         """The denoised data where ways begin: the teacher's, or the data, right on average."""
@@ -127,9 +129,9 @@ class FlowMapObjective(Objective):
         with torch.no_grad():
             return self.denoiser(x, way.s, way.context)
 
-    def scale(self, x: Tensor, t: Tensor) -> Tensor:
-        r"""The unit of errors :math:`\sigma d / \sqrt{\alpha^2 d^2 + \sigma^2}`, broadcasting with ``x``."""
-        path, data_scale = self.denoiser.path(x, t), self.denoiser.data_scale
+    def scale(self, path: GaussianPath) -> Tensor:
+        r"""The unit of errors :math:`\sigma d / \sqrt{\alpha^2 d^2 + \sigma^2}` at a place of the path."""
+        data_scale = self.denoiser.data_scale
         return path.sigma * data_scale * path.whitening(data_scale)
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
@@ -169,7 +171,7 @@ class LagrangianDistillation(FlowMapObjective):
         still = average.detach()
         # At the end the whole velocity is held still, and with it the part that the average has in where that is.
         average = torch.lerp(still, average, end.flow_time / start.flow_time)
-        return (average + change - self.end(stepped(way.x, still, start, end), way)) / self.scale(way.x, way.s)
+        return (average + change - self.end(stepped(way.x, still, start, end), way)) / self.scale(end)
 
 
 class MeanFlow(FlowMapObjective):
@@ -202,7 +204,7 @@ class MeanFlow(FlowMapObjective):
             (unit * velocity, self._by_row(unit)),
         )
         error = ratio * (average - data) - change
-        return (average - (average - error).detach()) / self.scale(way.x, way.t)
+        return (average - (average - error).detach()) / self.scale(start)
 
 
 class ShortcutDistillation(FlowMapObjective):
@@ -228,13 +230,14 @@ class ShortcutDistillation(FlowMapObjective):
 
     def in_two_parts(self, way: Way, middle: Tensor, first: Tensor) -> Tensor:
         """The error beside the average over two parts of a way, of which the first one's is known."""
+        path = self.denoiser.path(way.x, torch.stack([way.t, middle, way.s]))
+        start, between, _ = path.unbind()
         with torch.no_grad():
-            start, between, end = (self.denoiser.path(way.x, time) for time in (way.t, middle, way.s))
             second = self.denoiser.average(stepped(way.x, first, start, between), middle, way.s, way.context)
-            parts = start.flow_time - between.flow_time, start.flow_time - end.flow_time
-            share = end.flow_time / between.flow_time * parts[0] / parts[1].clamp(min=_LEAST)
+            began, halfway, ended = path.flow_time
+            share = ended / halfway * (began - halfway) / (began - ended).clamp(min=_LEAST)
         average = self.denoiser.average(way.x, way.t, way.s, way.context)
-        return (average - second - share * (first - second)) / self.scale(way.x, way.t)
+        return (average - second - share * (first - second)) / self.scale(start)
 
 
 class ConsistencyDistillation(ShortcutDistillation):

@@ -30,6 +30,7 @@ from pyrogen.arguments import checked, instance_of
 from pyrogen.core.shapes import Context, Shape, context_of_each
 from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.statistics import ReadsData, Standardizer, Statistic
+from pyrogen.numerics.rows import shaped
 
 
 class Critic(ReadsData, nn.Module):
@@ -95,7 +96,7 @@ class Critic(ReadsData, nn.Module):
         context = context_of_each(x, context, self.event_shape, self.context_shape)
         packs = self._packs(x)
         x = x if self.standardizer is None else self.standardizer(x)
-        features = _require_rows(self.network(x.reshape(packs, *self.pack_shape)), packs, self.width, "network")
+        features = _require_rows(self.network(shaped(x, (packs, *self.pack_shape))), packs, self.width, "network")
         score = self.readout(features).squeeze(-1)
         if self.context is None:
             return score

@@ -165,7 +165,7 @@ class Game(TakesTurns, ReadsData, nn.Module):
             return self.loss.critic(self.scores(real, context), self.scores(fake, context))
         with torch.enable_grad():
             real, fake = (self._scored(events.requires_grad_(), context) for events in (real, fake))
-            return self.loss.critic(real.scores, fake.scores) + self._penalty(real, fake, context)
+            return sum(self._due(real, fake, context), self.loss.critic(real.scores, fake.scores))
 
     def generator_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The loss of the generator."""
@@ -242,15 +242,17 @@ class Game(TakesTurns, ReadsData, nn.Module):
     def _scored(self, events: Tensor, context: Context) -> Scored:
         return Scored(events, self.scores(events, context), self.standardizer.scale)
 
-    def _penalty(self, real: Scored, fake: Scored, context: Context) -> Tensor | float:
-        """All penalties that are due in this step."""
+    def _due(self, real: Scored, fake: Scored, context: Context) -> Iterator[Tensor]:
+        """The penalties that are due in this step."""
         taken = 0
         if any(penalty.every > 1 for penalty in self.penalties):
             taken = self.taken.item()
             self.taken += self.training
         critic = partial(self.scores, context=context)
-        due = (penalty for penalty in self.penalties if taken % penalty.every == 0)
-        return sum(penalty.every * penalty(critic, real, fake) for penalty in due)
+        for penalty in self.penalties:
+            if taken % penalty.every == 0:
+                value = penalty(critic, real, fake)
+                yield value if penalty.every == 1 else penalty.every * value
 
     def _standard(self, x: Tensor) -> Tensor:
         return self.standardizer(x).reshape(len(x), prod(self.standardizer.shape))

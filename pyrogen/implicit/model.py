@@ -48,6 +48,7 @@ from pyrogen.core.shapes import (
 from pyrogen.distributions.push_forward import PushForward
 from pyrogen.networks.context import context_rows
 from pyrogen.networks.statistics import Standardizer, Statistic, read_by
+from pyrogen.numerics.rows import shaped
 from pyrogen.numerics.supports import widened
 
 
@@ -186,5 +187,5 @@ class Generator(DistributionModule):
                 f"`network` must give events {(prod(batch), *self.event_shape)} of {prod(batch)} rows of noise, "
                 f"got an output of shape {tuple(output.shape)}"
             )
-        x = output.reshape((*batch, *self.event_shape))
+        x = shaped(output, (*batch, *self.event_shape))
         return x if self.standardizer is None else self.standardizer.inverse(x)

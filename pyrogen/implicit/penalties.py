@@ -28,6 +28,7 @@ from torch.nn.functional import relu
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import integer, non_negative, positive, switch
+from pyrogen.numerics.rows import shaped
 
 Scorer = Callable[[Tensor], Tensor]
 
@@ -49,7 +50,7 @@ class Scored:
     def squared_slope(self) -> Tensor:
         r"""The squared norm of the gradient of each row's score by the event in units of ``scale``, ``(N,)``."""
         (gradient,) = torch.autograd.grad(self.scores.sum(), self.x, create_graph=True)
-        return (gradient * self.scale).square().reshape(len(gradient), prod(gradient.shape[1:])).sum(1)
+        return shaped((gradient * self.scale).square(), (len(gradient), prod(gradient.shape[1:]))).sum(1)
 
 
 class Penalty(Abstract):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.abstract import Abstract
+from pyrogen.numerics.rows import shaped
 
 from .context import Classes, Context, ContextShape, Shape, by_name, described, integer_labels
 from .embedding import Embedding
@@ -306,7 +307,7 @@ class WithContext(ReadsData, nn.Module):
         entries = inputs if isinstance(inputs, Mapping) else {self.name: inputs}
         x = entries[self.name].to(self.zero.dtype)
         x = x if self.prepare is None else self.prepare(x)
-        x = x if self.size is None else x.reshape(x.shape[0], self.size)
+        x = x if self.size is None else shaped(x, (x.shape[0], self.size))
         if not self.contexts:
             return self.network(x)
         return self.network(x, torch.cat([context(_own(context, entries)) for context in self.contexts], -1))

@@ -74,7 +74,7 @@ class GaussianPath(NamedTuple):
 
     def whitening(self, data_scale: float = 1.0) -> Tensor:
         """The inverse of the standard deviation of noisy data whose data have the given one."""
-        return ((self.alpha * data_scale) ** 2 + self.sigma**2).rsqrt()
+        return torch.hypot(self.alpha * data_scale, self.sigma).reciprocal()
 
     @property
     def flow_time(self) -> Tensor:
@@ -84,6 +84,10 @@ class GaussianPath(NamedTuple):
     def steps(self) -> tuple[GaussianPath, GaussianPath]:
         """The path where each step between its times begins, and where it ends."""
         return GaussianPath(self.alpha[:-1], self.sigma[:-1]), GaussianPath(self.alpha[1:], self.sigma[1:])
+
+    def unbind(self) -> list[GaussianPath]:
+        """The paths at several times, which are its first dimension."""
+        return [GaussianPath(*pair) for pair in zip(self.alpha.unbind(), self.sigma.unbind(), strict=True)]
 
     def over(self, event_dim: int) -> GaussianPath:
         """The same with ``event_dim`` dimensions on the right of those of the times, to meet events."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Protocol
 
@@ -83,6 +83,14 @@ def by_rows(function: Callable[..., Tensor], *inputs: tuple[Tensor, int]) -> Ten
     wide = [tensor.expand(batch + event) for (tensor, _), event in zip(inputs, events, strict=True)]
     made = function(*(tensor.reshape(prod(batch), *event) for tensor, event in zip(wide, events, strict=True)))
     return made.reshape(batch + made.shape[1:])
+
+
+def shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor in a shape; one that has it already stays itself.
+
+    ``reshape`` makes a view of it all the same: a node of the graph in every layer, and more in gradients of gradients.
+    """
+    return x if x.shape == shape else x.reshape(shape)
 
 
 def column(rows: Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.values import require_value
 
-from .kernels import PosteriorKernel, StateKernel, Step
+from .kernels import Message, Normal, PosteriorKernel, StateKernel
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -112,21 +112,27 @@ class PosteriorChain(StateChain):
 
     def rsample_and_rate(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
         r"""Draws, and :math:`\log q(z) - \log p(z)` of each, of one pass through the transition of the prior."""
-        prior, memory = self.kernel.kernel.first, None
+        loc, log_scale = self.kernel.kernel.first
         shape = self._extended_shape(torch.Size(sample_shape))
-        noise = torch.randn(shape, dtype=prior[0].dtype, device=prior[0].device)
-        steps: list[Step | None] = [None, *self.kernel.kernel.steps()]
-        states, apart, widths = [], [], []
-        for step, message, fresh in zip(steps, self.kernel.message.steps(), noise.unbind(-2), strict=True):
-            if step is not None:
-                prior, memory = step(states[-1], memory)
-            loc, log_scale = message.meet(prior)
-            z = torch.addcmul(loc, log_scale.exp(), fresh)
-            states.append(z)
-            apart.append((z - prior[0]) / prior[1].exp())
-            widths.append((prior[1] - log_scale).expand_as(z))
-        ratios = torch.stack(widths, -2) + 0.5 * (torch.stack(apart, -2).square() - noise.square())
-        return torch.stack(states, -2), ratios.sum((-1, -2))
+        noise = torch.randn(shape, dtype=loc.dtype, device=loc.device)
+        start, *rest = noise.unbind(-2)
+        first, *messages = self.kernel.message.steps()
+        steps = zip(self.kernel.kernel.steps(), messages, rest, strict=True)
+        prior, memory = (loc.expand_as(start), log_scale.expand_as(start)), None
+        taken = [_met(prior, first, start)]
+        for step, message, fresh in steps:
+            prior, memory = step(taken[-1][0], memory)
+            taken.append(_met(prior, message, fresh))
+        # What is no link of the chain is computed of all steps at once.
+        z, loc, before, after = (torch.stack(each, -2) for each in zip(*taken, strict=True))
+        apart = (z - loc) / before.exp()
+        return z, (before - after + 0.5 * (apart.square() - noise.square())).sum((-1, -2))
+
+
+def _met(prior: Normal, message: Message, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A state, the mean and the log-scale that it had before its message, and the log-scale after it."""
+    loc, log_scale = message.meet(prior)
+    return torch.addcmul(loc, log_scale.exp(), noise), *prior, log_scale
 
 
 def _joined(first: Tensor, rest: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -81,23 +82,17 @@ class Transitions(StateKernel):
         return self.start
 
     def __call__(self, z: Tensor) -> Normal:
-        return self._relaxed(z, self.network(z, self.inputs))
+        return _relaxed(z, self.network(z, self.inputs), self.rates)
 
     def steps(self) -> list[Step]:
         inputs, rates = (_each_step(part, self.length - 1) for part in (self.inputs, self.rates))
-        return [replace(self, inputs=given, rates=rate)._step for given, rate in zip(inputs, rates, strict=True)]
+        return [partial(self._step, *given) for given in zip(inputs, rates, strict=True)]
 
-    def _step(self, z: Tensor, memory: Tensor | None) -> tuple[Normal, Tensor | None]:
-        target, memory = self.network.step(z, self.inputs, memory)
-        return self._relaxed(z, target), memory
-
-    def _relaxed(self, z: Tensor, target: Normal) -> Normal:
-        """Where the state gets over the gap, on its way to where the network sends it."""
-        loc, log_scale = map(full, target)
-        if self.rates is None:
-            return loc, log_scale
-        share, spread = -torch.expm1(-self.rates), -torch.expm1(-2 * self.rates)
-        return torch.lerp(z, loc, share), log_scale + 0.5 * spread.log()
+    def _step(
+        self, inputs: Tensor | None, rates: Tensor | None, z: Tensor, memory: Tensor | None
+    ) -> tuple[Normal, Tensor | None]:
+        target, memory = self.network.step(z, inputs, memory)
+        return _relaxed(z, target, rates), memory
 
 
 @dataclass(frozen=True)
@@ -122,9 +117,8 @@ class Message(ABC):
 
     def steps(self) -> list[Message]:
         """The message at each step."""
-        names = [part.name for part in fields(self)]
-        parts = zip(*(getattr(self, name).unbind(-2) for name in names), strict=True)
-        return [replace(self, **dict(zip(names, part, strict=True))) for part in parts]
+        parts = zip(*(getattr(self, part.name).unbind(-2) for part in fields(self)), strict=True)
+        return [type(self)(*part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -208,6 +202,15 @@ class _GuidedStep:
     def __call__(self, z: Tensor, memory: Tensor | None) -> tuple[Normal, Tensor | None]:
         prior, memory = self.step(z, memory)
         return self.message.meet(prior), memory
+
+
+def _relaxed(z: Tensor, target: Normal, rates: Tensor | None) -> Normal:
+    """Where the state gets over the gap, on its way to where the network sends it."""
+    loc, log_scale = map(full, target)
+    if rates is None:
+        return loc, log_scale
+    share, spread = -torch.expm1(-rates), -torch.expm1(-2 * rates)
+    return torch.lerp(z, loc, share), log_scale + 0.5 * spread.log()
 
 
 def _each_step(part: Tensor | None, count: int) -> tuple[Tensor | None, ...]:
