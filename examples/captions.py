@@ -43,25 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     train = scenes.draw(1000 if few else 20_000, seed=options.seed, without=HELD_OUT)
 
     print("\n1. Fit P(image | caption)")
-    model = diffusion.unet(
-        SHAPE, (8,), channels=(16, 32, 64), depth=1, attention=2, classes=WORDS, context_dropout=0.1, data_scale=0.3
-    ).to(options.device)
-    data = centred(train.pixels).to(options.device), train.captions.to(options.device)
-    # What stands where is settled at noise several times as large as the contrast, what it looks like below.
-    for mean, steps in ((0.5, options.steps), (-0.5, options.steps // 2)):
-        weighting = diffusion.EDMWeighting(data_scale=0.3, mean=mean, scale=1.3)
-        fit = pg.fit(
-            diffusion.DenoisingScoreMatching(model, weighting),
-            data,
-            steps=steps,
-            batch_size=64,
-            optimizer=partial(torch.optim.Adam, lr=1e-3),
-            schedule=partial(OneCycleLR, max_lr=1e-3, total_steps=steps + 1, pct_start=0.1),
-            clip=1.0,
-            ema=0.995,
-            seed=options.seed,
-        )
-        print(f"   {fit.history.seconds:.0f} s for {len(fit.history.loss)} steps")
+    model = fitted(train, options)
 
     print("\n2. Train a classifier on real scenes of all kinds")
     classifier = trained_classifier(scenes.draw(1000 if few else 20_000, seed=options.seed + 1), 2 if few else 600)
@@ -86,6 +68,23 @@ def main(argv: list[str] | None = None) -> None:
     names = ("real", "samples, weight 3")
     grid = pg.analysis.image_grid(real.unsqueeze(1), draws, rows=scenes.decode(captions), names=names, limits=(0, 1))
     grid.savefig(options.output / "captions_samples.png", dpi=150, bbox_inches="tight")
+
+
+def fitted(train: scenes.Scenes, options: argparse.Namespace) -> diffusion.Diffusion:
+    """A U-Net that attends to captions, fitted twice."""
+    model = diffusion.unet(
+        SHAPE, (8,), channels=(16, 32, 64), depth=1, attention=2, classes=WORDS, context_dropout=0.1, data_scale=0.3
+    ).to(options.device)
+    data = centred(train.pixels).to(options.device), train.captions.to(options.device)
+    settings = {"batch_size": 64, "clip": 1.0, "ema": 0.995, "seed": options.seed}
+    # What stands where is settled at noise several times as large as the contrast, what it looks like below.
+    for mean, steps in ((0.5, options.steps), (-0.5, options.steps // 2)):
+        weighting = diffusion.EDMWeighting(data_scale=0.3, mean=mean, scale=1.3)
+        objective, adam = diffusion.DenoisingScoreMatching(model, weighting), partial(torch.optim.Adam, lr=1e-3)
+        schedule = partial(OneCycleLR, max_lr=1e-3, total_steps=steps + 1, pct_start=0.1)
+        fit = pg.fit(objective, data, steps=steps, optimizer=adam, schedule=schedule, **settings)
+        print(f"   {fit.history.seconds:.0f} s for {len(fit.history.loss)} steps")
+    return model
 
 
 def centred(pixels: Tensor) -> Tensor:
