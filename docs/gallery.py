@@ -28,7 +28,7 @@ SECTIONS = {
     "uci",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise ct",
-    "Sequences": "text infilling parsing_code chorales forecast planning",
+    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
 FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several

@@ -15,13 +15,15 @@ FEW = {
     "inpainting": ["--steps", "2", "--particles", "4"],
     "planning": ["--steps", "2", "--pairs", "2", "--particles", "4"],
     "parsing_code": ["--steps", "2", "--length", "48", "--particles", "16", "--functions", "40"],
+    "molecules": ["--steps", "2", "--draws", "40", "--particles", "16", "--molecules", "2000"],
     "infilling": ["--steps", "2", "--length", "16"],
     "inverse_graphics": ["--steps", "2", "--scenes", "1"],
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
+    "translation": ["--steps", "2", "--texts", "none", "--symbols", "280", "--particles", "8", "--held-out", "4"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],
 }
-NEEDED = {"chorales": "music21", "forecast": "statsmodels"}
+NEEDED = {"chorales": "music21", "forecast": "statsmodels", "translation": "tokenizers"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -117,8 +117,9 @@ class _Entry(nn.Module):
 
     def forward(self, value: Tensor) -> Encoded:
         members = value.reshape(len(value), self.length, *self.size)
-        present = torch.ones_like(members.flatten(2)[..., 0] if self.size else members, dtype=torch.bool)
-        if not self.single:
+        if self.single:
+            present = members.new_ones(members.shape[:2], dtype=torch.bool)
+        else:
             present = present_members(members, symbols=self.symbols)
         place = (present.cumsum(1) - 1).clamp(min=0)
         return embedded_members(self.embedding, members, present) + F.embedding(place, self.places), present

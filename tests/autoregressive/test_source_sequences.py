@@ -141,6 +141,12 @@ def test_an_empty_source_is_a_model_without_one():
     assert model(torch.full((SOURCE,), -1)).log_prob(torch.tensor([2, 0, 1, 1])).isfinite()
 
 
+def test_checkpoints_hold_source_models(tmp_path):
+    model, x = translator(end=0), torch.randint(1, SYMBOLS, (3, LENGTH))
+    pg.save(model, tmp_path / "model")
+    assert torch.equal(pg.load(tmp_path / "model").eval()(SHORT).log_prob(x), model(SHORT).log_prob(x))
+
+
 def test_any_order_takes_sources():
     model = any_order((LENGTH,), (SOURCE,), classes=WORDS, symbols=SYMBOLS, source=1, **SMALL)
     exact, x = jiggled(model).along((2, 0, 3, 1)), enumerated(LENGTH, SYMBOLS)
@@ -178,6 +184,27 @@ def test_noisy_channel_by_enumeration():
     assert abs(found.log_evidence - joint.logsumexp(0)) < 5 * max(error, 0.005)
     assert frequencies_p_value(found.get_samples()["meant"][::4], every, joint.log_softmax(0)) > 1e-5
     assert found.diagnostics().mapped
+
+
+def test_pairs_and_channels_in_a_plate():
+    language = jiggled(transformer((3,), symbols=SYMBOLS, **SMALL))
+    channel = jiggled(transformer((2,), (3,), classes=SYMBOLS, symbols=4, source=1, **SMALL), 0.6)
+    heard = torch.tensor([[3, 0], [1, 1]])
+
+    def program(heard):
+        with pyro.plate("pairs", len(heard)):
+            meant = pyro.sample("meant", language())
+            pyro.sample("heard", channel(meant), obs=heard)
+
+    trace = pyro.poutine.trace(program).get_trace(heard)
+    meant = trace.nodes["meant"]["value"]
+    assert meant.shape == (2, 3)
+    expected = language().log_prob(meant).sum() + channel(meant).log_prob(heard).sum()
+    assert torch.allclose(trace.log_prob_sum(), expected, atol=1e-5)
+    found, every = SequenceSMC(program, site="meant", particles=2000).run(heard), enumerated(3, SYMBOLS)
+    joint = language().log_prob(every).unsqueeze(1) + channel(every.unsqueeze(1)).log_prob(heard)  # (27, 2)
+    error = found.diagnostics().standard_error.clamp(min=0.005)
+    assert ((found.log_evidence - joint.logsumexp(0)).abs() < 5 * error).all()
 
 
 @pytest.mark.slow
