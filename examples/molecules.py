@@ -1,11 +1,11 @@
 """Molecules: what a language model of chemistry writes, and what it writes given a property, with the evidence.
 
 A small transformer learns the symbols of drug-like molecules (SMILES, of the MOSES benchmark). Chemistry then asks two
-things as factors of Pyro programs: that a string is a molecule at all, and that the molecule's octanol-water partition
-coefficient, logP, lies in a band. SequenceSMC gives the posterior under both; the twist that steers it is learned by
-contrast, from known molecules inside and outside of the band. The evidence of the condition is its base rate, which
-plain draws estimate as well. The run takes `pip install rdkit fcd_torch` and `pip install --no-deps molsets`; without
-these, brackets and letters stand in for chemistry.
+things in a factor of a Pyro program: that a string is a molecule at all, and that the octanol-water partition
+coefficient of the molecule, logP, lies in a band. SequenceSMC gives the posterior; the twist that steers it is learned
+by contrast of known molecules in the band with plain draws. The evidence of the condition is its base rate, which plain
+draws estimate as well. The run takes `pip install rdkit fcd_torch` and `pip install --no-deps molsets`; without these,
+letters and brackets stand in for chemistry.
 
     python examples/molecules.py [--output output/molecules] [--seed 0] [--steps 1500] [--draws 3000]
 """
@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"seed": options.seed, "clip": 1.0, "checkpoint": options.output / "prior.fit"}
     fit = pg.fit(prior, x, steps=options.steps, batch_size=64, schedule=schedule, ema=0.99, **settings)
 
-    plain = [decoded(row, symbols) for row in prior().sample((options.draws,))]
+    drawn = prior().sample((options.draws,))
+    plain = [decoded(row, symbols) for row in drawn]
     valid = [string for string in plain if log_p(string) is not None]
     unique = set(valid)
     print(f"{fit.history.seconds:.0f} s of training. Plain draws: {len(valid) / len(plain):.3f} valid; of these "
@@ -68,11 +69,11 @@ def main(argv: list[str] | None = None) -> None:
     rate = sum(map(inside, plain)) / len(plain)
     print(f"\nlogP from {low} to {high}: {rate:.4f} ± {(rate * (1 - rate) / len(plain)) ** 0.5:.4f} of plain draws")
 
-    seen = known[: 15 * options.particles]
-    hits = torch.tensor([inside(string) for string in seen])
+    wanted = torch.tensor([inside(string) for string in known[: 10 * options.draws]])
+    hits = x[: len(wanted)][wanted]
+    pairs = hits[torch.randint(len(hits), (options.draws,))], drawn
     twist = transformer_twist(x.shape[1:], **sizes, width=64, depth=1)
-    pairs = x[: len(seen)][hits].repeat(1 + len(seen) // int(hits.sum()), 1)[: len(seen)], x[: len(seen)]
-    pg.fit(TwistContrast(twist), pairs, steps=options.steps // 4 + 1, batch_size=100, lr=2e-3, seed=options.seed)
+    pg.fit(TwistContrast(twist), pairs, steps=options.steps // 3 + 1, batch_size=100, lr=2e-3, seed=options.seed)
 
     def model() -> None:
         string = decoded(pyro.sample("molecule", prior()), symbols)
