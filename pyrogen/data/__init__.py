@@ -1,6 +1,6 @@
-"""Data: toy densities, images that packages ship, and what is done to them before and after a model."""
+"""Data: toy densities, images that packages ship, sounds, and what is done to them before and after a model."""
 
-from . import bouncing, maze, phantoms, scenes, solids, uci
+from . import audio, bouncing, maze, phantoms, scenes, solids, spectrograms, uci
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
@@ -17,6 +17,7 @@ __all__ = [
     "Terrain",
     "add_noise",
     "as_source",
+    "audio",
     "bouncing",
     "checkerboard",
     "dequantize",
@@ -36,6 +37,7 @@ __all__ = [
     "shuffle_pixels",
     "slopes",
     "solids",
+    "spectrograms",
     "split",
     "two_moons",
     "uci",

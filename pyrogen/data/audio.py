@@ -1,21 +1,99 @@
-r"""Sounds as numbers: the mu-law, whose levels are finer at small amplitudes, as hearing is.
+r"""Sounds as numbers: files, sampling rates, and the mu-law, whose levels are finer at small amplitudes.
 
-Samples :math:`x \in [-1, 1]` are bent by
+A sound is a tensor of samples :math:`x \in [-1, 1]`, so many a second. The mu-law bends them, as hearing does, by
 
 .. math:: f(x) = \operatorname{sign}(x) \frac{\log(1 + \mu |x|)}{\log(1 + \mu)}
 
-and then rounded to the nearest of :math:`\mu + 1` levels, evenly spaced from -1 to 1 (ITU-T recommendation G.711; 256
-levels sound like 14 bits).
+and then rounds them to the nearest of :math:`\mu + 1` levels, evenly spaced from -1 to 1 (ITU-T recommendation G.711;
+256 levels sound like 14 bits).
 """
 
 from __future__ import annotations
 
-from math import log1p
+from math import gcd, log1p
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import anything, checked
+from pyrogen.arguments import anything, checked, integer
+from pyrogen.arrays import takes_arrays
+
+
+class Sound(NamedTuple):
+    """A sound.
+
+    Attributes:
+        samples: Between -1 and 1, ``(length,)``, or ``(channels, length)`` of several channels.
+        rate: How many there are a second.
+    """
+
+    samples: Tensor
+    rate: int
+
+
+def read_wav(path: Path | str) -> Sound:
+    """The sound in a WAV file, of integers or of floats. Needs SciPy.
+
+    Args:
+        path: Of the file.
+    """
+    from scipy.io import wavfile
+
+    rate, found = wavfile.read(path)
+    samples = torch.from_numpy(found.copy())
+    if samples.dtype == torch.uint8:
+        samples = (samples.float() - 128) / 128
+    elif not samples.is_floating_point():
+        samples = (samples.double() / 2 ** (8 * samples.element_size() - 1)).float()
+    return Sound(samples.movedim(0, -1).contiguous(), rate)
+
+
+@takes_arrays
+@checked(rate=integer)
+def write_wav(path: Path | str, samples: Tensor, *, rate: int) -> None:
+    """Writes a WAV file of 16 bits. Needs SciPy.
+
+    Args:
+        path: Of the file.
+        samples: Between -1 and 1, ``(length,)`` or ``(channels, length)``.
+        rate: How many there are a second.
+
+    Raises:
+        ValueError: a sample lies outside of [-1, 1] or is NaN, or there are other dimensions.
+    """
+    from scipy.io import wavfile
+
+    if samples.dim() not in (1, 2):
+        raise ValueError(f"`samples` must have shape (length,) or (channels, length), got {tuple(samples.shape)}")
+    _check_samples(samples, "samples")
+    codes = (samples.detach().cpu().double() * 2**15).round().clamp(max=2**15 - 1).short()
+    wavfile.write(path, rate, codes.movedim(-1, 0).contiguous().numpy())
+
+
+@takes_arrays
+@checked(rate=integer, new_rate=integer)
+def resample(samples: Tensor, *, rate: int, new_rate: int) -> Tensor:
+    """Samples at another rate, after a filter against aliasing. Needs SciPy.
+
+    Args:
+        samples: ``(*batch, length)``.
+        rate: How many there are a second.
+        new_rate: How many there shall be.
+
+    Shape:
+        ``(*batch, length)`` to ``(*batch, ceil(length * new_rate / rate))``.
+
+    Example:
+        >>> resample(torch.zeros(2, 800), rate=8000, new_rate=22050).shape
+        torch.Size([2, 2205])
+    """
+    from scipy.signal import resample_poly
+
+    common = gcd(rate, new_rate)
+    found = resample_poly(samples.detach().cpu().numpy(), new_rate // common, rate // common, axis=-1)
+    return torch.from_numpy(found).to(samples)
 
 
 @checked
@@ -34,8 +112,7 @@ def mu_law(x: Tensor, symbols: int = 256) -> Tensor:
         tensor([  0, 128, 157, 255])
     """
     _check_symbols(symbols)
-    if not bool((x.abs() <= 1).all()):
-        raise ValueError(f"`x` must lie between -1 and 1, got {x[~(x.abs() <= 1)][0].item()}")
+    _check_samples(x, "x")
     mu = symbols - 1
     bent = x.sign() * torch.log1p(mu * x.abs()) / log1p(mu)
     return ((bent + 1) / 2 * mu + 0.5).floor().long()
@@ -64,6 +141,11 @@ def inverse_mu_law(codes: Tensor, symbols: int = 256) -> Tensor:
     mu = symbols - 1
     bent = codes.to(torch.get_default_dtype()) * (2 / mu) - 1
     return bent.sign() * (torch.expm1(bent.abs() * log1p(mu)) / mu)
+
+
+def _check_samples(x: Tensor, name: str) -> None:
+    if not bool((x.abs() <= 1).all()):
+        raise ValueError(f"`{name}` must lie between -1 and 1, got {x[~(x.abs() <= 1)][0].item()}")
 
 
 def _check_symbols(symbols: int) -> None:
