@@ -1,0 +1,179 @@
+"""Speech: a WaveNet of telephone prompts, with the phone that is spoken at each sample as its context.
+
+Sounds of 8 kHz become 256 symbols by the mu-law. One WaveNet knows which phone is spoken when, another does not, and a
+linear prediction from 16 samples is the baseline; all give mixtures of logistics, and bits a sample of prompts on which
+none was trained. The first then speaks one of these, sample by sample, from its phones alone.
+
+Without `--sounds` the speech is made (`pg.data.vowels`). With it, it is that of a folder with the files of Debian's
+packages asterisk-core-sounds-en-wav (`*.wav`) and asterisk-core-sounds-en (`core-sounds-en.txt.gz`), whose phones
+pocketsphinx aligns (`pip install pocketsphinx`).
+
+    python examples/speech.py [--output output/speech] [--seed 0] [--steps 400] [--prompts 80] [--sounds FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import math
+import re
+import time
+from functools import partial
+from pathlib import Path
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+import pyrogen as pg
+from pyrogen.data import audio, vowels
+from pyrogen.distributions import families
+
+RATE, LENGTH, PAST, COMPONENTS = 8000, 1024, 16, 5  # samples a second, in a window and before one; logistics mixed
+Prompt = tuple[Tensor, Tensor]  # samples and numbers of phones, both (length,)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("output/speech"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--prompts", type=int, default=80)
+    parser.add_argument("--sounds", type=Path)
+    options = parser.parse_args(argv)
+    options.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    pyro.set_rng_seed(options.seed)
+
+    if options.sounds:
+        prompts, names = aligned(options.sounds, options.prompts)
+    else:
+        speech = vowels.draw(options.prompts, seed=options.seed + 1, length=2 * RATE)
+        prompts, names = list(zip(*speech, strict=True)), list(vowels.FORMANTS)
+    held_out, train = prompts[::8], [prompt for number, prompt in enumerate(prompts) if number % 8]
+    print(f"{len(prompts)} prompts, {sum(len(samples) for samples, _ in prompts) / RATE / 60:.1f} minutes")
+
+    family = families.discretized_logistic_mixture(256, COMPONENTS)
+    linear = pg.Parametric(LinearPrediction(), family, event_shape=(), context_shape=(PAST,))
+    settings = {"components": COMPONENTS, "width": 24, "layers": 8, "skip": 64}
+    alone = pg.autoregressive.wavenet((LENGTH,), **settings)
+    spoken = pg.autoregressive.wavenet((LENGTH,), (LENGTH, len(names)), **settings)
+    codes, phones = joined(windows(prompt, len(names)) for prompt in train)
+    fit(linear, joined(map(predicted, train)), options, rows=4096, rate=2e-2)
+    fit(alone, codes, options)
+    fit(spoken, (codes, phones), options)
+
+    bits = torch.stack([scores(prompt, linear, alone, spoken, len(names)) for prompt in held_out])  # (prompts, models)
+    for name, found in zip((f"linear prediction from {PAST}", "WaveNet", "WaveNet, given phones"), bits.T, strict=True):
+        more = found - bits[:, 1]
+        error = more.std() / len(more) ** 0.5
+        print(f"{name:<26}{found.mean():.3f} bits a sample; {more.mean():+.3f}, standard error {error:.3f}")
+
+    samples, phones = (part[: min(2 * RATE, RATE * options.steps // 100)] for part in held_out[0])
+    speaker = pg.autoregressive.wavenet((len(phones),), (len(phones), len(names)), **settings)
+    speaker.load_state_dict(spoken.state_dict())
+    begin = time.process_time()
+    said = audio.inverse_mu_law(speaker(one_hot(phones, len(names)).float()).sample().long())
+    print(f"{len(said)} samples drawn, {len(said) / (time.process_time() - begin):.0f} a processor second")
+    for name, sound in {"held_out": samples, "drawn": said}.items():
+        audio.write_wav(options.output / f"{name}.wav", sound, rate=RATE)
+    picture(options.output / "speech.png", {"a held-out prompt": samples, "drawn from its phones": said}, phones, names)
+
+
+class LinearPrediction(nn.Module):
+    """A mixture about a linear function of the samples before; components lie at fixed places about its mu-law."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(one_hot(torch.tensor(PAST - 1), PAST).float())
+        self.logits = nn.Parameter(torch.zeros(COMPONENTS))
+        self.aside = nn.Parameter(torch.linspace(-0.1, 0.1, COMPONENTS))
+        self.log_scale = nn.Parameter(torch.full((COMPONENTS,), -3.0))
+
+    def forward(self, past: Tensor) -> Tensor:
+        sample = past @ self.weight
+        bent = sample.sign() * (255 * sample.abs()).log1p() / math.log(256)
+        parts = self.logits, bent.unsqueeze(-1) + self.aside, self.log_scale
+        return torch.cat([part.expand(*bent.shape, -1) for part in parts], -1)
+
+
+def fit(model: nn.Module, data: object, options: argparse.Namespace, *, rows: int = 8, rate: float = 4e-3) -> None:
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=options.steps)
+    pg.fit(model, data, steps=options.steps, batch_size=rows, schedule=schedule, ema=0.99, seed=options.seed)
+
+
+def joined(parts: object) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def windows(prompt: Prompt, phones: int) -> tuple[Tensor, Tensor]:
+    """The symbols of a prompt in windows, ``(N, length)``, and its phones one-hot, ``(N, length, phones)``."""
+    samples, spoken = (part.unfold(0, LENGTH, LENGTH) for part in prompt)
+    return audio.mu_law(samples), one_hot(spoken, phones).float()
+
+
+def predicted(prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """The symbols of a prompt's windows, but for the first ones, and the samples before each."""
+    samples = prompt[0][: len(prompt[0]) // LENGTH * LENGTH]
+    return audio.mu_law(samples[PAST:]).float(), samples[:-1].unfold(0, PAST, 1)
+
+
+@torch.no_grad()
+def scores(prompt: Prompt, linear: nn.Module, alone: nn.Module, spoken: nn.Module, phones: int) -> Tensor:
+    """Bits a sample of each model, ``(3,)``."""
+    (after, past), (codes, phones) = predicted(prompt), windows(prompt, phones)
+    of_windows = [distribution.log_prob(codes).mean() / LENGTH for distribution in (alone(), spoken(phones))]
+    return -torch.stack([linear(past).log_prob(after).mean(), *of_windows]) / math.log(2)
+
+
+def aligned(folder: Path, count: int) -> tuple[list[Prompt], list[str]]:
+    """Prompts of one to four seconds with the phones that pocketsphinx finds in them, and the names of these."""
+    from pocketsphinx import Decoder
+
+    decoder, prompts, numbers = Decoder(samprate=2 * RATE, loglevel="FATAL"), [], {}
+    with gzip.open(folder / "core-sounds-en.txt.gz", "rt", errors="replace") as lines:
+        texts = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != ";")
+    for name, text in texts.items():
+        words, path = re.sub("[^a-z' ]", " ", text.lower()).split(), folder / f"{name}.wav"
+        if "[" in text or not words or not all(map(decoder.lookup_word, words)) or not path.exists():
+            continue
+        samples = audio.read_wav(path).samples
+        if not RATE < len(samples) < 4 * RATE or len(prompts) == count:
+            continue
+        finer = audio.resample(samples, rate=RATE, new_rate=2 * RATE).clamp(-1, 1)
+        try:
+            for align in (partial(decoder.set_align_text, " ".join(words)), decoder.set_alignment):
+                align()
+                decoder.start_utt()
+                decoder.process_raw((finer * (2**15 - 1)).short().numpy().tobytes(), full_utt=True)
+                decoder.end_utt()
+            spans = [(phone.name, phone.duration) for word in decoder.get_alignment() for phone in word]
+        except RuntimeError:  # the words do not fit the sound
+            continue
+        phones = torch.cat(
+            [torch.full((RATE // 100 * span,), numbers.setdefault(name, len(numbers))) for name, span in spans]
+        )
+        prompts.append((samples[: len(phones)], phones[: len(samples)]))
+    return prompts, list(numbers)
+
+
+def picture(path: Path, sounds: dict[str, Tensor], phones: Tensor, names: list[str]) -> None:
+    import matplotlib.pyplot as plt
+
+    transform = pg.data.spectrograms.ShortTimeFourier(window=128, hop=32)
+    figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
+    for axis, (title, sound) in zip(axes, sounds.items(), strict=True):
+        level = 20 * (transform(sound).abs() + 1e-3).log10()  # decibels
+        axis.imshow(
+            level, origin="lower", aspect="auto", extent=(0, len(sound) / RATE, 0, RATE / 2000), vmin=-50, vmax=30
+        )
+        axis.set(title=title, ylabel="kHz")
+    for place in [0, *((phones.diff() != 0).nonzero()[:, 0] + 1).tolist()]:
+        axes[1].text(place / RATE, 0.1, names[phones[place]], color="white", fontsize=7)
+    axes[1].set_xlabel("seconds")
+    figure.savefig(path, dpi=100)
+
+
+if __name__ == "__main__":
+    main()
