@@ -28,11 +28,12 @@ SECTIONS = {
     "uci",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise ct",
-    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning",
+    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
 FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
-SHORTER = {"text": ["--steps", "100"], "chorales": ["--steps", "200"]}  # those that take longest
+# Where the defaults take long, or use no real data:
+ARGUMENTS = {"text": ["--steps", "100"], "chorales": ["--steps", "200"], "speech": ["--sounds", "sounds"]}
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels
 
 
@@ -71,7 +72,7 @@ class Example:
 
     @property
     def command(self) -> str:
-        return " ".join([f"python examples/{self.name}.py", *SHORTER.get(self.name, [])])
+        return " ".join([f"python examples/{self.name}.py", *ARGUMENTS.get(self.name, [])])
 
 
 def main(arguments: list[str]) -> None:
@@ -89,7 +90,7 @@ def run(name: str) -> Result:
     """Runs an example on one core."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     output = ["--output", str((OUTPUT / name).relative_to(ROOT))]
-    command = [sys.executable, f"examples/{name}.py", *SHORTER.get(name, []), *output]
+    command = [sys.executable, f"examples/{name}.py", *ARGUMENTS.get(name, []), *output]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, check=True)
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before

@@ -8,7 +8,7 @@ Without `--sounds` the speech is made (`pg.data.vowels`). With it, it is that of
 packages asterisk-core-sounds-en-wav (`*.wav`) and asterisk-core-sounds-en (`core-sounds-en.txt.gz`), whose phones
 pocketsphinx aligns (`pip install pocketsphinx`).
 
-    python examples/speech.py [--output output/speech] [--seed 0] [--steps 400] [--prompts 80] [--sounds FOLDER]
+    python examples/speech.py [--output output/speech] [--seed 0] [--steps 1000] [--prompts 200] [--sounds FOLDER]
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/speech"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--prompts", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--sounds", type=Path)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -56,11 +56,11 @@ def main(argv: list[str] | None = None) -> None:
 
     family = families.discretized_logistic_mixture(256, COMPONENTS)
     linear = pg.Parametric(LinearPrediction(), family, event_shape=(), context_shape=(PAST,))
-    settings = {"components": COMPONENTS, "width": 24, "layers": 8, "skip": 64}
+    settings = {"components": COMPONENTS, "width": 24, "layers": 6, "kernel": 4, "skip": 64}
     alone = pg.autoregressive.wavenet((LENGTH,), **settings)
     spoken = pg.autoregressive.wavenet((LENGTH,), (LENGTH, len(names)), **settings)
-    codes, phones = joined(windows(prompt, len(names)) for prompt in train)
-    fit(linear, joined(map(predicted, train)), options, rows=4096, rate=2e-2)
+    codes, phones = map(torch.cat, zip(*(windows(prompt, len(names)) for prompt in train), strict=True))
+    fit(linear, tuple(map(torch.cat, zip(*map(predicted, train), strict=True))), options, rows=4096, rate=2e-2)
     fit(alone, codes, options)
     fit(spoken, (codes, phones), options)
 
@@ -87,24 +87,22 @@ class LinearPrediction(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(one_hot(torch.tensor(PAST - 1), PAST).float())
-        self.logits = nn.Parameter(torch.zeros(COMPONENTS))
-        self.aside = nn.Parameter(torch.linspace(-0.1, 0.1, COMPONENTS))
-        self.log_scale = nn.Parameter(torch.full((COMPONENTS,), -3.0))
+        logits, aside, log_scales = (
+            torch.zeros(COMPONENTS),
+            torch.linspace(-0.1, 0.1, COMPONENTS),
+            torch.zeros(COMPONENTS),
+        )
+        self.mixture = nn.Parameter(torch.stack([logits, aside, log_scales - 3]))
 
     def forward(self, past: Tensor) -> Tensor:
         sample = past @ self.weight
         bent = sample.sign() * (255 * sample.abs()).log1p() / math.log(256)
-        parts = self.logits, bent.unsqueeze(-1) + self.aside, self.log_scale
-        return torch.cat([part.expand(*bent.shape, -1) for part in parts], -1)
+        return (self.mixture + bent[..., None, None] * torch.eye(3)[:, [1]]).flatten(-2)
 
 
-def fit(model: nn.Module, data: object, options: argparse.Namespace, *, rows: int = 8, rate: float = 4e-3) -> None:
+def fit(model: nn.Module, data: object, options: argparse.Namespace, *, rows: int = 8, rate: float = 6e-3) -> None:
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=options.steps)
     pg.fit(model, data, steps=options.steps, batch_size=rows, schedule=schedule, ema=0.99, seed=options.seed)
-
-
-def joined(parts: object) -> tuple[Tensor, ...]:
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def windows(prompt: Prompt, phones: int) -> tuple[Tensor, Tensor]:
@@ -136,9 +134,8 @@ def aligned(folder: Path, count: int) -> tuple[list[Prompt], list[str]]:
         texts = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != ";")
     for name, text in texts.items():
         words, path = re.sub("[^a-z' ]", " ", text.lower()).split(), folder / f"{name}.wav"
-        if "[" in text or not words or not all(map(decoder.lookup_word, words)) or not path.exists():
-            continue
-        samples = audio.read_wav(path).samples
+        known = words and "[" not in text and all(map(decoder.lookup_word, words)) and path.exists()
+        samples = audio.read_wav(path).samples if known else torch.zeros(0)
         if not RATE < len(samples) < 4 * RATE or len(prompts) == count:
             continue
         finer = audio.resample(samples, rate=RATE, new_rate=2 * RATE).clamp(-1, 1)
@@ -148,12 +145,10 @@ def aligned(folder: Path, count: int) -> tuple[list[Prompt], list[str]]:
                 decoder.start_utt()
                 decoder.process_raw((finer * (2**15 - 1)).short().numpy().tobytes(), full_utt=True)
                 decoder.end_utt()
-            spans = [(phone.name, phone.duration) for word in decoder.get_alignment() for phone in word]
         except RuntimeError:  # the words do not fit the sound
             continue
-        phones = torch.cat(
-            [torch.full((RATE // 100 * span,), numbers.setdefault(name, len(numbers))) for name, span in spans]
-        )
+        spans = [(phone.name, phone.duration * RATE // 100) for word in decoder.get_alignment() for phone in word]
+        phones = torch.cat([torch.full((span,), numbers.setdefault(phone, len(numbers))) for phone, span in spans])
         prompts.append((samples[: len(phones)], phones[: len(samples)]))
     return prompts, list(numbers)
 
@@ -161,16 +156,12 @@ def aligned(folder: Path, count: int) -> tuple[list[Prompt], list[str]]:
 def picture(path: Path, sounds: dict[str, Tensor], phones: Tensor, names: list[str]) -> None:
     import matplotlib.pyplot as plt
 
-    transform = pg.data.spectrograms.ShortTimeFourier(window=128, hop=32)
     figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
     for axis, (title, sound) in zip(axes, sounds.items(), strict=True):
-        level = 20 * (transform(sound).abs() + 1e-3).log10()  # decibels
-        axis.imshow(
-            level, origin="lower", aspect="auto", extent=(0, len(sound) / RATE, 0, RATE / 2000), vmin=-50, vmax=30
-        )
-        axis.set(title=title, ylabel="kHz")
+        axis.specgram(sound.numpy(), NFFT=128, Fs=RATE, noverlap=96, vmin=-120, vmax=-40)
+        axis.set(title=title, ylabel="Hz")
     for place in [0, *((phones.diff() != 0).nonzero()[:, 0] + 1).tolist()]:
-        axes[1].text(place / RATE, 0.1, names[phones[place]], color="white", fontsize=7)
+        axes[1].text(place / RATE, 100, names[phones[place]], color="white", fontsize=7)
     axes[1].set_xlabel("seconds")
     figure.savefig(path, dpi=100)
 

@@ -5,7 +5,7 @@ videos are measured: the first ones, to predict the rest, or both ends, to find 
 posterior under one prior. Places are read from the pictures drawn, and compared with the true ones after a bounce,
 beside those of a deep Markov model and of a straight line through true places.
 
-    python examples/video.py [--output output/video] [--seed 0] [--steps 1200] [--videos 24] [--chains 12]
+    python examples/video.py [--output output/video] [--seed 0] [--steps 1400] [--videos 16] [--chains 10]
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/video"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--videos", type=int, default=24)
-    parser.add_argument("--chains", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--videos", type=int, default=16)
+    parser.add_argument("--chains", type=int, default=10)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     train = bouncing.draw(20_000, seed=options.seed + 1, frames=FRAMES, side=SIDE).pixels
     mean, scale = train.mean().item(), train.std().item()
     prior = pg.diffusion.transformer(shape, patch=6, width=64, depth=3)
-    weighting = pg.diffusion.EDMWeighting(data_scale=1.0, mean=-0.5, scale=1.4)
+    weighting = pg.diffusion.EDMWeighting(data_scale=1.0, mean=0.7, scale=1.3)
     fit(pg.diffusion.DenoisingScoreMatching(prior, weighting), (train - mean) / scale, options)
     markov = pg.latent.deep_markov((FRAMES, SIDE**2), latent_shape=8, memory=64, hidden=(128,))
     fit(markov, measured(train).flatten(2), options)
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     for question, frames in QUESTIONS.items():
         seen = torch.zeros(shape, dtype=torch.bool)
         seen[frames] = True
-        method = inverse.SplitGibbs(film, site="video", chains=options.chains, draws=4, warmup=16, steps=20)
+        method = inverse.SplitGibbs(film, site="video", chains=options.chains, draws=4, warmup=14, steps=16)
         posterior = method.run(films[:, seen], inverse.Mask(seen))
         draws = mean + scale * posterior.get_samples()["video"]  # (draws, videos, frames, 1, side, side)
         hidden = [frame for frame in range(FRAMES) if frame not in frames]
@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         after = (test.velocities[:, hidden] != test.velocities[:, hidden[0] - 1, None]).any(-1)  # one ball
         for name, places in answers.items():
             found = scores(places[:, after[..., 0]], test.centres[:, hidden][after])
-            print(f"{question + ': ' + name:<44}{found[0]:.2f} ± {found[1]:.2f}      {found[2]:.2f}")
+            covered = f"{found[2]:.2f}" if len(places) > 1 else "-"
+            print(f"{question + ': ' + name:<44}{found[0]:.2f} ± {found[1]:.2f}      {covered}")
         shown[f"measured,\n{question}?"] = films[0].where(seen, torch.nan)
         shown |= {f"draw {number}\nof {question}": draws[4 * number - 1, 0] for number in range(1, 4)}
     picture(options.output / "video.png", shown)
@@ -107,38 +108,34 @@ def scores(places: Tensor, truth: Tensor) -> tuple[float, float, float]:
     return score.mean().item(), score.mean(1).std().item() / len(score) ** 0.5, inside.float().mean().item()
 
 
-def drawn(axis, frame: Tensor) -> object:
-    axis.set(xticks=[], yticks=[])
-    return axis.imshow(frame.squeeze(0), cmap="gray", vmin=0, vmax=1)
-
-
 def picture(path: Path, shown: dict[str, Tensor]) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(shown), FRAMES, figsize=(FRAMES, len(shown)), layout="constrained")
-    for row, (name, video) in zip(axes, shown.items(), strict=True):
-        for axis, frame in zip(row, video, strict=True):
-            drawn(axis, frame)
-        row[0].set_ylabel(name, fontsize=7)
-    figure.savefig(path, dpi=100)
+    figure, axes = plt.subplots(len(shown), figsize=(6, 0.8 * len(shown)))
+    for axis, (name, video) in zip(axes, shown.items(), strict=True):
+        axis.imshow(torch.cat(video.squeeze(1).unbind(), -1), cmap="gray", vmin=0, vmax=1)
+        axis.set(xticks=[side * SIDE - 0.5 for side in range(FRAMES)], yticks=[], xticklabels=[])
+        axis.set_ylabel(name, rotation=0, horizontalalignment="right", verticalalignment="center", fontsize=8)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
     plt.close(figure)
 
 
 def animation(path: Path, shown: dict[str, Tensor]) -> None:
+    """All videos side by side."""
     import matplotlib.pyplot as plt
     from matplotlib.animation import FuncAnimation, PillowWriter
 
-    figure, axes = plt.subplots(1, len(shown), figsize=(1.4 * len(shown), 1.7), layout="constrained")
-    images = [drawn(axis, video[0]) for axis, video in zip(axes, shown.values(), strict=True)]
-    for axis, name in zip(axes, shown, strict=True):
-        axis.set_title(name, fontsize=7)
+    figure, axis = plt.subplots(figsize=(1.2 * len(shown), 1.8))
+    frames = torch.cat(list(shown.values()), -1).squeeze(1)  # (frames, side, side of all)
+    image = axis.imshow(frames[0], cmap="gray", vmin=0, vmax=1)
+    axis.set_xticks([SIDE * (number + 0.5) for number in range(len(shown))], shown, fontsize=6)
+    axis.set_yticks([])
 
     def show(frame: int) -> list[object]:
-        for image, video in zip(images, shown.values(), strict=True):
-            image.set_data(video[frame].squeeze(0))
-        return images
+        image.set_data(frames[frame])
+        return [image]
 
-    FuncAnimation(figure, show, frames=FRAMES).save(path, writer=PillowWriter(fps=3), dpi=70)
+    FuncAnimation(figure, show, frames=FRAMES).save(path, writer=PillowWriter(fps=3), dpi=80)
     plt.close(figure)
 
 
