@@ -42,7 +42,6 @@ COPIED = {
     "latent/few_labels_tuning",
     "latent/imputation",
     "latent/speed",
-    "operators/speed",
     "simulation/averages",
 }
 """Tables that were copied from a print-out, before their scripts wrote them."""
