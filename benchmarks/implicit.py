@@ -12,7 +12,7 @@ again:
     python benchmarks/implicit.py --output results.jsonl                       # the default game, ten seeds: hours
     python benchmarks/implicit.py --output results.jsonl --losses all --steps 4000 --seeds 0 1 2 3 4
     python benchmarks/implicit.py --output results.jsonl --table TABLE.json
-    python benchmarks/implicit.py --speed                                      # a step beside a loop written by hand
+    python benchmarks/implicit.py --speed [--table TABLE.json]                 # a step beside a loop written by hand
     python benchmarks/implicit.py --tasks ring --seeds 0 --steps 2000          # a quick look
 """
 
@@ -262,11 +262,9 @@ def by_hand(x: Tensor, loss: str, penalised: bool) -> Callable[[int], None]:
     return run
 
 
-def speed(rounds: int) -> None:
+def speed(rounds: int) -> Iterator[list[str]]:
     """Milliseconds a step by hand, and the median of ratios within a round of ten steps each."""
     x = data("grid", 0, 20_000)
-    print("| game | ms a step by hand | fit / by hand |")
-    print("|---|---|---|")
     for loss, penalised in (("relativistic", True), ("relativistic", False), ("non-saturating", True)):
         played = game(loss, penalised)
 
@@ -275,7 +273,7 @@ def speed(rounds: int) -> None:
 
         seconds, ratio = within_fit(fit, by_hand(x, loss, penalised), steps=10, rounds=rounds)
         name = f"{loss}{', R1 and R2' if penalised else ''}"
-        print(f"| {name} | {1000 * seconds:.2f} | {ratio:.3f} |", flush=True)
+        yield [name, f"{1000 * seconds:.1f}", f"{ratio:.2f}"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -291,7 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.speed:
-        speed(options.rounds)
+        table(["game", "ms a step by hand", "`fit` / by hand"], list(speed(options.rounds)), options.table)
         return
     lines = known(options.output)
     if not options.table:
