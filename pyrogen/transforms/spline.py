@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pyrogen.numerics.angles import wrapped
 
@@ -147,7 +148,7 @@ class _Place(NamedTuple):
     size: Tensor  # (2, N): the bin's width and height
     total: Tensor  # (2, N): what turns weights into sizes
     slope: Tensor  # (2, N): at the bin's ends
-    slope_clip: Tensor  # (2, N): 1 + |a| / c of both slopes, infinite where a slope is fixed
+    slope_clip: Tensor  # (2, N): 1 + |a| / c of both slopes, one where a slope is fixed
     weight: Tensor  # (2, K, N): exponentials of the clipped logits
     clip: Tensor  # (2, K, N): 1 + |a| / c of the logits
 
@@ -167,32 +168,27 @@ def _locate(parameters: Tensor, t: Tensor, inverse: bool) -> _Place:
 
 def _search(weight: Tensor, t: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The bin that holds ``t`` and the sum of the weights before it; a loop keeps the vectors long."""
-    knot = weight[:, 0]
-    left = torch.zeros_like(knot)
-    index = torch.zeros_like(t, dtype=torch.long)
-    for bin in range(1, weight.shape[1]):
-        beyond = t >= knot[axis]
-        index = index + beyond
-        left = torch.where(beyond, knot, left)
-        knot = knot + weight[:, bin]
-    return index.unsqueeze(0), left
+    ends = [torch.zeros_like(weight[:, 0])]
+    for bin in range(weight.shape[1] - 1):
+        ends.append(ends[-1] + weight[:, bin])
+    left = torch.stack(ends, 1)  # (2, K, N)
+    index = (t >= left[axis, 1:]).sum(0, keepdim=True)
+    return index, left.gather(1, index.expand(2, 1, -1)).squeeze(1)
 
 
 def _knots(index: Tensor, slopes: int, bins: int) -> Tensor:
-    """Which slopes are those at both ends of a bin, ``(2, N)``: of all knots, of a circle's, or of the inner ones."""
+    """Which slopes are those at both ends of a bin, ``(2, N)``: of all knots, or of a circle's."""
     knots = torch.cat((index, index + 1))
-    if slopes == bins:
-        return knots % bins
-    return knots if slopes > bins else knots - 1
+    return knots % bins if slopes == bins else knots
 
 
 def _slopes(parameters: Tensor, index: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """The slopes at both ends of each element's bin, and their clips."""
-    knots = _knots(index, len(parameters), bins)
-    inner = (knots >= 0) & (knots < len(parameters))
-    raw = parameters.gather(0, knots.clamp(0, len(parameters) - 1)) * inner
+    if len(parameters) < bins:
+        parameters = F.pad(parameters, (0, 0, 1, 1))  # slopes of one at both ends
+    raw = parameters.gather(0, _knots(index, len(parameters), bins))
     clip = torch.maximum(raw * _PER_RISE, raw * _PER_FALL).add_(1)
-    return (raw / clip).exp_(), torch.where(inner, clip, torch.inf)
+    return (raw / clip).exp_(), clip
 
 
 def _evaluate(parameters: Tensor, x: Tensor, *, bound: float, inverse: bool) -> tuple:
