@@ -60,9 +60,13 @@ def main(argv: list[str] | None = None) -> None:
     alone = pg.autoregressive.wavenet((LENGTH,), **settings)
     spoken = pg.autoregressive.wavenet((LENGTH,), (LENGTH, len(names)), **settings)
     codes, phones = map(torch.cat, zip(*(windows(prompt, len(names)) for prompt in train), strict=True))
-    fit(linear, tuple(map(torch.cat, zip(*map(predicted, train), strict=True))), options, rows=4096, rate=2e-2)
-    fit(alone, codes, options)
-    fit(spoken, (codes, phones), options)
+    fit(linear, tuple(map(torch.cat, zip(*map(predicted, train), strict=True))), options.steps, rows=4096, rate=2e-2)
+    fit(alone, codes, options.steps)
+    spoken.load_state_dict(alone.state_dict(), strict=False)
+    for layer in spoken.network.layers:
+        nn.init.zeros_(layer.condition.weight)  # what phones say begins at nothing, and both go on equally long
+    fit(alone, codes, options.steps // 2, rate=3e-3)
+    fit(spoken, (codes, phones), options.steps // 2, rate=3e-3)
 
     bits = torch.stack([scores(prompt, linear, alone, spoken, len(names)) for prompt in held_out])  # (prompts, models)
     for name, found in zip((f"linear prediction from {PAST}", "WaveNet", "WaveNet, given phones"), bits.T, strict=True):
@@ -100,9 +104,9 @@ class LinearPrediction(nn.Module):
         return (self.mixture + bent[..., None, None] * torch.eye(3)[:, [1]]).flatten(-2)
 
 
-def fit(model: nn.Module, data: object, options: argparse.Namespace, *, rows: int = 8, rate: float = 6e-3) -> None:
-    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=options.steps)
-    pg.fit(model, data, steps=options.steps, batch_size=rows, schedule=schedule, ema=0.99, seed=options.seed)
+def fit(model: nn.Module, data: object, steps: int, *, rows: int = 8, rate: float = 6e-3) -> None:
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=steps)
+    pg.fit(model, data, steps=steps, batch_size=rows, schedule=schedule, ema=0.99, seed=0)
 
 
 def windows(prompt: Prompt, phones: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ videos are measured: the first ones, to predict the rest, or both ends, to find 
 posterior under one prior. Places are read from the pictures drawn, and compared with the true ones after a bounce,
 beside those of a deep Markov model and of a straight line through true places.
 
-    python examples/video.py [--output output/video] [--seed 0] [--steps 1200] [--videos 16] [--chains 10]
+    python examples/video.py [--output output/video] [--seed 0] [--steps 1400] [--videos 16] [--chains 10]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/video"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--videos", type=int, default=16)
     parser.add_argument("--chains", type=int, default=10)
     options = parser.parse_args(argv)
@@ -42,11 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     shape = FRAMES, 1, SIDE, SIDE
     train = bouncing.draw(20_000, seed=options.seed + 1, frames=FRAMES, side=SIDE).pixels
     mean, scale = train.mean().item(), train.std().item()
-    prior = pg.diffusion.transformer(shape, patch=SIDE, width=128, depth=3)
+    prior = pg.diffusion.transformer(shape, patch=6, width=64, depth=3)
     weighting = pg.diffusion.EDMWeighting(data_scale=1.0, mean=0.7, scale=1.3)
-    fit(pg.diffusion.DenoisingScoreMatching(prior, weighting), (train - mean) / scale, options, rate=2e-3)
+    fit(pg.diffusion.DenoisingScoreMatching(prior, weighting), (train - mean) / scale, options)
     markov = pg.latent.deep_markov((FRAMES, SIDE**2), latent_shape=8, memory=64, hidden=(128,))
-    fit(markov, measured(train).flatten(2), options, rate=3e-3)
+    fit(markov, measured(train).flatten(2), options)
 
     def film(y: Tensor, seen: inverse.Mask) -> None:
         with pyro.plate("videos", len(y)):
@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     animation(options.output / "video.gif", shown)
 
 
-def fit(target: torch.nn.Module, data: Tensor, options: argparse.Namespace, *, rate: float) -> None:
-    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=options.steps)
+def fit(target: torch.nn.Module, data: Tensor, options: argparse.Namespace) -> None:
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=3e-3, total_steps=options.steps)
     pg.fit(target, data, steps=options.steps, batch_size=64, schedule=schedule, ema=0.995, seed=options.seed)
 
 

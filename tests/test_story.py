@@ -21,7 +21,7 @@ FEW = {
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
     "translation": ["--steps", "2", "--texts", "none", "--symbols", "280", "--particles", "8", "--held-out", "4"],
-    "speech": ["--steps", "2", "--prompts", "9"],
+    "speech": ["--steps", "4", "--prompts", "9"],
     "video": ["--steps", "2", "--videos", "4", "--chains", "3"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],
 }
