@@ -18,6 +18,7 @@ from .discrete.noise import MaskNoise, SymbolNoise, UniformNoise
 from .discrete.samplers import ConfidenceOrdered, RandomOrder, Remasking, SymbolAncestral, SymbolSampler
 from .discrete.schedules import CosineSymbols, GeometricSymbols, PolynomialSymbols, SymbolSchedule
 from .discrete.uniform import UniformDiffusion
+from .distribution_matching import DistributionMatching
 from .editing import edit, trade_off
 from .few_step_objectives import (
     ConsistencyDistillation,
@@ -79,6 +80,7 @@ __all__ = [
     "Diffusion",
     "DiscreteDiffusion",
     "DiscreteVP",
+    "DistributionMatching",
     "EDM",
     "EDMWeighting",
     "EnumeratedDenoiser",
