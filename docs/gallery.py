@@ -27,13 +27,18 @@ SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
     "uci",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
-    "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image unknown_noise ct",
+    "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
+    "unknown_noise ct",
     "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
 FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
-# Where the defaults take long, or use no real data:
-ARGUMENTS = {"text": ["--steps", "100"], "chorales": ["--steps", "200"], "speech": ["--sounds", "sounds"]}
+ARGUMENTS = {  # where the defaults take long, or use no real data
+    "text": ["--steps", "100"],
+    "chorales": ["--steps", "200"],
+    "speech": ["--sounds", "sounds"],
+    "editing": ["--prior", "output/gallery/captions/captions"],
+}
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels
 
 
@@ -123,10 +128,10 @@ def draw(name: str) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     if figure.width > WIDTH:
         figure = figure.resize((WIDTH, WIDTH * figure.height // figure.width), Image.Resampling.LANCZOS)
-    figure.quantize(64).save(IMAGES / f"{name}.png", optimize=True)
+    figure.quantize(256).save(IMAGES / f"{name}.png", optimize=True)
     width, height = min(figure.width, 5 * figure.height // 2), min(figure.height, figure.width)
     small = ImageOps.pad(figure.crop((0, 0, width, height)), THUMBNAIL, Image.Resampling.LANCZOS, color="white")
-    small.quantize(16).save(IMAGES / f"{name}_small.png", optimize=True)
+    small.quantize(64).save(IMAGES / f"{name}_small.png", optimize=True)
 
 
 def lines_drawn(lines: list[str]):

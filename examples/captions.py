@@ -1,10 +1,11 @@
 """Captions to images: small scenes of coloured shapes, some combinations of which the model has never seen.
 
-A small U-Net attends to the words of a caption ("a red circle left of a blue square"); a tenth of the captions are
-dropped in training, for classifier-free guidance. No training scene has a red square or a blue triangle. A classifier
-trained on real scenes of all kinds then says what it sees in the samples.
+A transformer of the patches of an image attends to the words of a caption ("a red circle left of a blue square"). Six
+of the 48 coloured shapes are in no training scene, each colour and shape of them in many. Some captions lose words in
+training, so that a new scene can be asked for by parts that are all known: a conjunction of "a red … left of a …
+square" and "a … circle left of a blue …". A classifier trained on real scenes of all kinds says what it sees.
 
-    python examples/captions.py [--output output/demo] [--seed 0] [--steps 1200] [--device cpu]
+    python examples/captions.py [--output output/demo] [--seed 0] [--steps 3000] [--device cpu]
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ import pyrogen as pg
 from pyrogen import diffusion
 from pyrogen.data import scenes
 
-SHAPE, WORDS, HELD_OUT = (3, 16, 16), len(scenes.WORDS), ("red square", "blue triangle")
-PARTS = (len(scenes.COLOURS), len(scenes.SHAPES), len(scenes.RELATIONS), len(scenes.COLOURS), len(scenes.SHAPES))
+SHAPE, WORDS = (3, 16, 16), len(scenes.WORDS)
+HELD_OUT = ("red square", "blue triangle", "green ring", "yellow cross", "cyan circle", "magenta diamond")
+PARTS = (8, 6, len(scenes.RELATIONS), 8, 6)  # colour and shape, relation, colour and shape
 SEEN = ("colours", "shapes", "relation", "all")
+draw = partial(scenes.draw, colours=8, shapes=6, spread=0.1)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -40,50 +43,63 @@ def main(argv: list[str] | None = None) -> None:
     few = options.steps < 50
 
     print(f"Data: scenes of two coloured shapes, 16x16 pixels; none with a {' or a '.join(HELD_OUT)}")
-    train = scenes.draw(1000 if few else 20_000, seed=options.seed, without=HELD_OUT)
+    train = draw(1000 if few else 20_000, seed=options.seed, without=HELD_OUT)
 
     print("\n1. Fit P(image | caption)")
     model = fitted(train, options)
+    pg.save(model, options.output / "captions")
 
     print("\n2. Train a classifier on real scenes of all kinds")
-    classifier = trained_classifier(scenes.draw(1000 if few else 20_000, seed=options.seed + 1), 2 if few else 600)
+    classifier = trained_classifier(draw(1000 if few else 8000, seed=options.seed + 1), 2 if few else 400)
 
     print("\n3. What it sees, where the caption is of scenes as in training, and of scenes with held-out combinations")
-    size = 8 if few else 300
+    size = 8 if few else 160
     asked = {
-        "seen": scenes.draw(size, seed=options.seed + 2, without=HELD_OUT),
-        "held out": scenes.draw(size, seed=options.seed + 3, only=HELD_OUT),
+        "seen": draw(size, seed=options.seed + 2, without=HELD_OUT),
+        "held out": draw(size, seed=options.seed + 3, only=HELD_OUT),
     }
-    print(f"   {'':<22}" + "".join(f"{name:<17}" for name in SEEN))
-    for weight in (None, 1.0, 3.0):
+    ways = {
+        "real": lambda real: real.pixels,
+        "caption": lambda real: drawn(model.denoiser, real.captions),
+        "guided, weight 2": lambda real: drawn(diffusion.ClassifierFree(model.denoiser, weight=2.0), real.captions),
+        "by parts, weight 1": lambda real: drawn(by_parts(model.denoiser, 1.0), parts_of(real.captions)),
+        "by parts, weight 2": lambda real: drawn(by_parts(model.denoiser, 2.0), parts_of(real.captions)),
+    }
+    print(f"   {'':<30}" + "".join(f"{name:<16}" for name in SEEN))
+    for name, images in ways.items():
         for kind, real in asked.items():
-            images = real.pixels if weight is None else drawn(model, real.captions, weight)
-            right = agreement(classifier, images, real.attributes)
-            name = f"{'real' if weight is None else f'weight {weight:g}'}, {kind}"
-            print(f"   {name:<22}" + "".join(f"{cell(column):<17}" for column in right.T))
+            right = agreement(classifier, images(real), real.attributes)
+            print(f"   {name + ', ' + kind:<30}" + "".join(f"{cell(column):<16}" for column in right.T))
 
     print("\n4. Samples of held-out scenes, eight for each caption -> captions_samples.png")
     real, captions, _ = (part[:6] for part in asked["held out"])
-    draws = drawn(model, captions.repeat(8, 1), 3.0).unflatten(0, (8, 6)).transpose(0, 1)
-    names = ("real", "samples, weight 3")
+    guided = diffusion.ClassifierFree(model.denoiser, weight=2.0)
+    draws = drawn(guided, captions.repeat(8, 1)).unflatten(0, (8, 6)).transpose(0, 1)
+    names = ("real", "samples, weight 2")
     grid = pg.analysis.image_grid(real.unsqueeze(1), draws, rows=scenes.decode(captions), names=names, limits=(0, 1))
     grid.savefig(options.output / "captions_samples.png", dpi=150, bbox_inches="tight")
 
 
 def fitted(train: scenes.Scenes, options: argparse.Namespace) -> diffusion.Diffusion:
-    """A U-Net that attends to captions, fitted twice."""
-    model = diffusion.unet(
-        SHAPE, (8,), channels=(16, 32, 64), depth=1, attention=2, classes=WORDS, context_dropout=0.1, data_scale=0.3
+    """A transformer of patches that attends to captions, some of which have gaps."""
+    model = diffusion.transformer(
+        SHAPE, (8,), patch=4, width=96, depth=3, classes=WORDS, context_dropout=0.1, data_scale=0.3
     ).to(options.device)
-    data = centred(train.pixels).to(options.device), train.captions.to(options.device)
-    settings = {"batch_size": 64, "clip": 1.0, "ema": 0.995, "seed": options.seed}
     # What stands where is settled at noise several times as large as the contrast, what it looks like below.
-    for mean, steps in ((0.5, options.steps), (-0.5, options.steps // 2)):
-        weighting = diffusion.EDMWeighting(data_scale=0.3, mean=mean, scale=1.3)
-        objective, adam = diffusion.DenoisingScoreMatching(model, weighting), partial(torch.optim.Adam, lr=1e-3)
-        schedule = partial(OneCycleLR, max_lr=1e-3, total_steps=steps + 1, pct_start=0.1)
-        fit = pg.fit(objective, data, steps=steps, optimizer=adam, schedule=schedule, **settings)
-        print(f"   {fit.history.seconds:.0f} s for {len(fit.history.loss)} steps")
+    weighting = diffusion.EDMWeighting(data_scale=0.3, mean=0.0, scale=1.3)
+    data = centred(train.pixels).to(options.device), with_gaps(train.captions).to(options.device)
+    fit = pg.fit(
+        diffusion.DenoisingScoreMatching(model, weighting),
+        data,
+        steps=options.steps,
+        batch_size=32,
+        optimizer=partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.99)),
+        schedule=partial(OneCycleLR, max_lr=1e-3, total_steps=options.steps + 1, pct_start=0.05),
+        clip=1.0,
+        ema=0.995,
+        seed=options.seed,
+    )
+    print(f"   {fit.history.seconds:.0f} s for {len(fit.history.loss)} steps")
     return model
 
 
@@ -92,10 +108,34 @@ def centred(pixels: Tensor) -> Tensor:
     return 2 * pixels - 1
 
 
-def drawn(model: diffusion.Diffusion, captions: Tensor, weight: float) -> Tensor:
-    """Images for captions, guided away from the model without caption."""
-    guided = diffusion.Diffusion(diffusion.ClassifierFree(model.denoiser, weight=weight), reference=model.reference)
-    return (guided(captions.to(next(model.parameters()).device)).sample().cpu() + 1) / 2
+def attribute_words(captions: Tensor) -> Tensor:
+    """Which words name a colour or a shape."""
+    return torch.isin(captions, torch.tensor([scenes.WORDS.index(name) for name in (*scenes.COLOURS, *scenes.SHAPES)]))
+
+
+def with_gaps(captions: Tensor) -> Tensor:
+    """Captions, a quarter of which miss each colour and shape with even odds; -1 is a word that is absent."""
+    lost = (torch.rand(captions.shape) < 0.5) & (torch.rand(len(captions), 1) < 0.25)
+    return captions.masked_fill(lost & attribute_words(captions), -1)
+
+
+def parts_of(captions: Tensor) -> Tensor:
+    """The relation; that with the first colour and the second shape; that with the others: ``(N, 3, 8)``."""
+    named = attribute_words(captions)
+    place = named.cumsum(-1)  # 1, 2: colour and shape of the first; 3, 4: of the second
+    first = named & ((place == 1) | (place == 4))
+    return torch.stack([captions.masked_fill(hidden, -1) for hidden in (named, named & ~first, first)], 1)
+
+
+def by_parts(denoiser: diffusion.Denoiser, weight: float) -> diffusion.Denoiser:
+    """The conjunction: what either part adds to the relation alone."""
+    return diffusion.Conjunction(denoiser, weights=(1 - 2 * weight, weight, weight))
+
+
+def drawn(denoiser: diffusion.Denoiser, contexts: Tensor) -> Tensor:
+    """An image for each context."""
+    model = diffusion.Diffusion(denoiser, sampler=diffusion.Multistep(diffusion.FlowGrid(14)))
+    return (model(contexts.to(denoiser.like().device)).sample().cpu() + 1) / 2
 
 
 def trained_classifier(real: scenes.Scenes, steps: int) -> nn.Module:
@@ -110,9 +150,9 @@ def trained_classifier(real: scenes.Scenes, steps: int) -> nn.Module:
     # The left or upper shape is read first.
     labels = torch.where(real.attributes[:, 2:3] % 2 == 0, real.attributes, swapped(real.attributes))
     for _ in range(steps):
-        rows = torch.randint(len(real.pixels), (128,))
+        rows = torch.randint(len(real.pixels), (64,))
         # Noise, so that the classifier does not mind what is left of it in samples.
-        pixels = real.pixels[rows] + 0.05 * torch.randn(128, *SHAPE)
+        pixels = real.pixels[rows] + 0.05 * torch.randn(64, *SHAPE)
         logits = classifier(centred(pixels)).split(PARTS, -1)
         loss = sum(map(nn.functional.cross_entropy, logits, labels[rows].unbind(-1)))
         optimizer.zero_grad()
