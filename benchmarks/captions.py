@@ -1,69 +1,52 @@
-"""The table of ``examples/captions.py``: what a classifier sees in samples for captions, over seeds.
+"""Captions: how much of a picture is open when the words of its caption are known, all of them or all but shapes.
 
-python benchmarks/captions.py --seeds 0 1 --output FILE --table FILE
+The variance of `pyrogen.data.scenes` over their layouts, summed over pixels that go from -1 to 1, in the mean over
+captions; and the same where the two shapes are any of those there are.
+
+    python benchmarks/captions.py [--captions 100] [--layouts 100] [--table FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-import pyro
+import results_file
 import torch
-from example_file import example
-from results_file import keep, known, table
+from torch import Tensor
 
 from pyrogen.data import scenes
 
-CAPTIONS = example("captions")
+SCENES = [(4, 3, 1.0), (8, 6, 1.0), (8, 6, 0.3), (8, 6, 0.2), (8, 6, 0.1), (8, 6, 0.0)]
+COLUMNS = ["colours", "shapes", "spread", "all known but shapes", "given the caption", "what shapes explain"]
 
 
-def measure(options: argparse.Namespace, seed: int) -> Iterator[dict]:
-    """Shares that are right, and their standard errors, of real scenes and of samples at two weights."""
-    pyro.set_rng_seed(seed)
-    settings = argparse.Namespace(seed=seed, steps=options.steps, device="cpu")
-    held_out = CAPTIONS.HELD_OUT
-    model = CAPTIONS.fitted(scenes.draw(options.scenes, seed=seed, without=held_out), settings)
-    classifier = CAPTIONS.trained_classifier(scenes.draw(options.scenes, seed=seed + 1), options.steps // 2)
-    wanted = {
-        "seen": scenes.draw(options.size, seed=seed + 2, without=held_out),
-        "held out": scenes.draw(options.size, seed=seed + 3, only=held_out),
-    }
-    for weight in (None, 1.0, 3.0):
-        for kind, real in wanted.items():
-            images = real.pixels if weight is None else CAPTIONS.drawn(model, real.captions, weight)
-            right = CAPTIONS.agreement(classifier, images, real.attributes)
-            name = f"{'real' if weight is None else f'weight {weight:g}'}, {kind}"
-            yield {"name": name, "seed": seed, "right": [CAPTIONS.cell(column) for column in right.T]}
-
-
-def row(name: str, seeds: list[int], lines: list[dict]) -> list[str]:
-    """All shares of the first seed, and the last of them of the others."""
-    first, *others = (
-        [line["right"] for line in lines if (line["name"], line["seed"]) == (name, seed)] for seed in seeds
-    )
-    return [name, *first[0], *(right[0][-1] for right in others)]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=1200, help="of the first fit; half of them for each of the others")
-    parser.add_argument("--scenes", type=int, default=20_000)
-    parser.add_argument("--size", type=int, default=300, help="samples of each kind")
-    parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
-    parser.add_argument("--table", type=Path, help="a file for the table")
-    options = parser.parse_args(arguments)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--captions", type=int, default=100)
+    parser.add_argument("--layouts", type=int, default=100)
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = known(options.output)
-    for seed in options.seeds:
-        if not any(line["seed"] == seed for line in lines):
-            keep(list(measure(options, seed)), lines, options.output)
-    first, *others = options.seeds
-    columns = ["", *CAPTIONS.SEEN, *(f"all, seed {seed}" for seed in others)]
-    rows = [row(name, options.seeds, lines) for name in dict.fromkeys(line["name"] for line in lines)]
-    table(columns, rows, options.table, lines)
+    torch.manual_seed(0)
+    rows = []
+    for colours, shapes, spread in SCENES:
+        drawn = scenes.draw(options.captions, seed=0, colours=colours, shapes=shapes).attributes
+        known, unknown = torch.tensor(
+            [[variance(each, spread, options.layouts, several) for several in (1, shapes)] for each in drawn]
+        ).mean(0)
+        share = f"{(1 - known / unknown).item():.0%}"
+        rows.append([str(colours), str(shapes), f"{spread:g}", f"{unknown:.1f}", f"{known:.1f}", share])
+    results_file.table(COLUMNS, rows, options.table)
+
+
+def variance(attributes: Tensor, spread: float, layouts: int, shapes: int) -> float:
+    """The variance of pictures with such attributes; with several ``shapes`` both are drawn from so many."""
+    rows = attributes.repeat(layouts, 1)
+    if shapes > 1:
+        rows[:, [1, 4]] = torch.randint(shapes, (layouts, 2))
+    pixels = scenes.render(rows, 0.5 + spread * (torch.rand(layouts, 2, 3) - 0.5))
+    return (2 * pixels).var(0).sum().item()
 
 
 if __name__ == "__main__":
