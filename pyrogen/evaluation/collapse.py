@@ -5,9 +5,11 @@ A latent element whose posterior is the prior whatever the datum carries nothing
 
 .. math::
     \operatorname{KL}_d = \mathbb{E}_x \operatorname{KL}(q(z_d \mid x) \,\|\, p(z_d)), \qquad
-    A_d = \operatorname{Var}_x \big( \mathbb{E}_{q(z_d \mid x)} [z_d] \big) .
+    A_d = \operatorname{Var}_x \Big( \mathbb{E}_{q(z_d \mid x)} \Big[ \frac{z_d - \mu_d}{\sigma_d} \Big] \Big) .
 
-An element with :math:`A_d > 0.01` is called active (Burda et al. 2016). It is collapsed for a datum if its divergence
+A latent is taken in units of its prior :math:`\mathcal{N}(\mu_d, \sigma_d^2)` where that is normal, so that one which
+follows the latents it is given, as its prior does, and knows nothing else of the datum, is not active. Latents with
+other priors are taken as they are. An element with :math:`A_d > 0.01` is called active (Burda et al. 2016). It is collapsed for a datum if its divergence
 is below :math:`\epsilon`, and collapsed at large if it is so for all but a share :math:`\delta` of the data (Lucas et
 al. 2019).
 
@@ -46,7 +48,8 @@ class LatentUse:
     Args:
         kl: The divergence of every datum's posterior from the prior, in nats: for every element, or as a whole where
             prior or posterior has dependent elements.
-        activity: The variance over the data of every element's posterior mean, of the latent's shape.
+        activity: The variance over the data of every element's posterior mean, in units of the prior where that is
+            normal, of the latent's shape.
 
     Raises:
         ValueError: one of them is NaN.
@@ -74,7 +77,8 @@ class LatentUse:
         """Which elements have a posterior mean that moves with the data.
 
         Args:
-            threshold: The least variance of the posterior mean, in squared units of the latent.
+            threshold: The least variance of the posterior mean, a share of the prior's variance where that is normal,
+                else in squared units of the latent.
 
         Raises:
             ValueError: ``threshold`` is negative or no number.
@@ -164,7 +168,7 @@ def _ratios_and_values(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
         require_density(site, " of `guide`", _WHY)
         require_density(scored[name], " of `model`", _WHY)
         measures[f"ratio of {name}"] = site.split(*_log_ratio(site, scored[name])).double()
-        measures[f"value of {name}"] = site.values().double()
+        measures[f"value of {name}"] = site.split(*_in_units(site.value, scored[name])).double()
         if not site.value.isfinite().all():
             raise ValueError(f"`guide` must draw finite values at site {name!r}; does `batch` hold NaN or infinity?")
     return measures
@@ -190,6 +194,12 @@ def _log_ratio(posterior: DrawnSite, prior: DrawnSite) -> tuple[Tensor, int]:
     except NotImplementedError:
         ratio = _difference(*elements, posterior.value)
     return ratio, posterior.distribution.event_dim
+
+
+def _in_units(value: Tensor, prior: DrawnSite) -> tuple[Tensor, int]:
+    """A latent in units of its prior if that is normal, and how many dimensions its elements have."""
+    elements, dim = _elements(prior.distribution), prior.distribution.event_dim
+    return ((value - elements.loc) / elements.scale if isinstance(elements, Normal) else value), dim
 
 
 def _difference(first: Distribution, second: Distribution, value: Tensor) -> Tensor:

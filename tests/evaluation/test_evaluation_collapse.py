@@ -168,3 +168,23 @@ def test_a_divergence_needs_densities(density):
         collapse_report(prior, guide, x)
     with pytest.raises(NotImplementedError, match=f"site 'z' of `guide` has density {density!r}"):
         collapse_report(model, declaring_guide, x)
+
+
+def test_a_latent_that_only_follows_another_is_not_active():
+    """The lower one has its prior as posterior, whose mean moves with the upper one, which knows the datum."""
+    pyro.set_rng_seed(0)
+
+    def pair(of_upper):
+        def program(x):
+            with pyro.plate("data", len(x)):
+                upper = pyro.sample("upper", dist.Normal(*of_upper(x)))
+                lower = pyro.sample("lower", dist.Normal(3 * upper, 0.1))
+                return lower
+
+        return program
+
+    x = torch.randn(400)
+    report = collapse_report(pair(lambda x: (0 * x, 1.0)), pair(lambda x: (0.9 * x, 0.4)), x, draws=100)
+    assert report.sites["upper"].active().item()
+    assert not report.sites["lower"].active().item()
+    assert report.sites["lower"].collapsed().item()
