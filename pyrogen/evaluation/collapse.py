@@ -9,9 +9,9 @@ A latent element whose posterior is the prior whatever the datum carries nothing
 
 A latent is taken in units of its prior :math:`\mathcal{N}(\mu_d, \sigma_d^2)` where that is normal, so that one which
 follows the latents it is given, as its prior does, and knows nothing else of the datum, is not active. Latents with
-other priors are taken as they are. An element with :math:`A_d > 0.01` is called active (Burda et al. 2016). It is collapsed for a datum if its divergence
-is below :math:`\epsilon`, and collapsed at large if it is so for all but a share :math:`\delta` of the data (Lucas et
-al. 2019).
+other priors are taken as they are. An element with :math:`A_d > 0.01` is called active (Burda et al. 2016). It is
+collapsed for a datum if its divergence is below :math:`\epsilon`, and collapsed at large if it is so for all but a
+share :math:`\delta` of the data (Lucas et al. 2019).
 
 References:
     Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519

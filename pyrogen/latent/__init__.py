@@ -4,6 +4,7 @@ from pyrogen.core.normal import StandardNormal
 from pyrogen.renamed import renamed
 
 from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
+from .deep_sequence_recipes import deep_markov, gaussian_process_vae
 from .enumeration import EnumeratedElbo, EnumeratedPair
 from .image_recipes import convolutional_vae, vq_vae
 from .missing import IncompleteLikelihood, impute
@@ -29,7 +30,7 @@ from .recipes import (
     vae,
     vamp_vae,
 )
-from .sequence_recipes import deep_markov, gaussian_process, hidden_markov, linear_gaussian, switching_linear
+from .sequence_recipes import gaussian_process, hidden_markov, linear_gaussian, switching_linear
 from .state_space.linear import LinearGaussianModel
 from .state_space.model import StateSpaceModel
 from .state_space.objectives import Filtering
@@ -86,6 +87,7 @@ __all__ = [
     "convolutional_vae",
     "deep_markov",
     "gaussian_process",
+    "gaussian_process_vae",
     "hidden_markov",
     "impute",
     "linear_gaussian",

@@ -1,33 +1,26 @@
-"""Recipes of state-space models."""
+"""Recipes of state-space models that are linear, or of regimes alone, where everything is exact."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 from torch import nn
 
-from pyrogen.arguments import checked, count, several, switch
+from pyrogen.arguments import checked, several, switch
 from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.distributions import families
 from pyrogen.networks.context import Classes
-from pyrogen.networks.forms import OneHot, WithLogarithm
-from pyrogen.networks.messages import RecurrentMessages
-from pyrogen.networks.mlp import MLP
 from pyrogen.networks.step_context import StepContext
-from pyrogen.networks.transition import GatedTransition, RecurrentTransition
 
 from .builder import likelihood_of
 from .recipes import TEXTS
 from .state_space.gaussian_process import MaternProcesses, ValueLoading
 from .state_space.linear import LinearDynamics, LinearEmissions, LinearGaussianModel
-from .state_space.model import StateSpaceModel
-from .state_space.parts import Dynamics, Emissions, Inference
 from .state_space.regimes import HiddenMarkovModel
 from .state_space.switching import SwitchingDynamics, SwitchingModel
 
-_TEXTS = {
+SEQUENCE_TEXTS = {
     **TEXTS,
     "event_shape": "``(length, *observation)``: the number of steps, and the shape of what is observed at each.",
     "context_shape": "What is given of a whole sequence: ``None``, the shape of one tensor, or a dict of shapes.",
@@ -38,100 +31,7 @@ _TEXTS = {
 }
 
 
-@recipe(texts=_TEXTS)
-@checked(
-    memory=count,
-    **dict.fromkeys(("irregular", "structured", "smoothing", "counts", "zero_inflated", "binary"), switch),
-)
-def deep_markov(
-    event_shape: Shape,
-    context_shape: ContextShape = None,
-    *,
-    latent_shape: Shape,
-    controls: int = 0,
-    irregular: bool = False,
-    symbols: int | None = None,
-    binary: bool = False,
-    counts: bool = False,
-    zero_inflated: bool = False,
-    scale: float | None = None,
-    width: int = 64,
-    memory: int = 0,
-    hidden: Sequence[int] = (64,),
-    structured: bool = True,
-    smoothing: bool = True,
-    classes: Classes = None,
-    embedding: nn.Module | None = None,
-    draws: int = 100,
-) -> StateSpaceModel:
-    r"""A deep Markov model: a gated transition of states, and any family of observations.
-
-    Observations are real numbers, unless one of ``symbols``, ``binary`` and ``counts`` is given. Real numbers are
-    brought to mean zero and scale one by moments of the data set, unless ``scale`` is given; the network of the
-    posterior sees symbols one-hot, and counts beside their logarithms. NaN marks what is missing, whole steps or single
-    elements. What comes after the end of a sequence is missing, too:
-    :func:`~pyrogen.latent.state_space.sequences.padded` makes a tensor of sequences of different lengths.
-
-    Args:
-        counts: Whether observations are counts, with a negative binomial likelihood.
-        zero_inflated: Whether counts have zeros of their own beside.
-        width: Units of the transition's hidden layers and of the posterior's recurrent network.
-        memory: Units of a recurrent path without noise, by which the transition remembers all states before; 0 for
-            none, with which states are a Markov chain.
-        hidden: Sizes of the hidden layers from a state to its observation.
-        structured: Whether the posterior of a state follows the one before, by the prior's transition and a message of
-            the observations; else states are independent under the posterior (mean field).
-        smoothing: Whether the posterior of a state knows the observations after it; else it knows those up to it, as
-            a filter does.
-
-    Raises:
-        ValueError: more than one of ``symbols``, ``binary``, ``counts`` and ``scale`` is given, or ``zero_inflated``
-            without ``counts``.
-
-    References:
-        Krishnan, Shalit and Sontag 2017, "Structured inference networks for nonlinear state space models",
-        https://arxiv.org/abs/1609.09869
-        Hafner et al. 2019, "Learning latent dynamics for planning from pixels" (with ``memory``),
-        https://arxiv.org/abs/1811.04551
-
-    Example:
-        >>> module = deep_markov((20, 3), latent_shape=2, width=16)
-        >>> x = module().sample((5,))
-        >>> module().log_prob(x, lengths=[20, 10, 3, 1, 20]).shape
-        torch.Size([5])
-    """
-    length, observation = _steps(event_shape)
-    states = prod(as_shape(latent_shape, "latent_shape"))
-    family = _family(symbols, binary, counts, zero_inflated, scale)
-
-    def context() -> StepContext:
-        return StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
-
-    inputs = context().size
-    transition = (
-        RecurrentTransition(states, memory=memory, inputs=inputs, width=width)
-        if memory
-        else GatedTransition(states, inputs=inputs, width=width)
-    )
-    prior = Dynamics(length, states, transition, context())
-    network = MLP(states + context().size, prod(family.numbers_shape(observation)), hidden=hidden)
-    messages = RecurrentMessages(
-        prod(observation),
-        states,
-        inputs=context().size,
-        irregular=irregular,
-        width=width,
-        form=OneHot(symbols) if symbols is not None else WithLogarithm(counts=True) if counts else None,
-        past=not (smoothing and structured),
-        future=smoothing,
-    )
-    units = messages.standardizer if family is families.diagonal_normal else None
-    likelihood = Emissions(length, observation, states, network, family, context(), units)
-    posterior = Inference(prior, observation, messages, context(), structured=structured)
-    return StateSpaceModel(prior, likelihood, posterior, draws=draws)
-
-
-def _steps(event_shape: Shape) -> tuple[int, Shape]:
+def sequence_shape(event_shape: Shape) -> tuple[int, Shape]:
     """The number of steps, and the shape of what is observed at each."""
     shape = as_shape(event_shape, "event_shape")
     if not shape:
@@ -139,7 +39,7 @@ def _steps(event_shape: Shape) -> tuple[int, Shape]:
     return shape[0], shape[1:]
 
 
-def _family(
+def family_of(
     symbols: int | None, binary: bool, counts: bool, zero_inflated: bool, scale: float | None
 ) -> families.Family:
     """The distribution of one observation."""
@@ -153,7 +53,7 @@ def _family(
     return families.zero_inflated_negative_binomial if zero_inflated else families.negative_binomial
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=SEQUENCE_TEXTS)
 @checked(irregular=switch)
 def linear_gaussian(
     event_shape: Shape,
@@ -178,14 +78,14 @@ def linear_gaussian(
         >>> module().log_prob(torch.zeros(20, 3)).shape, pg.density_of(module())
         (torch.Size([]), 'exact')
     """
-    length, observation = _steps(event_shape)
+    length, observation = sequence_shape(event_shape)
     states = prod(as_shape(latent_shape, "latent_shape"))
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = LinearDynamics(length, states, context)
     return LinearGaussianModel(prior, LinearEmissions(length, observation, states, context))
 
 
-@recipe(texts=_TEXTS | {"latent_shape": "How many processes there are."})
+@recipe(texts=SEQUENCE_TEXTS | {"latent_shape": "How many processes there are."})
 @checked(irregular=switch)
 def gaussian_process(
     event_shape: Shape,
@@ -220,7 +120,7 @@ def gaussian_process(
         >>> module({"times": torch.rand(20).cumsum(0)}).log_prob(torch.zeros(20, 3)).shape
         torch.Size([])
     """
-    length, observation = _steps(event_shape)
+    length, observation = sequence_shape(event_shape)
     processes = prod(as_shape(latent_shape, "latent_shape"))
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = MaternProcesses(length, processes, context, smoothness=smoothness, length_scale=length_scale)
@@ -228,7 +128,7 @@ def gaussian_process(
     return LinearGaussianModel(prior, LinearEmissions(length, observation, prior.event_shape[1], context, loading))
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=SEQUENCE_TEXTS)
 @checked(regimes=several, irregular=switch)
 def switching_linear(
     event_shape: Shape,
@@ -264,14 +164,14 @@ def switching_linear(
         >>> module.smooth_regimes(torch.zeros(20, 3)).probs.shape, pg.density_of(module())
         (torch.Size([20, 2]), 'lower bound')
     """
-    length, observation = _steps(event_shape)
+    length, observation = sequence_shape(event_shape)
     states = prod(as_shape(latent_shape, "latent_shape"))
     context = StepContext(context_shape, controls=controls, irregular=irregular, classes=classes, embedding=embedding)
     prior = SwitchingDynamics(length, states, regimes, context)
     return SwitchingModel(prior, LinearEmissions(length, observation, states, context), paths=paths)
 
 
-@recipe(texts=_TEXTS)
+@recipe(texts=SEQUENCE_TEXTS)
 @checked(regimes=several, **dict.fromkeys(("counts", "zero_inflated", "binary"), switch))
 def hidden_markov(
     event_shape: Shape,
@@ -310,8 +210,8 @@ def hidden_markov(
         >>> module.smooth(torch.zeros(20, 3)).probs.shape
         torch.Size([20, 2])
     """
-    length, observation = _steps(event_shape)
+    length, observation = sequence_shape(event_shape)
     context = StepContext(context_shape, controls=controls, classes=classes, embedding=embedding)
-    family = _family(symbols, binary, counts, zero_inflated, scale)
+    family = family_of(symbols, binary, counts, zero_inflated, scale)
     real = family is families.diagonal_normal
     return HiddenMarkovModel(length, observation, regimes, family, context, standardized=real)

@@ -1,8 +1,8 @@
-"""What observations tell about states, step by step: recurrent networks over sequences with gaps."""
+"""What observations tell about states, step by step: networks over sequences with gaps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyrogen.arguments import checked, count
 
 from .forms import Form, Plain
+from .mlp import MLP
 from .statistics import ReadsData, Standardizer, Statistic, require_rows
 
 
@@ -57,13 +58,9 @@ class RecurrentMessages(ReadsData, nn.Module):
 
     def forward(self, x: Tensor, inputs: Tensor | None = None, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Both vectors of each step."""
-        observed, numbers = ~x.isnan(), self.form(x).flatten(-2)
-        values = self.standardizer(torch.where(numbers.isnan(), self.standardizer.mean, numbers))
-        parts = [values, observed.to(values.dtype)]
-        parts += [] if inputs is None else [inputs]
-        last = last_observed(observed)
+        parts, last = seen(x, self.form, self.standardizer, inputs), last_observed(~x.isnan())
         if gaps is not None:
-            edges = nn.functional.pad(gaps.to(values.dtype).log(), (1, 1))
+            edges = nn.functional.pad(gaps.to(parts[0].dtype).log(), (1, 1))
             more = torch.arange(x.shape[1], device=x.device) < last[:, None]
             parts += [edges[:, :-1, None], (edges[:, 1:] * more).unsqueeze(-1)]
         features, found = torch.cat(parts, -1), []
@@ -78,6 +75,53 @@ class RecurrentMessages(ReadsData, nn.Module):
     def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
         """Reads observations; missing ones count as the mean of the others."""
         return read_observed(self.standardizer, self.form(x).flatten(-2))
+
+
+class LocalMessages(ReadsData, nn.Module):
+    """Two vectors for each step of a sequence, from the observation at that step alone.
+
+    Args:
+        observations: How many numbers are observed at each step.
+        states: Size of each of the two vectors.
+        inputs: Size of the vector that is given at each step; 0 for none.
+        hidden: Sizes of hidden layers.
+        form: What is taken of each number that is observed; if ``None`` the number itself.
+
+    Shape:
+        As :class:`RecurrentMessages`.
+    """
+
+    future = None
+
+    @checked(observations=count, states=count, inputs=count)
+    def __init__(
+        self,
+        observations: int,
+        states: int,
+        *,
+        inputs: int = 0,
+        hidden: Sequence[int] = (64,),
+        form: Form | None = None,
+    ) -> None:
+        super().__init__()
+        self.form = Plain() if form is None else form
+        self.standardizer = Standardizer((1, observations * self.form.width), name="x")
+        self.network = MLP(observations * (self.form.width + 1) + inputs, 2 * states, hidden=hidden)
+
+    def forward(self, x: Tensor, inputs: Tensor | None = None, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both vectors of each step."""
+        return self.network(torch.cat(seen(x, self.form, self.standardizer, inputs), -1)).chunk(2, -1)
+
+    def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
+        """Reads observations; missing ones count as the mean of the others."""
+        return read_observed(self.standardizer, self.form(x).flatten(-2))
+
+
+def seen(x: Tensor, form: Form, standardizer: Standardizer, inputs: Tensor | None) -> list[Tensor]:
+    """Standardized observations with zeros for missing ones, flags of what was observed, and what else is given."""
+    numbers = form(x).flatten(-2)
+    values = standardizer(torch.where(numbers.isnan(), standardizer.mean, numbers))
+    return [values, (~x.isnan()).to(values.dtype)] + ([] if inputs is None else [inputs])
 
 
 def read_observed(standardizer: Standardizer, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:

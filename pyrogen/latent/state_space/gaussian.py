@@ -94,6 +94,10 @@ class QuadraticPotential:
     def __add__(self, other: QuadraticPotential) -> QuadraticPotential:
         return QuadraticPotential(self.linear + other.linear, self.precision + other.precision)
 
+    def at(self, z: Tensor) -> Tensor:
+        """Its logarithm at a state."""
+        return ((self.linear - 0.5 * apply(self.precision, z)) * z).sum(-1)
+
     def meet(self, belief: Belief) -> tuple[Belief, Tensor]:
         """The belief after the observations, and how probable they were: the logarithm of the normalizer."""
         loc, root = belief.loc, belief.root
@@ -313,13 +317,18 @@ def smoothed(
     start: Belief, move: LinearTransition, observations: QuadraticPotential
 ) -> tuple[Belief, LinearTransition]:
     """The chain of states given all observations: its first state and its transitions."""
-    moves, parts = move.steps(), observations.steps()
+    first, *rest = ahead(move, observations)
+    met = [_met(step, message) for step, message in zip(move.steps(), rest, strict=True)]
+    return first.meet(start)[0], _stacked(met, move)
+
+
+def ahead(move: LinearTransition, observations: QuadraticPotential) -> list[QuadraticPotential]:
+    """What the observations from each step on say about its state, up to a factor."""
+    parts = observations.steps()
     messages = [parts[-1]]
-    for step, potential in zip(reversed(moves), reversed(parts[:-1]), strict=True):
+    for step, potential in zip(reversed(move.steps()), reversed(parts[:-1]), strict=True):
         messages.append(potential + messages[-1].pulled_back(step))
-    messages.reverse()
-    first, _ = messages[0].meet(start)
-    return first, _stacked([_met(step, message) for step, message in zip(moves, messages[1:], strict=True)], move)
+    return messages[::-1]
 
 
 def _met(move: LinearTransition, potential: QuadraticPotential) -> LinearTransition:

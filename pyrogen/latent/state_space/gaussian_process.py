@@ -136,3 +136,22 @@ class ValueLoading(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.values(z[..., :: self.order])
+
+
+class OfValues(nn.Module):
+    """A network that is given the values of processes, whatever their derivatives, and what stands beside a state.
+
+    Args:
+        processes: How many processes there are.
+        order: How many elements of a state belong to each, of which the first is its value.
+        network: Of the values, with what stands beside the state.
+    """
+
+    def __init__(self, processes: int, order: int, network: nn.Module) -> None:
+        super().__init__()
+        self.states, self.order = processes * order, order
+        self.network = network
+
+    def forward(self, z: Tensor) -> Tensor:
+        values, rest = z[..., : self.states : self.order], z[..., self.states :]
+        return self.network(torch.cat([values, rest], -1))

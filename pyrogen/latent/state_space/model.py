@@ -35,7 +35,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -56,12 +56,16 @@ from pyrogen.latent.marginal import MarginalDistribution
 from pyrogen.latent.model import VAE
 from pyrogen.networks.statistics import require_rows
 from pyrogen.numerics.autograd import is_functional
+from pyrogen.programs.chain import refuse_chain
 
-from .chain import PosteriorChain, StateChain
+from .chain import PosteriorChain, Trajectories
 from .forecast import Forecast
 from .particles import FilterRun, LogLikelihood, Particles, WeightedStates, particle_filter
-from .parts import Dynamics, Emissions, Inference
+from .parts import AmortizedInference, Emissions, SequencePart
 from .sequences import Sequences
+
+if TYPE_CHECKING:
+    from .process_inference import PosteriorProcess
 
 
 class TrajectoryModel(VAE):
@@ -140,7 +144,11 @@ class StateSpaceModel(TrajectoryModel):
         ValueError: shapes do not fit.
     """
 
-    def __init__(self, prior: Dynamics, likelihood: Emissions, posterior: Inference, *, draws: int = 100) -> None:
+    posterior: AmortizedInference
+
+    def __init__(
+        self, prior: SequencePart, likelihood: Emissions, posterior: AmortizedInference, *, draws: int = 100
+    ) -> None:
         super().__init__(prior, likelihood, posterior, draws=draws)
 
     @checked
@@ -167,8 +175,15 @@ class StateSpaceModel(TrajectoryModel):
         with torch.no_grad():
             return self.run_particles(x, context, particles).smoothed()
 
-    def draws_and_rates(self, posterior: PosteriorChain, prior: StateChain, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def draws_and_rates(
+        self, posterior: PosteriorChain | PosteriorProcess, prior: Trajectories, shape: torch.Size
+    ) -> tuple[Tensor, Tensor]:
         return posterior.rsample_and_rate(shape)  # the posterior runs through the prior's transition
+
+    def log_weights(self, x: Tensor, context: Context = None) -> Tensor:
+        refuse_chain("a state-space model", "sample its states at a site of their own, from `prior_at`")
+        z, rate = self.posterior_at(x, context).rsample_and_rate(torch.Size((self.draws,)))
+        return self.likelihood_at(z, context).log_prob(x) - rate
 
     def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> WeightedStates:
         return self.run_particles(x, context, particles).last()
@@ -176,8 +191,8 @@ class StateSpaceModel(TrajectoryModel):
     def run_particles(self, x: Tensor, context: Context, particles: int) -> FilterRun:
         """A run of the particle filter with the posterior as proposal, with gradients."""
         shape = torch.Size((particles, *self.batch_of(x, context)))
-        kernel = self.posterior.kernel(given(self.posterior, context, x=x))
-        return particle_filter(kernel, LogLikelihood(self.likelihood, x, self.given_at(context)), shape)
+        proposals = self.posterior.proposals(given(self.posterior, context, x=x))
+        return particle_filter(proposals, LogLikelihood(self.likelihood, x, self.given_at(context)), shape)
 
     def given_at(self, context: Context) -> Tensor | None:
         """What the likelihood is given at each step, ``(*batch, length, features)``."""

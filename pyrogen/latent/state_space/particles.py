@@ -30,10 +30,8 @@ from pyrogen.arguments import integer, whole_share
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.resampling import effective_sample_size, systematic, take
 
-from .kernels import Normal, PosteriorKernel
 from .parts import Emissions
-
-_LOG_2PI = math.log(2 * math.pi)
+from .proposals import Proposals
 
 
 @dataclass(frozen=True)
@@ -135,35 +133,32 @@ class FilterRun:
         return Particles(torch.stack(path[::-1], -2).expand(*state.shape[:-1], -1, -1), log_weights, self.log_evidence)
 
 
-def particle_filter(kernel: PosteriorKernel, log_likelihoods: LogLikelihood, shape: torch.Size) -> FilterRun:
-    """Runs a particle filter with a posterior's kernel as proposal.
+def particle_filter(proposals: Proposals, log_likelihoods: LogLikelihood, shape: torch.Size) -> FilterRun:
+    """Runs a particle filter with a posterior's chain as proposal.
 
     Clouds are resampled, each by itself, where they are worth less than half of their particles. Gradients go through
     draws and weights, not through the choice of particles.
 
     Args:
-        kernel: That of the posterior.
+        proposals: Those of the posterior.
         log_likelihoods: The log-likelihood of each step's observation, at states ``(*shape, states)``.
         shape: ``(particles, *batch)``.
     """
-    messages = kernel.message.steps()
-    loc, log_scale = kernel.kernel.first
-    prior = loc.expand(*shape, -1), log_scale.expand(*shape, -1)
-    z, log_weight = _moved(prior, messages[0].meet(prior), loc.new_zeros(shape))
-    log_weight = log_weight + log_likelihoods(0, z)
-    run, memory = FilterRun([z], [log_weight], [None]), None
-    for step, (transition, message) in enumerate(zip(kernel.kernel.steps(), messages[1:], strict=True), 1):
-        prior, memory = transition(z, memory)
-        log_weight, chosen = _resampled(log_weight, message.log_normalizer(prior))
+    proposal = proposals.first(shape)
+    z, log_weight = proposal.drawn()
+    log_weight = log_weight + log_likelihoods(0, z, proposal.memory)
+    run = FilterRun([z], [log_weight], [None])
+    for step, propose in enumerate(proposals.steps(), 1):
+        proposal = propose(z, proposal.memory)
+        log_weight, chosen = _resampled(log_weight, proposal.log_normalizer)
         if chosen is not None:
-            prior = take(prior[0], chosen), take(prior[1].expand_as(prior[0]), chosen)
-            memory = None if memory is None else take(memory, chosen)
-        z, log_weight = _moved(prior, message.meet(prior), log_weight)
-        log_weight = log_weight + log_likelihoods(step, z)
+            proposal = proposal.chosen(chosen)
+        z, change = proposal.drawn()
+        log_weight = log_weight + change + log_likelihoods(step, z, proposal.memory)
         run.states.append(z)
         run.log_weights.append(log_weight)
         run.ancestors.append(chosen)
-    return replace(run, memory=memory)
+    return replace(run, memory=proposal.memory)
 
 
 class LogLikelihood:
@@ -179,7 +174,7 @@ class LogLikelihood:
         self.emissions, self.x, self.given = emissions, x, given
         self.dim = x.dim() - len(emissions.event_shape)
 
-    def __call__(self, step: int, z: Tensor) -> Tensor:
+    def __call__(self, step: int, z: Tensor, memory: Tensor | None) -> Tensor:
         """At states ``(particles, *batch, states)`` of a step, ``(particles, *batch)``."""
         given = None if self.given is None else self.given[..., step : step + 1, :]
         x = self.x.narrow(self.dim, step, 1)
@@ -225,16 +220,6 @@ def _widened(part: Tensor, batch: torch.Size, own: torch.Size) -> Tensor:
     """Particles with other batch dimensions, to which their own broadcast."""
     part = part.reshape(len(part), *(1,) * (len(batch) - len(own)), *part.shape[1:])
     return part.expand(len(part), *batch, *part.shape[1 + len(batch) :])
-
-
-def _moved(prior: Normal, proposal: Normal, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws of the proposal, and their weights under the prior."""
-    loc, log_scale = proposal
-    noise = torch.randn_like(loc)
-    z = torch.addcmul(loc, log_scale.exp(), noise)
-    apart = (z - prior[0]) / prior[1].exp()
-    change = 0.5 * (noise.square() - apart.square()) + log_scale - prior[1]
-    return z, log_weight + change.sum(-1)
 
 
 def _resampled(log_weight: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -28,6 +28,7 @@ from pyrogen.numerics.autograd import full
 
 from .chain import PosteriorChain, StateChain
 from .kernels import Message, PosteriorKernel, Potential, Replacement, Transitions
+from .proposals import NormalProposals, Proposals
 
 _BEND = 10.0
 
@@ -135,13 +136,19 @@ class Dynamics(SequencePart):
         batch = context_batch_shape(context, self.context_shape)
         return StateChain(self.kernel(context), batch, self.event_shape)
 
-    def kernel(self, context: Context = None) -> Transitions:
-        """The chain step by step."""
+    def kernel(self, context: Context = None, fed: Tensor | None = None) -> Transitions:
+        """The chain step by step.
+
+        Args:
+            context: The context.
+            fed: What else the network is given at each step, ``(*batch, length, n)``.
+        """
         vectors, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
         loc, log_scale = self.loc, self.log_scale
         if vectors is not None:
             moved = self.start(vectors[..., 0, :])
             loc, log_scale = (own + part for own, part in zip((loc, log_scale), moved.chunk(2, -1), strict=True))
+        vectors = beside(vectors, fed)
         inputs = None if vectors is None else self.network.project(vectors[..., 1:, :])
         rates = None if gaps is None else self.log_rate.exp() * gaps.unsqueeze(-1).to(self.loc.dtype)
         start = full(loc), _bounded(full(log_scale))
@@ -185,62 +192,44 @@ class Emissions(SequencePart):
 
     def at(self, z: Tensor, vectors: Tensor | None) -> Incomplete:
         """The distribution of observations at states ``(*batch, length, states)``, of any length."""
-        if vectors is not None:
-            batch = torch.broadcast_shapes(z.shape[:-1], vectors.shape[:-1])
-            z = torch.cat([part.expand(*batch, part.shape[-1]) for part in (z, vectors)], -1)
-        numbers = full(self.network(z))
+        numbers = full(self.network(beside(z, vectors)))
         shape = self.event_shape[1:]
         numbers = numbers.reshape(*numbers.shape[:-1], *self.family.numbers_shape(shape))
         return Incomplete(in_units(self.family(numbers, len(shape)), self.units).to_event(1))
 
 
-class Inference(ObservingPart):
-    """The posterior of states: the prior's chain, met at each step by a message that a network makes of observations.
+class AmortizedInference(ObservingPart):
+    """A posterior of states: the prior's chain, met at each step by what a network makes of observations; abstract.
 
     Args:
         prior: The prior, whose chain it follows.
         observation_shape: Shape of what is observed at one step.
         network: From observations, what is given at each step, and gaps, to two vectors for each step.
         context: What is given at each step.
-        structured: Whether a message is a potential, which the prior's transition meets; else it is a distribution of
-            the state by itself (mean field).
     """
 
-    def __init__(
-        self,
-        prior: Dynamics,
-        observation_shape: Shape,
-        network: RecurrentMessages,
-        context: StepContext,
-        *,
-        structured: bool = True,
-    ) -> None:
+    def __init__(self, prior: SequencePart, observation_shape: Shape, network: nn.Module, context: StepContext) -> None:
         super().__init__(prior.length, prior.event_shape[1:], context, {"x": observation_shape})
         self.prior = prior
         self.network = network
-        self.structured = structured
+
+    @abstractmethod
+    def proposals(self, context: Context) -> Proposals:
+        """The chain as proposals of particles."""
 
     def over(self, length: int) -> Self:
         twin = super().over(length)
         twin._modules = {**self._modules, "prior": self.prior.over(length)}
         return twin
 
-    def forward(self, context: Context = None) -> PosteriorChain:
-        batch = context_batch_shape(context, self.context_shape)
-        return PosteriorChain(self.kernel(context), batch, self.event_shape)
-
-    def kernel(self, context: Context) -> PosteriorKernel:
-        """The chain step by step."""
-        return PosteriorKernel(self.prior.kernel(given(self.prior, context)), self.message(context))
-
-    def message(self, context: Context) -> Message:
-        """What the observations say about each state, nothing after the last of them."""
+    def normals(self, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Means and log-scales by the observations, ``(*batch, length, n)``, and where they count, ``(..., 1)``."""
         x = self._own_entry(context)
         batch = context_batch_shape(context, self.context_shape)
         x = (
             x.expand(*batch, *self._own_shape)
             .reshape(prod(batch), self.length, prod(self._own_shape[1:]))
-            .to(self.prior.loc.dtype)
+            .to(next(self.prior.parameters()).dtype)
         )
         vectors, gaps = self.given_at(context, batch)
         vectors, gaps = (
@@ -252,9 +241,11 @@ class Inference(ObservingPart):
         found = [
             part.reshape(*batch, *part.shape[1:]) for part in (*self.network(x, vectors, gaps), known.unsqueeze(-1))
         ]
-        loc, log_scale, known = full(found[0]), _bounded(full(found[1])), found[2]
-        if not self.structured:
-            return Replacement(loc, log_scale, known)
+        return full(found[0]), _bounded(full(found[1])), found[2]
+
+    def potential(self, context: Context) -> Potential:
+        """What the observations say about each state, nothing after the last of them."""
+        loc, log_scale, known = self.normals(context)
         precision = torch.where(known, (-2 * log_scale).exp(), 0.0)
         return Potential(precision * loc, precision)
 
@@ -264,6 +255,56 @@ class Inference(ObservingPart):
     @property
     def _own_shape(self) -> Shape:
         return self.context_shape["x"] if isinstance(self.context_shape, dict) else self.context_shape
+
+
+class Inference(AmortizedInference):
+    """The posterior of states: the prior's chain, met at each step by a message that a network makes of observations.
+
+    Args:
+        prior: The prior, whose chain it follows.
+        observation_shape: Shape of what is observed at one step.
+        network: From observations, what is given at each step, and gaps, to two vectors for each step.
+        context: What is given at each step.
+        structured: Whether a message is a potential, which the prior's transition meets; else it is a distribution of
+            the state by itself (mean field).
+    """
+
+    prior: Dynamics
+
+    def __init__(
+        self,
+        prior: Dynamics,
+        observation_shape: Shape,
+        network: RecurrentMessages,
+        context: StepContext,
+        *,
+        structured: bool = True,
+    ) -> None:
+        super().__init__(prior, observation_shape, network, context)
+        self.structured = structured
+
+    def forward(self, context: Context = None) -> PosteriorChain:
+        batch = context_batch_shape(context, self.context_shape)
+        return PosteriorChain(self.kernel(context), batch, self.event_shape)
+
+    def kernel(self, context: Context) -> PosteriorKernel:
+        """The chain step by step."""
+        return PosteriorKernel(self.prior.kernel(given(self.prior, context)), self.message(context))
+
+    def message(self, context: Context) -> Message:
+        """What the observations say about each state."""
+        return self.potential(context) if self.structured else Replacement(*self.normals(context))
+
+    def proposals(self, context: Context) -> Proposals:
+        return NormalProposals(self.kernel(context))
+
+
+def beside(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Vectors with others beside them, where there are both."""
+    if first is None or second is None:
+        return second if first is None else first
+    batch = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
+    return torch.cat([part.expand(*batch, part.shape[-1]) for part in (first, second)], -1)
 
 
 def in_units(distribution: TorchDistributionMixin, units: Standardizer | None) -> TorchDistributionMixin:
