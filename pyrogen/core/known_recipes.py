@@ -40,7 +40,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("mixture_vae", "semi_supervised_vae", "vamp_vae"),
         *("top_down", "convolutional_top_down"),
         *("deep_markov", "linear_gaussian", "hidden_markov", "switching_linear", "gaussian_process"),
-        *("gaussian_process_vae",),
+        *("gaussian_process_vae", "stochastic_recurrent"),
     ),
     "inverse": ("transformer_twist",),
     "simulation": ("posterior", "likelihood", "ratio"),

@@ -4,7 +4,7 @@ from pyrogen.core.normal import StandardNormal
 from pyrogen.renamed import renamed
 
 from .annealing import Annealing, CyclicAnnealing, LinearAnnealing
-from .deep_sequence_recipes import deep_markov, gaussian_process_vae
+from .deep_sequence_recipes import deep_markov, gaussian_process_vae, stochastic_recurrent
 from .enumeration import EnumeratedElbo, EnumeratedPair
 from .image_recipes import convolutional_vae, vq_vae
 from .missing import IncompleteLikelihood, impute
@@ -34,6 +34,7 @@ from .sequence_recipes import gaussian_process, hidden_markov, linear_gaussian, 
 from .state_space.linear import LinearGaussianModel
 from .state_space.model import StateSpaceModel
 from .state_space.objectives import Filtering
+from .state_space.recurrent import StochasticRecurrentModel
 from .state_space.regimes import HiddenMarkovModel
 from .state_space.sequences import padded
 from .state_space.switching import SwitchingModel
@@ -74,6 +75,7 @@ __all__ = [
     "StateSpaceModel",
     "StickingTheLanding",
     "StickingTheLandingPair",
+    "StochasticRecurrentModel",
     "SwitchingModel",
     "TopDown",
     "TopDownElbo",
@@ -96,6 +98,7 @@ __all__ = [
     "padded",
     "self_masking",
     "semi_supervised_vae",
+    "stochastic_recurrent",
     "switching_linear",
     "tabular_vae",
     "top_down",

@@ -37,10 +37,12 @@ from pyrogen.core.density import Density, weakest
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parts import given, taken
 from pyrogen.core.shapes import Context
+from pyrogen.distributions.abilities import draw_and_score, has_draw_and_score
 from pyrogen.distributions.incomplete import Incomplete
 from pyrogen.networks.statistics import Statistic
 
 from .model import VAE
+from .state_space.recurrent import DrivenSequences
 
 
 class IncompleteLikelihood(DistributionModule):
@@ -177,10 +179,14 @@ def impute(vae: VAE, x: Tensor, *, draws: int, context: Context = None) -> Imput
     """
     with torch.no_grad():
         posterior = vae.posterior_at(x, context)
-        z = posterior.sample((draws,))
+        if has_draw_and_score(posterior):
+            z, log_posterior = draw_and_score(posterior, (draws,))
+        else:
+            z = posterior.sample((draws,))
+            log_posterior = posterior.log_prob(z)
         likelihood = vae.likelihood_at(z, context)
-        if not isinstance(likelihood, Incomplete):
+        if not isinstance(likelihood, Incomplete | DrivenSequences):
             raise ValueError(f"`vae` must have an IncompleteLikelihood, got {type(vae.likelihood).__name__}")
         values, log_likelihood = likelihood.complete(x)
-        log_weights = log_likelihood + vae.prior_at(context).log_prob(z) - posterior.log_prob(z)
+        log_weights = log_likelihood + vae.prior_at(context).log_prob(z) - log_posterior
         return Imputation(values, log_weights.log_softmax(0))

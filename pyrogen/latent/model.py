@@ -149,6 +149,18 @@ class VAE(LatentVariableModel):
         drawn = _scored_draws(posterior, shape)
         return None if drawn is None else (drawn[0], drawn[1] - prior.log_prob(drawn[0]))
 
+    def bound_terms(
+        self,
+        x: Tensor,
+        context: Context,
+        posterior: TorchDistributionMixin,
+        prior: TorchDistributionMixin,
+        shape: torch.Size,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Log-likelihood and rate of draws of the posterior, ``(*shape, *batch)``; ``None`` as of the rates."""
+        drawn = self.draws_and_rates(posterior, prior, shape)
+        return None if drawn is None else (self.likelihood_at(drawn[0], context).log_prob(x), drawn[1])
+
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         yield from super().read_data(x, context)
         yield from read_part(self.posterior, context, "x", x)
@@ -278,11 +290,10 @@ class BetaElbo(VAEObjective):
         if self.analytic_kl and posterior.has_rsample:
             z, rate = posterior.rsample(shape), _closed_form(posterior, prior)
             return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
-        drawn = self.vae.draws_and_rates(posterior, prior, shape)
-        if drawn is None:
+        terms = self.vae.bound_terms(x, context, posterior, prior, shape)
+        if terms is None:
             return self._loss_by_score(x, context, posterior, prior, beta)
-        z, rate = drawn
-        return self._loss(self.vae.likelihood_at(z, context).log_prob(x), rate, beta)
+        return self._loss(*terms, beta)
 
     def _loss(self, log_likelihood: Tensor, rate: Tensor, beta: Tensor | float) -> Tensor:
         if isinstance(beta, float) and beta == 1 and not self.free_nats:

@@ -65,12 +65,7 @@ class Forecast(PyrogenDistribution):
         """Draws of the states of the further steps, and of what is observed of them."""
         with torch.no_grad():
             z = self.states.expand(self.batch_shape).sample(torch.Size(sample_shape))
-            path = self.model.prior_at(self.context).continued(z, self.known - 1)[..., 1:, :]
-            vectors, _ = self.model.likelihood.given_at(
-                self.context, context_batch_shape(self.context, self.model.context_shape)
-            )
-            vectors = None if vectors is None else vectors[..., self.known :, :]
-            return path, self.model.likelihood.at(path, vectors).sample()
+            return self.model.continued(z, self.prefix, self.context)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self.density is None:

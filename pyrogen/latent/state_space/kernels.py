@@ -35,8 +35,8 @@ Step = Callable[[Tensor, Tensor | None], tuple[Normal, Tensor | None]]
 """From a state, and the memory of those before it, to the distribution of the next and the memory of both."""
 
 
-class StateKernel(ABC):
-    """The distribution of the first state, and of each further one given the one before it."""
+class StepKernel(ABC):
+    """The distribution of the first state, and of each further one given the one before it, step by step; abstract."""
 
     @property
     @abstractmethod
@@ -44,15 +44,19 @@ class StateKernel(ABC):
         """That of the first state."""
 
     @abstractmethod
-    def __call__(self, z: Tensor) -> Normal:
-        """Those of the states after ``z``, ``(*batch, length - 1, states)``."""
-
-    @abstractmethod
     def steps(self) -> list[Step]:
         """For each step but the first, what gives the distribution of its state from the one before.
 
         A kernel without a memory leaves it as it is; before the first state it is ``None``.
         """
+
+
+class StateKernel(StepKernel):
+    """A kernel that gives the distributions of all states in one pass; abstract."""
+
+    @abstractmethod
+    def __call__(self, z: Tensor) -> Normal:
+        """Those of the states after ``z``, ``(*batch, length - 1, states)``."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Transitions(StateKernel):
         return self.start
 
     def __call__(self, z: Tensor) -> Normal:
-        return _relaxed(z, self.network(z, self.inputs), self.rates)
+        return relaxed(z, self.network(z, self.inputs), self.rates)
 
     def steps(self) -> list[Step]:
         inputs, rates = (_each_step(part, self.length - 1) for part in (self.inputs, self.rates))
@@ -92,7 +96,7 @@ class Transitions(StateKernel):
         self, inputs: Tensor | None, rates: Tensor | None, z: Tensor, memory: Tensor | None
     ) -> tuple[Normal, Tensor | None]:
         target, memory = self.network.step(z, inputs, memory)
-        return _relaxed(z, target, rates), memory
+        return relaxed(z, target, rates), memory
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ class _GuidedStep:
         return self.message.meet(prior), memory
 
 
-def _relaxed(z: Tensor, target: Normal, rates: Tensor | None) -> Normal:
+def relaxed(z: Tensor, target: Normal, rates: Tensor | None) -> Normal:
     """Where the state gets over the gap, on its way to where the network sends it."""
     loc, log_scale = map(full, target)
     if rates is None:

@@ -92,6 +92,19 @@ class TrajectoryModel(VAE):
     def forward(self, context: Context = None) -> SequenceDistribution:
         return SequenceDistribution(self, context_batch_shape(context, self.context_shape), context)
 
+    def continued(self, start: Tensor, prefix: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Draws of the states of the steps after a prefix, and of what is observed of them.
+
+        Args:
+            start: What the chain goes on from, ``(*batch, n)``, as :meth:`last_states` gives it.
+            prefix: What is known, ``(*batch, steps, *observation)``.
+            context: What is given, for the steps of both.
+        """
+        known = steps_of(prefix, self.event_shape[1:])
+        path = self.prior_at(context).continued(start, known - 1)[..., 1:, :]
+        vectors, _ = self.likelihood.given_at(context, context_batch_shape(context, self.context_shape))
+        return path, self.likelihood.at(path, None if vectors is None else vectors[..., known:, :]).sample()
+
     @abstractmethod
     def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> TorchDistributionMixin:
         """The distribution of what the chain goes on from after the last step, given the observations."""
@@ -131,25 +144,12 @@ class TrajectoryModel(VAE):
         return common_batch_shape(shapes)
 
 
-class StateSpaceModel(TrajectoryModel):
-    r"""A state-space model: a chain of states, observations of each, and a posterior of the whole trajectory.
+class ParticleModel(TrajectoryModel):
+    """A model whose states are found by particles, with its posterior as proposal; abstract."""
 
-    Args:
-        prior: The chain of states.
-        likelihood: Observations given states.
-        posterior: States given observations.
-        draws: How many draws of the posterior ``log_prob`` averages over, all at once.
-
-    Raises:
-        ValueError: shapes do not fit.
-    """
-
-    posterior: AmortizedInference
-
-    def __init__(
-        self, prior: SequencePart, likelihood: Emissions, posterior: AmortizedInference, *, draws: int = 100
-    ) -> None:
-        super().__init__(prior, likelihood, posterior, draws=draws)
+    @abstractmethod
+    def run_particles(self, x: Tensor, context: Context, particles: int) -> FilterRun:
+        """A run of the particle filter with the posterior as proposal, with gradients."""
 
     @checked
     def filter(self, x: Tensor, context: Context = None, *, particles: int = 100) -> Particles:
@@ -175,6 +175,30 @@ class StateSpaceModel(TrajectoryModel):
         with torch.no_grad():
             return self.run_particles(x, context, particles).smoothed()
 
+    def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> WeightedStates:
+        return self.run_particles(x, context, particles).last()
+
+
+class StateSpaceModel(ParticleModel):
+    r"""A state-space model: a chain of states, observations of each, and a posterior of the whole trajectory.
+
+    Args:
+        prior: The chain of states.
+        likelihood: Observations given states.
+        posterior: States given observations.
+        draws: How many draws of the posterior ``log_prob`` averages over, all at once.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+
+    posterior: AmortizedInference
+
+    def __init__(
+        self, prior: SequencePart, likelihood: Emissions, posterior: AmortizedInference, *, draws: int = 100
+    ) -> None:
+        super().__init__(prior, likelihood, posterior, draws=draws)
+
     def draws_and_rates(
         self, posterior: PosteriorChain | PosteriorProcess, prior: Trajectories, shape: torch.Size
     ) -> tuple[Tensor, Tensor]:
@@ -185,11 +209,7 @@ class StateSpaceModel(TrajectoryModel):
         z, rate = self.posterior_at(x, context).rsample_and_rate(torch.Size((self.draws,)))
         return self.likelihood_at(z, context).log_prob(x) - rate
 
-    def last_states(self, x: Tensor, context: Context, particles: int = 1000) -> WeightedStates:
-        return self.run_particles(x, context, particles).last()
-
     def run_particles(self, x: Tensor, context: Context, particles: int) -> FilterRun:
-        """A run of the particle filter with the posterior as proposal, with gradients."""
         shape = torch.Size((particles, *self.batch_of(x, context)))
         proposals = self.posterior.proposals(given(self.posterior, context, x=x))
         return particle_filter(proposals, LogLikelihood(self.likelihood, x, self.given_at(context)), shape)

@@ -8,7 +8,7 @@ from pyrogen.arguments import checked, instance_of
 from pyrogen.core.shapes import Context
 from pyrogen.latent.model import VAEObjective
 
-from .model import StateSpaceModel
+from .model import ParticleModel
 
 
 class Filtering(VAEObjective):
@@ -16,7 +16,8 @@ class Filtering(VAEObjective):
 
     With several particles it is tighter than the importance-weighted bound: trajectories that went astray are given up
     on the way, so that its gap grows with the length of a sequence, not exponentially. Gradients go through the draws
-    and weights of particles, not through their choice, which leaves out a term of large variance.
+    and weights of particles, not through their choice, which leaves out a term of large variance; nor, where
+    observations feed back, through draws of missing ones that are discrete.
 
     Args:
         vae: The model, whose posterior proposes the particles.
@@ -32,10 +33,10 @@ class Filtering(VAEObjective):
         https://arxiv.org/abs/1705.11140
     """
 
-    vae: StateSpaceModel
+    vae: ParticleModel
 
-    @checked(vae=instance_of(StateSpaceModel))
-    def __init__(self, vae: StateSpaceModel, *, particles: int) -> None:
+    @checked(vae=instance_of(ParticleModel))
+    def __init__(self, vae: ParticleModel, *, particles: int) -> None:
         super().__init__(vae)
         self.particles = particles
 

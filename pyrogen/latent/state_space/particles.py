@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -133,7 +133,11 @@ class FilterRun:
         return Particles(torch.stack(path[::-1], -2).expand(*state.shape[:-1], -1, -1), log_weights, self.log_evidence)
 
 
-def particle_filter(proposals: Proposals, log_likelihoods: LogLikelihood, shape: torch.Size) -> FilterRun:
+LogLikelihoods = Callable[[int, Tensor, Tensor | None], Tensor]
+"""The log-likelihood of what is observed at a step, from states there, and the memory of those before."""
+
+
+def particle_filter(proposals: Proposals, log_likelihoods: LogLikelihoods, shape: torch.Size) -> FilterRun:
     """Runs a particle filter with a posterior's chain as proposal.
 
     Clouds are resampled, each by itself, where they are worth less than half of their particles. Gradients go through

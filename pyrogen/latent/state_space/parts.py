@@ -27,7 +27,7 @@ from pyrogen.networks.transition import Transition
 from pyrogen.numerics.autograd import full
 
 from .chain import PosteriorChain, StateChain
-from .kernels import Message, PosteriorKernel, Potential, Replacement, Transitions
+from .kernels import Message, Normal, PosteriorKernel, Potential, Replacement, Transitions
 from .proposals import NormalProposals, Proposals
 
 _BEND = 10.0
@@ -136,23 +136,21 @@ class Dynamics(SequencePart):
         batch = context_batch_shape(context, self.context_shape)
         return StateChain(self.kernel(context), batch, self.event_shape)
 
-    def kernel(self, context: Context = None, fed: Tensor | None = None) -> Transitions:
-        """The chain step by step.
+    def kernel(self, context: Context = None) -> Transitions:
+        """The chain step by step."""
+        vectors, start, rates = self.given_start(context)
+        inputs = None if vectors is None else self.network.project(vectors[..., 1:, :])
+        return Transitions(self.network, start, self.length, inputs, rates)
 
-        Args:
-            context: The context.
-            fed: What else the network is given at each step, ``(*batch, length, n)``.
-        """
+    def given_start(self, context: Context) -> tuple[Tensor | None, Normal, Tensor | None]:
+        """What is given at each step, the distribution of the first state, and how far states relax over each gap."""
         vectors, gaps = self.given_at(context, context_batch_shape(context, self.context_shape))
         loc, log_scale = self.loc, self.log_scale
         if vectors is not None:
             moved = self.start(vectors[..., 0, :])
             loc, log_scale = (own + part for own, part in zip((loc, log_scale), moved.chunk(2, -1), strict=True))
-        vectors = beside(vectors, fed)
-        inputs = None if vectors is None else self.network.project(vectors[..., 1:, :])
         rates = None if gaps is None else self.log_rate.exp() * gaps.unsqueeze(-1).to(self.loc.dtype)
-        start = full(loc), _bounded(full(log_scale))
-        return Transitions(self.network, start, self.length, inputs, rates)
+        return vectors, (full(loc), _bounded(full(log_scale))), rates
 
 
 class Emissions(SequencePart):
@@ -296,7 +294,7 @@ class Inference(AmortizedInference):
         return self.potential(context) if self.structured else Replacement(*self.normals(context))
 
     def proposals(self, context: Context) -> Proposals:
-        return NormalProposals(self.kernel(context))
+        return NormalProposals(self.prior.kernel(given(self.prior, context)), self.message(context))
 
 
 def beside(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from pyrogen.numerics.resampling import take
 
 from .gaussian import Belief, LinearTransition, QuadraticPotential, apply
-from .kernels import Message, Normal, PosteriorKernel, Step
+from .kernels import Message, Normal, Step, StepKernel
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,19 @@ class NormalProposals(Proposals):
     """The steps of a chain of diagonal normals.
 
     Attributes:
-        kernel: That of the posterior.
+        kernel: That of the prior.
+        message: What observations say about each state.
     """
 
-    kernel: PosteriorKernel
+    kernel: StepKernel
+    message: Message
 
     def first(self, shape: torch.Size) -> Proposal:
-        prior = tuple(part.expand(*shape, -1) for part in self.kernel.kernel.first)
-        return _NormalProposal(None, prior, self.kernel.message.first())
+        prior = tuple(part.expand(*shape, -1) for part in self.kernel.first)
+        return _NormalProposal(None, prior, self.message.first())
 
     def steps(self) -> list[Propose]:
-        pairs = zip(self.kernel.kernel.steps(), self.kernel.message.steps()[1:], strict=True)
+        pairs = zip(self.kernel.steps(), self.message.steps()[1:], strict=True)
         return [_NormalStep(step, message) for step, message in pairs]
 
 
