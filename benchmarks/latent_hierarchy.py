@@ -140,8 +140,10 @@ def speed(x, width, rounds):
 
 
 def mean_and_error(values, digits=2):
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def main() -> None:

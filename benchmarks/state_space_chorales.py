@@ -1,4 +1,4 @@
-"""Bach's chorales: nats a step of deep Markov models, beside Pyro's example written by hand, and a transformer.
+"""Bach's chorales: nats a step of state-space models, beside Pyro's example written by hand, and a transformer.
 
 Stretches of 24 quarter steps of four voices, from ``examples/chorales.py``: nine tenths of the chorales to learn from,
 by stretches transposed at random, the others held out, in stretches that do not overlap. All models are trained by Adam
@@ -116,16 +116,18 @@ def main() -> None:
 
     sizes = {"symbols": symbols, "latent_shape": STATES, "width": WIDTH, "hidden": (WIDTH,), "draws": DRAWS}
     chain, remembering = (latent.deep_markov((STEPS, VOICES), memory=memory, **sizes) for memory in (0, WIDTH))
+    recurrent = latent.stochastic_recurrent((STEPS, VOICES), **sizes)
     transformer = pg.autoregressive.transformer((STEPS, VOICES), symbols=symbols, width=WIDTH, depth=4, heads=4)
     models = {
         "by hand, as Pyro's example": ByHand(symbols),
         "`deep_markov`": chain,
         "`deep_markov(memory=128)`": remembering,
+        "`stochastic_recurrent`": recurrent,
         "`transformer`": transformer,
     }
     rows = []
     for name, model in models.items():
-        sequences = isinstance(model, latent.StateSpaceModel)
+        sequences = isinstance(model, latent.VAE)
         beta = latent.LinearAnnealing(max(options.steps // 2, 1))
         objective = latent.BetaElbo(model, beta=beta) if sequences else model
         schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=options.steps)

@@ -171,6 +171,8 @@ ENTRIES = {
     autoregressive.hawkes: {"event_shape": (3,), "window": 2.0},
     latent.top_down: {"event_shape": (2,), "levels": (2, 2)},
     latent.deep_markov: {"event_shape": (3, 2), "latent_shape": (2,), "width": 4},
+    latent.stochastic_recurrent: {"event_shape": (3, 2), "latent_shape": (2,), "width": 4},
+    latent.gaussian_process_vae: {"event_shape": (3, 2), "latent_shape": (2,)},
     latent.hidden_markov: {"event_shape": (3, 2), "regimes": 2},
     latent.switching_linear: {"event_shape": (3, 2), "latent_shape": (2,), "regimes": 2},
     latent.gaussian_process: {"event_shape": (3, 2), "latent_shape": (2,)},

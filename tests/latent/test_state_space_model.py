@@ -310,6 +310,8 @@ def test_training_names_the_sequences_that_are_bad(key):
 
 RECIPES = {
     latent.deep_markov: SMALL,
+    latent.stochastic_recurrent: SMALL,
+    latent.gaussian_process_vae: {"latent_shape": 2, "hidden": (8,), "draws": 4},
     latent.linear_gaussian: {"latent_shape": 1},
     latent.gaussian_process: {"latent_shape": 1},
     latent.switching_linear: {"latent_shape": 1, "regimes": 2},
