@@ -55,6 +55,6 @@ class Feedback(nn.Module):
             memory: What its own step was given; ``None`` at the first.
         """
         batch = x.shape[:-1]
-        rows = self.standardizer(self.form(x).flatten(-2).unsqueeze(-2)).reshape(prod(batch), -1)
+        rows = self.standardizer(self.form(x).flatten(-2).unsqueeze(-2)).reshape(prod(batch), self.cell.input_size)
         before = None if memory is None else memory.expand(*batch, -1).reshape(prod(batch), self.units)
         return self.cell(rows, before).reshape(*batch, self.units)

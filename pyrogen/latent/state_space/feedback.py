@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -72,6 +73,7 @@ class Recurrence(StepKernel):
         x: Observations ``(*batch, length, *observation)``, of which NaN marks missing ones.
         context: What the chain is given.
         vectors: What the likelihood is given at each step, ``(*batch, length, features)``.
+        ends: Whether what is missing after the last observation is drawn, too; no evidence depends on it.
     """
 
     def __init__(
@@ -83,15 +85,17 @@ class Recurrence(StepKernel):
         *,
         context: Context,
         vectors: Tensor | None,
+        ends: bool,
     ) -> None:
         self.emissions, self.feedback, self.vectors, self.network = emissions, feedback, vectors, dynamics.network
         self.own_vectors, self.start, self.rates = dynamics.given_start(context)
         batch = x.shape[: x.dim() - len(emissions.event_shape)]
-        self.x = x.reshape(*batch, emissions.length, -1).to(dynamics.loc.dtype)
+        self.x = x.reshape(*batch, emissions.length, prod(emissions.event_shape[1:])).to(dynamics.loc.dtype)
         self.missing = self.x.isnan()
         self.drawn = [True] * emissions.length
         if not is_functional((x,)):
-            self.drawn = self.missing.any(-1).reshape(-1, emissions.length).any(0).tolist()
+            drawn = (self.missing if ends else self.inner).any(-1)
+            self.drawn = drawn.reshape(prod(batch), emissions.length).any(0).tolist()
 
     @property
     def first(self) -> Normal:
@@ -124,9 +128,9 @@ class Recurrence(StepKernel):
         """What is observed at a step, ``(*batch, n)``, with draws of what is missing at states ``(*batch, states)``."""
         x = self.x[..., step, :]
         if not self.drawn[step]:
-            return x.expand(*z.shape[:-1], -1)
+            return torch.where(self.missing[..., step, :], 0.0, x).expand(*z.shape[:-1], -1)
         base = self._emitted(step, z, memory).base_dist
-        drawn = (base.rsample() if base.has_rsample else base.sample()).reshape(*z.shape[:-1], -1).to(x.dtype)
+        drawn = (base.rsample() if base.has_rsample else base.sample()).reshape(*z.shape[:-1], x.shape[-1]).to(x.dtype)
         return torch.where(x.isnan(), drawn, x)
 
     def advanced(self, step: int, z: Tensor, seen: Tensor, memory: Tensor | None) -> tuple[Normal, Tensor]:

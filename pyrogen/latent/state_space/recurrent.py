@@ -79,11 +79,11 @@ class FeedbackLikelihood(SequencePart):
         noise = self._own_entry(context)
         return DrivenSequences(self, noise, context, context_batch_shape(context, self.context_shape))
 
-    def recurrence(self, x: Tensor, context: Context) -> Recurrence:
-        """The model on observations."""
+    def recurrence(self, x: Tensor, context: Context, *, ends: bool = True) -> Recurrence:
+        """The model on observations; see there for ``ends``."""
         vectors, _ = self.given_at(context, self._batch_of_given(context))
         own = given(self.dynamics, context)
-        return Recurrence(self.dynamics, self.emissions, self.feedback, x, context=own, vectors=vectors)
+        return Recurrence(self.dynamics, self.emissions, self.feedback, x, context=own, vectors=vectors, ends=ends)
 
 
 class DrivenSequences(PyrogenDistribution):
@@ -123,18 +123,21 @@ class DrivenSequences(PyrogenDistribution):
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         with torch.no_grad():
-            return self.complete(self._unknown(), torch.Size(sample_shape))[0]
+            return self._completed(self._unknown(), torch.Size(sample_shape), ends=True)[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.complete(value)[1]
+        return self._completed(value, torch.Size(), ends=False)[1]
 
-    def complete(self, value: Tensor, sample_shape: torch.Size = torch.Size()) -> tuple[Tensor, Tensor]:
+    def complete(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Sequences with their missing entries drawn, and the logarithm of the weight of each.
 
         Raises:
             NotImplementedError: a gradient is wanted of missing entries whose draws have none.
         """
-        recurrence = self.part.recurrence(value, self.context)
+        return self._completed(value, torch.Size(), ends=True)
+
+    def _completed(self, value: Tensor, sample_shape: torch.Size, *, ends: bool) -> tuple[Tensor, Tensor]:
+        recurrence = self.part.recurrence(value, self.context, ends=ends)
         if recurrence.is_gapped and torch.is_grad_enabled() and not recurrence.is_differentiable():
             raise NotImplementedError(
                 "missing entries feed back as draws, which of discrete observations have no gradient: use `BetaElbo`"
@@ -180,8 +183,8 @@ class FeedbackInference(AmortizedInference):
 
     def forward(self, context: Context = None) -> NoisePosterior:
         batch = context_batch_shape(context, self.context_shape)
-        found = self.proposals(context)
-        return NoisePosterior(found.kernel, found.message, batch, self.event_shape)
+        recurrence = self.likelihood.recurrence(self._own_entry(context), context, ends=False)
+        return NoisePosterior(recurrence, self.message(context), batch, self.event_shape)
 
     def proposals(self, context: Context) -> NormalProposals:
         recurrence = self.likelihood.recurrence(self._own_entry(context), context)
