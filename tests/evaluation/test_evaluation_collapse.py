@@ -178,8 +178,7 @@ def test_a_latent_that_only_follows_another_is_not_active():
         def program(x):
             with pyro.plate("data", len(x)):
                 upper = pyro.sample("upper", dist.Normal(*of_upper(x)))
-                lower = pyro.sample("lower", dist.Normal(3 * upper, 0.1))
-                return lower
+                return pyro.sample("lower", dist.Normal(3 * upper, 0.1))
 
         return program
 

@@ -194,7 +194,7 @@ def test_bad_sequences_are_named_by_the_exact_model():
     assert module().log_prob(x)[1] == -torch.inf
     with pytest.raises(ValueError, match=r"`value` must end in shape \(2,\), got \(3, 4\)"):
         module.forecast(torch.zeros(3, 2), 2).log_prob(torch.zeros(3, 4))
-    with pytest.raises(TypeError, match="`vae` must be a StateSpaceModel, got LinearGaussianModel"):
+    with pytest.raises(TypeError, match="`vae` must be a ParticleModel, got LinearGaussianModel"):
         latent.Filtering(module, particles=2)
 
 
