@@ -150,7 +150,7 @@ def encode(captions: Sequence[str]) -> Tensor:
 
     Example:
         >>> encode(["a red circle above a blue square"])
-        tensor([[ 1,  2,  6, 12,  1,  4,  7,  0]])
+        tensor([[ 1,  2, 10, 19,  1,  4, 11,  0]])
     """
     tokens = torch.zeros(len(captions), CAPTION_LENGTH, dtype=torch.long)
     for row, caption in zip(tokens, captions, strict=True):
