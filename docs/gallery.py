@@ -28,7 +28,7 @@ SECTIONS = {
     "uci",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
-    "unknown_noise ct",
+    "unknown_noise ct lesion",
     "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}

@@ -17,6 +17,7 @@ FEW = {
     "parsing_code": ["--steps", "2", "--length", "48", "--particles", "16", "--functions", "40"],
     "molecules": ["--steps", "2", "--draws", "40", "--particles", "16", "--molecules", "2000"],
     "infilling": ["--steps", "2", "--length", "16"],
+    "lesion": ["--steps", "40", "--patients", "4", "--particles", "8"],
     "inverse_graphics": ["--steps", "2", "--scenes", "1"],
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
