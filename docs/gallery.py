@@ -36,6 +36,7 @@ FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_dig
 ARGUMENTS = {  # where the defaults take long, or use no real data
     "text": ["--steps", "100"],
     "chorales": ["--steps", "200"],
+    "molecules": ["--steps", "900"],
     "speech": ["--sounds", "sounds"],
     "editing": ["--prior", "output/gallery/captions/captions"],
 }

@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     wanted = torch.tensor([inside(string) for string in known[: 10 * options.draws]])
     hits = x[: len(wanted)][wanted]
     pairs = hits[torch.randint(len(hits), (options.draws,))], drawn
-    twist = transformer_twist(x.shape[1:], **sizes, width=64, depth=1)
-    pg.fit(TwistContrast(twist), pairs, steps=options.steps // 3 + 1, batch_size=100, lr=2e-3, seed=options.seed)
+    twist = transformer_twist(x.shape[1:], **sizes, width=32, depth=1)  # more learns the few examples by heart
+    pg.fit(TwistContrast(twist), pairs, steps=min(options.steps, 80), batch_size=100, lr=2e-3, seed=options.seed)
 
     def model() -> None:
         string = decoded(pyro.sample("molecule", prior()), symbols)
