@@ -148,6 +148,12 @@ def ensemble(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Le
     )
 
 
+def affine_ensemble(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
+    """Neural posterior estimation by the mixture of five flows of affine layers."""
+    recipe = pg.ensemble(pg.flows.affine_autoregressive, members=5)
+    return _learned(pg.simulation.posterior(joint, recipe=recipe), simulations, seed)
+
+
 def likelihood(joint: Joint, simulations: Simulations, seed: int, x: Tensor) -> Learned:
     """Neural likelihood estimation, one row of a plate at a time; its draws begin at those of a learned posterior."""
     start, module = pg.simulation.posterior(joint), pg.simulation.likelihood(joint)
@@ -200,6 +206,7 @@ METHODS = {
     "posterior": posterior,
     "affine": affine,
     "ensemble": ensemble,
+    "affine ensemble": affine_ensemble,
     "likelihood": likelihood,
     "rounds": rounds,
     "sbi": sbi,

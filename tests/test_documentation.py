@@ -8,6 +8,7 @@ longer, and run when ``make docs`` builds the pages.
 import re
 from functools import reduce
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,6 +24,7 @@ BUILT_ONLY = {
 }
 CELL = re.compile(r"^```\{code-cell\} python\n(?::[^\n]*\n)*(.*?)^```", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"\bpg\.((?:\w+\.)*\w+)")
+MODULE = re.compile(r"^\.\. automodule:: (\S+)$", re.MULTILINE)
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*ArviZ is undergoing a major refactor:FutureWarning")  # once a day
@@ -44,3 +46,10 @@ def test_blocks_run(page, tmp_path, monkeypatch, capsys):
 def test_names_exist(page):
     for name in set(NAME.findall(page.read_text())):
         reduce(getattr, name.split("."), pg)
+
+
+def test_every_module_that_a_package_exports_is_on_a_page_of_the_api():
+    packages = [getattr(pg, name) for name in pg.__all__]
+    exported = [getattr(package, name) for package in packages for name in getattr(package, "__all__", ())]
+    described = {name for page in (ROOT / "docs" / "api").glob("*.md") for name in MODULE.findall(page.read_text())}
+    assert {module.__name__ for module in exported if isinstance(module, ModuleType)} - described == set()
