@@ -19,7 +19,7 @@ from pyrogen.numerics.randomness import random_states, set_random_states
 from pyrogen.training.checkpoint import Checkpoint, check_settings
 
 
-class Run(Protocol):
+class Resumable(Protocol):
     """What can be saved."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Saved:
             set_random_states(self._found["began"])
         self._began = random_states() if checkpoint else None
 
-    def resume(self, run: Run, **settings: Any) -> None:
+    def resume(self, run: Resumable, **settings: Any) -> None:
         """Takes over what the file holds, if there is one.
 
         Args:
@@ -60,7 +60,7 @@ class Saved:
             run.load_state_dict(self._found["run"])
             set_random_states(self._found["now"])
 
-    def save(self, run: Run, *, last: bool) -> None:
+    def save(self, run: Resumable, *, last: bool) -> None:
         """Saves the run, if it is time to, and after the last step."""
         if self._checkpoint and (last or self._checkpoint.due()):
             states = {"began": self._began, "now": random_states()}

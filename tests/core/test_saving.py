@@ -610,9 +610,9 @@ FLOW = "pyrogen.flows.recipes.affine_coupling"
 )
 def test_a_file_that_asks_for_far_more_than_it_holds_is_refused(name, arguments, path):
     forged(path, name, **arguments)
-    began = time.monotonic()
+    began = time.process_time()
     refused(path, "needs far more memory or time than its tensors")
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("hidden", [{"tuple": [-1]}, {"tuple": ["8"]}, 3, None, {"dict": {}}])
