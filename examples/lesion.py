@@ -112,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     draws = {"axis and noise found": free.get_samples()["image"], "axis in the middle": bound.get_samples()["image"]}
     for site, values in (("axis", free.get_samples()["axis"]), ("noise", free.get_samples()["noise"])):
         print(f"   {site}: {values.mean():.2f} ± {values.std():.2f}")
+    print(f"   {free.diagnostics().warning or 'groups of particles agree'}")
     for name, x in draws.items():
         print(f"   {name}: {pg.evaluation.restoration_report(x.reshape(-1, *SHAPE), images[1], span=2.0)}")
 
