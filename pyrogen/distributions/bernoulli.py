@@ -93,10 +93,10 @@ class IndependentBernoulli(PyrogenDistribution):
 def _energies(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Minus the log-probability of each bit, and what is zero for bits, positive for other numbers and NaN for NaN."""
     value = value if value.is_floating_point() else value.to(logits.dtype)
+    bits, wrong = value.nan_to_num(0.0, 0.0, 0.0), (value * (value - 1)).abs()
     if value.shape != logits.shape:
-        logits, value = torch.broadcast_tensors(logits, value)
-    energy = F.binary_cross_entropy_with_logits(logits, value.nan_to_num(0.0, 0.0, 0.0), reduction="none")
-    return energy, (value * (value - 1)).abs()
+        logits, bits = torch.broadcast_tensors(logits, bits)
+    return F.binary_cross_entropy_with_logits(logits, bits, reduction="none"), wrong
 
 
 def _summed(value: Tensor, event_dim: int) -> Tensor:
