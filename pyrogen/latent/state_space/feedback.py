@@ -45,7 +45,7 @@ Drive = Callable[[int, Normal], Tensor]
 
 
 @dataclass(frozen=True)
-class Run:
+class FeedbackRun:
     """States and observations of a run.
 
     Attributes:
@@ -144,12 +144,12 @@ class Recurrence(StepKernel):
         target, own = self.network.step(z, self.network.project(given), own)
         return relaxed(z, target, rates), fed if own is None else torch.cat([fed, own.expand(*fed.shape[:-1], -1)], -1)
 
-    def driven(self, drive: Drive, batch: torch.Size) -> Run:
+    def driven(self, drive: Drive, batch: torch.Size) -> FeedbackRun:
         """A run of batch dimensions ``batch``."""
         prior = tuple(part.expand(*batch, -1) for part in self.start)
         return self._run(drive, prior, None, 0)
 
-    def continued(self, start: Tensor, step: int) -> Run:
+    def continued(self, start: Tensor, step: int) -> FeedbackRun:
         """A run of the steps after one whose state and the memory before it are ``start``, ``(*batch, n)``."""
         states = self.start[0].shape[-1]
         z, memory = start[..., :states], start[..., states:] if start.shape[-1] > states else None
@@ -165,13 +165,13 @@ class Recurrence(StepKernel):
         x = self.x[..., step, :]
         return self._emitted(step, z, memory).log_prob(x.reshape(*x.shape[:-1], 1, *self.emissions.event_shape[1:]))
 
-    def log_draws(self, run: Run) -> Tensor:
+    def log_draws(self, run: FeedbackRun) -> Tensor:
         """The log-probability of what was drawn in place of missing entries before the end, ``(*batch)``."""
         base = self.emitted(run.states, run.fed).base_dist
         scores = log_prob_by_element(base, run.completed.reshape(*run.completed.shape[:-1], *base.event_shape[1:]))
         return torch.where(self.inner, scores.reshape(run.completed.shape), 0.0).sum((-1, -2))
 
-    def _run(self, drive: Drive, prior: Normal, memory: Tensor | None, first: int) -> Run:
+    def _run(self, drive: Drive, prior: Normal, memory: Tensor | None, first: int) -> FeedbackRun:
         parts = []
         for step in range(first, self.emissions.length):
             noise = drive(step, prior)
@@ -180,7 +180,7 @@ class Recurrence(StepKernel):
             parts.append((z, noise, self._fed(memory, z), seen))
             if step < self.emissions.length - 1:
                 prior, memory = self.advanced(step, z, seen, memory)
-        return Run(*(torch.stack(part, -2) for part in zip(*parts, strict=True)))
+        return FeedbackRun(*(torch.stack(part, -2) for part in zip(*parts, strict=True)))
 
     def _fed(self, memory: Tensor | None, z: Tensor) -> Tensor:
         """What was fed back to a step."""

@@ -25,7 +25,7 @@ from pyrogen.networks.step_context import StepContext
 from pyrogen.programs.chain import refuse_chain
 
 from .chain import Trajectories
-from .feedback import Recurrence, Run
+from .feedback import Recurrence, FeedbackRun
 from .kernels import Message, Normal, Replacement
 from .model import ParticleModel, steps_of
 from .particles import FilterRun, particle_filter
@@ -252,7 +252,7 @@ class NoisePosterior(Trajectories):
         loc, log_scale = (torch.stack(part, -2) for part in zip(*normals, strict=True))
         return _log_normal((z - loc) / log_scale.exp()) - log_scale.sum((-1, -2))
 
-    def run(self, sample_shape: torch.Size) -> tuple[Run, Tensor]:
+    def run(self, sample_shape: torch.Size) -> tuple[FeedbackRun, Tensor]:
         r"""Runs of the model by draws, and :math:`\log q(u) - \log p(u)` of each."""
         steps, rates = self.message.steps(), []
 
