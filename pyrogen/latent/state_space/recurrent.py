@@ -25,7 +25,7 @@ from pyrogen.networks.step_context import StepContext
 from pyrogen.programs.chain import refuse_chain
 
 from .chain import Trajectories
-from .feedback import Recurrence, FeedbackRun
+from .feedback import FeedbackRun, Recurrence
 from .kernels import Message, Normal, Replacement
 from .model import ParticleModel, steps_of
 from .particles import FilterRun, particle_filter
