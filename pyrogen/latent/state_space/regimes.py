@@ -3,7 +3,7 @@ r"""Hidden Markov models: sequences that switch between regimes, which are summe
 .. math:: p(x) = \sum_{s} p(s_1) \, p(x_1 \mid s_1) \prod_{t=2}^T p(s_t \mid s_{t-1}) \, p(x_t \mid s_t)
 
 The sum over all :math:`K^T` paths takes :math:`T` steps: :math:`\alpha_t(s) = p(x_{1:t}, s_t = s)` follows from
-:math:`\alpha_{t-1}`. FeedbackRun from the end as well, it gives the probability of each regime at each step.
+:math:`\alpha_{t-1}`. Run from the end as well, it gives the probability of each regime at each step.
 
 References:
     Rabiner 1989, "A tutorial on hidden Markov models and selected applications in speech recognition",
