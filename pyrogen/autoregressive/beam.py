@@ -49,7 +49,7 @@ def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[T
     symbols = None
     for place in range(length):
         options, values = _options(wide.conditional, output, place, known, ending, symbols)
-        total = scores.unsqueeze(-1) + options.reshape(rows, width, -1)  # (rows, width, K)
+        total = scores.unsqueeze(-1) + options.reshape(rows, width, options.shape[-1])  # (rows, width, K)
         scores, best = total.flatten(1).topk(width, -1)
         parents = torch.arange(rows, device=best.device).unsqueeze(1) * width + best // options.shape[-1]
         symbol = values[best % options.shape[-1]].flatten()
