@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import anything, checked, integer
+from pyrogen.arguments import anything, checked, finite, integer, real_tensor
 from pyrogen.arrays import takes_arrays
 
 
@@ -51,7 +51,7 @@ def read_wav(path: Path | str) -> Sound:
 
 
 @takes_arrays
-@checked(rate=integer)
+@checked(samples=real_tensor, rate=integer)
 def write_wav(path: Path | str, samples: Tensor, *, rate: int) -> None:
     """Writes a WAV file of 16 bits. Needs SciPy.
 
@@ -73,17 +73,21 @@ def write_wav(path: Path | str, samples: Tensor, *, rate: int) -> None:
 
 
 @takes_arrays
-@checked(rate=integer, new_rate=integer)
+@checked(samples=finite, rate=integer, new_rate=integer)
 def resample(samples: Tensor, *, rate: int, new_rate: int) -> Tensor:
-    """Samples at another rate, after a filter against aliasing. Needs SciPy.
+    """Samples at another rate, after a filter against aliasing, without gradients. Needs SciPy.
 
     Args:
-        samples: ``(*batch, length)``.
+        samples: Of floating point, ``(*batch, length)``.
         rate: How many there are a second.
         new_rate: How many there shall be.
 
     Shape:
         ``(*batch, length)`` to ``(*batch, ceil(length * new_rate / rate))``.
+
+    Raises:
+        TypeError: samples are no floating-point numbers; rounded to integers they would be lost.
+        ValueError: a sample is NaN or infinite, or there is no dimension.
 
     Example:
         >>> resample(torch.zeros(2, 800), rate=8000, new_rate=22050).shape
@@ -91,8 +95,10 @@ def resample(samples: Tensor, *, rate: int, new_rate: int) -> Tensor:
     """
     from scipy.signal import resample_poly
 
+    if not samples.dim():
+        raise ValueError("`samples` must have shape (*batch, length), got ()")
     common = gcd(rate, new_rate)
-    found = resample_poly(samples.detach().cpu().numpy(), new_rate // common, rate // common, axis=-1)
+    found = resample_poly(samples.detach().cpu().double().numpy(), new_rate // common, rate // common, axis=-1)
     return torch.from_numpy(found).to(samples)
 
 
@@ -140,7 +146,8 @@ def inverse_mu_law(codes: Tensor, symbols: int = 256) -> Tensor:
         )
     mu = symbols - 1
     bent = codes.to(torch.get_default_dtype()) * (2 / mu) - 1
-    return bent.sign() * (torch.expm1(bent.abs() * log1p(mu)) / mu)
+    # Rounding must not lead outside of [-1, 1], where there are no samples.
+    return bent.sign() * (torch.expm1(bent.abs() * log1p(mu)) / mu).clamp(max=1)
 
 
 def _check_samples(x: Tensor, name: str) -> None:

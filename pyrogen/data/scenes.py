@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer, whole_share
+from pyrogen.arguments import checked, count, integer, whole_share
 
 COLOURS = {
     "red": (0.9, 0.1, 0.1),
@@ -53,6 +53,7 @@ class Scenes(NamedTuple):
     place in ``COLOURS``, ``SHAPES`` and ``RELATIONS``."""
 
 
+@checked(size=count, spread=whole_share, side=integer)
 def draw(
     size: int,
     *,
@@ -94,7 +95,7 @@ def draw(
     possible = _possible(things, _coloured_shapes(only, "only"), _coloured_shapes(without, "without"))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(possible), (size,), generator=generator)
-    layout = 0.5 + whole_share(spread, "spread") * (torch.rand(size, 2, 3, generator=generator) - 0.5)
+    layout = 0.5 + spread * (torch.rand(size, 2, 3, generator=generator) - 0.5)
     pixels = render(possible[rows], layout, side=side)
     return Scenes(pixels, encode(describe(possible))[rows], possible[rows])
 
@@ -114,28 +115,33 @@ def render(attributes: Tensor, layout: Tensor, *, side: int = 16) -> Tensor:
         ``(N, 3, side, side)``, numbers from 0 to 1.
 
     Raises:
-        ValueError: shapes do not fit, or ``side`` is less than 16.
+        ValueError: shapes do not fit, an attribute is none, ``layout`` leaves [0, 1], or ``side`` is less than 16.
 
     Example:
         >>> render(torch.tensor([[0, 1, 0, 2, 0]]), torch.full((1, 2, 3), 0.5)).shape
         torch.Size([1, 3, 16, 16])
     """
-    if side < 16:
+    if integer(side, "side") < 16:
         raise ValueError(f"`side` must be at least 16, got {side}")
-    if attributes.shape[1:] != (5,):
-        raise ValueError(f"`attributes` must have shape (N, 5), got {tuple(attributes.shape)}")
+    _check_attributes(attributes)
     if layout.shape != (len(attributes), 2, 3):
         raise ValueError(f"`layout` must have shape {(len(attributes), 2, 3)}, got {tuple(layout.shape)}")
+    if not bool(((layout >= 0) & (layout <= 1)).all()):
+        raise ValueError(f"`layout` must lie between 0 and 1, got {layout[~((layout >= 0) & (layout <= 1))][0].item()}")
     return _rendered(attributes, layout, side)
 
 
 def describe(attributes: Tensor) -> list[str]:
     """The captions of scenes with given attributes, of shape ``(N, 5)``, in words.
 
+    Raises:
+        ValueError: the shape is another, or an attribute is none.
+
     Example:
         >>> describe(torch.tensor([[0, 1, 0, 2, 0]]))
         ['a red square left of a blue circle']
     """
+    _check_attributes(attributes)
     return [_sentence(row) for row in attributes.tolist()]
 
 
@@ -173,6 +179,18 @@ def decode(tokens: Tensor) -> list[str]:
     if ((tokens < 0) | (tokens >= len(WORDS))).any():
         raise ValueError(f"`tokens` must lie between 0 and {len(WORDS) - 1}, got {tokens}")
     return [" ".join(WORDS[token] for token in row if token) for row in tokens.tolist()]
+
+
+def _check_attributes(attributes: Tensor) -> None:
+    if attributes.dim() != 2 or attributes.shape[1] != 5:
+        raise ValueError(f"`attributes` must have shape (N, 5), got {tuple(attributes.shape)}")
+    if attributes.is_floating_point():
+        raise TypeError(f"`attributes` must hold integers, got {attributes.dtype}")
+    known = len(COLOURS), len(SHAPES), len(RELATIONS), len(COLOURS), len(SHAPES)
+    wrong = (attributes < 0) | (attributes >= torch.tensor(known))
+    if wrong.any():
+        row = attributes[wrong.any(1)][0].tolist()
+        raise ValueError(f"`attributes` must be at least 0 and less than {known}, got {row}")
 
 
 def _coloured_shapes(names: Sequence[str], argument: str) -> set[tuple[int, int]]:

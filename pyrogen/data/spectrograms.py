@@ -11,10 +11,12 @@ whose magnitudes are its spectrogram. Filters that are triangles over the mel sc
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, integer, positive
+from pyrogen.arguments import checked, finite, integer, positive
 from pyrogen.arrays import takes_arrays
 
 
@@ -46,13 +48,19 @@ class ShortTimeFourier:
         self.window, self.hop = window, hop
 
     @takes_arrays
+    @checked(samples=finite)
     def __call__(self, samples: Tensor) -> Tensor:
         """Complex amplitudes, with zeros before the sound and after it.
 
         Shape:
             ``(*batch, length)`` to ``(*batch, window / 2 + 1, 1 + length // hop)``.
         """
-        rows = samples.reshape(-1, samples.shape[-1])
+        if not samples.dim() or not samples.shape[-1]:
+            raise ValueError(f"`samples` must have shape (*batch, length) and a length, got {tuple(samples.shape)}")
+        rows = samples.reshape(samples.shape[:-1].numel(), samples.shape[-1])
+        if not len(rows):  # which torch.stft does not take
+            shape = (self.window // 2 + 1, 1 + samples.shape[-1] // self.hop)
+            return torch.view_as_complex(samples.new_zeros(*samples.shape[:-1], *shape, 2))
         found = torch.stft(rows, return_complex=True, pad_mode="constant", **self._settings(samples))
         return found.reshape(*samples.shape[:-1], *found.shape[1:])
 
@@ -68,12 +76,16 @@ class ShortTimeFourier:
             ``(*batch, window / 2 + 1, 1 + length // hop)`` to ``(*batch, length)``.
         """
         shape = (self.window // 2 + 1, 1 + length // self.hop)
+        if not spectrum.is_complex():
+            raise TypeError(f"`spectrum` must hold complex amplitudes, got {spectrum.dtype}")
         if spectrum.shape[-2:] != shape:
             raise ValueError(f"`spectrum` must end in {shape} for {length} samples, got {tuple(spectrum.shape)}")
+        if not spectrum.numel():
+            return spectrum.real.new_zeros(*spectrum.shape[:-2], length)
         found = torch.istft(spectrum.reshape(-1, *shape), length=length, **self._settings(spectrum.real))
         return found.reshape(*spectrum.shape[:-2], length)
 
-    @checked
+    @checked(magnitude=finite)
     def griffin_lim(
         self, magnitude: Tensor, *, length: int, steps: int = 32, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -110,12 +122,16 @@ class ShortTimeFourier:
 def mel_filters(mels: int, *, window: int, rate: float) -> Tensor:
     """Triangles over frequencies of a short-time Fourier transform, evenly spaced on the mel scale and of height one.
 
-    Between the tips of the first and the last they sum to one.
+    Between the tips of the first and the last they sum to one. A filter that is too narrow for the window lies between
+    two frequencies and is zero; a warning says so.
 
     Args:
         mels: How many.
-        window: How many samples a frame of the transform has.
+        window: How many samples a frame of the transform has; even.
         rate: How many samples there are a second.
+
+    Raises:
+        ValueError: ``window`` is odd, or a number is not positive.
 
     Shape:
         ``(mels, window / 2 + 1)``.
@@ -125,15 +141,26 @@ def mel_filters(mels: int, *, window: int, rate: float) -> Tensor:
         >>> (mel_filters(20, window=256, rate=8000) @ spectrum.abs()).shape
         torch.Size([20, 126])
     """
+    if window % 2:
+        raise ValueError(f"`window` must be even, got {window}")
     highest = 2595 * torch.log10(torch.tensor(1 + rate / 2 / 700, dtype=torch.double))
     corners = 700 * (10 ** (torch.linspace(0, 1, mels + 2, dtype=torch.double) * highest / 2595) - 1)
     frequencies = torch.linspace(0, rate / 2, window // 2 + 1, dtype=torch.double)
     low, middle, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
-    return torch.minimum(rising, falling).clamp(min=0).to(torch.get_default_dtype())
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    empty = int((filters.sum(-1) == 0).sum())
+    if empty:
+        warnings.warn(
+            f"mel_filters makes {empty} of {mels} filters zero: take fewer `mels` or a larger `window`",
+            UserWarning,
+            stacklevel=3,
+        )
+    return filters.to(torch.get_default_dtype())
 
 
-@checked
+@takes_arrays
+@checked(pooled=finite, filters=finite)
 def spectrum_of_mels(pooled: Tensor, filters: Tensor, *, steps: int = 100) -> Tensor:
     r"""Magnitudes that filters pool to given ones: non-negative least squares, by multiplicative steps.
 
@@ -141,7 +168,7 @@ def spectrum_of_mels(pooled: Tensor, filters: Tensor, *, steps: int = 100) -> Te
 
     Args:
         pooled: What the filters made, :math:`p`, not negative.
-        filters: :math:`F`, of shape ``(mels, frequencies)``.
+        filters: :math:`F`, of shape ``(mels, frequencies)``, not negative.
         steps: How many.
 
     Shape:
@@ -154,8 +181,10 @@ def spectrum_of_mels(pooled: Tensor, filters: Tensor, *, steps: int = 100) -> Te
         raise ValueError(f"`pooled` must have {len(filters)} mels in its last dimension but one, got {pooled.shape}")
     if not bool((pooled >= 0).all()):
         raise ValueError(f"`pooled` must not be negative, got {pooled[~(pooled >= 0)][0].item()}")
+    if not bool((filters >= 0).all()):
+        raise ValueError(f"`filters` must not be negative, got {filters.min().item()}")
     wanted, square = filters.t() @ pooled, filters.t() @ filters
     found = wanted
     for _ in range(steps):
-        found = found * wanted / (square @ found).clamp(min=torch.finfo(found.dtype).tiny)
+        found = found * (wanted / (square @ found).clamp(min=torch.finfo(found.dtype).tiny))
     return found

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked
+from pyrogen.arguments import checked, positive
 
 RATE = 8000
 """Samples a second."""
@@ -70,6 +70,7 @@ def draw(size: int, *, seed: int, length: int = 8000) -> Speech:
     return Speech(*(torch.stack(part) for part in zip(*rows, strict=True)))
 
 
+@checked(pitch=positive)
 def uttered(phone: str, length: int, *, pitch: float, generator: torch.Generator | None = None) -> Tensor:
     """A phone.
 
@@ -93,20 +94,21 @@ def uttered(phone: str, length: int, *, pitch: float, generator: torch.Generator
 
 
 def resonant(source: Tensor, frequencies: tuple[float, ...]) -> Tensor:
-    """A sound after resonances, ``(length,)``.
+    """A sound after resonances, of the shape of its source.
 
     Args:
-        source: What excites them.
+        source: What excites them, ``(*batch, length)``.
         frequencies: Of the resonances, in hertz.
     """
     root = math.exp(-math.pi * _WIDTH / RATE)
-    size = len(source) + int(math.log(1e-9) / math.log(root))  # what rings on beyond the end must not come round
+    length = source.shape[-1]
+    size = length + int(math.log(1e-9) / math.log(root))  # what rings on beyond the end must not come round
     spectrum = torch.fft.rfft(source.double(), size)
     delay = torch.polar(torch.ones(()).double(), -2 * math.pi * torch.arange(size // 2 + 1).double() / size)
     for frequency in frequencies:
         turn = math.cos(2 * math.pi * frequency / RATE)
         spectrum = spectrum / (1 - 2 * root * turn * delay + root**2 * delay**2)
-    return torch.fft.irfft(spectrum, size)[: len(source)].to(source)
+    return torch.fft.irfft(spectrum, size)[..., :length].to(source)
 
 
 def _row(length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

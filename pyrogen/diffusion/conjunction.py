@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import number
+from pyrogen.arguments import checked, instance_of, number
 from pyrogen.core.shapes import Context, ContextShape, Shape, context_batch_shape
 
 from .denoiser import Denoiser
@@ -46,6 +46,7 @@ class Conjunction(Denoiser):
         weights: How strongly each context counts.
 
     Raises:
+        TypeError: ``denoiser`` is none, or ``weights`` no sequence of numbers.
         ValueError: the denoiser has no context, or there are no weights.
 
     Example:
@@ -56,6 +57,7 @@ class Conjunction(Denoiser):
         torch.Size([7, 2])
     """
 
+    @checked(denoiser=instance_of(Denoiser), weights=instance_of(Sequence))
     def __init__(self, denoiser: Denoiser, *, weights: Sequence[float]) -> None:
         if denoiser.context_shape is None:
             raise ValueError("`denoiser` must have contexts to be combined, got one without `context_shape`")

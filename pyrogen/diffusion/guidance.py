@@ -32,7 +32,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import number
+from pyrogen.arguments import instance_of, number
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape
 
 from .denoiser import Denoiser
@@ -61,6 +61,7 @@ class Guided(Denoiser):
         interval: tuple[float, float] = (0.0, math.inf),
         rescaling: float = 0.0,
     ) -> None:
+        instance_of(Denoiser)(denoiser, "denoiser")
         super().__init__(denoiser.event_shape, denoiser.schedule, context_shape=denoiser.context_shape)
         low, high = interval
         if not 0 <= low < high:
@@ -190,6 +191,7 @@ class ClassifierGuidance(Denoiser):
         context_shape: ContextShape,
         weight: float = 1.0,
     ) -> None:
+        instance_of(Denoiser)(denoiser, "denoiser")
         super().__init__(denoiser.event_shape, denoiser.schedule, context_shape=context_shape)
         if denoiser.context_shape is not None:
             raise ValueError(f"`denoiser` must have no context, got context_shape {denoiser.context_shape}")
@@ -216,6 +218,7 @@ def _deviation(x: Tensor, event: tuple[int, ...]) -> Tensor:
 
 def require_alike(denoiser: Denoiser, other: Denoiser, name: str) -> None:
     """Refuses a denoiser of other events than another, or under another schedule."""
+    instance_of(Denoiser)(other, name)
     if other.event_shape != denoiser.event_shape:
         raise ValueError(f"`{name}` must have event_shape {denoiser.event_shape}, got {other.event_shape}")
     t = torch.linspace(0, 1, 9, dtype=torch.float64)

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import instance_of, integer, positive_share
+from pyrogen.arguments import finite, instance_of, integer, positive_share
 from pyrogen.core.shapes import Context, batch_shape_of, flatten_batch
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.networks.context import context_rows
@@ -66,7 +66,9 @@ def edit_by_inversion(
 
     Raises:
         ValueError: a distribution has no denoiser, the two are of different events or schedules, ``time`` is out of
-            range, ``kept`` is not boolean, or the flow cannot be followed.
+            range, ``kept`` is not boolean or has another shape, batches do not broadcast, a picture holds NaN, or the
+            flow cannot be followed.
+        TypeError: pictures are no floating-point numbers.
 
     Example:
         >>> import pyrogen as pg
@@ -86,7 +88,7 @@ def edit_by_inversion(
     if kept is None:
         found = _followed(new, noisy, time, 0.0, solver)
     else:
-        shown = flatten_batch(_boolean(kept, "kept").expand(*batch, *first.event_shape), first.event_shape)
+        shown = flatten_batch(_boolean(kept, "kept", (*batch, *first.event_shape)), first.event_shape)
         pair = torch.stack([noisy, noisy], 1)
         found = _followed(partial(_beside, old, new, shown), pair, time, 0.0, solver)[:, 1]
     return found.reshape(*batch, *first.event_shape) / alpha
@@ -130,11 +132,19 @@ def _common_batch(before: Any, after: Any, pictures: Tensor) -> torch.Size:
     """The batch shape of an edit.
 
     Raises:
-        ValueError: events, schedules or batches do not fit.
+        TypeError: pictures are no floating-point numbers.
+        ValueError: events, schedules or batches do not fit, or a picture holds NaN or infinity.
     """
     require_alike(before.denoiser, after.denoiser, "after")
     rows = batch_shape_of(pictures, before.denoiser.event_shape, "pictures")
-    return torch.broadcast_shapes(rows, before.batch_shape, after.batch_shape)
+    finite(pictures, "pictures")
+    try:
+        return torch.broadcast_shapes(rows, before.batch_shape, after.batch_shape)
+    except RuntimeError:
+        shapes = tuple(rows), tuple(before.batch_shape), tuple(after.batch_shape)
+        raise ValueError(
+            f"`pictures`, `before` and `after` must have batch shapes that broadcast, got {shapes}"
+        ) from None
 
 
 class _Velocity:
@@ -173,8 +183,11 @@ def _followed(
     return solver.solve(field, x, start, end, inputs=(torch.arange(len(x), device=x.device),)).check().value
 
 
-def _boolean(kept: Tensor, name: str) -> Tensor:
+def _boolean(kept: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
         got = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
         raise ValueError(f"`{name}` must be a tensor of booleans, got {got}")
-    return kept
+    try:
+        return kept.expand(shape)
+    except RuntimeError:
+        raise ValueError(f"`{name}` must broadcast to {shape}, got {tuple(kept.shape)}") from None

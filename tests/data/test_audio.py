@@ -37,3 +37,9 @@ def test_bad_input_is_named():
         inverse_mu_law(torch.tensor([256]))
     with pytest.raises(ValueError, match="`symbols` must be at least 2"):
         mu_law(torch.zeros(1), 1)
+
+
+def test_no_level_stands_outside_of_the_samples():
+    for symbols in range(2, 400):
+        codes = torch.arange(symbols)
+        assert mu_law(inverse_mu_law(codes, symbols), symbols).equal(codes)

@@ -177,3 +177,17 @@ def test_bad_input_is_named():
         scenes.encode(["a red circle left of a blue square of"])
     with pytest.raises(ValueError, match="`tokens` must lie between 0 and"):
         scenes.decode(torch.tensor([[99]]))
+
+
+@pytest.mark.parametrize("row", [[0, 1, 0, 2, -1], [8, 1, 0, 2, 0], [0, 1, 4, 2, 0], [0, 6, 0, 2, 0]])
+def test_attributes_that_are_none_are_named(row):
+    with pytest.raises(ValueError, match="`attributes` must be"):
+        scenes.render(torch.tensor([row]), torch.full((1, 2, 3), 0.5))
+    with pytest.raises(ValueError, match="`attributes` must be"):
+        scenes.describe(torch.tensor([row]))
+
+
+@pytest.mark.parametrize("number", [-0.1, 7.0, math.nan])
+def test_a_layout_outside_of_the_picture_is_named(number):
+    with pytest.raises(ValueError, match="`layout` must lie between 0 and 1"):
+        scenes.render(torch.tensor([[0, 1, 0, 2, 0]]), torch.full((1, 2, 3), number))

@@ -58,3 +58,12 @@ def test_bad_sounds_are_named(tmp_path):
         write_wav(tmp_path / "x.wav", torch.zeros(1, 2, 3), rate=8000)
     with pytest.raises(ValueError, match="`new_rate` must be at least 1"):
         resample(torch.zeros(8), rate=8000, new_rate=0)
+
+
+def test_samples_that_cannot_be_resampled_are_named():
+    with pytest.raises(TypeError, match="`samples` must be a tensor of floating-point numbers, got torch.int64"):
+        resample(torch.ones(5, dtype=torch.long), rate=1, new_rate=2)
+    with pytest.raises(ValueError, match="`samples` must hold numbers, got 1 NaN"):
+        resample(torch.tensor([0.0, math.nan]), rate=1, new_rate=2)
+    with pytest.raises(ValueError, match="`samples` must have shape"):
+        resample(torch.tensor(0.0), rate=1, new_rate=2)

@@ -107,3 +107,35 @@ def distance(first, second):
     twice = torch.full((first.shape[-2], 1), 2.0, dtype=torch.double)
     twice[0] = twice[-1] = 1
     return (twice * (first - second).abs().square()).sum()
+
+
+def test_spectra_of_mels_are_found_at_any_scale():
+    filters, pooled = mel_filters(20, window=64, rate=8000), torch.rand(20, 5)
+    found = spectrum_of_mels(pooled, filters)
+    for scale in (1e-30, 1e30):
+        torch.testing.assert_close(spectrum_of_mels(scale * pooled, filters) / scale, found, rtol=1e-3, atol=1e-6)
+
+
+def test_no_sounds_have_no_spectra():
+    transform = ShortTimeFourier(window=64, hop=16)
+    spectrum = transform(torch.zeros(0, 100))
+    assert spectrum.shape == (0, 33, 7)
+    assert transform.inverse(spectrum, length=100).shape == (0, 100)
+
+
+def test_what_is_no_sound_and_filters_that_are_none_are_named():
+    transform = ShortTimeFourier(window=64, hop=16)
+    with pytest.raises(TypeError, match="`samples` must be"):
+        transform(torch.zeros(100, dtype=torch.long))
+    with pytest.raises(ValueError, match="`samples` must have shape"):
+        transform(torch.zeros(2, 0))
+    with pytest.raises(TypeError, match="`spectrum` must hold complex"):
+        transform.inverse(torch.zeros(33, 7), length=100)
+    with pytest.raises(TypeError, match="`magnitude` must be"):
+        transform.griffin_lim(torch.ones(33, 7, dtype=torch.long), length=100)
+    with pytest.raises(ValueError, match="`window` must be even"):
+        mel_filters(3, window=63, rate=8000)
+    with pytest.raises(ValueError, match="`filters` must not be negative"):
+        spectrum_of_mels(torch.ones(2, 3), -torch.ones(2, 4))
+    with pytest.warns(UserWarning, match="filters zero"):
+        mel_filters(100, window=64, rate=8000)

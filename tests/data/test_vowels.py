@@ -53,3 +53,15 @@ def test_phones_are_those_that_are_heard():
 def test_an_unknown_phone_is_named():
     with pytest.raises(ValueError, match="`phone` must be one of silence, i, e, a, u, s, got 'x'"):
         vowels.uttered("x", 100, pitch=100.0)
+
+
+def test_sounds_in_a_batch_resound_each_for_itself():
+    source = torch.randn(2, 50)
+    each = torch.stack([vowels.resonant(row, (500.0,)) for row in source])
+    torch.testing.assert_close(vowels.resonant(source, (500.0,)), each)
+
+
+@pytest.mark.parametrize("pitch", [0.0, -1.0, math.nan])
+def test_a_pitch_that_is_none_is_named(pitch):
+    with pytest.raises(ValueError, match="`pitch` must be"):
+        vowels.uttered("a", 10, pitch=pitch)

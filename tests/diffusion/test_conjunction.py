@@ -120,3 +120,13 @@ def test_refusals():
         Conjunction(Measured(), weights=(1.0, math.nan))
     with pytest.raises(ValueError, match="must end in shape \\(2, 2\\)"):
         Conjunction(Measured(), weights=(1.0, 1.0))(torch.zeros(3, dtype=torch.float64), 0.5, torch.zeros(3, 2))
+
+
+def test_a_model_in_the_place_of_its_denoiser_is_named():
+    model = pg.diffusion.mlp((2,), (), classes=3, context_dropout=0.1, width=8, depth=1)
+    with pytest.raises(TypeError, match="`denoiser` must be a Denoiser, got Diffusion"):
+        Conjunction(model, weights=(1.0,))
+    with pytest.raises(TypeError, match="`denoiser` must be a Denoiser, got Diffusion"):
+        pg.diffusion.ClassifierFree(model, weight=2.0)
+    with pytest.raises(TypeError, match="`weights` must be a Sequence, got float"):
+        Conjunction(model.denoiser, weights=1.0)

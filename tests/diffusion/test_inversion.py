@@ -109,3 +109,16 @@ def test_refusals():
         difference_map(one(), one(), torch.zeros(3))
     with pytest.raises(ValueError, match="`draws`"):
         difference_map(one(), one(), x, draws=0)
+
+
+def test_shapes_and_kinds_that_do_not_fit_are_named():
+    old, new = gaussian([0.0, 0.0], [1.0, 1.0])(), gaussian([3.0, 0.0], [0.5, 1.0])()
+    pictures = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match="`kept` must broadcast"):
+        edited(old, new, pictures, kept=torch.ones(5, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="batch shapes that broadcast"):
+        edited(old.expand((2,)), new, pictures)
+    with pytest.raises(ValueError, match="`pictures` must hold numbers"):
+        difference_map(old, new, pictures * torch.nan)
+    with pytest.raises(TypeError, match="`pictures` must be"):
+        difference_map(old, new, pictures.long())
