@@ -111,9 +111,7 @@ class _Entry(nn.Module):
         self.length = 1 if self.single else shape[0]
         self.size = () if self.symbols else (shape[-1] if shape else 1,)
         self.embedding = nn.Embedding(classes, width) if self.symbols else nn.Linear(*self.size, width)
-        self.places = nn.Parameter(
-            torch.randn(self.length, width)
-        )  # as large as the words: order counts from the start
+        self.places = nn.Parameter(torch.randn(self.length, width))  # as large as words: order counts from the start
 
     def forward(self, value: Tensor) -> Encoded:
         members = value.reshape(len(value), self.length, *self.size)
