@@ -26,10 +26,16 @@ FEW = {
     "video": ["--steps", "2", "--videos", "4", "--chains", "3"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],
 }
+SLOW = {"text", "lesion", "ct", "inverse_graphics", "diffusion_posterior", "super_resolution", "unknown_noise"}
+"""Those that take ten seconds or more even so."""
 NEEDED = {"chorales": "music21", "forecast": "statsmodels", "translation": "tokenizers"}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def marked(path):
+    return pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SLOW else ())
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in EXAMPLES])
 def test_example_runs(path, tmp_path, capsys):
     if path.stem in NEEDED:
         pytest.importorskip(NEEDED[path.stem])
