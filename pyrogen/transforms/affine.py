@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import positive
+
 from .elements import ElementKernel
 from .kernels import FusedElement
 
@@ -17,10 +19,17 @@ class Affine(FusedElement):
 
     Args:
         log_scale_bound: The clip :math:`c`: scales lie between :math:`e^{-c}` and :math:`e^{c}`.
+
+    Raises:
+        TypeError: ``log_scale_bound`` is no number.
+        ValueError: it is not positive and finite.
     """
 
     log_scale_bound: float = 3.0
     size: int = 2
+
+    def __post_init__(self) -> None:
+        positive(self.log_scale_bound, "log_scale_bound")
 
     def kernel(self, inverse: bool) -> ElementKernel:
         if inverse:

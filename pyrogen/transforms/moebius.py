@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import integer
+
 from .elements import Element
 from .monotone import invert
 
@@ -42,8 +44,7 @@ class Moebius(Element):
     components: int = 8
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise ValueError(f"`components` must be at least 1, got {self.components}")
+        integer(self.components, "components")
 
     @property
     def size(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from pyrogen.arguments import integer, positive
 from pyrogen.numerics.autograd import is_functional, is_mapped
 
 from .elements import Element
@@ -83,7 +84,8 @@ class Sigmoids(Element):
         log_slope_bound: The clip of :math:`a_j`.
 
     Raises:
-        ValueError: there is no unit.
+        TypeError: ``units`` is no integer, or ``log_slope_bound`` no number.
+        ValueError: there is no unit, or the clip is not positive.
 
     References:
         Huang, Krueger, Lacoste and Courville 2018, "Neural autoregressive flows", https://arxiv.org/abs/1804.00779
@@ -93,8 +95,8 @@ class Sigmoids(Element):
     log_slope_bound: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.units < 1:
-            raise ValueError(f"`units` must be at least 1, got {self.units}")
+        integer(self.units, "units")
+        positive(self.log_slope_bound, "log_slope_bound")
 
     @property
     def size(self) -> int:

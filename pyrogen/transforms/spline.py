@@ -12,7 +12,8 @@ On :math:`[-B, B]` each element is sent through a spline of :math:`K` bins; outs
 Raw parameters are soft-clipped, :math:`a \mapsto a / (1 + |a| / c)`. Widths and heights are softmaxes of logits clipped
 at :math:`c = \log 10`: no bin is smaller than 1/100 of the largest. Slopes at the inner knots are exponentials of
 numbers clipped at :math:`\log 0.001` and :math:`\log 100`; at :math:`\pm B` they are one. So the spline can be inverted
-precisely in single precision whatever its parameters are. Zero parameters give the identity.
+in single precision: eight bins with standard normal parameters to 4e-5 of :math:`B`, with ten times those nine numbers
+in ten to 1e-4 and, where the spline is flattest, to 0.13. Zero parameters give the identity.
 
 On a circle, :math:`B = \pi`, the slope at :math:`\pi` is that at :math:`-\pi`, and is learned; whole turns go to whole
 turns. On a segment the slopes at both ends are learned, and there is nothing outside.
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pyrogen.arguments import integer, positive
 from pyrogen.numerics.angles import wrapped
 
 from .elements import ElementKernel
@@ -61,16 +63,16 @@ class Spline(FusedElement):
         bound: Half the width of the interval.
 
     Raises:
-        ValueError: there are fewer than two bins, or the bound is not positive.
+        TypeError: ``bins`` is no integer, or ``bound`` no number.
+        ValueError: there are fewer than two bins, or the bound is not positive and finite.
     """
 
     bins: int = 8
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        _require_bins(self.bins)
-        if not self.bound > 0:
-            raise ValueError(f"`bound` must be positive, got {self.bound}")
+        integer(self.bins, "bins", least=2)
+        positive(self.bound, "bound")
 
     @property
     def size(self) -> int:
@@ -92,13 +94,14 @@ class CircularSpline(FusedElement):
         bins: How many bins (K).
 
     Raises:
+        TypeError: ``bins`` is no integer.
         ValueError: there are fewer than two bins.
     """
 
     bins: int = 8
 
     def __post_init__(self) -> None:
-        _require_bins(self.bins)
+        integer(self.bins, "bins", least=2)
 
     @property
     def size(self) -> int:
@@ -118,13 +121,14 @@ class SegmentSpline(FusedElement):
         bins: How many bins (K).
 
     Raises:
+        TypeError: ``bins`` is no integer.
         ValueError: there are fewer than two bins.
     """
 
     bins: int = 8
 
     def __post_init__(self) -> None:
-        _require_bins(self.bins)
+        integer(self.bins, "bins", least=2)
 
     @property
     def size(self) -> int:
@@ -133,11 +137,6 @@ class SegmentSpline(FusedElement):
     def kernel(self, inverse: bool) -> ElementKernel:
         options = {"bound": 1.0, "inverse": inverse}
         return ElementKernel(partial(_evaluate, **options), partial(_backward, slopes=self.bins + 1, **options))
-
-
-def _require_bins(bins: int) -> None:
-    if bins < 2:
-        raise ValueError(f"`bins` must be at least 2, got {bins}")
 
 
 class _Place(NamedTuple):
@@ -197,12 +196,17 @@ def _evaluate(parameters: Tensor, x: Tensor, *, bound: float, inverse: bool) -> 
     place = _locate(parameters, t, inverse)
     (x0, y0), (w, h), (d0, d1) = place.left, place.size, place.slope
     s = h / w
-    e = d0 + d1 - 2 * s
+    twice = 2 * s
+    e = d0 + d1 - twice
     z = _solve((t - y0) / h, s, d0, e) if inverse else (t - x0) / w
-    q = z * (1 - z)
+    z = z - (z - z.clamp(0, 1)).detach()  # rounding may put it outside of the bin
+    u = 1 - z
+    q = z * u
     den = torch.addcmul(s, e, q)
-    top = z * torch.addcmul(d0, s - d0, z)
-    num = torch.addcmul(torch.addcmul(d0, d1 - d0, z), 2 * s - d0 - d1, q)
+    # Sums of positive numbers alone, so that small slopes are not lost in rounding beside large ones.
+    low = d0 * u
+    top = z * torch.addcmul(low, s, z)
+    num = torch.addcmul(low * u, torch.addcmul(d1 * z, twice, u), z)
     out = torch.addcmul(x0, w, z) if inverse else torch.addcmul(y0, h, top / den)
     log_slope = (num * (s / den).square()).log()
     inside = x.abs() <= bound
@@ -215,7 +219,9 @@ def _solve(r: Tensor, s: Tensor, d0: Tensor, e: Tensor) -> Tensor:
     """The place in a bin where the spline reaches the fraction ``r`` of its height."""
     b = d0 - r * e
     discriminant = b * b + 4 * (s - b) * r * s
-    return 2 * r * s / (b + discriminant.clamp_min(0).sqrt())
+    sum_ = b.abs() + discriminant.clamp_min(0).sqrt()
+    falls = b < 0
+    return torch.where(falls, sum_, 2 * r * s) / torch.where(falls, 2 * (s - b), sum_)
 
 
 def _backward(

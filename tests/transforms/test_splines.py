@@ -1,5 +1,7 @@
 """The fused spline: right values, gradients and inverses, at the bound and beyond it."""
 
+import math
+
 import pytest
 import torch
 
@@ -12,7 +14,6 @@ ELEMENTS = [Affine(2.0), Spline(5, 4.0), Sigmoids(4)]
 
 def textbook(parameters, x, bound):
     """Durkan et al. 2019, one number at a time, in plain Python."""
-    import math
 
     bins = (len(parameters) + 1) // 3
 
@@ -114,6 +115,24 @@ def test_round_trip_of_wild_splines_in_single_precision():
         assert error.quantile(share) < most
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+def test_knots_of_wild_splines_in_single_precision(inverse):
+    """Where bins meet, small slopes stand beside large ones."""
+    torch.manual_seed(0)
+    element, count = Spline(8, 5.0), 20_000
+    parameters, bins = 100 * torch.randn(23, count), torch.randint(7, (1, count))
+    logits = parameters.double()[8:16] if inverse else parameters.double()[:8]
+    sizes = (logits / (1 + logits.abs() / math.log(10))).softmax(0)
+    x = (10 * sizes.cumsum(0).gather(0, bins)[0] - 5).float().requires_grad_()
+    y, log_slope = element.inverse(parameters, x) if inverse else element.forward(parameters, x)
+    assert y.isfinite().all()
+    assert log_slope.isfinite().all()
+    assert torch.autograd.grad((y + log_slope).sum(), x)[0].isfinite().all()
+    x = 10 * torch.rand(count) - 5
+    found, exact = (element.inverse(*each)[1] for each in ((parameters, x), (parameters.double(), x.double())))
+    assert (found - exact).abs().quantile(0.99) < 1e-4
+
+
 def test_affine_scale_is_bounded_both_ways():
     raw = torch.tensor([[0.0, 0.0], [-1e9, 1e9]])
     _, log_scale = Affine(2.0).forward(raw, torch.ones(2))
@@ -121,7 +140,16 @@ def test_affine_scale_is_bounded_both_ways():
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="`bins`"):
-        Spline(1)
-    with pytest.raises(ValueError, match="`bound`"):
-        Spline(8, 0.0)
+    for wrong, name in (
+        (lambda: Spline(1), "bins"),
+        (lambda: Spline(8, 0.0), "bound"),
+        (lambda: Spline(8, math.inf), "bound"),
+        (lambda: Affine(0.0), "log_scale_bound"),
+        (lambda: Sigmoids(0), "units"),
+        (lambda: Sigmoids(2, -1.0), "log_slope_bound"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            wrong()
+    for wrong, name in ((lambda: Spline(2.0), "bins"), (lambda: Spline(8, None), "bound")):
+        with pytest.raises(TypeError, match=f"`{name}` must be"):
+            wrong()
