@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrogen.arguments import checked, integer
+
 from .conditionals import finite_discrete
 from .distribution import AutoregressiveDistribution
 from .generation import Ending
 from .given import Known
 
 
+@checked(width=integer)
 @torch.no_grad()
 def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[Tensor, Tensor]:
     """The likeliest events that a beam of some width finds, best first.
@@ -26,8 +29,10 @@ def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[T
         than ``width``, the last have log-probability minus infinity.
 
     Raises:
+        TypeError: ``width`` is no integer.
         ValueError: ``width`` is not positive.
-        NotImplementedError: there are several orders or random ones, or the symbols are not few single numbers.
+        NotImplementedError: the distribution is not that of one autoregressive model in one order, or the symbols are
+            not few single numbers.
 
     Example:
         >>> model = pg.autoregressive.transformer((4,), symbols=3, width=16, depth=1)
@@ -35,9 +40,12 @@ def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[T
         >>> events.shape, torch.allclose(model().log_prob(events), scores, atol=1e-5)
         (torch.Size([5, 4]), True)
     """
-    if width < 1:
-        raise ValueError(f"`width` must be at least 1, got {width}")
-    if not isinstance(distribution, AutoregressiveDistribution) or distribution.orders is not None:
+    if not isinstance(distribution, AutoregressiveDistribution):
+        raise NotImplementedError(
+            "`distribution` must be that of an autoregressive model of one order, without `to_event` and the like, "
+            f"got {type(distribution).__name__}"
+        )
+    if distribution.orders is not None:
         raise NotImplementedError("a search needs one order for all rows; search a model `along(order)` instead")
     rows = distribution.batch_shape.numel()
     beams = torch.arange(rows).repeat_interleave(width)
@@ -61,7 +69,7 @@ def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[T
             symbols = torch.cat([symbols, padding], 1)
             break
         if place + 1 < length:
-            output, state = network.step(symbol, state.select(parents))
+            output, state = network.step(symbol, state.reindex(parents))
     events = wide.layout.unflatten(symbols)
     events = events.reshape(*distribution.batch_shape, width, *events.shape[1:])
     batch_dim = len(distribution.batch_shape)

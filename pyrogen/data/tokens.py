@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, count
+from pyrogen.arguments import checked, count, real_tensor
 
 END = 0
 _BYTES = 256
@@ -53,8 +54,11 @@ class BytePairs:
             self._tokenizer = tokenizers.Tokenizer.from_str(definition)
         except Exception as error:  # of the library, which has no type of its own
             raise ValueError(f"`definition` must be a tokenizer in JSON, got an error: {error}") from error
+        # Many definitions cut texts, or fill them up.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self.definition = definition
-        self.symbols = 1 + self._tokenizer.get_vocab_size()
+        self.symbols = 2 + max(self._tokenizer.get_vocab().values(), default=-1)  # there may be gaps
 
     @classmethod
     @checked
@@ -67,6 +71,7 @@ class BytePairs:
 
         Raises:
             ImportError: the library is not installed.
+            TypeError: ``texts`` is a single text, or holds something else than texts.
             ValueError: there are fewer symbols than bytes and the end.
         """
         if symbols <= _BYTES:
@@ -80,7 +85,7 @@ class BytePairs:
             initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        found.train_from_iterator(texts, trainer)
+        found.train_from_iterator(_texts(texts), trainer)
         return cls(found.to_str())
 
     @checked
@@ -88,12 +93,10 @@ class BytePairs:
         """Symbols of texts, each ended, and padded by the end: ``(N, length)``.
 
         Raises:
-            TypeError: ``texts`` is a single text.
-            ValueError: a text, with its end, is longer.
+            TypeError: ``texts`` is a single text, or holds something else than texts.
+            ValueError: a text, with its end, is longer, or holds half of a character.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"`texts` must be a sequence of texts, got the single text {texts[:20]!r}")
-        rows = [[1 + symbol for symbol in found.ids] for found in self._tokenizer.encode_batch(list(texts))]
+        rows = [[1 + symbol for symbol in ids] for ids in self._ids(texts)]
         longest = max(range(len(rows)), key=lambda place: len(rows[place]), default=None)
         if longest is not None and len(rows[longest]) >= length:
             raise ValueError(
@@ -104,7 +107,7 @@ class BytePairs:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many symbols texts have, without the end."""
-        return [len(found.ids) for found in self._tokenizer.encode_batch(list(texts))]
+        return [len(ids) for ids in self._ids(texts)]
 
     def decode(self, symbols: Tensor) -> Any:
         """The texts of symbols ``(*batch, length)``, in nested lists; what follows an end, or is absent, is left out.
@@ -112,8 +115,11 @@ class BytePairs:
         Bytes that make no character become U+FFFD.
 
         Raises:
-            ValueError: a symbol is none.
+            TypeError: ``symbols`` is no tensor.
+            ValueError: a symbol is none, or there is no dimension of them.
         """
+        if not real_tensor(symbols, "symbols").dim():
+            raise ValueError(f"`symbols` must have shape (*batch, length), got the single symbol {symbols.item()}")
         if symbols.dim() > 1:
             return [self.decode(row) for row in symbols]
         found = symbols.tolist()
@@ -121,7 +127,7 @@ class BytePairs:
         if wrong:
             raise ValueError(f"`symbols` must hold integers from -1 to {self.symbols - 1}, got {wrong[0]}")
         found = found[: found.index(END)] if END in found else found
-        return self._tokenizer.decode([int(symbol) - 1 for symbol in found if symbol > 0])
+        return self._tokenizer.decode([int(symbol) - 1 for symbol in found if symbol > 0], skip_special_tokens=False)
 
     def save(self, path: str | Path) -> None:
         """Writes the definition to a file, which :meth:`load` reads."""
@@ -129,8 +135,17 @@ class BytePairs:
 
     @classmethod
     def load(cls, path: str | Path) -> BytePairs:
-        """Reads a file of :meth:`save`, or a ``tokenizer.json`` of the library."""
+        """Reads a file of :meth:`save`, or a ``tokenizer.json`` of the library.
+
+        It encodes whole texts, without the symbols that such a file may put around them. Only those of bytes give every
+        text back.
+        """
         return cls(Path(path).read_text(encoding="utf-8"))
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The library's own numbers of symbols."""
+        found = self._tokenizer.encode_batch(list(_texts(texts)), add_special_tokens=False)
+        return [each.ids for each in found]
 
 
 @checked(end=count)
@@ -138,14 +153,40 @@ def as_source(sequences: Tensor, *, end: int = END) -> Tensor:
     """Sequences that end as sources: the end, and what follows it, is absent, -1.
 
     Args:
-        sequences: Symbols ``(*batch, length)``.
+        sequences: Symbols ``(*batch, length)``; of unsigned types, which have no -1, they become long integers.
         end: The symbol that ends a sequence.
+
+    Raises:
+        TypeError: ``sequences`` is no tensor.
+        ValueError: it has no dimension.
 
     Example:
         >>> as_source(torch.tensor([[3, 1, 0, 0], [2, 2, 1, 2]])).tolist()
         [[3, 1, -1, -1], [2, 2, 1, 2]]
     """
-    return torch.where((sequences == end).cumsum(-1) > 0, -1, sequences)
+    if not real_tensor(sequences, "sequences").dim():
+        raise ValueError("`sequences` must have shape (*batch, length), got a single symbol")
+    signed = sequences if sequences.dtype.is_signed else sequences.long()
+    return torch.where((sequences == end).cumsum(-1) > 0, -1, signed)
+
+
+def _texts(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, one after the other, each of them checked."""
+    if isinstance(texts, str):
+        raise TypeError(f"`texts` must be a sequence of texts, got the single text {texts[:20]!r}")
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"`texts` must be a sequence of texts, got {type(texts).__name__}")
+    return starmap(_text, enumerate(texts))
+
+
+def _text(place: int, text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"`texts` must hold texts, got {type(text).__name__} at position {place}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"`texts` must hold texts of whole characters, got half of one in text {place}") from error
+    return text
 
 
 def _library() -> Any:

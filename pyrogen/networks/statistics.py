@@ -269,6 +269,8 @@ class Standardizer(Statistic, ReadsData, nn.Module):
         return bool(self.initialised)
 
     def learn(self, moments: Moments) -> None:
+        if not moments.count:
+            raise RefusedDataError(f"`{self.name}` must hold members that are there", "none in all of the data", [])
         self.mean.copy_(moments.mean.reshape(self.mean.shape))
         self.scale.copy_(moments.scale.reshape(self.scale.shape))
         self.initialised.fill_(True)

@@ -232,3 +232,5 @@ def test_errors_name_what_is_wrong():
         translator()(torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 6]]))
     with pytest.raises(ValueError, match=r"`context` must end in shape \(5,\), got \(4,\)"):
         translator()(torch.zeros(4, dtype=torch.long))
+    with pytest.raises(ValueError, match="`context` must hold members that are there, got none in all of the data"):
+        pg.fit(of_vectors(), (torch.zeros(4, LENGTH), torch.full((4, SOURCE, 2), torch.nan)), steps=1)

@@ -58,6 +58,51 @@ def test_it_is_kept_in_a_file(tokens, tmp_path):
     assert again.symbols == tokens.symbols
 
 
+def test_definitions_that_cut_fill_up_and_frame_texts_encode_them_whole(tokens):
+    library = pytest.importorskip("tokenizers")
+    found = library.Tokenizer.from_str(tokens.definition)
+    found.add_special_tokens(["<s>", "<mask>"])
+    frame = [("<s>", found.token_to_id("<s>"))]
+    found.post_processor = library.processors.TemplateProcessing(single="<s> $A", special_tokens=frame)
+    found.enable_truncation(2)
+    found.enable_padding(length=6)
+    framed = BytePairs(found.to_str())
+    assert framed.symbols == tokens.symbols + 2
+    assert torch.equal(framed.encode(TEXTS, 30), tokens.encode(TEXTS, 30))
+    assert framed.lengths(TEXTS) == tokens.lengths(TEXTS)
+    assert framed.decode(framed.encode(["the <mask>"], 30)) == ["the <mask>"]
+
+
+def test_symbols_of_a_definition_may_have_gaps():
+    library = pytest.importorskip("tokenizers")
+    words = BytePairs(library.Tokenizer(library.models.WordLevel({"a": 0, "b": 6}, unk_token="a")).to_str())
+    assert words.encode(["b"], 2).tolist() == [[7, 0]]
+    assert words.symbols == 8
+
+
+def test_sources_of_unsigned_symbols_have_absent_ones():
+    assert as_source(torch.tensor([3, 0, 2], dtype=torch.uint8)).tolist() == [3, -1, -1]
+    with pytest.raises(TypeError, match="`sequences` must be a tensor, got list"):
+        as_source([3, 0])
+    with pytest.raises(ValueError, match="got a single symbol"):
+        as_source(torch.tensor(3))
+
+
+@pytest.mark.parametrize("use", ["train", "encode", "lengths"])
+def test_what_is_no_text_is_refused(tokens, use):
+    called = {
+        "train": lambda texts: BytePairs.train(texts, symbols=300),
+        "encode": lambda texts: tokens.encode(texts, 30),
+        "lengths": tokens.lengths,
+    }[use]
+    with pytest.raises(TypeError, match="must be a sequence of texts, got the single text 'the cat'"):
+        called("the cat")
+    with pytest.raises(TypeError, match="`texts` must hold texts, got tuple at position 1"):
+        called(["the cat", ("the cat", "the hat")])
+    with pytest.raises(ValueError, match="got half of one in text 0"):
+        called(["\ud800"])
+
+
 def test_errors_of_byte_pairs(tokens, monkeypatch):
     with pytest.raises(ValueError, match="`symbols` must be at least 257, a byte each and the end, got 256"):
         BytePairs.train(TEXTS, symbols=256)
@@ -67,6 +112,10 @@ def test_errors_of_byte_pairs(tokens, monkeypatch):
         tokens.encode("the cat", 9)
     with pytest.raises(ValueError, match=f"integers from -1 to {tokens.symbols - 1}, got {tokens.symbols}"):
         tokens.decode(torch.tensor([1, tokens.symbols]))
+    with pytest.raises(TypeError, match="`symbols` must be a tensor, got list"):
+        tokens.decode([1, 2])
+    with pytest.raises(ValueError, match="got the single symbol 5"):
+        tokens.decode(torch.tensor(5))
     with pytest.raises(ValueError, match="`definition` must be a tokenizer in JSON"):
         BytePairs("{}")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
