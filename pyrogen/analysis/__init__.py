@@ -1,4 +1,4 @@
-"""Analysis: any posterior to ArviZ in one call, reports on models and posteriors, and figures."""
+"""Analysis: any posterior to ArviZ in one call, reports on models and posteriors, and plots."""
 
 from pyrogen.renamed import renamed
 

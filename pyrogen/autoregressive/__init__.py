@@ -1,4 +1,4 @@
-"""Autoregressive models: exact likelihoods, fast generation, conditioning on what is known."""
+"""Autoregressive models: exact likelihoods, fast generation, conditioning on what is known; point processes."""
 
 from .beam import beam_search
 from .conditionals import Binary, Categorical, Conditional, NormalMixture, OfFamily

@@ -1,4 +1,4 @@
-"""Diffusion models: schedules, denoisers, samplers, and the two distributions they make."""
+"""Diffusion models of numbers and of symbols: schedules, denoisers, samplers, flow maps, and distributions of them."""
 
 from pyrogen.numerics.grids import FlowGrid, Grid, KarrasGrid, LogSNRGrid, UniformGrid
 from pyrogen.numerics.schedule import Schedule

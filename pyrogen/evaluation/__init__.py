@@ -5,7 +5,7 @@
 ``importance``   marginal likelihoods of a model/guide pair, and the Pareto k-hat of their weights
 ``amortization`` what is lost because one guide serves every datum; ``collapse``: which latents it uses
 ``grid``         guide x objective x seed, in one table
-``samples``      two-sample tests with ``kernels``; ``classifier``: those by a classifier
+``samples``      two-sample tests with :mod:`~pyrogen.numerics.kernels`; ``classifier``: those by a classifier
 ``frechet``      sample quality in an ``embedding``; ``kernel_distance`` and ``precision_recall`` likewise
 ``modes``        which modes of a mixture samples reach; ``trained_classifier``: an embedding from the data at hand
 ``calibration``  simulation-based calibration; ``ranks``: its statistics; ``regression``: a quantity without likelihood
@@ -14,9 +14,11 @@
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``outliers``     outlier scores, and AUROC: how well a score separates
+``self_consistency``  do noising and denoising leave the distribution of a diffusion model as it is
 
-Every number is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a p-value; but for
-``squared_mmd`` and ``energy_distance``, the bare statistics of their tests.
+Every measure of a model is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a
+p-value; but for ``squared_mmd`` and ``energy_distance``, the bare statistics of their tests, and for ``psnr`` and
+``ssim``, tensors with a number for each image.
 """
 
 from pyrogen.core.estimate import Estimate, TestResult

@@ -39,7 +39,7 @@ GivenInterval = tuple[GivenEnd, GivenEnd] | None
 TEXTS = {
     "layers": "How many layers, each with its own (fixed) shuffled order of the elements, or the reverse of the last.",
     "bins": "How many bins each spline has.",
-    "bound": "The splines live on ``[-bound, bound]`` in standardized units and are linear outside.",
+    "bound": "The splines live on ``[-bound, bound]`` in standardized units and are the identity outside.",
     "log_scale_bound": "Each layer scales by a factor between ``exp(-log_scale_bound)`` and ``exp(log_scale_bound)``.",
     "dependence": "If given, a boolean matrix ``(D, D)``: which element (row) may depend on which (column) in a layer,"
     " without cycles; every layer then has the same and ``mixing`` is off.",

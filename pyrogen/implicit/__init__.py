@@ -1,4 +1,4 @@
-"""Implicit models: generators, and learning by comparing samples."""
+"""Implicit models: generators, learning by comparing samples, and density ratios."""
 
 from .bidirectional import Bidirectional
 from .critic import Critic

@@ -1,4 +1,4 @@
-"""Inverse problems: posteriors under a generative prior and any Pyro likelihood."""
+"""Inverse problems: posteriors under a generative prior and any Pyro likelihood, and posteriors of any Pyro model."""
 
 from pyrogen.operators import (
     Convolution,

@@ -1,4 +1,4 @@
-"""Latent-variable models: variational autoencoders, marginals of model/guide pairs, and their objectives."""
+"""Latent-variable models: variational autoencoders, state-space models, pairs of model and guide; their objectives."""
 
 from pyrogen.core.normal import StandardNormal
 from pyrogen.renamed import renamed

@@ -1,7 +1,7 @@
 """The public contract: tests for your own distributions, bijections and objectives.
 
 ``check_distribution``, ``check_bijection`` and ``check_objective`` take a callable that makes a fresh module and give a
-:class:`Report` with one finding a check. Every recipe of pyrogen passes them in its tests.
+:class:`Report` with one finding for each check. Every recipe of pyrogen passes them in its tests.
 """
 
 from .contract import check_bijection, check_distribution, check_objective
