@@ -40,6 +40,29 @@ ARGUMENTS = {  # where the defaults take long, or use no real data
     "speech": ["--sounds", "sounds"],
     "editing": ["--prior", "output/gallery/captions/captions"],
 }
+PAGES = {  # of the documentation, on what an example shows, by the examples
+    "models/flows": "digits uci",
+    "models/flow_guides": "flow_guides",
+    "models/latent": "flow_prior_vae",
+    "models/state_space": "forecast",
+    "models/autoregressive": "pixel_digits text chorales translation",
+    "models/conditioning_sequences": "parsing_code molecules",
+    "models/diffusion": "diffusion_digits latent_diffusion",
+    "models/discrete_diffusion": "infilling",
+    "models/captions": "captions",
+    "models/editing": "editing stroke_to_image",
+    "models/planning": "planning",
+    "models/video": "video",
+    "models/speech": "speech",
+    "models/implicit": "game",
+    "models/energy": "energy",
+    "models/simulation": "simulator",
+    "models/inverse": "inpainting diffusion_posterior super_resolution unknown_noise lesion",
+    "models/inverse_methods": "colorization",
+    "models/operators": "ct",
+    "models/inverse_graphics": "inverse_graphics",
+    "howto/calibration": "posteriors",
+}
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels
 
 
@@ -75,6 +98,13 @@ class Example:
     @property
     def _first(self) -> str:
         return " ".join(self.paragraphs[0].split())
+
+    @property
+    def explained(self) -> str:
+        """A link to the page of the documentation on what it shows."""
+        (page,) = (page for page, names in PAGES.items() if self.name in names.split())
+        title = next(line for line in (ROOT / f"docs/{page}.md").read_text().splitlines() if line.startswith("# "))
+        return f"[{title.removeprefix('# ')}](../{page}.md)"
 
     @property
     def command(self) -> str:
@@ -156,8 +186,8 @@ def index(known: dict[str, Result]) -> str:
     text = dedent("""\
         # Gallery
 
-        The scripts of `examples/`, each one story, with what they printed and drew, and the processor seconds that they
-        took on one core of a shared machine. They run as they are, from a clone.
+        The scripts of `examples/`, with what they printed and drew, and the processor seconds that they took on one
+        core of a shared machine. They run as they are, from a clone of the repository.
         """)
     for title, names in SECTIONS.items():
         cards = "".join(card(Example(name), known[name]) for name in names.split() if name in known)
@@ -178,11 +208,12 @@ def card(example: Example, result: Result) -> str:
 
 
 def page(example: Example, result: Result) -> str:
-    """The page of one example: what it is, its figure, what it printed, its code."""
+    """The page of one example: what it is, where it is explained, its figure, what it printed, its code."""
     story = "\n\n".join([example.summary, *example.paragraphs[1:-1]])
     printed = "\n".join(result.printed)
     return (
         f"# {example.title}\n\n{story}\n\n"
+        f"The page on what is used here: {example.explained}.\n\n"
         f"![{example.title}](../images/gallery/{example.name}.png)\n\n"
         f"`{example.command}` took {result.seconds} processor seconds ({result.date}) and printed\n\n"
         f"```text\n{printed}\n```\n\n"

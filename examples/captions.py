@@ -3,7 +3,8 @@
 A transformer of the patches of an image attends to the words of a caption ("a red circle left of a blue square"). Six
 of the 48 coloured shapes are in no training scene, each colour and shape of them in many. Some captions lose words in
 training, so that a new scene can be asked for by parts that are all known: a conjunction of "a red … left of a …
-square" and "a … circle left of a blue …". A classifier trained on real scenes of all kinds says what it sees.
+square" and "a … circle left of a blue …". A classifier trained on real scenes of all kinds reads the scenes that are
+drawn.
 
     python examples/captions.py [--output output/demo] [--seed 0] [--steps 3000] [--device cpu]
 """

@@ -2,7 +2,7 @@
 
 A diffusion model is fitted to small scenes of two coloured shapes. Of three held-out scenes only the luminance is seen,
 with noise. Yellow is bright and blue is dark, but green is as bright as the ground: where a second shape must be and
-cannot be seen, the draws put it here and there.
+cannot be seen, the draws put it in different places.
 
 With 256 measured numbers and a hundred particles `TwistedSMC` collapses. These draws come from a fast guidance in its
 place: they are approximate, nothing weighs them, and there is no evidence.

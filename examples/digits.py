@@ -1,4 +1,4 @@
-"""The main job: one generative model of handwritten digits, asked everything a distribution can answer.
+"""The main example: one generative model of handwritten digits, and what can be done with a distribution of them.
 
 A class-conditional spline flow is fitted to the 8x8 digits that scikit-learn ships. Then it scores, draws, classifies,
 detects outliers, and restores a noisy half-hidden digit by Pyro's own NUTS.

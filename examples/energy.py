@@ -1,9 +1,10 @@
 """Energies: a density that is known up to a constant, a product of two experts, and a machine of digits.
 
-In two dimensions the constant can be had by quadrature, and the density stands beside the data that it was learned from
-by persistent chains; noise-contrastive estimation learns the constant as well. Two energies of rings add up to one that
-draws where the rings cross, which neither does by itself. A restricted Boltzmann machine of few hidden units is exact:
-its log-likelihood of binary digits that were held out is a sum over all hidden states, and its draws need no chain.
+In two dimensions the constant is computed by quadrature, and the density stands beside the data that it was learned
+from by persistent chains; noise-contrastive estimation learns the constant as well. Two energies of rings add up to one
+that draws where the rings cross, which neither does by itself. A restricted Boltzmann machine of few hidden units is
+exact: its log-likelihood of binary digits that were held out is a sum over all hidden states, and its draws need no
+chain.
 
     python examples/energy.py [--output output] [--seed 0] [--steps 800] [--device cpu]
 """

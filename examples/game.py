@@ -2,9 +2,9 @@
 
 The losses of a game are those of two moving opponents: they show neither progress nor the end. So beside them stand two
 curves that do. The energy distance of draws from held-out data needs no critic. And every so often a copy of the critic
-is trained on while the generator rests; on data that it has not seen it gives a lower bound of the Jensen-Shannon
-divergence, in nats, with a standard error. At the end its log-ratio shows where draws are too many or too few, and the
-generator is the prior of a measurement, whose posterior is found in the space of its noise.
+is trained further while the generator is held fixed; on data that it has not seen it gives a lower bound of the
+Jensen-Shannon divergence, in nats, with a standard error. At the end its log-ratio shows where draws are too many or
+too few, and the generator is the prior of a measurement, whose posterior is found in the space of its noise.
 
     python examples/game.py [--output output] [--seed 0] [--steps 3000] [--device cpu]
 """

@@ -1,10 +1,10 @@
 """Inverse graphics: generation is graphics, and inference is vision.
 
-A Pyro program puts up to three cubes and cylinders on a table and photographs them, with noise. What stands there,
-where, how large and of what colour is its posterior. A network learns it for all pictures from simulations, and says
-how many solids of which kinds there may be. For each of these explanations Laplace's approximation climbs from draws of
-the network to the mode, and importance weights give the posterior there and the evidence of the explanation. Beside it
-stand a network that names one answer, and Markov chains.
+A Pyro program puts up to three cubes and cylinders on a table and photographs them, with noise. Its posterior is over
+what stands there, where, how large and of what colour. A network learns it for all pictures from simulations, and so
+gives the probabilities of how many solids of which kinds there are. For each of these explanations Laplace's
+approximation climbs from draws of the network to the mode, and importance weights give the posterior there and the
+evidence of the explanation. Beside it stand a network that names one answer, and Markov chains.
 
     python examples/inverse_graphics.py [--output output] [--seed 0] [--steps 1100] [--scenes 20]
 """

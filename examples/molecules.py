@@ -1,11 +1,11 @@
 """Molecules: what a language model of chemistry writes, and what it writes given a property, with the evidence.
 
-A small transformer learns the symbols of drug-like molecules (SMILES, of the MOSES benchmark). Chemistry then asks two
-things in a factor of a Pyro program: that a string is a molecule at all, and that the octanol-water partition
-coefficient of the molecule, logP, lies in a band. SequenceSMC gives the posterior; the twist that steers it is learned
-by contrast of known molecules in the band with plain draws. The evidence of the condition is its base rate, which plain
-draws estimate as well. The run takes `pip install rdkit fcd_torch` and `pip install --no-deps molsets`; without these,
-letters and brackets stand in for chemistry.
+A small transformer learns the symbols of drug-like molecules (SMILES, of the MOSES benchmark). A factor of a Pyro
+program then demands two things: that a string is a molecule at all, and that the octanol-water partition coefficient of
+the molecule, logP, lies in a band. SequenceSMC gives the posterior; the twist that steers it is learned by contrast of
+known molecules in the band with plain draws. The evidence of the condition is its base rate, which plain draws estimate
+as well. The run takes `pip install rdkit fcd_torch` and `pip install --no-deps molsets`; without these, letters and
+brackets stand in for chemistry.
 
     python examples/molecules.py [--output output/molecules] [--seed 0] [--steps 1500] [--draws 3000]
 """

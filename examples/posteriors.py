@@ -2,7 +2,7 @@
 
 The model is a straight line through ten noisy points; intercept and slope are correlated in the posterior. One guide is
 a conditional flow. The other is a diagonal normal, which cannot be correlated and so comes out too narrow. A bound by
-itself does not say which is right; simulation-based calibration does.
+itself does not show which is right; simulation-based calibration does.
 
     python examples/posteriors.py [--output output/demo] [--seed 0] [--steps 1500] [--device cpu]
 """

@@ -2,7 +2,7 @@
 
 In January 1978 influenza went through an English boarding school of 763 boys; for 14 days the number of boys in bed was
 noted (British Medical Journal, 4 March 1978). The program is an epidemic in which chance decides who infects whom, so
-the probability of what was seen is a sum over all paths that it can take: nobody can compute it. A posterior is learned
+the probability of what was seen is a sum over all paths that it can take, too many to compute. A posterior is learned
 from simulations alone, tested at every point (calibration, coverage) and at the real data (local calibration, is the
 model right at all, predictive check), and drawn for the school.
 

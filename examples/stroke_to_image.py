@@ -1,7 +1,7 @@
 """Strokes to digits: a crude drawing made noisy and denoised again, and what it costs to look real.
 
 A diffusion model is fitted to the 8x8 digits that scikit-learn ships. A few strokes go some way into the noise and come
-back. A little noise keeps the strokes; more of it makes a real digit of them, and in the end a digit of its own choice.
+back. A little noise keeps the strokes; more of it makes a real digit of them, and in the end another digit.
 
     python examples/stroke_to_image.py [--output output/inverse] [--seed 0] [--steps 500]
 """

@@ -1,8 +1,8 @@
-"""A language model of bytes: score held-out text, write on from a prompt, fill in the most likely words.
+"""A language model of bytes: score held-out text, continue a prompt, find the most likely continuations.
 
-The text is the King James Bible out of Debian's `bible-kjv-text`, if `bible` is installed, or any `--text` file;
-else the sources of Python's standard library. Beside the transformer stand n-grams of order 1 to 6, smoothed by
-Witten and Bell's interpolation (1991).
+The text is the King James Bible out of Debian's `bible-kjv-text`, if `bible` is installed, or any `--text` file; else
+the sources of Python's standard library. Beside the transformer stand n-grams of order 1 to 6, smoothed by Witten and
+Bell's interpolation (1991).
 
     python examples/text.py [--text FILE] [--output output/text] [--seed 0] [--steps 1500] [--length 128]
 """

@@ -1,7 +1,7 @@
-"""The published UCI protocol: a spline flow on POWER, GAS, HEPMASS, MINIBOONE or BSDS300, beside published figures.
+"""The published UCI protocol: a spline flow on POWER, GAS, HEPMASS, MINIBOONE or BSDS300, beside published numbers.
 
 The data are yours: give the folder of the prepared "MAF data sets" (see pyrogen.data.uci). Without one, a small file of
-the same format is generated, so that everything runs; its figure says nothing about the data set.
+the same format is generated, so that everything runs; its result says nothing about the data set.
 
     python examples/uci.py --folder DATA --table gas [--steps 400000] [--batch-size 512] [--device cpu] [--seed 0]
     python examples/uci.py [--table power] [--steps 400] [--output output/demo]

@@ -1,7 +1,7 @@
 """Unknown noise level: what is the digit, and how noisy is its picture?
 
-A diffusion model is fitted to the 8x8 digits that scikit-learn ships. A held-out digit is seen through noise of a scale
-that nobody tells. It takes one more `pyro.sample`, and tempered SMC draws image and scale from their joint posterior.
+A diffusion model is fitted to the 8x8 digits that scikit-learn ships. A held-out digit is seen through noise of unknown
+scale. It takes one more `pyro.sample`, and tempered SMC draws image and scale from their joint posterior.
 
     python examples/unknown_noise.py [--output output/inverse] [--seed 0] [--steps 500] [--particles 256]
 """

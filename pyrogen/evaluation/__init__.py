@@ -18,7 +18,7 @@
 
 Every measure of a model is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a
 p-value; but for ``squared_mmd`` and ``energy_distance``, the bare statistics of their tests, and for ``psnr`` and
-``ssim``, tensors with a number for each image.
+``ssim``, plain numbers of one image.
 """
 
 from pyrogen.core.estimate import Estimate, TestResult
