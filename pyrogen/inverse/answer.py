@@ -140,7 +140,9 @@ class Answer(ABC):
         site: The name of the latent site whose posterior is wanted, if it is one.
     """
 
-    no_evidence: ClassVar[str] = "this method does not estimate the evidence; TwistedSMC, TemperedSMC and NoiseVI do"
+    no_evidence: ClassVar[str] = (
+        "this method does not estimate the evidence; TwistedSMC, TemperedSMC, NoiseVI and Laplace do"
+    )
 
     @checked
     def __init__(self, model: Callable, *, site: str | None = None) -> None:

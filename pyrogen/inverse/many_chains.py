@@ -74,7 +74,9 @@ class ManyChains(Answer):
         False
     """
 
-    no_evidence = "Markov chains do not estimate the evidence; NoiseVI and TwistedSMC do"
+    no_evidence = (
+        "Markov chains do not estimate the evidence; Laplace and NoiseVI do, and TwistedSMC of a diffusion prior"
+    )
 
     @checked(
         draws=partial(integer, least=4), kernel=instance_of(AdaptiveKernel), compile=switch, initial=starting_points

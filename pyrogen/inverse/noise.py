@@ -48,10 +48,10 @@ def in_noise(model: Callable, *, site: str) -> Callable:
     """A model in which one site is a deterministic function of simple noise, for Pyro's ``NUTS``, ``SVI`` and guides.
 
     A site ``"x"`` with a flow, a probability flow, or any prior that declares ``push_forward`` becomes the noise
-    ``"x_noise"``. One with the marginal of a
-    variational autoencoder becomes ``"x_noise"``, the noise of the likelihood, and ``"x_latent_noise"``, that of the
-    latent, which stands as ``"x_latent"``. The flow prior of an autoencoder is followed to its own noise. What is no
-    push-forward is its own noise. An observed site stays as it is. ``Predictive`` gives ``"x"`` from draws of noise.
+    ``"x_noise"``. One with the marginal of a variational autoencoder becomes ``"x_noise"``, the noise of the
+    likelihood, and ``"x_latent_noise"``, that of the latent, which stands as ``"x_latent"``. The flow prior of an
+    autoencoder is followed to its own noise. What is no push-forward is its own noise. An observed site stays as it is.
+    ``Predictive`` gives ``"x"`` from draws of noise.
 
     Args:
         model: The Pyro model.
