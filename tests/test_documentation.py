@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import pyrogen as pg
+from pyrogen.testing.contract import DISTRIBUTION_CHECKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -53,3 +54,8 @@ def test_every_module_that_a_package_exports_is_on_a_page_of_the_api():
     exported = [getattr(package, name) for package in packages for name in getattr(package, "__all__", ())]
     described = {name for page in (ROOT / "docs" / "api").glob("*.md") for name in MODULE.findall(page.read_text())}
     assert {module.__name__ for module in exported if isinstance(module, ModuleType)} - described == set()
+
+
+def test_every_check_of_a_distribution_is_on_the_page_of_the_contract():
+    listed = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "trust" / "contract.md").read_text()))
+    assert {check.__name__ for check in DISTRIBUTION_CHECKS} - listed == set()
