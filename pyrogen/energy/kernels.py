@@ -265,7 +265,7 @@ class Gibbs(DiscreteKernel):
 
 
 class GibbsWithGradients(DiscreteKernel):
-    """Single changes of bits or symbols, proposed by what the gradient promises of them.
+    """Single changes of bits or symbols, proposed by how much the gradient predicts that they gain.
 
     Args:
         changes: How many are proposed a step.

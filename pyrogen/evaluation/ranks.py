@@ -81,7 +81,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Departure:
-    r"""How far ranks are from uniform ones: the size of a fault, which no p-value tells.
+    r"""How far ranks are from uniform ones: the size of a fault, which a p-value does not show.
 
     Draws :math:`\mathcal{N}(0, 1)` and true values :math:`\mathcal{N}(\delta, s^2)` make ranks, over their number, of
     quantiles :math:`\Phi(\delta + s \Phi^{-1}(q))`. The quartiles are solved for :math:`\delta` and :math:`s`.

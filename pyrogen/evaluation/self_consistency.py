@@ -154,7 +154,7 @@ def self_consistency(
     batch_size: int = 1024,
     generator: torch.Generator | None = None,
 ) -> SelfConsistency:
-    """Whether noising and denoising leave the law of a diffusion model as it is.
+    """Whether noising and denoising leave the distribution of a diffusion model as it is.
 
     From draws of the model, a change shows that its denoiser is not of one prior at all noise levels, or that its steps
     are too coarse. From data, it shows as well that the model's law is not that of the data.

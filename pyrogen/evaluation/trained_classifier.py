@@ -72,7 +72,7 @@ def train_classifier(
     steps: int = 1000,
     seed: int | None = None,
 ) -> TrainedClassifier:
-    """Trains a small classifier on the data at hand, whose features are an embedding that says so.
+    """Trains a small classifier on the data at hand; its features are an embedding, named as such.
 
     Rows are standardized first. Of images of three dimensions the body is convolutions that halve them twice, of all
     else a perceptron of two hidden layers of 128 units.
