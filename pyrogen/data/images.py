@@ -25,7 +25,7 @@ def digits() -> Images:
     """The 1,797 handwritten digits of 8x8 pixels and 17 grey levels that scikit-learn ships.
 
     Raises:
-        ImportError: scikit-learn is not installed (``pip install pyrogen[demo]``).
+        ImportError: scikit-learn is not installed; the extra ``evaluation`` brings it.
 
     References:
         Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", https://doi.org/10.24432/C50P49

@@ -30,7 +30,7 @@ class BytePairs:
         end: The symbol that ends a text.
 
     Raises:
-        ImportError: the library is not installed (``pip install pyrogen[tokens]``).
+        ImportError: the library is not installed; the extra ``tokens`` brings it.
         ValueError: ``definition`` is none.
 
     References:
@@ -193,5 +193,5 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise ImportError("byte pairs need the library tokenizers: `pip install pyrogen[tokens]`") from error
+        raise ImportError("byte pairs need the library tokenizers: install it, or pyrogen with the extra `tokens`") from error
     return tokenizers
