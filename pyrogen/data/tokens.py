@@ -193,5 +193,5 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise ImportError("byte pairs need the library tokenizers: install it, or pyrogen with the extra `tokens`") from error
+        raise ImportError("byte pairs need the library tokenizers: install it, or the extra `tokens`") from error
     return tokenizers

@@ -119,5 +119,5 @@ def test_errors_of_byte_pairs(tokens, monkeypatch):
     with pytest.raises(ValueError, match="`definition` must be a tokenizer in JSON"):
         BytePairs("{}")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match="with the extra `tokens`"):
+    with pytest.raises(ImportError, match="install it, or the extra `tokens`"):
         BytePairs.train(TEXTS, symbols=300)
