@@ -150,6 +150,19 @@ def test_single_precision_suffices(length_scale):
     assert ((means[0] - means[1]).abs() < 4 * errors + 1e-3).all()
 
 
+@pytest.mark.parametrize("length_scale", [10.0, 1e3, 1e4])
+@torch.no_grad()
+def test_densities_of_prior_and_posterior_agree_in_single_precision(length_scale):
+    """At the numbers drawn, rounded as they are: what Pyro's bounds and importance weights are made of."""
+    torch.manual_seed(0)
+    module = latent.gaussian_process_vae((30, 2), smoothness=2.5, length_scale=length_scale, **SMALL)
+    posterior = module.posterior_at(module().sample((50,)))
+    z, rate = posterior.rsample_and_rate()
+    log_prior = module.prior_at().log_prob(z)
+    apart = (posterior.log_prob(z) - log_prior - rate).abs()
+    assert (apart < 1e-6 * log_prior.abs() + 1e-3).all()
+
+
 @pytest.mark.parametrize("likelihood", [{}, {"symbols": 3}, {"binary": True}, {"counts": True, "zero_inflated": True}])
 def test_every_family_trains_on_processes(likelihood):
     torch.manual_seed(0)

@@ -133,6 +133,7 @@ class LinearChain(Trajectories):
         move: The transitions, with the steps in front of the last one or two dimensions.
         batch_shape: Batch dimensions, to which those of the parameters broadcast.
         event_shape: ``(length, states)``.
+        dtype: That of draws; the parameters, in which everything is computed, may be more precise.
     """
 
     has_rsample = True
@@ -144,19 +145,21 @@ class LinearChain(Trajectories):
         batch_shape: Iterable[int],
         event_shape: Iterable[int],
         *,
+        dtype: torch.dtype | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.start, self.move = start, move
+        self.dtype = start.loc.dtype if dtype is None else dtype
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
-        return torch.stack([belief.loc for belief in self.marginals()], -2).expand(self.shape())
+        return torch.stack([belief.loc for belief in self.marginals()], -2).expand(self.shape()).to(self.dtype)
 
     @property
     def variance(self) -> Tensor:
         scales = torch.stack([belief.root.square().sum(-1) for belief in self.marginals()], -2)
-        return scales.expand(self.shape())
+        return scales.expand(self.shape()).to(self.dtype)
 
     def marginals(self) -> list[Belief]:
         """The distribution of the state at each step by itself."""
@@ -166,23 +169,26 @@ class LinearChain(Trajectories):
         return beliefs
 
     def _expanded(self, batch_shape: torch.Size) -> LinearChain:
-        return LinearChain(self.start, self.move, batch_shape, self.event_shape, validate_args=False)
+        options = {"dtype": self.dtype, "validate_args": False}
+        return LinearChain(self.start, self.move, batch_shape, self.event_shape, **options)
 
     def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
-        noise = torch.randn(shape, dtype=self.start.loc.dtype, device=self.start.loc.device)
+        noise = torch.randn(shape, dtype=self.dtype, device=self.start.loc.device).to(self.start.loc)
         first = self.start.loc + apply(self.start.root, noise[..., 0, :])
-        return self._continued(first, noise[..., 1:, :], 0)
+        return self._continued(first, noise[..., 1:, :], 0).to(self.dtype)
 
     def continued(self, z: Tensor, step: int) -> Tensor:
         """Draws of the states from a step on, where it is ``z``, ``(*batch, states)``."""
         count = self.event_shape[0] - step - 1
         noise = torch.randn(*z.shape[:-1], count, z.shape[-1], dtype=z.dtype, device=z.device)
-        return self._continued(z, noise, step)
+        return self._continued(z.to(self.start.loc), noise.to(self.start.loc), step).to(z.dtype)
 
     def score(self, z: Tensor) -> Tensor:
+        dtype = torch.promote_types(z.dtype, self.dtype)
+        z = z.to(torch.promote_types(z.dtype, self.start.loc.dtype))
         first = log_normal(self.start.root, z[..., 0, :] - self.start.loc)
-        return first + log_normal(self.move.root, z[..., 1:, :] - self.move.at(z[..., :-1, :])).sum(-1)
+        return (first + log_normal(self.move.root, z[..., 1:, :] - self.move.at(z[..., :-1, :])).sum(-1)).to(dtype)
 
     def _continued(self, z: Tensor, noise: Tensor, step: int) -> Tensor:
         states = [z]

@@ -60,7 +60,10 @@ class LinearPrior(SequencePart):
 
     def forward(self, context: Context = None) -> LinearChain:
         batch = context_batch_shape(context, self.context_shape)
-        return LinearChain(*self.chain(context), batch, self.event_shape)
+        start, move = self.chain(context)
+        # Where noise is small beside states, it is lost in a single-precision difference of two states.
+        parts = (in_precision(part, torch.float64) for part in (start, move))
+        return LinearChain(*parts, batch, self.event_shape, dtype=start.loc.dtype)
 
 
 class LinearDynamics(LinearPrior):
@@ -180,8 +183,8 @@ class ExactInference(ObservingPart):
     def forward(self, context: Context = None) -> LinearChain:
         batch = context_batch_shape(context, self.context_shape)
         start, move, potentials, _ = self.problem(context)
-        potentials = in_precision(potentials, start.loc.dtype)
-        return LinearChain(*smoothed(start, move, potentials), batch, self.event_shape)
+        parts = (in_precision(part, torch.float64) for part in (start, move, potentials))
+        return LinearChain(*smoothed(*parts), batch, self.event_shape, dtype=start.loc.dtype)
 
     def problem(self, context: Context) -> tuple[Belief, LinearTransition, QuadraticPotential, Tensor]:
         """The chain of the prior, what observations say about each state, and the constant that this lacks."""

@@ -102,17 +102,12 @@ class PosteriorProcess(LinearChain):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.problem, self.dtype = (start, move, potential), dtype
-        super().__init__(*smoothed(start, move, potential), batch_shape, event_shape, validate_args=validate_args)
+        self.problem = start, move, potential
+        chain = smoothed(start, move, potential)
+        super().__init__(*chain, batch_shape, event_shape, dtype=dtype, validate_args=validate_args)
 
     def _expanded(self, batch_shape: torch.Size) -> PosteriorProcess:
         return PosteriorProcess(*self.problem, batch_shape, self.event_shape, self.dtype, validate_args=False)
-
-    def rsample(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        return super().rsample(sample_shape).to(self.dtype)
-
-    def score(self, z: Tensor) -> Tensor:
-        return super().score(z.double()).to(self.dtype)
 
     def rsample_and_rate(self, sample_shape: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
         r"""Draws, and :math:`\log q(z) - \log p(z)` of each, which the prior's narrow noise does not blur."""
