@@ -79,14 +79,13 @@ class OfFamily(Conditional):
 
 @dataclass(frozen=True)
 class Categorical(Conditional):
-    """Symbols ``0 … symbols - 1``, one logit for each.
+    """Symbols ``0 … symbols - 1``, single numbers, one logit for each.
 
     Args:
         symbols: How many there are.
     """
 
     symbols: int
-    symbol_shape: Shape = ()
 
     def __post_init__(self) -> None:
         if self.symbols < 2:
@@ -106,7 +105,11 @@ class Categorical(Conditional):
 
 @dataclass(frozen=True)
 class Binary(Conditional):
-    """Symbols 0 and 1, from one logit for each element."""
+    """Symbols 0 and 1, from one logit for each element.
+
+    Args:
+        symbol_shape: Shape of one symbol.
+    """
 
     symbol_shape: Shape = ()
 
@@ -125,14 +128,13 @@ class Binary(Conditional):
 
 @dataclass(frozen=True)
 class NormalMixture(Conditional):
-    """Real symbols under a mixture of normals: logits, then means, then log-scales.
+    """Real symbols, single numbers, under a mixture of normals: logits, then means, then log-scales.
 
     Args:
         components: How many normals.
     """
 
     components: int
-    symbol_shape: Shape = ()
 
     def __post_init__(self) -> None:
         if self.components < 1:

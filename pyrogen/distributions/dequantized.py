@@ -116,7 +116,15 @@ class DequantizedDistribution(PyrogenDistribution):
 
 
 class UniformDequantized(DequantizedDistribution):
-    """Integers scored by a density over an interval with uniform noise; see :class:`DequantizedDistribution`.
+    """Integers scored by a density over an interval with uniform noise; a lower bound in expectation.
+
+    Args:
+        base: The distribution over real numbers, of a support with two ends.
+        symbols: How many integers there are, from zero.
+        draws: Over how many draws of the noise weights are averaged.
+
+    Raises:
+        ValueError: ``symbols`` or ``draws`` is not positive, or ``base`` has no support with two ends.
 
     References:
         Theis, van den Oord and Bethge 2016, "A note on the evaluation of generative models",

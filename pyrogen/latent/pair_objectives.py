@@ -193,6 +193,20 @@ class Pass:
 class ImportanceWeightedPair(WeightedPair):
     r"""Minus the importance-weighted bound of a Pyro pair, :math:`-\log \frac1K \sum_k w_k`.
 
+    Args:
+        model: A Pyro model, called with the batch.
+        guide: Its guide, called with the same, with the same latent sites, all of them reparameterized.
+        draws: How many draws of the guide, :math:`K`.
+        plates: How many plates nest in model and guide, at most. Draws then run all at once, under one plate more to
+            their left, for which the programs must broadcast. ``None``: one after the other, which needs nothing.
+        size: How many data there are in all, as for :class:`pyrogen.Elbo`.
+
+    Raises:
+        ValueError: ``draws`` or ``size`` is not positive, or ``plates`` is negative; when called: model and guide
+            differ in their latent sites, a site is scaled, its density is not what weights need, or latents outside the
+            data plate meet a minibatch.
+        NotImplementedError: when called: a site of the guide is not reparameterized.
+
     References:
         Burda, Grosse and Salakhutdinov 2016, "Importance weighted autoencoders", https://arxiv.org/abs/1509.00519
     """
@@ -209,7 +223,7 @@ class RenyiPair(WeightedPair):
     With latents outside the data plate it is that of Pyro's ``RenyiELBO``; otherwise every datum is weighed by itself.
 
     Args:
-        model: The model; other arguments, too, are those of :class:`WeightedPair`.
+        model: The model; other arguments, too, are those of :class:`ImportanceWeightedPair`.
         alpha: :math:`\alpha`, other than one.
 
     Raises:
@@ -243,7 +257,7 @@ class StickingTheLandingPair(WeightedPair):
 
     The gradient of :math:`\log q_\phi(z)` in :math:`\phi` at fixed :math:`z` has expectation zero and is left out. At
     the true posterior every draw's gradient in :math:`\phi` is zero. The guide runs twice. Minibatches are as for
-    :class:`pyrogen.Elbo`.
+    :class:`pyrogen.Elbo`; arguments are those of :class:`ImportanceWeightedPair`.
 
     Raises:
         ValueError: when called: the guide's density is a bound, or one is not normalized.
@@ -271,7 +285,7 @@ class DoublyReparameterizedPair(WeightedPair):
     With normalized weights :math:`\tilde w_k`, the gradient in the guide's parameters :math:`\phi` is
     :math:`\sum_k \tilde w_k^2 \, (\partial \log w_k / \partial z_k) \, \partial z_k / \partial \phi`: of the same
     expectation as that of :class:`ImportanceWeightedPair`, with a signal that does not drown in noise as draws become
-    many. The guide runs twice.
+    many. The guide runs twice. Arguments and errors are those of :class:`ImportanceWeightedPair`.
 
     References:
         Tucker, Lawson, Gu and Maddison 2019, "Doubly reparameterized gradient estimators for Monte Carlo objectives",

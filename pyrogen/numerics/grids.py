@@ -127,7 +127,7 @@ class NoiseGrid(Grid):
 
 
 class LogSNRGrid(NoiseGrid):
-    """Uniform in the log-SNR; arguments as for :class:`NoiseGrid`."""
+    """Uniform in the log-SNR; arguments as for :class:`KarrasGrid`, without a power, and by default without limits."""
 
     def position(self, log_snr: Tensor) -> Tensor:
         return log_snr

@@ -3,6 +3,7 @@ r"""Affine elements: each number is scaled and shifted."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Affine(FusedElement):
     """
 
     log_scale_bound: float = 3.0
-    size: int = 2
+    size: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         positive(self.log_scale_bound, "log_scale_bound")

@@ -12,6 +12,7 @@ from pyrogen.autoregressive import (
     AnyOrder,
     Autoregressive,
     Categorical,
+    NormalMixture,
     any_order,
     beam_search,
     constrained,
@@ -356,6 +357,13 @@ ERRORS = {
 }
 
 
+@pytest.mark.parametrize("conditional", [Categorical, NormalMixture])
+def test_conditionals_of_single_numbers_take_no_shape(conditional):
+    with pytest.raises(TypeError, match="symbol_shape"):
+        conditional(3, symbol_shape=(2,))
+    assert conditional(3).symbol_shape == ()
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_name_position_and_value(name):
     act, message = ERRORS[name]
@@ -374,6 +382,10 @@ def _of_three(**ending):
         (lambda: _of_three(end=3), "`end` must be one of the symbols within .*, got 3"),
         (lambda: _of_three(end=2, padding=-1), "`padding` must be one of the symbols within .*, got -1"),
         (lambda: transformer((4,), symbols=3, padding=1), "`padding` needs `end`"),
+        (
+            lambda: Autoregressive(_of_three().network, Categorical(3), event_shape=(2, 4), symbol_axes=(0,)),
+            r"`conditional` must make symbols of shape \(2,\), got \(\)",
+        ),
         (lambda: transformer((4,), symbols=3, cross=True), "`cross` needs a context"),
         (lambda: transformer((4,), symbols=1), "`symbols` must be at least 2"),
         (lambda: transformer((4,), symbols=3, order=(0, 1, 1, 2)), "`order` must name each place"),
