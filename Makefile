@@ -1,9 +1,9 @@
 # Every target makes the environment it needs.
 #
-#   make demo    the main job on real data, into output/demo/
+#   make demo    the main example on real data, into output/demo/
 #   make test    the quick tier of the tests, doctests and documentation blocks
 #   make slow    the slow tier
-#   make lint    style, floors, types
+#   make lint    style and the layers of imports
 #   make docs    the documentation, into docs/_build/html/
 #   make bench   the benchmarks, one after the other
 #   make package the archives in dist/, checked, and the first example run from the wheel in an empty environment

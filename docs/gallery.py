@@ -187,7 +187,8 @@ def index(known: dict[str, Result]) -> str:
         # Gallery
 
         The scripts of `examples/`, with what they printed and drew, and the processor seconds that they took on one
-        core of a shared machine. They run as they are, from a clone of the repository.
+        core of a shared machine. Seconds that they print themselves are by the clock, and longer where others used the
+        machine. They run as they are, from a clone of the repository.
         """)
     for title, names in SECTIONS.items():
         cards = "".join(card(Example(name), known[name]) for name in names.split() if name in known)

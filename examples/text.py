@@ -2,7 +2,7 @@
 
 The text is the King James Bible out of Debian's `bible-kjv-text`, if `bible` is installed, or any `--text` file; else
 the sources of Python's standard library. Beside the transformer stand n-grams of order 1 to 6, smoothed by Witten and
-Bell's interpolation (1991).
+Bell's interpolation (1991). In a short run these are ahead; after the default 1,500 steps the transformer is.
 
     python examples/text.py [--text FILE] [--output output/text] [--seed 0] [--steps 1500] [--length 128]
 """
