@@ -160,7 +160,8 @@ class ForeignTransformer(SequenceNetwork):
         padding = self.model.config.pad_token_id
         if torch.distributions.Distribution._validate_args and not is_functional((context,)):
             count = self.model.get_encoder().get_input_embeddings().num_embeddings
-            bad = context[(context < 0) | (context >= count) | (context != context.long())]
+            whole = context.long()  # a short type would wrap around in a comparison with the number of tokens
+            bad = context[(whole < 0) | (whole >= count) | (whole != context)]
             if len(bad):
                 raise ValueError(f"`context` must hold tokens from 0 to {count - 1}, got {bad[0].item():g}")
         mask = torch.ones_like(context) if padding is None else (context != padding).long()

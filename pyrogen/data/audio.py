@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import anything, checked, finite, integer, real_tensor
+from pyrogen.arguments import checked, finite, integer, real_tensor
 from pyrogen.arrays import takes_arrays
 
 
@@ -42,7 +42,7 @@ def read_wav(path: Path | str) -> Sound:
     from scipy.io import wavfile
 
     rate, found = wavfile.read(path)
-    samples = torch.from_numpy(found.copy())
+    samples = torch.from_numpy(found.astype(found.dtype.newbyteorder("=")))
     if samples.dtype == torch.uint8:
         samples = (samples.float() - 128) / 128
     elif not samples.is_floating_point():
@@ -102,7 +102,8 @@ def resample(samples: Tensor, *, rate: int, new_rate: int) -> Tensor:
     return torch.from_numpy(found).to(samples)
 
 
-@checked
+@takes_arrays
+@checked(x=real_tensor)
 def mu_law(x: Tensor, symbols: int = 256) -> Tensor:
     """Samples between -1 and 1 as integers ``0 … symbols - 1``.
 
@@ -124,7 +125,8 @@ def mu_law(x: Tensor, symbols: int = 256) -> Tensor:
     return ((bent + 1) / 2 * mu + 0.5).floor().long()
 
 
-@checked(codes=anything)
+@takes_arrays
+@checked(codes=real_tensor)
 def inverse_mu_law(codes: Tensor, symbols: int = 256) -> Tensor:
     """Integers ``0 … symbols - 1`` as samples between -1 and 1: what each level stands for.
 
@@ -140,10 +142,10 @@ def inverse_mu_law(codes: Tensor, symbols: int = 256) -> Tensor:
         tensor([-1.,  1.])
     """
     _check_symbols(symbols)
-    if codes.numel() and not bool(((codes >= 0) & (codes < symbols)).all()):
-        raise ValueError(
-            f"`codes` must lie between 0 and {symbols - 1}, got {codes.min().item()} to {codes.max().item()}"
-        )
+    whole = codes.long()  # a short type would wrap around in a comparison with the number of symbols
+    bad = codes[(whole != codes) | (whole < 0) | (whole >= symbols)]
+    if len(bad):
+        raise ValueError(f"`codes` must be integers from 0 to {symbols - 1}, got {bad[0].item()}")
     mu = symbols - 1
     bent = codes.to(torch.get_default_dtype()) * (2 / mu) - 1
     # Rounding must not lead outside of [-1, 1], where there are no samples.

@@ -36,7 +36,7 @@ def dequantize(values: Tensor, symbols: int, *, seed: int) -> Tensor:
     Raises:
         ValueError: ``values`` are not integers in range.
     """
-    if values.is_floating_point() or values.numel() and not (values.min() >= 0 and values.max() < symbols):
+    if values.is_floating_point() or values.numel() and not 0 <= values.min().item() <= values.max().item() < symbols:
         raise ValueError(f"`values` must be integers from 0 to {symbols - 1}, got {values.dtype} {_range(values)}")
     noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)).to(values.device)
     return (values + within_cell(noise, symbols)) / symbols

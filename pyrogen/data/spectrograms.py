@@ -15,6 +15,7 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pyrogen.arguments import checked, finite, integer, positive
 from pyrogen.arrays import takes_arrays
@@ -22,6 +23,9 @@ from pyrogen.arrays import takes_arrays
 
 class ShortTimeFourier:
     """The short-time Fourier transform with a Hann window; frames are centred at every so manieth sample.
+
+    The last frame is centred at the end of the sound or after it, so that no sample lies under the edge of one window
+    alone, which is nearly zero.
 
     Args:
         window: How many samples a frame has; even.
@@ -34,7 +38,7 @@ class ShortTimeFourier:
         >>> transform, x = ShortTimeFourier(window=64, hop=16), torch.randn(3, 200)
         >>> spectrum = transform(x)
         >>> spectrum.shape
-        torch.Size([3, 33, 13])
+        torch.Size([3, 33, 14])
         >>> torch.allclose(transform.inverse(spectrum, length=200), x, atol=1e-5)
         True
     """
@@ -53,14 +57,15 @@ class ShortTimeFourier:
         """Complex amplitudes, with zeros before the sound and after it.
 
         Shape:
-            ``(*batch, length)`` to ``(*batch, window / 2 + 1, 1 + length // hop)``.
+            ``(*batch, length)`` to ``(*batch, window / 2 + 1, 1 + ceil(length / hop))``.
         """
         if not samples.dim() or not samples.shape[-1]:
             raise ValueError(f"`samples` must have shape (*batch, length) and a length, got {tuple(samples.shape)}")
         rows = samples.reshape(samples.shape[:-1].numel(), samples.shape[-1])
         if not len(rows):  # which torch.stft does not take
-            shape = (self.window // 2 + 1, 1 + samples.shape[-1] // self.hop)
+            shape = self._shape(samples.shape[-1])
             return torch.view_as_complex(samples.new_zeros(*samples.shape[:-1], *shape, 2))
+        rows = functional.pad(rows, (0, -samples.shape[-1] % self.hop))
         found = torch.stft(rows, return_complex=True, pad_mode="constant", **self._settings(samples))
         return found.reshape(*samples.shape[:-1], *found.shape[1:])
 
@@ -73,17 +78,18 @@ class ShortTimeFourier:
             length: Of the sound.
 
         Shape:
-            ``(*batch, window / 2 + 1, 1 + length // hop)`` to ``(*batch, length)``.
+            ``(*batch, window / 2 + 1, 1 + ceil(length / hop))`` to ``(*batch, length)``.
         """
-        shape = (self.window // 2 + 1, 1 + length // self.hop)
+        shape = self._shape(length)
         if not spectrum.is_complex():
             raise TypeError(f"`spectrum` must hold complex amplitudes, got {spectrum.dtype}")
         if spectrum.shape[-2:] != shape:
             raise ValueError(f"`spectrum` must end in {shape} for {length} samples, got {tuple(spectrum.shape)}")
         if not spectrum.numel():
             return spectrum.real.new_zeros(*spectrum.shape[:-2], length)
-        found = torch.istft(spectrum.reshape(-1, *shape), length=length, **self._settings(spectrum.real))
-        return found.reshape(*spectrum.shape[:-2], length)
+        whole = length + -length % self.hop
+        found = torch.istft(spectrum.reshape(-1, *shape), length=whole, **self._settings(spectrum.real))
+        return found[:, :length].reshape(*spectrum.shape[:-2], length)
 
     @checked(magnitude=finite)
     def griffin_lim(
@@ -100,7 +106,7 @@ class ShortTimeFourier:
             generator: Of the first phases.
 
         Shape:
-            ``(*batch, window / 2 + 1, 1 + length // hop)`` to ``(*batch, length)``.
+            ``(*batch, window / 2 + 1, 1 + ceil(length / hop))`` to ``(*batch, length)``.
 
         References:
             Griffin and Lim 1984, "Signal estimation from modified short-time Fourier transform",
@@ -113,6 +119,10 @@ class ShortTimeFourier:
         for _ in range(steps):
             found = self.inverse(torch.polar(magnitude, self(found).angle()), length=length)
         return found
+
+    def _shape(self, length: int) -> tuple[int, int]:
+        """That of the transform of a sound."""
+        return self.window // 2 + 1, 1 + -(-length // self.hop)
 
     def _settings(self, like: Tensor) -> dict[str, int | Tensor]:
         return {"n_fft": self.window, "hop_length": self.hop, "window": torch.hann_window(self.window).to(like)}
@@ -178,11 +188,14 @@ def spectrum_of_mels(pooled: Tensor, filters: Tensor, *, steps: int = 100) -> Te
         Lee and Seung 2001, "Algorithms for non-negative matrix factorization", NIPS 13.
     """
     if pooled.dim() < 2 or pooled.shape[-2] != len(filters):
-        raise ValueError(f"`pooled` must have {len(filters)} mels in its last dimension but one, got {pooled.shape}")
+        raise ValueError(
+            f"`pooled` must have {len(filters)} mels in its last dimension but one, got {tuple(pooled.shape)}"
+        )
     if not bool((pooled >= 0).all()):
         raise ValueError(f"`pooled` must not be negative, got {pooled[~(pooled >= 0)][0].item()}")
     if not bool((filters >= 0).all()):
         raise ValueError(f"`filters` must not be negative, got {filters.min().item()}")
+    filters = filters.to(pooled)
     wanted, square = filters.t() @ pooled, filters.t() @ filters
     found = wanted
     for _ in range(steps):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, positive
+from pyrogen.arguments import checked, finite, positive
 
 RATE = 8000
 """Samples a second."""
@@ -93,12 +93,16 @@ def uttered(phone: str, length: int, *, pitch: float, generator: torch.Generator
     return _LOUD * sound / sound.abs().max()
 
 
+@checked(source=finite)
 def resonant(source: Tensor, frequencies: tuple[float, ...]) -> Tensor:
     """A sound after resonances, of the shape of its source.
 
     Args:
-        source: What excites them, ``(*batch, length)``.
+        source: What excites them, of floating point, ``(*batch, length)``.
         frequencies: Of the resonances, in hertz.
+
+    Raises:
+        TypeError: a source is no floating-point numbers; rounded to integers a sound would be lost.
     """
     root = math.exp(-math.pi * _WIDTH / RATE)
     length = source.shape[-1]

@@ -133,3 +133,13 @@ def test_a_source_of_no_tokens_is_refused(library):
         model(torch.full((2, 6), 0.5)).sample()
     with pytest.raises(TypeError, match="`length` must be an int"):
         from_transformers(gpt(library).network.model, 2.5, end=1)
+
+
+def test_a_source_of_bytes_is_that_of_other_integers(library):
+    """A vocabulary of 256 tokens: as a byte their number would be zero."""
+    settings = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16, "d_kv": 8, "decoder_start_token_id": 0}
+    torch.manual_seed(0)
+    config = library.T5Config(vocab_size=256, **settings)
+    model = from_transformers(library.T5ForConditionalGeneration(config), 3, source_length=4).eval()
+    source, x = torch.tensor([3, 255, 128, 1]), torch.tensor([5, 1, 200])
+    assert torch.equal(model(source.byte()).log_prob(x), model(source).log_prob(x))

@@ -1,5 +1,6 @@
 """The mu-law and its inverse."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -33,7 +34,7 @@ def test_bad_input_is_named():
         mu_law(torch.tensor([0.0, 1.5]))
     with pytest.raises(ValueError, match="`x` must lie between -1 and 1, got nan"):
         mu_law(torch.tensor([float("nan")]))
-    with pytest.raises(ValueError, match="`codes` must lie between 0 and 255"):
+    with pytest.raises(ValueError, match="`codes` must be integers from 0 to 255, got 256"):
         inverse_mu_law(torch.tensor([256]))
     with pytest.raises(ValueError, match="`symbols` must be at least 2"):
         mu_law(torch.zeros(1), 1)
@@ -43,3 +44,20 @@ def test_no_level_stands_outside_of_the_samples():
     for symbols in range(2, 400):
         codes = torch.arange(symbols)
         assert mu_law(inverse_mu_law(codes, symbols), symbols).equal(codes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32])
+def test_codes_of_any_dtype_stand_for_the_same(dtype):
+    codes = torch.arange(256)
+    assert torch.equal(inverse_mu_law(codes.to(dtype)), inverse_mu_law(codes))
+
+
+def test_arrays_of_samples_and_what_is_no_code():
+    assert torch.equal(mu_law(np.array([0.0, 1.0])), torch.tensor([128, 255]))
+    assert torch.equal(inverse_mu_law(np.array([0, 255], dtype=np.uint8)), torch.tensor([-1.0, 1.0]))
+    for bad in (3.5, float("nan"), -1.0):
+        with pytest.raises(ValueError, match=f"`codes` must be integers from 0 to 255, got {bad}"):
+            inverse_mu_law(torch.tensor([0.0, bad]))
+    for convert, name in ((mu_law, "x"), (inverse_mu_law, "codes")):
+        with pytest.raises(TypeError, match=f"`{name}` must be a tensor"):
+            convert([0.5])

@@ -73,3 +73,9 @@ def test_values_out_of_range_are_refused(values):
 
 def test_nothing_is_fine():
     assert dequantize(torch.zeros(0, 3, dtype=torch.long), 4, seed=0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("symbols", [256, 300, 1000])
+def test_bytes_are_dequantized_like_other_integers(symbols):
+    values = torch.arange(256)
+    assert torch.equal(dequantize(values.byte(), symbols, seed=0), dequantize(values, symbols, seed=0))

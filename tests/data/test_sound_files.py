@@ -1,6 +1,7 @@
 """Sounds in files, and at other rates."""
 
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -67,3 +68,11 @@ def test_samples_that_cannot_be_resampled_are_named():
         resample(torch.tensor([0.0, math.nan]), rate=1, new_rate=2)
     with pytest.raises(ValueError, match="`samples` must have shape"):
         resample(torch.tensor(0.0), rate=1, new_rate=2)
+
+
+def test_a_file_of_big_endian_integers(tmp_path):
+    codes = np.array([0, 2**14, -(2**14)], dtype=">i2").tobytes()
+    form = b"WAVEfmt " + struct.pack(">IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    content = form + b"data" + struct.pack(">I", len(codes)) + codes
+    (tmp_path / "x.wav").write_bytes(b"RIFX" + struct.pack(">I", len(content)) + content)
+    assert read_wav(tmp_path / "x.wav").samples.tolist() == [0.0, 0.5, -0.5]

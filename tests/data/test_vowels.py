@@ -65,3 +65,8 @@ def test_sounds_in_a_batch_resound_each_for_itself():
 def test_a_pitch_that_is_none_is_named(pitch):
     with pytest.raises(ValueError, match="`pitch` must be"):
         vowels.uttered("a", 10, pitch=pitch)
+
+
+def test_a_source_of_integers_is_refused():
+    with pytest.raises(TypeError, match="`source` must be a tensor of floating-point numbers, got torch.int64"):
+        vowels.resonant(torch.tensor([1, 0, 0, 0]), (500.0,))

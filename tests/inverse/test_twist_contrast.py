@@ -145,3 +145,9 @@ def test_a_twist_of_another_length_and_what_is_no_symbol_are_named(prior):
         TwistContrast(twist)(EVENTS, wrong)
     long = transformer_twist((LENGTH + 2,), symbols=SYMBOLS, width=16, depth=1, heads=2)
     assert SequenceSMC(model, site="x", particles=8, twist=long).run().log_evidence.isfinite()
+
+
+def test_symbols_of_bytes_are_those_of_other_integers():
+    """Where there are 256 symbols: as a byte their number would be zero."""
+    twist, x = transformer_twist((3,), symbols=256, width=16, depth=1, heads=2), torch.tensor([[0, 128, 255]])
+    assert torch.equal(twist(x.byte()), twist(x))
