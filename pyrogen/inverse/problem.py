@@ -31,7 +31,7 @@ from pyrogen.programs.problems import independent_problems
 from pyrogen.programs.run import run
 from pyrogen.programs.site import Site
 
-from .observation import check_data
+from .observation import check_data, filled
 from .target import MeasuredSites, Target
 
 
@@ -76,6 +76,12 @@ class InverseProblem:
         self.scored = tuple(name for name in sites if name in counted and site in found.parents[name])
         self.problems = independent_problems(sites[site], [sites[name] for name in self.scored])
         self.values = {name: sites[name].value for name in (*latent, site)} | found.indices
+        self._observed = [sites[name] for name in observed if sites[name].kind == "observed"]
+
+    @property
+    def data(self) -> dict[str, Tensor]:
+        """The observed values by site; where they are hidden, others that are possible."""
+        return {site.name: detach_provenance(filled(site)).detach() for site in self._observed}
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -8,15 +8,17 @@ the file holds, and the random numbers go on from there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pyrogen.numerics.randomness import random_states, set_random_states
 from pyrogen.training.checkpoint import Checkpoint, check_settings
+
+_DRAWS = 4  # of the prior, to know it by
 
 
 class Resumable(Protocol):
@@ -27,6 +29,18 @@ class Resumable(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what another run was."""
+
+
+class Start(NamedTuple):
+    """What a run begins with, by site.
+
+    Attributes:
+        data: The observed values.
+        draws: Draws of the prior, ``(P, ...)``.
+    """
+
+    data: Mapping[str, Tensor]
+    draws: Mapping[str, Tensor]
 
 
 class Saved:
@@ -44,19 +58,24 @@ class Saved:
             set_random_states(self._found["began"])
         self._began = random_states() if checkpoint else None
 
-    def resume(self, run: Resumable, **settings: Any) -> None:
+    def resume(self, run: Resumable, start: Start, **settings: Any) -> None:
         """Takes over what the file holds, if there is one.
 
         Args:
             run: As it begins.
+            start: The data, and draws of the prior.
             settings: What must be as it was.
 
         Raises:
-            ValueError: something else is not as it was, or the file is of another kind of run.
+            ValueError: something is not as it was, or the file is of another kind of run.
         """
-        self._settings = settings
+        if self._checkpoint is None:
+            return
+        draws = {name: rows[:_DRAWS].clone() for name, rows in start.draws.items()}
+        self._begun = {"settings": settings, "data": dict(start.data), "draws": draws}
         if self._found is not None:
             check_settings(self._found["settings"], settings)
+            _check_start(self._begun, self._found)
             run.load_state_dict(self._found["run"])
             set_random_states(self._found["now"])
 
@@ -64,7 +83,7 @@ class Saved:
         """Saves the run, if it is time to, and after the last step."""
         if self._checkpoint and (last or self._checkpoint.due()):
             states = {"began": self._began, "now": random_states()}
-            self._checkpoint.save({"settings": self._settings, "run": run.state_dict(), **states})
+            self._checkpoint.save({**self._begun, "run": run.state_dict(), **states})
 
 
 @contextmanager
@@ -88,6 +107,25 @@ def check_same(found: Tensor, kept: Tensor) -> None:
         )
 
 
+def _check_start(own: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Raises a ValueError unless data and draws of the prior are those that a checkpoint holds."""
+    for kind, share, what in (("data", 1e-6, "observed values"), ("draws", 1e-3, "draws of the prior")):
+        found, held = own[kind], kept[kind]
+        if list(found) != list(held):
+            raise ValueError(f"`checkpoint` must hold a run of the same sites, got {list(held)}, now {list(found)}")
+        wrong = [name for name in found if not _alike(found[name], held[name], share)]
+        if wrong:
+            raise ValueError(f"`checkpoint` must hold a run of the same model and data, got other {what} at {wrong}")
+
+
+def _alike(found: Tensor, kept: Tensor, share: float) -> bool:
+    """Whether tensors differ by no more than a share of the largest entry, which is rounding."""
+    if (found.shape, found.dtype) != (kept.shape, kept.dtype):
+        return False
+    found, kept = found.double(), kept.to(found.device).double()
+    return not found.numel() or bool((found - kept).abs().max() <= share * kept.abs().max())
+
+
 def _check_kind(state: Any) -> None:
-    if not isinstance(state, dict) or set(state) != {"settings", "run", "began", "now"}:
+    if not isinstance(state, dict) or set(state) != {"settings", "data", "draws", "run", "began", "now"}:
         raise ValueError("`checkpoint` must hold a run of TemperedSMC or SplitGibbs, got another kind of run")

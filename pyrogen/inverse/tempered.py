@@ -125,7 +125,7 @@ class TemperedSMC(Answer):
             move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
             run = Tempering(move, started(unknowns, move, self.particles), self.groups)
             evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
-            file.resume(run, **self._settings(run))
+            file.resume(run, unknowns.start(run.x), **self._settings(run))
             if self._zeros_due(run) < 0:
                 raise ValueError(f"`last_levels` must be no fewer than in `checkpoint`, got {self.last_levels}")
             with watched(unit="level", initial=len(run.widths)) as bar:

@@ -20,6 +20,7 @@ from pyrogen.programs.site import Site
 from .free_sites import FreeSites, transform_of
 from .observation import observed
 from .problem import InverseProblem
+from .saved import Start
 from .target import MeasuredSites
 
 
@@ -62,6 +63,12 @@ class Unknowns:
             sites = self._problem.sites(given)
             rows.append(torch.cat([self._free(sites[name]).reshape(1, -1) for name in self._names], -1))
         return torch.stack(rows).to(self.typical) if rows else self.typical.new_zeros(count, len(self.typical), 0)
+
+    def start(self, rows: Tensor) -> Start:
+        """What a run begins with: the data, and draws of the prior in rows ``(P, N, D + k)``, free coordinates."""
+        sizes = [self.problems.size, *(shape.numel() for shape in self._shapes.values())]
+        draws = zip((self._problem.site, *self._names), rows.split(sizes, -1), strict=True)
+        return Start(self._problem.data, dict(draws))
 
     def values(self, rows: Tensor) -> dict[str, Tensor]:
         """The values of all sites, each of shape ``(P, *shape)``, from rows ``(P, N, D + k)``."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from inverse_problems import gaussian
 
+from pyrogen.diffusion import KarrasGrid
 from pyrogen.inverse import SplitGibbs, TemperedSMC
 from pyrogen.training.checkpoint import Checkpoint
 
@@ -114,3 +115,34 @@ def test_a_file_of_another_run_is_refused(tmp_path):
         SplitGibbs(model(linear), site="x", checkpoint=tmp_path / "other").run(Y)
     with pytest.raises(TypeError):
         SplitGibbs(model(linear), site="x", checkpoint=3)
+
+
+@pytest.mark.parametrize("method", [TemperedSMC, SplitGibbs])
+def test_another_prior_of_any_site_and_other_data_are_refused(method, tmp_path):
+    """Under the same likelihood, noise levels and random numbers: particles have the same log-likelihoods."""
+    grid = KarrasGrid(6)
+    options = {**SHORT[method], "site": "x", "grid": grid, "checkpoint": tmp_path / "run"}
+
+    def of(scale, mean=0.0, count=100):
+        prior = gaussian(torch.full((6,), mean), COVARIANCE)
+
+        def program(y, hidden):
+            noise = pyro.sample("scale", dist.LogNormal(-1.0, scale))
+            x = pyro.sample("x", prior())
+            shown = torch.arange(count) < count - 1
+            values = torch.cat([y, torch.zeros(count - 4), torch.tensor([hidden])])
+            located = torch.cat([x[::2], torch.zeros(count - 3)])
+            pyro.sample("y", dist.Normal(located, noise).mask(shown).to_event(1), obs=values)
+            pyro.sample("z", dist.Normal(noise, 1.0), obs=torch.tensor(0.5))
+
+        return program
+
+    pyro.set_rng_seed(0)
+    kept = method(of(0.5), **options).run(Y, torch.nan).get_samples()["x"]
+    assert torch.equal(method(of(0.5), **options).run(Y, 7.0).get_samples()["x"], kept)
+    with pytest.raises(ValueError, match=r"same model and data, got other draws of the prior at \['scale'\]"):
+        method(of(0.6), **options).run(Y, torch.nan)
+    with pytest.raises(ValueError, match=r"same model and data, got other draws of the prior at \['x'\]"):
+        method(of(0.5, mean=0.1), **options).run(Y, torch.nan)
+    with pytest.raises(ValueError, match=r"same model and data, got other observed values at \['y'\]"):
+        method(of(0.5), **options).run(Y + torch.tensor([0.0, 1e-4, 0.0]), torch.nan)
