@@ -1,8 +1,8 @@
 """Computed tomography: what is in the head, how sure can one be, and about which axis does the scanner turn?
 
 A diffusion model is fitted to made heads. A new head is scanned from a few angles with noise, by a scanner whose axis
-is half a detector away from where its manual puts it. Tempered SMC draws the image for three places of the axis; the
-evidence says how probable each place is.
+is half a detector away from where its manual puts it. Tempered SMC draws the image for three places of the axis; from
+the evidence follows how probable each place is.
 
     python examples/ct.py [--output output/inverse] [--seed 0] [--steps 800] [--particles 64] [--views 10] [--noise 1]
 """

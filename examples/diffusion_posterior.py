@@ -1,7 +1,7 @@
 """The demo's half-hidden digit under a diffusion prior: its posterior, its evidence, and which digit it was.
 
 `digits.py` restores this digit under a flow by NUTS. Here the prior is a class-conditional diffusion model and the
-method tempered SMC, which has the evidence: one for each class, so Bayes' rule says how probable each is.
+method tempered SMC, which has the evidence: one for each class, so Bayes' rule gives the probability of each.
 
     python examples/diffusion_posterior.py [--output output/demo] [--seed 0] [--steps 400] [--particles 96]
 """

@@ -2,7 +2,7 @@
 
 Patients are drawn from a Gaussian fitted to made heads, so that every answer of tempered SMC stands beside the exact
 one. Half of them get a lesion where a radiologist points; the evidences with and without it give its probability.
-Before anyone is scanned, simulated patients say how wide posteriors will be for one dose, spread over few views or
+Before anyone is scanned, simulated patients show how wide posteriors will be for one dose, spread over few views or
 many. Then the axis and the noise are unknown, and last photons are counted. With another prior, such as the diffusion
 model of ``ct.py``, the programs are the same.
 

@@ -2,7 +2,7 @@
 
 A diffusion model learns what walks of experts look like in a maze (`pg.data.maze`). Planning is conditioning it: start
 and goal are measured, pillar and walls are sites, and so is a box that no expert knew; what is worth a detour is a
-factor. The evidence says which goals cannot be reached. Beside it stands a behaviour model p(action | past, ends).
+factor. The evidence shows which goals cannot be reached. Beside it stands a behaviour model p(action | past, ends).
 
     python examples/planning.py [--output output/planning] [--seed 0] [--steps 3500] [--pairs 16] [--particles 512]
 """
