@@ -147,7 +147,7 @@ class _Collector:
         runs = guide.draw(shared, self.wanted.draws)
         result.drawn["guide"] = runs.values
         drawn = [site for name, site in result.guide_sites.items() if site.kind == "latent" and name in runs.values]
-        if not runs.silent and not all(site.point for site in drawn):
+        if not runs.silent and not all(site.is_point for site in drawn):
             result.log_q = self._totals(runs)
         values = {site.name: runs.values[site.name] for site in drawn if not site.auxiliary}
         return values, guide.rows, GuideDraws(guide, runs)

@@ -220,7 +220,7 @@ def _reason(name: str, local: tuple[str, ...], model: BoundProgram, guided: Guid
     if not set(local) <= {site.name for site in inside} or guided.runs.silent:
         return "the guide has no density of them"
     outside = [site for site in guide.values() if site.auxiliary and not plates <= site.plate_names]
-    points = [site.name for site in inside if site.point]
+    points = [site.name for site in inside if site.is_point]
     if len(points) > sum(site.auxiliary for site in inside):  # a point mass hands on what an auxiliary site has drawn
         return "the guide draws them together with others" if outside else "the guide has point masses for them"
     involved = (*inside, model.sites[name], *(model.sites[site] for site in local))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from pyrogen.core.density import Density, density_of
@@ -48,11 +48,6 @@ class NamedSite(Site):
     def enumerable(self) -> bool:
         """Whether inference may have summed it out."""
         return self.enumerated or self.distribution.has_enumerate_support
-
-    @property
-    def point(self) -> bool:
-        """Whether its distribution is a point mass."""
-        return isinstance(self.distribution, Delta)
 
     @property
     def plate_names(self) -> set[str]:

@@ -138,7 +138,8 @@ def collapse_report(
     Raises:
         NotImplementedError: a latent site's ``log_prob`` is a bound, unnormalized or missing.
         TypeError: ``model`` or ``guide`` is no program, or ``batch`` holds an array or a list.
-        ValueError: there are fewer than two data or draws, or the pair does not fit together.
+        ValueError: there are fewer than two data or draws, the guide has a point mass, or the pair does not fit
+            together.
 
     Example:
         >>> import pyrogen as pg
@@ -164,6 +165,9 @@ def _ratios_and_values(drawn: Sites, scored: Sites) -> dict[str, Tensor]:
     if not shared:
         raise ValueError("`guide` must draw a latent site of the model, got none")
     measures = {}
+    points = [name for name, site in shared.items() if site.is_point and not scored[name].support.is_discrete]
+    if points:
+        raise ValueError(f"`guide` must have a density at each latent site, got a point mass at {points}")
     for name, site in shared.items():
         require_density(site, " of `guide`", _WHY)
         require_density(scored[name], " of `model`", _WHY)

@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log, log10
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -204,7 +203,7 @@ def _check_pair(drawn: Sites, scored: Sites) -> None:
     check_names(drawn, scored)
     if not any(site.observed for site in scored.values()):
         raise ValueError("`model` must observe something, got no observed site; is the data its first argument?")
-    points = [name for name, site in drawn.items() if isinstance(site.distribution, dist.Delta)]
+    points = [name for name, site in drawn.items() if site.is_point]
     if points and not any(site.auxiliary for site in drawn.values()):
         raise ValueError(f"`guide` must have a density, got a point mass at {points}")
 

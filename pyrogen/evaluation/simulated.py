@@ -8,7 +8,6 @@ from itertools import pairwise, product
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
 from pyrogen.arguments import function, integer, real_tensor, without_nan
@@ -270,7 +269,7 @@ def _left_out(sites: Sites, computed: Values, observed: Sequence[str], nuisance:
 
 def _silence(site: DrawnSite) -> str:
     """Why a site has no log-density; nothing where it has one."""
-    if isinstance(site.distribution, Delta):
+    if site.is_point:
         return "is a point mass"
     try:
         silent = density_of(site.distribution) is None or site.log_probs() is None

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 
 from .data_plate import data_of, observed_plates, possible_data_plates
@@ -137,7 +136,7 @@ def drawn_together(sites: Iterable[Site], plate: Plate) -> list[str]:
     if not auxiliary or any(auxiliary):
         return []
     inside = (site for site in sites if not site.observed and site.plate(plate.name))
-    return list(dict.fromkeys(site.name for site in inside if isinstance(site.distribution, Delta)))
+    return list(dict.fromkeys(site.name for site in inside if site.is_point))
 
 
 def row_parameters(

@@ -20,6 +20,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Independent
 from torch.distributions.constraints import Constraint
 
 Kind = Literal["latent", "observed", "computed", "factor"]
@@ -91,6 +92,14 @@ class Site:
     def inside(self, plates: Iterable[Plate]) -> bool:
         """Whether one of these plates is around it."""
         return any(self.plate(plate.name) for plate in plates)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether its distribution is a point mass, whose ``log_prob`` is no density."""
+        distribution = self.distribution
+        while isinstance(distribution, Independent | MaskedDistribution):
+            distribution = distribution.base_dist
+        return isinstance(distribution, Delta)
 
     def log_prob(self) -> Tensor:
         """The log-probability of the value, one number an entry of the batch; masked, not scaled."""

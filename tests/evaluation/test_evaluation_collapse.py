@@ -132,6 +132,16 @@ def test_pairs_that_do_not_fit_are_refused(x):
         collapse_report(model, other, x)
 
 
+@pytest.mark.parametrize("make", [lambda x: dist.Delta(x, event_dim=1), lambda x: dist.Delta(x).to_event(1)])
+def test_a_point_mass_has_no_divergence_from_a_density(x, make):
+    def points(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", make(x[:, None] * SLOPES))
+
+    with pytest.raises(ValueError, match=r"`guide` must have a density at each latent site, got a point mass at \['z'\]"):
+        collapse_report(model, points, x)
+
+
 @pytest.mark.parametrize("density", ["lower bound", "unnormalized", None])
 def test_a_divergence_needs_densities(density):
     class Declaring(dist.Normal):

@@ -218,6 +218,10 @@ def test_pairs_that_do_not_fit_are_refused(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Delta(torch.zeros(len(x), 2), event_dim=1))
 
+    def points(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(torch.zeros(len(x), 2)).to_event(1))
+
     def shared(x):
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
         with pyro.plate("data", len(x)):
@@ -230,8 +234,9 @@ def test_pairs_that_do_not_fit_are_refused(x):
         importance_log_weights(model, lambda x: None, x, draws=2)
     with pytest.raises(ValueError, match="missing are"):
         importance_log_weights(model, elsewhere, x, draws=2)
-    with pytest.raises(ValueError, match=r"`guide` must have a density, got a point mass at \['z'\]"):
-        importance_log_weights(model, point, x, draws=2)
+    for guide_without_density in (point, points):
+        with pytest.raises(ValueError, match=r"`guide` must have a density, got a point mass at \['z'\]"):
+            importance_log_weights(model, guide_without_density, x, draws=2)
     with pytest.raises(ValueError, match=r"one data plate of 400 rows.*outside are \['w'\]"):
         importance_log_weights(shared, shared_guide, x, draws=2)
     with pytest.raises(ValueError, match="`model` must observe something"):
