@@ -138,7 +138,7 @@ def test_a_point_mass_has_no_divergence_from_a_density(x, make):
         with pyro.plate("data", len(x)):
             pyro.sample("z", make(x[:, None] * SLOPES))
 
-    with pytest.raises(ValueError, match=r"`guide` must have a density at each latent site, got a point mass at \['z'\]"):
+    with pytest.raises(ValueError, match=r"must have a density at each latent site, got a point mass at \['z'\]"):
         collapse_report(model, points, x)
 
 
