@@ -232,7 +232,8 @@ def bayes_classifier(
         if scores.density not in ("exact", "estimate"):
             raise NotImplementedError(
                 f"{name_of(module)} has density {scores.density!r}: its gap to log p(x | c) depends on the class, "
-                "so Bayes' rule gives no posterior; estimate log p(x | c) for each class first"
+                "so Bayes' rule gives no posterior; use a module whose density is exact or an estimate, such as "
+                "pyrogen.diffusion.ProbabilityFlow of a diffusion model's denoiser"
             )
         joint.append(scores.log_probs)
     log_joint = torch.stack(joint, -1)
