@@ -27,10 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked, instance_of, integer
+from pyrogen.arguments import checked, function, instance_of, integer
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
+from pyrogen.core.reparameterized import reparameterized
 from pyrogen.core.shapes import Context, context_of_each
 from pyrogen.networks.statistics import ReadsData, Statistic
 from pyrogen.numerics.rows import by_datum
@@ -48,14 +49,16 @@ class DistributionMatching(TakesTurns, ReadsData, nn.Module):
         generator: What is trained: any module whose draws carry gradients, such as a
             :class:`~pyrogen.diffusion.few_steps.FlowMap` of one step.
         teacher: A trained denoiser of the same events and contexts, guided perhaps; a copy is kept.
-        student: The denoiser that learns the generator's draws, under the same schedule; a copy of the teacher if
-            ``None``. A teacher that is guided or in closed form needs another.
+        student: The denoiser that learns the generator's draws, under the same schedule, which stays as it is; a copy
+            of the teacher if ``None``. A teacher in closed form needs another; the copy of a guided one is guided, and
+            takes as many passes.
         times: At which noise levels both are compared; log-normal, around the scale of the data, if ``None``.
         student_steps: Steps of the student for each one of the generator; a student that lags behind leads astray.
 
     Raises:
         ValueError: events, contexts or schedules differ, or the student has nothing to train.
         TypeError: an argument is of another kind.
+        NotImplementedError: in training, draws of the generator carry no gradients.
 
     Example:
         >>> import pyrogen as pg
@@ -69,6 +72,7 @@ class DistributionMatching(TakesTurns, ReadsData, nn.Module):
     @checked(
         generator=instance_of(DistributionModule),
         teacher=instance_of(Denoiser),
+        times=function,
         student_steps=integer,
     )
     def __init__(
@@ -88,7 +92,8 @@ class DistributionMatching(TakesTurns, ReadsData, nn.Module):
         self.generator = generator
         self.teacher = copy.deepcopy(teacher).requires_grad_(False)
         self.student = copy.deepcopy(teacher) if student is None else student
-        require_alike(teacher, self.student, "student")
+        require_alike(teacher, self.student, "student", contexts=True)
+        self.student.schedule.requires_grad_(False)  # the noise is the teacher's
         if not any(parameter.requires_grad for parameter in self.student.parameters()):
             raise ValueError("`student` must be a denoiser with parameters to train, got none")
         self.times = _about(teacher) if times is None else times
@@ -115,7 +120,9 @@ class DistributionMatching(TakesTurns, ReadsData, nn.Module):
     def draws(self, x: Tensor, context: Context = None) -> Tensor:
         """A draw of the generator for each row of a minibatch, with gradients."""
         context = context_of_each(x, context, self.generator.event_shape, self.generator.context_shape)
-        return self.generator(context).rsample(() if context is not None else x.shape[:1])
+        return reparameterized(self.generator(context), self.generator).rsample(
+            () if context is not None else x.shape[:1]
+        )
 
     def student_loss(self, x: Tensor, context: Context = None) -> Tensor:
         """The squared error of the student's noise on the generator's draws, averaged over elements and rows."""

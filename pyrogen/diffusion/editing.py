@@ -6,7 +6,7 @@ strokes as they are, *faithful*; much noise makes a draw of the prior of them, *
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from pyrogen.arguments import finite, integer, number
 from pyrogen.core.shapes import batch_shape_of
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.numerics.grids import default_grid
+from pyrogen.numerics.values import require_precision
+
+from .denoiser import Denoiser
 
 
 def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int = 100) -> Tensor:
@@ -35,7 +38,8 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         ``(*batch, *event_shape)`` to ``(draws, *batch, *event_shape)``.
 
     Raises:
-        ValueError: the prior has no denoiser, or ``time`` is out of range.
+        ValueError: the prior has no denoiser, ``time`` is out of range, batches do not broadcast, or a picture holds
+            NaN or has another precision.
 
     References:
         Meng, He, Song, Song, Wu, Zhu and Ermon 2022, "SDEdit: guided image synthesis and editing with stochastic
@@ -48,8 +52,9 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         raise ValueError(f"`time` must lie in (0, 1], got {time}")
     integer(draws, "draws")
     integer(steps, "steps")
-    batch = torch.broadcast_shapes(batch_shape_of(picture, prior.event_shape, "picture"), prior.batch_shape)
-    picture = finite(picture, "picture").expand(batch + prior.event_shape)
+    rows = check_picture(picture, denoiser, "picture")
+    batch = common_batch({"picture": rows, "prior": prior.batch_shape})
+    picture = picture.expand(batch + prior.event_shape)
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
         times = torch.cat([grid.new_tensor([time]), grid[grid < time - 1e-9]])
@@ -61,6 +66,34 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
         for t, (noisy, data, variance) in zip(times, steps, strict=True):
             x = noisy * x + data * denoiser(x, t, context) + variance**0.5 * torch.randn_like(x)
         return denoiser(x, last, context)
+
+
+def check_picture(picture: Tensor, denoiser: Denoiser, name: str) -> torch.Size:
+    """The batch shape of pictures that a denoiser takes.
+
+    Raises:
+        TypeError: they are no floating-point numbers.
+        ValueError: they are of other events or of another precision, or hold NaN or infinity.
+    """
+    rows = batch_shape_of(picture, denoiser.event_shape, name)
+    require_precision(finite(picture, name), denoiser.parameters(), name)
+    return rows
+
+
+def common_batch(shapes: Mapping[str, torch.Size]) -> torch.Size:
+    """What batch shapes broadcast to.
+
+    Raises:
+        ValueError: they do not; the message names them.
+    """
+    try:
+        return torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        *first, last = (f"`{name}`" for name in shapes)
+        raise ValueError(
+            f"{', '.join(first)} and {last} must have batch shapes that broadcast, got "
+            f"{tuple(tuple(shape) for shape in shapes.values())}"
+        ) from None
 
 
 @dataclass(frozen=True)

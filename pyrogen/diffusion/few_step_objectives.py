@@ -83,7 +83,7 @@ class FlowMapObjective(Objective):
     Subclasses define :meth:`error`.
 
     Args:
-        flow_map: What is trained.
+        flow_map: What is trained; with a teacher its schedule stays as it is.
         teacher: A trained denoiser, of which a copy is kept and whose flow is learned; ``None``: that of the data.
         diagonal: Which share of the rows learns to denoise.
 
@@ -103,6 +103,8 @@ class FlowMapObjective(Objective):
         self.denoiser = flow_map.denoiser
         self.diagonal = inner_share(diagonal, "diagonal")
         self.teacher = None if teacher is None else _checked_teacher(self.denoiser, teacher)
+        if teacher is not None:
+            self.denoiser.schedule.requires_grad_(False)  # the noise is the teacher's
 
     @abstractmethod
     def error(self, way: Way) -> Tensor:

@@ -161,7 +161,7 @@ class Autoguidance(Guided):
         rescaling: float = 0.0,
     ) -> None:
         super().__init__(denoiser, weight=weight, interval=interval, rescaling=rescaling)
-        require_alike(denoiser, guide, "guide")
+        require_alike(denoiser, guide, "guide", contexts=True)
         self.guide = guide
 
     def weak(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -216,11 +216,13 @@ def _deviation(x: Tensor, event: tuple[int, ...]) -> Tensor:
     return torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())
 
 
-def require_alike(denoiser: Denoiser, other: Denoiser, name: str) -> None:
-    """Refuses a denoiser of other events than another, or under another schedule."""
+def require_alike(denoiser: Denoiser, other: Denoiser, name: str, *, contexts: bool = False) -> None:
+    """Refuses a denoiser of other events than another, or under another schedule, and perhaps one of other contexts."""
     instance_of(Denoiser)(other, name)
-    if other.event_shape != denoiser.event_shape:
-        raise ValueError(f"`{name}` must have event_shape {denoiser.event_shape}, got {other.event_shape}")
+    for part in ("event_shape", "context_shape")[: 1 + contexts]:
+        wanted, got = getattr(denoiser, part), getattr(other, part)
+        if wanted != got:
+            raise ValueError(f"`{name}` must have {part} {wanted}, got {got}")
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
     with torch.no_grad():
         pairs = zip(denoiser.schedule(t), other.schedule(t), strict=True)

@@ -29,13 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import finite, instance_of, integer, positive_share
-from pyrogen.core.shapes import Context, batch_shape_of, flatten_batch
+from pyrogen.arguments import instance_of, integer, positive_share
+from pyrogen.core.shapes import Context, flatten_batch
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.networks.context import context_rows
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
 
 from .denoiser import Denoiser
+from .editing import check_picture, common_batch
 from .guidance import require_alike
 
 
@@ -66,8 +67,8 @@ def edit_by_inversion(
 
     Raises:
         ValueError: a distribution has no denoiser, the two are of different events or schedules, ``time`` is out of
-            range, ``kept`` is not boolean or has another shape, batches do not broadcast, a picture holds NaN, or the
-            flow cannot be followed.
+            range, ``kept`` is not boolean or has another shape, batches do not broadcast, a picture holds NaN or has
+            another precision, or the flow cannot be followed.
         TypeError: pictures are no floating-point numbers.
 
     Example:
@@ -133,18 +134,13 @@ def _common_batch(before: Any, after: Any, pictures: Tensor) -> torch.Size:
 
     Raises:
         TypeError: pictures are no floating-point numbers.
-        ValueError: events, schedules or batches do not fit, or a picture holds NaN or infinity.
+        ValueError: events, precisions, schedules or batches do not fit, or a picture holds NaN or infinity.
     """
     require_alike(before.denoiser, after.denoiser, "after")
-    rows = batch_shape_of(pictures, before.denoiser.event_shape, "pictures")
-    finite(pictures, "pictures")
-    try:
-        return torch.broadcast_shapes(rows, before.batch_shape, after.batch_shape)
-    except RuntimeError:
-        shapes = tuple(rows), tuple(before.batch_shape), tuple(after.batch_shape)
-        raise ValueError(
-            f"`pictures`, `before` and `after` must have batch shapes that broadcast, got {shapes}"
-        ) from None
+    for denoiser in (before.denoiser, after.denoiser):
+        check_picture(pictures, denoiser, "pictures")
+    shapes = {"pictures": pictures.shape[: pictures.dim() - len(before.event_shape)]}
+    return common_batch(shapes | {"before": before.batch_shape, "after": after.batch_shape})
 
 
 class _Velocity:

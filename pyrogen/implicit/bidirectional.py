@@ -40,13 +40,14 @@ from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, Guide, Model, check_part, data_plate
 from pyrogen.core.parts import given, merged_context_shape, read_part, taken
+from pyrogen.core.reparameterized import reparameterized
 from pyrogen.core.shapes import Context, Shape, context_batch_shape, context_of_each
 from pyrogen.distributions.point import Point
 from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.kernels import DistanceKernel
 
-from .draws import Drawn, reparameterized, require_plain
+from .draws import Drawn, require_plain
 from .game import Game, Played
 from .losses import Loss
 from .matching import unbiased_squared_mmd

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrogen.core.module import DistributionModule
+from pyrogen.core.reparameterized import reparameterized
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.context_embeddings import WithContext
@@ -120,20 +121,6 @@ def draws_of(generator: DistributionModule, draws: int, rows: int, context: Cont
         return drawn.unflatten(0, (draws, rows))
     distribution = reparameterized(generator(context), generator)
     return distribution.rsample((draws, rows) if context is None else (draws,))
-
-
-def reparameterized(distribution: TorchDistributionMixin, module: DistributionModule) -> TorchDistributionMixin:
-    """A distribution of a module, whose draws carry gradients.
-
-    Raises:
-        NotImplementedError: they do not.
-    """
-    if not distribution.has_rsample:
-        raise NotImplementedError(
-            f"draws of {type(distribution).__name__} carry no gradients, which matching and games need; train "
-            f"{type(module).__name__} by its `objective()`"
-        )
-    return distribution
 
 
 def _repeated(context: Context, times: int) -> Context:

@@ -33,10 +33,11 @@ from pyrogen.core.estimate import Estimate
 from pyrogen.core.modes import evaluating
 from pyrogen.core.module import DistributionModule, check_part
 from pyrogen.core.parts import given, taken
+from pyrogen.core.reparameterized import reparameterized
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape, context_of_each
 from pyrogen.networks.statistics import Statistic
 
-from .draws import Drawn, as_generator, reparameterized, require_plain
+from .draws import Drawn, as_generator, require_plain
 from .game import Game, Played
 from .losses import Loss
 from .model import Generator

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.diffusion import CosineVP, DistributionMatching, RectifiedFlow
+from pyrogen.diffusion import CosineVP, DistributionMatching, LearnedSchedule, RectifiedFlow
 from pyrogen.diffusion.denoiser import Denoiser
 
 MEAN, SCALE = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 2.0])
@@ -97,3 +97,28 @@ def test_refusals():
         DistributionMatching(Moved(MEAN, SCALE), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="`student_steps`"):
         DistributionMatching(Moved(MEAN, SCALE), Gaussian(MEAN, SCALE), student_steps=0)
+
+
+def test_the_student_keeps_the_noise_of_the_teacher():
+    teacher = pg.diffusion.mlp((2,), width=8, depth=1, schedule=LearnedSchedule()).denoiser
+    matching = DistributionMatching(pg.diffusion.flow_map((2,), width=8, depth=1), teacher)
+    pg.fit(matching, torch.zeros(20, 2), steps=3, batch_size=10, lr=0.1)
+    t = torch.linspace(0, 1, 5)
+    assert torch.equal(matching.student.schedule.log_snr(t), teacher.schedule.log_snr(t))
+    flow_map = pg.diffusion.flow_map((2,), width=8, depth=1, schedule=LearnedSchedule())
+    objective = pg.diffusion.LagrangianDistillation(flow_map, teacher=teacher)
+    pg.fit(objective, torch.zeros(20, 2), steps=3, batch_size=10, lr=0.1)
+    assert torch.equal(flow_map.denoiser.schedule.log_snr(t), teacher.schedule.log_snr(t))
+
+
+def test_what_cannot_be_matched_is_named():
+    teacher = pg.diffusion.mlp((2,), (), classes=3, width=8, depth=1).denoiser
+    generator = pg.diffusion.flow_map((2,), (), classes=3, width=8, depth=1)
+    other = pg.diffusion.mlp((2,), width=8, depth=1).denoiser
+    with pytest.raises(ValueError, match=r"`student` must have context_shape \(\), got None"):
+        DistributionMatching(generator, teacher, student=other)
+    with pytest.raises(TypeError, match="`times` must be callable, got float"):
+        DistributionMatching(generator, teacher, times=0.5)
+    without_gradients = pg.diffusion.mlp((2,), width=8, depth=1)
+    with pytest.raises(NotImplementedError, match="draws of DiffusionDistribution carry no gradients"):
+        pg.fit(DistributionMatching(without_gradients, other), torch.zeros(20, 2), steps=1)

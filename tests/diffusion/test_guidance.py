@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from pyrogen.diffusion import Multistep
+from pyrogen.diffusion import Multistep, mlp
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Denoiser
 from pyrogen.diffusion.guidance import Autoguidance, ClassifierFree, ClassifierGuidance
@@ -142,3 +142,11 @@ def test_bad_arguments_are_named():
     bayes = ClassifierGuidance(denoiser.all, log_class(denoiser), context_shape=())
     with pytest.raises(ValueError, match="`context` must end in shape"):
         bayes(torch.zeros(2, dtype=torch.float64), 0.5)
+
+
+def test_a_guide_of_other_contexts_is_refused():
+    """A label in the place of a vector would be broadcast."""
+    labelled = mlp((2,), (), classes=3, width=8, depth=1).denoiser
+    described = mlp((2,), (3,), width=8, depth=1).denoiser
+    with pytest.raises(ValueError, match=r"`guide` must have context_shape \(\), got \(3,\)"):
+        Autoguidance(labelled, described, weight=2.0)

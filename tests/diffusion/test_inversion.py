@@ -122,3 +122,15 @@ def test_shapes_and_kinds_that_do_not_fit_are_named():
         difference_map(old, new, pictures * torch.nan)
     with pytest.raises(TypeError, match="`pictures` must be"):
         difference_map(old, new, pictures.long())
+
+
+def test_pictures_of_another_precision_are_named():
+    prior = pg.diffusion.mlp((2,), (), classes=3, width=8, depth=1)
+    old, new = prior(torch.tensor(0)), prior(torch.tensor([1, 2]))
+    for change in (edited, difference_map):
+        with pytest.raises(ValueError, match=r"`pictures` must have the precision .* torch.float32"):
+            change(old, new, torch.zeros(2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"`picture` must have the precision .* torch.float32"):
+        pg.diffusion.edit(old, torch.zeros(2, dtype=torch.float64), 0.5)
+    with pytest.raises(ValueError, match=r"`picture` and `prior` must have batch shapes that broadcast, got \(\(3,\)"):
+        pg.diffusion.edit(new, torch.zeros(3, 2), 0.5)
