@@ -11,7 +11,7 @@ again:
 
     python benchmarks/implicit.py --output results.jsonl                       # the default game, ten seeds: hours
     python benchmarks/implicit.py --output results.jsonl --losses all --steps 4000 --seeds 0 1 2 3 4
-    python benchmarks/implicit.py --output results.jsonl --table TABLE.json
+    python benchmarks/implicit.py --output results.jsonl [--losses all --steps 4000] --table TABLE.json
     python benchmarks/implicit.py --speed [--table TABLE.json]                 # a step beside a loop written by hand
     python benchmarks/implicit.py --tasks ring --seeds 0 --steps 2000          # a quick look
 """
@@ -168,13 +168,19 @@ def runs(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
                         )
 
 
-def summary(lines: list[dict]) -> Iterator[list[str]]:
-    """Means over seeds with their standard deviations, beside the published ones."""
+def beside_published(lines: list[dict]) -> Iterator[list[str]]:
+    """The default game of as many steps as there are, and the published ones."""
     for task, published in PUBLISHED.items():
         for name, (modes, quality, divergence) in published.items():
             yield [task, f"{name}, published", "400,000", "10", str(modes), str(quality), str(divergence), "", "", ""]
         modes = len(mixture(task)[0])
         yield [task, "an exact sampler", "", "", f"{modes}", "98.89", f"{_bias(task):.4f}", "0.97", "", ""]
+        yield from summary([line for line in lines if line["task"] == task and line["loss"] == "relativistic"])
+
+
+def summary(lines: list[dict]) -> Iterator[list[str]]:
+    """Means over seeds with their standard deviations, a row for each task, game and number of steps."""
+    for task in PUBLISHED:
         keys = {(line["loss"], line["penalised"], line["steps"]): None for line in lines if line["task"] == task}
         for loss, penalised, steps in keys:
             wanted = {"task": task, "loss": loss, "penalised": penalised, "steps": steps}
@@ -294,7 +300,11 @@ def main(arguments: list[str] | None = None) -> None:
     lines = known(options.output)
     if not options.table:
         keep(runs(options, lines), lines, options.output)
-    table(COLUMNS, list(summary(lines)), options.table, lines)
+    if options.losses == ["all"]:
+        rows = summary([line for line in lines if line["steps"] == options.steps])
+    else:
+        rows = beside_published([line for line in lines if line["penalised"]])
+    table(COLUMNS, list(rows), options.table, lines)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ with uniform noise added, and their draws are rounded down. The average of the w
 best. One thread; processor time.
 
     python benchmarks/implicit_images.py [--seeds 0 1 2] [--data stacked] [--models gan] [--output images.jsonl]
-    python benchmarks/implicit_images.py --read images.jsonl
+    python benchmarks/implicit_images.py --read images.jsonl --data stacked [--table FILE]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import pyro
 import torch
-from results_file import keep, known, read
+from results_file import keep, known, table
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -37,6 +37,8 @@ from pyrogen.evaluation import frechet_distance, label_counts, train_classifier
 from pyrogen.implicit import R1, R2, Game, convolutional, convolutional_critic
 
 MODES, DRAWS = 26_000, 2_000
+FIGURES = {"modes": ("modes", ".0f"), "KL": ("kl", ".3f"), "Frechet distance": ("frechet", ".2f")}
+"""Names of columns, and what stands in them with how many places."""
 
 
 class Task(NamedTuple):
@@ -165,20 +167,31 @@ def measure(name: str, model: str, seed: int, steps: int | None) -> dict:
     return row | figures(task, drawn(module, task, count)) | {"seconds": seconds, "parameters": size}
 
 
-def table(rows: list[dict]) -> None:
-    """Means over seeds, with standard errors."""
+def columns(rows: list[dict]) -> list[str]:
+    """The columns of a table."""
+    return [
+        "data",
+        "model",
+        "steps",
+        "seeds",
+        *(name for name, (key, _) in FIGURES.items() if key in rows[0]),
+        "seconds",
+    ]
+
+
+def summary(rows: list[dict]) -> Iterator[list[str]]:
+    """Means over seeds with standard errors, a row for each data set and model."""
     for data, model, steps in dict.fromkeys((row["data"], row["model"], row["steps"]) for row in rows):
         mine = [row for row in rows if (row["data"], row["model"], row["steps"]) == (data, model, steps)]
-        figures = [
-            shown(figure, [row[figure] for row in mine]) for figure in ("modes", "kl", "frechet") if figure in mine[0]
-        ]
-        seconds = f"{statistics.mean(row['seconds'] for row in mine):8.0f} s" if "seconds" in mine[0] else ""
-        print(f"{data:<12}{model:<10}{steps:>7} steps  {'  '.join(figures)}  {seconds}  {len(mine)} seeds")
+        figures = [mean([row[key] for row in mine], places) for key, places in FIGURES.values() if key in mine[0]]
+        trained = "seconds" in mine[0]
+        seconds = f"{statistics.mean(row['seconds'] for row in mine):,.0f}" if trained else ""
+        yield [data, model, f"{steps:,}" if trained else "", f"{len(mine)}", *figures, seconds]
 
 
-def shown(name: str, values: list[float]) -> str:
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{name} {statistics.mean(values):.4g} ± {error:.2g}"
+def mean(values: list[float], places: str) -> str:
+    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:{places}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{places}}{error}"
 
 
 def runs(options: argparse.Namespace, rows: list[dict]) -> Iterator[dict]:
@@ -199,15 +212,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=["data", *MODELS], choices=["data", *MODELS])
     parser.add_argument("--steps", type=int, help="of training; those of each task if not given")
     parser.add_argument("--output", type=Path, help="a file of results, one JSON object a line; it is continued")
-    parser.add_argument("--read", type=Path, help="print the table of a file, run nothing")
+    parser.add_argument("--read", type=Path, help="tabulate this file of results, run nothing")
+    parser.add_argument("--table", type=Path, help="a file for the table, of stacked digits or of the others")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.read:
-        table(read(options.read))
-        return
-    rows = known(options.output)
-    keep(runs(options, rows), rows, options.output)
-    table(rows)
+    rows = known(options.read or options.output)
+    if not options.read:
+        keep(runs(options, rows), rows, options.output)
+    for kinds in ({"stacked"}, {"digits", "photographs"}):
+        mine = [row for row in rows if row["data"] in kinds.intersection(options.data)]
+        if mine:
+            table(columns(mine), list(summary(mine)), options.table, mine)
 
 
 if __name__ == "__main__":

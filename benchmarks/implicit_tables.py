@@ -11,7 +11,7 @@ CTGAN (Xu et al. 2019) runs with its own settings and as many steps in an enviro
 ``--ctgan`` names (``pip install torch ctgan`` there); without it there is no such row.
 
     python benchmarks/implicit_tables.py [--seeds 0 1 2 3 4] [--steps 3000] [--ctgan PYTHON] [--output tables.jsonl]
-    python benchmarks/implicit_tables.py --read tables.jsonl
+    python benchmarks/implicit_tables.py --read tables.jsonl [--table FILE]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 
 import pyro
 import torch
-from results_file import keep, known, read
+from results_file import keep, known, table
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
@@ -92,13 +92,7 @@ def ctgan(train: Tensor, count: int, options: argparse.Namespace, seed: int) -> 
         rows, draws = Path(folder, "rows.csv"), Path(folder, "draws.csv")
         table = pandas.DataFrame(train.numpy(), columns=names).astype({"label": int})
         table.to_csv(rows, index=False)
-        arguments = [
-            str(rows),
-            str(draws),
-            str(seed),
-            str(count),
-            str(options.steps),
-        ]  # an epoch is one step of 500 rows
+        arguments = [str(rows), str(draws), str(seed), str(count), str(options.steps)]  # an epoch is a step of 500 rows
         subprocess.run([str(options.ctgan), "-c", CTGAN, *arguments], check=True)
         return torch.tensor(pandas.read_csv(draws)[names].to_numpy(), dtype=torch.float)
 
@@ -141,14 +135,13 @@ def nearest(rows: Tensor, seen: Tensor) -> Tensor:
     return torch.cdist(rows, seen).min(1).values
 
 
-def table(rows: list[dict]) -> None:
-    """Means over seeds, with standard errors, and all p-values."""
+def summary(rows: list[dict]) -> Iterator[list[str]]:
+    """Means over seeds with standard errors, and all p-values."""
     for data, model in dict.fromkeys((row["data"], row["model"]) for row in rows):
         mine = [row for row in rows if (row["data"], row["model"]) == (data, model)]
-        figures = "  ".join(f"{name} {mean_and_error([row[name] for row in mine])}" for name in ("accuracy", "near"))
-        seconds = statistics.mean(row["seconds"] for row in mine)
-        p_values = " ".join(f"{row['p']:.3f}" for row in mine)
-        print(f"{data:<8}{model:<8}{figures}  {seconds:6.0f} s  p {p_values}")
+        figures = [mean_and_error([row[name] for row in mine]) for name in ("accuracy", "near")]
+        p_values = ", ".join(f"{row['p']:.3f}" for row in mine)
+        yield [data, model, p_values, *figures, f"{statistics.mean(row['seconds'] for row in mine):,.0f}"]
 
 
 def mean_and_error(values: list[float]) -> str:
@@ -175,15 +168,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weight", type=float, default=1.0, help="of both penalties")
     parser.add_argument("--ctgan", type=Path, help="a Python interpreter with ctgan")
     parser.add_argument("--output", type=Path, help="a file of results, one JSON object a line; it is continued")
-    parser.add_argument("--read", type=Path, help="print the table of a file, run nothing")
+    parser.add_argument("--read", type=Path, help="tabulate this file of results, run nothing")
+    parser.add_argument("--table", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.read:
-        table(read(options.read))
-        return
-    rows = known(options.output)
-    keep(runs(options, rows), rows, options.output)
-    table(rows)
+    rows = known(options.read or options.output)
+    if not options.read:
+        keep(runs(options, rows), rows, options.output)
+    table(["data", "model", "p-values", "accuracy", "near", "seconds"], list(summary(rows)), options.table, rows)
 
 
 if __name__ == "__main__":
