@@ -8,8 +8,8 @@ Digits are those of scikit-learn, 8x8 pixels, with uniform noise between the gre
 test. The joint energy and the classifier have one network and one number of steps; the likelihood of inputs has the
 weight 0.03 (the default) or 1 (the joint likelihood). The calibration error compares confidence and accuracy in 15
 bins; outliers are noise (uniform, and pixels of digits in a random order), told from digits by the energy, or by the
-largest probability of the classifier. The table has means over seeds with their standard errors. The machine of the
-table of all families is in `benchmarks/digits.py`. One thread.
+largest probability of the classifier. The table has means over the seeds that did not diverge, with their standard
+errors. The machine of the table of all families is in `benchmarks/digits.py`. One thread.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def classifier() -> nn.Module:
     return Chained(Standardizer((1, 8, 8), name="x"), features, nn.Linear(64, 10))
 
 
-def joint(weight: float, seed: int, steps: int) -> dict[str, float]:
-    """Accuracy, calibration error and outliers of one classifier; ``weight`` 0 is a plain one."""
+def joint(weight: float, seed: int, steps: int) -> dict[str, float | str]:
+    """Accuracy, calibration error and outliers of one classifier, or how it diverged; ``weight`` 0 is a plain one."""
     torch.manual_seed(seed)
     pixels, labels, _ = pg.data.digits()
     pixels = (pixels + torch.rand(pixels.shape)) / 17
@@ -135,7 +135,10 @@ def joint(weight: float, seed: int, steps: int) -> dict[str, float]:
     persistent = energy.PersistentChains(energy.AdjustedLangevin(), size=1024, steps=10)
     objective = module.objective(chains=persistent, weight=weight)
     schedule = partial(CosineAnnealingLR, T_max=steps)
-    pg.fit(objective, train, steps=steps, lr=1e-3, schedule=schedule, ema=0.99, seed=seed)
+    try:
+        pg.fit(objective, train, steps=steps, lr=1e-3, schedule=schedule, ema=0.99, seed=seed)
+    except FloatingPointError as error:
+        return {"diverged": str(error)}
     module.eval().requires_grad_(False)
     x, y = test
     probabilities = module.label(x).probs
@@ -160,10 +163,12 @@ def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> floa
 
 
 def summary(rows: list[dict]) -> Iterator[list[str]]:
-    """Means over seeds, with standard errors: a row for each model."""
+    """Means over the seeds that did not diverge, with their standard errors: a row for each model."""
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
-        yield [model, *(_mean([row[name] for row in mine]) for name in NAMES), f"{len(mine)}"]
+        whole = [row for row in mine if "diverged" not in row]
+        figures = [_mean([row[name] for row in whole]) for name in NAMES]
+        yield [model, *figures, f"{len(mine)}", f"{len(mine) - len(whole)}"]
 
 
 def _mean(values: list[float]) -> str:
@@ -191,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
                 found = {"model": model, "seed": seed, "steps": options.steps, **joint(weight, seed, options.steps)}
                 keep([found], rows, options.output)
     titles = ["accuracy", "calibration error", "AUROC, uniform noise", "AUROC, shuffled pixels"]
-    table(["model", *titles, "seeds"], list(summary(rows)), options.table, rows)
+    table(["model", *titles, "seeds", "diverged"], list(summary(rows)), options.table, rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ COPIED = {
     "diffusion/density",
     "diffusion/paths",
     "diffusion/quality",
-    "energy/classifier",
     "energy/normalizers",
     "energy/speed",
     "evaluation/digits",
