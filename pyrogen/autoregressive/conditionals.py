@@ -186,6 +186,11 @@ class FiniteDiscrete(PyrogenDistribution):
         log_probs = self.logits.log_softmax(-1)
         return log_probs if self.impossible is None else log_probs.masked_fill(self.impossible.unsqueeze(-1), -math.inf)
 
+    def entropy(self) -> Tensor:
+        log_probs = self.log_probs
+        # An excluded symbol counts for nothing: zero times minus infinity would be NaN.
+        return -(log_probs.exp() * log_probs.masked_fill(log_probs == -math.inf, 0.0)).sum(-1)
+
     def _expanded(self, batch_shape: torch.Size) -> FiniteDiscrete:
         impossible = None if self.impossible is None else self.impossible.expand(batch_shape)
         return FiniteDiscrete(self.logits.expand(*batch_shape, self.logits.shape[-1]), self.values, impossible)

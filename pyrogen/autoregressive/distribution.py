@@ -195,17 +195,22 @@ class AutoregressiveDistribution(PyrogenDistribution):
     def conditionals(self, value: Tensor) -> TorchDistributionMixin:
         """The distributions of each symbol given those before it, ``(*batch, length)`` of them, in their order.
 
-        They are those of the network, also where symbols are given or the sequence has ended.
+        They are those of the network, also where symbols are given or the sequence has ended. After a symbol that is
+        missing (NaN), or is none, they are NaN.
 
         Raises:
             NotImplementedError: each row has a random order of its own.
+            ValueError: a symbol is none, where torch validates the arguments of distributions.
         """
         if self.orders is not None:
             raise NotImplementedError("rows have random orders of their own; take a model `along(order)` instead")
         shape = self._common(value=batch_shape_of(value, self.event_shape, "value"))
         symbols = self._symbols(value, shape)
         self._require_inside(symbols)
-        outputs = full(self.network(symbols, self._rows(self.context, shape)))
+        clean, inside = self._clean(symbols)
+        outputs = full(self.network(clean, self._rows(self.context, shape)))
+        lost = (~inside).cumsum(-1) > (~inside).long()  # a bad symbol came before
+        outputs = outputs.masked_fill(lost.unsqueeze(-1), torch.nan)
         return self.conditional(outputs.reshape(*shape, *outputs.shape[1:]))
 
     def lengths(self, value: Tensor) -> Tensor:
@@ -284,8 +289,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
 
     def _terms(self, network: nn.Module, symbols: Tensor, context: Context) -> Tensor:
         """The log-probability of each symbol given those before it, ``(N, L)``."""
-        inside = self._inside(symbols)
-        clean = torch.where(like(inside, self.layout.symbol_shape), symbols, self._filler(symbols))
+        clean, inside = self._clean(symbols)
         terms = self.conditional(full(network(clean, context))).log_prob(clean)
         # A bad symbol spoils its own row only: NaN stays NaN, all else outside the support is impossible.
         number = whole(~symbols.isnan(), 2)
@@ -320,6 +324,11 @@ class AutoregressiveDistribution(PyrogenDistribution):
         symbols = self.layout.flatten(value)
         tail = symbols.shape[symbols.dim() - 1 - len(self.layout.symbol_axes) :]
         return symbols.expand(*shape, *tail).reshape(-1, *tail)
+
+    def _clean(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """The symbols with a filler in the place of bad ones, and whether each was in the support, ``(..., L)``."""
+        inside = self._inside(symbols)
+        return torch.where(like(inside, self.layout.symbol_shape), symbols, self._filler(symbols)), inside
 
     def _inside(self, symbols: Tensor) -> Tensor:
         """Whether each symbol is in the support, ``(..., L)``."""

@@ -43,6 +43,17 @@ class PyrogenDistribution(Abilities, TorchDistribution):
             "draws by two-sample tests, and infer in the space of its noise (`pyrogen.inverse.in_noise`)"
         )
 
+    def entropy(self) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self).__name__} has no closed-form entropy; average minus the log_prob of draws instead"
+        )
+
+    def cdf(self, value: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no closed-form cdf; take the share of draws instead")
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no support that is enumerated; draw from it instead")
+
     def __repr__(self) -> str:
         return super().__repr__() if self.arg_constraints else by_shapes(self)
 

@@ -128,6 +128,32 @@ def test_conditionals_are_the_factors_of_the_log_prob():
         any_order((4,), symbols=3, **SMALL)().conditionals(x)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(made, symbols=5, hidden=(8,)),
+        partial(pixel_cnn, symbols=5, width=8, depth=1),
+        partial(pixel_cnn, symbols=5, components=2, width=8, depth=1),
+    ],
+)
+def test_conditionals_after_a_missing_symbol_are_nan(make):
+    model, whole = jiggled(make((2, 2))), torch.tensor([[1.0, 4.0], [0.0, 2.0]])
+    missing = torch.tensor([[1.0, torch.nan], [0.0, 2.0]])
+    expected = model().conditionals(whole).log_prob(whole.flatten())
+    found = model().conditionals(missing).log_prob(whole.flatten())
+    assert torch.equal(found[:2], expected[:2])
+    assert found[2:].isnan().all()
+
+
+def test_conditionals_have_entropies():
+    model, x = jiggled(transformer((3,), symbols=4, **SMALL)), torch.tensor([3, 0, 1])
+    each = model().conditionals(x)
+    assert torch.allclose(each.entropy(), torch.distributions.Categorical(logits=each.logits).entropy())
+    assert (pg.autoregressive.top_k(model, 1)().conditionals(x).entropy() == 0).all()
+    with pytest.raises(NotImplementedError, match="no closed-form entropy; average minus the log_prob of draws"):
+        model().entropy()
+
+
 def test_a_search_ends_with_its_last_prefix(monkeypatch):
     model, steps = transformer((30,), symbols=3, end=0, **SMALL), []
     step = type(model.network).step
