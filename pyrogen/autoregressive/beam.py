@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import checked, integer
+from pyrogen.numerics.autograd import full
 
 from .conditionals import finite_discrete
 from .distribution import AutoregressiveDistribution
@@ -52,7 +53,8 @@ def beam_search(distribution: AutoregressiveDistribution, width: int) -> tuple[T
     wide = distribution.select(beams.to(next(distribution.network.parameters()).device))
     network, known, ending, length = wide.network, wide.known, wide.ending, wide.layout.length
     output, state = network.step(None, network.start((rows * width,), wide.context))
-    scores = output.new_full((rows, width), -torch.inf)
+    precise = torch.promote_types(output.dtype, torch.float32)  # half precision would tie what is summed
+    scores = output.new_full((rows, width), -torch.inf, dtype=precise)
     scores[:, 0] = 0.0
     symbols = None
     for place in range(length):
@@ -80,7 +82,7 @@ def _options(
     conditional: object, output: Tensor, place: int, known: Known | None, ending: Ending | None, symbols: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The log-probability of each next symbol, ``(N, K)``, and the symbols, ``(K,)``."""
-    now = finite_discrete(conditional(output))
+    now = finite_discrete(conditional(full(output)))
     options = now.log_probs
     values = torch.arange(options.shape[-1], device=options.device) if now.values is None else now.values
     if ending is not None and symbols is not None:
