@@ -39,7 +39,7 @@ class Feedback(nn.Module):
         super().__init__()
         self.form = Plain() if form is None else form
         size = observations * self.form.width
-        self.standardizer = Standardizer((1, size), name="x") if standardizer is None else standardizer
+        self.standardizer = Standardizer((1, size), name="x", missing=True) if standardizer is None else standardizer
         self.cell = nn.GRUCell(size, units)
 
     @property

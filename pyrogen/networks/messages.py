@@ -50,7 +50,7 @@ class RecurrentMessages(ReadsData, nn.Module):
     ) -> None:
         super().__init__()
         self.form = Plain() if form is None else form
-        self.standardizer = Standardizer((1, observations * self.form.width), name="x")
+        self.standardizer = Standardizer((1, observations * self.form.width), name="x", missing=True)
         features = observations * (self.form.width + 1) + inputs + 2 * irregular
         self.past = nn.GRU(features, width, batch_first=True) if past else None
         self.future = nn.GRU(features, width, batch_first=True) if future else None
@@ -73,7 +73,7 @@ class RecurrentMessages(ReadsData, nn.Module):
         return first, second
 
     def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads observations; missing ones count as the mean of the others."""
+        """Reads observations; missing ones do not count."""
         return read_observed(self.standardizer, self.form(x).flatten(-2))
 
 
@@ -105,7 +105,7 @@ class LocalMessages(ReadsData, nn.Module):
     ) -> None:
         super().__init__()
         self.form = Plain() if form is None else form
-        self.standardizer = Standardizer((1, observations * self.form.width), name="x")
+        self.standardizer = Standardizer((1, observations * self.form.width), name="x", missing=True)
         self.network = MLP(observations * (self.form.width + 1) + inputs, 2 * states, hidden=hidden)
 
     def forward(self, x: Tensor, inputs: Tensor | None = None, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ class LocalMessages(ReadsData, nn.Module):
         return self.network(torch.cat(seen(x, self.form, self.standardizer, inputs), -1)).chunk(2, -1)
 
     def read_data(self, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-        """Reads observations; missing ones count as the mean of the others."""
+        """Reads observations; missing ones do not count."""
         return read_observed(self.standardizer, self.form(x).flatten(-2))
 
 
@@ -125,15 +125,13 @@ def seen(x: Tensor, form: Form, standardizer: Standardizer, inputs: Tensor | Non
 
 
 def read_observed(standardizer: Standardizer, x: Tensor) -> Iterator[tuple[Statistic, Tensor]]:
-    """Reads observations ``(*batch, length, n)``; missing ones count as the mean of the others.
+    """Reads observations ``(*batch, length, n)``; missing ones do not count.
 
     Raises:
         RefusedDataError: a sequence holds an infinity.
     """
     require_rows(~x.isinf(), x, "`x` must be finite, or NaN where it is missing")
-    rows = x.reshape(-1, x.shape[-1])
-    filled = torch.where(rows.isnan(), rows.nanmean(0).nan_to_num(), rows)
-    return standardizer.read_data(filled.unsqueeze(-2))
+    return standardizer.read_data(x.unsqueeze(-2))
 
 
 def last_observed(observed: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Any
 
 import torch
@@ -141,8 +142,12 @@ class Moments:
     def scale(self) -> Tensor:
         """The standard deviation of each feature; one where it is constant."""
         # Rounding gives a constant a tiny deviation, hence the comparison of the extremes.
-        deviation = (self._square / max(self.count - 1, 1)).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+        deviation = self._variance.sqrt().clamp(min=torch.finfo(torch.float32).tiny)
         return torch.where(self._high > self._low, deviation, 1.0)
+
+    @property
+    def _variance(self) -> Tensor:
+        return self._square / max(self.count - 1, 1)
 
     def _read(self, rows: Tensor) -> None:
         variance, self._mean = torch.var_mean(rows, 0, correction=0)
@@ -151,6 +156,46 @@ class Moments:
     @staticmethod
     def _squared(difference: Tensor) -> Tensor:
         return difference.square()
+
+
+class ObservedMoments(Moments):
+    """Count, mean and scale of the entries of rows that are not NaN, for each feature by itself.
+
+    Where all are NaN the mean is zero and the scale one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts = torch.zeros((), dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        missing = rows.isnan()
+        if not len(rows):
+            return
+        rows = rows.detach().to("cpu" if rows.device.type == "mps" else rows.device).double()
+        missing, part = missing.to(rows.device), type(self)()
+        part.count, part._counts = len(rows), (~missing).sum(0).double()
+        part._low, part._high = rows.masked_fill(missing, inf).amin(0), rows.masked_fill(missing, -inf).amax(0)
+        part._read(rows)
+        if bool(missing.any()):
+            part._mean = rows.masked_fill(missing, 0.0).sum(0) / part._counts.clamp(min=1)
+            part._square = (rows - part._mean).square().masked_fill(missing, 0.0).sum(0)
+        self.merge(part)
+
+    def merge(self, other: ObservedMoments) -> None:
+        if not (self.count and other.count):
+            super().merge(other)
+            return
+        counts, difference = self._counts + other._counts, other._mean - self._mean
+        whole = counts.clamp(min=1)
+        self._mean = self._mean + difference * (other._counts / whole)
+        self._square = self._square + other._square + difference.square() * (self._counts * other._counts / whole)
+        self._low, self._high = torch.minimum(self._low, other._low), torch.maximum(self._high, other._high)
+        self.count, self._counts = self.count + other.count, counts
+
+    @property
+    def _variance(self) -> Tensor:
+        return self._square / (self._counts - 1).clamp(min=1)
 
 
 class JointMoments(Moments):
@@ -227,15 +272,17 @@ class Standardizer(Statistic, ReadsData, nn.Module):
         shape: Shape of one context.
         name: What errors call it.
         absent: Whether members of a sequence that are NaN are members that are not there.
+        missing: Whether entries that are NaN are missing, of which nothing is learned.
 
     Shape:
         ``(*batch, *shape)`` to the same.
     """
 
     @checked(shape=shape)
-    def __init__(self, shape: Shape, *, name: str = "context", absent: bool = False) -> None:
+    def __init__(self, shape: Shape, *, name: str = "context", absent: bool = False, missing: bool = False) -> None:
         super().__init__()
         self.shape, self.name, self.absent = tuple(shape), name, absent and len(shape) == 2
+        self.missing = missing
         self.register_buffer("mean", torch.zeros(self._features()))
         self.register_buffer("scale", torch.ones(self._features()))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
@@ -258,11 +305,17 @@ class Standardizer(Statistic, ReadsData, nn.Module):
             require_rows(rows.isfinite() | missing, rows, f"`{self.name}` must be finite, or NaN in all of a member")
             yield self, rows[~missing.squeeze(-1)]
             return
-        require_finite(rows, self.name)
+        if self.missing:
+            require_rows(~rows.isinf(), rows, f"`{self.name}` must be finite, or NaN where it is missing")
+        else:
+            require_finite(rows, self.name)
         if len(self.shape) < 3:
             yield self, rows.reshape(-1, self.mean.numel())
         else:
             yield self, rows.flatten(2).movedim(1, -1).flatten(0, 1)
+
+    def moments(self) -> Moments:
+        return ObservedMoments() if self.missing else Moments()
 
     @property
     def learned(self) -> bool:

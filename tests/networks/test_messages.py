@@ -1,5 +1,6 @@
 """What recurrent messages take of observations."""
 
+import pytest
 import torch
 
 from pyrogen.networks.forms import OneHot
@@ -30,3 +31,24 @@ def test_the_same_symbols_by_other_names_tell_something_else():
     messages = RecurrentMessages(1, 3, width=4, form=OneHot(3))
     x = torch.tensor([[0.0], [1.0], [2.0]])[None]
     assert not torch.allclose(messages(x)[0], messages((x + 1) % 3)[0])
+
+
+@pytest.mark.parametrize("piece", [7, 200])
+def test_units_are_those_of_what_is_observed_however_data_are_read(piece):
+    """A sensor that begins late is missing from whole pieces of the data."""
+    torch.manual_seed(0)
+    x = torch.randn(200, 5, 3) * torch.tensor([1.0, 2.0, 0.0]) + torch.tensor([0.0, 1000.0, 5.0])
+    x[:120, :, 1] = torch.nan
+    x[130, 2] = torch.nan
+    x = torch.cat([x, torch.full((200, 5, 1), torch.nan)], -1)
+    network = RecurrentMessages(4, 2, width=8)
+    standardizer, moments = network.standardizer, network.standardizer.moments()
+    for rows in x.split(piece):
+        ((_, read),) = network.read_data(rows)
+        moments.add(read)
+    standardizer.learn(moments)
+    columns = x.reshape(-1, 4).unbind(-1)
+    seen = [column[~column.isnan()] for column in columns[:2]]
+    expected = [*(column.mean() for column in seen), 5.0, 0.0], [*(column.std() for column in seen), 1.0, 1.0]
+    torch.testing.assert_close(standardizer.mean, torch.tensor(expected[0]))
+    torch.testing.assert_close(standardizer.scale, torch.tensor(expected[1]))

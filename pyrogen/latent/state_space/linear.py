@@ -123,7 +123,7 @@ class LinearEmissions(SequencePart):
         size = math.prod(observation_shape)
         self.loading = nn.Linear(states, size) if loading is None else loading
         self.log_scale = nn.Parameter(torch.zeros(size))
-        self.units = Standardizer((1, size), name="x")
+        self.units = Standardizer((1, size), name="x", missing=True)
         self.effect = nn.Linear(context.size, size, bias=False) if context.size else None
 
     def forward(self, context: Context = None) -> Incomplete:

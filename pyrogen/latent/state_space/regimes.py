@@ -73,7 +73,7 @@ class HiddenMarkovModel(SequencePart):
         super().__init__(length, observation_shape, context, {})
         self.family = family
         numbers = prod(family.numbers_shape(self.event_shape[1:]))
-        self.units = Standardizer((1, prod(self.event_shape[1:])), name="x") if standardized else None
+        self.units = Standardizer((1, prod(self.event_shape[1:])), name="x", missing=True) if standardized else None
         self.start = nn.Parameter(torch.zeros(regimes))
         self.logits = nn.Parameter(2 * torch.eye(regimes))
         self.table = nn.Parameter(torch.randn(regimes, numbers))
