@@ -181,8 +181,9 @@ def _check(solids: Solids, light: Tensor) -> None:
 
 
 def _check_values(solids: Solids, light: Tensor) -> None:
-    if ((solids.kind < 0) | (solids.kind >= len(KINDS))).any():
-        raise ValueError(f"`solids.kind` must be from 0 to {len(KINDS) - 1}, got {solids.kind}")
+    whole = solids.kind.long()
+    if ((whole != solids.kind) | (whole < 0) | (whole >= len(KINDS))).any():
+        raise ValueError(f"`solids.kind` must hold integers from 0 to {len(KINDS) - 1}, got {solids.kind}")
     if (solids.size < 0).any():  # zero and infinity, where a chain may stray, leave a picture of no number
         raise ValueError(f"`solids.size` must not be negative, got {solids.size}")
     if not (light[..., 2] > 0).all():

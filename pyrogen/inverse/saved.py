@@ -8,7 +8,7 @@ the file holds, and the random numbers go on from there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -17,8 +17,6 @@ from torch import Tensor
 
 from pyrogen.numerics.randomness import random_states, set_random_states
 from pyrogen.training.checkpoint import Checkpoint, check_settings
-
-_DRAWS = 4  # of the prior, to know it by
 
 
 class Resumable(Protocol):
@@ -36,11 +34,11 @@ class Start(NamedTuple):
 
     Attributes:
         data: The observed values.
-        draws: Draws of the prior, ``(P, ...)``.
+        draws: A draw of the prior.
     """
 
-    data: Mapping[str, Tensor]
-    draws: Mapping[str, Tensor]
+    data: dict[str, Tensor]
+    draws: dict[str, Tensor]
 
 
 class Saved:
@@ -58,12 +56,12 @@ class Saved:
             set_random_states(self._found["began"])
         self._began = random_states() if checkpoint else None
 
-    def resume(self, run: Resumable, start: Start, **settings: Any) -> None:
+    def resume(self, run: Resumable, start: Callable[[], Start], **settings: Any) -> None:
         """Takes over what the file holds, if there is one.
 
         Args:
             run: As it begins.
-            start: The data, and draws of the prior.
+            start: Gives the data and a draw of the prior.
             settings: What must be as it was.
 
         Raises:
@@ -71,8 +69,10 @@ class Saved:
         """
         if self._checkpoint is None:
             return
-        draws = {name: rows[:_DRAWS].clone() for name, rows in start.draws.items()}
-        self._begun = {"settings": settings, "data": dict(start.data), "draws": draws}
+        states = random_states()
+        set_random_states(self._began)  # whatever the run drew since then
+        self._begun = {"settings": settings, **start()._asdict()}
+        set_random_states(states)
         if self._found is not None:
             check_settings(self._found["settings"], settings)
             _check_start(self._begun, self._found)

@@ -20,6 +20,7 @@ References:
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from .inflated import Inflated
 from .powered import Powered
 from .powered_others import PoweredOthers
 from .reverse import Reverse
+from .saved import Start
 from .tempered_likelihood import TemperedLikelihood
 from .unknowns import Unknowns
 
@@ -133,3 +135,10 @@ def tempered_likelihood(unknowns: Unknowns, most: float) -> TemperedLikelihood:
 def started(unknowns: Unknowns, move: SplitMove, count: int) -> Tensor:
     """Draws of all unknowns without the data, in rows ``(count, N, D + k)``."""
     return torch.cat([move.reverse.prior(count, unknowns.typical), unknowns.draw(count)], -1)
+
+
+def start(unknowns: Unknowns, move: SplitMove) -> Start:
+    """What tells a run by, however many particles the denoiser takes at once: data, and one draw of all unknowns."""
+    alone = SplitMove(move.likelihood, copy(move.reverse))  # whose passes do not count
+    draw = {name: value.contiguous() for name, value in unknowns.by_site(started(unknowns, alone, 1)).items()}
+    return Start(unknowns.data, draw)

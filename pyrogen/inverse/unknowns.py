@@ -20,7 +20,6 @@ from pyrogen.programs.site import Site
 from .free_sites import FreeSites, transform_of
 from .observation import observed
 from .problem import InverseProblem
-from .saved import Start
 from .target import MeasuredSites
 
 
@@ -55,6 +54,11 @@ class Unknowns:
         likelihood = MeasuredSites(lambda row: self._run(row)[0], tuple(scored), self.problems, self.typical)
         self.target = problem.target(problem.values, likelihood)
 
+    @property
+    def data(self) -> dict[str, Tensor]:
+        """The observed values by site."""
+        return self._problem.data
+
     def draw(self, count: int) -> Tensor:
         """Draws of the other sites by the model, without its data, ``(count, N, k)``."""
         given = {self._problem.site: self._problem.values[self._problem.site]}
@@ -64,11 +68,10 @@ class Unknowns:
             rows.append(torch.cat([self._free(sites[name]).reshape(1, -1) for name in self._names], -1))
         return torch.stack(rows).to(self.typical) if rows else self.typical.new_zeros(count, len(self.typical), 0)
 
-    def start(self, rows: Tensor) -> Start:
-        """What a run begins with: the data, and draws of the prior in rows ``(P, N, D + k)``, free coordinates."""
+    def by_site(self, rows: Tensor) -> dict[str, Tensor]:
+        """The numbers of each site, free coordinates of others, each ``(P, N, ...)``, from rows ``(P, N, D + k)``."""
         sizes = [self.problems.size, *(shape.numel() for shape in self._shapes.values())]
-        draws = zip((self._problem.site, *self._names), rows.split(sizes, -1), strict=True)
-        return Start(self._problem.data, dict(draws))
+        return dict(zip((self._problem.site, *self._names), rows.split(sizes, -1), strict=True))
 
     def values(self, rows: Tensor) -> dict[str, Tensor]:
         """The values of all sites, each of shape ``(P, *shape)``, from rows ``(P, N, D + k)``."""

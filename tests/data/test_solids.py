@@ -205,7 +205,7 @@ def test_drawn_scenes_have_every_number_and_stand_from_front_to_back():
 @pytest.mark.parametrize(
     ("scene", "light", "message"),
     [
-        (one(3), ABOVE, "`solids.kind` must be from 0 to 2, got"),
+        (one(3), ABOVE, "`solids.kind` must hold integers from 0 to 2, got"),
         (one(1, size=-0.1), ABOVE, "`solids.size` must not be negative, got"),
         (one(1)._replace(colour=torch.zeros(1, 4)), ABOVE, r"`solids.colour` must end in shape \(3,\), got"),
         (one(1), torch.zeros(2), r"`light` must end in shape \(3,\), got shape \(2,\)"),
@@ -234,3 +234,8 @@ def test_lamps_are_directions():
         solids.render(scene, 2 * light)
     with pytest.raises(TypeError, match="`side` must hold floating-point numbers"):
         solids.lamp(torch.tensor(0))
+
+
+def test_a_kind_between_two_is_refused():
+    with pytest.raises(ValueError, match="`solids.kind` must hold integers from 0 to 2"):
+        render(one(1.5), ABOVE)

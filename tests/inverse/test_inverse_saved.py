@@ -16,6 +16,7 @@ SHORT = {
     TemperedSMC: {"particles": 24, "moves": 2, "groups": 3, "steps": 6},
     SplitGibbs: {"chains": 4, "warmup": 6, "draws": 6, "steps": 6},
 }
+FEW = {TemperedSMC: {"levels": (1.0, 0.0)}, SplitGibbs: {"warmup": 2, "draws": 4}}
 
 
 class Stopped(Exception):
@@ -120,10 +121,9 @@ def test_a_file_of_another_run_is_refused(tmp_path):
 @pytest.mark.parametrize("method", [TemperedSMC, SplitGibbs])
 def test_another_prior_of_any_site_and_other_data_are_refused(method, tmp_path):
     """Under the same likelihood, noise levels and random numbers: particles have the same log-likelihoods."""
-    grid = KarrasGrid(6)
-    options = {**SHORT[method], "site": "x", "grid": grid, "checkpoint": tmp_path / "run"}
+    options = {**SHORT[method], **FEW[method], "site": "x", "grid": KarrasGrid(6), "checkpoint": tmp_path / "run"}
 
-    def of(scale, mean=0.0, count=100):
+    def of(scale, mean=0.0, count=6):
         prior = gaussian(torch.full((6,), mean), COVARIANCE)
 
         def program(y, hidden):
@@ -146,3 +146,12 @@ def test_another_prior_of_any_site_and_other_data_are_refused(method, tmp_path):
         method(of(0.5, mean=0.1), **options).run(Y, torch.nan)
     with pytest.raises(ValueError, match=r"same model and data, got other observed values at \['y'\]"):
         method(of(0.5), **options).run(Y + torch.tensor([0.0, 1e-4, 0.0]), torch.nan)
+
+
+@pytest.mark.parametrize("method", [TemperedSMC, SplitGibbs])
+def test_a_run_may_go_on_with_other_chunks(method, tmp_path):
+    more = {"last_levels": 2} if method is TemperedSMC else {"draws": 5}
+    options = {**SHORT[method], **FEW[method], "site": "x", "checkpoint": tmp_path / "run"}
+    pyro.set_rng_seed(0)
+    method(model(unknown_noise), **options).run(Y)
+    assert method(model(unknown_noise), chunk=2, **options | more).run(Y).get_samples()["x"].isfinite().all()
