@@ -32,7 +32,7 @@ from pyrogen.programs.run import Given, isolated, run
 from pyrogen.programs.site import Site, is_imputed, is_statement
 
 from .free_sites import FreeSites, started, transform_of
-from .observation import check_data
+from .observation import check_data, shown_data
 from .problem import check_plates
 from .summed_out import Enumerated, summed_log_prob
 
@@ -89,6 +89,11 @@ class LatentDensity:
         self.size = sum(map(prod, self.free_shapes.values()))
         self.width = max(len(site.distribution.batch_shape) for site in self.statements.values())
         self._density: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def data(self) -> dict[str, Tensor]:
+        """The observed values by site, zero where they are hidden."""
+        return {name: shown_data(site) for name, site in self.statements.items() if site.kind == "observed"}
 
     def __call__(self, x: Tensor) -> Tensor:
         """The log-density in nats at points ``(chains, size)``, ``(chains,)``; NaN where the model cannot run."""

@@ -26,6 +26,7 @@ from .chain_diagnostics import chain_diagnostics
 from .free_sites import started, starting_points
 from .latent_density import LatentDensity
 from .noise import constant
+from .saved import check_same_data
 
 _TRIES = 100  # at a point to start from
 
@@ -177,6 +178,7 @@ class ManyChains(Answer):
     def _state(self, density: LatentDensity, seed: int, sampling: Sampling, record: KeptMoves) -> dict[str, Any]:
         return {
             "settings": self._settings(density, seed),
+            "data": density.data,
             "sampling": sampling.state_dict(),
             "record": record.state_dict(),
         }
@@ -199,6 +201,7 @@ class ManyChains(Answer):
             expected["seed"] = found.get("seed")
         if found != expected:
             raise ValueError(f"`checkpoint` must hold a run of the settings {expected}, got {found}")
+        check_same_data(density.data, state["data"])
         sampling.load_state_dict(state["sampling"])
         record.load_state_dict(state["record"])
         if len(record) > self.draws:

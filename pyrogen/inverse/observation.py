@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution, Normal
-from pyro.ops.provenance import get_provenance
+from pyro.ops.provenance import detach_provenance, get_provenance
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, TransformedDistribution, biject_to
 
@@ -89,6 +89,13 @@ def filled(site: Site) -> Tensor:
     for part in _peeled(site.distribution).transforms:
         value = part(value)
     return value.to(site.value.dtype)
+
+
+def shown_data(site: Site) -> Tensor:
+    """The value of an observed site, zero where it is hidden, whatever stands there."""
+    found, value = observed(site), torch.as_tensor(site.value).expand(site.distribution.shape())
+    wide = found.shown.reshape(found.shape + (1,) * found.base_dim)
+    return detach_provenance(torch.where(wide, value, torch.zeros_like(value))).detach()
 
 
 def check_data(site: Site, *, support: bool) -> None:

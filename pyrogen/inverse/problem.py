@@ -31,7 +31,7 @@ from pyrogen.programs.problems import independent_problems
 from pyrogen.programs.run import run
 from pyrogen.programs.site import Site
 
-from .observation import check_data, filled
+from .observation import check_data, shown_data
 from .target import MeasuredSites, Target
 
 
@@ -80,8 +80,8 @@ class InverseProblem:
 
     @property
     def data(self) -> dict[str, Tensor]:
-        """The observed values by site; where they are hidden, others that are possible."""
-        return {site.name: detach_provenance(filled(site)).detach() for site in self._observed}
+        """The observed values by site, zero where they are hidden."""
+        return {site.name: shown_data(site) for site in self._observed}
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -75,7 +75,8 @@ class Saved:
         set_random_states(states)
         if self._found is not None:
             check_settings(self._found["settings"], settings)
-            _check_start(self._begun, self._found)
+            check_same_data(self._begun["data"], self._found["data"])
+            check_alike(self._begun["draws"], self._found["draws"], 1e-3, "draws of the prior")
             run.load_state_dict(self._found["run"])
             set_random_states(self._found["now"])
 
@@ -107,15 +108,18 @@ def check_same(found: Tensor, kept: Tensor) -> None:
         )
 
 
-def _check_start(own: dict[str, Any], kept: dict[str, Any]) -> None:
-    """Raises a ValueError unless data and draws of the prior are those that a checkpoint holds."""
-    for kind, share, what in (("data", 1e-6, "observed values"), ("draws", 1e-3, "draws of the prior")):
-        found, held = own[kind], kept[kind]
-        if list(found) != list(held):
-            raise ValueError(f"`checkpoint` must hold a run of the same sites, got {list(held)}, now {list(found)}")
-        wrong = [name for name in found if not _alike(found[name], held[name], share)]
-        if wrong:
-            raise ValueError(f"`checkpoint` must hold a run of the same model and data, got other {what} at {wrong}")
+def check_alike(found: dict[str, Tensor], kept: dict[str, Tensor], share: float, what: str) -> None:
+    """Raises a ValueError unless tensors by site are those that a checkpoint holds, but for rounding."""
+    if list(found) != list(kept):
+        raise ValueError(f"`checkpoint` must hold a run of the same sites, got {list(kept)}, now {list(found)}")
+    wrong = [name for name in found if not _alike(found[name], kept[name], share)]
+    if wrong:
+        raise ValueError(f"`checkpoint` must hold a run of the same model and data, got other {what} at {wrong}")
+
+
+def check_same_data(found: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
+    """Raises a ValueError unless observed values are those that a checkpoint holds."""
+    check_alike(found, kept, 1e-6, "observed values")
 
 
 def _alike(found: Tensor, kept: Tensor, share: float) -> bool:

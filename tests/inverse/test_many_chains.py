@@ -487,3 +487,18 @@ def test_a_compiled_density_is_that_of_the_model():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     posterior = ManyChains(schools, seed=0, chains=8, draws=4, warmup=10, compile=True).run(EFFECTS)
     assert posterior.get_samples()["theta"].shape == (32, 8)
+
+
+def test_other_data_of_the_same_density_are_refused(tmp_path):
+    """Two numbers exchange places: the chains have the log-densities that they had."""
+
+    def model(y):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, 1.0).mask(torch.arange(len(y)) < 3), obs=y)
+
+    options = {"chains": 4, "warmup": 4, "seed": 0, "checkpoint": tmp_path / "chains"}
+    ManyChains(model, draws=4, **options).run(torch.tensor([0.0, 1.0, 2.0, 5.0]))
+    ManyChains(model, draws=5, **options).run(torch.tensor([0.0, 1.0, 2.0, 7.0]))
+    with pytest.raises(ValueError, match=r"same model and data, got other observed values at \['y'\]"):
+        ManyChains(model, draws=6, **options).run(torch.tensor([1.0, 0.0, 2.0, 7.0]))
