@@ -32,7 +32,7 @@ from pyrogen.programs.run import Given, isolated, run
 from pyrogen.programs.site import Site, is_imputed, is_statement
 
 from .free_sites import FreeSites, started, transform_of
-from .observation import check_data, shown_data
+from .observation import Filled, check_data, shown_data
 from .problem import check_plates
 from .summed_out import Enumerated, summed_log_prob
 
@@ -79,6 +79,8 @@ class LatentDensity:
             check_plates(site)
             if site.kind == "observed":
                 check_data(site, support=is_validation_enabled())
+                if not torch.as_tensor(site.value).isfinite().all():  # hidden, or it had been refused
+                    self.model = Filled()(model)
         latent = {name: site for name, site in self.statements.items() if site.kind == "latent"}
         self.discrete = [name for name, site in latent.items() if site.support.is_discrete]
         sites = {name: site for name, site in latent.items() if name not in self.discrete}

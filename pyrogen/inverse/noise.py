@@ -26,7 +26,6 @@ from pyro import poutine
 from pyro.distributions import Delta, Normal, TorchDistribution
 from pyro.infer.reparam.reparam import Reparam
 from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -36,10 +35,10 @@ from pyrogen.distributions.abilities import Abilities, push_forward
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.normal import DiagonalNormal, UnitNormal
 from pyrogen.programs.run import run
-from pyrogen.programs.site import Site, is_site, site_of
+from pyrogen.programs.site import Site
 from pyrogen.training.turn import frozen
 
-from .observation import check_data, filled
+from .observation import Filled, check_data
 from .problem import check_latent
 
 
@@ -77,15 +76,7 @@ def in_noise(model: Callable, *, site: str) -> Callable:
         >>> mcmc.get_samples()["x_noise"].shape
         torch.Size([5, 2])
     """
-    return _Filled()(poutine.reparam(function(model, "model"), config={site: _PushForward()}))
-
-
-class _Filled(Messenger):
-    """Puts possible values where observed sites are hidden by a mask: gradients of NaN are NaN, hidden or not."""
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] and is_site(msg) and not torch.as_tensor(msg["value"]).isfinite().all():
-            msg["value"] = filled(site_of(msg))
+    return Filled()(poutine.reparam(function(model, "model"), config={site: _PushForward()}))
 
 
 class _PushForward(Reparam):

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from pyro.distributions import ExpandedDistribution, MaskedDistribution, Normal
 from pyro.ops.provenance import detach_provenance, get_provenance
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, TransformedDistribution, biject_to
 
 from pyrogen.core.density import density_of
 from pyrogen.distributions.normal import DiagonalNormal
-from pyrogen.programs.site import Site
+from pyrogen.programs.site import Site, is_site, site_of
 
 
 class Observed(NamedTuple):
@@ -89,6 +90,14 @@ def filled(site: Site) -> Tensor:
     for part in _peeled(site.distribution).transforms:
         value = part(value)
     return value.to(site.value.dtype)
+
+
+class Filled(Messenger):
+    """Puts possible values where observed sites are hidden by a mask: gradients of NaN are NaN, hidden or not."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] and is_site(msg) and not torch.as_tensor(msg["value"]).isfinite().all():
+            msg["value"] = filled(site_of(msg))
 
 
 def shown_data(site: Site) -> Tensor:

@@ -502,3 +502,16 @@ def test_other_data_of_the_same_density_are_refused(tmp_path):
     ManyChains(model, draws=5, **options).run(torch.tensor([0.0, 1.0, 2.0, 7.0]))
     with pytest.raises(ValueError, match=r"same model and data, got other observed values at \['y'\]"):
         ManyChains(model, draws=6, **options).run(torch.tensor([1.0, 0.0, 2.0, 7.0]))
+
+
+def test_what_stands_in_hidden_entries_does_not_matter():
+    shown = torch.arange(4) < 3
+
+    def model(y):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, 1.0).mask(shown), obs=y)
+
+    method = ManyChains(model, chains=4, draws=4, warmup=4, seed=0)
+    one, other = (method.run(torch.tensor([0.0, 1.0, 2.0, hidden])).get_samples() for hidden in (torch.nan, 5.0))
+    assert torch.equal(one["mean"], other["mean"])
