@@ -38,7 +38,6 @@ COPIED = {
     "inverse/photographs",
     "inverse/twists",
     "latent/digits",
-    "latent/few_labels_tuning",
     "latent/imputation",
     "latent/speed",
     "simulation/averages",
