@@ -38,8 +38,6 @@ COPIED = {
     "inverse/photographs",
     "inverse/twists",
     "latent/digits",
-    "latent/imputation",
-    "latent/speed",
     "simulation/averages",
 }
 """Tables that were copied from a print-out, before their scripts wrote them."""

@@ -78,8 +78,12 @@ class IndependentBernoulli(PyrogenDistribution):
             return torch.bernoulli(self.probs.expand(self._extended_shape(torch.Size(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        require_value(self, value)
-        energy, wrong = (_summed(part, len(self.event_shape)) for part in _energies(self.logits, value))
+        event_dim = len(self.event_shape)
+        if require_value(self, value):
+            return -_summed(_energies(self.logits, value), event_dim)
+        # Zero for bits, positive for other numbers and NaN for NaN, which has no part in the gradient of others.
+        wrong = _summed((value * (value - 1)).abs(), event_dim)
+        energy = _summed(_energies(self.logits, value.nan_to_num(0.0, 0.0, 0.0)), event_dim)
         return -energy - torch.where(wrong > 0, torch.inf, wrong)
 
     def log_prob_by_element(self, value: Tensor) -> Tensor:
@@ -90,13 +94,12 @@ class IndependentBernoulli(PyrogenDistribution):
         return energy.flatten(-len(self.event_shape)).sum(-1)
 
 
-def _energies(logits: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Minus the log-probability of each bit, and what is zero for bits, positive for other numbers and NaN for NaN."""
-    value = value if value.is_floating_point() else value.to(logits.dtype)
-    bits, wrong = value.nan_to_num(0.0, 0.0, 0.0), (value * (value - 1)).abs()
-    if value.shape != logits.shape:
+def _energies(logits: Tensor, bits: Tensor) -> Tensor:
+    """Minus the log-probability of each bit."""
+    bits = bits if bits.is_floating_point() else bits.to(logits.dtype)
+    if bits.shape != logits.shape:
         logits, bits = torch.broadcast_tensors(logits, bits)
-    return F.binary_cross_entropy_with_logits(logits, bits, reduction="none"), wrong
+    return F.binary_cross_entropy_with_logits(logits, bits, reduction="none")
 
 
 def _summed(value: Tensor, event_dim: int) -> Tensor:

@@ -201,7 +201,7 @@ class ManyChains(Answer):
             expected["seed"] = found.get("seed")
         if found != expected:
             raise ValueError(f"`checkpoint` must hold a run of the settings {expected}, got {found}")
-        check_same_data(density.data, state["data"])
+        check_same_data(density.data, state.get("data", {}))
         sampling.load_state_dict(state["sampling"])
         record.load_state_dict(state["record"])
         if len(record) > self.draws:

@@ -29,7 +29,7 @@ class Resumable(Protocol):
         """Takes over what another run was."""
 
 
-class Start(NamedTuple):
+class Beginning(NamedTuple):
     """What a run begins with, by site.
 
     Attributes:
@@ -56,12 +56,12 @@ class Saved:
             set_random_states(self._found["began"])
         self._began = random_states() if checkpoint else None
 
-    def resume(self, run: Resumable, start: Callable[[], Start], **settings: Any) -> None:
+    def resume(self, run: Resumable, begin: Callable[[], Beginning], **settings: Any) -> None:
         """Takes over what the file holds, if there is one.
 
         Args:
             run: As it begins.
-            start: Gives the data and a draw of the prior.
+            begin: Gives the data and a draw of the prior.
             settings: What must be as it was.
 
         Raises:
@@ -71,7 +71,7 @@ class Saved:
             return
         states = random_states()
         set_random_states(self._began)  # whatever the run drew since then
-        self._begun = {"settings": settings, **start()._asdict()}
+        self._begun = {"settings": settings, **begin()._asdict()}
         set_random_states(states)
         if self._found is not None:
             check_settings(self._found["settings"], settings)

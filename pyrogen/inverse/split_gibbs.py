@@ -25,7 +25,7 @@ from .answer import Answer, Results
 from .chain_diagnostics import chain_diagnostics
 from .problem import InverseProblem
 from .saved import as_checkpoint, check_same, saved
-from .split_move import SplitMove, split_move, start, started
+from .split_move import SplitMove, beginning, split_move, started
 from .unknowns import Unknowns
 
 
@@ -106,7 +106,7 @@ class SplitGibbs(Answer):
             move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
             widths = falling(move, self.coupling, self.warmup)
             run = SplitChains(move, started(unknowns, move, self.number_of_chains), widths, self.coupling)
-            file.resume(run, partial(start, unknowns, move), **self._settings(run))
+            file.resume(run, partial(beginning, unknowns, move), **self._settings(run))
             if len(run.kept) > self.draws:
                 raise ValueError(f"`draws` must be at least the {len(run.kept)} in `checkpoint`, got {self.draws}")
             with watched(self.warmup + self.draws, unit="move", initial=run.moves) as bar:

@@ -34,7 +34,7 @@ from .inflated import Inflated
 from .powered import Powered
 from .powered_others import PoweredOthers
 from .reverse import Reverse
-from .saved import Start
+from .saved import Beginning
 from .tempered_likelihood import TemperedLikelihood
 from .unknowns import Unknowns
 
@@ -137,8 +137,8 @@ def started(unknowns: Unknowns, move: SplitMove, count: int) -> Tensor:
     return torch.cat([move.reverse.prior(count, unknowns.typical), unknowns.draw(count)], -1)
 
 
-def start(unknowns: Unknowns, move: SplitMove) -> Start:
+def beginning(unknowns: Unknowns, move: SplitMove) -> Beginning:
     """What tells a run by, however many particles the denoiser takes at once: data, and one draw of all unknowns."""
     alone = SplitMove(move.likelihood, copy(move.reverse))  # whose passes do not count
     draw = {name: value.contiguous() for name, value in unknowns.by_site(started(unknowns, alone, 1)).items()}
-    return Start(unknowns.data, draw)
+    return Beginning(unknowns.data, draw)

@@ -20,7 +20,7 @@ from .answer import Answer, Results
 from .particle_diagnostics import prior_evidence
 from .problem import InverseProblem
 from .saved import as_checkpoint, saved
-from .split_move import split_move, start, started
+from .split_move import beginning, split_move, started
 from .tempered_diagnostics import TemperedDiagnostics
 from .tempering import Tempering
 from .unknowns import Unknowns
@@ -126,7 +126,7 @@ class TemperedSMC(Answer):
             move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
             run = Tempering(move, started(unknowns, move, self.particles), self.groups)
             evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))
-            file.resume(run, partial(start, unknowns, move), **self._settings(run))
+            file.resume(run, partial(beginning, unknowns, move), **self._settings(run))
             if self._zeros_due(run) < 0:
                 raise ValueError(f"`last_levels` must be no fewer than in `checkpoint`, got {self.last_levels}")
             with watched(unit="level", initial=len(run.widths)) as bar:

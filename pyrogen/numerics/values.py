@@ -18,12 +18,15 @@ def checks(validate_args: bool | None, *parameters: Tensor) -> bool | None:
     return False if is_functional(parameters) or not all(map(Tensor.numel, parameters)) else validate_args
 
 
-def require_value(distribution: Distribution, value: Tensor) -> None:
+def require_value(distribution: Distribution, value: Tensor) -> bool:
     """Refuses values that a distribution cannot score.
 
     The event shape is always checked, since another one may broadcast. With the distribution's validation on, batch
     dimensions must broadcast, and each event must lie within the support or hold NaN, which is a missing number and not
     a wrong one. Values are not checked under ``torch.func`` and ``torch.compile``.
+
+    Returns:
+        Whether all events are known to lie within the support, and no number to be missing.
 
     Raises:
         ValueError: ``value`` is no tensor, has the wrong shape or lies outside the support.
@@ -35,7 +38,7 @@ def require_value(distribution: Distribution, value: Tensor) -> None:
     if cut < 0 or value.shape[cut:] != event_shape:
         raise ValueError(f"`value` must end in shape {tuple(event_shape)}, got {tuple(value.shape)}")
     if not distribution._validate_args:
-        return
+        return False
     try:
         torch.broadcast_shapes(value.shape[:cut], distribution.batch_shape)
     except RuntimeError:
@@ -43,8 +46,7 @@ def require_value(distribution: Distribution, value: Tensor) -> None:
             f"`value` must have batch dimensions that broadcast with {tuple(distribution.batch_shape)}, "
             f"got {tuple(value.shape[:cut])}"
         ) from None
-    if value.numel():  # constraints of vectors fail on none
-        _require_inside(distribution, value)
+    return bool(value.numel()) and _require_inside(distribution, value)  # constraints of vectors fail on none
 
 
 def require_numbers(value: Tensor, support: Constraint, parameters: Iterable[Tensor], name: str = "value") -> None:
@@ -110,11 +112,13 @@ def require_expandable(distribution: Distribution, batch_shape: Iterable[int]) -
     return wide
 
 
-def _require_inside(distribution: Distribution, value: Tensor) -> None:
+def _require_inside(distribution: Distribution, value: Tensor) -> bool:
     support = distribution.support
     inside = contains(support, value)
-    if is_functional((inside,)) or bool(inside.all()):
-        return
+    if is_functional((inside,)):
+        return False
+    if bool(inside.all()):
+        return True
     outside = _outside(support, value)
     if bool(outside.any()):
         count, first = int(outside.sum()), tuple(outside.nonzero()[0].tolist())
@@ -122,6 +126,7 @@ def _require_inside(distribution: Distribution, value: Tensor) -> None:
             f"`value` must lie within the support {support}{advice(support, value)}, got {count} of {outside.numel()} "
             f"outside, the first at {first}"
         )
+    return False
 
 
 def _outside(support: Constraint, value: Tensor) -> Tensor:
