@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from pyrogen.abstract import Abstract
 from pyrogen.arguments import positive
-from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape
+from pyrogen.core.shapes import Context, ContextShape, Shape, as_context_shape, as_shape, context_batch_shape
 from pyrogen.networks.statistics import ReadsData, Statistic, read_by
 from pyrogen.numerics.autograd import tensors_of
 from pyrogen.numerics.gaussian_path import GaussianPath
@@ -294,8 +294,10 @@ class NetworkDenoiser(Denoiser):
         r"""What the network puts out for the input :math:`c_\text{in} x`.
 
         Raises:
-            ValueError: it has another shape than ``x``.
+            ValueError: it has another shape than ``x``, or the context is not of the shape declared.
         """
+        if context is not None:
+            context_batch_shape(context, self.context_shape)
         batch = x.shape[: x.dim() - len(self.event_shape)]
         found = self.network(scale * x, self.noise_level(t).expand(batch), context)
         if found.shape != x.shape:

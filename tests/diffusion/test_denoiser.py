@@ -4,6 +4,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from pyrogen.diffusion.analytic import GaussianMixtureDenoiser
 from pyrogen.diffusion.denoiser import Data, Denoiser, NetworkDenoiser, Noise, Preconditioned, Score, Velocity
+from pyrogen.diffusion.recipes import mlp
 from pyrogen.numerics.schedule import Schedule
 from pyrogen.numerics.schedules import EDM, CosineVP, LearnedSchedule, LinearVP, RectifiedFlow, SubVP
 
@@ -243,3 +244,10 @@ def test_bad_arguments_are_named():
         Preconditioned(data_scale=0.0)
     with pytest.raises(TypeError, match="abstract method forward"):
         Denoiser((2,), EDM())
+
+
+def test_a_context_that_a_denoiser_does_not_take_is_named():
+    with pytest.raises(ValueError, match="`context` must be None"):
+        mlp((2,)).denoiser(torch.randn(4, 2), 0.5, torch.tensor(1))
+    with pytest.raises(ValueError, match="`context` must end in shape"):
+        mlp((2,), 3).denoiser(torch.randn(4, 2), 0.5, torch.zeros(4, 2))
