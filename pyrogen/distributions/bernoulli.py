@@ -20,9 +20,7 @@ class Bits(Abilities, Bernoulli):
     """A Bernoulli distribution of bits of any dtype, booleans and integers included."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        require_value(self, value)
-        energy, wrong = _energies(self.logits, value)
-        return -energy - torch.where(wrong > 0, torch.inf, wrong)
+        return _log_prob(self.logits, value, 0, bits=require_value(self, value))
 
 
 class IndependentBernoulli(PyrogenDistribution):
@@ -78,13 +76,7 @@ class IndependentBernoulli(PyrogenDistribution):
             return torch.bernoulli(self.probs.expand(self._extended_shape(torch.Size(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        event_dim = len(self.event_shape)
-        if require_value(self, value):
-            return -_summed(_energies(self.logits, value), event_dim)
-        # Zero for bits, positive for other numbers and NaN for NaN, which has no part in the gradient of others.
-        wrong = _summed((value * (value - 1)).abs(), event_dim)
-        energy = _summed(_energies(self.logits, value.nan_to_num(0.0, 0.0, 0.0)), event_dim)
-        return -energy - torch.where(wrong > 0, torch.inf, wrong)
+        return _log_prob(self.logits, value, len(self.event_shape), bits=require_value(self, value))
 
     def log_prob_by_element(self, value: Tensor) -> Tensor:
         return self.base_dist.log_prob(value)
@@ -94,16 +86,26 @@ class IndependentBernoulli(PyrogenDistribution):
         return energy.flatten(-len(self.event_shape)).sum(-1)
 
 
-def _energies(logits: Tensor, bits: Tensor) -> Tensor:
-    """Minus the log-probability of each bit."""
-    bits = bits if bits.is_floating_point() else bits.to(logits.dtype)
+def _log_prob(logits: Tensor, value: Tensor, event_dim: int, *, bits: bool) -> Tensor:
+    """Log-probabilities of events, of which it is known or not that they are bits."""
+    value = value if value.is_floating_point() else value.to(logits.dtype)
+    if bits:
+        return -_energies(logits, value, event_dim)
+    # Zero for bits, positive for other numbers, and NaN for NaN, which has no part in the gradient of others.
+    wrong = _summed((value * (value - 1)).abs(), event_dim)
+    return -_energies(logits, value.nan_to_num(0.0, 0.0, 0.0), event_dim) - torch.where(wrong > 0, torch.inf, wrong)
+
+
+def _energies(logits: Tensor, bits: Tensor, event_dim: int) -> Tensor:
+    """Minus the log-probabilities of events of bits."""
     if bits.shape != logits.shape:
         logits, bits = torch.broadcast_tensors(logits, bits)
-    return F.binary_cross_entropy_with_logits(logits, bits, reduction="none")
+    return _summed(F.binary_cross_entropy_with_logits(logits, bits, reduction="none"), event_dim)
 
 
 def _summed(value: Tensor, event_dim: int) -> Tensor:
-    return (value if event_dim == 1 else value.flatten(-event_dim)).sum(-1)
+    """The sum over the dimensions of an event."""
+    return value.flatten(-event_dim).sum(-1) if event_dim else value
 
 
 @register_kl(IndependentBernoulli, IndependentBernoulli)
