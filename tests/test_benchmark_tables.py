@@ -20,9 +20,6 @@ LINK = re.compile(r"\]\((?:[\w./]*/)?benchmarks/(\w+)\.md[^)]*\)")
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")
 COPIED = {
     "diffusion/captions",
-    "diffusion/density",
-    "diffusion/paths",
-    "diffusion/quality",
     "energy/normalizers",
     "energy/speed",
     "evaluation/digits",
