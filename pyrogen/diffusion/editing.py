@@ -6,7 +6,7 @@ strokes as they are, *faithful*; much noise makes a draw of the prior of them, *
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import finite, integer, number
-from pyrogen.core.shapes import batch_shape_of
+from pyrogen.core.shapes import batch_shape_of, common_batch_shape
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.numerics.grids import default_grid
 from pyrogen.numerics.values import require_precision
@@ -53,7 +53,7 @@ def edit(prior: Any, picture: Tensor, time: float, *, draws: int = 1, steps: int
     integer(draws, "draws")
     integer(steps, "steps")
     rows = check_picture(picture, denoiser, "picture")
-    batch = common_batch({"picture": rows, "prior": prior.batch_shape})
+    batch = common_batch_shape({"picture": rows, "prior": prior.batch_shape})
     picture = picture.expand(batch + prior.event_shape)
     with torch.no_grad():
         grid = default_grid(denoiser.schedule, steps)(denoiser.schedule)
@@ -78,22 +78,6 @@ def check_picture(picture: Tensor, denoiser: Denoiser, name: str) -> torch.Size:
     rows = batch_shape_of(picture, denoiser.event_shape, name)
     require_precision(finite(picture, name), denoiser.parameters(), name)
     return rows
-
-
-def common_batch(shapes: Mapping[str, torch.Size]) -> torch.Size:
-    """What batch shapes broadcast to.
-
-    Raises:
-        ValueError: they do not; the message names them.
-    """
-    try:
-        return torch.broadcast_shapes(*shapes.values())
-    except RuntimeError:
-        *first, last = (f"`{name}`" for name in shapes)
-        raise ValueError(
-            f"{', '.join(first)} and {last} must have batch shapes that broadcast, got "
-            f"{tuple(tuple(shape) for shape in shapes.values())}"
-        ) from None
 
 
 @dataclass(frozen=True)

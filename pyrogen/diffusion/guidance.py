@@ -219,10 +219,10 @@ def _deviation(x: Tensor, event: tuple[int, ...]) -> Tensor:
 def require_alike(denoiser: Denoiser, other: Denoiser, name: str, *, contexts: bool = False) -> None:
     """Refuses a denoiser of other events than another, or under another schedule, and perhaps one of other contexts."""
     instance_of(Denoiser)(other, name)
-    for part in ("event_shape", "context_shape")[: 1 + contexts]:
-        wanted, got = getattr(denoiser, part), getattr(other, part)
-        if wanted != got:
-            raise ValueError(f"`{name}` must have {part} {wanted}, got {got}")
+    if other.event_shape != denoiser.event_shape:
+        raise ValueError(f"`{name}` must have event_shape {denoiser.event_shape}, got {other.event_shape}")
+    if contexts and other.context_shape != denoiser.context_shape:
+        raise ValueError(f"`{name}` must have context_shape {denoiser.context_shape}, got {other.context_shape}")
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
     with torch.no_grad():
         pairs = zip(denoiser.schedule(t), other.schedule(t), strict=True)

@@ -30,13 +30,13 @@ import torch
 from torch import Tensor
 
 from pyrogen.arguments import instance_of, integer, positive_share
-from pyrogen.core.shapes import Context, flatten_batch
+from pyrogen.core.shapes import Context, common_batch_shape, flatten_batch
 from pyrogen.distributions.abilities import Abilities
 from pyrogen.networks.context import context_rows
 from pyrogen.numerics.ode import AdaptiveSolver, Solver
 
 from .denoiser import Denoiser
-from .editing import check_picture, common_batch
+from .editing import check_picture
 from .guidance import require_alike
 
 
@@ -137,10 +137,9 @@ def _common_batch(before: Any, after: Any, pictures: Tensor) -> torch.Size:
         ValueError: events, precisions, schedules or batches do not fit, or a picture holds NaN or infinity.
     """
     require_alike(before.denoiser, after.denoiser, "after")
-    for denoiser in (before.denoiser, after.denoiser):
-        check_picture(pictures, denoiser, "pictures")
-    shapes = {"pictures": pictures.shape[: pictures.dim() - len(before.event_shape)]}
-    return common_batch(shapes | {"before": before.batch_shape, "after": after.batch_shape})
+    check_picture(pictures, after.denoiser, "pictures")
+    rows = check_picture(pictures, before.denoiser, "pictures")
+    return common_batch_shape({"pictures": rows, "before": before.batch_shape, "after": after.batch_shape})
 
 
 class _Velocity:

@@ -138,7 +138,7 @@ def started(unknowns: Unknowns, move: SplitMove, count: int) -> Tensor:
 
 
 def beginning(unknowns: Unknowns, move: SplitMove) -> Beginning:
-    """What tells a run by, however many particles the denoiser takes at once: data, and one draw of all unknowns."""
+    """What a run is recognized by: the data and one draw of all unknowns, whatever particles go together."""
     alone = SplitMove(move.likelihood, copy(move.reverse))  # whose passes do not count
     draw = {name: value.contiguous() for name, value in unknowns.by_site(started(unknowns, alone, 1)).items()}
     return Beginning(unknowns.data, draw)

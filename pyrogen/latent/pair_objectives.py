@@ -41,21 +41,7 @@ from .pair import require_same_latents, require_unscaled
 class WeightedPair(PairObjective):
     """An objective that is a function of the importance weights of a Pyro model/guide pair, in nats per datum.
 
-    Subclasses define :meth:`bound`.
-
-    Args:
-        model: A Pyro model, called with the batch.
-        guide: Its guide, called with the same, with the same latent sites, all of them reparameterized.
-        draws: How many draws of the guide.
-        plates: How many plates nest in model and guide, at most. Draws then run all at once, under one plate more to
-            their left, for which the programs must broadcast. ``None``: one after the other, which needs nothing.
-        size: How many data there are in all, as for :class:`pyrogen.Elbo`.
-
-    Raises:
-        ValueError: ``draws`` or ``size`` is not positive, or ``plates`` is negative; when called: model and guide
-            differ in their latent sites, a site is scaled, its density is not what weights need, or latents outside the
-            data plate meet a minibatch.
-        NotImplementedError: when called: a site of the guide is not reparameterized.
+    Subclasses define :meth:`bound`. Arguments and errors are those of :class:`ImportanceWeightedPair`.
     """
 
     by_path = False

@@ -116,7 +116,7 @@ def test_shapes_and_kinds_that_do_not_fit_are_named():
     pictures = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="`kept` must broadcast"):
         edited(old, new, pictures, kept=torch.ones(5, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match="batch shapes that broadcast"):
+    with pytest.raises(ValueError, match="batch shapes must broadcast to one, got .* of `before`"):
         edited(old.expand((2,)), new, pictures)
     with pytest.raises(ValueError, match="`pictures` must hold numbers"):
         difference_map(old, new, pictures * torch.nan)
@@ -132,5 +132,5 @@ def test_pictures_of_another_precision_are_named():
             change(old, new, torch.zeros(2, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"`picture` must have the precision .* torch.float32"):
         pg.diffusion.edit(old, torch.zeros(2, dtype=torch.float64), 0.5)
-    with pytest.raises(ValueError, match=r"`picture` and `prior` must have batch shapes that broadcast, got \(\(3,\)"):
+    with pytest.raises(ValueError, match=r"batch shapes must broadcast to one, got \(3,\) of `picture`"):
         pg.diffusion.edit(new, torch.zeros(3, 2), 0.5)
