@@ -159,6 +159,12 @@ def vector(value: Tensor, name: str, shape: str = "(n,)", *, least: int = 1) -> 
     return value
 
 
+def no_symbol(values: Tensor, symbols: int) -> Tensor:
+    """Which values are no integers from 0 to ``symbols - 1``."""
+    whole = values.long()  # a short type would wrap around in a comparison with the number of symbols
+    return (whole != values) | (whole < 0) | (whole >= symbols)
+
+
 def _refuse_entries(bad: Tensor, name: str, wanted: str, what: str) -> None:
     places = bad.nonzero()
     if not len(places):

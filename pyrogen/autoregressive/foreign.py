@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, no_symbol
 from pyrogen.core.modes import evaluating
 from pyrogen.networks.sequence import SequenceNetwork, State
 from pyrogen.numerics.autograd import is_functional
@@ -160,8 +160,7 @@ class ForeignTransformer(SequenceNetwork):
         padding = self.model.config.pad_token_id
         if torch.distributions.Distribution._validate_args and not is_functional((context,)):
             count = self.model.get_encoder().get_input_embeddings().num_embeddings
-            whole = context.long()  # a short type would wrap around in a comparison with the number of tokens
-            bad = context[(whole < 0) | (whole >= count) | (whole != context)]
+            bad = context[no_symbol(context, count)]
             if len(bad):
                 raise ValueError(f"`context` must hold tokens from 0 to {count - 1}, got {bad[0].item():g}")
         mask = torch.ones_like(context) if padding is None else (context != padding).long()

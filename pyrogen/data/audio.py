@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, finite, integer, real_tensor
+from pyrogen.arguments import checked, finite, integer, no_symbol, real_tensor
 from pyrogen.arrays import takes_arrays
 
 
@@ -142,8 +142,7 @@ def inverse_mu_law(codes: Tensor, symbols: int = 256) -> Tensor:
         tensor([-1.,  1.])
     """
     _check_symbols(symbols)
-    whole = codes.long()  # a short type would wrap around in a comparison with the number of symbols
-    bad = codes[(whole != codes) | (whole < 0) | (whole >= symbols)]
+    bad = codes[no_symbol(codes, symbols)]
     if len(bad):
         raise ValueError(f"`codes` must be integers from 0 to {symbols - 1}, got {bad[0].item()}")
     mu = symbols - 1

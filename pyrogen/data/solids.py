@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pyrogen.arguments import checked, count, integer, positive
+from pyrogen.arguments import checked, count, integer, no_symbol, positive
 from pyrogen.numerics.autograd import is_functional
 
 KINDS = ("nothing", "cube", "cylinder")
@@ -181,8 +181,7 @@ def _check(solids: Solids, light: Tensor) -> None:
 
 
 def _check_values(solids: Solids, light: Tensor) -> None:
-    whole = solids.kind.long()
-    if ((whole != solids.kind) | (whole < 0) | (whole >= len(KINDS))).any():
+    if no_symbol(solids.kind, len(KINDS)).any():
         raise ValueError(f"`solids.kind` must hold integers from 0 to {len(KINDS) - 1}, got {solids.kind}")
     if (solids.size < 0).any():  # zero and infinity, where a chain may stray, leave a picture of no number
         raise ValueError(f"`solids.size` must not be negative, got {solids.size}")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import checked, function
+from pyrogen.arguments import checked, function, no_symbol
 from pyrogen.networks.sequence import SequenceNetwork, State
 from pyrogen.numerics.autograd import is_functional
 
@@ -132,7 +132,7 @@ class Admissible(PrefixTwist):
         """Whether the symbols after prefixes are allowed, ``(R,)``."""
         allowed = self._next(prefixes)
         if not is_functional((symbols,)):
-            bad = _no_symbols(symbols, allowed.shape[1])
+            bad = no_symbol(symbols, allowed.shape[1])
             if bool(bad.any()):
                 raise ValueError(
                     f"`sequences` must hold symbols from 0 to {allowed.shape[1] - 1}, got {symbols[bad][0].item()} at "
@@ -207,18 +207,12 @@ class LearnedTwist(PrefixTwist, nn.Module):
                 f"got {sequences.shape[-1]}"
             )
         if self.symbols is not None and not is_functional((sequences,)):
-            bad = _no_symbols(sequences, self.symbols)
+            bad = no_symbol(sequences, self.symbols)
             if bool(bad.any()):
                 raise ValueError(
                     f"`sequences` must hold symbols from 0 to {self.symbols - 1}, got {sequences[bad][0].item()} at "
                     f"position {int(bad.nonzero()[0, -1])}"
                 )
-
-
-def _no_symbols(values: Tensor, symbols: int) -> Tensor:
-    """Which values are no integers from 0 to ``symbols - 1``."""
-    whole = values.long()  # a short type would wrap around in a comparison with the number of symbols
-    return (whole != values) | (whole < 0) | (whole >= symbols)
 
 
 def _described(value: object) -> str:
