@@ -10,6 +10,7 @@ units: a grey value of data in [0, 1] is in [0, 1], a sum of four pixels is four
 """
 
 from .blur import Convolution, gaussian_blur
+from .diagonalized import Diagonalized
 from .fourier import Coils, Fourier, NonuniformFourier
 from .frequencies import coil_maps, radial, random_lines, uniform_lines
 from .linear import Composition, Linear, LinearMap
@@ -18,6 +19,7 @@ from .periodic import CircularConvolution, Shift
 from .phase import PhaseRetrieval
 from .radon import FanBeam, Radon
 from .sampling import Grey, Separable, bicubic_downsampling, box_downsampling
+from .sense import Sense
 from .sound import LowPass, decimation
 from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
@@ -26,6 +28,7 @@ __all__ = [
     "Coils",
     "Composition",
     "Convolution",
+    "Diagonalized",
     "ExactSpectrum",
     "FanBeam",
     "Fourier",
@@ -39,6 +42,7 @@ __all__ = [
     "NonuniformFourier",
     "PhaseRetrieval",
     "Radon",
+    "Sense",
     "Separable",
     "Shift",
     "Spectrum",

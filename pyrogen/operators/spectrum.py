@@ -123,6 +123,10 @@ class ExactSpectrum(Spectrum):
             several operators, ``(*operators, *output_shape)``, which are the last dimensions of all batches.
         into: From measurements to coefficients, orthonormal; the identity if not given.
         back: The inverse of ``into``.
+
+    Attributes:
+        into: As given.
+        back: As given.
     """
 
     def __init__(
@@ -134,7 +138,7 @@ class ExactSpectrum(Spectrum):
     ) -> None:
         super().__init__(operator)
         self.values = values.double().clamp_min(0)
-        self._into, self._back = into or _same, back or _same
+        self.into, self.back = into or _same, back or _same
         self._shape = tuple(operator.output_shape)
 
     @property
@@ -142,18 +146,18 @@ class ExactSpectrum(Spectrum):
         return self.values.max().sqrt().item()
 
     def resolve(self, residual: Tensor) -> Resolved:
-        coefficients = self._into(residual.double()).square()
+        coefficients = self.into(residual.double()).square()
         return Resolved(self, ((self._flat(self.values), self._flat(coefficients)),))
 
     def log_det(self, noise: Variance, signal: Variance) -> Tensor:
         return _covariance(self._flat(self.values), noise, signal).log().sum(-1)
 
     def solve(self, y: Tensor, noise: Variance, signal: Variance) -> Tensor:
-        return self._back(self._into(y.double()) / self._spread(noise, signal)).to(y.dtype)
+        return self.back(self.into(y.double()) / self._spread(noise, signal)).to(y.dtype)
 
     def draw(self, sample_shape: tuple[int, ...], noise: Variance, signal: Variance) -> Tensor:
         white = torch.randn(*sample_shape, *self._shape, dtype=torch.double, device=self.values.device)
-        return self._back(self._spread(noise, signal).sqrt() * white)
+        return self.back(self._spread(noise, signal).sqrt() * white)
 
     def _spread(self, noise: Variance, signal: Variance) -> Tensor:
         spread = _covariance(self._flat(self.values), noise, signal)

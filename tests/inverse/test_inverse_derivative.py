@@ -129,7 +129,7 @@ def tempered_blur_and_mask(shape, noise):
         _, model, y = target_of(operator, noise)
         answer = TemperedSMC(model, site="x", particles=32, moves=2, groups=2).run(y)
         values = operator.spectrum().values.flatten()
-        waves = operator.spectrum()._into(y[0].double()).flatten()
+        waves = operator.spectrum().into(y[0].double()).flatten()
         exact = dist.Normal(0.0, (noise**2 + values).sqrt()).log_prob(waves).sum()
         # At every level the weights of an effective share 0.7 of 32 particles; two groups cannot tell their own error.
         error = (len(answer.diagnostics().widths) * (1 / 0.7 - 1) / 32) ** 0.5
