@@ -1,6 +1,6 @@
 """Data: toy densities, images that packages ship, sounds, and what is done to them before and after a model."""
 
-from . import audio, bouncing, maze, phantoms, scenes, solids, spectrograms, uci, vowels
+from . import audio, bouncing, maze, phantoms, scenes, signs, solids, spectrograms, uci, vowels
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, mnist
@@ -35,6 +35,7 @@ __all__ = [
     "rotate",
     "scenes",
     "shuffle_pixels",
+    "signs",
     "slopes",
     "solids",
     "spectrograms",

@@ -13,7 +13,7 @@
 ``marginals``    calibration of a model's own draws
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
-``outliers``     outlier scores, and AUROC: how well a score separates
+``outliers``     outlier scores, and AUROC: how well a score separates; ``complexity``: how long images are by a code
 ``self_consistency``  do noising and denoising leave the distribution of a diffusion model as it is
 
 Every measure of a model is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a
@@ -29,6 +29,7 @@ from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test, ratio_test
 from .collapse import collapse_report
 from .comparison import compare
+from .complexity import code_length
 from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
 from .embedding import NamedEmbedding
 from .frechet import FrechetDistance, frechet_distance, gaussian_frechet_distance
@@ -45,7 +46,16 @@ from .local import LocalCalibration, local_calibration_test
 from .marginals import marginal_calibration
 from .misspecification import Mahalanobis, NearestNeighbours, misspecification_test
 from .modes import ModeCounts, label_counts, mode_counts
-from .outliers import auroc, density_p_value, likelihood_ratio, two_sided_p_value, typicality, typicality_test
+from .outliers import (
+    auroc,
+    density_p_value,
+    joint_typicality,
+    likelihood_ratio,
+    two_sided_p_value,
+    typicality,
+    typicality_test,
+    waic,
+)
 from .precision_recall import (
     DensityCoverage,
     PrecisionRecall,
@@ -88,6 +98,7 @@ __all__ = [
     "central_coverage",
     "chi_square_test",
     "classifier_test",
+    "code_length",
     "collapse_report",
     "compare",
     "coverage_of_equals",
@@ -105,6 +116,7 @@ __all__ = [
     "importance_weighted_log_likelihood",
     "importance_weighted_log_probs",
     "joint_coverage",
+    "joint_typicality",
     "kernel_distance",
     "kernels",
     "label_counts",
@@ -134,6 +146,7 @@ __all__ = [
     "two_sided_p_value",
     "typicality",
     "typicality_test",
+    "waic",
 ]
 
 

@@ -9,18 +9,27 @@ densities whatever they show. So a constant image may score "more probable" than
 :func:`two_sided_p_value`        the same from both sides: small where improbable *or* too probable
 :func:`typicality`               the distance of log p(x) from its mean over held-out data
 :func:`typicality_test`          the same for a whole batch, with a p-value
+:func:`joint_typicality`         the same of several statistics at once, such as bounds at several noise levels
 :func:`likelihood_ratio`         against a background model that shares what makes both rate smooth data high
+:func:`waic`                     over an ensemble: its mean log p(x), less the variance by which its members disagree
 :func:`auroc`                    how well a score separates outliers from inliers
 ===============================  ==========================================================================
 
 The one-sided rank is a monotone function of the log-probability, so its AUROC *is* that of the plain likelihood: it
 turns the score into a p-value and repairs nothing. All take log-probabilities, from
-:func:`pyrogen.evaluation.density.log_probs`. Ranks and typicality need them only up to a constant, so energies serve
-too; with a context the constant and the level differ between contexts, and reference and data must share it.
+:func:`pyrogen.evaluation.density.log_probs`. The background model may be a code,
+:func:`~pyrogen.evaluation.complexity.code_length`; and whatever the score, its p-value is
+``density_p_value(-score, -reference)``: an alarm at 0.05 is false for at most one of twenty inliers. Ranks and
+typicality need them only up to a constant, so energies serve too; with a context the constant and the level differ
+between contexts, and reference and data must share it.
 
 References:
     Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using typicality",
     https://arxiv.org/abs/1906.02994
+    Morningstar et al. 2021, "Density of states estimation for out-of-distribution detection",
+    https://arxiv.org/abs/2006.09273 (several statistics)
+    Choi, Jang and Alemi 2018, "WAIC, but why? Generative ensembles for robust anomaly detection",
+    https://arxiv.org/abs/1810.01392
     Ren et al. 2019, "Likelihood ratios for out-of-distribution detection", https://arxiv.org/abs/1906.02845
     DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating
     characteristic curves", https://doi.org/10.2307/2531595
@@ -154,6 +163,69 @@ def likelihood_ratio(log_probs: Tensor, background: Tensor | None = None) -> Ten
     if ratio.isnan().any():
         raise ValueError(f"`log_probs` and `background` must have a difference, got {int(ratio.isnan().sum())} NaN")
     return ratio
+
+
+@takes_arrays
+def joint_typicality(statistics: Tensor, reference: Tensor) -> Tensor:
+    r"""How far several statistics are from their mean over held-out data, in standard deviations.
+
+    .. math:: \sqrt{(s - \bar r)^\top C^{-1} (s - \bar r)} ,
+
+    with :math:`C` the covariance over the reference (the distance of Mahalanobis): what is usual for each by itself may
+    be unusual for them together. Statistics are log-probabilities under several models, terms of a variational bound by
+    noise level, code lengths.
+
+    Args:
+        statistics: Of the data in question.
+        reference: Of held-out data, which the model was not trained on.
+
+    Shape:
+        ``(*batch, k)`` and ``(n, k)`` to ``(*batch)``, with ``n`` above ``k``.
+
+    Raises:
+        TypeError: the statistics are no tensors.
+        ValueError: shapes do not fit, an entry is not finite, or statistics of the reference depend on each other
+            linearly.
+    """
+    numbers(statistics, "statistics")
+    if numbers(reference, "reference").dim() != 2 or reference.shape[0] <= reference.shape[1] or not reference.shape[1]:
+        raise ValueError(f"`reference` must have shape (n, k) with n above k, got {tuple(reference.shape)}")
+    if statistics.shape[-1:] != reference.shape[1:]:
+        raise ValueError(f"`statistics` must end in shape ({reference.shape[1]},), got {tuple(statistics.shape)}")
+    reference = reference.double()
+    centre, spread = reference.mean(0), reference.std(0)
+    scaled = (reference - centre) / spread
+    factor, failed = torch.linalg.cholesky_ex(scaled.T @ scaled / (len(reference) - 1))
+    if failed or not factor.isfinite().all() or factor.diagonal().min() < 1e-6:
+        raise ValueError("`reference` must hold statistics of which none is a linear function of the others")
+    distance = ((statistics.double() - centre) / spread).reshape(-1, len(centre))
+    whitened = torch.linalg.solve_triangular(factor, distance.T, upper=False)
+    return whitened.square().sum(0).sqrt().reshape(statistics.shape[:-1])
+
+
+@takes_arrays
+def waic(log_probs: Tensor) -> Tensor:
+    r"""How improbable data are to an ensemble and how much it disagrees, the variance less the mean of log p.
+
+    .. math:: \operatorname{Var}_m[\log p_m(x)] - \operatorname{E}_m[\log p_m(x)]
+
+    Minus the criterion of Watanabe and Akaike, with models that were trained apart in place of draws of a posterior. Of
+    few the variance is rough, and where they disagree by more than a nat it rules.
+
+    Args:
+        log_probs: Of the same data under several models.
+
+    Shape:
+        ``(models, *batch)`` to ``(*batch)``, with two models at least.
+
+    Raises:
+        TypeError: the log-probabilities are no tensor.
+        ValueError: there are fewer than two models, or a log-probability is not finite.
+    """
+    if numbers(log_probs, "log_probs").dim() < 1 or len(log_probs) < 2:
+        raise ValueError(f"`log_probs` must have shape (models, *batch) with two or more, got {tuple(log_probs.shape)}")
+    variance, mean = torch.var_mean(log_probs.double(), 0)
+    return variance - mean
 
 
 def _ordered(log_probs: Tensor, reference: Tensor) -> Tensor:

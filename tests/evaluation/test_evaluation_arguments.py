@@ -144,6 +144,15 @@ for score in ("density_p_value", "two_sided_p_value", "typicality", "typicality_
 ratio = overridable(evaluation.likelihood_ratio, log_probs=SCORES, background=SCORES)
 no_background = {name: value for name, value in no_scores(SCORES).items() if name != "None"} | {"short": SCORES[:3]}
 entry("likelihood_ratio", ratio, log_probs=no_scores(SCORES), background=no_background)
+joint = overridable(evaluation.joint_typicality, statistics=SAMPLE, reference=SAMPLE)
+no_several = no_tensors(SAMPLE) | {"NaN": SAMPLE * NAN, "vector": SCORES, "infinity": SAMPLE * INF}
+entry("joint_typicality", joint, statistics=no_several, reference=no_several | {"few": SAMPLE[:1]})
+criterion = overridable(evaluation.waic, log_probs=SAMPLE)
+entry("waic", criterion, log_probs=no_scores(SCORES) | {"one": SCORES[:1], "infinity": SAMPLE * INF})
+length = overridable(evaluation.code_length, images=torch.zeros(1, 4, 4))
+no_images = {"None": None, "text": "a", "matrix": torch.zeros(4, 4), "halves": torch.full((1, 4, 4), 0.5)}
+no_images |= {"negative": -torch.ones(1, 4, 4), "NaN": torch.full((1, 4, 4), NAN), "large": torch.full((1, 4, 4), 256)}
+entry("code_length", length, images=no_images | {"no pixels": torch.zeros(3, 0, 4)}, symbols=NO_COUNTS)
 roc = overridable(evaluation.auroc, inliers=SCORES, outliers=SCORES)
 no_group = no_scores(SCORES) | {"one": SCORES[:1], "nothing": SCORES[:0], "a matrix": SAMPLE}
 entry("auroc", roc, inliers=no_group, outliers=no_group)

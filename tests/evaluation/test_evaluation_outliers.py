@@ -10,10 +10,12 @@ import pyrogen as pg
 from pyrogen.evaluation import (
     auroc,
     density_p_value,
+    joint_typicality,
     likelihood_ratio,
     two_sided_p_value,
     typicality,
     typicality_test,
+    waic,
 )
 
 
@@ -107,6 +109,49 @@ def test_typicality_is_the_distance_to_the_mean():
     )
 
 
+def test_statistics_of_a_normal_have_the_distance_of_its_covariance():
+    torch.manual_seed(0)
+    mixing, centre = (
+        torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [-300.0, 100.0, 40.0]]),
+        torch.tensor([5.0, 0.0, 9.0]),
+    )
+    reference, standard = torch.randn(20_000, 3) @ mixing.T + centre, torch.randn(4, 50, 3)
+    found = joint_typicality(standard @ mixing.T + centre, reference)
+    # The covariance of n draws is right to about sqrt(2 / n) = 1 %.
+    torch.testing.assert_close(found, standard.double().norm(dim=-1), rtol=0.03, atol=0.03)
+    moved = joint_typicality(10 * (standard @ mixing.T) - 1, 10 * (reference - centre) - 1)
+    torch.testing.assert_close(found, moved, rtol=1e-3, atol=1e-3)
+
+
+def test_of_one_statistic_it_is_typicality_in_standard_deviations():
+    reference, values = torch.randn(50), torch.randn(7)
+    expected = typicality(values, reference) / reference.double().std()
+    torch.testing.assert_close(joint_typicality(values.unsqueeze(-1), reference.unsqueeze(-1)), expected)
+
+
+def test_statistics_that_are_usual_apart_and_unusual_together():
+    torch.manual_seed(0)
+    first, noise = torch.randn(1000, 1), 0.1 * torch.randn(1000, 1)
+    together, apart = torch.cat([first, first + noise], 1), torch.cat([first, first.roll(1) + noise], 1)
+    assert auroc(*(typicality(values[:, 1], together[:, 1]) for values in (together, apart))).value < 0.55
+    assert auroc(*(joint_typicality(values, together) for values in (together, apart))).value > 0.9
+
+
+def test_the_criterion_of_an_ensemble_by_hand():
+    log_probs = torch.tensor([[-1.0, -5.0], [-3.0, -5.0], [-2.0, -5.0]])
+    torch.testing.assert_close(waic(log_probs), torch.tensor([1.0 + 2.0, 0.0 + 5.0]).double())
+
+
+def test_an_ensemble_disagrees_where_its_members_saw_nothing():
+    """Normals whose means are wrong by chance: the variance of log p is that of (x - m)^2 / 2 over m."""
+    torch.manual_seed(0)
+    means = 0.3 * torch.randn(2000, 1)
+    x = torch.tensor([0.0, 3.0])
+    found = waic(normal_log_prob((x - means).unsqueeze(-1)))
+    variance = 0.3**2 * x**2 + 0.3**4 / 2
+    torch.testing.assert_close(found, (variance + (x**2 + 0.09) / 2).double(), rtol=0.1, atol=0.01)
+
+
 def test_a_batch_shows_what_single_data_do_not():
     torch.manual_seed(0)
     reference = normal_log_prob(torch.randn(500, 100))
@@ -158,6 +203,12 @@ def test_errors_name_the_argument():
             typicality_test(empty, torch.zeros(3))
     with pytest.raises(ValueError, match="`reference` must be finite"):
         typicality(torch.zeros(3), torch.tensor([0.0, float("-inf")]))
+    with pytest.raises(ValueError, match="none is a linear function"):
+        joint_typicality(torch.zeros(3, 2), torch.arange(10.0).unsqueeze(-1).expand(10, 2))
+    with pytest.raises(ValueError, match="none is a linear function"):
+        joint_typicality(torch.zeros(3, 2), torch.cat([torch.randn(10, 1), torch.ones(10, 1)], 1))
+    with pytest.raises(ValueError, match=r"`statistics` must end in shape \(2,\)"):
+        joint_typicality(torch.zeros(3), torch.randn(10, 2))
     with pytest.raises(ValueError, match="must have a difference, got 1 NaN"):
         likelihood_ratio(torch.tensor([float("-inf"), 0.0]), torch.tensor([float("-inf"), 0.0]))
 

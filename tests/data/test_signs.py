@@ -1,0 +1,82 @@
+"""Drawn signs, and their pictures before backgrounds."""
+
+from math import pi, sin
+
+import pytest
+import torch
+
+from pyrogen.data import signs
+
+
+def test_boards_cover_their_areas():
+    """A circle has the area pi, a regular polygon of n corners n / 2 sin(2 pi / n); the picture has 4."""
+    opaque = signs.designs(128)[:, 3].mean((1, 2)).reshape(len(signs.BOARDS), len(signs.GLYPHS))
+    for corners, *_ in [(board[0],) for board in signs.BOARDS.values()]:
+        area = corners / 2 * sin(2 * pi / corners) if corners else pi
+        rows = [row for row, board in enumerate(signs.BOARDS.values()) if board[0] == corners]
+        assert torch.allclose(opaque[rows], torch.tensor(area / 4), atol=0.01)
+
+
+def test_colours_are_those_of_the_board():
+    made = dict(zip(signs.BOARDS, signs.designs(64).split(len(signs.GLYPHS)), strict=True))
+    for name, (_, _, _, field, ink) in signs.BOARDS.items():
+        plain, crossed = made[name][0, :, 32, 32], made[name][3, :, 32, 32]
+        assert torch.allclose(plain, torch.tensor([*field, 1.0]), atol=0.02)
+        assert torch.allclose(crossed, torch.tensor([*ink, 1.0]), atol=0.02)
+    left, right = made["order"][5], made["order"][6]
+    assert torch.allclose(left, right.flip(-1), atol=1e-4)
+    assert torch.allclose(made["order"][4], right.rot90(1, (-2, -1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("made", [signs.badges, signs.collages])
+def test_others_are_the_same_for_the_same_seed_and_premultiplied(made):
+    things = made(5, seed=3, side=32)
+    assert things.shape == (5, 4, 32, 32)
+    assert torch.equal(things, made(5, seed=3, side=32))
+    assert not torch.equal(things, made(5, seed=4, side=32))
+    assert things.min() >= 0
+    assert things.max() <= 1
+    assert (things[:, :3] <= things[:, 3:] + 1e-6).all()
+    assert made(0, seed=0).shape == (0, 4, 64, 64)
+
+
+def test_a_picture_shows_the_board_before_its_background():
+    torch.manual_seed(0)
+    square, backgrounds = torch.zeros(200, 4, 16, 16), torch.rand(200, 3, 24, 24)
+    square[:, 0], square[:, 3] = 1.0, 1.0
+    pictures = signs.posed(square, backgrounds, seed=1, size=(0.5, 0.5), turn=0.0)
+    assert pictures.shape == (200, 3, 24, 24)
+    # Half the side is a quarter of the area, all of it within the picture.
+    green = torch.zeros_like(backgrounds) + torch.tensor([0.0, 1.0, 0.0])[:, None, None]
+    shown = signs.posed(square, green, seed=1, size=(0.5, 0.5), turn=0.0)
+    hidden = 1 - shown[:, 1]
+    assert torch.allclose(hidden.sum((1, 2)), torch.tensor(144.0), rtol=0.01)
+    # Red is its light there: 0.5 to 1.1 times 0.9 to 1.1, at most 1.
+    light = shown[:, 0].amax((1, 2))
+    dark = light < 0.99  # where nothing is cut off
+    assert torch.allclose(shown[dark, 0], light[dark][:, None, None] * hidden[dark], atol=1e-3)
+    assert light.min() > 0.44
+    assert light.max() <= 1
+    assert torch.equal(pictures, signs.posed(square, backgrounds, seed=1, size=(0.5, 0.5), turn=0.0))
+
+
+def test_turns_are_about_the_middle():
+    """A disc looks the same however it is turned."""
+    disc = signs.designs(64)[16:17].expand(8, -1, -1, -1)
+    backgrounds = torch.zeros(8, 3, 32, 32)
+    still, turned = (signs.posed(disc, backgrounds, seed=0, turn=angle) for angle in (0.0, 1.0))
+    assert (still - turned).abs().max() < 0.1
+
+
+def test_errors_of_signs_name_the_argument():
+    designs, backgrounds = signs.designs(16), torch.rand(56, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"`designs` must have shape \(N, 4, rows, columns\), got \(56, 3, 16, 16\)"):
+        signs.posed(backgrounds, backgrounds, seed=0)
+    with pytest.raises(ValueError, match="`designs` and `backgrounds` must be as many, got 56 and 5"):
+        signs.posed(designs, backgrounds[:5], seed=0)
+    with pytest.raises(TypeError, match="`backgrounds` must hold floating-point numbers"):
+        signs.posed(designs, backgrounds.long(), seed=0)
+    with pytest.raises(ValueError, match="`side`"):
+        signs.designs(0)
+    with pytest.raises(ValueError, match="`size` must be two shares of the side"):
+        signs.posed(designs, backgrounds, seed=0, size=(0.9, 1.5))
