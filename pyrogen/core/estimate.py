@@ -15,7 +15,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, without_nan
+from pyrogen.arguments import checked, finite, without_nan
 from pyrogen.arrays import takes_arrays
 from pyrogen.markup import notebook_table
 
@@ -114,6 +114,43 @@ class Estimate:
             raise ValueError("`hits` must hold at least one trial, got none")
         share = float(hits.double().mean())
         return cls(share, share_error(share, hits.numel()), unit, density)
+
+    @classmethod
+    @takes_arrays
+    @checked(counts=finite, sizes=finite)
+    def of_ratio(cls, counts: Tensor, sizes: Tensor, *, unit: str, density: Density = None) -> Estimate:
+        r"""The ratio of two sums over independent data, :math:`r = \sum_i c_i / \sum_i s_i`.
+
+        Such is a rate of errors where data are of several sizes. With residuals :math:`d_i = c_i - r s_i` the standard
+        error is :math:`\sqrt{\tfrac{n}{n - 1} \sum_i d_i^2} / \sum_i s_i`, to first order in them: it is not known for
+        one datum, and too small for few.
+
+        Args:
+            counts: Of each datum.
+            sizes: Of each datum, none of them negative; not all are zero.
+            unit: What the ratio is in.
+            density: What it means.
+
+        Raises:
+            TypeError: they are no tensors of floating-point numbers.
+            ValueError: shapes differ, a number is NaN or infinite, or sizes are negative or all zero.
+
+        References:
+            Cochran 1977, "Sampling techniques", third edition, section 6.3
+
+        Example:
+            >>> print(Estimate.of_ratio(torch.tensor([1.0, 0.0, 2.0]), torch.tensor([4.0, 6.0, 5.0]), unit="a word"))
+            0.20 ± 0.13 a word
+        """
+        if counts.shape != sizes.shape:
+            raise ValueError(f"`sizes` must have the shape {tuple(counts.shape)} of `counts`, got {tuple(sizes.shape)}")
+        if not bool((sizes >= 0).all()) or not bool((sizes > 0).any()):
+            raise ValueError("`sizes` must not be negative, nor all zero")
+        counts, sizes = (part.detach().double().flatten() for part in (counts, sizes))
+        ratio = counts.sum() / sizes.sum()
+        residuals, number = counts - ratio * sizes, len(counts)
+        spread = residuals.square().sum() * number / (number - 1) if number > 1 else torch.tensor(float("nan"))
+        return cls(float(ratio), float(spread.sqrt() / sizes.sum()), unit, density)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The normal confidence interval: value plus and minus a quantile times the standard error.

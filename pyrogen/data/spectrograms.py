@@ -128,6 +128,68 @@ class ShortTimeFourier:
         return {"n_fft": self.window, "hop_length": self.hop, "window": torch.hann_window(self.window).to(like)}
 
 
+class LogMels:
+    """Logarithms of magnitudes under mel filters, frame by frame, and sounds of them: what models of speech draw.
+
+    Args:
+        mels: How many filters.
+        window: How many samples a frame has; even.
+        hop: How many samples two frames are apart, at most half of a frame.
+        rate: How many samples there are a second.
+        floor: The smallest magnitude that counts; below is silence.
+
+    Raises:
+        ValueError: numbers do not fit, as for :class:`ShortTimeFourier` and :func:`mel_filters`.
+
+    Example:
+        >>> log_mels = LogMels(mels=20, window=256, hop=64, rate=8000)
+        >>> spectra = log_mels(torch.randn(8000))
+        >>> spectra.shape, log_mels.sound(spectra, steps=2).shape
+        (torch.Size([126, 20]), torch.Size([8000]))
+    """
+
+    @checked(mels=integer, window=integer, hop=integer, rate=positive, floor=positive)
+    def __init__(self, *, mels: int, window: int, hop: int, rate: float, floor: float = 1e-2) -> None:
+        self.transform = ShortTimeFourier(window=window, hop=hop)
+        self.filters = mel_filters(mels, window=window, rate=rate)
+        self.floor = floor
+
+    @takes_arrays
+    @checked(samples=finite)
+    def __call__(self, samples: Tensor) -> Tensor:
+        """The spectra of a sound, a row for each frame.
+
+        Shape:
+            ``(*batch, length)`` to ``(*batch, 1 + ceil(length / hop), mels)``.
+        """
+        pooled = self.filters.to(samples) @ self.transform(samples).abs()
+        return pooled.clamp(min=self.floor).log().mT
+
+    @takes_arrays
+    @checked(log_mels=finite)
+    def sound(self, log_mels: Tensor, *, steps: int = 32, generator: torch.Generator | None = None) -> Tensor:
+        """A sound whose spectra are near to given ones, by :func:`spectrum_of_mels` and Griffin and Lim's iteration.
+
+        Args:
+            log_mels: Of each frame.
+            steps: Of the iteration.
+            generator: Of its first phases.
+
+        Shape:
+            ``(*batch, frames, mels)`` to ``(*batch, (frames - 1) * hop)``.
+
+        Raises:
+            ValueError: there are fewer than two frames, or other numbers of mels.
+        """
+        if log_mels.dim() < 2 or log_mels.shape[-2] < 2:
+            raise ValueError(
+                f"`log_mels` must have two frames or more, (*batch, frames, mels), got {tuple(log_mels.shape)}"
+            )
+        magnitude = spectrum_of_mels(log_mels.exp().mT, self.filters)
+        length = (log_mels.shape[-2] - 1) * self.transform.hop
+        return self.transform.griffin_lim(magnitude, length=length, steps=steps, generator=generator)
+
+
 @checked(mels=integer, window=integer, rate=positive)
 def mel_filters(mels: int, *, window: int, rate: float) -> Tensor:
     """Triangles over frequencies of a short-time Fourier transform, evenly spaced on the mel scale and of height one.

@@ -13,12 +13,13 @@
 ``marginals``    calibration of a model's own draws
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
+``edits``        distances of sequences, such as errors of words
 ``outliers``     outlier scores, and AUROC: how well a score separates; ``complexity``: how long images are by a code
 ``self_consistency``  do noising and denoising leave the distribution of a diffusion model as it is
 
 Every measure of a model is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a
-p-value; but for ``squared_mmd`` and ``energy_distance``, the bare statistics of their tests, and for ``psnr`` and
-``ssim``, plain numbers of one image.
+p-value; but for ``squared_mmd`` and ``energy_distance``, the bare statistics of their tests, and for ``psnr``, ``ssim``
+and ``edit_distance``, plain numbers of one image or sequence.
 """
 
 from pyrogen.core.estimate import Estimate, TestResult
@@ -31,6 +32,7 @@ from .collapse import collapse_report
 from .comparison import compare
 from .complexity import code_length
 from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
+from .edits import edit_distance
 from .embedding import NamedEmbedding
 from .frechet import FrechetDistance, frechet_distance, gaussian_frechet_distance
 from .grid import grid
@@ -106,6 +108,7 @@ __all__ = [
     "denoised_by",
     "density_coverage",
     "density_p_value",
+    "edit_distance",
     "energy_distance",
     "energy_test",
     "frechet_distance",

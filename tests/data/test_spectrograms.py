@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyrogen.data.spectrograms import ShortTimeFourier, mel_filters, spectrum_of_mels
+from pyrogen.data.spectrograms import LogMels, ShortTimeFourier, mel_filters, spectrum_of_mels
 
 
 @pytest.fixture
@@ -84,6 +84,33 @@ def test_the_spectrum_of_mels_is_pooled_to_them(speech):
     assert all(after < before for before, after in zip(away, away[1:], strict=False))
     assert away[-1] < 0.01 * pooled.norm()
     assert (spectrum_of_mels(torch.zeros(20, 3), filters.float()) == 0).all()
+
+
+def test_log_mels_are_those_of_the_filters_down_to_the_floor(speech):
+    log_mels = LogMels(mels=20, window=256, hop=64, rate=8000, floor=2.0)
+    found = log_mels(speech)
+    pooled = mel_filters(20, window=256, rate=8000).double() @ ShortTimeFourier(window=256, hop=64)(speech).abs()
+    assert found.shape == (33, 20)
+    assert torch.allclose(found.exp().T[pooled > 2.0], pooled[pooled > 2.0])
+    assert (found.exp().T[pooled <= 2.0] - 2.0).abs().max() < 1e-12
+    assert (pooled <= 2.0).any()
+    assert (log_mels(torch.zeros(2, 640)) == log_mels(torch.zeros(2, 640)).min()).all()
+
+
+def test_a_sound_of_log_mels_has_nearly_these(speech):
+    log_mels = LogMels(mels=30, window=256, hop=64, rate=8000)
+    wanted = log_mels(speech)
+    away = []
+    for steps in (1, 10, 100):
+        sound = log_mels.sound(wanted, steps=steps, generator=torch.Generator().manual_seed(0))
+        assert sound.shape == (32 * 64,)
+        away.append(float((log_mels(sound) - wanted).square().mean().sqrt()))
+    assert away[0] > 1.2 * away[1] > 1.44 * away[2]
+    assert away[2] < 0.2
+    with pytest.raises(ValueError, match="`log_mels` must have two frames"):
+        log_mels.sound(wanted[:1])
+    with pytest.raises(ValueError, match="must have 30 mels"):
+        log_mels.sound(wanted[:, :20])
 
 
 def test_bad_sizes_are_named():
