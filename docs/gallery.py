@@ -25,14 +25,14 @@ EXAMPLES, GALLERY, IMAGES = ROOT / "examples", ROOT / "docs/gallery", ROOT / "do
 OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
 SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
-    "uci",
+    "which_is_real uci",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
     "unknown_noise ct lesion",
     "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech",
 }
-TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
-FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
+TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol", "which_is_real": "Which is real?"}
+FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples", "which_is_real": "which_is_real"}  # of several
 ARGUMENTS = {  # where the defaults take long, or use no real data
     "text": ["--steps", "100"],
     "chorales": ["--steps", "200"],
@@ -62,6 +62,7 @@ PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/operators": "ct",
     "models/inverse_graphics": "inverse_graphics",
     "howto/calibration": "posteriors",
+    "howto/sample_quality": "which_is_real",
 }
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels
 

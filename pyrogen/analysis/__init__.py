@@ -15,6 +15,7 @@ from .plots import (
     predictive_statistics,
     rank_ecdf,
     rank_histogram,
+    reliability_diagram,
     training_history,
 )
 from .report import report
@@ -41,6 +42,7 @@ __all__ = [
     "predictive_statistics",
     "rank_ecdf",
     "rank_histogram",
+    "reliability_diagram",
     "report",
     "simulation_checks",
     "simulation_verdicts",

@@ -18,6 +18,7 @@ from pyrogen.evaluation.comparison import Comparison
 from pyrogen.evaluation.local import LocalCalibration
 from pyrogen.evaluation.predictive import PredictiveCheck
 from pyrogen.evaluation.ranks import checked_ranks
+from pyrogen.evaluation.reliability import Reliability
 from pyrogen.training.progress import Fit, History
 
 from .arrays import real_array
@@ -165,6 +166,40 @@ def coverage_curve(levels: Any, coverage: Mapping[str, Any], count: int, *, leve
     figure = new_figure(3.6 + legend_width([f"{level:.0%} band, each point", *coverage]), 3.4)
     axes = figure.subplots()
     draw_coverage(axes, {name: (levels, values) for name, values in coverage.items()}, count, level=level)
+    legend(axes)
+    return figure
+
+
+def reliability_diagram(found: Mapping[str, Reliability], *, level: float = 0.95) -> Figure:
+    """How often things happened, against how probable they were said to be: on the diagonal where that was right.
+
+    Below it lie probabilities that are too high. Bars hold each share with the given probability.
+
+    Args:
+        found: What :func:`pyrogen.evaluation.reliability` found, by name.
+        level: Of the bars.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> from pyrogen.evaluation import reliability
+        >>> stated = torch.rand(500)
+        >>> figure = reliability_diagram({"right": reliability(stated, torch.rand(500) < stated)})
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(entry, Reliability) for entry in found.values()):
+        raise TypeError("`found` must be a dict of what `pyrogen.evaluation.reliability` found")
+    if not found:
+        raise ValueError("`found` must hold at least one entry, got none")
+    quantile = normal_quantile(level)
+    figure = new_figure(3.6 + legend_width(found), 3.4)
+    axes = tidy(figure.subplots(), x="stated probability", y="share that happened")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    for colour, (name, entry) in zip(colours(found), found.items(), strict=True):
+        shares, bars = entry.found.cpu().numpy(), quantile * entry.errors.cpu().numpy()
+        settings = {"fmt": "o-", "markersize": 3, "linewidth": 1.2, "elinewidth": 0.8, "color": colour}
+        axes.errorbar(entry.stated.cpu().numpy(), shares, yerr=bars, label=name, **settings)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     legend(axes)
     return figure
 

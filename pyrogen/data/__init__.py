@@ -3,7 +3,7 @@
 from . import audio, bouncing, maze, phantoms, scenes, signs, solids, spectrograms, uci, vowels
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
-from .images import Images, digits, mnist
+from .images import Images, digits, faces, mnist
 from .photographs import photographs
 from .preprocessing import dequantize, quantize
 from .split import split
@@ -22,6 +22,7 @@ __all__ = [
     "checkerboard",
     "dequantize",
     "digits",
+    "faces",
     "funnel",
     "inverse_mu_law",
     "maze",

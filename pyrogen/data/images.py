@@ -51,3 +51,19 @@ def mnist() -> Images:
 
     pixels, labels = mnist_data()
     return Images(torch.from_numpy(pixels).long().view(-1, 1, 28, 28), torch.from_numpy(labels).long(), 256)
+
+
+def faces() -> Images:
+    """100 faces of 25x25 pixels and 256 grey levels that scikit-image ships (label 1), and 100 pictures of none (0).
+
+    Raises:
+        ImportError: scikit-image is not installed.
+
+    References:
+        Huang, Ramesh, Berg and Learned-Miller 2007, "Labeled faces in the wild", University of Massachusetts,
+        http://vis-www.cs.umass.edu/lfw/
+    """
+    from skimage.data import lfw_subset
+
+    pixels = torch.from_numpy(lfw_subset()).mul(255).round().long().unsqueeze(1)
+    return Images(pixels, (torch.arange(len(pixels)) < 100).long(), 256)

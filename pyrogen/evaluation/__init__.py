@@ -15,6 +15,8 @@
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``edits``        distances of sequences, such as errors of words
 ``outliers``     outlier scores, and AUROC: how well a score separates; ``complexity``: how long images are by a code
+``reliability``  are stated probabilities as often right as they say
+``attribution``  which of several models is a datum from
 ``self_consistency``  do noising and denoising leave the distribution of a diffusion model as it is
 
 Every measure of a model is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a
@@ -26,6 +28,7 @@ from pyrogen.core.estimate import Estimate, TestResult
 from pyrogen.numerics import kernels
 
 from .amortization import amortization_gap
+from .attribution import Attribution, attribution
 from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test, ratio_test
 from .collapse import collapse_report
@@ -69,6 +72,7 @@ from .predictive import PredictiveCheck, predictive_check
 from .random_points import joint_coverage
 from .ranks import Departure, EcdfNull, central_coverage, chi_square_test, highest_coverage
 from .regression import RegressionScore
+from .reliability import Reliability, reliability
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
 from .self_consistency import SelfConsistency, denoised_by, neighbours, self_consistency
@@ -76,6 +80,7 @@ from .trained_classifier import TrainedClassifier, train_classifier
 
 __all__ = [
     "Amortized",
+    "Attribution",
     "Calibration",
     "DensityCoverage",
     "Departure",
@@ -90,10 +95,12 @@ __all__ = [
     "PrecisionRecall",
     "PredictiveCheck",
     "RegressionScore",
+    "Reliability",
     "SelfConsistency",
     "TestResult",
     "TrainedClassifier",
     "amortization_gap",
+    "attribution",
     "auroc",
     "bayes_classifier",
     "bits_per_dimension",
@@ -140,6 +147,7 @@ __all__ = [
     "predictive_p_values",
     "psnr",
     "ratio_test",
+    "reliability",
     "restoration_report",
     "self_consistency",
     "simulation_based_calibration",

@@ -225,7 +225,7 @@ def bayes_classifier(
     integer(classes, "classes")
     real_tensor(x, "x")
     if log_prior is not None:
-        _check_prior(log_prior, classes)
+        check_log_prior(log_prior, classes)
     joint = []
     for label in range(classes):
         scores = score(module, x, torch.tensor(label, device=x.device), batch_size)
@@ -242,7 +242,8 @@ def bayes_classifier(
     return log_joint.log_softmax(-1)
 
 
-def _check_prior(log_prior: Tensor, classes: int) -> None:
+def check_log_prior(log_prior: Tensor, classes: int) -> None:
+    """Raises a ValueError unless these are log-probabilities of so many classes, one of them possible."""
     numbers(log_prior, "log_prior", minus_infinity=True)
     if log_prior.shape != (classes,):
         raise ValueError(f"`log_prior` must have shape {(classes,)}, got {tuple(log_prior.shape)}")

@@ -15,11 +15,12 @@ from pyrogen.analysis import (
     posterior_histogram,
     rank_ecdf,
     rank_histogram,
+    reliability_diagram,
     training_history,
 )
 from pyrogen.analysis.images import mosaic
 from pyrogen.analysis.panels import running_mean
-from pyrogen.evaluation import EcdfNull
+from pyrogen.evaluation import EcdfNull, reliability
 from pyrogen.training.progress import Fit, History
 
 
@@ -36,6 +37,7 @@ FIGURES = {
     "rank histogram of a prime number": lambda: rank_histogram({"a": torch.arange(11)}, 10),
     "rank ecdf": lambda: rank_ecdf({"a": torch.arange(100)}, 99),
     "coverage": lambda: coverage_curve(torch.linspace(0, 1, 5), {"a": torch.linspace(0, 1, 5)}, 100),
+    "reliability": lambda: reliability_diagram({"a": reliability(images(50), images(50) < 0.5)}),
     "eight turns without a finite loss": lambda: training_history(History([[float("nan")]] * 8, [[]] * 8)),
     "no step": lambda: training_history(History([[]], [[]])),
     "half precision": lambda: image_grid(images(1, 4, 8, 8).bfloat16(), images(1, 4, 8, 8).half()),
@@ -105,6 +107,12 @@ def test_areas_under_the_curve_are_in_the_legend():
     assert texts == ["ordinary data", "clear: AUROC 1.000", "none: AUROC 0.500", "reversed: AUROC 0.000"]
 
 
+def test_shares_lie_over_stated_probabilities():
+    found = reliability(torch.tensor([0.25, 0.75]).repeat(50), torch.arange(100) % 4 > 0, bins=2)
+    points = reliability_diagram({"mine": found}).axes[0].containers[0].lines[0].get_xydata()
+    np.testing.assert_allclose(points, [[0.25, 0.5], [0.75, 1.0]])
+
+
 def test_a_legend_covers_no_curve():
     levels = np.linspace(0, 1, 11)
     names = ["log_likelihood", "log_joint", "z[0]", "a quantity with a long name"]
@@ -113,6 +121,7 @@ def test_a_legend_covers_no_curve():
         coverage_curve(levels, {name: levels**0.5 for name in names}, 100),
         outlier_scores(images(50), {name: -images(50) for name in names}),
         FIGURES["training"](),
+        reliability_diagram({name: reliability(images(50), images(50) < 0.5) for name in names}),
         posterior_histogram(images(100)),
     ]
     for figure in figures:
@@ -136,6 +145,7 @@ def test_a_legend_covers_no_curve():
         (lambda: coverage_curve([0.5, 0.9], {"a": [0.4]}, 10), r"`coverage\['a'\]` must have shape"),
         (lambda: outlier_scores([0.0], {"a": [float("nan"), 1.0]}), r"`outliers\['a'\]` must hold numbers, got 1 NaN"),
         (lambda: outlier_scores([], {"a": [1.0]}), "`inliers` must hold numbers, got 0 NaN among 0"),
+        (lambda: reliability_diagram({}), "`found` must hold at least one entry"),
         (lambda: rank_ecdf({"a": [0, 1], "b": [0]}, 2), "must hold 2 ranks, got 1"),
     ],
 )

