@@ -31,8 +31,8 @@ SECTIONS = {
     "unknown_noise ct lesion",
     "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech",
 }
-TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol", "which_is_real": "Which is real?"}
-FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples", "which_is_real": "which_is_real"}  # of several
+TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
+FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
 ARGUMENTS = {  # where the defaults take long, or use no real data
     "text": ["--steps", "100"],
     "chorales": ["--steps", "200"],

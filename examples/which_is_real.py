@@ -1,4 +1,4 @@
-"""Which is real? Five generators make pictures, and detectors say how probable it is that a picture is real.
+"""Which is real: five generators make pictures, and detectors say how probable it is that a picture is real.
 
 Families of pyrogen learn one half of the pictures; the other half is kept to tell fakes from. A detector is a density
 ratio, calibrated on pictures that it has not seen, and then tested on fakes of generators that it has never met, where
@@ -20,7 +20,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
@@ -34,7 +34,7 @@ def pictures(name, seed):
     """Small pictures of few grey levels: a half for generators, a half for detectors, and how many levels."""
     if name == "photographs":  # from the left and from the right of each photograph
         left, right = pg.data.photographs(8, shrink=2, stride=4)
-        return left.pixels // 16, right.pixels // 16, 16
+        return *(part.pixels.float().mean(1, keepdim=True).long() // 16 for part in (left, right)), 16
     pixels, labels, symbols = getattr(pg.data, name)()
     if name != "digits":
         pixels = pixels[labels == 1, :, :24, :24] if name == "faces" else pixels
@@ -74,9 +74,9 @@ def detectors(real, fakes, steps, seed):
 
     def trained(learn, calibrate):
         shape = tuple(learn.shape[1:])
-        ratio = RatioEstimate(critics=convolutional_critic(shape, channels=(16, 32)), event_shape=shape)
+        ratio = RatioEstimate(critics=convolutional_critic(shape, channels=(32, 64)), event_shape=shape)
         many = real[0].repeat(-(-len(learn) // len(real[0])), 1, 1, 1)[: len(learn)]  # as many as there are fakes
-        fitted(ratio, (many, learn), steps, 1e-3, seed)
+        fitted(ratio, (many, learn), steps, 2e-3, seed)
         ratio.calibrate(real[1], calibrate[: len(real[1])])  # on pictures that it has not seen
         return ratio
 
@@ -87,128 +87,113 @@ def detectors(real, fakes, steps, seed):
     return seen, {name: trained(without(name, 0), without(name, 1)) for name in fakes}
 
 
+def table(title, columns, rows, width):
+    print(f"\n{title}\n{'':10}" + "".join(f"{name:>{width}}" for name in columns))
+    for name, cells in rows.items():
+        print(f"{name:10}" + "".join(f"{cell!s:>{width}}" for cell in cells))
+
+
 @torch.no_grad()
 def scores(ratio, x):
-    """Log-ratios, whose logistic function is the probability that a picture is real, of as many real ones as fakes."""
+    """Log-ratios, whose logistic function is the probability of being real, among as many real pictures as fakes."""
     return ratio(x).double()
 
 
 def separated(real, fakes, seen, unseen):
-    """The AUROC of each detector on each generator's fakes, printed."""
+    """The AUROC of each detector on each generator's fakes."""
 
     def area(ratio, name):
         return auroc(-scores(ratio, real), -scores(ratio, fakes[name]))
 
-    areas = {row: {name: area(ratio, name) for name in fakes} for row, ratio in seen.items()}
-    areas["all others"] = {name: area(unseen[name], name) for name in fakes}
-    print("AUROC (95 % interval); rows: whose fakes the detector learned from, columns: whose it is tested on")
-    print(f"{'':10}" + "".join(f"{name:>22}" for name in fakes))
-    for row, found in areas.items():
-        cells = (f"{a.value:.3f} ({a.interval()[0]:.3f}-{a.interval()[1]:.3f})" for a in found.values())
-        print(f"{row:10}" + "".join(f"{cell:>22}" for cell in cells))
+    areas = {row: [area(ratio, name) for name in fakes] for row, ratio in seen.items()}
+    areas["all others"] = [area(unseen[name], name) for name in fakes]
+    cells = {row: [str(area).removeprefix("AUROC ") for area in found] for row, found in areas.items()}
+    table("AUROC; rows: whose fakes a detector learned from, columns: on whose it is tested", fakes, cells, 24)
     return areas
 
 
 def probable(real, fakes, seen, unseen):
-    """Whether stated probabilities of being real are right, printed; of as many fakes as there are real pictures."""
+    """Whether stated probabilities of being real are right, of as many fakes as there are real pictures."""
     first, found = next(iter(seen)), {}
-    outcomes = torch.arange(2 * len(real)) < len(real)
     cases = {f"{first} detector on {name}": (seen[first], name) for name in fakes}
     cases |= {f"detector that never saw {name}": (unseen[name], name) for name in fakes}
-    print("Is the stated probability of being real right?")
     for title, (ratio, name) in cases.items():
         log_ratios = scores(ratio, torch.cat([real, fakes[name][: len(real)]]))
+        outcomes = torch.arange(len(log_ratios)) < len(real)
         if not found:
             found["not calibrated"] = reliability(((log_ratios - ratio.offset) / ratio.slope).sigmoid(), outcomes)
-            print(f"  not calibrated: {found['not calibrated']}")
         found[title] = reliability(log_ratios.sigmoid(), outcomes)
-        print(f"  {title}: {found[title]}")
+    print("\nIs the stated probability of being real right?")
+    print("\n".join(f"{title}: {answer}" for title, answer in found.items()))
     return found
 
 
 def alarms(real, fakes, seen, unseen, batches, seed):
-    """How often ten pictures differ from other real ones at 5 %: real ones at random, and fakes; printed."""
+    """How often ten pictures differ from other real ones at 5 %: real ones at random, and fakes."""
     generator = torch.Generator().manual_seed(seed)
 
-    def by_ratio(x, y, **settings):
-        return ratio_test(lambda rows: rows[:, 0], x, y, **settings)
+    def differ(way, x, y):
+        test = energy_test if way == "pixels" else partial(ratio_test, lambda rows: rows[:, 0])
+        return test(x, y, permutations=199, generator=generator).p_value <= 0.05
 
-    ways = {
-        "energy distance": lambda name: (energy_test, lambda x: x.flatten(1)),
-        "detector, seen": lambda name: (by_ratio, lambda x: scores(seen[name], x)[:, None]),
-        "detector, unseen": lambda name: (by_ratio, lambda x: scores(unseen[name], x)[:, None]),
+    views = {
+        "pixels": {name: lambda x: x.flatten(1) for name in fakes},
+        "detector, seen": {name: lambda x, ratio=ratio: scores(ratio, x)[:, None] for name, ratio in seen.items()},
+        "detector, unseen": {name: lambda x, ratio=ratio: scores(ratio, x)[:, None] for name, ratio in unseen.items()},
     }
-    rates = {row: [] for row in ["real", *fakes]}
-    for way in ways.values():
+    rates = {row: [] for row in ("real", *fakes)}
+    for way, view in views.items():
         false = []
         for name, fake in fakes.items():
-            test, features = way(name)
-            test = partial(test, permutations=199, generator=generator)
-            x, batched = features(real), features(fake).split(BATCH)[:batches]
-            orders = [torch.randperm(len(x), generator=generator) for _ in batched]
-            false += [test(x[order[BATCH:]], x[order[:BATCH]]).p_value <= 0.05 for order in orders]
-            rates[name].append(share(torch.tensor([test(x[BATCH:], batch).p_value <= 0.05 for batch in batched])))
+            x, batched = view[name](real), view[name](fake).split(BATCH)[:batches]
+            mixed = [x[torch.randperm(len(x), generator=generator)] for _ in batched]
+            false += [differ(way, rows[BATCH:], rows[:BATCH]) for rows in mixed]
+            rates[name].append(share(torch.tensor([differ(way, x[BATCH:], batch) for batch in batched])))
         rates["real"].append(share(torch.tensor(false)))
-    print(f"Share of batches of {BATCH} with p at most 0.05, beside {len(real) - BATCH} real pictures")
-    print(f"{'':10}" + "".join(f"{way:>18}" for way in ways))
-    for row, found in rates.items():
-        print(f"{row:10}" + "".join(f"{rate.rounded():>18}" for rate in found))
+    table(f"Batches of {BATCH} that differ from {len(real) - BATCH} real pictures, p at most 0.05", views, rates, 20)
 
 
-def attributed(models, sources, seed):
-    """Whose pictures are these? By likelihoods, for all sources that have one, and for the two that have none."""
-    models = {name: model for name, model in models.items() if model.density is not None}
+def attributed(models, sources):
+    """Whose are these? By the likelihoods of the generators that have one, of pictures of all sources."""
     found = {source: attribution(models, x) for source, x in sources.items()}
-    print("Evidence, nats a picture: rows: whose pictures, columns: under which model")
-    print(f"{'':10}" + "".join(f"{name + ', ' + model.density:>25}" for name, model in models.items()))
-    for source, answer in found.items():
-        print(f"{source:10}" + "".join(f"{mean.rounded():>25}" for mean in answer.evidence.values()))
-    print("what the posterior of each model is:", found["VAE"].meanings)
-    right, ten = ([] for _ in range(2))
-    for place, name in enumerate(models):
-        right.append(found[name].sources == place)
-        together = found[name].log_probs.unflatten(0, (-1, BATCH)).sum(1)
-        ten.append(together.argmax(1) == place)
-    print(f"right: {share(torch.cat(right))} of single pictures, {share(torch.cat(ten))} of batches of {BATCH}")
-    shares = torch.stack(
-        [answer.sources.bincount(minlength=len(models)) / len(answer.sources) for answer in found.values()]
-    )
-    known = {name: found[name].log_probs[::2, place] for place, name in enumerate(models)}
-    print("like none of the draws of the model that they are attributed to, p at most 0.05:")
-    for source, answer in found.items():
-        every = torch.stack(
-            [two_sided_p_value(answer.log_probs[1::2, k], known[name]) for k, name in enumerate(known)], 1
-        )
-        p = every.gather(1, answer.sources[1::2, None])
-        print(
-            f"  {source}: {share(p[:, 0] <= 0.05)}; mean of the highest posterior {answer.posterior.amax(1).mean():.3f}"
-        )
+    evidence = {source: [mean.rounded() for mean in answer.evidence.values()] for source, answer in found.items()}
+    columns = [f"{name} ({model.density})" for name, model in models.items()]
+    table("Nats a picture; rows: whose it is, columns: under which model", columns, evidence, 25)
+    print("What the posterior probability of a model is:", found["real"].meanings)
+    for size in (1, BATCH):
+        right = torch.cat([found[name].grouped(size).sources == place for place, name in enumerate(models)])
+        print(f"the right one of {len(models)}, given {size} of its pictures: {share(right)}")
     x = torch.stack([answer.log_probs for answer in found.values()])  # (sources, pictures, models)
-    truth = torch.arange(len(x))[:, None].expand(x.shape[:2])
-    reader = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
-    reader.fit(x[:, ::2].flatten(0, 1).numpy(), truth[:, ::2].flatten().numpy())
-    stated, chosen = torch.from_numpy(reader.predict_proba(x[:, 1::2].flatten(0, 1).numpy())).max(1)
-    hit = chosen == truth[:, 1::2].flatten()
-    print(f"the same log-probabilities read by a regression, for all {len(x)} sources:")
-    print(f"  right: {share(hit)} of single pictures; {reliability(stated, hit)}")
-    return shares
+    first, second, truth = x[:, ::2], x[:, 1::2], torch.arange(len(x)).repeat_interleave(x.shape[1] // 2)
+    own = {name: first[list(found).index(name), :, place] for place, name in enumerate(models)}
+    p = torch.stack([two_sided_p_value(second[..., place], own[name]) for place, name in enumerate(models)]).amax(0)
+    strange = [f"{source} {share(row <= 0.05)}" for source, row in zip(found, p, strict=True)]
+    print("like the draws of none of them, p at most 0.05:", ", ".join(strange))
+    reader = make_pipeline(StandardScaler(), LogisticRegression(C=100.0, max_iter=5000))
+    reader.fit(first.flatten(0, 1).numpy(), truth.numpy())
+    stated, chosen = torch.from_numpy(reader.predict_proba(second.flatten(0, 1).numpy())).max(1)
+    print(f"the right one of {len(x)} sources, by a regression on these log-probabilities: {share(chosen == truth)}")
+    print(f"  its probabilities: {reliability(stated, chosen == truth)}")
+    return torch.stack([answer.sources.bincount(minlength=len(models)) / x.shape[1] for answer in found.values()])
 
 
 def drawn(real, fakes, areas, shares, models):
     """Pictures, the AUROC of all detectors, and to whom pictures are attributed."""
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained", width_ratios=(1.5, 1.1, 1))
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained", width_ratios=(1.7, 1.1, 0.9))
     rows = [real, *fakes.values()]
-    mosaic = torch.cat([torch.cat([*row[:12]], -1) for row in rows], -2)
-    axes[0].imshow(mosaic.movedim(0, -1) / mosaic.max(), cmap="gray", interpolation="nearest")
+    framed = [pad(row[:10] / real.max(), (1, 1, 1, 1), value=1.0) for row in rows]
+    mosaic = torch.cat([torch.cat([*row], -1) for row in framed], -2)
+    axes[0].imshow(mosaic[0].numpy(), cmap="gray", interpolation="nearest")
     height = mosaic.shape[1] / len(rows)
     axes[0].set_yticks([(place + 0.5) * height for place in range(len(rows))], ["real", *fakes])
     axes[0].set_xticks([])
+    axes[0].spines[:].set_visible(False)
     tables = (
-        (torch.tensor([[a.value for a in row.values()] for row in areas.values()]), areas, fakes, 0.5),
+        (torch.tensor([[area.value for area in row] for row in areas.values()]), areas, fakes, 0.5),
         (shares, ["real", *fakes], models, 0.0),
     )
     for axis, (values, names, columns, low) in zip(axes[1:], tables, strict=True):
-        axis.imshow(values, cmap="Blues", vmin=low, vmax=1, aspect="auto")
+        axis.imshow(values.numpy(), cmap="Blues", vmin=low, vmax=1, aspect="auto")
         for row, column in [(row, column) for row in range(len(names)) for column in range(len(columns))]:
             value = float(values[row, column])
             colour = "white" if value > (1 + low) / 2 else "black"
@@ -233,22 +218,24 @@ def main(argv: list[str] | None = None) -> None:
 
     few = args.steps < 100
     made_from, kept, symbols = pictures(args.data, args.seed)
+    kept = kept[:100] if few else kept
     real = [part.float() for (part,) in pg.data.split(kept, sizes=(0.5, 0.15, 0.35), seed=args.seed)]
     print(f"{args.data}: {len(made_from)} for generators; for detectors {', '.join(str(len(part)) for part in real)}")
     models = generators(made_from, symbols, args.steps, args.seed)
-    counts = (60, 150, 400) if few else (1000, 150, 1000)
+    counts = (60, 20, 40) if few else (1000, 150, 1000)
     with torch.no_grad():
         fakes = {name: model().sample((sum(counts),)).float().split(counts) for name, model in models.items()}
-    seen, unseen = detectors(real, fakes, args.steps // 2, args.seed)
+    seen, unseen = detectors(real, fakes, args.steps, args.seed)
     tested = {name: fake[2] for name, fake in fakes.items()}
     areas = separated(real[2], tested, seen, unseen)
     found = probable(real[2], tested, seen, unseen)
     alarms(real[2], tested, seen, unseen, 2 if few else 100, args.seed)
-    some = 20 if few else 200
-    shares = attributed(models, {"real": real[2][:some]} | {name: x[:some] for name, x in tested.items()}, args.seed)
-    named = [name for name, model in models.items() if model.density is not None]
-    drawn(real[2], tested, areas, shares, named).savefig(args.output / "which_is_real.png", dpi=150)
-    pg.analysis.reliability_diagram(found).savefig(args.output / "reliability.png", dpi=150)
+    scored = {name: model for name, model in models.items() if model.density is not None}
+    count = min(20 if few else 200, len(real[2]) // BATCH * BATCH)
+    shares = attributed(scored, {name: x[:count] for name, x in {"real": real[2], **tested}.items()})
+    drawn(real[2], tested, areas, shares, scored).savefig(args.output / "which_is_real.png", dpi=150)
+    shown = dict([*found.items()][:4])
+    pg.analysis.reliability_diagram(shown).savefig(args.output / "which_is_real_reliability.png", dpi=150)
 
 
 if __name__ == "__main__":

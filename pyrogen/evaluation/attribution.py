@@ -2,8 +2,8 @@ r"""Which of several models is a datum from: Bayes' rule over models.
 
 .. math:: p(m \mid x) = \frac{\pi_m \, p_m(x)}{\sum_k \pi_k \, p_k(x)}
 
-The log-probability :math:`\log p_m(x)` is the evidence of model :math:`m` from the datum. Data of one common source
-multiply their evidence, so a few of them decide what one leaves open.
+The log-probability :math:`\log p_m(x)` is the evidence of model :math:`m` from the datum. The evidence of data from
+one common source is a product, so a few of them decide what one leaves open: :meth:`Attribution.grouped`.
 
 Where a model's log-probability is a lower bound, its share of the sum is too small, and the shares of all others too
 large. So with bounds the result is no posterior, and each model's entry says what it is:
@@ -25,12 +25,12 @@ often with a probability near one. Whether it is like the draws of any, say
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import real_tensor
+from pyrogen.arguments import checked, real_tensor
 from pyrogen.arrays import takes_arrays
 from pyrogen.core.density import Density, weakest
 from pyrogen.core.estimate import Estimate
@@ -66,11 +66,6 @@ class Attribution:
         return (self.log_probs + self.log_prior).softmax(1)
 
     @property
-    def together(self) -> Tensor:
-        """The probability of each model given that all the data are from one of them, ``(models,)``."""
-        return (self.log_probs.sum(0) + self.log_prior).softmax(0)
-
-    @property
     def sources(self) -> Tensor:
         """The place among ``names`` of the most probable model of each datum, ``(n,)``; -1 where all give it none."""
         joint = self.log_probs + self.log_prior
@@ -78,7 +73,7 @@ class Attribution:
 
     @property
     def evidence(self) -> dict[str, Estimate]:
-        """The mean log-probability of a datum under each model, by name."""
+        """The mean log-probability of a datum, or of a group, under each model, by name."""
         parts = zip(self.names, self.log_probs.unbind(1), self.densities, self.shared_errors, strict=True)
         return {
             name: Estimate.of_mean(log_probs, density=density, shared_error=error)
@@ -89,6 +84,21 @@ class Attribution:
     def meanings(self) -> dict[str, str | None]:
         """What the posterior probability of each model is: see the table of the module; by name."""
         return {name: self._meaning(place) for place, name in enumerate(self.names)}
+
+    @checked
+    def grouped(self, size: int) -> Attribution:
+        """The same of groups of data, one after the other, all of one model: their log-probabilities add up.
+
+        Args:
+            size: How many data there are in a group.
+
+        Raises:
+            ValueError: ``size`` does not divide the number of data.
+        """
+        if len(self.log_probs) % size:
+            raise ValueError(f"`size` must divide the {len(self.log_probs)} data, got {size}")
+        errors = tuple(size * error for error in self.shared_errors)
+        return replace(self, log_probs=self.log_probs.unflatten(0, (-1, size)).sum(1), shared_errors=errors)
 
     def accuracy(self, truth: Tensor) -> Estimate:
         """The share of the data whose most probable model is the right one.

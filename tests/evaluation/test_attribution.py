@@ -67,9 +67,15 @@ def test_evidence_is_the_mean_log_probability():
 def test_data_of_one_source_decide_together():
     torch.manual_seed(0)
     x = SIDES["right"].sample((30,))
-    found = attribution(SIDES, x)
-    assert float(found.together[1]) == pytest.approx(float((1.2 * x.double().sum()).sigmoid()), rel=1e-5)
-    assert float(found.together[1]) > 0.999 > float(found.posterior[:, 1].mean())
+    log_prior = torch.tensor([0.9, 0.1]).log()
+    found = attribution(SIDES, x, log_prior=log_prior)
+    groups = found.grouped(10)
+    exact = (1.2 * x.double().view(3, 10).sum(1) + log_prior.double().diff()).sigmoid()  # the prior counts once
+    torch.testing.assert_close(groups.posterior[:, 1], exact, rtol=1e-5, atol=1e-6)
+    assert float(found.grouped(30).posterior[0, 1]) > 0.999 > float(found.posterior[:, 1].mean())
+    assert groups.evidence["left"].value == pytest.approx(10 * found.evidence["left"].value)
+    with pytest.raises(ValueError, match="`size` must divide the 30 data, got 7"):
+        found.grouped(7)
 
 
 @pytest.mark.parametrize(
