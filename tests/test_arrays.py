@@ -329,6 +329,11 @@ ENTRIES = {
         OTHERS,
     ),
     "amortization_gap": (of_pair("amortization_gap", steps=2, draws=3, evaluation_draws=5), X[:, 0]),
+    "attribution": (
+        lambda x, p: evaluation.attribution({"a": NORMAL, "b": flow().eval()}, x, log_prior=p),
+        X,
+        torch.zeros(2),
+    ),
     "auroc": (evaluation.auroc, SCORES, OTHERS),
     "bayes_classifier": (lambda x, p: evaluation.bayes_classifier(flow(classes=3).eval(), x, 3, p), X, torch.zeros(3)),
     "bits_per_dimension": (lambda x: evaluation.bits_per_dimension(NORMAL, x, log_volume=0.0), X),
@@ -389,6 +394,7 @@ ENTRIES = {
         X,
         Y,
     ),
+    "reliability": (by_test("reliability", simulations=9), SCORES.sigmoid(), SCORES > OTHERS),
     "restoration_report": (evaluation.restoration_report, IMAGES, IMAGES[0]),
     "self_consistency": (
         lambda x: (

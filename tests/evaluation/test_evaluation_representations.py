@@ -9,12 +9,14 @@ from pyrogen.evaluation import (
     Amortized,
     EcdfNull,
     amortization_gap,
+    attribution,
     auroc,
     central_coverage,
     collapse_report,
     log_likelihood,
     mmd_test,
     pareto_k,
+    reliability,
     simulation_based_calibration,
 )
 
@@ -35,6 +37,7 @@ POSTERIOR = Amortized(guide, "x")
 RESULTS = {
     "AmortizationGap": lambda: amortization_gap(model, guide, X, steps=1, draws=2, evaluation_draws=2),
     "Amortized": lambda: POSTERIOR,
+    "Attribution": lambda: attribution({"a": dist.Normal(0.0, 1.0), "b": dist.Normal(1.0, 1.0)}, X),
     "Auroc": lambda: auroc(X, X + 1),
     "Calibration": lambda: simulation_based_calibration(model, POSTERIOR, observed="x", simulations=20, draws=9),
     "CollapseReport": lambda: collapse_report(model, guide, X),
@@ -43,6 +46,7 @@ RESULTS = {
     "Estimate": lambda: log_likelihood(dist.Normal(0.0, 1.0), X),
     "LatentUse": lambda: collapse_report(model, guide, X).sites["z"],
     "ParetoK": lambda: pareto_k(model, guide, X, draws=30),
+    "Reliability": lambda: reliability(X.sigmoid(), X > 0),
     "TestResult": lambda: mmd_test(X, X + 1, permutations=19),
 }
 
