@@ -5,7 +5,7 @@ ratio, calibrated on pictures that it has not seen, and then tested on fakes of 
 it may fail. A batch of ten pictures has a p-value whose false alarms are as rare as promised, whatever the detector is
 worth. Last, the likelihoods of the generators say whose fakes they are.
 
-    python examples/which_is_real.py [--data digits|mnist|faces|photographs] [--output output] [--steps 600] [--seed 0]
+    python examples/which_is_real.py [--data digits|mnist|faces|photographs] [--output output] [--steps 400] [--seed 0]
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--data", choices=("digits", "mnist", "faces", "photographs"), default="digits")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
