@@ -340,6 +340,7 @@ ENTRIES = {
     "central_coverage": (lambda r, levels: evaluation.central_coverage(r, 9, levels=levels), RANKS, LEVELS),
     "chi_square_test": (named("chi_square_test", draws=9), RANKS),
     "classifier_test": (by_test("classifier_test", permutations=9), X, Y),
+    "code_length": (lambda x: evaluation.code_length(x, 3), LABELS.reshape(1, 2, -1)),
     "collapse_report": (of_pair("collapse_report", draws=3), X[:, 0]),
     "compare": (lambda x: evaluation.compare({"a": NORMAL}, x).log_likelihood("a"), X),
     "cross_validated_classifier_test": (by_test("cross_validated_classifier_test", permutations=3, folds=2), X, Y),
@@ -359,6 +360,7 @@ ENTRIES = {
         X,
         torch.randn(9, 24, 2, generator=NOISE),
     ),
+    "joint_typicality": (evaluation.joint_typicality, X, Y),
     "kernel_distance": (lambda x, y: evaluation.kernel_distance(x, y, embedding=features()), X, Y),
     "label_counts": (named("label_counts", classes=3), LABELS),
     "likelihood_ratio": (evaluation.likelihood_ratio, SCORES, OTHERS),
@@ -416,6 +418,7 @@ ENTRIES = {
     "two_sided_p_value": (evaluation.two_sided_p_value, SCORES, OTHERS),
     "typicality": (evaluation.typicality, SCORES, OTHERS),
     "typicality_test": (by_test("typicality_test", permutations=9), SCORES, OTHERS),
+    "waic": (evaluation.waic, X),
     "to_arviz": (drawn, Y[:, 0]),
     "to_arviz of batches": (joined_batches, Y[:, 0]),
     "report": (
