@@ -26,8 +26,8 @@ import pyro.distributions as dist
 import torch
 from ct_head import SLOPE, TEST, UNSEEN, Scan, scan, volume
 from results_file import keep, known, table
-from slice_prior import SHAPE, SIZE, fitted, small
-from torch import Tensor, nn
+from slice_prior import SHAPE, SIZE, Passes, copies, fitted, small
+from torch import Tensor
 from torch.nn import functional
 
 import pyrogen as pg
@@ -82,22 +82,6 @@ class Linearized:
             before, x = x, self.spectrum.solve_signal(target, 1.0, size)
             ahead = 2 * x - before
         return x
-
-
-class Passes:
-    """Counts how many images a network has seen, forwards and backwards."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.images = 0
-        network.register_forward_hook(self._forward)
-
-    def _forward(self, network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.images += len(output)
-        if output.requires_grad:
-            output.register_hook(self._backward)
-
-    def _backward(self, gradient: Tensor) -> None:
-        self.images += len(gradient)
 
 
 def methods(
@@ -190,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     whole = volume(options.volume)
     seen = whole[[place for place in range(len(whole)) if place not in UNSEEN]]
-    prior = fitted(seen, options.fit, options.prior).requires_grad_(False).eval()
+    prior = fitted(lambda: copies(seen, 40), options.fit, options.prior).requires_grad_(False).eval()
     passes, slices, measurement = Passes(prior.denoiser.network), small(whole), scan(options.counts)
     lines = known(options.output)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import pyrogen as pg
@@ -39,13 +40,13 @@ def copies(slices: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.cat(found)
 
 
-def fitted(slices: Tensor, steps: int, path: Path | None) -> pg.diffusion.Diffusion:
-    """The prior, from the file if there is one."""
+def fitted(images: Callable[[], Tensor], steps: int, path: Path | None) -> pg.diffusion.Diffusion:
+    """The prior, from the file if there is one, or else of images ``(N, *shape)``."""
     if path is not None and path.exists():
         return pg.load(path)
-    images = copies(slices, 40)
+    images = images()
     scale = images.square().mean().sqrt().item()
-    prior = pg.diffusion.unet(SHAPE, channels=(8, 16, 32, 64), depth=1, data_scale=scale)
+    prior = pg.diffusion.unet(images.shape[1:], channels=(8, 16, 32, 64), depth=1, data_scale=scale)
     one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=4e-3, total_steps=steps + 1, pct_start=0.1)
     optimizer = partial(torch.optim.Adam, lr=4e-3)
     began = time.process_time()
@@ -54,3 +55,19 @@ def fitted(slices: Tensor, steps: int, path: Path | None) -> pg.diffusion.Diffus
     if path is not None:
         pg.save(prior, path)
     return prior
+
+
+class Passes:
+    """Counts how many images a network has seen, forwards and backwards."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.images = 0
+        network.register_forward_hook(self._forward)
+
+    def _forward(self, network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.images += output.shape[:-3].numel()
+        if output.requires_grad:
+            output.register_hook(self._backward)
+
+    def _backward(self, gradient: Tensor) -> None:
+        self.images += gradient.shape[:-3].numel()
