@@ -29,7 +29,8 @@ SECTIONS = {
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
     "unknown_noise ct lesion",
-    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech",
+    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech "
+    "text_to_speech",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
 FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
@@ -38,6 +39,7 @@ ARGUMENTS = {  # where the defaults take long, or use no real data
     "chorales": ["--steps", "200"],
     "molecules": ["--steps", "900"],
     "speech": ["--sounds", "sounds"],
+    "text_to_speech": ["--sounds", "sounds"],
     "editing": ["--prior", "output/gallery/captions/captions"],
 }
 PAGES = {  # of the documentation, on what an example shows, by the examples
@@ -54,6 +56,7 @@ PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/planning": "planning",
     "models/video": "video",
     "models/speech": "speech",
+    "models/text_to_speech": "text_to_speech",
     "models/implicit": "game",
     "models/energy": "energy",
     "models/simulation": "simulator",

@@ -23,6 +23,7 @@ FEW = {
     "text": ["--steps", "2", "--length", "32"],
     "translation": ["--steps", "2", "--texts", "none", "--symbols", "280", "--particles", "8", "--held-out", "4"],
     "speech": ["--steps", "4", "--prompts", "9"],
+    "text_to_speech": ["--steps", "5", "--prompts", "5"],
     "video": ["--steps", "2", "--videos", "4", "--chains", "3"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],
 }
