@@ -39,7 +39,7 @@ ARGUMENTS = {  # where the defaults take long, or use no real data
     "chorales": ["--steps", "200"],
     "molecules": ["--steps", "900"],
     "speech": ["--sounds", "sounds"],
-    "text_to_speech": ["--sounds", "sounds"],
+    "text_to_speech": ["--sounds", "sounds", "--steps", "2700"],
     "editing": ["--prior", "output/gallery/captions/captions"],
 }
 PAGES = {  # of the documentation, on what an example shows, by the examples

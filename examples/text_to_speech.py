@@ -9,7 +9,7 @@ packages asterisk-core-sounds-en-g722 (`*.g722`, read by PyAV) and asterisk-core
 Pocketsphinx aligns phones with these, and recognizes words in what was synthesized.
 
     python examples/text_to_speech.py [--output output/text_to_speech] [--seed 0] [--steps 1500] [--prompts 60]
-        [--guidance 1.5] [--sounds FOLDER]
+        [--guidance 1.25] [--sounds FOLDER]
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=1.25)
     parser.add_argument("--sounds", type=Path)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,8 @@ class Voice(nn.Module):
         mels = torch.cat([(prompt.mels - self.loc) / self.scale for prompt in train])
         beside = [frames(prompt.phones, prompt.durations) for prompt in train]
         beside = {key: windows(torch.cat([each[key] for each in beside]), 128, 16) for key in beside[0]}
-        weighting = pg.diffusion.EDMWeighting(data_scale=1.0, mean=-0.6, scale=1.4)
+        # Phones are decided where there is much more noise than signal.
+        weighting = pg.diffusion.EDMWeighting(data_scale=1.0, mean=1.2, scale=1.6)
         objective = pg.diffusion.DenoisingScoreMatching(self.spectra, weighting)
         fit(objective, (windows(mels, 128, 16), beside), steps, rows=16, rate=2e-3)
 
