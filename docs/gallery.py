@@ -25,7 +25,7 @@ EXAMPLES, GALLERY, IMAGES = ROOT / "examples", ROOT / "docs/gallery", ROOT / "do
 OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
 SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
-    "which_is_real uci",
+    "which_is_real traffic_signs uci",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
     "unknown_noise ct lesion",
@@ -33,7 +33,12 @@ SECTIONS = {
     "text_to_speech",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
-FIGURES = {"digits": "posterior", "captions": "captions_samples", "diffusion_digits": "diffusion_samples"}  # of several
+FIGURES = {  # of several
+    "digits": "posterior",
+    "captions": "captions_samples",
+    "diffusion_digits": "diffusion_samples",
+    "traffic_signs": "pictures",
+}
 ARGUMENTS = {  # where the defaults take long, or use no real data
     "text": ["--steps", "100"],
     "chorales": ["--steps", "200"],
@@ -41,6 +46,14 @@ ARGUMENTS = {  # where the defaults take long, or use no real data
     "speech": ["--sounds", "sounds"],
     "text_to_speech": ["--sounds", "sounds", "--steps", "2700"],
     "editing": ["--prior", "output/gallery/captions/captions"],
+    "traffic_signs": [
+        "--signs",
+        "signs/roadsigns",
+        "signs/restriction",
+        "signs/turn_restrictions",
+        "--others",
+        "openmoji",
+    ],
 }
 PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/flows": "digits uci",
@@ -65,6 +78,7 @@ PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/operators": "ct",
     "models/inverse_graphics": "inverse_graphics",
     "howto/calibration": "posteriors",
+    "howto/evaluation": "traffic_signs",
     "howto/sample_quality": "which_is_real",
 }
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels

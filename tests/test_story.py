@@ -21,13 +21,23 @@ FEW = {
     "inverse_graphics": ["--steps", "2", "--scenes", "1"],
     "super_resolution": ["--steps", "2", "--particles", "4"],
     "text": ["--steps", "2", "--length", "32"],
+    "traffic_signs": ["--steps", "2", "--pictures", "80"],
     "translation": ["--steps", "2", "--texts", "none", "--symbols", "280", "--particles", "8", "--held-out", "4"],
     "speech": ["--steps", "4", "--prompts", "9"],
     "text_to_speech": ["--steps", "5", "--prompts", "5"],
     "video": ["--steps", "2", "--videos", "4", "--chains", "3"],
     "unknown_noise": ["--steps", "2", "--particles", "32"],
 }
-SLOW = {"text", "lesion", "ct", "inverse_graphics", "diffusion_posterior", "super_resolution", "unknown_noise"}
+SLOW = {
+    "text",
+    "lesion",
+    "ct",
+    "inverse_graphics",
+    "diffusion_posterior",
+    "super_resolution",
+    "traffic_signs",
+    "unknown_noise",
+}
 """Those that take ten seconds or more even so."""
 NEEDED = {"chorales": "music21", "forecast": "statsmodels", "translation": "tokenizers"}
 
