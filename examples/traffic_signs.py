@@ -7,7 +7,7 @@ score, its rank among held-out signs is a p-value: an alarm at 0.05 is false onc
 
 A classifier of signs is then fooled by changes of at most eight of 255 grey levels. The likelihood finds them. Noise
 that hides them, and the model of signs that takes it away, mend a part of the pictures only: a model that was trained
-for two minutes leaves speckles of its own.
+for 600 steps leaves speckles of its own.
 
 Signs are drawn by formulas, and what is no sign are stars with the glyphs of signs. Real designs come from the Debian
 packages `openclipart-svg` and `josm` (unpacked by `dpkg -x`, and the jar of the second by `unzip`): with `cairosvg`
