@@ -86,7 +86,7 @@ def trained(name: str, flow: str, mixing: bool, dropout: float, fold: int) -> di
     torch.manual_seed(fold)
     model = RECIPES[flow](learned.shape[1:], mixing=mixing, dropout=dropout)
     began = time.process_time()
-    fit = pg.fit(model, learned, steps=1500, lr=2e-3, validation=stopping, validate_every=25, patience=8, ema=0.98,
+    fit = pg.fit(model, learned, steps=1500, validation=stopping, validate_every=10, patience=20, ema=0.98,
                  seed=fold)  # fmt: skip
     seconds = time.process_time() - began
     with torch.no_grad():

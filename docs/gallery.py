@@ -25,7 +25,7 @@ EXAMPLES, GALLERY, IMAGES = ROOT / "examples", ROOT / "docs/gallery", ROOT / "do
 OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
 SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
-    "which_is_real traffic_signs uci",
+    "which_is_real traffic_signs uci torsions",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
     "unknown_noise ct lesion",
@@ -42,9 +42,9 @@ FIGURES = {  # of several
 ARGUMENTS = {  # where the defaults take long, or use no real data
     "text": ["--steps", "100"],
     "chorales": ["--steps", "200"],
-    "molecules": ["--steps", "900"],
     "speech": ["--sounds", "sounds"],
     "text_to_speech": ["--sounds", "sounds", "--steps", "2700"],
+    "torsions": ["--structures", "structures"],
     "editing": ["--prior", "output/gallery/captions/captions"],
     "traffic_signs": [
         "--signs",
@@ -57,6 +57,7 @@ ARGUMENTS = {  # where the defaults take long, or use no real data
 }
 PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/flows": "digits uci",
+    "models/circular": "torsions",
     "models/flow_guides": "flow_guides",
     "models/latent": "flow_prior_vae",
     "models/state_space": "forecast",
