@@ -2,12 +2,12 @@
 
 A small transformer reads an English string in both directions and writes a French one, p(fr | en), in byte pairs. It is
 compared with a translation memory, the translation of the most similar string that is known, on held-out strings by how
-similar that is. Its probabilities are calibrated, so it may abstain. The way back needs no second translator: with a
-language model p(en) and the same p(fr | en) as an observed site, SequenceSMC gives p(en | fr). The strings are those of
-LibreOffice (Debian's package `libreoffice-l10n-fr`; BLEU and chrF need `pip install sacrebleu`); without the package, a
-made-up little language stands in.
+similar that is. Its probabilities are calibrated by a temperature, so it may abstain. The way back needs no second
+translator: with a language model p(en) and the same p(fr | en) as an observed site, SequenceSMC gives p(en | fr). The
+strings are those of LibreOffice (Debian's package `libreoffice-l10n-fr`; BLEU and chrF need `pip install sacrebleu`);
+without the package, a made-up little language stands in.
 
-    python examples/translation.py [--output output/translation] [--seed 0] [--steps 1500] [--texts FOLDER]
+    python examples/translation.py [--output output/translation] [--seed 0] [--steps 3000] [--texts FOLDER]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 import pyrogen as pg
-from pyrogen.autoregressive import beam_search, transformer
+from pyrogen.autoregressive import beam_search, tempered, transformer
 from pyrogen.data import BytePairs, as_source
 from pyrogen.inverse import Lookahead, SequenceSMC
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/translation"))
     parser.add_argument("--texts", type=Path, default=DEBIAN)
-    numbers = {"seed": 0, "steps": 1500, "held-out": 600, "symbols": 2000, "length": 20, "particles": 128}
+    numbers = {"seed": 0, "steps": 3000, "held-out": 600, "symbols": 2000, "length": 20, "particles": 128}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(argv)
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     pairs = [pairs[place] for place in torch.randperm(len(pairs)).tolist()]
     tested = [pair for pair in pairs if len(pair[0].split()) >= 3][: min(options.held_out, len(pairs) // 5)]
     known = [pair for pair in pairs if pair not in set(tested)]
+    others, known = known[: len(tested)], known[len(tested) :]
     english, french = zip(*tested, strict=True)
     print(
         f"{len(known):,} pairs of strings, of less than {length} of {tokens.symbols:,} symbols; {len(tested)} held out"
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         settings["checkpoint"] = options.output / f"{name}.fit"
         fit = pg.fit(model, data, steps=steps, schedule=schedule, **settings)
         print(f"{name}: {steps} steps in {fit.history.seconds:.0f} s")
+    channel = calibrated(channel, *(tokens.encode(texts, length) for texts in zip(*others, strict=True)))
     source, truth = as_source(tokens.encode(english, length)), tokens.encode(french, length)
     with torch.no_grad():
         nats = -channel(source).log_prob(truth).sum() / channel(source).lengths(truth).sum()
@@ -128,6 +130,16 @@ def translation_memory(known: list[tuple[str, str]], texts: tuple[str, ...]) -> 
     similarity = vectors.fit_transform([source for source, _ in known]) @ vectors.transform(texts).T
     best, place = torch.as_tensor(similarity.toarray()).max(0)
     return [known[row][1] for row in place], best
+
+
+@torch.no_grad()
+def calibrated(model: pg.DistributionModule, source: torch.Tensor, truth: torch.Tensor) -> pg.DistributionModule:
+    """The model at the temperature under which held-out strings are most probable."""
+    temperatures = [0.8 + 0.1 * step for step in range(18)]
+    scores = [tempered(model, each)(as_source(source)).log_prob(truth).sum().item() for each in temperatures]
+    best = temperatures[scores.index(max(scores))]
+    print(f"temperature {best:.1f}")
+    return tempered(model, best)
 
 
 @torch.no_grad()
