@@ -151,7 +151,7 @@ def affine_autoregressive(
     stack = autoregressive_layers(Affine(log_scale_bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
     ends = FlowEnds(standardize, regression, interval, margin, correlated=dependence is None)
-    return finished(stack, shapes, mixing, FEW - 1, ends, base)
+    return finished(stack, shapes, mixing, FEW, ends, base)
 
 
 @recipe(texts=TEXTS)
@@ -190,7 +190,7 @@ def spline_autoregressive(
     stack = autoregressive_layers(Spline(bins, bound), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
     ends = FlowEnds(standardize, regression, interval, margin, correlated=dependence is None)
-    return finished(stack, shapes, mixing, FEW - 1, ends, base)
+    return finished(stack, shapes, mixing, FEW, ends, base)
 
 
 @recipe(texts=TEXTS)
@@ -231,7 +231,7 @@ def neural_autoregressive(
     stack = autoregressive_layers(Sigmoids(units), shapes, layers, hidden, dependence, fast_sampling, dropout)
     mixing = mixing if dependence is None else False
     ends = FlowEnds(standardize, regression, interval, margin, correlated=dependence is None)
-    return finished(stack, shapes, mixing, FEW - 1, ends, base)
+    return finished(stack, shapes, mixing, FEW, ends, base)
 
 
 @recipe(texts=TEXTS)
@@ -256,8 +256,8 @@ def block_neural_autoregressive(
 
     Args:
         hidden: How many units *each element* has in each hidden layer.
-        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than
-            16 of them.
+        mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 32
+            of them.
 
     References:
         De Cao, Aziz and Titov 2019, "Block neural autoregressive flow", https://arxiv.org/abs/1904.04676
@@ -272,7 +272,7 @@ def block_neural_autoregressive(
     stack = [
         BlockNeuralLayer(hidden=hidden, order=order, sees_noise=fast_sampling, **shapes.of_layer) for order in orders
     ]
-    return finished(stack, shapes, mixing, FEW - 1, FlowEnds(standardize, regression, interval, margin), base)
+    return finished(stack, shapes, mixing, FEW, FlowEnds(standardize, regression, interval, margin), base)
 
 
 @recipe(texts=_CLASSIC)

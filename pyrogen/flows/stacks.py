@@ -24,8 +24,8 @@ from .linear import Mixing, Standardize
 from .model import Flow
 from .regression import Regression
 
-FEW = 16
-"""Below so many elements a matrix between autoregressive layers helps; above it overfits small data (measured)."""
+FEW = 32
+"""Up to so many elements a matrix between autoregressive layers helps; that of 64 pixels overfits (measured)."""
 MANY = 256
 """Up to so many elements a matrix mixes them between coupling layers; of an image it would be most of the flow."""
 WIDE = 512
@@ -45,7 +45,7 @@ TEXTS = {
     " without cycles; every layer then has the same and ``mixing`` is off.",
     "fast_sampling": "Whether draws take one pass and densities a sweep over the elements (for variational inference),"
     " instead of densities one pass and draws a sweep (for fitting data).",
-    "mixing": "Whether a learned matrix mixes the elements before each layer; if ``None``, where there are fewer than"
+    "mixing": "Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most"
     f" {FEW} of them and no ``dependence``.",
     "standardize": "Whether mean and scale of each element are learned from the data set, before training.",
     "regression": "Whether events are first explained by a linear regression on the context, learned from the data set"

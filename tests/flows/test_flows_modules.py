@@ -343,14 +343,23 @@ def test_flows_in_other_precision_shapes_and_empty_batches():
         assert flow().log_prob(x[:0]).shape == (0, 1)
 
 
+def matrices(recipe, shape, **more):
+    """How many layers of a flow mix its elements."""
+    flow = recipe(shape, layers=2, hidden=(8,), **more)
+    return sum(isinstance(part, flows.Mixing) for part in flow.bijections)
+
+
 @pytest.mark.parametrize("recipe", [flows.affine_coupling, flows.spline_coupling])
 def test_matrices_between_coupling_layers_only_where_they_are_affordable(recipe):
-    def matrices(shape, **more):
-        flow = recipe(shape, layers=2, hidden=(8,), **more)
-        return sum(isinstance(part, flows.Mixing) for part in flow.bijections)
+    assert matrices(recipe, (64,)) == matrices(recipe, (256,)) == matrices(recipe, (257,), mixing=True) == 2
+    assert matrices(recipe, (257,)) == matrices(recipe, (3, 32, 32)) == matrices(recipe, (64,), mixing=False) == 0
 
-    assert matrices((64,)) == matrices((256,)) == matrices((257,), mixing=True) == 2
-    assert matrices((257,)) == matrices((3, 32, 32)) == matrices((64,), mixing=False) == 0
+
+@pytest.mark.parametrize("recipe", [flows.affine_autoregressive, flows.spline_autoregressive])
+def test_matrices_between_autoregressive_layers_where_they_do_not_overfit(recipe):
+    assert matrices(recipe, (32,)) == matrices(recipe, (33,), mixing=True) == 2
+    assert matrices(recipe, (33,)) == matrices(recipe, (32,), mixing=False) == 0
+    assert matrices(recipe, (2,), dependence=[[False, False], [True, False]]) == 0
 
 
 def test_a_student_base_says_its_degrees_of_freedom():
