@@ -42,7 +42,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("deep_markov", "linear_gaussian", "hidden_markov", "switching_linear", "gaussian_process"),
         *("gaussian_process_vae", "stochastic_recurrent"),
     ),
-    "inverse": ("transformer_twist",),
+    "inverse": ("transformer_regression", "transformer_twist"),
     "simulation": ("posterior", "likelihood", "ratio"),
 }
 """The recipes of each package. No file holds the program that those of ``simulation`` are of."""

@@ -23,8 +23,16 @@ from .many_chains import ManyChains
 from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
 from .noise_vi import NoiseVI
-from .sequence_recipes import transformer_twist
-from .sequences import Admissible, LearnedTwist, Lookahead, PrefixTwist, SequenceSMC, TwistContrast
+from .sequence_recipes import transformer_regression, transformer_twist
+from .sequences import (
+    Admissible,
+    LearnedTwist,
+    Lookahead,
+    PrefixRegression,
+    PrefixTwist,
+    SequenceSMC,
+    TwistContrast,
+)
 from .smc import TwistedSMC
 from .split_gibbs import SplitGibbs
 from .tempered import TemperedSMC
@@ -71,6 +79,7 @@ __all__ = [
     "NoiseVI",
     "PhaseRetrieval",
     "PiGDM",
+    "PrefixRegression",
     "PrefixTwist",
     "RePaint",
     "Results",
@@ -85,6 +94,7 @@ __all__ = [
     "box_downsampling",
     "gaussian_blur",
     "in_noise",
+    "transformer_regression",
     "transformer_twist",
 ]
 

@@ -445,5 +445,5 @@ def test_kept_particles_stay_in_place():
 
 
 def test_names_are_exported():
-    for name in ("SequenceSMC", "Admissible", "Lookahead", "LearnedTwist", "TwistContrast", "transformer_twist"):
+    for name in ("SequenceSMC", "Admissible", "Lookahead", "LearnedTwist", "TwistContrast", "PrefixRegression"):
         assert name in inverse.__all__

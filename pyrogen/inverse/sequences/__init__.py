@@ -1,6 +1,7 @@
 """Posteriors of autoregressive priors: particles that grow symbol by symbol, and what is known of prefixes."""
 
 from .contrast import TwistContrast
+from .regression import PrefixRegression
 from .smc import SequenceSMC
 from .twist import Admissible, LearnedTwist, Lookahead, PrefixTwist
 
@@ -8,6 +9,7 @@ __all__ = [
     "Admissible",
     "LearnedTwist",
     "Lookahead",
+    "PrefixRegression",
     "PrefixTwist",
     "SequenceSMC",
     "TwistContrast",

@@ -185,14 +185,8 @@ class LearnedTwist(PrefixTwist, nn.Module):
 
     def forward(self, sequences: Tensor) -> Tensor:
         """The log-twist of each prefix of sequences ``(R, L)``, the shortest first, ``(R, L)``."""
-        self._require(sequences)
-        scores = self.network(sequences).gather(-1, sequences.long().unsqueeze(-1)).squeeze(-1)
-        if self.end is None:
-            return scores
-        places = torch.arange(scores.shape[1], device=scores.device)
-        ended = (sequences == self.end).long()
-        first = torch.where(ended.any(1), ended.argmax(1), scores.shape[1] - 1)
-        return scores.gather(1, torch.minimum(places, first.unsqueeze(1)))
+        require_sequences(sequences, self.symbols, self.length)
+        return of_prefixes(self.network(sequences), sequences, self.end)
 
     def start(self, rows: int) -> Stepped:
         return Stepped(self.network.start((rows,)))
@@ -200,19 +194,35 @@ class LearnedTwist(PrefixTwist, nn.Module):
     def before(self, prefixes: Tensor, state: Stepped) -> Tensor:
         return state.advance(self.network, prefixes)
 
-    def _require(self, sequences: Tensor) -> None:
-        if self.length is not None and sequences.shape[-1] > self.length:
+
+def require_sequences(sequences: Tensor, symbols: int | None, length: int | None) -> None:
+    """Refuses sequences that are longer than there are places, or hold what is no symbol.
+
+    Raises:
+        ValueError: they do.
+    """
+    if length is not None and sequences.shape[-1] > length:
+        raise ValueError(
+            f"`sequences` must have at most the {length} symbols that the twist was made for, got {sequences.shape[-1]}"
+        )
+    if symbols is not None and not is_functional((sequences,)):
+        bad = no_symbol(sequences, symbols)
+        if bool(bad.any()):
             raise ValueError(
-                f"`sequences` must have at most the {self.length} symbols that the twist was made for, "
-                f"got {sequences.shape[-1]}"
+                f"`sequences` must hold symbols from 0 to {symbols - 1}, got {sequences[bad][0].item()} at "
+                f"position {int(bad.nonzero()[0, -1])}"
             )
-        if self.symbols is not None and not is_functional((sequences,)):
-            bad = no_symbol(sequences, self.symbols)
-            if bool(bad.any()):
-                raise ValueError(
-                    f"`sequences` must hold symbols from 0 to {self.symbols - 1}, got {sequences[bad][0].item()} at "
-                    f"position {int(bad.nonzero()[0, -1])}"
-                )
+
+
+def of_prefixes(outputs: Tensor, sequences: Tensor, end: int | None) -> Tensor:
+    """A network's outputs ``(R, L, symbols)`` for the symbols that came, ``(R, L)``; after an end they stay."""
+    scores = outputs.gather(-1, sequences.long().unsqueeze(-1)).squeeze(-1)
+    if end is None:
+        return scores
+    places = torch.arange(scores.shape[1], device=scores.device)
+    ended = (sequences == end).long()
+    first = torch.where(ended.any(1), ended.argmax(1), scores.shape[1] - 1)
+    return scores.gather(1, torch.minimum(places, first.unsqueeze(1)))
 
 
 def _described(value: object) -> str:
