@@ -98,7 +98,7 @@ def normal(name: str, fold: int) -> float:
     """Nats of held-out rows under the normal of shrunk covariance."""
     learned, stopping, scored = split(prepared(name), fold)
     found = LedoitWolf().fit(torch.cat([learned, stopping]).double().numpy())
-    return found.score(scored.double().numpy())
+    return float(found.score(scored.double().numpy()))
 
 
 def runs(options: argparse.Namespace, lines: list[dict]) -> Iterator[dict]:
@@ -140,7 +140,8 @@ def summary(lines: list[dict]) -> Iterator[list[str]]:
 def _cell(values: list[float]) -> str:
     if len(values) < 2:
         return "".join(f"{value:.2f}" for value in values)
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values) / math.sqrt(len(values)):.2f}"
+    mean, error = statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.2f} ± {error:.2f}" if abs(mean) < 1000 else f"{mean:,.0f} ± {error:,.0f}"
 
 
 def main(arguments: list[str] | None = None) -> None:
