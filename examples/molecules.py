@@ -4,7 +4,7 @@ A small transformer learns the symbols of drug-like molecules (SMILES, of the MO
 program then demands three things: that a string is a molecule at all, that its octanol-water partition coefficient,
 logP, lies in a band, and that its drug-likeness, QED, is high. SequenceSMC gives the posterior; what steers it is a
 regression of logP on the beginnings of known molecules. The evidence of the condition is its base rate, which plain
-draws estimate as well. The run takes half an hour of two cores, `pip install rdkit fcd_torch` and
+draws estimate as well. The run takes half an hour of one core, `pip install rdkit fcd_torch` and
 `pip install --no-deps molsets`; without these, letters and brackets stand in for chemistry.
 
     python examples/molecules.py [--output output/molecules] [--seed 0] [--steps 6000] [--draws 10000]
