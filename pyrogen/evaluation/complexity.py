@@ -26,7 +26,7 @@ from math import lgamma, log
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, integer, real_tensor
+from pyrogen.arguments import checked, integer, no_symbol, real_tensor
 from pyrogen.arrays import takes_arrays
 
 _CHUNK = 2**24  # numbers in one table of counts
@@ -88,9 +88,9 @@ def _adaptive(values: Tensor, symbols: int) -> Tensor:
 
 
 def _require_symbols(pixels: Tensor, symbols: int) -> None:
-    inside = (pixels >= 0) & (pixels < symbols) & (pixels == pixels.floor())  # NaN is not
-    if not inside.all():
-        bad = pixels[~inside].flatten()[0].item()
+    bad = no_symbol(pixels, symbols)
+    if bad.any():
         raise ValueError(
-            f"`images` must hold integers from 0 to {symbols - 1}, got {bad}; `pg.data.quantize` them first"
+            f"`images` must hold integers from 0 to {symbols - 1}, got {pixels[bad][0].item()}; "
+            "`pg.data.quantize` them first"
         )
