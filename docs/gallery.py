@@ -28,7 +28,7 @@ SECTIONS = {
     "which_is_real traffic_signs uci torsions",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
-    "unknown_noise ct lesion",
+    "unknown_noise ct mri lesion",
     "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech "
     "text_to_speech",
 }
@@ -76,7 +76,7 @@ PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/simulation": "simulator",
     "models/inverse": "inpainting diffusion_posterior super_resolution unknown_noise lesion",
     "models/inverse_methods": "colorization",
-    "models/operators": "ct",
+    "models/operators": "ct mri",
     "models/inverse_graphics": "inverse_graphics",
     "howto/calibration": "posteriors",
     "howto/evaluation": "traffic_signs",
