@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         row(name, *estimates)
 
     saved = {f"held_out_{name.replace(', ', '_').replace(' ', '_')}": each[0] for name, each in sounds.items()}
-    for number, text in enumerate(NOVEL if recognizer else ()):
+    for number, text in enumerate(NOVEL.splitlines() if recognizer else ()):
         said = saved[f"novel_{number}"] = sound(voice.draw(numbered(names, recognizer.spell(text.split()))))
         print(f"said: {text}\nheard: {' '.join(recognizer.words(said))}")
     for name, samples in saved.items():
