@@ -156,12 +156,12 @@ def picture(angles: Tensor, kind: Tensor, log_density: Tensor, turns: Tensor, pa
     figure, axes = plt.subplots(1, 5, figsize=(13, 2.9), sharex=True, sharey=True, layout="constrained")
     size = math.isqrt(len(log_density))
     for place, (axis, values, name) in enumerate(zip(axes[:-1], log_density.T, KINDS, strict=True)):
-        shown = values.reshape(size, size).T
+        shown = values.reshape(size, size).T.numpy()
         axis.imshow(shown, origin="lower", extent=(-180, 180, -180, 180), cmap="Blues", vmin=-6, vmax=2)
-        axis.scatter(*angles[kind == place][:1500].rad2deg().T, s=1, color="black", alpha=0.4)
+        axis.scatter(*angles[kind == place][:1500].rad2deg().T.numpy(), s=1, color="black", alpha=0.4)
         axis.set(title=name, xlabel=r"$\phi$", xticks=[-180, 0, 180], yticks=[-180, 0, 180])
     axes[0].set_ylabel(r"$\psi$")
-    axes[-1].scatter(*turns.rad2deg().T, s=1, color="black", alpha=0.4)
+    axes[-1].scatter(*turns.rad2deg().T.numpy(), s=1, color="black", alpha=0.4)
     axes[-1].set(title=f"any, given {MEASURED:.0f} Hz", xlabel=r"$\phi$", aspect="equal")
     figure.savefig(path, dpi=150)
 
