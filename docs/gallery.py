@@ -181,7 +181,7 @@ def draw(name: str) -> None:
     figure.quantize(256).save(IMAGES / f"{name}.png", optimize=True)
     width, height = min(figure.width, 5 * figure.height // 2), min(figure.height, figure.width)
     small = ImageOps.pad(figure.crop((0, 0, width, height)), THUMBNAIL, Image.Resampling.LANCZOS, color="white")
-    small.quantize(64).save(IMAGES / f"{name}_small.png", optimize=True)
+    small.quantize(48).save(IMAGES / f"{name}_small.png", optimize=True)
 
 
 def lines_drawn(lines: list[str]):
