@@ -75,8 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name:<26}{found.mean():.3f} bits a sample; {more.mean():+.3f}, standard error {error:.3f}")
 
     samples, phones = (part[: min(2 * RATE, RATE * options.steps // 100)] for part in held_out[0])
-    speaker = pg.autoregressive.wavenet((len(phones),), (len(phones), len(names)), **settings)
-    speaker.load_state_dict(spoken.state_dict())
+    speaker = pg.rebuilt(spoken, event_shape=(len(phones),), context_shape=(len(phones), len(names)))
     begin = time.process_time()
     said = audio.inverse_mu_law(speaker(one_hot(phones, len(names)).float()).sample().long())
     print(f"{len(said)} samples drawn, {len(said) / (time.process_time() - begin):.0f} a processor second")

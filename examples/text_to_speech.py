@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import pyro
 import torch
+from pyro.distributions import Distribution
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
@@ -124,25 +125,30 @@ class Voice(nn.Module):
         self.phones, self.guidance = phones, guidance
         mels = torch.cat([prompt.mels for prompt in train])
         self.loc, self.scale = mels.mean(0), mels.std(0)
-        self.lasts, self.spectra = self.durations_of(16), self.spectra_of(128)
         family = families.discretized_logistic_mixture(LONGEST, 4)
         self.alone = pg.Parametric(nn.Linear(phones, 12), family, event_shape=(), context_shape=(phones,))
-
-    def durations_of(self, length: int) -> pg.DistributionModule:
-        shapes = (length,), (length, (2 * NEAR + 1) * self.phones)
         sizes = {"components": 4, "width": 32, "layers": 3, "skip": 32, "dropout": 0.4}
-        return pg.autoregressive.wavenet(*shapes, symbols=LONGEST, **sizes)
-
-    def spectra_of(self, length: int) -> pg.diffusion.Diffusion:
-        shapes = (length, MELS), {"phone": (length,), "place": (length, 2)}
+        self.durations = pg.autoregressive.wavenet((16,), (16, (2 * NEAR + 1) * phones), symbols=LONGEST, **sizes)
+        beside = {"phone": (128,), "place": (128, 2)}
         sizes = {"channels": (128, 128), "depth": 1, "attention": 0, "context_dropout": 0.1}
-        return pg.diffusion.unet(*shapes, classes={"phone": self.phones}, **sizes)
+        self.spectra = pg.diffusion.unet((128, MELS), beside, classes={"phone": phones}, **sizes)
+
+    def durations_of(self, phones: Tensor) -> Distribution:
+        """How many frames each of several phones lasts."""
+        near = neighbours(phones, self.phones)
+        return pg.rebuilt(self.durations, event_shape=phones.shape, context_shape=near.shape).eval()(near)
+
+    def denoiser_of(self, length: int) -> pg.diffusion.Denoiser:
+        """The denoiser of so many frames."""
+        beside = {"phone": (length,), "place": (length, 2)}
+        return pg.rebuilt(self.spectra, event_shape=(length, MELS), context_shape=beside).eval().denoiser
 
     def fit(self, train: list[Prompt], steps: int) -> None:
         """Trains both on windows of all prompts, one after the other."""
-        near = torch.cat([neighbours(prompt.phones, self.phones) for prompt in train])
         durations = torch.cat([prompt.durations for prompt in train]).float()
-        fit(self.lasts, (windows(durations, 16, 4), windows(near, 16, 4)), steps // 5, rows=64, rate=5e-3, decay=1.0)
+        near = torch.cat([neighbours(prompt.phones, self.phones) for prompt in train])
+        data = windows(durations, 16, 4), windows(near, 16, 4)
+        fit(self.durations, data, steps // 5, rows=64, rate=5e-3, decay=1.0)
         spoken = one_hot(torch.cat([prompt.phones for prompt in train]), self.phones).float()
         fit(self.alone, (durations, spoken), steps // 5, rows=256, rate=3e-2)
         mels = torch.cat([(prompt.mels - self.loc) / self.scale for prompt in train])
@@ -155,9 +161,8 @@ class Voice(nn.Module):
 
     def program(self, phones: Tensor) -> Tensor:
         """Standardized log-mel spectra of phones, ``(frames, mels)``, by way of durations."""
-        lasts = resized(self.lasts, self.durations_of(len(phones)))
-        durations = pyro.sample("durations", lasts(neighbours(phones, self.phones)))
-        denoiser = resized(self.spectra, self.spectra_of(int(durations.sum()))).denoiser
+        durations = pyro.sample("durations", self.durations_of(phones))
+        denoiser = self.denoiser_of(int(durations.sum()))
         guided = pg.diffusion.Diffusion(pg.diffusion.ClassifierFree(denoiser, weight=self.guidance))
         return pyro.sample("mels", guided(frames(phones, durations.long())))
 
@@ -169,15 +174,14 @@ class Voice(nn.Module):
     @torch.no_grad()
     def mean(self, phones: Tensor, durations: Tensor) -> Tensor:
         """What the denoiser makes of nothing but noise: the mean of all draws of these durations, without guidance."""
-        denoiser = resized(self.spectra, self.spectra_of(int(durations.sum()))).denoiser
+        denoiser = self.denoiser_of(int(durations.sum()))
         found = denoiser(torch.randn(denoiser.event_shape), torch.ones(()), frames(phones, durations))
         return found * self.scale + self.loc
 
     @torch.no_grad()
     def log_prob(self, phones: Tensor, durations: Tensor) -> Tensor:
         """Of durations, in nats."""
-        lasts = resized(self.lasts, self.durations_of(len(phones)))
-        return lasts(neighbours(phones, self.phones)).log_prob(durations.float())
+        return self.durations_of(phones).log_prob(durations.float())
 
     @torch.no_grad()
     def log_prob_alone(self, phones: Tensor, durations: Tensor) -> Tensor:
@@ -304,12 +308,6 @@ def fit(target: nn.Module, data: object, steps: int, *, rows: int, rate: float, 
     optimizer = partial(torch.optim.AdamW, weight_decay=decay)
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=rate, total_steps=steps)
     pg.fit(target, data, steps=steps, batch_size=rows, optimizer=optimizer, schedule=schedule, ema=0.99, seed=0)
-
-
-def resized(model: pg.DistributionModule, other: pg.DistributionModule) -> pg.DistributionModule:
-    """A model of another length with the parameters of this one, none of which depends on the length."""
-    other.load_state_dict(model.state_dict())
-    return other.eval()
 
 
 def sound(mels: Tensor) -> Tensor:

@@ -140,21 +140,28 @@ def obstacle(module: nn.Module) -> str:
     return f"was edited after its recipe: {_few(edits)}" if edits else ""
 
 
-def rebuild(description: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]]) -> nn.Module:
-    """The module a description stands for.
+def rebuild(
+    description: dict[str, Any], recipes: Iterable[Callable[..., nn.Module]], changes: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The module a description stands for, or one of other arguments.
+
+    Args:
+        description: The name of the recipe, and its arguments as JSON values.
+        recipes: Where names are looked up, beside pyrogen's own.
+        changes: Arguments in place of the described ones.
 
     Raises:
         ValueError: the name is neither a recipe of pyrogen's nor among ``recipes``, or its arguments do not fit.
     """
-    name = description["name"]
+    name, changes = description["name"], changes or {}
     build = _find(name, recipes)
     written = as_written(name, description["arguments"])
-    arguments = {key: _decode(value, recipes) for key, value in written.items()}
+    arguments = {key: _decode(value, recipes) for key, value in written.items() if key not in changes} | dict(changes)
     bound = _bound(name, build, arguments)
     try:
         return build(*bound.args, **bound.kwargs)
     except Exception as error:
-        raise ValueError(f"names recipe {name!r}, which refuses the stored arguments: {error}") from error
+        raise ValueError(f"names recipe {name!r}, which refuses the arguments: {error}") from error
 
 
 def check_structure(stored: Structure, module: nn.Module) -> None:
@@ -178,7 +185,7 @@ def _bound(name: str, build: Callable, arguments: dict[str, Any]) -> inspect.Bou
     ]
     if strange or missing:
         what = f"unknown {strange}" if strange else f"missing {missing}"
-        raise ValueError(f"names recipe {name!r}, which does not take the stored arguments: {what}")
+        raise ValueError(f"names recipe {name!r}, which does not take the arguments: {what}")
     bound = inspect.BoundArguments(signature, {key: arguments[key] for key in signature.parameters if key in arguments})
     bound.apply_defaults()
     return bound

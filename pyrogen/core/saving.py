@@ -1,4 +1,4 @@
-"""Saving a module to a file and loading it again."""
+"""Saving a module to a file, loading it again, and building it with other arguments."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def save(module: nn.Module, path: str | os.PathLike) -> None:
             "obstacle": obstacle(module),
             "type": type(module).__name__,
             "ties": ties,
-            "training": module.training,
-            "evaluating": [name for name, part in module.named_modules() if not part.training],
-            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+            **_modes(module),
         }
         archive.write(path, KIND, document, tensors)
     except ValueError as error:
@@ -109,6 +107,45 @@ def load(
         raise ValueError(f"{os.fspath(path)!r} holds a document that makes no sense: {error!r}") from error
 
 
+def rebuilt(module: nn.Module, *, recipes: Iterable[Callable[..., nn.Module]] = (), **changes: Any) -> nn.Module:
+    """A module as its recipe builds it with some other arguments, with copies of the parameters and buffers.
+
+    For networks whose parameters do not depend on the size of an event: a WaveNet or a U-Net of other lengths.
+
+    Args:
+        module: A module that a recipe built.
+        recipes: Recipes of your own that it, or a module among its arguments, was built by.
+        changes: Arguments of the recipe, in place of those that the module was built with.
+
+    Returns:
+        The module, in the precision, on the device, in the modes (training or evaluation, frozen parts) of the first.
+
+    Raises:
+        TypeError: ``module`` is no module.
+        ValueError: the module was put together by hand or edited after its recipe, the recipe refuses the arguments, or
+            with these its parameters have other names or shapes.
+
+    Example:
+        >>> short = pg.autoregressive.wavenet((16,), (16, 3), width=8, layers=2)
+        >>> pg.rebuilt(short, event_shape=(500,), context_shape=(500, 3)).event_shape
+        torch.Size([500])
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`module` must be an nn.Module, got {type(module).__name__}")
+    recipes, _ = _checked(None, recipes, "cpu")
+    if why := obstacle(module):
+        raise ValueError(f"`module` cannot be rebuilt: it {why}")
+    tensors, ties = named_tensors(module)
+    try:
+        with held():
+            other = rebuild(describe(module), recipes, changes)
+        fill(other, tensors, ties)
+    except ValueError as error:
+        raise ValueError(f"`module` cannot be rebuilt with other {', '.join(changes)}: it {error}") from error
+    _set_modes(other, _modes(module))
+    return other.to(next(iter(tensors.values())).device) if tensors else other
+
+
 def _checked(into: Any, recipes: Any, device: Any) -> tuple[tuple[Callable[..., nn.Module], ...], torch.device]:
     if into is not None and not isinstance(into, nn.Module):
         raise TypeError(f"`into` must be an nn.Module, got {type(into).__name__}")
@@ -142,6 +179,15 @@ def _ends(module: nn.Module, document: dict[str, Any]) -> dict[str, Tensor]:
     if document.get("recipe") is None or document.get("structure") is not None:
         return {}
     return {name: tensor for name, tensor in module.named_buffers() if name.rpartition(".")[2] == "ends"}
+
+
+def _modes(module: nn.Module) -> dict[str, Any]:
+    """Which parts of a module are trained."""
+    return {
+        "training": module.training,
+        "evaluating": [name for name, part in module.named_modules() if not part.training],
+        "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+    }
 
 
 def _set_modes(module: nn.Module, document: dict[str, Any]) -> None:
