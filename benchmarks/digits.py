@@ -3,9 +3,9 @@
 8x8 digits of 17 grey levels, classes known, split by seed: 1,257 to train, 180 to stop early where a model asks for it,
 360 held out. Every model is scored as a distribution of integers: autoregressive ones and the Boltzmann machine
 exactly, all others by a lower bound of log_prob (uniform dequantization, 1,000 importance-weighted draws, the
-variational bound, 32 orders), so that their figures are upper bounds. That of the energy has the error of its
-normalizers too: it is an estimate. Means over seeds of split, weights and noise,
-with standard errors. One thread.
+variational bound, 32 orders or noise levels), so that their figures are upper bounds. That of the energy has the error
+of its normalizers too: it is an estimate. Means over seeds of split, weights and noise, with standard errors. One
+thread.
 
     python benchmarks/digits.py [--seeds 0 1 2 3 4] [--models unet flow] [--output digits.jsonl]
     python benchmarks/digits.py --read digits.jsonl [--table FILE]
@@ -52,12 +52,12 @@ def unet(train, held_out, seed):
     return module
 
 
-def autoregressive(make, train, held_out, seed):
-    """A recipe of the room ``autoregressive``."""
-    module = make(SHAPE, classes=CLASSES)
-    trained(module, train, seed, 600, 2e-3, batch_size=32, validation=held_out, patience=30)
-    if hasattr(module, "orders"):
-        module.orders = 32
+def symbolic(make, train, held_out, seed, steps=600, **draws):
+    """A recipe of symbols; of a bound, how many draws are averaged in the end."""
+    module = make(SHAPE, symbols=LEVELS, classes=CLASSES)
+    trained(module, train, seed, steps, 2e-3, batch_size=32, validation=held_out, patience=30)
+    for name, count in draws.items():
+        setattr(module, name, count)
     return module
 
 
@@ -118,12 +118,12 @@ MODELS = {
     "unet": unet,
     "rbm": machine,
     "energy": energy,
-    "made": partial(autoregressive, partial(pg.autoregressive.made, symbols=LEVELS, hidden=(512,), dropout=0.4)),
-    "pixel_cnn": partial(
-        autoregressive, partial(pg.autoregressive.pixel_cnn, symbols=LEVELS, width=48, depth=4, dropout=0.3)
-    ),
-    "transformer": partial(autoregressive, partial(pg.autoregressive.transformer, symbols=LEVELS, **ATTENTION)),
-    "any_order": partial(autoregressive, partial(pg.autoregressive.any_order, symbols=LEVELS, **ATTENTION)),
+    "made": partial(symbolic, partial(pg.autoregressive.made, hidden=(512,), dropout=0.4)),
+    "pixel_cnn": partial(symbolic, partial(pg.autoregressive.pixel_cnn, width=48, depth=4, dropout=0.3)),
+    "transformer": partial(symbolic, partial(pg.autoregressive.transformer, **ATTENTION)),
+    "any_order": partial(symbolic, partial(pg.autoregressive.any_order, **ATTENTION), steps=2000, orders=32),
+    "masked": partial(symbolic, partial(pg.diffusion.masked, **ATTENTION), steps=2000, draws=32),
+    "uniform": partial(symbolic, partial(pg.diffusion.uniform, **ATTENTION), steps=2000, draws=32),
 }
 
 
@@ -163,7 +163,9 @@ TITLES = {
     "made": "`autoregressive.made`, 512 units",
     "pixel_cnn": "`autoregressive.pixel_cnn`, 48 channels, 4 layers",
     "transformer": "`autoregressive.transformer`, width 64, 3 layers",
-    "any_order": "`autoregressive.any_order`, the transformer",
+    "any_order": "`autoregressive.any_order`, a transformer as large",
+    "masked": "`diffusion.masked`, a transformer as large",
+    "uniform": "`diffusion.uniform`, a transformer as large",
 }
 DETAILS = {
     "flow": ": uniform dequantization",
@@ -171,6 +173,8 @@ DETAILS = {
     "unet": ": variational",
     "energy": ": uniform dequantization, normalizers by annealing",
     "any_order": ": 32 orders",
+    "masked": ": 32 noise levels",
+    "uniform": ": 32 noise levels",
 }
 """How the bounds come about."""
 
