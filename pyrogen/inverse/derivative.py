@@ -12,17 +12,19 @@ random probes find out. Any other is decomposed if it measures few numbers. Of w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pyrogen.operators.linear import Linear
+from pyrogen.operators.linear import Linear, row_sizes
 from pyrogen.operators.periodic import hartley
 from pyrogen.operators.spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
 from .slopes import Tangents
 
 _ROOM = 2**24  # entries of a matrix, or of products at once
+_LEAST = 0.1  # of the largest row, before the noise: far less is rounding, where programs run in single precision
 _STEPS = 40  # of Lanczos' method, enough for the moves, whose matrices have a condition of ten
 
 
@@ -81,7 +83,7 @@ class Derivative(Linear):
 
     def _diagonal(self) -> Tensor | None:
         probe, product = self._probe()
-        diagonal = self(self.adjoint(torch.ones_like(probe)))
+        diagonal = self._sizes * self(self.adjoint(1 / self._sizes))
         return diagonal if self._alike(product, diagonal * probe) else None
 
     def _in_waves(self, dims: int) -> ExactSpectrum | None:
@@ -101,11 +103,17 @@ class Derivative(Linear):
 
     def _probe(self) -> tuple[Tensor, Tensor]:
         """A random measurement, and what the covariance makes of it."""
-        probe = torch.randn_like(self._root[0])
+        probe = torch.randn_like(self._root[0]) / self._sizes
         return probe, self(self.adjoint(probe))
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        """About how large rows are, ``(N, m)``: precise measurements must not hide what others have in common."""
+        return row_sizes(self, _LEAST, torch.where(self._root[0] > 0, self._root[0], 1.0))
 
     def _alike(self, product: Tensor, other: Tensor) -> bool:
         """Equal but for rounding: programs may run in single precision."""
+        product, other = product / self._sizes, other / self._sizes
         return bool(((product - other).abs() <= 1e-5 * product.abs().amax(-1, keepdim=True)).all())
 
     def _by_parts(self, function: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:

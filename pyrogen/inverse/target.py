@@ -265,13 +265,15 @@ def _on_one_line(
     """Whether what is measured has the slopes at zero at others ``x`` too, and all else is the same.
 
     Slopes are compared by what they make of a random sum of the measured numbers. A sum of many large numbers that
-    nearly cancel is right to the size of these, which random vectors tell.
+    nearly cancel is right to the size of these, which random vectors tell. All is in units of the noise.
     """
-    eta, start = _eta(other_parts), _eta(parts)
-    moved = slopes.push(x)
-    noise, signs = torch.randn(_PROBES, *x.shape[1:]).to(x), (torch.randint_like(eta[:1], 2) * 2 - 1)
-    rows = several.push(noise).square().mean(0, keepdim=True).sqrt()  # norms of the rows of the map, (1, N, m)
-    columns = several.pull(torch.randn(_PROBES, *eta.shape[1:]).to(eta)).square().mean(0, keepdim=True).sqrt()
+    scales = [torch.where(part["shown"].bool(), part["scale"], 1.0)[:1] for part in parts.values()]
+    root = 1 / torch.cat(scales, -1).double()
+    eta, start = root * _eta(other_parts), root * _eta(parts)
+    moved = root * slopes.push(x)
+    noise, signs = torch.randn(_PROBES, *x.shape[1:]).to(x), root * (torch.randint_like(eta[:1], 2) * 2 - 1)
+    rows = root * several.push(noise).square().mean(0, keepdim=True).sqrt()  # norms of the rows of the map, (1, N, m)
+    columns = several.pull(root * torch.randn(_PROBES, *eta.shape[1:]).to(eta)).square().mean(0, keepdim=True).sqrt()
     tolerance = 1e-4 * (moved.abs() + eta.abs() + start.abs()) + 1e-6 * (1 + rows * x.norm(dim=-1, keepdim=True))
     found, expected = others.pull(signs.expand_as(eta)), slopes.pull(signs.expand_as(eta))
     alike = {
@@ -279,7 +281,7 @@ def _on_one_line(
         for name, part in other_parts.items()
     }
     return (
-        bool(((found - expected).abs() <= 1e-5 * columns + 1e-6).all())
+        bool(((found - expected).abs() <= 1e-5 * columns + 1e-6 * columns.amax(-1, keepdim=True)).all())
         and bool(((eta - moved - start).abs() <= tolerance).all())
         and all(_constant(value) for part in alike.values() for value in part.values())
     )

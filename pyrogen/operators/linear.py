@@ -19,6 +19,8 @@ from pyrogen.numerics.krylov import largest_eigenvalue
 from .sparse import SparseMatrix
 from .spectrum import ExactSpectrum, KrylovSpectrum, Spectrum
 
+_SIGNALS = 8  # by which the sizes of rows are known, to a small factor
+
 
 class Linear(ABC):
     """A linear operator. Subclasses define :meth:`__call__`.
@@ -76,24 +78,24 @@ class Linear(ABC):
         return ExactSpectrum(
             self,
             values.reshape(shape),
-            lambda y: (flattened(y, shape, "y") @ vectors).reshape(y.shape),
-            lambda c: (flattened(c, shape, "y") @ vectors.T).reshape(c.shape),
+            lambda y: (flattened(y, shape, "y") @ vectors.to(y)).reshape(y.shape),
+            lambda c: (flattened(c, shape, "y") @ vectors.T.to(c)).reshape(c.shape),
         )
 
     def zero(self) -> Tensor:
         """An input of zeros, in double precision, where the operator is."""
-        place = next((value.device for value in vars(self).values() if isinstance(value, Tensor)), None)
-        return torch.zeros(self.shape, dtype=torch.double, device=place)
+        return torch.zeros(self.shape, dtype=torch.double, device=_place(self))
 
     def __matmul__(self, other: Linear) -> Composition:
         return Composition(self, other)
 
     def _diagonal(self) -> Tensor | None:
         r"""The diagonal of :math:`A A^\top`, if it is a diagonal matrix."""
-        ones = torch.ones_like(self(self.zero()))
-        diagonal, probe = self(self.adjoint(ones)), _random(ones)
-        error = self(self.adjoint(probe)) - diagonal * probe
-        return diagonal if (error.abs() <= 1e-9 * diagonal.abs().max()).all() else None
+        sizes = row_sizes(self, 1e-6)
+        probe = _random(sizes) / sizes
+        diagonal, product = sizes * self(self.adjoint(1 / sizes)), self(self.adjoint(probe))
+        error = (product - diagonal * probe) / sizes
+        return diagonal if (error.abs() <= 1e-9 * (product / sizes).abs().max()).all() else None
 
     def _covariance(self) -> Tensor:
         r"""The matrix :math:`A A^\top`."""
@@ -186,6 +188,28 @@ class LinearMap(Linear):
 
     def zero(self) -> Tensor:
         return torch.zeros(self.shape, dtype=torch.double, device=self.device)
+
+
+def row_sizes(operator: Linear, least: float, units: Tensor | float = 1.0) -> Tensor:
+    """About how large the rows of an operator are, in which its covariance is compared with another.
+
+    Args:
+        operator: The operator, or several side by side.
+        least: The size beside the largest one below which rows are rounding.
+        units: Of what is measured, in which rounding is alike.
+    """
+    zero = operator.zero()
+    sizes = operator(_random(zero.expand(_SIGNALS, *zero.shape))).square().mean(0).sqrt() / units
+    largest = sizes.amax(tuple(range(-len(operator.output_shape), 0)), keepdim=True)
+    return units * torch.where(largest > 0, torch.maximum(sizes, least * largest), 1.0)
+
+
+def _place(value: Any) -> torch.device | None:
+    """Where an operator is: the first tensor of it, or of its parts."""
+    if isinstance(value, Tensor):
+        return value.device
+    parts = vars(value).values() if isinstance(value, Linear) else value if isinstance(value, tuple) else ()
+    return next((found for part in parts if (found := _place(part)) is not None), None)
 
 
 def _random(like: Tensor) -> Tensor:

@@ -71,7 +71,12 @@ class Separable(Linear):
             torch.linalg.eigh(f @ f.T) for f in (self.vertical.double(), self.horizontal.double())
         )
         values = (down.unsqueeze(-1) * across).expand(self.shape[0], -1, -1)
-        return ExactSpectrum(self, values, lambda y: left.T @ y @ right, lambda c: left @ c @ right.T)
+        return ExactSpectrum(
+            self,
+            values,
+            lambda y: left.T.to(y) @ y @ right.to(y),
+            lambda c: left.to(c) @ c @ right.T.to(c),
+        )
 
 
 def box_downsampling(shape: tuple[int, ...], factor: int) -> Separable:

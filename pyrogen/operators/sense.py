@@ -57,6 +57,8 @@ class Sense(Linear):
         if not isinstance(columns, Tensor) or columns.dtype != torch.bool or columns.shape != self.shape[-1:]:
             kind = f"{tuple(columns.shape)}, {columns.dtype}" if isinstance(columns, Tensor) else type(columns).__name__
             raise ValueError(f"`columns` must be booleans of shape {self.shape[-1:]}, got {kind}")
+        if not columns.any():
+            raise ValueError("`columns` must keep a column, got none")
         self.transform = Fourier(self.coils.output_shape, columns.expand(self.shape[-2:]))
 
     @property

@@ -15,12 +15,15 @@ from pyrogen.inverse.unknowns import Unknowns
 from pyrogen.operators import (
     CircularConvolution,
     Convolution,
+    Diagonalized,
     ExactSpectrum,
     Fourier,
     KrylovSpectrum,
     Mask,
     Matrix,
+    Sense,
     box_downsampling,
+    coil_maps,
 )
 
 
@@ -55,6 +58,8 @@ OPERATORS = {
     "circular": CircularConvolution((1, 6, 6), KERNEL),
     "blur": Convolution((1, 6, 6), KERNEL),
     "matrix": Matrix(torch.randn(7, 9, generator=torch.Generator().manual_seed(0))),
+    # Rows of all sizes, down to what is rounding in single precision:
+    "diagonalized": Diagonalized(Sense((2, 6, 6), coil_maps((6, 6), 4), LINES[:, 0])),
 }
 
 
@@ -84,7 +89,7 @@ def test_the_spectrum_is_that_of_the_covariance(name, room, monkeypatch):
     monkeypatch.setattr(derivative, "_ROOM", room)
     target, _, _ = target_of(OPERATORS[name])
     operator = target.linearized(torch.zeros(1, 1, target.shape[1])).operator
-    closed = name in ("mask", "boxes", "frequencies", "circular")
+    closed = name in ("mask", "boxes", "frequencies", "circular", "diagonalized")
     spectrum = operator.spectrum(dense=0 if closed else 4096)  # closed forms do not depend on how large it is
     assert isinstance(spectrum, ExactSpectrum)
     covariance = torch.eye(operator.output_shape[0]) + 0.7 * operator._covariance()[0]
@@ -145,3 +150,41 @@ def test_images_without_a_matrix(monkeypatch):
 def test_large_images_with_a_spectrum_of_their_own():
     """6,912 of 13,824 numbers, and as many blurred ones, of which a matrix would take 1.5 gigabytes."""
     tempered_blur_and_mask((3, 48, 96), 3.0)
+
+
+@pytest.mark.parametrize("room", [2**24, 0], ids=["matrix", "products"])
+@pytest.mark.parametrize("name", ["matrix", "boxes", "blur"])
+def test_a_precise_measurement_does_not_hide_what_others_have_in_common(name, room, monkeypatch):
+    """Beside an operator one number of its own is measured: its noise is a part in a hundred thousand of theirs."""
+    monkeypatch.setattr(derivative, "_ROOM", room)
+    operator = OPERATORS[name]
+    size = operator.zero().numel()
+    prior = Diffusion(Shaped((size + 1,)))
+
+    def model(y, precise):
+        x = pyro.sample("x", prior())
+        pyro.sample("y", dist.Normal(operator(x[1:].reshape(operator.shape)).flatten(), 0.3).to_event(1), obs=y)
+        pyro.sample("precise", dist.Normal(x[0], 3e-6), obs=precise)
+
+    data = torch.randn(operator(operator.zero()).numel()), torch.tensor(0.4)
+    target = Unknowns(InverseProblem(model, data, {}, "x")).target
+    derived = target.linearized(torch.zeros(1, 1, size + 1)).operator
+    spectrum, covariance = derived.spectrum(), torch.eye(derived.output_shape[0]) + derived._covariance()[0]
+    y = torch.randn(2, 1, len(covariance), dtype=torch.double)
+    y[..., -1] *= 1e5  # of the order of what is expected
+    torch.testing.assert_close(spectrum.solve(y, 1.0, 1.0)[:, 0], y[:, 0] @ covariance.inverse(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize(
+    ("measured", "linear"), [(lambda x: x.sum(), True), (lambda x: torch.tanh(x).sum(), False), (lambda x: x**2, False)]
+)
+def test_whether_a_measurement_is_linear_does_not_depend_on_its_unit(measured, linear, unit):
+    prior = Diffusion(Shaped((3,)))
+
+    def model(y):
+        found = unit * measured(pyro.sample("x", prior()))
+        pyro.sample("y", dist.Normal(found, 0.1 * unit).to_event(found.dim()), obs=y.expand(found.shape))
+
+    target = Unknowns(InverseProblem(model, (torch.tensor(0.3 * unit),), {}, "x")).target
+    assert target.is_linear(torch.zeros(1, 1, 3)) == linear

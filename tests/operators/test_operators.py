@@ -31,6 +31,9 @@ LINEAR = {
     "shift": lambda: operators.Shift(SHAPE, torch.tensor([0.3, -1.2])),
     "composition": lambda: operators.gaussian_blur((3, 4, 6), 1.0) @ operators.box_downsampling(SHAPE, 2),
     "function": lambda: operators.LinearMap(lambda x: x.sum(0).diff(), SHAPE),
+    "sense": lambda: operators.Sense((2, 8, 12), operators.coil_maps((8, 12), 3), torch.arange(12) % 2 == 0),
+    "diagonalized matrix": lambda: operators.Diagonalized(operators.Matrix(torch.randn(7, 3 * 8 * 12), SHAPE)),
+    "diagonalized blur": lambda: operators.Diagonalized(operators.gaussian_blur(SHAPE, 1.3)),
 }
 
 
@@ -62,6 +65,11 @@ def test_maps_nest_and_a_bad_row_spoils_no_other(name):
     bad = torch.cat([torch.full_like(x[:1], NAN), x[1:]])
     torch.testing.assert_close(operator(bad)[1], y[1])
     torch.testing.assert_close(operator.adjoint(operator(bad))[1], operator.adjoint(y)[1])
+
+
+@pytest.mark.parametrize("name", [name for name in LINEAR if "diagonalized" not in name and name != "function"])
+def test_inputs_are_where_the_operator_is(name):
+    assert LINEAR[name]().to("meta").zero().device.type == "meta"
 
 
 @pytest.mark.gpu

@@ -128,6 +128,11 @@ def test_columns_that_are_none_are_refused(columns):
         Sense((2, 6, 5), coil_maps((6, 5), 2), columns)
 
 
+def test_no_columns_at_all_are_refused():
+    with pytest.raises(ValueError, match="`columns` must keep a column, got none"):
+        Sense((2, 6, 5), coil_maps((6, 5), 2), torch.zeros(5, dtype=torch.bool))
+
+
 def test_what_is_too_large_to_be_decomposed_is_refused():
     mask = torch.ones(40, 40, dtype=torch.bool)
     operator = Fourier((2, 3, 40, 40), mask) @ Coils((2, 40, 40), 2 * coil_maps((40, 40), 3).roll(1, 1))

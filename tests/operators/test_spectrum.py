@@ -145,3 +145,19 @@ def test_compositions_and_functions():
         LinearMap(lambda x: x + 1, (3,))
     with pytest.raises(TypeError, match="`function`"):
         LinearMap(3, (3,))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e5, 1e7])
+def test_a_large_row_does_not_hide_what_others_have_in_common(size):
+    """Two rows overlap; a third that is orthogonal to both may have any size."""
+    matrix = torch.tensor([[size, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]], dtype=DOUBLE)
+    y = torch.tensor([0.3 * size, 1.0, 2.0], dtype=DOUBLE)
+    covariance = 0.5 * torch.eye(3, dtype=DOUBLE) + 2 * matrix @ matrix.T
+    exact = MultivariateNormal(torch.zeros(3, dtype=DOUBLE), covariance).log_prob(y)
+    torch.testing.assert_close(Matrix(matrix).spectrum().log_prob(y, 0.5, 2.0), exact)
+
+
+def test_rows_of_any_size_that_are_orthogonal_are_known_to_be():
+    matrix = torch.tensor([[1e5, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1e-3, 1e-3, 0.0]], dtype=DOUBLE)
+    found = Matrix(torch.cat([matrix, torch.zeros(1, 4, dtype=DOUBLE)]))._diagonal()
+    torch.testing.assert_close(found, torch.tensor([1e10, 2.0, 2e-6, 0.0], dtype=DOUBLE))
