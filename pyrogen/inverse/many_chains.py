@@ -26,7 +26,7 @@ from .chain_diagnostics import chain_diagnostics
 from .free_sites import started, starting_points
 from .latent_density import LatentDensity
 from .noise import constant
-from .saved import check_same_data
+from .saved import check_same_data, placed
 
 _TRIES = 100  # at a point to start from
 
@@ -202,8 +202,8 @@ class ManyChains(Answer):
         if found != expected:
             raise ValueError(f"`checkpoint` must hold a run of the settings {expected}, got {found}")
         check_same_data(density.data, state.get("data", {}))
-        sampling.load_state_dict(state["sampling"])
-        record.load_state_dict(state["record"])
+        sampling.load_state_dict(placed(state["sampling"], density.device))
+        record.load_state_dict(placed(state["record"], density.device))
         if len(record) > self.draws:
             raise ValueError(f"`draws` must be at least the {len(record)} that `checkpoint` holds, got {self.draws}")
         now = density(sampling.state.x).detach()

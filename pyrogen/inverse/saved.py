@@ -77,7 +77,8 @@ class Saved:
             check_settings(self._found["settings"], settings)
             check_same_data(self._begun["data"], self._found["data"])
             check_alike(self._begun["draws"], self._found["draws"], 1e-3, "draws of the prior")
-            run.load_state_dict(self._found["run"])
+            device = next(iter(self._begun["draws"].values())).device
+            run.load_state_dict(placed(self._found["run"], device))
             set_random_states(self._found["now"])
 
     def save(self, run: Resumable, *, last: bool) -> None:
@@ -92,6 +93,15 @@ def saved(checkpoint: Checkpoint | None) -> Iterator[Saved]:
     """A scope in which a run may be saved in a file, and no other writes it."""
     with checkpoint.reserved() if checkpoint else nullcontext():
         yield Saved(checkpoint)
+
+
+def placed(state: Any, device: torch.device) -> Any:
+    """What a file held, with its tensors on a device."""
+    if isinstance(state, Tensor):
+        return state.to(device)
+    if isinstance(state, dict):
+        return {key: placed(value, device) for key, value in state.items()}
+    return type(state)(placed(value, device) for value in state) if isinstance(state, list | tuple) else state
 
 
 def as_checkpoint(value: str | os.PathLike | Checkpoint | None) -> Checkpoint | None:

@@ -8,6 +8,7 @@ from inverse_problems import gaussian
 
 from pyrogen.diffusion import KarrasGrid
 from pyrogen.inverse import SplitGibbs, TemperedSMC
+from pyrogen.inverse.saved import Beginning, saved
 from pyrogen.training.checkpoint import Checkpoint
 
 COVARIANCE = 0.6 ** (torch.arange(6).unsqueeze(1) - torch.arange(6)).abs()
@@ -155,3 +156,23 @@ def test_a_run_may_go_on_with_other_chunks(method, tmp_path):
     pyro.set_rng_seed(0)
     method(model(unknown_noise), **options).run(Y)
     assert method(model(unknown_noise), chunk=2, **options | more).run(Y).get_samples()["x"].isfinite().all()
+
+
+def test_what_a_file_held_goes_where_the_run_is(tmp_path):
+    """Files hold tensors of the CPU. On a device that computes nothing, since few machines have another."""
+
+    class Run:
+        def state_dict(self):
+            return {"x": torch.zeros(2), "levels": [torch.zeros(1), (torch.ones(3), 2.0)], "number": 3}
+
+        def load_state_dict(self, state):
+            self.found = state
+
+    file, run = Checkpoint(tmp_path / "run"), Run()
+    with saved(file) as scope:
+        scope.resume(run, lambda: Beginning({}, {"x": torch.zeros(0)}), moves=2)
+        scope.save(run, last=True)
+    with saved(file) as scope:
+        scope.resume(run, lambda: Beginning({}, {"x": torch.zeros(0, device="meta")}), moves=2)
+    assert run.found["x"].device.type == run.found["levels"][1][0].device.type == "meta"
+    assert run.found["number"] == 3

@@ -282,7 +282,7 @@ class Sampling:
         self.windows = windows(self.warmup)
         self.state, self.seen = ChainState(*state["state"]), list(state["seen"])
         self.kernel.load_state_dict(state["kernel"])
-        self.generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"].cpu())
 
 
 def windows(warmup: int) -> list[int]:
