@@ -88,6 +88,18 @@ def test_twists_are_probabilities_of_bands(regression):
         assert regression.within(500.0, 501.0)(EVENTS).min() > math.log(1e-3) - 1e-4
 
 
+def test_a_band_may_be_narrow_beside_its_place():
+    found = transformer_regression((LENGTH,), symbols=SYMBOLS, width=16, depth=1, heads=2)
+    with torch.no_grad():
+        found.standardize.mean.fill_(1e5)
+        found.standardize.scale.fill_(0.01)
+        predicted = found.prediction(EVENTS)
+        ends = torch.tensor([1e5 + 2e-3, 1e5 + 3e-3], dtype=torch.double)  # no number of single precision lies between
+        normal = torch.distributions.Normal(predicted.mean.double(), predicted.stddev.double())
+        exact = (normal.cdf(ends[1]) - normal.cdf(ends[0])).log()
+        torch.testing.assert_close(found.within(*ends.tolist(), doubt=0)(EVENTS).double(), exact, atol=1e-4, rtol=0)
+
+
 def test_they_steer_and_the_evidence_is_right(regression):
     prior = pg.autoregressive.transformer((LENGTH,), symbols=SYMBOLS, width=16, depth=1, heads=2)  # uniform
     inside = lambda x: (weight(x) >= 10) & (weight(x) < 12)  # noqa: E731

@@ -125,7 +125,7 @@ class _Inside(SequenceNetwork):
 
     def _log_probability(self, outputs: Tensor) -> Tensor:
         loc, log_scale = _prediction(outputs, self.standardize)
-        inside = _log_mass(*(((end - loc) * (-log_scale).exp()).double() for end in (self.low, self.high)))
+        inside = _log_mass(*((end - loc.double()) * (-log_scale.double()).exp() for end in (self.low, self.high)))
         return torch.log(self.doubt + (1 - self.doubt) * inside.exp()).to(loc) if self.doubt else inside.to(loc)
 
 
