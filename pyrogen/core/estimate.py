@@ -15,7 +15,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, finite, without_nan
+from pyrogen.arguments import checked, numbers, without_nan
 from pyrogen.arrays import takes_arrays
 from pyrogen.markup import notebook_table
 
@@ -117,7 +117,7 @@ class Estimate:
 
     @classmethod
     @takes_arrays
-    @checked(counts=finite, sizes=finite)
+    @checked(counts=numbers, sizes=numbers)
     def of_ratio(cls, counts: Tensor, sizes: Tensor, *, unit: str, density: Density = None) -> Estimate:
         r"""The ratio of two sums over independent data, :math:`r = \sum_i c_i / \sum_i s_i`.
 
@@ -132,14 +132,14 @@ class Estimate:
             density: What it means.
 
         Raises:
-            TypeError: they are no tensors of floating-point numbers.
+            TypeError: they are no tensors.
             ValueError: shapes differ, a number is NaN or infinite, or sizes are negative or all zero.
 
         References:
             Cochran 1977, "Sampling techniques", third edition, section 6.3
 
         Example:
-            >>> print(Estimate.of_ratio(torch.tensor([1.0, 0.0, 2.0]), torch.tensor([4.0, 6.0, 5.0]), unit="a word"))
+            >>> print(Estimate.of_ratio(torch.tensor([1, 0, 2]), torch.tensor([4, 6, 5]), unit="a word"))
             0.20 ± 0.13 a word
         """
         if counts.shape != sizes.shape:

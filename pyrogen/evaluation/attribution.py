@@ -107,14 +107,16 @@ class Attribution:
             truth: The place of the right model among ``names``, for each datum; -1 for a source that is not there.
 
         Raises:
-            ValueError: there is not one for each datum, or it is out of range.
+            ValueError: there is not one for each datum, it is out of range, or no integer.
         """
         real_tensor(truth, "truth")
         if truth.shape != (len(self.log_probs),):
             raise ValueError(f"`truth` must have shape ({len(self.log_probs)},), got {tuple(truth.shape)}")
-        if not -1 <= int(truth.min()) <= int(truth.max()) < len(self.names):
-            raise ValueError(f"`truth` must be from -1 to {len(self.names) - 1}, got {truth.unique().tolist()}")
-        return Estimate.of_share(self.sources == truth.to(self.sources.device), unit="accuracy")
+        places = truth.long()
+        wrong = truth[(places != truth) | (places < -1) | (places >= len(self.names))]
+        if len(wrong):
+            raise ValueError(f"`truth` must be integers from -1 to {len(self.names) - 1}, got {wrong[0].item()}")
+        return Estimate.of_share(self.sources == places.to(self.sources.device), unit="accuracy")
 
     def _meaning(self, place: int) -> str | None:
         bounded = [density == "lower bound" for density in self.densities]
@@ -161,9 +163,13 @@ def attribution(
     scores = {name: score(model, x, None, batch_size, name=f"models[{name!r}]") for name, model in models.items()}
     for name, found in scores.items():
         require_normalized(models[name], found.density, "evidence")
+        if found.log_probs.dim() != 1:
+            shape = tuple(found.distribution.event_shape)
+            raise ValueError(
+                f"`x` must have shape (n, *event_shape), got {tuple(x.shape)}, where events of `models[{name!r}]` have "
+                f"shape {shape}"
+            )
     log_probs = torch.stack([found.log_probs for found in scores.values()], -1)
-    if log_probs.dim() != 2:
-        raise ValueError(f"`x` must have shape (n, *event_shape), got {tuple(x.shape)}")
     discrete = {name: found.distribution.support.is_discrete for name, found in scores.items()}
     if len(set(discrete.values())) > 1:
         kinds = {name: "integers" if whole else "real numbers" for name, whole in discrete.items()}

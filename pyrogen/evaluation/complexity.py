@@ -3,7 +3,7 @@ r"""How complex a picture is by itself: the nats that a code needs which knows n
 Models of images give smooth ones high probabilities whatever they show, because they are short to describe. A universal
 code says how short, and is the background model for which none has to be trained:
 
-.. math:: S(x) = L(x) - (-\log p(x)), \qquad \texttt{likelihood\_ratio(log\_probs, -code\_length(images))} .
+.. math:: S(x) = -\log p(x) - L(x), \qquad \texttt{likelihood\_ratio(log\_probs, -code\_length(images))} .
 
 The code here predicts every pixel by nothing, by the one to its left, by that above it, or by both, as the filters of
 PNG do, and codes the differences :math:`r_1, \dots, r_n`, integers modulo :math:`K`, each by its frequency so far,
@@ -29,7 +29,7 @@ from torch import Tensor
 from pyrogen.arguments import checked, integer, no_symbol, real_tensor
 from pyrogen.arrays import takes_arrays
 
-_CHUNK = 2**24  # numbers in one table of counts
+_CHUNK = 2**24  # numbers at once: of pixels, or of counts
 
 
 @takes_arrays
@@ -57,7 +57,7 @@ def code_length(images: Tensor, symbols: int = 256) -> Tensor:
         raise ValueError(f"`images` must have shape (*batch, channels, rows, columns), got {tuple(images.shape)}")
     pixels = images.flatten(0, -4) if images.dim() > 3 else images.unsqueeze(0)
     _require_symbols(pixels, symbols)
-    rows = max(1, _CHUNK // (len(_PREDICTIONS) * symbols))
+    rows = max(1, _CHUNK // (len(_PREDICTIONS) * max(symbols, pixels[:1].numel())))
     lengths = [_lengths(part.long(), symbols) for part in pixels.split(rows)]
     return torch.cat(lengths).reshape(images.shape[:-3])
 

@@ -30,5 +30,5 @@ def edit_distance(found: Sequence[Hashable], wanted: Sequence[Hashable]) -> int:
     for place, member in enumerate(found, start=1):
         above, row = row, [place]
         for column, other in enumerate(wanted):
-            row.append(min(above[column] + (member != other), above[column + 1] + 1, row[column] + 1))
+            row.append(min(above[column] + bool(member != other), above[column + 1] + 1, row[column] + 1))
     return row[-1]

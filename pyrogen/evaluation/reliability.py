@@ -102,7 +102,7 @@ def reliability(
     Example:
         >>> stated, happened = torch.full((200,), 0.9), torch.arange(200) % 10 < 7
         >>> print(reliability(stated, happened, generator=torch.Generator().manual_seed(0)))
-        calibration error 0.200 ± 0.032 (0.017 if calibrated, p = 0.001), log loss 0.765 ± 0.071 nats
+        calibration error 0.200 ± 0.032 (0.016 if calibrated, p = 0.001), log loss 0.765 ± 0.071 nats
     """
     p, y = _checked(probabilities, outcomes, bins)
     place = _bins(p, bins)
@@ -119,7 +119,7 @@ def reliability(
         counts=counts.long(),
         calibration_error=Estimate(value, spread, "calibration error", None),
         if_calibrated=float(null.mean()),
-        log_loss=Estimate.of_mean(-torch.where(outcomes, p, 1 - p).log(), density=None),
+        log_loss=Estimate.of_mean(-torch.where(y > 0, p, 1 - p).log(), density=None),
         test=TestResult(value, permutation_p_value(value, null), "calibration error", null),
     )
 
@@ -129,7 +129,7 @@ def _simulated(p: Tensor, weights: Tensor, simulations: int, generator: torch.Ge
     device = generator.device if generator is not None else p.device
     found = []
     for part in torch.arange(simulations).split(max(1, _AT_ONCE // len(p))):
-        uniform = torch.rand(len(part), len(p), generator=generator, device=device).to(p)
+        uniform = torch.rand(len(part), len(p), generator=generator, device=device, dtype=p.dtype).to(p)
         found.append((((uniform < p).to(p) - p) @ weights).abs().sum(1) / len(p))
     return torch.cat(found)
 

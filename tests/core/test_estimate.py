@@ -96,6 +96,14 @@ def test_a_ratio_of_sums_has_the_error_that_repeated_data_show():
     assert same.standard_error == pytest.approx(Estimate.of_mean(counts[0], unit="").standard_error)
 
 
+def test_ratios_of_numbers_that_were_counted():
+    counts, sizes = torch.tensor([1, 0, 2]), torch.tensor([4, 6, 5])
+    for pair in ((counts, sizes), (counts.numpy(), sizes.numpy()), (counts.to(torch.uint8), sizes.float())):
+        assert Estimate.of_ratio(*pair, unit="") == Estimate.of_ratio(counts.double(), sizes.double(), unit="")
+    with pytest.raises(ValueError, match="`counts` must hold numbers, got 1 NaN"):
+        Estimate.of_ratio(torch.tensor([nan, 1.0]), torch.ones(2), unit="")
+
+
 def test_ratios_are_of_data_with_sizes():
     assert isnan(Estimate.of_ratio(torch.ones(1), torch.ones(1), unit="").standard_error)
     with pytest.raises(ValueError, match=r"`sizes` must have the shape \(3,\) of `counts`, got \(2,\)"):

@@ -144,5 +144,25 @@ def test_what_has_no_posterior_is_refused():
         attribution({"a": normal, "b": normal}, x, log_prior=torch.zeros(3))
     with pytest.raises(ValueError, match=r"`truth` must have shape \(5,\)"):
         attribution({"a": normal, "b": normal}, x).accuracy(torch.zeros(4).long())
-    with pytest.raises(ValueError, match="`truth` must be from -1 to 1"):
+    with pytest.raises(ValueError, match="`truth` must be integers from -1 to 1, got 2"):
         attribution({"a": normal, "b": normal}, x).accuracy(torch.full((5,), 2))
+
+
+def test_events_of_two_shapes_are_named():
+    models = {"three": dist.Normal(torch.zeros(3), 1.0).to_event(1), "one": dist.Normal(0.0, 1.0)}
+    message = (
+        r"`x` must have shape \(n, \*event_shape\), got \(5, 3\), where events of `models\['one'\]` have shape \(\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        attribution(models, torch.zeros(5, 3))
+
+
+@pytest.mark.parametrize("wrong", [0.5, float("nan"), float("inf"), 2.0, -2.0])
+def test_places_of_models_are_integers(wrong):
+    found = attribution(SIDES, torch.tensor([-2.0, 2.0, 2.0]))
+    for dtype in (torch.uint8, torch.int64, torch.float, torch.double):
+        assert found.accuracy(torch.tensor([0, 1, 0], dtype=dtype)).value == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match=f"`truth` must be integers from -1 to 1, got {wrong}"):
+        found.accuracy(torch.tensor([0.0, wrong, 1.0]))
+    with pytest.raises(ValueError, match="`truth` must be integers from -1 to 1, got 255"):
+        found.accuracy(torch.tensor([0, 255, 1], dtype=torch.uint8))

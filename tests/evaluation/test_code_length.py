@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.evaluation import auroc, code_length, likelihood_ratio
+from pyrogen.evaluation import auroc, code_length, complexity, likelihood_ratio
 
 
 @pytest.mark.parametrize(("shape", "symbols"), [((1, 2, 3), 2), ((2, 2, 1), 3), ((1, 2, 2), 4)])
@@ -46,6 +46,16 @@ def test_images_are_measured_one_by_one():
     assert lengths.shape == (2, 5)
     assert code_length(images[:0], 17).shape == (0, 5)
     torch.testing.assert_close(lengths[1, 3], code_length(images[1, 3].float(), 17))
+
+
+def test_many_large_images_are_coded_in_parts(monkeypatch):
+    images, parts = torch.randint(2, (40, 1, 16, 16)), []
+    whole, lengths = code_length(images, 2), complexity._lengths
+    monkeypatch.setattr(complexity, "_CHUNK", 2**13)
+    monkeypatch.setattr(complexity, "_lengths", lambda part, symbols: parts.append(part) or lengths(part, symbols))
+    torch.testing.assert_close(code_length(images, 2), whole)
+    assert max(4 * part.numel() for part in parts) <= 2**13
+    assert sum(map(len, parts)) == 40
 
 
 def test_it_makes_smooth_images_as_unusual_as_they_are():

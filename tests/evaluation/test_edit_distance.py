@@ -2,6 +2,8 @@
 
 from itertools import product
 
+import torch
+
 from pyrogen.evaluation import edit_distance
 
 
@@ -31,3 +33,10 @@ def test_members_are_compared_whole():
     assert edit_distance([1, 2, 3], [1, 3]) == edit_distance([1, 3], [1, 2, 3]) == 1
     assert edit_distance([], ["a"]) == 1
     assert edit_distance([], []) == 0
+
+
+def test_members_of_arrays_and_tensors_are_compared_as_numbers():
+    found, wanted = torch.tensor([1, 2, 3]), torch.tensor([1, 3])
+    for pair in ((found, wanted), (found.numpy(), wanted.numpy()), (found, wanted.tolist())):
+        assert edit_distance(*pair) == 1
+        assert type(edit_distance(*pair)) is int

@@ -32,7 +32,8 @@ def expected_error(distance, slope):
 @pytest.mark.parametrize("slope", [0.4, 3.0])
 def test_the_error_of_overconfidence_is_the_known_one(slope):
     x, first = told_apart(20_000, 1.5, seed=0)
-    found = reliability((slope * 1.5 * x).sigmoid(), first, bins=20, simulations=99)
+    other = torch.Generator().manual_seed(1)  # than that of the data, whose numbers would come again
+    found = reliability((slope * 1.5 * x).sigmoid(), first, bins=20, simulations=99, generator=other)
     # A bin in which the gap changes its sign hides some of it: the two in the middle, at most a tenth of the data.
     assert abs(found.calibration_error.value - expected_error(1.5, slope)) < 4 * found.calibration_error.standard_error
     assert found.test.p_value == pytest.approx(0.01)
@@ -145,3 +146,12 @@ def test_what_are_no_probabilities_is_refused(arguments, message):
 def test_outcomes_are_booleans():
     with pytest.raises(TypeError, match="`outcomes` must be a tensor of booleans, got torch.int64"):
         reliability(torch.rand(20), torch.ones(20, dtype=torch.long))
+
+
+def test_what_is_rare_is_simulated_as_rarely_as_stated():
+    """Of 200,000 events of probability 1e-9 one happened: by chance so in one of 5,000 worlds."""
+    stated = torch.full((200_000,), 1e-9, dtype=torch.double)
+    happened = torch.arange(200_000) == 7
+    found = reliability(stated, happened, bins=2, simulations=400, generator=torch.Generator().manual_seed(0))
+    assert found.if_calibrated < 3e-9  # 2e-9, were it not for the few worlds in which one happens; 1e-8 with 24 bits
+    assert found.test.p_value < 0.01
