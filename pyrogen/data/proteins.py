@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 _BACKBONE = ("N", "CA", "C")
+_COLUMNS = {"label_atom_id", "label_comp_id", "label_asym_id", "label_seq_id", "Cartn_x", "Cartn_y", "Cartn_z"}
+_NONE = (".", "?")  # instead of a number, where there is none
 _BOND = 2.0
 """Two residues are bound whose ``C`` and ``N`` are nearer than so many angstroms: 1.33 is usual."""
 
@@ -44,7 +46,7 @@ def torsions(path: str | os.PathLike) -> Torsions:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it has no table of atoms.
+        ValueError: it is no mmCIF, or has no table of atoms.
     """
     points, residues, following = [], [], []
     for chain in _chains(path).values():
@@ -80,8 +82,11 @@ def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 def _chains(path: str | os.PathLike) -> dict[str, dict[int, tuple[str, dict[str, list[float]]]]]:
     """By chain and number, name and places of backbone atoms of the residues that have all three."""
     found: dict[str, dict[int, tuple[str, dict]]] = {}
+    first = None
     for row in _atoms(path):
-        if row["label_atom_id"] in _BACKBONE and row.get("pdbx_PDB_model_num", "1") == "1":
+        model = row.get("pdbx_PDB_model_num")
+        first = first or model
+        if row["label_atom_id"] in _BACKBONE and model == first:
             chain = found.setdefault(row["label_asym_id"], {})
             _, atoms = chain.setdefault(int(row["label_seq_id"]), (row["label_comp_id"], {}))
             atoms.setdefault(row["label_atom_id"], [float(row[f"Cartn_{axis}"]) for axis in "xyz"])
@@ -93,14 +98,12 @@ def _chains(path: str | os.PathLike) -> dict[str, dict[int, tuple[str, dict[str,
 
 def _atoms(path: str | os.PathLike) -> Iterator[dict[str, str]]:
     """The rows of a file's table of atoms that belong to a polymer."""
-    columns: list[str] = []
-    for line in Path(path).read_text().splitlines():
-        if line.startswith("_atom_site."):
-            columns.append(line.split(".")[1].strip())
-        elif line.startswith("ATOM "):
-            yield dict(zip(columns, line.split(), strict=False))
-    if "Cartn_x" not in columns:
-        raise ValueError(f"`path` must be a file of atoms in mmCIF, got {Path(path).name}")
+    lines = Path(path).read_text().splitlines()
+    columns = [line.split(".")[1].strip() for line in lines if line.startswith("_atom_site.")]
+    if missing := _COLUMNS - set(columns):
+        raise ValueError(f"`path` must be a file of atoms in mmCIF, got {Path(path).name} without {sorted(missing)}")
+    rows = (dict(zip(columns, line.split(), strict=False)) for line in lines if line.startswith("ATOM "))
+    return (row for row in rows if row["label_seq_id"] not in _NONE)
 
 
 def _bound(before: dict[str, list[float]], after: dict[str, list[float]]) -> bool:

@@ -145,7 +145,7 @@ def posed(
 
     Raises:
         TypeError: designs or backgrounds hold no floating-point numbers.
-        ValueError: their shapes do not fit, or sizes are no shares in order.
+        ValueError: their shapes do not fit, numbers are not from 0 to 1, or sizes are no shares in order.
 
     Example:
         >>> posed(designs(32), torch.rand(56, 3, 24, 24), seed=0).shape
@@ -155,6 +155,8 @@ def posed(
     if not 0 < size[0] <= size[1] <= 1:
         raise ValueError(f"`size` must be two shares of the side, the smaller one first, got {size}")
     random, n = torch.Generator().manual_seed(seed), len(designs)
+    if not n:  # which affine_grid does not take
+        return backgrounds.clone()
 
     def between(low: float, high: float, *shape: int) -> Tensor:
         return (low + (high - low) * torch.rand(n, *shape, generator=random)).to(backgrounds)
@@ -238,7 +240,10 @@ def _check(designs: Tensor, backgrounds: Tensor) -> None:
     for name, images, channels in (("designs", designs, 4), ("backgrounds", backgrounds, 3)):
         if not real_tensor(images, name).is_floating_point():
             raise TypeError(f"`{name}` must hold floating-point numbers, got {images.dtype}")
-        if images.dim() != 4 or images.shape[1] != channels:
-            raise ValueError(f"`{name}` must have shape (N, {channels}, rows, columns), got {tuple(images.shape)}")
+        if images.dim() != 4 or images.shape[1] != channels or images.shape[2] != images.shape[3]:
+            raise ValueError(f"`{name}` must have shape (N, {channels}, side, side), got {tuple(images.shape)}")
+        outside = images[~((images >= 0) & (images <= 1))]
+        if len(outside):
+            raise ValueError(f"`{name}` must be from 0 to 1, got {outside[0].item()}")
     if len(designs) != len(backgrounds):
         raise ValueError(f"`designs` and `backgrounds` must be as many, got {len(designs)} and {len(backgrounds)}")

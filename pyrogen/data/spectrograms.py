@@ -125,7 +125,8 @@ class ShortTimeFourier:
         return self.window // 2 + 1, 1 + -(-length // self.hop)
 
     def _settings(self, like: Tensor) -> dict[str, int | Tensor]:
-        return {"n_fft": self.window, "hop_length": self.hop, "window": torch.hann_window(self.window).to(like)}
+        window = torch.hann_window(self.window, dtype=like.dtype, device=like.device)
+        return {"n_fft": self.window, "hop_length": self.hop, "window": window}
 
 
 class LogMels:
@@ -179,13 +180,18 @@ class LogMels:
             ``(*batch, frames, mels)`` to ``(*batch, (frames - 1) * hop)``.
 
         Raises:
-            ValueError: there are fewer than two frames, or other numbers of mels.
+            ValueError: there are fewer than two frames, other numbers of mels, or logarithms of infinity.
         """
         if log_mels.dim() < 2 or log_mels.shape[-2] < 2:
             raise ValueError(
                 f"`log_mels` must have two frames or more, (*batch, frames, mels), got {tuple(log_mels.shape)}"
             )
-        magnitude = spectrum_of_mels(log_mels.exp().mT, self.filters)
+        if log_mels.shape[-1] != len(self.filters):
+            raise ValueError(f"`log_mels` must have {len(self.filters)} mels, got {tuple(log_mels.shape)}")
+        pooled = log_mels.exp().mT
+        if pooled.isinf().any():
+            raise ValueError(f"`log_mels` must be logarithms of finite magnitudes, got {log_mels.max().item()}")
+        magnitude = spectrum_of_mels(pooled, self.filters)
         length = (log_mels.shape[-2] - 1) * self.transform.hop
         return self.transform.griffin_lim(magnitude, length=length, steps=steps, generator=generator)
 

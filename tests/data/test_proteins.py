@@ -61,6 +61,32 @@ def test_residues_at_a_gap_and_of_other_models_are_left_out(tmp_path):
     assert torsions(tmp_path / "a.cif").residues == ["SER"]
 
 
+def test_of_several_models_the_first_is_read_whatever_its_number(tmp_path):
+    written(tmp_path / "a.cif", chain(TURNS), NAMES, model=3)
+    written(
+        tmp_path / "a.cif",
+        [point * torch.tensor([1.0, 1.0, -1.0]) for point in chain(TURNS)],
+        NAMES,
+        model=1,
+        header=False,
+    )
+    torch.testing.assert_close(torsions(tmp_path / "a.cif").angles, torch.tensor(TURNS[1:-1]), atol=1e-4, rtol=0)
+
+
+def test_atoms_of_no_chain_are_left_out(tmp_path):
+    written(tmp_path / "a.cif", chain(TURNS), NAMES)
+    with (tmp_path / "a.cif").open("a") as file:
+        file.write("ATOM 99 CA GLY A . 0.0 0.0 0.0 1\n")
+    assert torsions(tmp_path / "a.cif").residues == NAMES[1:-1]
+
+
+def test_the_older_format_is_refused(tmp_path):
+    row = "ATOM      1  N   GLY A   1      11.104   6.134  -6.504  1.00  0.00           N"
+    (tmp_path / "a.pdb").write_text(row)
+    with pytest.raises(ValueError, match="`path` must be a file of atoms in mmCIF, got a.pdb without"):
+        torsions(tmp_path / "a.pdb")
+
+
 def test_a_mirrored_chain_turns_the_other_way(tmp_path):
     written(tmp_path / "a.cif", [point * torch.tensor([1.0, 1.0, -1.0]) for point in chain(TURNS)], NAMES)
     torch.testing.assert_close(torsions(tmp_path / "a.cif").angles, -torch.tensor(TURNS[1:-1]), atol=1e-4, rtol=0)

@@ -70,12 +70,20 @@ def test_turns_are_about_the_middle():
 
 def test_errors_of_signs_name_the_argument():
     designs, backgrounds = signs.designs(16), torch.rand(56, 3, 16, 16)
-    with pytest.raises(ValueError, match=r"`designs` must have shape \(N, 4, rows, columns\), got \(56, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"`designs` must have shape \(N, 4, side, side\), got \(56, 3, 16, 16\)"):
         signs.posed(backgrounds, backgrounds, seed=0)
     with pytest.raises(ValueError, match="`designs` and `backgrounds` must be as many, got 56 and 5"):
         signs.posed(designs, backgrounds[:5], seed=0)
     with pytest.raises(TypeError, match="`backgrounds` must hold floating-point numbers"):
         signs.posed(designs, backgrounds.long(), seed=0)
+    with pytest.raises(ValueError, match=r"`backgrounds` must have shape \(N, 3, side, side\), got \(56, 3, 16, 8\)"):
+        signs.posed(designs, backgrounds[..., :8], seed=0)
+    for name, pair in {"designs": (255 * designs, backgrounds), "backgrounds": (designs, backgrounds - 1)}.items():
+        with pytest.raises(ValueError, match=f"`{name}` must be from 0 to 1, got"):
+            signs.posed(*pair, seed=0)
+    with pytest.raises(ValueError, match="`backgrounds` must be from 0 to 1, got nan"):
+        signs.posed(designs, backgrounds * torch.nan, seed=0)
+    assert signs.posed(designs[:0], backgrounds[:0], seed=0).shape == (0, 3, 16, 16)
     with pytest.raises(ValueError, match="`side`"):
         signs.designs(0)
     with pytest.raises(ValueError, match="`size` must be two shares of the side"):

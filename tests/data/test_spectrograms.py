@@ -109,8 +109,10 @@ def test_a_sound_of_log_mels_has_nearly_these(speech):
     assert away[2] < 0.2
     with pytest.raises(ValueError, match="`log_mels` must have two frames"):
         log_mels.sound(wanted[:1])
-    with pytest.raises(ValueError, match="must have 30 mels"):
+    with pytest.raises(ValueError, match=r"`log_mels` must have 30 mels, got \(33, 20\)"):
         log_mels.sound(wanted[:, :20])
+    with pytest.raises(ValueError, match="`log_mels` must be logarithms of finite magnitudes, got 1000.0"):
+        log_mels.sound(wanted.clone().fill_(1000.0))
 
 
 def test_bad_sizes_are_named():
@@ -181,3 +183,11 @@ def test_the_last_samples_are_as_sure_as_the_others(left):
 def test_the_spectrum_of_mels_has_their_dtype():
     filters, pooled = mel_filters(8, window=64, rate=8000), torch.rand(8, 3, dtype=torch.double)
     assert torch.equal(spectrum_of_mels(pooled, filters), spectrum_of_mels(pooled, filters.double()))
+
+
+def test_the_window_has_the_precision_of_the_sound():
+    sound = torch.randn(40, dtype=torch.double)
+    places = torch.arange(16, dtype=torch.double)
+    window = 0.5 - 0.5 * (2 * torch.pi * places / 16).cos()
+    expected = torch.fft.rfft(window * sound[8:24])
+    torch.testing.assert_close(ShortTimeFourier(window=16, hop=4)(sound)[:, 4], expected, atol=1e-12, rtol=1e-12)
