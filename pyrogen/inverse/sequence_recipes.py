@@ -36,7 +36,7 @@ def transformer_twist(
         end: The symbol that ends a sequence, if lengths differ.
 
     Raises:
-        ValueError: sizes do not divide.
+        ValueError: sizes do not divide, or ``end`` is no symbol.
     """
     stack = CausalStack(width, prod(event_shape), depth=depth, heads=heads)
     network = CausalTransformer(Tokens(symbols, width), stack, width=width, features=symbols)
@@ -65,7 +65,7 @@ def transformer_regression(
         end: The symbol that ends a sequence, if lengths differ.
 
     Raises:
-        ValueError: sizes do not divide.
+        ValueError: sizes do not divide, or ``end`` is no symbol.
     """
     stack = CausalStack(width, prod(event_shape), depth=depth, heads=heads)
     network = CausalTransformer(Tokens(symbols, width), stack, width=width, features=2 * symbols)

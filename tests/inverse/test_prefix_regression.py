@@ -9,7 +9,7 @@ import torch
 from autoregressive.sequence_truth import enumerated, jiggled
 
 import pyrogen as pg
-from pyrogen.inverse import PrefixRegression, SequenceSMC, transformer_regression
+from pyrogen.inverse import PrefixRegression, SequenceSMC, transformer_regression, transformer_twist
 
 LENGTH, SYMBOLS = 6, 3
 EVENTS = enumerated(LENGTH, SYMBOLS)
@@ -141,6 +141,13 @@ def test_a_regression_trains_saves_and_loads(tmp_path):
     pg.save(found, tmp_path / "regression")
     loaded = pg.load(tmp_path / "regression")
     assert torch.equal(loaded.within(3, 5)(EVENTS), found.within(3, 5)(EVENTS))
+
+
+@pytest.mark.parametrize("recipe", [transformer_regression, transformer_twist])
+@pytest.mark.parametrize("end", [-1, 3, 99])
+def test_an_end_is_a_symbol(recipe, end):
+    with pytest.raises(ValueError, match=f"`end` must be one of the 3 symbols, got {end}"):
+        recipe((4,), symbols=3, width=16, depth=1, heads=2, end=end)
 
 
 def test_what_does_not_fit_is_named(regression):

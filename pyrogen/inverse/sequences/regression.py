@@ -28,7 +28,7 @@ from pyrogen.distributions.normal import DiagonalNormal
 from pyrogen.networks.sequence import SequenceNetwork, State
 from pyrogen.networks.statistics import Standardizer, Statistic
 
-from .twist import LearnedTwist, of_prefixes, require_sequences
+from .twist import LearnedTwist, of_prefixes, require_end, require_sequences
 
 
 class PrefixRegression(Objective):
@@ -46,7 +46,8 @@ class PrefixRegression(Objective):
         length: How many symbols a sequence may have at most, if the network has places for so many.
 
     Raises:
-        ValueError: when called: sequences are longer or hold what is no symbol, or there is not one number for each.
+        ValueError: ``end`` is no symbol; when called: sequences are longer or hold what is none, or there is not one
+            number for each.
 
     Example:
         >>> regression = pg.inverse.transformer_regression((4,), symbols=3, width=16, depth=1, heads=2)
@@ -62,6 +63,7 @@ class PrefixRegression(Objective):
         self, network: SequenceNetwork, *, symbols: int, end: int | None = None, length: int | None = None
     ) -> None:
         super().__init__()
+        require_end(end, symbols)
         self.network, self.symbols, self.end, self.length = network, symbols, end, length
         self.standardize = Standardizer((), name="numbers")
 

@@ -169,7 +169,7 @@ class LearnedTwist(PrefixTwist, nn.Module):
         length: How many symbols a sequence may have at most, if the network has places for so many.
 
     Raises:
-        ValueError: when called: sequences are longer, or hold what is no symbol.
+        ValueError: ``end`` is no symbol; when called: sequences are longer, or hold what is none.
     """
 
     def __init__(
@@ -181,6 +181,7 @@ class LearnedTwist(PrefixTwist, nn.Module):
         length: int | None = None,
     ) -> None:
         super().__init__()
+        require_end(end, symbols)
         self.network, self.end, self.symbols, self.length = network, end, symbols, length
 
     def forward(self, sequences: Tensor) -> Tensor:
@@ -193,6 +194,16 @@ class LearnedTwist(PrefixTwist, nn.Module):
 
     def before(self, prefixes: Tensor, state: Stepped) -> Tensor:
         return state.advance(self.network, prefixes)
+
+
+def require_end(end: int | None, symbols: int | None) -> None:
+    """Refuses an end of sequences that is no symbol, which none would ever reach.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if end is not None and symbols is not None and not 0 <= end < symbols:
+        raise ValueError(f"`end` must be one of the {symbols} symbols, got {end}")
 
 
 def require_sequences(sequences: Tensor, symbols: int | None, length: int | None) -> None:
