@@ -15,7 +15,7 @@ class Diagonalized(Linear):
 
     Independent noise with one scale stays so, and the numbers are orthogonal now. A model of them has the same
     posterior, and methods of :mod:`pyrogen.inverse` find by probing that :math:`V^\top A A^\top V` is diagonal: what
-    they do at every noise level is then exact and fast.
+    they do at every noise level is then exact and fast. Moved or pickled, it keeps its eigenvectors.
 
     Args:
         operator: The operator.
@@ -34,12 +34,14 @@ class Diagonalized(Linear):
 
     def __init__(self, operator: Linear) -> None:
         super().__init__(operator.shape)
-        self.operator, self._spectrum = operator, operator.spectrum()
-        if not isinstance(self._spectrum, ExactSpectrum):
+        spectrum = operator.spectrum()
+        if not isinstance(spectrum, ExactSpectrum):
             size = math.prod(operator.output_shape)
             raise ValueError(
                 f"`operator` must have an exact spectrum, got one too large to be decomposed: {size:,} numbers"
             )
+        # Eigenvectors are kept wherever it goes: those of another device or library may be others.
+        self.operator, self._into, self._back, self._norm = operator, spectrum.into, spectrum.back, spectrum.norm
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -49,20 +51,15 @@ class Diagonalized(Linear):
         return self.coefficients(self.operator(x))
 
     def adjoint(self, c: Tensor) -> Tensor:
-        return self.operator.adjoint(self._spectrum.back(c))
+        back = self._into.adjoint if isinstance(self._into, Linear) else self._back
+        return self.operator.adjoint(back(c))
 
     def norm(self) -> float:
-        return self._spectrum.norm
+        return self._norm
 
     def zero(self) -> Tensor:
         return self.operator.zero()
 
     def coefficients(self, y: Tensor) -> Tensor:
         """What was measured, in these coordinates, ``(*batch, *output_shape)``."""
-        return self._spectrum.into(y)
-
-    def to(self, *place: object) -> Diagonalized:
-        return Diagonalized(self.operator.to(*place))
-
-    def __reduce__(self) -> tuple:
-        return Diagonalized, (self.operator,)
+        return self._into(y)

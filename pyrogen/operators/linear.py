@@ -74,13 +74,8 @@ class Linear(ABC):
         if math.prod(self.output_shape) > dense:
             return KrylovSpectrum(self)
         values, vectors = torch.linalg.eigh(self._covariance())
-        shape = self.output_shape
-        return ExactSpectrum(
-            self,
-            values.reshape(shape),
-            lambda y: (flattened(y, shape, "y") @ vectors.to(y)).reshape(y.shape),
-            lambda c: (flattened(c, shape, "y") @ vectors.T.to(c)).reshape(c.shape),
-        )
+        rotation = Rotation(self.output_shape, vectors)
+        return ExactSpectrum(self, values.reshape(self.output_shape), rotation, rotation.adjoint)
 
     def zero(self) -> Tensor:
         """An input of zeros, in double precision, where the operator is."""
@@ -152,6 +147,25 @@ class Composition(Linear):
 
     def zero(self) -> Tensor:
         return self.operators[-1].zero()
+
+
+class Rotation(Linear):
+    """Coordinates of signals in orthonormal vectors; the adjoint is the inverse.
+
+    Args:
+        shape: The shape of one input.
+        vectors: As columns, ``(numbers, numbers)``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], vectors: Tensor) -> None:
+        super().__init__(shape)
+        self.vectors = vectors
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (flattened(x, self.shape, "x") @ self.vectors.to(x)).reshape(x.shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (flattened(y, self.shape, "y") @ self.vectors.T.to(y)).reshape(y.shape)
 
 
 class LinearMap(Linear):

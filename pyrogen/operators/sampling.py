@@ -71,12 +71,8 @@ class Separable(Linear):
             torch.linalg.eigh(f @ f.T) for f in (self.vertical.double(), self.horizontal.double())
         )
         values = (down.unsqueeze(-1) * across).expand(self.shape[0], -1, -1)
-        return ExactSpectrum(
-            self,
-            values,
-            lambda y: left.T.to(y) @ y @ right.to(y),
-            lambda c: left.to(c) @ c @ right.T.to(c),
-        )
+        rotation = Separable(self.output_shape, left.T, right.T)
+        return ExactSpectrum(self, values, rotation, rotation.adjoint)
 
 
 def box_downsampling(shape: tuple[int, ...], factor: int) -> Separable:

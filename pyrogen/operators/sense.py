@@ -77,34 +77,48 @@ class Sense(Linear):
     def spectrum(self, dense: int = 4096) -> ExactSpectrum:
         blocks = self._blocks()
         values, vectors = torch.linalg.eigh(blocks @ blocks.mT)  # (H, m), (H, m, m)
-        vectors = BlockMatrix(vectors)
-
-        def into(y: Tensor) -> Tensor:
-            return vectors.transposed(self._by_row(y)).reshape(y.shape)
-
-        def back(c: Tensor) -> Tensor:
-            return self._together(vectors(c.reshape(*c.shape[:-3], *values.shape)))
-
-        return ExactSpectrum(self, values.reshape(self.output_shape), into, back)
+        rotation = _Rotation(self.output_shape, vectors)
+        return ExactSpectrum(self, values.reshape(self.output_shape), rotation, rotation.adjoint)
 
     def _blocks(self) -> Tensor:
         """The matrices of the rows ``(H, m, n)``: an image that is one along a column shows a column of each."""
         channels, height, width = self.shape
         one = self.zero()
         columns = torch.eye(channels * width, dtype=one.dtype, device=one.device).reshape(-1, channels, 1, width)
-        return self._by_row(self(columns.expand(-1, -1, height, -1))).movedim(0, -1)
+        measured = self(columns.expand(-1, -1, height, -1))
+        return _by_row(measured, self.output_shape, height).movedim(0, -1)
 
-    def _by_row(self, y: Tensor) -> Tensor:
-        """Measurements as numbers of the rows of the image, ``(*batch, H, m)``, orthonormally."""
-        measured = as_complex(y, self.output_shape, "y").unflatten(-1, (self.shape[-2], -1))  # (*batch, coils, H, L)
-        rows = torch.fft.ifft(torch.fft.ifftshift(measured, -2), dim=-2, norm="ortho")
-        rows = torch.view_as_real(torch.fft.fftshift(rows, -2))
-        return rows.movedim(-3, -4).flatten(-3)  # (*batch, H, coils L 2)
 
-    def _together(self, rows: Tensor) -> Tensor:
-        """The inverse of :meth:`_by_row`."""
-        coils = self.output_shape[1]
-        numbers = torch.view_as_complex(rows.unflatten(-1, (coils, -1, 2)).contiguous()).movedim(-3, -2)
-        measured = torch.fft.fft(torch.fft.ifftshift(numbers, -2), dim=-2, norm="ortho")
-        measured = torch.fft.fftshift(measured, -2)
-        return as_channels(measured.reshape(*measured.shape[:-3], coils, -1), self.output_shape)
+class _Rotation(Linear):
+    """Measurements in eigenvectors of each row of the image; the adjoint is the inverse.
+
+    Args:
+        shape: Of the measurements.
+        vectors: Of each row, ``(H, m, m)``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], vectors: Tensor) -> None:
+        super().__init__(shape)
+        self.vectors = vectors
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return BlockMatrix(self.vectors).transposed(_by_row(x, self.shape, len(self.vectors))).reshape(x.shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return _together(BlockMatrix(self.vectors)(y.reshape(*y.shape[:-3], *self.vectors.shape[:2])), self.shape)
+
+
+def _by_row(y: Tensor, shape: tuple[int, ...], height: int) -> Tensor:
+    """Measurements of a shape as numbers of the rows of the image, ``(*batch, H, m)``, orthonormally."""
+    measured = as_complex(y, shape, "y").unflatten(-1, (height, -1))  # (*batch, coils, H, L)
+    rows = torch.fft.ifft(torch.fft.ifftshift(measured, -2), dim=-2, norm="ortho")
+    rows = torch.view_as_real(torch.fft.fftshift(rows, -2))
+    return rows.movedim(-3, -4).flatten(-3)  # (*batch, H, coils L 2)
+
+
+def _together(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of :func:`_by_row`."""
+    numbers = torch.view_as_complex(rows.unflatten(-1, (shape[1], -1, 2)).contiguous()).movedim(-3, -2)
+    measured = torch.fft.fft(torch.fft.ifftshift(numbers, -2), dim=-2, norm="ortho")
+    measured = torch.fft.fftshift(measured, -2)
+    return as_channels(measured.reshape(*measured.shape[:-3], shape[1], -1), shape)
