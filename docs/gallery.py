@@ -29,8 +29,8 @@ SECTIONS = {
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
     "unknown_noise ct mri lesion",
-    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning video speech "
-    "text_to_speech",
+    "Sequences": "text infilling parsing_code molecules translation chorales forecast planning imitation video "
+    "speech text_to_speech",
 }
 TITLES = {"digits": "Handwritten digits", "game": "Eight Gaussians and a critic", "uci": "The UCI protocol"}
 FIGURES = {  # of several
@@ -67,7 +67,7 @@ PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/discrete_diffusion": "infilling",
     "models/captions": "captions",
     "models/editing": "editing stroke_to_image",
-    "models/planning": "planning",
+    "models/planning": "planning imitation",
     "models/video": "video",
     "models/speech": "speech",
     "models/text_to_speech": "text_to_speech",

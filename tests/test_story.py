@@ -13,6 +13,7 @@ FEW = {
     "diffusion_posterior": ["--steps", "2", "--particles", "8"],
     "digits": ["--steps", "2", "--draws", "2"],
     "inpainting": ["--steps", "2", "--particles", "4"],
+    "imitation": ["--steps", "2", "--walks", "64"],
     "planning": ["--steps", "2", "--pairs", "2", "--particles", "4"],
     "parsing_code": ["--steps", "2", "--length", "48", "--particles", "16", "--functions", "40"],
     "molecules": ["--steps", "2", "--draws", "40", "--particles", "16", "--molecules", "2000"],

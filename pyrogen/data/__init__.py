@@ -1,6 +1,6 @@
 """Data: toy densities, images that packages ship, sounds, and what is done to them before and after a model."""
 
-from . import audio, bouncing, maze, phantoms, proteins, scenes, signs, solids, spectrograms, uci, vowels
+from . import audio, bouncing, circling, maze, phantoms, proteins, scenes, signs, solids, spectrograms, uci, vowels
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, faces, mnist
@@ -20,6 +20,7 @@ __all__ = [
     "audio",
     "bouncing",
     "checkerboard",
+    "circling",
     "dequantize",
     "digits",
     "faces",
