@@ -38,10 +38,11 @@ def scanner(views: int = VIEWS, axis: float | Tensor = 0.0) -> Radon:
 class Exact:
     """Closed forms for a Gaussian prior and a linear scan."""
 
-    def __init__(self, prior: dist.MultivariateNormal, radon: Radon, noise: float) -> None:
+    def __init__(self, prior: dist.MultivariateNormal, radon: Radon, noise: float | Tensor) -> None:
         self.mean, self.prior = prior.mean.double(), prior.covariance_matrix.double()
         self.rows = radon(torch.eye(SIDE**2).unflatten(-1, SHAPE)).flatten(1).T.double()
-        self.spread = self.rows @ self.prior @ self.rows.T + noise**2 * torch.eye(len(self.rows)).double()
+        variance = torch.as_tensor(noise)[..., None, None] ** 2
+        self.spread = self.rows @ self.prior @ self.rows.T + variance * torch.eye(len(self.rows)).double()
 
     def log_evidence(self, y: Tensor, lesion: Tensor) -> Tensor:
         expected = (self.mean + lesion.flatten(1).double()) @ self.rows.T
@@ -50,6 +51,19 @@ class Exact:
     def widths(self) -> Tensor:
         seen = self.rows @ self.prior
         return (self.prior - seen.T @ torch.linalg.solve(self.spread, seen)).diagonal().sqrt()
+
+
+def scanner_found(law: dist.MultivariateNormal, y: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Posterior mean and standard deviation of the axis and the noise in closed form, but for a sum over a grid."""
+    axes, noises = torch.linspace(-1.5, 1.5, 151).double(), torch.linspace(-2, 1, 91).double().exp()
+    heights = dist.Normal(0.0, 0.5).log_prob(axes).unsqueeze(-1) + dist.Normal(0.0, 1.0).log_prob(noises.log())
+    for row, axis in zip(heights, axes, strict=True):
+        exact = Exact(law, scanner(4, axis.float()), noises)
+        row += exact.log_evidence(y, torch.zeros(1, *SHAPE))
+    share = heights.flatten().softmax(0).reshape(heights.shape)
+    marginals = {"axis": (axes, share.sum(1)), "noise": (noises, share.sum(0))}
+    means = {name: (values @ weights, values.square() @ weights) for name, (values, weights) in marginals.items()}
+    return {name: (mean, (square - mean**2).sqrt()) for name, (mean, square) in means.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -107,11 +121,12 @@ def main(argv: list[str] | None = None) -> None:
         pyro.sample("y", dist.Normal(scanner(4, axis)(image), noise).to_event(3), obs=y)
 
     y = dist.Normal(scanner(4, 0.5)(images[1:2]), NOISE).sample()
-    free = TemperedSMC(unknown, **method, moves=3).run(y[0])
+    free = TemperedSMC(unknown, **method, moves=10, last_levels=10).run(y[0])
     bound = smc.run(y, scanner(4), torch.zeros(1, *SHAPE), NOISE)
     draws = {"axis and noise found": free.get_samples()["image"], "axis in the middle": bound.get_samples()["image"]}
-    for site, values in (("axis", free.get_samples()["axis"]), ("noise", free.get_samples()["noise"])):
-        print(f"   {site}: {values.mean():.2f} ± {values.std():.2f}")
+    for site, (mean, spread) in scanner_found(law, y).items():
+        values = free.get_samples()[site]
+        print(f"   {site}: {values.mean():.2f} ± {values.std():.2f}, exact {mean:.2f} ± {spread:.2f}")
     print(f"   {free.diagnostics().warning or 'groups of particles agree'}")
     for name, x in draws.items():
         print(f"   {name}: {pg.evaluation.restoration_report(x.reshape(-1, *SHAPE), images[1], span=2.0)}")

@@ -431,6 +431,7 @@ ENTRIES = {
     "latent_traversals": (partial(traversed, "latent_traversals"), Y[0]),
     "latent_paths": (partial(traversed, "latent_paths"), X[:2], Y[:2]),
     "ManyChains": (lambda y: answered(inverse.ManyChains(hyper, chains=2, draws=4, warmup=4, seed=0), y), Y[:, 0]),
+    "SMCSampler": (lambda y: answered(inverse.SMCSampler(hyper, particles=32, moves=1, seed=0), y), Y[:, 0]),
     "TwistedSMC": (lambda y: answered(inverse.TwistedSMC(gaussian, site="image", particles=9, steps=5), y), Y[0]),
     "GuidedSampling": (
         lambda y: answered(inverse.GuidedSampling(gaussian, site="image", guidance=inverse.DPS(), draws=9, steps=5), y),

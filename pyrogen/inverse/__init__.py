@@ -34,6 +34,7 @@ from .sequences import (
     TwistContrast,
 )
 from .smc import TwistedSMC
+from .smc_sampler import SMCSampler
 from .split_gibbs import SplitGibbs
 from .tempered import TemperedSMC
 from .twist import FiniteParticle, Isotropic, MomentMatched, Twist
@@ -84,6 +85,7 @@ __all__ = [
     "RePaint",
     "Results",
     "Separable",
+    "SMCSampler",
     "SequenceSMC",
     "SplitGibbs",
     "TemperedSMC",

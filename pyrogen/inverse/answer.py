@@ -141,7 +141,7 @@ class Answer(ABC):
     """
 
     no_evidence: ClassVar[str] = (
-        "this method does not estimate the evidence; TwistedSMC, TemperedSMC, NoiseVI and Laplace do"
+        "this method does not estimate the evidence; SMCSampler, TwistedSMC, TemperedSMC, NoiseVI and Laplace do"
     )
 
     @checked

@@ -90,7 +90,7 @@ class LatentDensity:
         self.free_shapes = {name: x.shape for name, x in self._coordinates(self.statements).items()}
         self.size = sum(map(prod, self.free_shapes.values()))
         self.width = max(len(site.distribution.batch_shape) for site in self.statements.values())
-        self._density: Callable[[Tensor], Tensor] | None = None
+        self._density: Callable[[Tensor], Tensor] | None = None  # in two parts
 
     @property
     def data(self) -> dict[str, Tensor]:
@@ -100,9 +100,30 @@ class LatentDensity:
     def __call__(self, x: Tensor) -> Tensor:
         """The log-density in nats at points ``(chains, size)``, ``(chains,)``; NaN where the model cannot run."""
         with pyro.validation_enabled(False):
-            if self._density is None:
-                self._density = self._fastest(x)
-            return _where_possible(self._density, x)
+            return self._parts(x).sum(-1)
+
+    @torch.no_grad()
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-density of the latent sites, and that of the data given these, ``(chains,)`` each.
+
+        Raises:
+            NotImplementedError: discrete sites are summed out, or latent sites are parts of observations.
+        """
+        together = [*self.discrete, *self.imputed]
+        if together:
+            raise NotImplementedError(f"the prior of {together} cannot be told from the likelihood; use ManyChains")
+        with pyro.validation_enabled(False):
+            return self._parts(x).unbind(-1)
+
+    @torch.no_grad()
+    def prior(self, draws: int) -> Tensor:
+        """Draws of the latent sites without the data, ``(draws, size)``."""
+        self(self.initial(2))  # finds out how the model runs for many draws
+        if self._density != self._together:
+            return self.initial(draws)
+        statements = self._run(DrawsTogether(draws, self.width).laid_out(self.model))
+        found = self._coordinates(statements).items()
+        return torch.cat([_out_of_plate(x, self.free_shapes[name], draws).reshape(draws, -1) for name, x in found], 1)
 
     @property
     def device(self) -> torch.device:
@@ -135,6 +156,12 @@ class LatentDensity:
         found = {name: site.log_prob_if_any() for name, site in self._run(self._at(row)).items()}
         bad = [name for name, value in found.items() if value is None or not value.isfinite().all()]
         return bad or list(self.shapes)
+
+    def _parts(self, x: Tensor) -> Tensor:
+        """Log-densities of the latent sites and of the data, ``(chains, 2)``; discrete sites count as data."""
+        if self._density is None:
+            self._density = self._fastest(x)
+        return _where_possible(self._density, x)
 
     @torch.no_grad()
     def _run(self, program: Callable) -> dict[str, Site]:
@@ -179,7 +206,7 @@ class LatentDensity:
             points = x.detach().requires_grad_()
             with torch.enable_grad():
                 found = density(points)[row]
-                (gradient,) = torch.autograd.grad(found, points)
+                (gradient,) = torch.autograd.grad(found.sum(), points)
             alone = _where_possible(self._one_by_one, x[row : row + 1])[0]
             torch.testing.assert_close(found.detach(), alone.detach(), rtol=1e-4, atol=1e-3, equal_nan=True)
             others = torch.arange(len(x), device=x.device) != row
@@ -228,14 +255,19 @@ class LatentDensity:
             )
 
     def _log_prob(self, trace: Trace, layout: DrawLayout) -> Tensor:
-        chains = None if layout is _ONE else DRAWS
         if self.discrete:
-            found = summed_log_prob(trace, chains)
-            return found if chains is None else found.reshape(layout.draws)  # of one chain it is a single number
-        found = [node["log_prob"] for node in trace.nodes.values() if is_statement(node)]
-        if chains is None:
-            return sum(value.sum() for value in found)
-        return sum(self._of_chains(value, layout).reshape(len(value), -1).sum(1) for value in found)
+            found = summed_log_prob(trace, None if layout is _ONE else DRAWS)
+            found = found if layout is _ONE else found.reshape(layout.draws)  # of one chain it is a single number
+            return torch.stack([torch.zeros_like(found), found], -1)
+        found = {name: node["log_prob"] for name, node in trace.nodes.items() if is_statement(node)}
+        prior = self._total([value for name, value in found.items() if name in self.shapes], layout)
+        data = [value for name, value in found.items() if name not in self.shapes]
+        return torch.stack([prior, self._total(data, layout) if data else torch.zeros_like(prior)], -1)
+
+    def _total(self, values: list[Tensor], layout: DrawLayout) -> Tensor:
+        if layout is _ONE:
+            return sum(value.sum() for value in values)
+        return sum(self._of_chains(value, layout).reshape(len(value), -1).sum(1) for value in values)
 
     def _of_chains(self, value: Tensor, layout: DrawLayout) -> Tensor:
         if value.dim() != self.width + 1 or len(value) != layout.draws:
@@ -323,7 +355,7 @@ def _where_possible(density: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return density(x)
     except torch.linalg.LinAlgError:
         if len(x) == 1:
-            return torch.nan * x.sum(1)
+            return torch.nan * x.sum(1, keepdim=True).expand(1, 2)
         return torch.cat([_where_possible(density, part) for part in x.chunk(2)])
 
 

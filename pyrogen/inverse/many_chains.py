@@ -76,7 +76,8 @@ class ManyChains(Answer):
     """
 
     no_evidence = (
-        "Markov chains do not estimate the evidence; Laplace and NoiseVI do, and TwistedSMC of a diffusion prior"
+        "Markov chains do not estimate the evidence; SMCSampler, Laplace and NoiseVI do, and TwistedSMC of a diffusion "
+        "prior"
     )
 
     @checked(

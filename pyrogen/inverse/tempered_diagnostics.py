@@ -1,172 +1,61 @@
-"""Diagnostics of tempered SMC: whether groups of particles that know nothing of each other agree."""
+"""Diagnostics of tempered SMC."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyrogen.numerics.markov.convergence import r_hat
-from pyrogen.numerics.resampling import effective_sample_size
-
-from .answer import Diagnostics
+from .group_diagnostics import GroupDiagnostics
 from .particle_diagnostics import PriorEvidence
 from .tempering import Tempering
 
-_APART = 1.1  # R-hat of groups that disagree
-_MILLION = 4.75  # standard deviations beyond which one number in a million lies
 
-
-@dataclass(frozen=True)
-class TemperedDiagnostics(Diagnostics):
+@dataclass(frozen=True, kw_only=True)
+class TemperedDiagnostics(GroupDiagnostics):
     """What happened in a run of tempered SMC.
 
     Attributes:
-        particles: How many particles there were.
         widths: That of the likelihood at each level.
-        effective_sample_size: On the way to each level, as a share of what was weighed, ``(levels, problems)``.
         jumps: The mean squared jump of a particle at each level, of twice the variance of all, ``(levels, problems)``:
             1 where moves forget where they came from.
-        ancestors: Of how many draws of the prior the particles are, ``(problems,)``.
-        group_evidence: The log evidence in nats by each group, ``(groups, problems)``.
-        pilots: How many groups, the first ones, are left out of the evidence, since moves were fitted to them.
-        independent: How many independent draws the particles are worth, by the spread of the means of the groups,
-            ``(problems,)``; NaN for a single group.
-        r_hat: Of the number on which groups differ most, ``(problems,)``; NaN for a single group.
         noises: The noise that moves added at each level, in data units. The prior has to be the same law there; see
             :func:`~pyrogen.evaluation.self_consistency.self_consistency`.
-        accepted: The share of particles that moved at each level; all of them where moves are Gibbs moves.
         passes: How many times the denoiser saw each particle.
-        prior: The evidence by draws of the prior.
     """
 
-    advice: ClassVar[str] = "use more moves or more particles"
-
-    particles: int
     widths: list[float]
-    effective_sample_size: Tensor
     jumps: Tensor
-    ancestors: Tensor
-    group_evidence: Tensor
-    pilots: int
-    independent: Tensor
-    r_hat: Tensor
     noises: list[float]
-    accepted: list[float]
     passes: int
-    prior: PriorEvidence
 
     @classmethod
     def of(cls, run: Tempering, prior: PriorEvidence) -> TemperedDiagnostics:
         """The diagnostics of a finished run."""
-        groups = run.by_group()
-        several = len(groups) > 1
-        unknown = groups.new_full((groups.shape[2],), math.nan)
-        return cls(
-            particles=run.particles,
+        return cls.of_groups(
+            run.by_group(),
+            run.roots,
+            run.log_evidence,
+            run.particles,
             widths=run.widths,
             effective_sample_size=torch.stack(run.effective),
             jumps=torch.stack(run.jumps),
-            ancestors=groups.new_tensor([column.unique().numel() for column in run.roots.T]),
-            group_evidence=run.log_evidence,
             pilots=run.pilots,
-            independent=_independent(groups, run.log_evidence).clamp(max=run.particles) if several else unknown,
-            r_hat=r_hat(groups).nan_to_num(1.0, posinf=math.inf).amax(-1) if several else unknown,
             noises=run.noises,
             accepted=run.accepted,
             passes=run.move.reverse.passes,
             prior=prior,
         )
 
-    @property
-    def draws(self) -> int:
-        """How many particles there were."""
-        return self.particles
-
-    @property
-    def log_evidence(self) -> Tensor:
-        """Of all groups but pilots together, ``(problems,)``: the logarithm of the mean of their estimates."""
-        return self._counted.logsumexp(0) - math.log(len(self._counted))
-
-    @property
-    def standard_error(self) -> Tensor:
-        """The Monte Carlo error of the log evidence, by the spread over groups; of one group by its weights."""
-        groups = len(self._counted)
-        if groups > 1:
-            shares = self._counted.softmax(0)
-            return groups**0.5 * shares.std(0)
-        return ((1 / self.effective_sample_size - 1) / (self.particles // len(self.group_evidence))).sum(0).sqrt()
-
-    @property
-    def _counted(self) -> Tensor:
-        return self.group_evidence[self.pilots :]
-
-    @property
-    def carried(self) -> Tensor:
-        return torch.where(self.independent.isnan(), self.ancestors, self.independent)
-
-    @property
-    def contradicted(self) -> Tensor:
-        """For each problem, whether groups disagree, or draws of the prior have another evidence."""
-        return self.apart | self.prior.contradicts(self.log_evidence, self.standard_error)
-
-    @property
-    def apart(self) -> Tensor:
-        """For each problem, whether groups disagree on a number, by R-hat and more than by chance.
-
-        R-hat is the largest of many numbers, and is far above one by chance where groups are worth few draws each.
-        """
-        groups = len(self.group_evidence)
-        share = 2 / (9 * max(groups - 1, 1))
-        chance = (1 - share + _MILLION * share**0.5) ** 3  # of chi squared over its degrees of freedom
-        return (self.r_hat > _APART) & (self.r_hat.square() - 1 > chance * groups / self.independent)
-
-    @property
-    def reason(self) -> str:
-        if self.apart.any():
-            return "independent groups of particles disagree"
-        if self.contradicted.any():
-            return "draws of the prior contradict the evidence, so that explanations of the data are missing"
-        return "too few independent draws carry the answer"
-
     def numbers(self) -> dict[str, Any]:
-        return {
-            "particles": self.particles,
-            "groups": len(self.group_evidence),
-            "levels": len(self.widths),
-            "independent_draws": self.independent.min().item(),
-            "largest_r_hat": self.r_hat.max().item(),
-            "least_effective_sample_size": self.effective_sample_size.min().item(),
-            "last_jump": self.jumps[-1].min().item(),
-            "last_noise": self.noises[-1],
-            "least_acceptance": min(self.accepted),
-            "surviving_ancestors": int(self.ancestors.min()),
-            "network_passes": self.passes,
-        }
+        own = {"last_jump": self.jumps[-1].min().item(), "last_noise": self.noises[-1]}
+        return super().numbers() | own | {"network_passes": self.passes}
 
     def lines(self) -> list[str]:
-        groups = len(self.group_evidence)
-        agreement = (
-            f"{self.particles} particles in {groups} groups, worth {self.independent.min():.0f} independent ones; "
-            f"R-hat over groups at most {self.r_hat.max():.2f}"
-        )
         return [
-            agreement if groups > 1 else f"{self.particles} particles in one group, which has nothing to agree with",
-            f"{len(self.widths)} levels; effective sample size {self.effective_sample_size.min():.0%} at least; the "
-            f"last moves went {self.jumps[-1].min():.0%} of the way of independent draws, in mean squares; at least "
-            f"{min(self.accepted):.0%} of moves were accepted; the last ones added noise of {self.noises[-1]:.3g}",
-            f"{int(self.ancestors.min())} draws of the prior have descendants; {self.passes} passes of the denoiser "
-            f"for each particle; error of the log evidence {self.standard_error.max():.2f} nat",
+            *super().lines(),
+            f"the last moves went {self.jumps[-1].min():.0%} of the way of independent draws, in mean squares, and "
+            f"added noise of {self.noises[-1]:.3g}; {self.passes} passes of the denoiser for each particle",
         ]
-
-
-def _independent(groups: Tensor, log_evidence: Tensor) -> Tensor:
-    """How many independent draws the particles ``(G, K, N, D)`` of groups are worth, ``(N,)``."""
-    within = groups.var(1).mean(0)
-    between = groups.mean(1).var(0)
-    moving = within > 0
-    ratio = torch.where(moving, between / within.where(moving, torch.ones(())), 0.0)  # of a group's mean to its spread
-    return moving.sum(-1) / ratio.sum(-1) * effective_sample_size(log_evidence)

@@ -1,0 +1,193 @@
+"""SMC samplers: posteriors and evidences of any model with continuous sites, against closed forms."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrogen as pg
+from pyrogen.inverse import SMCSampler
+from pyrogen.inverse.latent_density import LatentDensity
+
+torch.manual_seed(0)
+FEATURES = torch.randn(30, 3, generator=torch.Generator().manual_seed(1))
+DATA = FEATURES @ torch.tensor([1.0, -1.0, 0.5]) + 0.5 * torch.randn(30, generator=torch.Generator().manual_seed(2))
+
+
+def regression(y):
+    weights = pyro.sample("weights", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    with pyro.plate("rows", len(FEATURES)):
+        pyro.sample("y", dist.Normal((FEATURES * weights.unsqueeze(-2)).sum(-1), 0.5), obs=y)
+
+
+def two_modes(y, share=0.8):
+    """A normal above or below zero; the data tell how far away, and the prior how often which."""
+    side = dist.Categorical(torch.tensor([1 - share, share]))
+    parts = dist.Normal(torch.tensor([-2.0, 2.0]), 0.5)
+    x = pyro.sample("x", dist.MixtureSameFamily(side, parts))
+    pyro.sample("y", dist.Normal(x.abs(), 0.1), obs=y)
+
+
+def counts(y):
+    rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+    pyro.deterministic("twice", 2 * rate)
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def below(y):
+    """Uniform below a number that is itself drawn: the support moves with it."""
+    top = pyro.sample("top", dist.Uniform(1.0, 3.0))
+    x = pyro.sample("x", dist.Uniform(torch.zeros(()), top))
+    pyro.sample("y", dist.Normal(x, 0.05), obs=y)
+
+
+def branching(y):
+    x = pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(x if x > -100 else -x, 1.0), obs=y)
+
+
+def threshold():
+    x = pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.factor("above", torch.where(x > 1.5, 0.0, -torch.inf))
+
+
+def evidences(model, *args, seeds=6, **settings):
+    """Estimates of the log-evidence, ``(seeds,)``."""
+    found = torch.stack([SMCSampler(model, seed=seed, **settings).run(*args).log_evidence for seed in range(seeds)])
+    return found.double()
+
+
+def assert_evidence(found, exact):
+    """The mean of estimates that have no bias but that of order one over the particles."""
+    ratio = (found - exact).exp()
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / len(ratio) ** 0.5 + 0.02, (found, exact)
+    assert ratio.std() < 0.5
+
+
+def test_a_regression_has_its_posterior_and_evidence():
+    precision = torch.eye(3) + FEATURES.T @ FEATURES / 0.25
+    mean, spread = precision.inverse() @ FEATURES.T @ DATA / 0.25, precision.inverse().diagonal().sqrt()
+    answer = SMCSampler(regression, particles=2048, seed=0).run(DATA)
+    draws = answer.get_samples()["weights"]
+    independent = answer.diagnostics().independent.item()
+    assert independent > 500
+    assert ((draws.mean(0) - mean).abs() < 4 * spread / independent**0.5).all()
+    assert ((draws.std(0) / spread - 1).abs() < 4 / (2 * independent) ** 0.5).all()
+    exact = dist.MultivariateNormal(torch.zeros(30), FEATURES @ FEATURES.T + 0.25 * torch.eye(30)).log_prob(DATA)
+    assert_evidence(evidences(regression, DATA, particles=256, moves=5), exact.double())
+    assert not answer.diagnostics().collapsed
+
+
+def test_modes_that_lie_apart_have_their_shares():
+    y = torch.tensor(2.0)
+    answer = SMCSampler(two_modes, particles=2048, seed=0).run(y)
+    x = answer.get_samples()["x"]
+    assert abs((x > 0).double().mean() - 0.8) < 4 * (0.16 / answer.diagnostics().independent.item()) ** 0.5
+    exact = dist.Normal(2.0, math.hypot(0.5, 0.1)).log_prob(y)
+    assert_evidence(evidences(two_modes, y, particles=256, moves=5), exact.double())
+
+
+def test_a_rate_of_counts_is_gamma():
+    y = torch.tensor([2.0, 3.0, 1.0])
+    exact = (
+        math.lgamma(8.0) - math.lgamma(2.0) - 8 * math.log(4.0) - sum(math.lgamma(count + 1) for count in y.tolist())
+    )
+    assert_evidence(evidences(counts, y, particles=256, moves=5), exact)
+    draws = SMCSampler(counts, particles=2048, seed=0).run(y).get_samples()
+    assert abs(draws["rate"].mean() - 2.0) < 0.06
+    assert abs(draws["rate"].std() - math.sqrt(8) / 4) < 0.06
+    torch.testing.assert_close(draws["twice"], 2 * draws["rate"])
+
+
+def test_a_support_may_depend_on_another_site():
+    """p(y) is the mean of 1 / top, as long as y is below 1 by far: log(3) / 2; so is the density of top."""
+    y = torch.tensor(0.5)
+    assert_evidence(evidences(below, y, particles=256, moves=5), math.log(math.log(3.0) / 2))
+    top = SMCSampler(below, particles=2048, seed=0).run(y).get_samples()["top"]
+    assert abs(top.mean() - 2 / math.log(3.0)) < 0.05
+
+
+def test_no_gradient_is_needed():
+    exact = dist.Normal(0.0, 1.0).cdf(torch.tensor(-1.5)).log()
+    assert_evidence(evidences(threshold, particles=256, moves=5), exact.double())
+    x = SMCSampler(threshold, particles=2048, seed=0).run().get_samples()["x"]
+    assert (x > 1.5).all()
+    mean = (dist.Normal(0.0, 1.0).log_prob(torch.tensor(1.5)) - exact).exp()
+    assert abs(x.mean() - mean) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore:the model runs chain by chain")
+def test_a_model_that_branches_runs_particle_by_particle():
+    answer = SMCSampler(branching, particles=64, moves=2, last_moves=4, seed=0).run(torch.tensor(1.0))
+    exact = dist.Normal(0.0, math.sqrt(2)).log_prob(torch.tensor(1.0))
+    assert abs(answer.log_evidence - exact) < 0.5
+    assert abs(answer.get_samples()["x"].mean() - 0.5) < 0.5
+
+
+def test_a_seed_decides_all_and_touches_no_other_draw():
+    first, second = (SMCSampler(counts, particles=64, seed=3).run(torch.ones(2)) for _ in range(2))
+    assert torch.equal(first.get_samples()["rate"], second.get_samples()["rate"])
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    SMCSampler(counts, particles=64, seed=3).run(torch.ones(2))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_draws_go_to_arviz():
+    tree = pg.analysis.to_arviz(SMCSampler(counts, particles=64, seed=0).run(torch.ones(2)), torch.ones(2))
+    assert tree["posterior"]["rate"].shape[-1] == 64
+
+
+def test_too_few_particles_are_told():
+    def far(y):
+        x = pyro.sample("x", dist.Normal(torch.zeros(12), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(x, 1e-3).to_event(1), obs=y)
+
+    answer = SMCSampler(far, particles=32, moves=1, last_moves=1, seed=0).run(torch.full((12,), 2.0))
+    assert answer.diagnostics().collapsed
+    assert "use more moves or more particles" in answer.diagnostics().warning
+
+
+def test_what_it_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="`particles` must be a multiple of `groups` = 4, at least 8 each, got 30"):
+        SMCSampler(counts, particles=30)
+    with pytest.raises(ValueError, match="`ess`"):
+        SMCSampler(counts, ess=1.0)
+
+    def discrete(y):
+        k = pyro.sample("k", dist.Bernoulli(0.5))
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(x + k, 1.0), obs=y)
+
+    with pytest.raises(
+        NotImplementedError, match=r"prior of \['k'\] cannot be told from the likelihood; use ManyChains"
+    ):
+        SMCSampler(discrete).run(torch.ones(()))
+
+    def impossible():
+        pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.factor("never", torch.tensor(-torch.inf))
+
+    with pytest.raises(RuntimeError, match="no draw of the prior makes the data possible"):
+        SMCSampler(impossible).run()
+
+
+@pytest.mark.parametrize("model", [regression, below, branching])
+@pytest.mark.filterwarnings("ignore:the model runs chain by chain")
+def test_the_parts_of_the_density_are_those_of_the_model(model):
+    args = (DATA,) if model is regression else (torch.tensor(0.5),)
+    density = LatentDensity(model, args, {})
+    x = density.prior(6)
+    prior, likelihood = density.parts(x)
+    torch.testing.assert_close(prior + likelihood, density(x), rtol=1e-5, atol=1e-4)
+    values = density.completed(x)
+    for row in range(6):
+        given = {name: value[row] for name, value in values.items()}
+        trace = pyro.poutine.trace(pyro.poutine.condition(model, given)).get_trace(*args)
+        trace.compute_log_prob()
+        torch.testing.assert_close(likelihood[row], trace.nodes["y"]["log_prob"].sum(), rtol=1e-4, atol=1e-3)
+    assert len(x.unique(dim=0)) == 6  # no draw is another's
