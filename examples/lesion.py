@@ -156,6 +156,8 @@ def picture(scores: dict[str, Tensor], ill: Tensor, widths: dict[int, list[float
     right.plot(list(widths), list(widths.values()), "o-")
     left.set(xlabel="false alarms", ylabel="lesions found")
     right.set(xlabel="views, for one dose", ylabel="posterior standard deviation", xscale="log")
+    right.set_xticks(list(widths), list(map(str, widths)))
+    right.minorticks_off()
     left.legend(frameon=False, fontsize=8)
     return figure
 
