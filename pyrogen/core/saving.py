@@ -128,7 +128,7 @@ def rebuilt(module: nn.Module, *, recipes: Iterable[Callable[..., nn.Module]] = 
     Example:
         >>> short = pg.autoregressive.wavenet((16,), (16, 3), width=8, layers=2)
         >>> pg.rebuilt(short, event_shape=(500,), context_shape=(500, 3)).event_shape
-        torch.Size([500])
+        (500,)
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be an nn.Module, got {type(module).__name__}")

@@ -46,7 +46,7 @@ SEEN = 5
 Turning = Callable[[Tensor, int], Tensor]
 
 
-class Walks(NamedTuple):
+class CirclingWalks(NamedTuple):
     """Walks of experts.
 
     Attributes:
@@ -59,7 +59,7 @@ class Walks(NamedTuple):
 
 
 @checked(length=integer, noise=non_negative)
-def draw(size: int, *, seed: int, length: int = 32, noise: float = NOISE) -> Walks:
+def draw(size: int, *, seed: int, length: int = 32, noise: float = NOISE) -> CirclingWalks:
     """Walks of as many experts.
 
     Args:
@@ -81,7 +81,7 @@ def draw(size: int, *, seed: int, length: int = 32, noise: float = NOISE) -> Wal
     def turning(seen: Tensor, step: int) -> Tensor:
         return _wrapped(aim(seen[:, -1], radius) + error[:, step] - _direction(seen[:, -1] - seen[:, -2]))
 
-    return Walks(rollout(turning, approach(size), length), style)
+    return CirclingWalks(rollout(turning, approach(size), length), style)
 
 
 def approach(size: int) -> Tensor:

@@ -81,8 +81,8 @@ class SMCSampler(Answer):
         ...     x = pyro.sample("x", dist.Normal(0.0, 1.0))
         ...     pyro.sample("y", dist.Normal(x.abs(), 0.1), obs=y)  # two modes
         >>> posterior = SMCSampler(model, seed=0).run(torch.tensor(1.0))
-        >>> round(posterior.log_evidence.item(), 1)  # log N(1; 0, 1.01) + log 2
-        -0.7
+        >>> abs(posterior.log_evidence.item() + 0.726) < 0.2  # log N(1; 0, 1.01) + log 2
+        True
         >>> 0.4 < (posterior.get_samples()["x"] > 0).float().mean().item() < 0.6
         True
     """

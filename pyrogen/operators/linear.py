@@ -74,7 +74,7 @@ class Linear(ABC):
         if math.prod(self.output_shape) > dense:
             return KrylovSpectrum(self)
         values, vectors = torch.linalg.eigh(self._covariance())
-        rotation = Rotation(self.output_shape, vectors)
+        rotation = ChangeOfBasis(self.output_shape, vectors)
         return ExactSpectrum(self, values.reshape(self.output_shape), rotation, rotation.adjoint)
 
     def zero(self) -> Tensor:
@@ -149,7 +149,7 @@ class Composition(Linear):
         return self.operators[-1].zero()
 
 
-class Rotation(Linear):
+class ChangeOfBasis(Linear):
     """Coordinates of signals in orthonormal vectors; the adjoint is the inverse.
 
     Args:
