@@ -153,7 +153,7 @@ class ManyChains(Answer):
         for _ in range(_TRIES):
             bad = ~evaluate(density, x).log_density.isfinite()
             if not bad.any():
-                _refuse_noise(density, x)
+                refuse_noise(density, x)
                 return x
             x[bad] = density.initial(int(bad.sum()))
         raise ValueError(
@@ -173,7 +173,7 @@ class ManyChains(Answer):
                 f"`initial` must be values of finite density and gradient, got {len(bad)} chains where they are not, "
                 f"the first being {bad[:10]}, by the sites {density.blamed(x[bad[0]])}"
             )
-        _refuse_noise(density, x)
+        refuse_noise(density, x)
         return x
 
     def _state(self, density: LatentDensity, seed: int, sampling: Sampling, record: KeptMoves) -> dict[str, Any]:
@@ -277,7 +277,8 @@ class KeptMoves:
         self.seconds, self.warmup_seconds = state["seconds"], state["warmup_seconds"]
 
 
-def _refuse_noise(density: LatentDensity, x: Tensor) -> None:
+def refuse_noise(density: LatentDensity, x: Tensor) -> None:
+    """Raises a NotImplementedError if the density at two points ``(2, size)``, or more, is not the same twice."""
     first, second = (density(x[:2]).detach() for _ in range(2))
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-4):
         raise NotImplementedError(

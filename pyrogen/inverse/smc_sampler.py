@@ -37,6 +37,7 @@ from .answer import Answer, Results
 from .free_sites import started
 from .group_diagnostics import GroupDiagnostics
 from .latent_density import LatentDensity
+from .many_chains import refuse_noise
 from .noise import constant
 from .particle_diagnostics import prior_evidence
 
@@ -72,7 +73,8 @@ class SMCSampler(Answer):
     Raises:
         ValueError: a number is out of range; by ``run``: the model has no continuous latent site, or data are missing,
             or of a density that is known up to a constant only.
-        NotImplementedError: by ``run``: a latent site is discrete, or a part of an observation.
+        NotImplementedError: by ``run``: a latent site is discrete, or a part of an observation, or the density of the
+            model is another at every call.
         RuntimeError: by ``run``: no draw of the prior makes the data possible.
 
     Example:
@@ -112,6 +114,9 @@ class SMCSampler(Answer):
         with seeded(self.seed), constant(started(self.model, init_to_sample), args, kwargs):
             density = LatentDensity(self.model, args, kwargs)
             run = _Run(Parts(density, self.chunk), density.prior(self.particles), self.groups)
+            possible = run.x[(run.log_prior + run.log_likelihood).isfinite()]
+            if len(possible) > 1:
+                refuse_noise(density, possible)
             evidence = prior_evidence(run.log_likelihood.reshape(-1, 1))
             with watched(unit="level") as bar:
                 while run.power < 1:

@@ -152,6 +152,7 @@ def test_too_few_particles_are_told():
     assert "use more moves or more particles" in answer.diagnostics().warning
 
 
+@pytest.mark.filterwarnings("ignore:the model runs chain by chain")
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="`particles` must be a multiple of `groups` = 4, at least 8 each, got 30"):
         SMCSampler(counts, particles=30)
@@ -167,6 +168,13 @@ def test_what_it_cannot_do_is_refused():
         NotImplementedError, match=r"prior of \['k'\] cannot be told from the likelihood; use ManyChains"
     ):
         SMCSampler(discrete).run(torch.ones(()))
+
+    def noisy():
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.factor("noise", x + torch.rand(()))
+
+    with pytest.raises(NotImplementedError, match="fresh noise at every call"):
+        SMCSampler(noisy).run()
 
     def impossible():
         pyro.sample("x", dist.Normal(0.0, 1.0))
