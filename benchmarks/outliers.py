@@ -8,8 +8,9 @@ models of images give high probabilities to.
 Scores of each model: the log-probability (a bound for VAE and diffusion, an estimate for the probability flow); its
 ratio to that of a model of the same kind trained on digits of which every fifth pixel is replaced by any grey level;
 its distance from what is usual; its ratio to a universal code; and the criterion of three models from other starts. Of
-the diffusion model also the terms of its bound by noise level, all together; of a classifier of digits the energy and
-the largest probability. Errors are DeLong's, over the data. One thread.
+the diffusion model also the terms of its bound by noise level, all together; of a classifier of digits the energy and the
+largest probability, and what pytorch-ood makes of its features (``pip install --no-deps pytorch-ood torchvision``; its
+own settings). Errors are DeLong's, over the data. One thread.
 
     python benchmarks/outliers.py --output outliers.jsonl [--models flow unet] [--steps 300]
     python benchmarks/outliers.py --read benchmarks/results/outliers.jsonl --table TABLE.json
@@ -41,6 +42,10 @@ SCORES = {
     "levels": "terms by noise level, together",
     "energy": "energy of the logits",
     "largest": "largest probability",
+    "Mahalanobis": "pytorch-ood, Mahalanobis distance",
+    "relative Mahalanobis": "pytorch-ood, relative Mahalanobis distance",
+    "neighbours": "pytorch-ood, 50th nearest neighbour",
+    "ViM": "pytorch-ood, virtual logit (ViM)",
 }
 
 
@@ -88,6 +93,7 @@ MODELS = {
     "vae": (vae, "`latent.categorical_vae`, its bound"),
     "probability_flow": (probability_flow, "`diffusion.ProbabilityFlow` of a perceptron"),
     "classifier": (None, "a classifier of the ten digits"),
+    "pytorch_ood": (None, "the same classifier"),
 }
 
 
@@ -122,9 +128,11 @@ def measure(name, steps, seed):
     pixels, labels, _ = pg.data.digits()
     (train, named), (reference, _), (test, _) = pg.data.split(pixels, labels, sizes=(1077, 360, 360), seed=seed)
     kinds = {"reference": reference, "test": test, **outliers(test)}
-    if name == "classifier":
-        classifier = evaluation.train_classifier(train.float(), named, steps=steps, seed=seed)
-        found = {kind: by_classifier(classifier, x.float()) for kind, x in kinds.items()}
+    if name in ("classifier", "pytorch_ood"):
+        classifier = evaluation.train_classifier(train.float(), named, steps=steps, seed=seed).eval()
+        with torch.no_grad():
+            scores = by_logits(classifier) if name == "classifier" else pytorch_ood(classifier, train.float(), named)
+            found = {kind: scores(x.float()) for kind, x in kinds.items()}
     else:
         found = by_models(name, train, kinds, steps, seed)
     for score, of_test in found["test"].items():
@@ -134,10 +142,36 @@ def measure(name, steps, seed):
             yield line | {"auroc": area.value, "error": area.standard_error}
 
 
-def by_classifier(classifier, x):
-    with torch.no_grad():
-        logits = classifier.eval()(x)
-    return {"energy": -logits.logsumexp(-1), "largest": -logits.softmax(-1).amax(-1)}
+def by_logits(classifier):
+    """From rows to the scores of a classifier's logits."""
+
+    def scores(x):
+        logits = classifier(x)
+        return {"energy": -logits.logsumexp(-1), "largest": -logits.softmax(-1).amax(-1)}
+
+    return scores
+
+
+def pytorch_ood(classifier, train, labels):
+    """From rows to the scores of pytorch-ood's detectors of a classifier's features."""
+    import torchvision_anyway  # noqa: F401
+    from pytorch_ood import detector
+
+    weight, bias = classifier.head.weight, classifier.head.bias
+    detectors = {
+        "Mahalanobis": detector.Mahalanobis(None),
+        "relative Mahalanobis": detector.RMD(None),
+        "neighbours": detector.KNN(None),
+        "ViM": detector.ViM(None, d=len(bias), w=weight, b=bias),
+    }
+    for one in detectors.values():
+        one.fit_features(classifier.body(train), labels)
+
+    def scores(x):
+        features = classifier.body(x)
+        return {name: one.predict_features(features) for name, one in detectors.items()}
+
+    return scores
 
 
 def by_models(name, train, kinds, steps, seed):
