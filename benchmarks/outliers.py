@@ -8,9 +8,9 @@ models of images give high probabilities to.
 Scores of each model: the log-probability (a bound for VAE and diffusion, an estimate for the probability flow); its
 ratio to that of a model of the same kind trained on digits of which every fifth pixel is replaced by any grey level;
 its distance from what is usual; its ratio to a universal code; and the criterion of three models from other starts. Of
-the diffusion model also the terms of its bound by noise level, all together; of a classifier of digits the energy and the
-largest probability, and what pytorch-ood makes of its features (``pip install --no-deps pytorch-ood torchvision``; its
-own settings). Errors are DeLong's, over the data. One thread.
+the diffusion model also the terms of its bound by noise level, all together; of a classifier of digits the energy and
+the largest probability, and what pytorch-ood makes of its features (``pip install --no-deps pytorch-ood torchvision``;
+its own settings). Errors are DeLong's, over the data. One thread.
 
     python benchmarks/outliers.py --output outliers.jsonl [--models flow unet] [--steps 300]
     python benchmarks/outliers.py --read benchmarks/results/outliers.jsonl --table TABLE.json
