@@ -9,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from pyro.distributions import TorchDistribution
+from pyro.distributions import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    SineBivariateVonMises,
+    SineSkewed,
+    TorchDistribution,
+)
 from pyro.distributions.util import broadcast_shape, sum_rightmost
 from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Independent, MixtureSameFamily, Transform, VonMises
 
 from pyrogen.arguments import function
-from pyrogen.numerics.supports import shared
+from pyrogen.numerics.angles import Circular
+from pyrogen.numerics.supports import shared, widened
 from pyrogen.transforms.triangular import bijection_to
 
 
@@ -72,10 +79,14 @@ class FreeSites(Messenger):
 def transform_of(name: str, distribution: TorchDistribution) -> Transform:
     """The bijection from real numbers to the support of a site.
 
+    Of angles, whose density goes around on the whole line, it is the circle, cut open at one point.
+
     Raises:
         NotImplementedError: there is none.
     """
     support = shared(distribution.support)
+    if _is_of_angles(distribution):
+        support = widened(Circular(), support.event_dim)
     try:
         return bijection_to(support, distribution.event_shape)
     except NotImplementedError as error:
@@ -83,6 +94,20 @@ def transform_of(name: str, distribution: TorchDistribution) -> Transform:
             f"no bijection from real numbers to the support {support} of the site {name!r} is known; write the site as "
             "a function of others, as Pyro's reparameterizations do"
         ) from error
+
+
+def _is_of_angles(distribution: Any) -> bool:
+    """Whether it is one of Pyro's distributions of angles, which state all real numbers as their support."""
+    while (inner := _inner(distribution)) is not None:
+        distribution = inner
+    return isinstance(distribution, VonMises | SineBivariateVonMises | SineSkewed)
+
+
+def _inner(distribution: Any) -> Any:
+    """What layers or a mixture have in them; ``None`` of others."""
+    if isinstance(distribution, Independent | MaskedDistribution | ExpandedDistribution):
+        return distribution.base_dist
+    return distribution.component_distribution if isinstance(distribution, MixtureSameFamily) else None
 
 
 def starting_points(value: Any, name: str) -> Any:

@@ -22,6 +22,7 @@ import pyro
 import torch
 import torch.utils._pytree
 from pyro import poutine
+from pyro.distributions.util import is_identically_one
 from pyro.infer.autoguide.initialization import init_to_sample
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
@@ -32,11 +33,12 @@ from pyrogen.programs.run import Given, isolated, run
 from pyrogen.programs.site import Site, is_imputed, is_statement
 
 from .free_sites import FreeSites, started, transform_of
-from .observation import Filled, check_data, shown_data
+from .observation import Filled, check_data, is_hidden, shown_data
 from .problem import check_plates
 from .summed_out import Enumerated, summed_log_prob
 
 _AT_ONCE = 2**22  # numbers, where draws are completed
+_TRIED = 16  # draws for which a way to run the model is compared with single runs
 _ONE = OneDraw()
 
 
@@ -55,6 +57,7 @@ class LatentDensity:
         shapes: Of the continuous latent sites, by name.
         free_shapes: The same of their coordinates.
         discrete: The names of the discrete latent sites.
+        points: The names of those that are point masses: what they compute is no coordinate.
         imputed: The names of those that are parts of observations.
         size: How many coordinates a chain has.
 
@@ -83,7 +86,8 @@ class LatentDensity:
                     self.model = Filled()(model)
         latent = {name: site for name, site in self.statements.items() if site.kind == "latent"}
         self.discrete = [name for name, site in latent.items() if site.support.is_discrete]
-        sites = {name: site for name, site in latent.items() if name not in self.discrete}
+        self.points = [name for name, site in latent.items() if site.is_point and name not in self.discrete]
+        sites = {name: site for name, site in latent.items() if name not in (*self.discrete, *self.points)}
         _check_sites(sites, [latent[name] for name in self.discrete])
         self.imputed = {name for name in latent if is_imputed(name, self.statements)}
         self.shapes = {name: site.value.shape for name, site in sites.items()}
@@ -106,19 +110,38 @@ class LatentDensity:
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density of the latent sites, and that of the data given these, ``(chains,)`` each.
 
+        The first is that of draws; what ``poutine.scale`` makes of it besides counts as data.
+
         Raises:
-            NotImplementedError: discrete sites are summed out, or latent sites are parts of observations.
+            NotImplementedError: discrete sites are summed out, latent sites are parts of observations, or a mask hides
+                latent ones.
         """
         together = [*self.discrete, *self.imputed]
         if together:
             raise NotImplementedError(f"the prior of {together} cannot be told from the likelihood; use ManyChains")
+        hidden = [name for name in self.shapes if is_hidden(self.statements[name])]
+        if hidden:
+            raise NotImplementedError(
+                f"a mask hides the density of the latent sites {hidden}, which then is not that of their draws; hide "
+                "what is observed alone"
+            )
         with pyro.validation_enabled(False):
             return self._parts(x).unbind(-1)
 
     @torch.no_grad()
+    def alone(self, x: Tensor) -> Tensor:
+        """The log-density by single runs, ``(chains,)``."""
+        with pyro.validation_enabled(False):
+            return torch.cat([_where_possible(self._one_by_one, row) for row in x.split(1)]).sum(-1)
+
+    def by_site(self, x: Tensor) -> dict[str, Tensor]:
+        """The coordinates of each site, ``(chains, *free_shape)``."""
+        return self._free(x)
+
+    @torch.no_grad()
     def prior(self, draws: int) -> Tensor:
         """Draws of the latent sites without the data, ``(draws, size)``."""
-        self(self.initial(2))  # finds out how the model runs for many draws
+        self(self.initial(_TRIED))  # finds out how the model runs for many draws
         if self._density != self._together:
             return self.initial(draws)
         statements = self._run(DrawsTogether(draws, self.width).laid_out(self.model))
@@ -242,12 +265,13 @@ class LatentDensity:
         self._check_same(trace)
         trace.compute_log_prob()
         for name, volume in sites.volumes.items():
-            trace.nodes[name]["log_prob"] = trace.nodes[name]["log_prob"] + volume
+            for kind in ("log_prob", "unscaled_log_prob"):
+                trace.nodes[name][kind] = trace.nodes[name][kind] + volume
         return trace
 
     def _check_same(self, trace: Trace) -> None:
         found = {node["name"] for node in trace.nodes.values() if is_statement(node) and not node["is_observed"]}
-        expected = {*self.shapes, *self.discrete}
+        expected = {*self.shapes, *self.discrete, *self.points}
         if found != expected:
             raise ValueError(
                 f"`model` must have the same latent sites in every run, got one with {sorted(expected)} and one with "
@@ -259,9 +283,16 @@ class LatentDensity:
             found = summed_log_prob(trace, None if layout is _ONE else DRAWS)
             found = found if layout is _ONE else found.reshape(layout.draws)  # of one chain it is a single number
             return torch.stack([torch.zeros_like(found), found], -1)
-        found = {name: node["log_prob"] for name, node in trace.nodes.items() if is_statement(node)}
-        prior = self._total([value for name, value in found.items() if name in self.shapes], layout)
-        data = [value for name, value in found.items() if name not in self.shapes]
+        prior, data = [], []
+        for name, node in trace.nodes.items():
+            if name in self.shapes and is_identically_one(node["scale"]):
+                prior.append(node["log_prob"])
+            elif name in self.shapes:
+                prior.append(node["unscaled_log_prob"])
+                data.append(node["log_prob"] - node["unscaled_log_prob"])
+            elif is_statement(node):
+                data.append(node["log_prob"])
+        prior = self._total(prior, layout)
         return torch.stack([prior, self._total(data, layout) if data else torch.zeros_like(prior)], -1)
 
     def _total(self, values: list[Tensor], layout: DrawLayout) -> Tensor:

@@ -107,6 +107,12 @@ def shown_data(site: Site) -> Tensor:
     return detach_provenance(torch.where(wide, value, torch.zeros_like(value))).detach()
 
 
+def is_hidden(site: Site) -> bool:
+    """Whether a mask hides a part of a site."""
+    masks = [site.mask, *(mask for mask, _ in _peeled(site.distribution).masks)]
+    return any(mask is not None and not torch.as_tensor(mask).all() for mask in masks)
+
+
 def check_data(site: Site, *, support: bool) -> None:
     """Raises a ValueError unless an observed site can be scored, and holds data of its shape, finite and possible.
 

@@ -44,6 +44,8 @@ from .particle_diagnostics import prior_evidence
 _OPTIMAL, _SMALLER, _WHOLE = 2.38, 1.5, 0.1  # steps: the scale, how much less most of them are, and the share of jumps
 _JITTER = 1e-4  # of the spread of particles
 _BISECTIONS = 40
+_PILED = 0.05  # of draws, that may be one and the same number
+_ALONE, _APART = 8, 0.1  # particles whose density is compared with that of single runs, and nats between the two
 
 
 class SMCSampler(Answer):
@@ -71,10 +73,11 @@ class SMCSampler(Answer):
         seed: Of all random numbers; torch's generator gives one if it is not given.
 
     Raises:
-        ValueError: a number is out of range; by ``run``: the model has no continuous latent site, or data are missing,
-            or of a density that is known up to a constant only.
-        NotImplementedError: by ``run``: a latent site is discrete, or a part of an observation, or the density of the
-            model is another at every call.
+        ValueError: a number is out of range; by ``run``: the model has no continuous latent site, data are missing, or
+            of a density that is known up to a constant only, many draws of a latent site are the same number, or the
+            model gives a draw another density among many than alone.
+        NotImplementedError: by ``run``: a latent site is discrete, or a part of an observation, or a mask hides it, or
+            the density of the model is another at every call.
         RuntimeError: by ``run``: no draw of the prior makes the data possible.
 
     Example:
@@ -113,7 +116,9 @@ class SMCSampler(Answer):
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         with seeded(self.seed), constant(started(self.model, init_to_sample), args, kwargs):
             density = LatentDensity(self.model, args, kwargs)
-            run = _Run(Parts(density, self.chunk), density.prior(self.particles), self.groups)
+            x = density.prior(self.particles)
+            _refuse_piles(density, x)
+            run = _Run(Parts(density, self.chunk), x, self.groups)
             possible = run.x[(run.log_prior + run.log_likelihood).isfinite()]
             if len(possible) > 1:
                 refuse_noise(density, possible)
@@ -123,6 +128,7 @@ class SMCSampler(Answer):
                     run.reweigh(self.ess, last=len(run.accepted) == self.most_levels - 1)
                     run.move(self.moves if run.power < 1 else self.last_moves)
                     bar.update()
+            _compare_alone(density, run)
             draws = density.completed(run.draws())
         diagnostics = GroupDiagnostics.of_groups(
             run.x.transpose(0, 1).unsqueeze(2),
@@ -183,6 +189,7 @@ class _Run:
     def __init__(self, parts: Parts, x: Tensor, groups: int) -> None:
         self.parts, self.x = parts, x.unflatten(0, (-1, groups))
         self.log_prior, self.log_likelihood = parts(self.x)
+        self.log_likelihood[self.log_prior.isinf()] = -math.inf  # what has no density is not to stay
         self.power, self.log_evidence = 0.0, self.log_prior.new_zeros(groups)
         self.roots = torch.arange(len(x), device=x.device).unflatten(0, (-1, groups))
         self.effective: list[Tensor] = []
@@ -270,3 +277,29 @@ class _Run:
         first = torch.randint(len(x), shape, device=x.device)
         second = (first + torch.randint(1, len(x), shape, device=x.device)) % len(x)
         return take(x, first) - take(x, second)
+
+
+def _refuse_piles(density: LatentDensity, x: Tensor) -> None:
+    """Raises a ValueError where draws lie beyond the numbers there are: moves would follow a density without them."""
+    for name, part in density.by_site(x).items():
+        columns = part.reshape(len(x), -1).nan_to_num().T
+        most = max((int(column.unique(return_counts=True)[1].max()) for column in columns), default=0)
+        if most > max(1, _PILED * len(x)):
+            raise ValueError(
+                f"`model` must draw different numbers at a latent site with a density, got {most} of {len(x)} that are "
+                f"one and the same at {name!r}: {part.dtype} has none so small, so large, or so near the end of the "
+                "support; use double precision, or another prior"
+            )
+
+
+def _compare_alone(density: LatentDensity, run: _Run) -> None:
+    """Raises a ValueError where the density of a particle among others is not what a single run gives."""
+    x, found = run.x.flatten(0, 1), (run.log_prior + run.log_likelihood).flatten()
+    some = torch.randperm(len(x), device=x.device)[:_ALONE]
+    found, alone = found[some], density.alone(x[some]).double()
+    wrong = (found - alone).abs() > _APART + 1e-3 * alone.abs()
+    if wrong.any():
+        raise ValueError(
+            f"`model` must give a draw the log-density that it has alone, got {found[wrong][0]:.2f} among "
+            f"others and {alone[wrong][0]:.2f} alone; compute no number of all draws together, and branch on none"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pyro
 import pyro.distributions as dist
@@ -207,3 +208,57 @@ def test_what_an_obs_mask_hides_has_the_density_of_the_data():
     mean, hidden = x[:, :1], x[:, 1:]
     expected = Normal(0.0, 1.0).log_prob(mean).sum(1) + Normal(mean, 1.0).log_prob(hidden).sum(1)
     check(density, x, expected + Normal(mean, 1.0).log_prob(data[shown]).sum(1))
+
+
+def test_point_masses_are_no_coordinates():
+    def model():
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        twice = pyro.sample("twice", dist.Delta(2 * x))
+        with pyro.plate("plate", 2):
+            pyro.sample("y", dist.Normal(twice, 1.0), obs=DATA)
+
+    density = LatentDensity(model, (), {})
+    x = torch.randn(5, 1)
+    check(density, x, Normal(0.0, 1.0).log_prob(x[:, 0]) + Normal(2 * x, 1.0).log_prob(DATA).sum(1))
+    torch.testing.assert_close(density.completed(x)["twice"], 2 * x[:, 0])
+
+
+ANGLES = {
+    "one": lambda: dist.VonMises(1.0, 2.0),
+    "expanded": lambda: dist.VonMises(1.0, 2.0).expand([1]).to_event(1),
+    "mixture": lambda: dist.MixtureSameFamily(
+        dist.Categorical(torch.tensor([0.3, 0.7])), dist.VonMises(torch.tensor([3.0, -1.0]), 5.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("angle", ANGLES.values(), ids=ANGLES)
+def test_angles_lie_on_the_circle_over_which_their_density_integrates_to_one(angle):
+    density = LatentDensity(lambda: pyro.sample("angle", angle()), (), {})
+    x = torch.linspace(-30, 30, 20_001).unsqueeze(1)
+    assert abs(torch.trapezoid(density(x).exp(), x[:, 0]) - 1) < 1e-3
+    assert (density.completed(x)["angle"].abs() <= math.pi).all()
+
+
+def test_two_angles_lie_on_the_torus():
+    zero = torch.zeros(())
+    pair = dist.SineBivariateVonMises(zero, zero, zero + 2, zero + 2, correlation=zero + 0.5)
+    for angles in (pair, dist.SineSkewed(pair, torch.tensor([0.3, -0.3]))):
+        density = LatentDensity(lambda angles=angles: pyro.sample("angles", angles), (), {})
+        assert (density.completed(100 * torch.randn(50, 2))["angles"].abs() <= math.pi).all()
+
+
+def test_what_a_scale_makes_of_a_prior_counts_as_data():
+    def model():
+        with pyro.poutine.scale(scale=3.0):
+            rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+            pyro.sample("y", dist.Poisson(rate), obs=torch.tensor(2.0))
+
+    density = LatentDensity(model, (), {})
+    x = torch.randn(5, 1)
+    rate = x[:, 0].exp()
+    prior, data = dist.Gamma(2.0, 1.0).log_prob(rate), dist.Poisson(rate).log_prob(torch.tensor(2.0))
+    check(density, x, 3 * prior + 3 * data + x[:, 0])
+    found = density.parts(x)
+    torch.testing.assert_close(found[0], prior + x[:, 0])
+    torch.testing.assert_close(found[1], 2 * prior + 3 * data)

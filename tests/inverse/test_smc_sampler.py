@@ -199,3 +199,72 @@ def test_the_parts_of_the_density_are_those_of_the_model(model):
         trace.compute_log_prob()
         torch.testing.assert_close(likelihood[row], trace.nodes["y"]["log_prob"].sum(), rtol=1e-4, atol=1e-3)
     assert len(x.unique(dim=0)) == 6  # no draw is another's
+
+
+def test_a_scaled_model_has_the_evidence_of_its_density():
+    """The integral of the third power of N(x; 0, 1) N(1; x, 1)."""
+
+    def model(y):
+        with pyro.poutine.scale(scale=3.0):
+            x = pyro.sample("x", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    exact = -3 * math.log(2 * math.pi) - 0.75 + math.log(2 * math.pi / 6) / 2
+    assert_evidence(evidences(model, torch.tensor(1.0), particles=128, moves=3), exact)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_prior_that_a_mask_hides_is_refused(inner):
+    shown = torch.tensor([True, False])
+
+    def model(y):
+        prior = dist.Normal(torch.zeros(2), 1.0)
+        with pyro.plate("rows", 2), pyro.poutine.mask(mask=True if inner else shown):
+            x = pyro.sample("x", prior.mask(shown) if inner else prior)
+            pyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    with pytest.raises(NotImplementedError, match=r"a mask hides the density of the latent sites \['x'\]"):
+        SMCSampler(model).run(torch.zeros(2))
+
+
+def vague(y, dtype):
+    rate = pyro.sample("rate", dist.Gamma(torch.tensor(0.02, dtype=dtype), torch.tensor(0.02, dtype=dtype)))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def test_draws_beyond_the_smallest_number_are_refused():
+    """A sixth of the draws are smaller than any number of single precision; in double precision none in a million."""
+    y = torch.tensor([0.0, 1.0, 2.0])
+    with pytest.raises(
+        ValueError, match=r"different numbers .* of 1024 that are one and the same at 'rate': .*float32"
+    ):
+        SMCSampler(vague, seed=0).run(y, torch.float32)
+    shape = 0.02
+    exact = shape * math.log(shape) - math.lgamma(shape) + math.lgamma(shape + 3) - (shape + 3) * math.log(shape + 3)
+    found = evidences(vague, y, torch.float64, seeds=4, particles=256, moves=3)
+    assert_evidence(found, exact - math.log(2))
+
+
+@pytest.mark.filterwarnings("ignore:the model runs chain by chain")
+def test_a_branch_on_any_number_of_an_event_is_one_of_each_draw():
+    def model():
+        x = pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.factor("below", torch.tensor(-torch.inf) if (x > 2).any() else torch.tensor(0.0))
+
+    answer = SMCSampler(model, particles=64, moves=1, last_moves=1, seed=0).run()
+    exact = 3 * dist.Normal(0.0, 1.0).cdf(torch.tensor(2.0)).log()
+    assert abs(answer.log_evidence - exact) < 0.15
+    assert (answer.get_samples()["x"] <= 2).all()
+
+
+def test_a_number_of_all_draws_together_is_found_out():
+    """Of draws of the prior the sum is small, of one draw of the posterior too, but not of all of these."""
+
+    def model(y):
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(x, 0.5), obs=y)
+        pyro.factor("limit", torch.tensor(-2.0 if x.sum() > 30 else 0.0))
+
+    with pytest.raises(ValueError, match="`model` must give a draw the log-density that it has alone"):
+        SMCSampler(model, particles=64, moves=5, seed=0).run(torch.tensor(5.0))
