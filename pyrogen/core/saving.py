@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ KIND = "module"
 _BYTES, _CALLS, _SIZE = 2**28, 20_000, 2**24
 """What building a module may take in any case; besides, so much for every byte and tensor of its file."""
 _PER_BYTE, _PER_TENSOR = 16, 2_000
+_OWN = 7_041_776_309  # a seed that nobody else takes
 
 
 def save(module: nn.Module, path: str | os.PathLike) -> None:
@@ -110,7 +111,8 @@ def load(
 def rebuilt(module: nn.Module, *, recipes: Iterable[Callable[..., nn.Module]] = (), **changes: Any) -> nn.Module:
     """A module as its recipe builds it with some other arguments, with copies of the parameters and buffers.
 
-    For networks whose parameters do not depend on the size of an event: a WaveNet or a U-Net of other lengths.
+    A buffer that is as the arguments made it, such as the ends of an interval, is as the other arguments make it. For
+    networks whose parameters do not depend on the size of an event: a WaveNet or a U-Net of other lengths.
 
     Args:
         module: A module that a recipe built.
@@ -137,9 +139,8 @@ def rebuilt(module: nn.Module, *, recipes: Iterable[Callable[..., nn.Module]] = 
         raise ValueError(f"`module` cannot be rebuilt: it {why}")
     tensors, ties = named_tensors(module)
     try:
-        with held():
-            other = rebuild(describe(module), recipes, changes)
-        fill(other, tensors, ties)
+        first, other = (_built(module, recipes, some) for some in ({}, changes))
+        fill(other, {**tensors, **_decided(module, first, other)}, ties)
     except ValueError as error:
         raise ValueError(f"`module` cannot be rebuilt with other {', '.join(changes)}: it {error}") from error
     _set_modes(other, _modes(module))
@@ -155,6 +156,25 @@ def _checked(into: Any, recipes: Any, device: Any) -> tuple[tuple[Callable[..., 
         return recipes, torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"`device` must be a torch device, got {device!r}") from error
+
+
+def _built(module: nn.Module, recipes: tuple[Callable[..., nn.Module], ...], changes: Mapping[str, Any]) -> nn.Module:
+    """A module as its recipe builds it, by random numbers that built no other."""
+    with held():
+        torch.manual_seed(_OWN)
+        return rebuild(describe(module), recipes, changes)
+
+
+def _decided(module: nn.Module, first: nn.Module, other: nn.Module) -> dict[str, Tensor]:
+    """The buffers that arguments decide, as others decide them: those that still are as the recipe makes them."""
+    made, changed = dict(first.named_buffers()), dict(other.named_buffers())
+    own = {name: buffer for name, buffer in module.named_buffers() if name in made and name in changed}
+    stored = module.state_dict()
+    return {
+        name: changed[name].to(buffer)
+        for name, buffer in own.items()
+        if name in stored and torch.equal(buffer, made[name].to(buffer))
+    }
 
 
 def _rebuilt(

@@ -29,7 +29,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, integer, non_negative
+from pyrogen.arguments import checked, function, integer, non_negative
+from pyrogen.arrays import takes_arrays
 
 SPEED = 0.25
 """The length of a step."""
@@ -90,6 +91,7 @@ def approach(size: int) -> Tensor:
     return places.expand(size, SEEN, 2)
 
 
+@checked(turning=function, length=integer)
 def rollout(turning: Turning, start: Tensor, length: int) -> Tensor:
     """Walks of agents who turn before each step, ``(N, length, 2)``; differentiable.
 
@@ -99,19 +101,28 @@ def rollout(turning: Turning, start: Tensor, length: int) -> Tensor:
         start: The places before the first step, ``(N, SEEN, 2)``.
         length: How many steps there are.
 
+    Raises:
+        ValueError: ``start`` or the angles have another shape.
+
     Example:
         >>> square = rollout(lambda seen, step: torch.full((1,), math.pi / 2), approach(1), 4)
         >>> bool(square[0, -1].norm() < 1e-6)
         True
     """
+    if start.shape[1:] != (SEEN, 2):
+        raise ValueError(f"`start` must have shape (N, {SEEN}, 2), got {tuple(start.shape)}")
     places = list(start.unbind(1))
     angle = _direction(places[-1] - places[-2])
     for step in range(length):
-        angle = angle + turning(torch.stack(places[-SEEN:], 1), step)
+        turn = turning(torch.stack(places[-SEEN:], 1), step)
+        if turn.shape != angle.shape:
+            raise ValueError(f"`turning` must give angles {tuple(angle.shape)}, got {tuple(turn.shape)}")
+        angle = angle + turn
         places.append(places[-1] + SPEED * torch.stack([angle.cos(), angle.sin()], -1))
     return torch.stack(places[-length:], 1)
 
 
+@takes_arrays
 def seen(points: Tensor) -> Tensor:
     """What the agents of walks saw before each step.
 
@@ -130,6 +141,7 @@ def view(places: Tensor) -> Tensor:
     return torch.cat([places[..., -1, :], places.diff(dim=-2).flatten(-2) / SPEED], -1)
 
 
+@takes_arrays
 def turns(points: Tensor) -> Tensor:
     """By which angle the agents of walks turned before each step, in radians against the clock.
 
@@ -155,6 +167,7 @@ def aim(place: Tensor, radius: Tensor) -> Tensor:
     return torch.atan2(radius.abs() * ahead.sin() - along, radius.abs() * ahead.cos() - across)
 
 
+@takes_arrays
 def errors(points: Tensor) -> Tensor:
     """How far each step of walks is from what an expert of each style would aim at, in radians.
 
@@ -168,6 +181,7 @@ def errors(points: Tensor) -> Tensor:
     return _wrapped(_direction(path.diff(dim=1)).unsqueeze(1) - aims)
 
 
+@takes_arrays
 def style_of(points: Tensor) -> Tensor:
     """The style of greatest likelihood: that of the least squared errors.
 
@@ -179,6 +193,8 @@ def style_of(points: Tensor) -> Tensor:
 
 def _from_approach(points: Tensor) -> Tensor:
     """Walks with the places before them."""
+    if points.dim() != 3 or points.shape[2] != 2 or not points.shape[1]:
+        raise ValueError(f"`points` must be walks (N, length, 2), got {tuple(points.shape)}")
     return torch.cat([approach(len(points)).to(points), points], 1)
 
 

@@ -1,5 +1,7 @@
 """Modules as their recipes build them with other arguments, with the parameters that they have."""
 
+import math
+
 import pytest
 import torch
 from small_programs import same, weights
@@ -56,6 +58,16 @@ def test_statistics_of_data_are_kept():
     wider = pg.rebuilt(flow, layers=2)
     x = torch.randn(20, 2)
     assert torch.equal(wider().log_prob(x), flow().log_prob(x))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_an_interval_is_the_one_that_is_given(precision):
+    flow = pg.flows.affine_coupling((2,), layers=2, hidden=(4,), interval=(0.0, 1.0)).to(precision)
+    wider = pg.rebuilt(flow, interval=(0.0, 10.0))
+    x = torch.rand(20, 2, dtype=precision)
+    torch.testing.assert_close(wider().log_prob(10 * x), flow().log_prob(x) - 2 * math.log(10), rtol=1e-4, atol=1e-4)
+    assert wider().support.check(torch.tensor([9.0, 9.0], dtype=precision))
+    assert wider().log_prob(x).dtype == precision
 
 
 def test_random_numbers_are_not_used(windowed):

@@ -101,3 +101,21 @@ def test_walks_that_circle_follow_from_their_seed():
         circling.draw(1, seed=0, length=0)
     with pytest.raises(ValueError, match="`noise` must not be negative"):
         circling.draw(1, seed=0, noise=-0.1)
+
+
+def test_walks_may_be_arrays(walks):
+    assert torch.equal(circling.style_of(walks.points.numpy()), circling.style_of(walks.points))
+
+
+def test_what_are_no_walks_is_refused(walks):
+    straight, start = lambda seen, step: torch.zeros(len(seen)), circling.approach(3)
+    with pytest.raises(ValueError, match=r"`points` must be walks \(N, length, 2\), got \(40, 2\)"):
+        circling.errors(walks.points[0])
+    with pytest.raises(ValueError, match=r"`points` must be walks \(N, length, 2\), got \(2, 8, 3\)"):
+        circling.turns(torch.zeros(2, 8, 3))
+    with pytest.raises(ValueError, match=r"`start` must have shape \(N, 5, 2\), got \(3, 1, 2\)"):
+        circling.rollout(straight, start[:, :1], 4)
+    with pytest.raises(ValueError, match="`length` must be at least 1, got 0"):
+        circling.rollout(straight, start, 0)
+    with pytest.raises(ValueError, match=r"`turning` must give angles \(3,\), got \(3, 1\)"):
+        circling.rollout(lambda seen, step: torch.zeros(3, 1), start, 4)
