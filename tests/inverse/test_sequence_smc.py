@@ -392,6 +392,12 @@ def test_what_is_impossible_says_so():
 
 def test_bad_input():
     prior = transformer()
+
+    def scaled_other():
+        with pyro.poutine.scale(scale=3.0):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("sum", z * pyro.sample("x", prior()).sum(-1))
+
     bad = {
         "multiple of `groups`": lambda: SequenceSMC(factor_model(prior, soft), site="x", particles=10, groups=4),
         "`threshold` must be": lambda: SequenceSMC(factor_model(prior, soft), site="x", threshold=2.0),
@@ -400,6 +406,7 @@ def test_bad_input():
         "no mask and no scale": lambda: SequenceSMC(
             pyro.poutine.scale(factor_model(prior, soft), scale=2.0), site="x"
         ).run(),
+        "no mask and no scale around the latent site 'z'": lambda: SequenceSMC(scaled_other, site="x").run(),
         "one number for each": lambda: SequenceSMC(
             factor_model(prior, soft), site="x", twist=Lookahead(lambda prefixes: prefixes)
         ).run(),

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.util import is_identically_one
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from pyrogen.programs.problems import independent_problems
 from pyrogen.programs.run import Record, Until, isolated, run
 from pyrogen.programs.site import Site
 
-from ..observation import check_data, observed
+from ..observation import check_data, is_hidden
 from ..problem import check_latent, check_plates
 from ..scores import ParticleMap, log_likelihood, require_mapped
 
@@ -44,7 +45,7 @@ class SequenceProgram:
         map: How whole sequences are scored.
 
     Raises:
-        ValueError: there is no such latent site, or it is masked or scaled; nothing is observed, or data are missing,
+        ValueError: there is no such latent site; one is masked or scaled; nothing is observed, or data are missing,
             impossible or of another shape.
         NotImplementedError: the distribution at the site is not autoregressive, or in several orders or random ones.
     """
@@ -61,8 +62,10 @@ class SequenceProgram:
         for found in scored:
             check_data(found, support=False)
             check_plates(found)
-        self._require_plain(self._sites[site])
         self.others = tuple(name for name, found in self._sites.items() if not found.observed and name != site)
+        for name in (site, *self.others):  # all are drawn as the program draws them
+            if is_hidden(self._sites[name]) or not is_identically_one(self._sites[name].scale):
+                raise ValueError(f"`model` must have no mask and no scale around the latent site {name!r}")
         self._before = set(self.others).intersection(list(self._sites)[: list(self._sites).index(site)])
         problems = independent_problems(self._sites[site], scored)
         self.problems = replace(problems, dims=()) if self.others else problems
@@ -112,10 +115,6 @@ class SequenceProgram:
         device = self._sites[self.site].value.device
         extra = len(batch) - len(self.problems.batch_shape)
         return self.problems.rows(torch.arange(batch.numel(), device=device).reshape(batch), extra)
-
-    def _require_plain(self, site: Site) -> None:
-        if not bool((observed(site).weight == 1).all()):
-            raise ValueError(f"`model` must have no mask and no scale around the latent site {self.site!r}")
 
 
 class _Filled(Messenger):
