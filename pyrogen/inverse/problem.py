@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.distributions.util import is_validation_enabled
+from pyro.distributions.util import is_identically_one, is_validation_enabled
 from pyro.ops.provenance import detach_provenance, get_provenance
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from pyrogen.programs.problems import independent_problems
 from pyrogen.programs.run import run
 from pyrogen.programs.site import Site
 
-from .observation import check_data, shown_data
+from .observation import check_data, is_hidden, shown_data
 from .target import MeasuredSites, Target
 
 
@@ -52,8 +52,8 @@ class InverseProblem:
         values: A value of every latent site from one run, the site itself included, and the rows that plates took.
 
     Raises:
-        ValueError: there is no such latent site, nothing that depends on it is observed, or data are missing,
-            impossible or of another shape.
+        ValueError: there is no such latent site, or it is masked or scaled; nothing that depends on it is observed, or
+            data are missing, impossible or of another shape.
     """
 
     def __init__(self, model: Callable, args: tuple, kwargs: Mapping[str, Any], site: str) -> None:
@@ -61,6 +61,7 @@ class InverseProblem:
         found = dependence(model, args, kwargs, draws={site: _typical}, origins={site: _origin})
         sites = found.sites
         check_latent(sites, site)
+        check_plain(sites[site])
         observed = [name for name in sites if sites[name].observed]
         for name in observed:
             check_data(sites[name], support=is_validation_enabled() and found.traced)
@@ -76,6 +77,7 @@ class InverseProblem:
         self.scored = tuple(name for name in sites if name in counted and site in found.parents[name])
         self.problems = independent_problems(sites[site], [sites[name] for name in self.scored])
         self.values = {name: sites[name].value for name in (*latent, site)} | found.indices
+        self._others = [sites[name] for name in self.others]
         self._observed = [sites[name] for name in observed if sites[name].kind == "observed"]
 
     @property
@@ -87,6 +89,11 @@ class InverseProblem:
     def others(self) -> tuple[str, ...]:
         """The other latent sites on which data depend."""
         return self.upstream + self.downstream
+
+    def check_plain(self) -> None:
+        """Refuses masks and scales around the other latent sites, for methods that start from draws of them."""
+        for site in self._others:
+            check_plain(site)
 
     def sites(self, values: Mapping[str, Tensor]) -> dict[str, Site]:
         """The sites of a run of the model with given values of latent sites."""
@@ -129,6 +136,12 @@ def check_latent(sites: Mapping[str, Site], site: str) -> None:
     if site not in sites or sites[site].observed:
         state = "it is observed" if site in sites else "there is none"
         raise ValueError(f"`site` must be a latent site of the model, got {site!r}: {state}; sites: {sorted(sites)}")
+
+
+def check_plain(site: Site) -> None:
+    """Refuses a mask or a scale around a latent site, whose density then is not that of what is drawn."""
+    if is_hidden(site) or not is_identically_one(site.scale):
+        raise ValueError(f"`model` must have no mask and no scale around the latent site {site.name!r}")
 
 
 def check_plates(site: Site) -> None:

@@ -122,7 +122,9 @@ class TemperedSMC(Answer):
     @torch.no_grad()
     def infer(self, args: tuple, kwargs: Mapping[str, Any]) -> Results:
         with saved(self.checkpoint) as file:
-            unknowns = Unknowns(InverseProblem(self.model, args, kwargs, self.site))
+            problem = InverseProblem(self.model, args, kwargs, self.site)
+            problem.check_plain()
+            unknowns = Unknowns(problem)
             move = split_move(unknowns, self.grid, self.steps, self.chunk, self.backward)
             run = Tempering(move, started(unknowns, move, self.particles), self.groups)
             evidence = prior_evidence(move.likelihood.constant + run.log_likelihood(0.0))

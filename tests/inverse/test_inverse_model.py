@@ -1,6 +1,8 @@
 """What models twisted SMC takes: plates, masks, several measurements, predictions, control flow; and what it
 refuses."""
 
+from contextlib import nullcontext
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -10,7 +12,7 @@ from pyro import poutine
 
 import pyrogen as pg
 from pyrogen.diffusion import Diffusion
-from pyrogen.inverse import TwistedSMC
+from pyrogen.inverse import TemperedSMC, TwistedSMC
 from pyrogen.inverse.problem import InverseProblem
 
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 1.5]])
@@ -309,3 +311,24 @@ def test_refusals():
         TwistedSMC(model, site="x", particles=0)
     with pytest.raises(ValueError, match="must come first"):
         TwistedSMC(model, site="x").get_samples()
+
+
+@pytest.mark.parametrize(
+    "around", [poutine.scale(scale=3.0), poutine.mask(mask=torch.tensor(False))], ids=["scale", "mask"]
+)
+@pytest.mark.parametrize("hidden", ["x", "z"])
+def test_what_has_another_density_than_its_draws_is_refused(around, hidden):
+    """A denoiser knows of no scale, and the draws that particles begin with neither."""
+
+    def model(y):
+        with around if hidden == "z" else nullcontext():
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with around if hidden == "x" else nullcontext():
+            x = pyro.sample("x", PRIOR())
+        pyro.sample("y", dist.Normal(OPERATOR @ x + z, 0.5).to_event(1), obs=y)
+
+    with pytest.raises(ValueError, match=f"no mask and no scale around the latent site '{hidden}'"):
+        TemperedSMC(model, site="x").run(torch.zeros(3))
+    if hidden == "x":
+        with pytest.raises(ValueError, match="no mask and no scale around the latent site 'x'"):
+            TwistedSMC(model, site="x").run(torch.zeros(3))

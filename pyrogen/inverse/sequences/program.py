@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.distributions.util import is_identically_one
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -23,10 +22,9 @@ from pyrogen.autoregressive.stacked import stacked
 from pyrogen.distributions.abilities import abilities_of
 from pyrogen.programs.problems import independent_problems
 from pyrogen.programs.run import Record, Until, isolated, run
-from pyrogen.programs.site import Site
 
-from ..observation import check_data, is_hidden
-from ..problem import check_latent, check_plates
+from ..observation import check_data
+from ..problem import check_latent, check_plain, check_plates
 from ..scores import ParticleMap, log_likelihood, require_mapped
 
 
@@ -64,8 +62,7 @@ class SequenceProgram:
             check_plates(found)
         self.others = tuple(name for name, found in self._sites.items() if not found.observed and name != site)
         for name in (site, *self.others):  # all are drawn as the program draws them
-            if is_hidden(self._sites[name]) or not is_identically_one(self._sites[name].scale):
-                raise ValueError(f"`model` must have no mask and no scale around the latent site {name!r}")
+            check_plain(self._sites[name])
         self._before = set(self.others).intersection(list(self._sites)[: list(self._sites).index(site)])
         problems = independent_problems(self._sites[site], scored)
         self.problems = replace(problems, dims=()) if self.others else problems
