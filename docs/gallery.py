@@ -13,6 +13,7 @@ import ast
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -39,11 +40,19 @@ FIGURES = {  # of several
     "diffusion_digits": "diffusion_samples",
     "traffic_signs": "pictures",
 }
+NOVEL = (
+    "the weather in london is cold today",
+    "my mother called me from the station last night",
+    "please open the window and close the door",
+    "we will meet again on the first day of the year",
+    "he asked the teacher for a better answer",
+    "nobody knows what the president wants",
+)
 ARGUMENTS = {  # where the defaults take long, or use no real data
     "text": ["--steps", "100"],
     "chorales": ["--steps", "200"],
     "speech": ["--sounds", "sounds"],
-    "text_to_speech": ["--sounds", "sounds", "--steps", "2700"],
+    "text_to_speech": ["--sounds", "sounds", "--steps", "2700", "--say", *NOVEL],
     "torsions": ["--structures", "structures"],
     "editing": ["--prior", "output/gallery/captions/captions"],
     "traffic_signs": [
@@ -127,7 +136,7 @@ class Example:
 
     @property
     def command(self) -> str:
-        return " ".join([f"python examples/{self.name}.py", *ARGUMENTS.get(self.name, [])])
+        return shlex.join(["python", f"examples/{self.name}.py", *ARGUMENTS.get(self.name, [])])
 
 
 def main(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ from .core.module import BijectionModule, DistributionModule, MaximumLikelihood
 from .core.objective import Elbo
 from .core.parametric import Parametric
 from .core.recipe import recipe
-from .core.saving import load, rebuilt, save
+from .core.saving import lengthened, load, rebuilt, save
 from .distributions import families
 from .training.checkpoint import Checkpoint
 from .training.fit import fit
@@ -72,6 +72,7 @@ __all__ = [
     "implicit",
     "inverse",
     "latent",
+    "lengthened",
     "load",
     "log_prob",
     "networks",

@@ -21,6 +21,7 @@ from .plots import (
 from .report import report
 from .restoration import edited_images, posterior_histogram, posterior_images
 from .simulation_checks import simulation_checks
+from .spectrograms import spectrograms
 from .verdicts import Verdict, simulation_verdicts
 
 __getattr__ = renamed(__name__, {"simulation_report": "pyrogen.analysis.simulation_checks"})
@@ -46,6 +47,7 @@ __all__ = [
     "report",
     "simulation_checks",
     "simulation_verdicts",
+    "spectrograms",
     "to_arviz",
     "training_history",
 ]

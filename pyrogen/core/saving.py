@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.arguments import checked
 from pyrogen.networks.statistics import statistics_of
 from pyrogen.numerics.randomness import held
 
 from . import archive
 from .known_recipes import EDITION, tensor_names
 from .limits import Allowance, check_sizes
+from .module import DistributionModule
 from .recipe import check_structure, describe, is_built, is_function, obstacle, rebuild
 from .structure import structure_of
 
@@ -145,6 +147,40 @@ def rebuilt(module: nn.Module, *, recipes: Iterable[Callable[..., nn.Module]] = 
         raise ValueError(f"`module` cannot be rebuilt with other {', '.join(changes)}: it {error}") from error
     _set_modes(other, _modes(module))
     return other.to(next(iter(tensors.values())).device) if tensors else other
+
+
+@checked
+def lengthened(module: DistributionModule, length: int, *, recipes: Iterable[Callable[..., nn.Module]] = ()) -> Any:
+    """A module of sequences as its recipe builds it for another length, with copies of the parameters and buffers.
+
+    Contexts that are as long as the sequence change with it. For networks that were trained on windows, and whose
+    parameters do not depend on the length.
+
+    Args:
+        module: A module that a recipe built, of events ``(length, ...)``.
+        length: How many steps events shall have.
+        recipes: As in :func:`rebuilt`.
+
+    Raises:
+        TypeError: ``module`` is no module of distributions.
+        ValueError: its events are scalars, or it cannot be :func:`rebuilt`.
+
+    Example:
+        >>> short = pg.autoregressive.wavenet((16,), (16, 3), width=8, layers=2)
+        >>> pg.lengthened(short, 500).context_shape
+        (500, 3)
+    """
+    if not isinstance(module, DistributionModule):
+        raise TypeError(f"`module` must be a DistributionModule, got {type(module).__name__}")
+    if not module.event_shape:
+        raise ValueError("`module` must have events of shape (length, ...), got ()")
+
+    def longer(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return (length, *shape[1:]) if shape and shape[0] == module.event_shape[0] else shape
+
+    context = module.context_shape
+    shapes = {key: longer(part) for key, part in context.items()} if isinstance(context, dict) else longer(context)
+    return rebuilt(module, recipes=recipes, event_shape=longer(module.event_shape), context_shape=shapes)
 
 
 def _checked(into: Any, recipes: Any, device: Any) -> tuple[tuple[Callable[..., nn.Module], ...], torch.device]:

@@ -1,6 +1,20 @@
 """Data: toy densities, images that packages ship, sounds, and what is done to them before and after a model."""
 
-from . import audio, bouncing, circling, maze, phantoms, proteins, scenes, signs, solids, spectrograms, uci, vowels
+from . import (
+    audio,
+    bouncing,
+    circling,
+    maze,
+    phantoms,
+    proteins,
+    scenes,
+    signs,
+    solids,
+    spectrograms,
+    speech,
+    uci,
+    vowels,
+)
 from .audio import inverse_mu_law, mu_law
 from .corruption import add_noise, occlude, rotate, shuffle_pixels
 from .images import Images, digits, faces, mnist
@@ -10,6 +24,7 @@ from .split import split
 from .terrain import Terrain, slopes
 from .tokens import BytePairs, as_source
 from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
+from .windows import windows
 
 __all__ = [
     "BytePairs",
@@ -42,10 +57,12 @@ __all__ = [
     "slopes",
     "solids",
     "spectrograms",
+    "speech",
     "split",
     "two_moons",
     "uci",
     "vowels",
+    "windows",
 ]
 
 

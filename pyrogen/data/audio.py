@@ -67,7 +67,7 @@ def write_wav(path: Path | str, samples: Tensor, *, rate: int) -> None:
 
     if samples.dim() not in (1, 2):
         raise ValueError(f"`samples` must have shape (length,) or (channels, length), got {tuple(samples.shape)}")
-    _check_samples(samples, "samples")
+    check_samples(samples, "samples")
     codes = (samples.detach().cpu().double() * 2**15).round().clamp(max=2**15 - 1).short()
     wavfile.write(path, rate, codes.movedim(-1, 0).contiguous().numpy())
 
@@ -119,7 +119,7 @@ def mu_law(x: Tensor, symbols: int = 256) -> Tensor:
         tensor([  0, 128, 157, 255])
     """
     _check_symbols(symbols)
-    _check_samples(x, "x")
+    check_samples(x, "x")
     mu = symbols - 1
     bent = x.sign() * torch.log1p(mu * x.abs()) / log1p(mu)
     return ((bent + 1) / 2 * mu + 0.5).floor().long()
@@ -151,7 +151,8 @@ def inverse_mu_law(codes: Tensor, symbols: int = 256) -> Tensor:
     return bent.sign() * (torch.expm1(bent.abs() * log1p(mu)) / mu).clamp(max=1)
 
 
-def _check_samples(x: Tensor, name: str) -> None:
+def check_samples(x: Tensor, name: str) -> None:
+    """Refuses samples outside of [-1, 1] and NaN."""
     if not bool((x.abs() <= 1).all()):
         raise ValueError(f"`{name}` must lie between -1 and 1, got {x[~(x.abs() <= 1)][0].item()}")
 

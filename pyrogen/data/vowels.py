@@ -21,6 +21,10 @@ from torch import Tensor
 
 from pyrogen.arguments import checked, finite, positive
 
+from . import speech
+from .audio import resample
+from .speech import Utterance
+
 RATE = 8000
 """Samples a second."""
 
@@ -68,6 +72,32 @@ def draw(size: int, *, seed: int, length: int = 8000) -> Speech:
     generator = torch.Generator().manual_seed(seed)
     rows = [_row(length, generator) for _ in range(size)]
     return Speech(*(torch.stack(part) for part in zip(*rows, strict=True)))
+
+
+@checked
+def utterances(size: int, *, seed: int, length: int = 2 * RATE) -> list[Utterance]:
+    """The sounds that :func:`draw` makes as utterances without words, at :data:`pyrogen.data.speech.RATE`.
+
+    Needs SciPy.
+
+    Args:
+        size: How many.
+        seed: Of the sounds.
+        length: How many samples each had at :data:`RATE`.
+
+    Returns:
+        Utterances whose phones are numbered as in :data:`FORMANTS`.
+
+    Example:
+        >>> utterances(2, seed=0)[1].seconds
+        2.0
+    """
+    found = []
+    for samples, spoken in zip(*draw(size, seed=seed, length=length), strict=True):
+        phones, durations = spoken[:: RATE // speech.FRAMES].unique_consecutive(return_counts=True)
+        finer = resample(samples, rate=RATE, new_rate=speech.RATE)
+        found.append(Utterance((), finer, phones, durations))
+    return found
 
 
 @checked(pitch=positive)

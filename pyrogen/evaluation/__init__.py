@@ -13,11 +13,12 @@
 ``marginals``    calibration of a model's own draws
 ``misspecification``  are the observed data like simulated ones; ``predictive``: like replicated ones
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
-``edits``        distances of sequences, such as errors of words
+``edits``        distances of sequences, and error rates, such as that of words
 ``outliers``     outlier scores, and AUROC: how well a score separates; ``complexity``: how long images are by a code
 ``reliability``  are stated probabilities as often right as they say
 ``attribution``  which of several models is a datum from
 ``self_consistency``  do noising and denoising leave the distribution of a diffusion model as it is
+``table``        results as text, in rows and columns
 
 Every measure of a model is an :class:`Estimate` with a standard error and a label, or a :class:`TestResult` with a
 p-value; but for ``squared_mmd`` and ``energy_distance``, the bare statistics of their tests, and for ``psnr``, ``ssim``
@@ -35,7 +36,7 @@ from .collapse import collapse_report
 from .comparison import compare
 from .complexity import code_length
 from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
-from .edits import edit_distance
+from .edits import ErrorRate, edit_distance, error_rates
 from .embedding import NamedEmbedding
 from .frechet import FrechetDistance, frechet_distance, gaussian_frechet_distance
 from .grid import grid
@@ -76,6 +77,7 @@ from .reliability import Reliability, reliability
 from .restoration import predictive_p_values, psnr, restoration_report, ssim
 from .samples import energy_distance, energy_test, mmd_test, squared_mmd
 from .self_consistency import SelfConsistency, denoised_by, neighbours, self_consistency
+from .table import table
 from .trained_classifier import TrainedClassifier, train_classifier
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "DensityCoverage",
     "Departure",
     "EcdfNull",
+    "ErrorRate",
     "Estimate",
     "FrechetDistance",
     "LocalCalibration",
@@ -118,6 +121,7 @@ __all__ = [
     "edit_distance",
     "energy_distance",
     "energy_test",
+    "error_rates",
     "frechet_distance",
     "gaussian_frechet_distance",
     "grid",
@@ -153,6 +157,7 @@ __all__ = [
     "simulation_based_calibration",
     "squared_mmd",
     "ssim",
+    "table",
     "train_classifier",
     "two_sided_p_value",
     "typicality",

@@ -37,7 +37,7 @@ from pyrogen.training.progress import Fit
 from .density import paired
 from .pairs import checked_rows
 from .scoring import Model, Scores, require_baseline, require_model, require_normalized, score
-from .table import table
+from .table import aligned
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -137,7 +137,7 @@ class Comparison:
             lines.append((name, mean.rounded(), kind, shown))
         if self.baseline is None:
             lines.append(("", "", "no differences: bound minus bound bounds nothing", ""))
-        return table(lines)
+        return aligned(lines)
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.log_probs)} models on {self.data} data>\n{self}"

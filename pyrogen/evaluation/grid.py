@@ -30,7 +30,7 @@ from pyrogen.programs.run import Program
 from pyrogen.training.progress import Fit
 
 from .importance import ParetoK, check_draws, importance_log_weights, pareto_k_of
-from .table import table
+from .table import aligned
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -199,7 +199,7 @@ class GuideGrid:
             others = (f"{cell.share_above:.0%}", f"{cell.seconds.value:.1f}", failed)
             lines.append((cell.guide, cell.objective, *shown, *others))
         lost = [f"failed: {f.guide} by {f.objective}, seed {f.seed}: {f.reason}" for f in self.failures]
-        return "\n".join([table(lines), *lost])
+        return "\n".join([aligned(lines), *lost])
 
     def __repr__(self) -> str:
         return f"<GuideGrid of {len(self.runs)} runs, lower bounds in nats per datum>\n{self}"

@@ -56,7 +56,7 @@ from pyrogen.numerics.grids import Grid, LogSNRGrid
 from pyrogen.numerics.kernels import GaussianKernel, Kernel
 from pyrogen.numerics.pairwise import median_distance
 
-from .table import table
+from .table import aligned
 
 _LEAST = 0.01  # the noise, in data units, from which the last step goes to the end
 
@@ -133,7 +133,7 @@ class SelfConsistency:
         bad = ", ".join(f"{noise:g}" for noise in self.changed_at())
         verdict = f"the law changes at noise {bad}" if bad else "no change was found"
         head = ["noise", "moves", *names, self.changes[0].tests[-1].name, "p"]
-        return table([head, start, *rows]) + f"\n{verdict} (p = {self.p_value:.2g})"
+        return aligned([head, start, *rows]) + f"\n{verdict} (p = {self.p_value:.2g})"
 
 
 @takes_arrays

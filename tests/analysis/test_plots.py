@@ -16,6 +16,7 @@ from pyrogen.analysis import (
     rank_ecdf,
     rank_histogram,
     reliability_diagram,
+    spectrograms,
     training_history,
 )
 from pyrogen.analysis.images import mosaic
@@ -40,6 +41,7 @@ FIGURES = {
     "reliability": lambda: reliability_diagram({"a": reliability(images(50), images(50) < 0.5)}),
     "eight turns without a finite loss": lambda: training_history(History([[float("nan")]] * 8, [[]] * 8)),
     "no step": lambda: training_history(History([[]], [[]])),
+    "spectrograms": lambda: spectrograms({"a": images(30, 8), "b": images(20, 8)}, rate=10),
     "half precision": lambda: image_grid(images(1, 4, 8, 8).bfloat16(), images(1, 4, 8, 8).half()),
     "equal scores": lambda: outlier_scores(torch.zeros(5), {"a": torch.zeros(4), "b": torch.full((4,), torch.inf)}),
     "outliers": lambda: outlier_scores(images(50), {"a": images(50) + 1, "b": torch.full((3,), torch.inf)}),
@@ -157,3 +159,16 @@ def test_errors_name_the_argument(call, message):
 def test_notebooks_show_figures():
     figure = image_grid(np.zeros((1, 2, 4, 4)), np.zeros((1, 2, 4, 4)))
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_spectrograms_share_time_and_colours():
+    figure = spectrograms({"recorded": torch.arange(12.0).reshape(6, 2), "drawn": torch.full((3, 2), 20.0)}, rate=2)
+    first, second = (axes.images[0] for axes in figure.axes)
+    assert first.get_extent() == [0, 3, 0, 2]
+    assert second.get_extent() == [0, 1.5, 0, 2]
+    assert first.get_clim() == second.get_clim() == (0, 11)
+    assert first.get_array()[1, 0] == 1  # the second band of the first frame
+    assert {axes.get_xlim() for axes in figure.axes} == {(0, 3)}
+    for bad, message in (({}, "at least one"), ({"a": torch.zeros(3)}, r"`spectra\['a'\]` must have shape")):
+        with pytest.raises(ValueError, match=message):
+            spectrograms(bad, rate=1)

@@ -97,3 +97,23 @@ def test_what_cannot_be_rebuilt_is_refused(windowed):
     windowed.network = nn.Identity()
     with pytest.raises(ValueError, match="cannot be rebuilt: it was edited after its recipe"):
         pg.rebuilt(windowed, event_shape=(12,))
+
+
+def test_lengthened_is_rebuilt_with_contexts_as_long_as_the_sequence(windowed):
+    longer, expected = pg.lengthened(windowed, 12), pg.rebuilt(windowed, event_shape=(12,), context_shape=(12, 3))
+    x, context = torch.randint(4, (2, 12)), torch.randn(2, 12, 3)
+    assert torch.equal(longer(context).log_prob(x), expected(context).log_prob(x))
+    shapes = {"phone": (8,), "speaker": (3,)}
+    unet = pg.diffusion.unet((8, 4), shapes, classes={"phone": 5}, channels=(8,), depth=1, attention=0)
+    longer = pg.lengthened(unet, 20)
+    assert (longer.event_shape, longer.context_shape) == ((20, 4), {"phone": (20,), "speaker": (3,)})
+    assert longer({"phone": torch.randint(5, (20,)), "speaker": torch.randn(3)}).sample().shape == (20, 4)
+
+
+def test_what_has_no_length_is_refused():
+    with pytest.raises(TypeError, match="`module` must be a DistributionModule, got Linear"):
+        pg.lengthened(nn.Linear(2, 2), 3)
+    with pytest.raises(ValueError, match=r"events of shape \(length, ...\), got \(\)"):
+        pg.lengthened(
+            pg.Parametric(nn.Linear(2, 2), pg.families.diagonal_normal, event_shape=(), context_shape=(2,)), 3
+        )

@@ -2,9 +2,10 @@
 
 from itertools import product
 
+import pytest
 import torch
 
-from pyrogen.evaluation import edit_distance
+from pyrogen.evaluation import Estimate, edit_distance, error_rates
 
 
 def edited_once(sequence):
@@ -40,3 +41,25 @@ def test_members_of_arrays_and_tensors_are_compared_as_numbers():
     for pair in ((found, wanted), (found.numpy(), wanted.numpy()), (found, wanted.tolist())):
         assert edit_distance(*pair) == 1
         assert type(edit_distance(*pair)) is int
+
+
+def test_error_rates_are_ratios_of_sums_and_their_differences_are_paired():
+    wanted = [["one", "two", "three"], ["four"], ["five", "six"]]
+    found = {"good": [["one", "two", "three"], ["for"], ["five", "six"]], "bad": [["one", "three"], ["for"], ["six"]]}
+    rates = error_rates(found, wanted, baseline="good")
+    assert rates["good"].rate.value == pytest.approx(1 / 6)
+    assert rates["bad"].rate.value == pytest.approx(3 / 6)
+    assert (rates["good"].difference.value, rates["good"].difference.standard_error) == (0, 0)
+    more = Estimate.of_ratio(torch.tensor([1, 0, 1]), torch.tensor([3, 1, 2]), unit="error rate")
+    assert rates["bad"].difference == more
+    assert error_rates(found, wanted) == rates  # the first is the baseline
+    assert error_rates(found, wanted, baseline="bad")["good"].difference.value == pytest.approx(-1 / 3)
+
+
+def test_error_rates_of_what_does_not_fit_are_refused():
+    with pytest.raises(ValueError, match="`baseline` must be one of those that `found` names, a, got 'b'"):
+        error_rates({"a": ["x"]}, ["x"], baseline="b")
+    with pytest.raises(ValueError, match="`found` must have the 2 data of `wanted`, got 1 of 'a'"):
+        error_rates({"a": ["x"]}, ["x", "y"])
+    with pytest.raises(ValueError, match="`baseline`"):
+        error_rates({}, ["x"])
