@@ -9,11 +9,9 @@ A classifier of signs is then fooled by changes of at most eight of 255 grey lev
 that hides them, and the model of signs that takes it away, mend a part of the pictures only: a model that was trained
 for 600 steps leaves speckles of its own.
 
-Signs are drawn by formulas, and what is no sign are stars with the glyphs of signs. Real designs come from the Debian
-packages `openclipart-svg` and `josm` (unpacked by `dpkg -x`, and the jar of the second by `unzip`): with `cairosvg`
-installed, give the folders `svg/transportation/roadsigns`, `images/presets/vehicle/restriction` and its
-`turn_restrictions` as `--signs`. For `--others` serve drawings of animals, food and things of `color/svg` in the npm
-package `openmoji`.
+Signs are drawn by formulas, and what is no sign are stars with the glyphs of signs. Real designs are read from files
+(`pg.data.signs.read` names packages that have some): give their folders as `--signs`, and those of drawings of other
+things as `--others`.
 
     python examples/traffic_signs.py [--output output] [--seed 0] [--steps 600] [--signs DIR ...] [--others DIR ...]
 """
@@ -21,14 +19,12 @@ package `openmoji`.
 from __future__ import annotations
 
 import argparse
-import io
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyro
 import torch
-from torch.nn import functional
+from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
@@ -39,13 +35,6 @@ SIDE, DESIGN = 16, 48  # of pictures and designs, in pixels
 SHAPE = (3, SIDE, SIDE)
 LIMIT = 2 * 8 / 255  # of changes of a pixel, from -1 to 1
 NOISES = (0.1, 0.2, 0.3)  # by which tampering is hidden
-NO_SIGNS = {
-    "roadsigns": "ampelfrau_matthew_gates_01 ampelmaennchen_matthew_g_01 bus_symbol_black_01 Motorway_on yield stop "
-    "nws_government_website__01 stop-sign-angled_01 stop_sign_right_font_mig_ route_jakob_chaosinfa_ "
-    "chauss_e_particuli_reme_01",
-    "restriction": "junction_circular mini_roundabout_left mini_roundabout_right speed_camera toll_gantry",
-}
-"""Files of the packages that show no sign, not all of it, or what another shows."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)  # small images: more threads only wait for each other
     pyro.set_rng_seed(options.seed)
 
-    designs = drawn(options.signs) if options.signs else signs.designs(DESIGN)
-    others = drawn(options.others) if options.others else signs.badges(400, seed=0, side=DESIGN)
+    designs = signs.read(options.signs, side=DESIGN) if options.signs else signs.designs(DESIGN)
+    others = signs.read(options.others, side=DESIGN) if options.others else signs.badges(400, seed=0, side=DESIGN)
     seen, unseen = (part.pixels / 255 for part in pg.data.photographs(SIDE))
     size = min(12_000, 2000 + 16 * options.steps)  # a trial needs fewer
     train, labels = pictures(designs, seen, size, seed=1)
@@ -74,39 +63,38 @@ def main(argv: list[str] | None = None) -> None:
     background = trained(pictures(signs.collages(size // 4, seed=4, side=DESIGN), seen, size, seed=5)[0], options)
     classifier = evaluation.train_classifier(train, labels, steps=2 * options.steps, seed=options.seed)
     few, names = options.pictures // 4, named[: options.pictures // 4]
-    attacked = tampered(classifier, test[:few], names)
+    loss = partial(cross_entropy, target=names, reduction="sum")
+    tampered = evaluation.adversarial(lambda x: loss(classifier(x)), test[:few], limit=LIMIT, interval=(-1, 1))
     strange = {
         "other things": pictures(others, unseen, few, seed=6)[0],
         "photographs": 2 * unseen - 1,
         "one colour": 2 * torch.rand(few, 3, 1, 1).expand(-1, *SHAPE) - 1,
     }
 
-    print("\nHow many of the signs raise an alarm at 0.05, and the AUROC of each kind of outliers:")
     usual = statistics(model, background, reference)
     of_signs = scores(statistics(model, background, test), usual)
-    found = {
-        kind: scores(statistics(model, background, x), usual)
-        for kind, x in {**strange, "tampered signs": attacked}.items()
-    }
+    kinds = {**strange, "tampered signs": tampered}
+    found = {kind: scores(statistics(model, background, x), usual) for kind, x in kinds.items()}
+    rows = {}
     for score, values in of_signs.items():
-        areas = {kind: evaluation.auroc(values, of_kind[score]) for kind, of_kind in found.items()}
+        outliers = {kind: of_kind[score] for kind, of_kind in found.items()}
+        areas = [evaluation.auroc(values, each) for each in outliers.values()]
         alarms = evaluation.density_p_value(-values, -scores(usual, usual)[score]) <= 0.05
-        print(f"   {score}: false alarms {share(alarms)}")
-        print(
-            "      " + ", ".join(f"{kind} {area.value:.3f} ± {area.standard_error:.3f}" for kind, area in areas.items())
-        )
-        figure = pg.analysis.outlier_scores(values, {kind: of_kind[score] for kind, of_kind in found.items()})
-        save(options, score.replace(" ", "_"), figure)
+        rows[score] = [share(alarms), *(f"{area.value:.3f} ± {area.standard_error:.3f}" for area in areas)]
+        save(options, score.replace(" ", "_"), pg.analysis.outlier_scores(values, outliers))
+    print("\nHow many of the signs raise an alarm at 0.05, and the AUROC of each kind of outliers:")
+    print(evaluation.table(["false alarms", *found], rows))
 
-    print("\nHow often the classifier is right about signs, and about tampered ones:")
-    rows = {"sign": test[:few], "tampered": attacked}
+    whole, rows = {"signs": test[:few], "tampered signs": tampered}, {}
     for noise in (0.0, *NOISES):
-        whole = {name: purified(model, x, noise) if noise else x for name, x in rows.items()}
-        right = [classifier.labels(x) == names for x in whole.values()]
-        print(f"   {f'after noise of {noise}' if noise else 'as they are'}: {share(right[0])}, {share(right[1])}")
-    shown = {**rows, "made whole": whole["tampered"], **strange}
-    grid = torch.stack([x[:16] for x in shown.values()])
-    figure = pg.analysis.image_grid(grid[:, :8], grid[:, 8:], rows=list(shown), names=("", ""), limits=(-1, 1))
+        shown = {name: purified(model, x, noise) if noise else x for name, x in whole.items()}
+        right = [share(classifier.labels(x) == names) for x in shown.values()]
+        rows[f"after noise of {noise}" if noise else "as they are"] = right
+    print("\nHow often the classifier is right about signs, and about tampered ones:")
+    print(evaluation.table(list(whole), rows))
+    grid = torch.stack([x[:16] for x in (*whole.values(), shown["tampered signs"], *strange.values())])
+    titles = ["sign", "tampered", "made whole", *strange]
+    figure = pg.analysis.image_grid(grid[:, :8], grid[:, 8:], rows=titles, names=("", ""), limits=(-1, 1))
     save(options, "pictures", figure)
 
 
@@ -144,39 +132,10 @@ def scores(values, usual):
     }
 
 
-def tampered(classifier, x, labels, steps=10):
-    """Projected gradient ascent of the loss, within the cube of changes of eight grey levels."""
-    changed = x
-    for _ in range(steps):
-        changed = changed.detach().requires_grad_()
-        loss = functional.cross_entropy(classifier(changed), labels, reduction="sum")
-        (slope,) = torch.autograd.grad(loss, changed)
-        changed = (changed + 2.5 * LIMIT / steps * slope.sign()).clamp(x - LIMIT, x + LIMIT).clamp(-1, 1)
-    return changed.detach()
-
-
 @torch.no_grad()
 def purified(model, x, noise):
     """Noise that hides the change, and a picture from the model given the noisy one."""
     return evaluation.denoised_by(model.denoiser, steps=10)(x + noise * torch.randn_like(x), noise).clamp(-1, 1)
-
-
-def drawn(folders):
-    """The designs of all files in some folders: colours times how opaque they are, and how opaque."""
-    import cairosvg
-    from PIL import Image
-
-    made, files = [], [file for folder in folders for file in sorted(folder.glob("*.svg"))]
-    for file in files:
-        if file.stem in NO_SIGNS.get(file.parent.name, "").split():
-            continue
-        picture = Image.open(io.BytesIO(cairosvg.svg2png(url=str(file), output_width=96, output_height=96)))
-        picture = picture.crop(picture.getchannel("A").getbbox())
-        square = Image.new("RGBA", (max(picture.size),) * 2)
-        square.paste(picture, tuple((square.width - side) // 2 for side in picture.size))
-        pixels = torch.from_numpy(np.array(square.convert("RGBa"))).permute(2, 0, 1) / 255
-        made.append(functional.interpolate(pixels.unsqueeze(0), size=(DESIGN, DESIGN), mode="area"))
-    return torch.cat(made)
 
 
 def share(events):

@@ -379,6 +379,7 @@ ENTRIES = {
         X,
     ),
     "mmd_test": (by_test("mmd_test", permutations=9), X, Y),
+    "matched_clusters": (evaluation.matched_clusters, LABELS, LABELS.flip(0)),
     "mode_counts": (named("mode_counts", scale=0.01), X, Y[:3]),
     "neighbours": (evaluation.neighbours, IMAGES),
     "pareto_k": (of_pair("pareto_k", draws=30), X[:, 0]),
@@ -501,5 +502,6 @@ def test_an_entry_gives_the_same_numbers_for_arrays_and_tables(name, form):
 def test_every_function_of_evaluation_is_in_the_table():
     without_data = {"coverage_of_equals", "denoised_by", "simulation_based_calibration", "table"}
     without_data |= {"edit_distance", "error_rates"}  # of sequences of anything
+    without_data |= {"adversarial"}  # takes them, for a function of tensors; `test_adversarial`
     functions = {name for name in evaluation.__all__ if name.islower() and callable(getattr(evaluation, name))}
     assert functions - without_data <= set(ENTRIES)

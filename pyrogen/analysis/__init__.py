@@ -7,6 +7,7 @@ from .images import image_grid
 from .latents import latent_paths, latent_traversals
 from .page import Page
 from .pairs import posterior_pairs
+from .paths import paths
 from .plots import (
     coverage_curve,
     local_shifts,
@@ -37,6 +38,7 @@ __all__ = [
     "local_shifts",
     "model_comparison",
     "outlier_scores",
+    "paths",
     "posterior_histogram",
     "posterior_images",
     "posterior_pairs",

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, function, integer, non_negative
+from pyrogen.arguments import checked, function, integer, non_negative, real_tensor
 from pyrogen.arrays import takes_arrays
 
 SPEED = 0.25
@@ -142,6 +142,17 @@ def view(places: Tensor) -> Tensor:
 
 
 @takes_arrays
+def moves(points: Tensor) -> Tensor:
+    """Every step of walks in numbers of order one, for a network: the view before it, and its direction.
+
+    Shape:
+        ``(N, length, 2)`` to ``(N, length, 2 * SEEN + 2)``.
+    """
+    places = seen(points)
+    return torch.cat([view(places), (points - places[..., -1, :]) / SPEED], -1)
+
+
+@takes_arrays
 def turns(points: Tensor) -> Tensor:
     """By which angle the agents of walks turned before each step, in radians against the clock.
 
@@ -189,6 +200,40 @@ def style_of(points: Tensor) -> Tensor:
         ``(N, length, 2)`` to ``(N,)``.
     """
     return errors(points).square().mean(-1).argmin(-1)
+
+
+class Circling(NamedTuple):
+    """How walks circle, each of them.
+
+    Attributes:
+        error: The root mean square of :func:`errors` over the last steps, in radians, under the style for which it is
+            least, ``(N,)``; that of experts is :data:`NOISE`.
+        on_course: Whether it is less than twice :data:`NOISE`, ``(N,)``.
+        same_style: Whether that style is the one of the first steps, ``(N,)``.
+    """
+
+    error: Tensor
+    on_course: Tensor
+    same_style: Tensor
+
+
+@takes_arrays
+@checked(points=real_tensor, first=integer, last=integer)
+def judged(points: Tensor, *, first: int, last: int) -> Circling:
+    """How well walks circle at their end, and whether as at their beginning.
+
+    Args:
+        points: The walks, ``(N, length, 2)``.
+        first: How many steps show the style in which each begins.
+        last: In how many at the end they are judged.
+
+    Example:
+        >>> judged(draw(50, seed=0, length=96).points, first=32, last=24).same_style.all()
+        tensor(True)
+    """
+    error = errors(points)[..., -last:].square().mean(-1)
+    least = error.amin(-1).sqrt()
+    return Circling(least, least < 2 * NOISE, error.argmin(-1) == style_of(points[:, :first]))
 
 
 def _from_approach(points: Tensor) -> Tensor:

@@ -13,12 +13,15 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from math import pi
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, pad
+from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, interpolate, pad
 
 from pyrogen.arguments import any_integer, anything, checked, count, integer, real_tensor
 
@@ -48,6 +51,14 @@ GLYPHS = {
 }
 """Of each glyph its strokes: their middle (to the right and down), half their sides, and by which share of half a turn
 they are turned; in units of half the side."""
+
+_LEFT_OUT = {
+    "roadsigns": "ampelfrau_matthew_gates_01 ampelmaennchen_matthew_g_01 bus_symbol_black_01 Motorway_on yield stop "
+    "nws_government_website__01 stop-sign-angled_01 stop_sign_right_font_mig_ route_jakob_chaosinfa_ "
+    "chauss_e_particuli_reme_01",
+    "restriction": "junction_circular mini_roundabout_left mini_roundabout_right speed_camera toll_gantry",
+}
+"""Files of packages that show no sign, not all of one, or what another shows, by their folder."""
 
 _FIELD = 0.8  # of the way from the middle to the edge, within the rim
 
@@ -171,6 +182,46 @@ def posed(
     light = between(0.5, 1.1, 1, 1, 1) * between(0.9, 1.1, 3, 1, 1)
     picture = (light * seen[:, :3]).clamp(max=1) + (1 - seen[:, 3:]) * backgrounds
     return _blurred(picture, between(0.2, 0.8)).clamp(0, 1)
+
+
+@checked(side=integer)
+def read(folders: Iterable[Path | str], *, side: int = 64) -> Tensor:
+    """Designs of files of yours, ``*.svg``: what is drawn in each, in the middle of a square. Needs CairoSVG, Pillow.
+
+    Real signs are in the Debian packages openclipart-svg (folder ``svg/transportation/roadsigns``) and josm (folders
+    ``restriction`` and ``turn_restrictions`` of ``images/presets/vehicle``, in its jar). Files of the first two that
+    show no sign, not all of one, or what another shows, are left out. What is no sign: the npm package openmoji has
+    drawings of animals, food and things (``color/svg``).
+
+    Args:
+        folders: In whose order, and by their names, files are read.
+        side: In pixels.
+
+    Shape:
+        ``(N, 4, side, side)``.
+
+    Raises:
+        ImportError: CairoSVG or Pillow is not installed.
+        ValueError: there is no such file.
+    """
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.svg"))]
+    kept = [file for file in files if file.stem not in _LEFT_OUT.get(file.parent.name, "").split()]
+    if not kept:
+        raise ValueError(f"`folders` must hold files of designs, *.svg, got none among {len(files)}")
+    return torch.cat([_rendered(file, side) for file in kept])
+
+
+def _rendered(file: Path, side: int) -> Tensor:
+    import cairosvg
+    from PIL import Image
+
+    drawn = Image.open(io.BytesIO(cairosvg.svg2png(url=str(file), output_width=96, output_height=96)))
+    drawn = drawn.convert("RGBA")
+    drawn = drawn.crop(drawn.getchannel("A").getbbox())
+    square = Image.new("RGBA", (max(drawn.size),) * 2)
+    square.paste(drawn, tuple((square.width - length) // 2 for length in drawn.size))
+    pixels = torch.from_numpy(np.array(square.convert("RGBa"))).permute(2, 0, 1) / 255  # colours times how opaque
+    return interpolate(pixels.unsqueeze(0), size=(side, side), mode="area")
 
 
 def _board(

@@ -17,6 +17,8 @@
 ``outliers``     outlier scores, and AUROC: how well a score separates; ``complexity``: how long images are by a code
 ``reliability``  are stated probabilities as often right as they say
 ``attribution``  which of several models is a datum from
+``clusters``     are classes that were found without labels those of the labels
+``adversarial``  data changed a little to raise a loss
 ``self_consistency``  do noising and denoising leave the distribution of a diffusion model as it is
 ``table``        results as text, in rows and columns
 
@@ -28,10 +30,12 @@ and ``edit_distance``, plain numbers of one image or sequence.
 from pyrogen.core.estimate import Estimate, TestResult
 from pyrogen.numerics import kernels
 
+from .adversarial import adversarial
 from .amortization import amortization_gap
 from .attribution import Attribution, attribution
 from .calibration import Amortized, Calibration, simulation_based_calibration
 from .classifier import classifier_test, cross_validated_classifier_test, ratio_test
+from .clusters import matched_clusters
 from .collapse import collapse_report
 from .comparison import compare
 from .complexity import code_length
@@ -102,6 +106,7 @@ __all__ = [
     "SelfConsistency",
     "TestResult",
     "TrainedClassifier",
+    "adversarial",
     "amortization_gap",
     "attribution",
     "auroc",
@@ -140,6 +145,7 @@ __all__ = [
     "log_likelihood_difference",
     "log_probs",
     "marginal_calibration",
+    "matched_clusters",
     "misspecification_test",
     "mmd_test",
     "mode_counts",

@@ -12,6 +12,7 @@ from pyrogen.analysis import (
     coverage_curve,
     image_grid,
     outlier_scores,
+    paths,
     posterior_histogram,
     rank_ecdf,
     rank_histogram,
@@ -41,6 +42,7 @@ FIGURES = {
     "reliability": lambda: reliability_diagram({"a": reliability(images(50), images(50) < 0.5)}),
     "eight turns without a finite loss": lambda: training_history(History([[float("nan")]] * 8, [[]] * 8)),
     "no step": lambda: training_history(History([[]], [[]])),
+    "paths": lambda: paths({"a": images(3, 9, 2), "b": images(2, 5, 2)}),
     "spectrograms": lambda: spectrograms({"a": images(30, 8), "b": images(20, 8)}, rate=10),
     "half precision": lambda: image_grid(images(1, 4, 8, 8).bfloat16(), images(1, 4, 8, 8).half()),
     "equal scores": lambda: outlier_scores(torch.zeros(5), {"a": torch.zeros(4), "b": torch.full((4,), torch.inf)}),
@@ -172,3 +174,24 @@ def test_spectrograms_share_time_and_colours():
     for bad, message in (({}, "at least one"), ({"a": torch.zeros(3)}, r"`spectra\['a'\]` must have shape")):
         with pytest.raises(ValueError, match=message):
             spectrograms(bad, rate=1)
+
+
+def test_paths_have_the_colours_of_their_groups():
+    points, limits = {"a": images(3, 4, 2), "b": images(1, 6, 2)}, ((-1, 2), (0, 3))
+    figure = paths(points, groups={"a": [0, 1, 0], "b": torch.tensor([1])}, limits=limits)
+    first, second = figure.axes
+    assert first.lines[0].get_color() == first.lines[2].get_color() != first.lines[1].get_color()
+    assert second.lines[0].get_color() == first.lines[1].get_color()
+    np.testing.assert_allclose(first.lines[1].get_xydata(), points["a"][1])
+    assert second.get_xlim() == (-1, 2)
+    assert second.get_ylim() == (0, 3)
+    for groups, message in (
+        ({"a": [0]}, "must be 3 integers"),
+        ({}, "must have the titles"),
+        ({"a": [0, 1, -1]}, "3 int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paths(points, groups=groups)
+    for bad, message in (({}, "at least one panel"), ({"a": images(3, 2)}, r"must have shape \(n, steps, 2\)")):
+        with pytest.raises(ValueError, match=message):
+            paths(bad)

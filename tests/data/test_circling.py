@@ -119,3 +119,35 @@ def test_what_are_no_walks_is_refused(walks):
         circling.rollout(straight, start, 0)
     with pytest.raises(ValueError, match=r"`turning` must give angles \(3,\), got \(3, 1\)"):
         circling.rollout(lambda seen, step: torch.zeros(3, 1), start, 4)
+
+
+def test_moves_are_views_and_the_directions_that_followed(walks):
+    moves = circling.moves(walks.points)
+    assert torch.equal(moves[..., :-2], circling.view(circling.seen(walks.points)))
+    before = circling.seen(walks.points)[..., -1, :]
+    torch.testing.assert_close(before + SPEED * moves[..., -2:], walks.points)
+    assert torch.allclose(moves[..., -2:].norm(dim=-1), torch.ones(()), atol=1e-4)
+
+
+def test_walks_are_judged_by_their_last_steps():
+    """An expert of the second style who goes on straight ahead leaves its course; one who changes circles its style."""
+    still = circling.draw(40, seed=3, length=60, noise=0.0)
+    found = circling.judged(still.points, first=20, last=10)
+    assert (found.error < 1e-3).all()
+    assert found.on_course.all()
+    assert found.same_style.all()
+    ahead = circling.rollout(lambda seen, step: torch.zeros(1), circling.approach(1), 60)
+    found = circling.judged(ahead, first=20, last=10)
+    expected = circling.errors(ahead)[0, :, -10:].square().mean(-1).amin().sqrt()
+    assert found.error.item() == pytest.approx(expected.item())
+    assert not found.on_course.item()
+    turned = torch.tensor([circling.RADII[0]] * 25 + [circling.RADII[2]] * 25)  # one lap has 25 steps
+
+    def turning(seen, step):
+        ahead = circling.aim(seen[:, -1], turned[step])
+        come = seen[:, -1] - seen[:, -2]
+        return ahead - torch.atan2(come[:, 1], come[:, 0])
+
+    both = circling.rollout(turning, circling.approach(1), 50)
+    assert not circling.judged(both, first=20, last=10).same_style.item()
+    assert circling.judged(both, first=50, last=10).error.item() < 1e-3

@@ -1,7 +1,12 @@
 """Drawn signs, and their pictures before backgrounds."""
 
+import io
+import sys
 from math import pi, sin
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +93,31 @@ def test_errors_of_signs_name_the_argument():
         signs.designs(0)
     with pytest.raises(ValueError, match="`size` must be two shares of the side"):
         signs.posed(designs, backgrounds, seed=0, size=(0.9, 1.5))
+
+
+def test_designs_of_files_are_centred_squares_without_those_that_are_no_signs(tmp_path, monkeypatch):
+    """The renderer paints what stands in the file: left, top, width, height and the channels of a rectangle."""
+    image = pytest.importorskip("PIL.Image")
+
+    def svg2png(*, url, output_width, output_height):
+        left, top, width, height, *colour = map(int, Path(url).read_text().split())
+        painted = np.zeros((output_height, output_width, 4), dtype=np.uint8)
+        painted[top : top + height, left : left + width] = colour
+        file = io.BytesIO()
+        image.fromarray(painted).save(file, format="png")
+        return file.getvalue()
+
+    monkeypatch.setitem(sys.modules, "cairosvg", SimpleNamespace(svg2png=svg2png))
+    for folder, name in (("roadsigns", "b"), ("roadsigns", "a"), ("roadsigns", "stop"), ("other", "stop")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        text = "60 10 16 32 255 0 51 255" if name == "a" else "0 0 32 32 255 255 255 102"
+        (tmp_path / folder / f"{name}.svg").write_text(text)
+    found = signs.read([tmp_path / "roadsigns", tmp_path / "other"], side=8)
+    assert found.shape == (3, 4, 8, 8)  # a and b, without roadsigns/stop, and the other stop
+    red = torch.tensor([1.0, 0.0, 0.2, 1.0])[:, None, None]
+    assert torch.allclose(found[0, :, :, 2:6], red.expand(4, 8, 4))
+    assert not found[0, :, :, :2].any()
+    assert not found[0, :, :, 6:].any()
+    assert torch.allclose(found[1:], torch.tensor(0.4))  # colours are those times how opaque they are
+    with pytest.raises(ValueError, match="`folders` must hold files of designs"):
+        signs.read([tmp_path])
