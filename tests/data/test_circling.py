@@ -130,7 +130,7 @@ def test_moves_are_views_and_the_directions_that_followed(walks):
 
 
 def test_walks_are_judged_by_their_last_steps():
-    """An expert of the second style who goes on straight ahead leaves its course; one who changes circles its style."""
+    """Who goes straight ahead leaves its course, and who changes circles its style."""
     still = circling.draw(40, seed=3, length=60, noise=0.0)
     found = circling.judged(still.points, first=20, last=10)
     assert (found.error < 1e-3).all()
