@@ -14,10 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
 import torch
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 import pyrogen as pg
 from pyrogen import inverse
@@ -32,10 +36,8 @@ WORTH = 3.0  # what passing the kiosk is worth, in nats
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/planning"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--particles", type=int, default=512)
+    for name, default in {"seed": 0, "steps": 3500, "pairs": 16, "particles": 512}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -44,9 +46,11 @@ def main(argv: list[str] | None = None) -> None:
     walks = maze.draw(20_000, seed=options.seed + 1, length=LENGTH)
     prior = pg.diffusion.mlp((LENGTH, 2), width=256, depth=4, data_scale=SCALE)
     weighting = pg.diffusion.EDMWeighting(data_scale=SCALE, mean=-1.2, scale=1.4)
-    train(pg.diffusion.DenoisingScoreMatching(prior, weighting), walks.points, options)
+    schedule = partial(OneCycleLR, max_lr=2e-3, total_steps=options.steps)
+    fit = partial(pg.fit, steps=options.steps, batch_size=128, schedule=schedule, ema=0.995, seed=options.seed)
+    fit(pg.diffusion.DenoisingScoreMatching(prior, weighting), walks.points)
     behaviour = pg.autoregressive.made((LENGTH - 1, 2), (2, 2), hidden=(256, 256))
-    train(behaviour, (walks.points.diff(dim=1), walks.points[:, [0, -1]]), options)
+    fit(behaviour, (walks.points.diff(dim=1), walks.points[:, [0, -1]]))
 
     def plan(ends: Tensor, *wishes: Callable[[Tensor], None]) -> None:
         with pyro.plate("pairs", len(ends)):
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
             pyro.sample("ends", dist.Normal(points[..., [0, -1], :], NOISE).to_event(2), obs=ends)
             pyro.sample("clear", dist.Normal(maze.depth(points, margin=MARGIN), NOISE), obs=torch.zeros(()))
             for wish in wishes:
-                wish(points)
+                wish(nearest(points))
 
     settings = {"site": "plan", "steps": 25, "twist": inverse.MomentMatched()}
     planner = inverse.TwistedSMC(plan, particles=options.particles, **settings)
@@ -73,12 +77,11 @@ def main(argv: list[str] | None = None) -> None:
         far = (points[..., -1, :] - ends[:, 1]).norm(dim=-1).mean()
         print(f"{name:<24}{free:<21.3f}{far:<16.3f}{(left - expected).abs().mean():.3f}")
 
-    unreachable = ends.clone()
-    unreachable[:, 1] = torch.tensor([sum(maze.ROOM) / 2, 0.0]) + 0.5 * torch.randn(options.pairs, 2) * torch.eye(2)[1]
-    closed = planner.run(unreachable).log_evidence
-    higher = (posterior.log_evidence[:, None] > closed).float().mean()
-    least, most = posterior.log_evidence.min(), closed.max()
-    print(f"log evidence of ends in the hall: at least {least:.1f}; in hall and closed room: at most {most:.1f}")
+    in_room = torch.tensor([sum(maze.ROOM) / 2, 0.0]) + torch.tensor([0.0, 0.5]) * torch.randn(options.pairs, 2)
+    hall, room = posterior.log_evidence, planner.run(torch.stack([ends[:, 0], in_room], 1)).log_evidence
+    higher = (hall[:, None] > room).float().mean()
+    print(f"log evidence of ends in the hall: at least {hall.min():.1f}; ", end="")
+    print(f"in hall and closed room: at most {room.max():.1f}")
     print(f"a goal that can be reached has the higher evidence in {higher:.3f} of all pairs of goals")
 
     across = torch.tensor([[[-0.8, 0.0], [0.8, 0.05]]])
@@ -87,47 +90,41 @@ def main(argv: list[str] | None = None) -> None:
     for name, wished in wishes.items():
         answers[name] = planner.run(across, *wished).get_samples()["plan"][:, 0]
         left, free = (judge(answers[name]).float().mean() for judge in (maze.leaves_left, maze.collision_free))
-        near = ((answers[name] - PLACE).norm(dim=-1).amin(-1) < RADIUS - NOISE).float().mean()
+        near = (nearest(answers[name]) < RADIUS - NOISE).float().mean()
         print(f"{name:<28}left of the pillar {left:.2f}, free {free:.2f}, through the place {near:.2f}")
-    picture(options.output / "planning.png", walks.points[:60], ends, plans, answers)
+    shown = {"walks of experts": walks.points[:60], "plans of pair 1": plans[:40, 0]}
+    shown |= {"plans of pair 2": plans[:40, 1 % len(ends)]} | {name: points[:40] for name, points in answers.items()}
+    picture(options.output / "planning.png", shown)
     animation(options.output / "planning.gif", answers["as experts"][:24])
 
 
-def past_box(points: Tensor) -> None:
+def nearest(points: Tensor) -> Tensor:
+    """How near to the place plans come."""
+    return (points - PLACE).norm(dim=-1).amin(-1)
+
+
+def past_box(distance: Tensor) -> None:
     """No point lies in the box."""
-    deepest = (RADIUS - (points - PLACE).norm(dim=-1)).amax(-1).clamp(min=0)
-    pyro.sample("clear of the box", dist.Normal(deepest, NOISE), obs=torch.zeros(()))
+    pyro.sample("clear of the box", dist.Normal((RADIUS - distance).clamp(min=0), NOISE), obs=torch.zeros(()))
 
 
-def past_kiosk(points: Tensor) -> None:
+def past_kiosk(distance: Tensor) -> None:
     """It is worth something to come near the kiosk."""
-    pyro.factor("reward", WORTH * (-((points - PLACE).norm(dim=-1).amin(-1) / RADIUS).square()).exp())
-
-
-def train(target: torch.nn.Module, data: Tensor | tuple[Tensor, Tensor], options: argparse.Namespace) -> None:
-    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=2e-3, total_steps=options.steps)
-    pg.fit(target, data, steps=options.steps, batch_size=128, schedule=schedule, ema=0.995, seed=options.seed)
+    pyro.factor("reward", WORTH * (-(distance / RADIUS).square()).exp())
 
 
 def draw_maze(axis) -> None:
-    from matplotlib.patches import Circle, Rectangle
-
     low, high = maze.ROOM
     axis.add_patch(Rectangle((-1, -1), 2, 2, fill=False))
     axis.add_patch(Rectangle((low, -1), high - low, 2, fill=False))
     axis.add_patch(Circle((0, 0), maze.PILLAR, color="0.6"))
-    axis.set(xlim=(-1.1, 1.9), ylim=(-1.1, 1.1), aspect="equal")
-    axis.axis("off")
+    axis.set(xlim=(-1.1, 1.9), ylim=(-1.1, 1.1), aspect="equal", xticks=[], yticks=[], frame_on=False)
 
 
-def picture(path: Path, walks: Tensor, ends: Tensor, plans: Tensor, answers: dict[str, Tensor]) -> None:
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Circle
-
+def picture(path: Path, shown: dict[str, Tensor]) -> None:
+    """Plans by name, coloured by their way round the pillar; box and kiosk are in the last two panels."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 5.4), layout="constrained")
-    titles = ["walks of experts", *(f"plans of pair {pair + 1}" for pair in range(2)), *answers]
-    shown = [walks, plans[:40, 0], plans[:40, 1 % len(ends)], *(points[:40] for points in answers.values())]
-    for axis, title, points in zip(axes.flat, titles, shown, strict=True):
+    for axis, (title, points) in zip(axes.flat, shown.items(), strict=True):
         draw_maze(axis)
         for line, left in zip(points, maze.leaves_left(points), strict=True):
             axis.plot(*line.T, color="C0" if left else "C1", linewidth=0.7, alpha=0.6)
@@ -136,14 +133,10 @@ def picture(path: Path, walks: Tensor, ends: Tensor, plans: Tensor, answers: dic
     axes[1, 1].add_patch(Circle(PLACE.tolist(), RADIUS, color="C3"))
     axes[1, 2].plot(*PLACE, "*", color="C2", markersize=14)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def animation(path: Path, plans: Tensor) -> None:
     """Walkers along plans, who all go from one start to one goal."""
-    import matplotlib.pyplot as plt
-    from matplotlib.animation import FuncAnimation, PillowWriter
-
     figure, axis = plt.subplots(figsize=(4.2, 3), layout="constrained")
     draw_maze(axis)
     for line in plans:
@@ -151,7 +144,6 @@ def animation(path: Path, plans: Tensor) -> None:
     walkers = axis.scatter(*plans[:, 0].T, s=14, c=maze.leaves_left(plans).int(), cmap="coolwarm", vmin=0, vmax=1)
     film = FuncAnimation(figure, lambda place: [walkers.set_offsets(plans[:, place].numpy())], frames=plans.shape[1])
     film.save(path, PillowWriter(fps=12), dpi=80)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
