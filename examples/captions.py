@@ -12,6 +12,7 @@ drawn.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +25,12 @@ import pyrogen as pg
 from pyrogen import diffusion
 from pyrogen.data import scenes
 
-SHAPE, WORDS = (3, 16, 16), len(scenes.WORDS)
+SHAPE = (3, 16, 16)
 HELD_OUT = ("red square", "blue triangle", "green ring", "yellow cross", "cyan circle", "magenta diamond")
 PARTS = (8, 6, len(scenes.RELATIONS), 8, 6)  # colour and shape, relation, colour and shape
-SEEN = ("colours", "shapes", "relation", "all")
+ATTRIBUTES = torch.tensor([scenes.WORDS.index(name) for name in (*scenes.COLOURS, *scenes.SHAPES)])  # their words
 draw = partial(scenes.draw, colours=8, shapes=6, spread=0.1)
+share = partial(pg.evaluation.Estimate.of_mean, unit="", density=None)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,40 +43,40 @@ def main(argv: list[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small images: more threads only wait for each other
     pyro.set_rng_seed(options.seed)
-    few = options.steps < 50
 
     print(f"Data: scenes of two coloured shapes, 16x16 pixels; none with a {' or a '.join(HELD_OUT)}")
-    train = draw(1000 if few else 20_000, seed=options.seed, without=HELD_OUT)
+    train = draw(min(20_000, 500 * options.steps), seed=options.seed, without=HELD_OUT)
 
     print("\n1. Fit P(image | caption)")
     model = fitted(train, options)
     pg.save(model, options.output / "captions")
 
     print("\n2. Train a classifier on real scenes of all kinds")
-    classifier = trained_classifier(draw(1000 if few else 8000, seed=options.seed + 1), 2 if few else 400)
+    real = draw(min(8000, 500 * options.steps), seed=options.seed + 1)
+    classifier = trained_classifier(real, steps=min(400, options.steps))
 
     print("\n3. What it sees, where the caption is of scenes as in training, and of scenes with held-out combinations")
-    size = 8 if few else 160
-    asked = {
-        "seen": draw(size, seed=options.seed + 2, without=HELD_OUT),
-        "held out": draw(size, seed=options.seed + 3, only=HELD_OUT),
-    }
+    seen = draw(min(160, 4 * options.steps), seed=options.seed + 2, without=HELD_OUT)
+    unseen = draw(len(seen.pixels), seed=options.seed + 3, only=HELD_OUT)
+    guided = diffusion.ClassifierFree(model.denoiser, weight=2.0)
+    added = diffusion.Conjunction(model.denoiser, weights=(-1.0, 1.0, 1.0))  # what either part adds to the relation
+    stressed = diffusion.Conjunction(model.denoiser, weights=(-3.0, 2.0, 2.0))
     ways = {
         "real": lambda real: real.pixels,
         "caption": lambda real: drawn(model.denoiser, real.captions),
-        "guided, weight 2": lambda real: drawn(diffusion.ClassifierFree(model.denoiser, weight=2.0), real.captions),
-        "by parts, weight 1": lambda real: drawn(by_parts(model.denoiser, 1.0), parts_of(real.captions)),
-        "by parts, weight 2": lambda real: drawn(by_parts(model.denoiser, 2.0), parts_of(real.captions)),
+        "guided, weight 2": lambda real: drawn(guided, real.captions),
+        "by parts, weight 1": lambda real: drawn(added, parts_of(real.captions)),
+        "by parts, weight 2": lambda real: drawn(stressed, parts_of(real.captions)),
     }
-    print(f"   {'':<30}" + "".join(f"{name:<16}" for name in SEEN))
+    print(f"{'':<33}colours         shapes          relation        all")
     for name, images in ways.items():
-        for kind, real in asked.items():
-            right = agreement(classifier, images(real), real.attributes)
-            print(f"   {name + ', ' + kind:<30}" + "".join(f"{cell(column):<16}" for column in right.T))
+        for kind, real in {"seen": seen, "held out": unseen}.items():
+            right = scenes.agreement(classifier(images(real)), real.attributes)  # (N, 3)
+            shares = [share(column.double()) for column in (*right.T, right.all(-1))]
+            print(f"   {name + ', ' + kind:<30}" + "   ".join(f"{each:.3f}" for each in shares))
 
     print("\n4. Samples of held-out scenes, eight for each caption -> captions_samples.png")
-    real, captions, _ = (part[:6] for part in asked["held out"])
-    guided = diffusion.ClassifierFree(model.denoiser, weight=2.0)
+    real, captions, _ = (part[:6] for part in unseen)
     draws = drawn(guided, captions.repeat(8, 1)).unflatten(0, (8, 6)).transpose(0, 1)
     names = ("real", "samples, weight 2")
     grid = pg.analysis.image_grid(real.unsqueeze(1), draws, rows=scenes.decode(captions), names=names, limits=(0, 1))
@@ -83,23 +85,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def fitted(train: scenes.Scenes, options: argparse.Namespace) -> diffusion.Diffusion:
     """A transformer of patches that attends to captions, some of which have gaps."""
-    model = diffusion.transformer(
-        SHAPE, (8,), patch=4, width=96, depth=3, classes=WORDS, context_dropout=0.1, data_scale=0.3
-    ).to(options.device)
+    sizes = {"patch": 4, "width": 96, "depth": 3, "classes": len(scenes.WORDS)}
+    model = diffusion.transformer(SHAPE, (8,), **sizes, context_dropout=0.1, data_scale=0.3).to(options.device)
     # What stands where is settled at noise several times as large as the contrast, what it looks like below.
-    weighting = diffusion.EDMWeighting(data_scale=0.3, mean=0.0, scale=1.3)
+    objective = diffusion.DenoisingScoreMatching(model, diffusion.EDMWeighting(data_scale=0.3, mean=0.0, scale=1.3))
     data = centred(train.pixels).to(options.device), with_gaps(train.captions).to(options.device)
-    fit = pg.fit(
-        diffusion.DenoisingScoreMatching(model, weighting),
-        data,
-        steps=options.steps,
-        batch_size=32,
-        optimizer=partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.99)),
-        schedule=partial(OneCycleLR, max_lr=1e-3, total_steps=options.steps + 1, pct_start=0.05),
-        clip=1.0,
-        ema=0.995,
-        seed=options.seed,
-    )
+    optimizer = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.99))
+    schedule = partial(OneCycleLR, max_lr=1e-3, total_steps=options.steps + 1, pct_start=0.05)
+    settings = {"optimizer": optimizer, "schedule": schedule, "batch_size": 32, "clip": 1.0, "ema": 0.995}
+    fit = pg.fit(objective, data, steps=options.steps, seed=options.seed, **settings)
     print(f"   {fit.history.seconds:.0f} s for {len(fit.history.loss)} steps")
     return model
 
@@ -109,28 +103,18 @@ def centred(pixels: Tensor) -> Tensor:
     return 2 * pixels - 1
 
 
-def attribute_words(captions: Tensor) -> Tensor:
-    """Which words name a colour or a shape."""
-    return torch.isin(captions, torch.tensor([scenes.WORDS.index(name) for name in (*scenes.COLOURS, *scenes.SHAPES)]))
-
-
 def with_gaps(captions: Tensor) -> Tensor:
     """Captions, a quarter of which miss each colour and shape with even odds; -1 is a word that is absent."""
     lost = (torch.rand(captions.shape) < 0.5) & (torch.rand(len(captions), 1) < 0.25)
-    return captions.masked_fill(lost & attribute_words(captions), -1)
+    return captions.masked_fill(lost & torch.isin(captions, ATTRIBUTES), -1)
 
 
 def parts_of(captions: Tensor) -> Tensor:
     """The relation; that with the first colour and the second shape; that with the others: ``(N, 3, 8)``."""
-    named = attribute_words(captions)
+    named = torch.isin(captions, ATTRIBUTES)
     place = named.cumsum(-1)  # 1, 2: colour and shape of the first; 3, 4: of the second
     first = named & ((place == 1) | (place == 4))
     return torch.stack([captions.masked_fill(hidden, -1) for hidden in (named, named & ~first, first)], 1)
-
-
-def by_parts(denoiser: diffusion.Denoiser, weight: float) -> diffusion.Denoiser:
-    """The conjunction: what either part adds to the relation alone."""
-    return diffusion.Conjunction(denoiser, weights=(1 - 2 * weight, weight, weight))
 
 
 def drawn(denoiser: diffusion.Denoiser, contexts: Tensor) -> Tensor:
@@ -139,51 +123,27 @@ def drawn(denoiser: diffusion.Denoiser, contexts: Tensor) -> Tensor:
     return (model(contexts.to(denoiser.like().device)).sample().cpu() + 1) / 2
 
 
-def trained_classifier(real: scenes.Scenes, steps: int) -> nn.Module:
-    """A convolutional network that reads the five attributes of a scene from its pixels."""
-    classifier = nn.Sequential(
+def trained_classifier(real: scenes.Scenes, steps: int) -> Callable[[Tensor], Tensor]:
+    """Reads the five attributes of scenes from their pixels, the left or upper shape first."""
+    network = nn.Sequential(
         *(nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(24, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(768, 128), nn.ReLU(), nn.Linear(128, sum(PARTS))),
     )
-    optimizer = torch.optim.Adam(classifier.parameters())
+    optimizer = torch.optim.Adam(network.parameters())
     schedule = OneCycleLR(optimizer, 1e-2, total_steps=steps)
-    # The left or upper shape is read first.
-    labels = torch.where(real.attributes[:, 2:3] % 2 == 0, real.attributes, swapped(real.attributes))
+    labels = torch.where(real.attributes[:, 2:3] % 2 == 0, real.attributes, scenes.swapped(real.attributes))
     for _ in range(steps):
         rows = torch.randint(len(real.pixels), (64,))
-        # Noise, so that the classifier does not mind what is left of it in samples.
-        pixels = real.pixels[rows] + 0.05 * torch.randn(64, *SHAPE)
-        logits = classifier(centred(pixels)).split(PARTS, -1)
+        noisy = real.pixels[rows] + 0.05 * torch.randn(64, *SHAPE)  # as samples may be
+        logits = network(centred(noisy)).split(PARTS, -1)
         loss = sum(map(nn.functional.cross_entropy, logits, labels[rows].unbind(-1)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return classifier.eval()
-
-
-def swapped(attributes: Tensor) -> Tensor:
-    """The same scenes, told from the other shape: relations come in pairs of opposites."""
-    relation = attributes[:, 2:3]
-    return torch.cat([attributes[:, 3:], relation + 1 - 2 * (relation % 2), attributes[:, :2]], -1)
-
-
-@torch.no_grad()
-def agreement(classifier: nn.Module, images: Tensor, attributes: Tensor) -> Tensor:
-    """Whether colours, shapes, relation and all of them are as the caption says, ``(N, 4)``."""
-    seen = torch.stack([logits.argmax(-1) for logits in classifier(centred(images)).split(PARTS, -1)], -1)
-    ways = torch.stack([seen == attributes, swapped(seen) == attributes])  # told from either shape
-    score = ways.double() @ torch.tensor([1, 1, 0.5, 1, 1], dtype=torch.double)  # the relation decides a draw
-    same = torch.where((score[0] >= score[1]).unsqueeze(-1), ways[0], ways[1])
-    colours, shapes, relation = same[:, [0, 3]].all(-1), same[:, [1, 4]].all(-1), same[:, 2]
-    return torch.stack([colours, shapes, relation, colours & shapes & relation], -1).double()
-
-
-def cell(right: Tensor) -> str:
-    """A share and its standard error."""
-    estimate = pg.evaluation.Estimate.of_mean(right, unit="", density=None)
-    return f"{estimate.value:.3f} ± {estimate.standard_error:.3f}"
+    network.eval().requires_grad_(False)
+    return lambda pixels: torch.stack([part.argmax(-1) for part in network(centred(pixels)).split(PARTS, -1)], -1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ What a perfect edit gives is known: the same scene, rendered again with another 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss, one_hot
 from torch.optim.lr_scheduler import OneCycleLR
 
 import pyrogen as pg
@@ -27,6 +29,7 @@ from pyrogen.data import scenes
 
 PARTS, SPREAD, NOISE = (8, 6, len(scenes.RELATIONS), 8, 6), 0.1, 0.03
 TIMES = (0.5, 0.7, 0.9)
+share = partial(pg.evaluation.Estimate.of_mean, unit="", density=None)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,12 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small images: more threads only wait for each other
     pyro.set_rng_seed(options.seed)
-    few = options.steps < 50
 
-    prior = pg.load(options.prior) if options.prior else fitted(options.steps, options.seed, 100 if few else 20_000)
-    prior.eval()
-    classifier = trained_classifier(options.seed + 1, 2 if few else 400)
-    attributes, wanted, layout = asked(4 if few else 40, options.seed + 2)
+    prior = (pg.load(options.prior) if options.prior else fitted(options.steps, options.seed)).eval()
+    classifier = trained_classifier(min(400, options.steps), options.seed + 1)
+    attributes, wanted, layout = asked(min(40, 2 * options.steps), options.seed + 2)
     pictures, truth = (2 * scenes.render(each, layout) - 1 for each in (attributes, wanted))
     rest = (pictures == truth).all(1, keepdim=True).expand_as(pictures)  # where nothing has to change
     captions, others = (scenes.encode(scenes.describe(each)) for each in (attributes, wanted))
@@ -61,24 +62,19 @@ def main(argv: list[str] | None = None) -> None:
     }
     print(f"{len(pictures)} pictures; {(kept == rest).double().mean():.3f} of the pixels rightly kept or free")
     print(f"{'':<26}{'time':<6}{'asked':<16}{'others':<16}{'error of the rest':<20}error to the truth")
-    curves = {}
+    curves, edited = {}, attributes != wanted
     for way, edits in ways.items():
         for time, edit in edits.items():
-            right = classifier(edit).eq(wanted if way != "encoded and decoded alone" else attributes).double()
-            changed = attributes != wanted
-            marks = right[changed], torch.where(changed, 1.0, right).amin(1)
-            error = rms((edit - pictures)[rest]), rms(edit - truth)
-            curves.setdefault(way, []).append((error[0], marks[0].mean().item()))
-            print(f"{way:<26}{time:<6}{cell(marks[0]):<16}{cell(marks[1]):<16}{error[0]:<20.4f}{error[1]:.4f}")
+            right = classifier(edit).eq(attributes if way == "encoded and decoded alone" else wanted).double()
+            changed, same = share(right[edited]), share(torch.where(edited, 1.0, right).amin(1))
+            of_rest, of_all = mse_loss(edit[rest], pictures[rest]).sqrt(), mse_loss(edit, truth).sqrt()
+            curves.setdefault(way, []).append((of_rest, changed.value))
+            print(f"{way:<26}{time:<6}{changed:.3f}   {same:.3f}   {of_rest:<20.4f}{of_all:.4f}")
 
-    edits = [list(edits.values())[-1][:6] for edits in list(ways.values())[1:]]
-    grid = pg.analysis.image_grid(
-        torch.stack([pictures[:6], truth[:6]], 1),
-        torch.stack(edits, 1),
-        rows=scenes.describe(wanted[:6]),
-        names=("before, after", "four edits"),
-        limits=(-1, 1),
-    )
+    scene = torch.stack([pictures[:6], truth[:6]], 1)
+    last = torch.stack([list(edits.values())[-1][:6] for edits in list(ways.values())[1:]], 1)
+    names, rows = ("before, after", "four edits"), scenes.describe(wanted[:6])
+    grid = pg.analysis.image_grid(scene, last, rows=rows, names=names, limits=(-1, 1))
     grid.savefig(options.output / "editing.png", dpi=150, bbox_inches="tight")
     figure = plt.figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot(xlabel="error of the rest (root mean square)", ylabel="asked attribute right")
@@ -88,22 +84,20 @@ def main(argv: list[str] | None = None) -> None:
     figure.savefig(options.output / "editing_curve.png", dpi=150)
 
 
-def fitted(steps: int, seed: int, size: int) -> diffusion.Diffusion:
+def fitted(steps: int, seed: int) -> diffusion.Diffusion:
     """The prior of images given captions."""
-    data = scenes.draw(size, seed=seed, colours=8, shapes=6, spread=SPREAD)
-    model = diffusion.transformer(
-        (3, 16, 16), (8,), patch=4, width=96, depth=3, classes=len(scenes.WORDS), context_dropout=0.1, data_scale=0.3
-    )
-    weighting = diffusion.EDMWeighting(data_scale=0.3, mean=0.0, scale=1.3)
+    data = scenes.draw(min(20_000, 50 * steps), seed=seed, colours=8, shapes=6, spread=SPREAD)
+    sizes = {"patch": 4, "width": 96, "depth": 3, "classes": len(scenes.WORDS)}
+    model = diffusion.transformer((3, 16, 16), (8,), **sizes, context_dropout=0.1, data_scale=0.3)
     schedule = partial(OneCycleLR, max_lr=1e-3, total_steps=steps + 1, pct_start=0.05)
     optimizer = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.99))
-    objective = diffusion.DenoisingScoreMatching(model, weighting)
+    objective = diffusion.DenoisingScoreMatching(model, diffusion.EDMWeighting(data_scale=0.3, mean=0.0, scale=1.3))
     rows = 2 * data.pixels - 1, data.captions
     pg.fit(objective, rows, steps=steps, batch_size=32, optimizer=optimizer, schedule=schedule, clip=1.0, ema=0.995)
-    return model.eval()
+    return model
 
 
-def trained_classifier(seed: int, steps: int) -> nn.Module:
+def trained_classifier(steps: int, seed: int) -> Callable[[Tensor], Tensor]:
     """Reads the five attributes of a scene from its pixels, the left or upper shape first."""
     network = nn.Sequential(
         *(nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2)),
@@ -118,7 +112,7 @@ def trained_classifier(seed: int, steps: int) -> nn.Module:
         rows = first[torch.randint(len(first), (64,))]
         noisy = 2 * real.pixels[rows] - 1 + 0.1 * torch.randn(64, 3, 16, 16)
         logits, labels = network(noisy).split(PARTS, -1), real.attributes[rows].unbind(-1)
-        loss = sum(map(nn.functional.cross_entropy, logits, labels))
+        loss = sum(map(cross_entropy, logits, labels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -132,10 +126,8 @@ def asked(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     attributes = scenes.draw(20 * size, seed=seed, colours=8, shapes=6).attributes
     column = torch.tensor([0, 1, 3, 4])[torch.randint(4, (len(attributes),), generator=generator)]
-    count = torch.tensor(PARTS)[column]
-    step = 1 + (torch.rand(len(attributes), generator=generator) * (count - 1)).long()
-    here = column.unsqueeze(1)
-    wanted = attributes.scatter(1, here, (attributes.gather(1, here) + step.unsqueeze(1)) % count.unsqueeze(1))
+    step = 1 + (torch.rand(len(attributes), generator=generator) * (torch.tensor(PARTS)[column] - 1)).long()
+    wanted = (attributes + step.unsqueeze(1) * one_hot(column, len(PARTS))) % torch.tensor(PARTS)
     possible = (attributes[:, 2] % 2 == 0) & (wanted[:, :2] != wanted[:, 3:]).any(1)  # two different things
     layout = 0.5 + SPREAD * (torch.rand(size, 2, 3, generator=generator) - 0.5)
     return attributes[possible][:size], wanted[possible][:size], layout
@@ -151,16 +143,6 @@ def posterior(prior: diffusion.Diffusion, captions: Tensor, pictures: Tensor, ke
 
     method = inverse.GuidedSampling(edited, site="picture", guidance=inverse.DDRM(), draws=1, steps=60)
     return method.run(pictures).get_samples()["picture"][0]
-
-
-def rms(error: Tensor) -> float:
-    return error.square().mean().sqrt().item()
-
-
-def cell(right: Tensor) -> str:
-    """A share and its standard error."""
-    estimate = pg.evaluation.Estimate.of_mean(right, unit="", density=None)
-    return f"{estimate.value:.3f} ± {estimate.standard_error:.3f}"
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ class Estimate:
         -61.31 ± 0.42 nats (exact)
         >>> print(Estimate(-96.2, 0.31, "nats", "lower bound"))
         -96.20 ± 0.31 nats (lower bound)
+
+        A format of numbers is that of value and standard error, without unit and label, as columns need them:
+
+        >>> print(f"{Estimate(-96.2, 0.31):.3f}")
+        -96.200 ± 0.310
     """
 
     value: float
@@ -186,6 +191,9 @@ class Estimate:
         unit = f" {self.unit}" if self.unit else ""
         label = f" ({self.label})" if self.label else ""
         return f"{self.rounded()}{unit}{label}"
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} ± {self.standard_error:{spec}}" if spec else str(self)
 
 
 @dataclass(frozen=True)

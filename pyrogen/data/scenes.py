@@ -145,6 +145,51 @@ def describe(attributes: Tensor) -> list[str]:
     return [_sentence(row) for row in attributes.tolist()]
 
 
+def swapped(attributes: Tensor) -> Tensor:
+    """The same scenes told from the other thing: relations come in pairs of opposites.
+
+    Shape:
+        ``(N, 5)`` to ``(N, 5)``.
+
+    Raises:
+        ValueError: the shape is another, or an attribute is none.
+
+    Example:
+        >>> describe(swapped(torch.tensor([[0, 1, 0, 2, 0]])))
+        ['a blue circle right of a red square']
+    """
+    _check_attributes(attributes)
+    relation = attributes[:, 2:3]
+    return torch.cat([attributes[:, 3:], relation + 1 - 2 * (relation % 2), attributes[:, :2]], -1)
+
+
+def agreement(found: Tensor, asked: Tensor) -> Tensor:
+    """What is right of scenes: both colours, both shapes, the relation; told from whichever thing more is right.
+
+    Args:
+        found: The attributes of scenes, as a classifier reads them, ``(N, 5)``.
+        asked: Those that were asked for, ``(N, 5)``.
+
+    Shape:
+        ``(N, 3)``, booleans.
+
+    Raises:
+        ValueError: the shapes are others, or an attribute is none.
+
+    Example:
+        >>> asked = torch.tensor([[0, 1, 0, 2, 0]])  # a red square left of a blue circle
+        >>> agreement(torch.tensor([[2, 0, 1, 0, 2]]), asked)  # a blue circle right of a red triangle
+        tensor([[ True, False,  True]])
+    """
+    _check_attributes(asked)
+    if found.shape != asked.shape:
+        raise ValueError(f"`found` must have the shape {tuple(asked.shape)} of `asked`, got {tuple(found.shape)}")
+    ways = torch.stack([found == asked, swapped(found) == asked])
+    score = ways.double() @ torch.tensor([1, 1, 0.5, 1, 1], dtype=torch.double)  # the relation decides a draw
+    right = torch.where((score[0] >= score[1]).unsqueeze(-1), ways[0], ways[1])
+    return torch.stack([right[:, [0, 3]].all(-1), right[:, [1, 4]].all(-1), right[:, 2]], -1)
+
+
 def encode(captions: Sequence[str]) -> Tensor:
     """Captions as tokens.
 

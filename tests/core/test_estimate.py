@@ -39,6 +39,13 @@ def test_estimates_are_written_with_their_error_and_what_they_are(estimate, text
     assert str(estimate) == text
 
 
+def test_an_estimate_is_written_in_a_format_of_numbers():
+    found = Estimate(-61.314, 0.4249, "bits", "exact")
+    assert f"{found:.2f}" == "-61.31 ± 0.42"
+    assert f"{found:8.1e}" == "-6.1e+01 ±  4.2e-01"
+    assert f"{found}" == str(found)
+
+
 def test_a_test_result_is_written_with_its_p_value():
     assert str(TestResult(0.0312, 0.004, "squared MMD")) == "squared MMD 0.0312, p = 0.004"
 

@@ -145,6 +145,28 @@ def test_a_scene_is_rendered_again_with_one_thing_changed():
     assert (-(direction[:, 0] * across + direction[:, 1] * down) > 2).all()
 
 
+def test_a_scene_told_from_the_other_thing_is_the_same_picture():
+    drawn = scenes.draw(50, seed=11, colours=8, shapes=6)
+    layout = torch.rand(50, 2, 3, generator=torch.Generator().manual_seed(0))
+    other = scenes.swapped(drawn.attributes)
+    pictures = scenes.render(drawn.attributes, layout), scenes.render(other, layout.flip(1))
+    torch.testing.assert_close(*pictures)
+    assert (other[:, :2] == drawn.attributes[:, 3:]).all()
+    assert torch.equal(scenes.swapped(other), drawn.attributes)
+
+
+def test_agreement_is_of_the_telling_of_which_more_is_right():
+    asked = scenes.draw(50, seed=12, colours=8, shapes=6).attributes
+    for found in (asked, scenes.swapped(asked)):
+        assert scenes.agreement(found, asked).all()
+    exchanged = torch.cat([asked[:, 3:], asked[:, 2:3], asked[:, :2]], 1)
+    colour, shape = asked.clone(), asked.clone()
+    colour[:, 0], shape[:, 4] = (asked[:, 0] + 1) % 8, (asked[:, 4] + 1) % 6
+    for found, right in (exchanged, [True, True, False]), (colour, [False, True, True]), (shape, [True, False, True]):
+        assert (scenes.agreement(found, asked) == torch.tensor(right)).all()
+        assert (scenes.agreement(scenes.swapped(found), asked) == torch.tensor(right)).all()
+
+
 def test_without_spread_every_caption_has_one_picture():
     drawn = scenes.draw(3000, seed=10, spread=0.0, colours=2, shapes=2)
     for caption in drawn.captions.unique(dim=0):
@@ -161,6 +183,8 @@ def test_bad_input_is_named():
         scenes.draw(1, seed=0, spread=1.5)
     with pytest.raises(ValueError, match="`attributes` must have shape \\(N, 5\\)"):
         scenes.render(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 2, 3))
+    with pytest.raises(ValueError, match="`found` must have the shape \\(1, 5\\) of `asked`, got \\(2, 5\\)"):
+        scenes.agreement(torch.zeros(2, 5, dtype=torch.long), torch.zeros(1, 5, dtype=torch.long))
     with pytest.raises(ValueError, match="`layout` must have shape \\(2, 2, 3\\)"):
         scenes.render(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="`only` must name coloured shapes such as 'red square', got \\['red'\\]"):
