@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +28,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
 from pyrogen import flows
+from pyrogen.data import proteins
+from pyrogen.data.proteins import KINDS
 
-KINDS = ("any other", "glycine", "proline", "before proline")
 HELD_OUT = ("1A7G", "1GBT", "2OFG", "4CUP", "4ZHL", "6WQA")
 LEFT_OUT = ("7CFN_aligned", "a_structure")  # the same proteins once more
 MEASURED, NOISE = torch.tensor(6.0), 0.7  # a coupling constant and its error, in hertz
+mean = partial(pg.evaluation.Estimate.of_mean, unit="", density=None)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,35 +48,32 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     pyro.set_rng_seed(options.seed)
 
-    proteins = structures(options.structures) if options.structures else made(options.seed)
-    held_out = {name: rows for name, rows in proteins.items() if name in HELD_OUT}
-    angles, kind = map(torch.cat, zip(*(rows for name, rows in proteins.items() if name not in HELD_OUT), strict=True))
-    test, test_kind = map(torch.cat, zip(*held_out.values(), strict=True))
-    print(
-        f"{len(angles):,} residues of {len(proteins) - len(held_out)} proteins; "
-        f"{len(test):,} of {len(held_out)} others held out"
-    )
+    if options.structures:
+        chains = structures(options.structures)
+    else:
+        names = *HELD_OUT[:2], *map(str, range(8))
+        chains = {name: proteins.draw(200, seed=options.seed + place) for place, name in enumerate(names)}
+    held_out = [chains.pop(name) for name in HELD_OUT if name in chains]
+    (angles, kind), (test, test_kind) = together(chains.values()), together(held_out)
+    print(f"{len(angles):,} residues of {len(chains)} proteins; {len(test):,} of {len(held_out)} others held out")
 
     flow = flows.circular((2,), classes=len(KINDS), autoregressive=True, layers=2, hidden=(64, 64), dropout=0.2)
     settings = {"lr": 3e-3, "schedule": partial(CosineAnnealingLR, T_max=options.steps), "ema": 0.99}
     pg.fit(flow, (angles, kind), steps=options.steps, batch_size=256, seed=options.seed, **settings)
 
-    with torch.no_grad():
-        nats = flow(test_kind).log_prob(test)
-        kernels = smoothed(angles, kind, test, test_kind)
+    nats, kernels = pg.log_prob(flow, test, test_kind), smoothed(angles, kind, test, test_kind)
     print("\nnats a held-out residue (a uniform turn has -3.68)")
     for name, values in {"flow": nats, "kernels": kernels, "flow - kernels": nats - kernels}.items():
-        print(f"   {name:<16}{cell(values)}")
+        print(f"   {name:<16}{mean(values):.3f}")
     for place, name in enumerate(KINDS):
         here = test_kind == place
-        print(f"   {name:<16}{cell(nats[here])} flow, {cell(kernels[here])} kernels, of {int(here.sum())}")
+        print(f"   {name:<16}{mean(nats[here]):.3f} flow, {mean(kernels[here]):.3f} kernels, of {int(here.sum())}")
 
-    with torch.no_grad():
-        draws = flow(torch.arange(len(KINDS))).sample((20_000,))
-        own = flow(torch.arange(len(KINDS))).log_prob(draws)  # (draws, kinds)
-        rarity = (own[:, test_kind] < nats).double().mean(0)  # of draws that are less probable
-        mirrored = (own[:, test_kind] < flow(test_kind).log_prob(-test)).double().mean(0)
-    print(f"\nof 2 % expected, {cell(100 * (rarity < 0.02).double())} % of held-out turns are rarer than 2 %")
+    every = torch.arange(len(KINDS))
+    own = pg.log_prob(flow, flow(every).sample((20_000,)), every)  # (draws, kinds)
+    rarity = (own[:, test_kind] < nats).double().mean(0)  # of draws that are less probable
+    mirrored = (own[:, test_kind] < pg.log_prob(flow, -test, test_kind)).double().mean(0)
+    print(f"\nof 2 % expected, {mean(100 * (rarity < 0.02).double()):.3f} % of held-out turns are rarer than 2 %")
     print(f"mirror images told from the turns by their rarity: {pg.evaluation.auroc(-rarity, -mirrored)}")
 
     shares = torch.bincount(kind, minlength=len(KINDS)) / len(kind)
@@ -96,9 +96,7 @@ def main(argv: list[str] | None = None) -> None:
           f"{(turns[:, 0] > 0).double().mean():.3f} of the posterior")  # fmt: skip
 
     grid = torch.cartesian_prod(*2 * [torch.linspace(-math.pi, math.pi, 181)[:-1] + math.pi / 180])
-    with torch.no_grad():
-        density = flow(torch.arange(len(KINDS))).log_prob(grid.unsqueeze(1))  # (cells, kinds)
-    picture(angles, kind, density, turns, options.output / "torsions.png")
+    picture(angles, kind, pg.log_prob(flow, grid.unsqueeze(1), every), turns, options.output / "torsions.png")
 
 
 def karplus(phi: Tensor) -> Tensor:
@@ -115,48 +113,30 @@ def smoothed(angles: Tensor, kind: Tensor, test: Tensor, test_kind: Tensor) -> T
         scores = {}
         for sharpness in (5.0, 10.0, 20.0, 40.0, 80.0, 160.0):
             kernel = dist.VonMises(0.0, torch.tensor(sharpness))
-            others = kernel.log_prob(rows[:800, None] - rows).sum(-1)
-            others.diagonal().fill_(-math.inf)
-            scores[sharpness] = others.logsumexp(1).mean()
-        kernel = dist.VonMises(0.0, torch.tensor(max(scores, key=scores.get)))
+            others = kernel.log_prob(rows[:800, None] - rows).sum(-1).fill_diagonal_(-math.inf)
+            scores[kernel] = others.logsumexp(1).mean()
+        kernel = max(scores, key=scores.get)
         found[here] = kernel.log_prob(test[here, None] - rows).sum(-1).logsumexp(1) - math.log(len(rows))
     return found
 
 
-def structures(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Angles ``(n, 2)`` and kinds ``(n,)`` of the residues of each protein."""
-    found = {}
-    for path in sorted(folder.glob("*.cif")):
-        if path.stem in LEFT_OUT or "\n_atom_site.Cartn_x" not in path.read_text():
-            continue
-        read = pg.data.proteins.torsions(path)
-        named = zip(read.residues, read.following, strict=True)
-        kinds = [1 if name == "GLY" else 2 if name == "PRO" else 3 if after == "PRO" else 0 for name, after in named]
-        if kinds:
-            found[path.stem] = read.angles, torch.tensor(kinds)
-    return found
+def structures(folder: Path) -> dict[str, proteins.Torsions]:
+    """The torsions of each protein of a folder that has any."""
+    files = [path for path in sorted(folder.glob("*.cif")) if path.stem not in LEFT_OUT]
+    chains = {path.stem: proteins.torsions(path) for path in files if "\n_atom_site.Cartn_x" in path.read_text()}
+    return {name: chain for name, chain in chains.items() if chain.residues}
 
 
-def made(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Angles about a helix and a sheet, mirrored for half of the glycines, of made proteins."""
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for name in (*HELD_OUT[:2], *(f"made {number}" for number in range(8))):
-        kind = torch.multinomial(torch.tensor([0.85, 0.07, 0.04, 0.04]), 200, True, generator=generator)
-        sheet = torch.rand(200, 1, generator=generator) < 0.4
-        angles = torch.where(sheet, torch.tensor([-2.1, 2.4]), torch.tensor([-1.1, -0.75]))
-        angles = angles + 0.3 * torch.randn(200, 2, generator=generator)
-        mirrored = (kind == 1) & (torch.rand(200, generator=generator) < 0.5)
-        found[name] = torch.where(mirrored.unsqueeze(1), -angles, angles), kind
-    return found
+def together(chains: Collection[proteins.Torsions]) -> tuple[Tensor, Tensor]:
+    """Angles ``(n, 2)`` and kinds ``(n,)`` of all residues."""
+    return torch.cat([chain.angles for chain in chains]), torch.cat([chain.kinds for chain in chains])
 
 
 def picture(angles: Tensor, kind: Tensor, log_density: Tensor, turns: Tensor, path: Path) -> None:
     """The density of each kind with its data, and the posterior of a turn."""
     figure, axes = plt.subplots(1, 5, figsize=(13, 2.9), sharex=True, sharey=True, layout="constrained")
-    size = math.isqrt(len(log_density))
     for place, (axis, values, name) in enumerate(zip(axes[:-1], log_density.T, KINDS, strict=True)):
-        shown = values.reshape(size, size).T.numpy()
+        shown = values.reshape(180, 180).T.numpy()
         axis.imshow(shown, origin="lower", extent=(-180, 180, -180, 180), cmap="Blues", vmin=-6, vmax=2)
         axis.scatter(*angles[kind == place][:1500].rad2deg().T.numpy(), s=1, color="black", alpha=0.4)
         axis.set(title=name, xlabel=r"$\phi$", xticks=[-180, 0, 180], yticks=[-180, 0, 180])
@@ -164,12 +144,6 @@ def picture(angles: Tensor, kind: Tensor, log_density: Tensor, turns: Tensor, pa
     axes[-1].scatter(*turns.rad2deg().T.numpy(), s=1, color="black", alpha=0.4)
     axes[-1].set(title=f"any, given {MEASURED:.0f} Hz", xlabel=r"$\phi$", aspect="equal")
     figure.savefig(path, dpi=150)
-
-
-def cell(values: Tensor) -> str:
-    """A mean and its standard error."""
-    estimate = pg.evaluation.Estimate.of_mean(values, unit="", density=None)
-    return f"{estimate.value:.3f} ± {estimate.standard_error:.3f}"
 
 
 if __name__ == "__main__":

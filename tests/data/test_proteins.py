@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyrogen.data.proteins import dihedral, torsions
+from pyrogen.data.proteins import KINDS, Torsions, dihedral, draw, torsions
 
 COLUMNS = ("group_PDB", "id", "label_atom_id", "label_comp_id", "label_asym_id", "label_seq_id", "Cartn_x", "Cartn_y",
            "Cartn_z", "pdbx_PDB_model_num")  # fmt: skip
@@ -51,6 +51,44 @@ def test_torsions_are_those_that_a_chain_was_built_with(tmp_path):
     torch.testing.assert_close(found.angles, torch.tensor(TURNS[1:-1]), atol=1e-4, rtol=0)
     assert found.residues == NAMES[1:-1]
     assert found.following == NAMES[2:]
+
+
+def test_kinds_are_told_by_a_residue_and_the_next():
+    names = ["GLY", "GLY", "PRO", "PRO", "SER", "SER"]
+    after = ["ALA", "PRO", "ALA", "PRO", "PRO", "GLY"]
+    found = Torsions(torch.zeros(6, 2), names, after).kinds
+    assert [KINDS[kind] for kind in found] == [
+        "glycine",
+        "glycine",
+        "proline",
+        "proline",
+        "before proline",
+        "any other",
+    ]
+    assert Torsions(torch.zeros(0, 2), [], []).kinds.dtype == torch.long
+
+
+def test_made_residues_turn_about_a_helix_and_a_sheet():
+    state = torch.get_rng_state()
+    found = draw(20_000, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(draw(20_000, seed=1).angles, found.angles)
+    assert found.following[:-1] == found.residues[1:]
+    assert (found.angles.abs() <= math.pi).all()
+    shares = found.kinds.bincount() / 20_000
+    expected = torch.tensor([0.89 * 0.96, 0.07, 0.04, 0.89 * 0.04])
+    assert ((shares - expected).abs() < 5 * (expected / 20_000).sqrt()).all()
+    means = torch.tensor([[-1.1, -0.75], [-2.1, 2.4], [1.1, 0.75], [2.1, -2.4]])
+    apart = (found.angles.unsqueeze(1) - means + math.pi) % (2 * math.pi) - math.pi  # (size, 4, 2)
+    nearest = apart.norm(dim=-1).argmin(1)
+    near = apart[torch.arange(20_000), nearest]
+    assert abs(near.std() - 0.3) < 0.01
+    assert ((nearest > 1) == (found.angles[:, 0] > 0)).double().mean() > 0.99  # phi of helix and sheet is negative
+    sheet, mirrored = (nearest % 2).double().mean(), (nearest[found.kinds == 1] > 1).double().mean()
+    assert abs(sheet - 0.4) < 0.02
+    assert abs(mirrored - 0.5) < 0.07
+    assert (nearest[found.kinds != 1] > 1).double().mean() < 0.01
+    assert draw(0, seed=0).angles.shape == (0, 2)
 
 
 def test_residues_at_a_gap_and_of_other_models_are_left_out(tmp_path):
