@@ -32,8 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     real = partial(pg.data.dequantize, symbols=symbols, seed=options.seed)
     model, _ = DIGITS.fitted(train, held_out, symbols, options)
     flow, x = model.module, real(test[0])
-    scores = {"flow, class known": pg.log_prob(flow, x, test[1]), "flow, class unknown": DIGITS.marginal(flow, x)}
-    scores |= DIGITS.baselines(*(real(part[0]).flatten(1).numpy() for part in (train, held_out, test)))
+    scores = {
+        "flow, class known": pg.log_prob(flow, x, test[1]),
+        "flow, class unknown": pg.evaluation.class_marginal(flow, x, 10),
+    }
+    learn, choose, score = (real(part[0]).flatten(1) for part in (train, held_out, test))
+    for name, components in {"Gaussian": [1], "mixture of Gaussians": [5, 10]}.items():
+        scores[name] = pg.evaluation.gaussian_baseline(learn, choose, components).log_prob(score.double())
     rows = [
         [name, shown(pg.evaluation.Estimate.of_mean(score)), bound(score, symbols)] for name, score in scores.items()
     ]

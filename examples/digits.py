@@ -9,22 +9,21 @@ detects outliers, and restores a noisy half-hidden digit by Pyro's own NUTS.
 from __future__ import annotations
 
 import argparse
-import itertools
 import subprocess
 import sys
 import warnings
 from functools import partial
-from math import log, log2
+from math import log, prod
 from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import MCMC, NUTS
-from pyro.infer.reparam import TransformReparam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
+from pyrogen.evaluation import Estimate, class_marginal
 
 SHAPE, CLASSES = (1, 8, 8), 10
 
@@ -32,9 +31,8 @@ SHAPE, CLASSES = (1, 8, 8), 10
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--draws", type=int, default=100)
+    for name, default in {"seed": 0, "steps": 1200, "draws": 100}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -51,26 +49,26 @@ def main(argv: list[str] | None = None) -> None:
     print("\n1. Fit p(image | class): a spline flow")
     model, fit = fitted(train, held_out, symbols, options)
     flow = model.module
-    print(
-        f"   {fit.history.seconds:.0f} s, best at step {fit.best_step} of {len(fit.history.loss)}, end by {fit.reason}"
-    )
+    seconds, steps = fit.history.seconds, len(fit.history.loss)
+    print(f"   {seconds:.0f} s, best at step {fit.best_step} of {steps}, end by {fit.reason}")
     save(options, "training", pg.analysis.training_history(fit))
 
     print("\n2. Held-out log-likelihood of dequantized pixels in [0, 1], in nats per image")
-    scores = {"flow, class known": pg.log_prob(flow, x, y), "flow, class unknown": marginal(flow, x)}
-    scores |= baselines(*(real(part[0]).flatten(1).cpu().numpy() for part in (train, held_out, test)))
+    scores = {"flow, class known": pg.log_prob(flow, x, y), "flow, class unknown": class_marginal(flow, x, CLASSES)}
+    vectors = [real(part[0]).flatten(1) for part in (train, held_out)]
+    for name, components in {"Gaussian": [1], "mixture of Gaussians": [5, 10]}.items():
+        scores[name] = pg.evaluation.gaussian_baseline(*vectors, components).log_prob(x.flatten(1).double())
     for name, log_probs in scores.items():
-        print(f"   {name:<28}{pg.evaluation.Estimate.of_mean(log_probs)}   {bits(log_probs, symbols)}")
+        print(f"   {name:<28}{Estimate.of_mean(log_probs)}   {bits(log_probs, symbols)}")
 
     print("\n3. Samples of each class -> samples.png")
-    classes = torch.arange(CLASSES, device=options.device)
-    samples = flow(classes).sample((8,)).transpose(0, 1)  # (classes, 8, 1, 8, 8)
-    data = torch.stack([x[y == label][:8] for label in classes])
+    samples = flow(torch.arange(CLASSES, device=options.device)).sample((8,)).transpose(0, 1)  # (classes, 8, 1, 8, 8)
+    data = torch.stack([x[y == label][:8] for label in range(CLASSES)])
     save(options, "samples", pg.analysis.image_grid(data, samples, rows=[str(label) for label in range(CLASSES)]))
 
     print("\n4. Classify by Bayes' rule, p(class | image)")
     right = pg.evaluation.bayes_classifier(flow, x, CLASSES).argmax(-1) == y
-    print("   held-out", pg.evaluation.Estimate.of_mean(right.double(), unit="accuracy", density=None))
+    print("   held-out", Estimate.of_mean(right.double(), unit="accuracy", density=None))
 
     print("\n5. Detect outliers by -log p(image) -> outliers.png")
     kinds = {
@@ -80,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
         "pixels shuffled": pg.data.shuffle_pixels(x, seed=options.seed),
         "uniform noise": torch.rand_like(x),
     }
-    inliers, outliers = -marginal(flow, x), {name: -marginal(flow, images) for name, images in kinds.items()}
+    inliers = -class_marginal(flow, x, CLASSES)
+    outliers = {name: -class_marginal(flow, images, CLASSES) for name, images in kinds.items()}
     for name, found in outliers.items():
         print(f"   {name:<28}{pg.evaluation.auroc(inliers, found)}")
     save(options, "outliers", pg.analysis.outlier_scores(inliers, outliers, score="-log p (nats)"))
@@ -96,12 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     print("\n7. Save, load in a new process, compare")
     pg.save(flow, options.output / "flow.safetensors")
     torch.save((x, y), options.output / "test.pt")
-    command = (
-        "import sys, torch, pyrogen as pg; torch.set_num_threads(1); x, y = torch.load(sys.argv[2]); "
-        "print(repr(pg.log_prob(pg.load(sys.argv[1], device=x.device), x, y).sum().item()))"
-    )
-    paths = [str(options.output / name) for name in ("flow.safetensors", "test.pt")]
-    there = float(subprocess.run([sys.executable, "-c", command, *paths], check=True, capture_output=True).stdout)
+    script = "import torch, pyrogen as pg; torch.set_num_threads(1); "
+    script += "print(repr(pg.log_prob(pg.load('flow.safetensors'), *torch.load('test.pt')).sum().item()))"
+    there = float(subprocess.check_output([sys.executable, "-c", script], cwd=options.output))
     here = pg.log_prob(flow, x, y).sum().item()
     print(f"   sum of log p here {here!r}, there {there!r}: equal is {here == there}")
 
@@ -110,52 +106,28 @@ def fitted(train, held_out, symbols: int, options: argparse.Namespace) -> tuple[
     """A flow of dequantized pixels, stopped early."""
     flow = pg.flows.spline_coupling(SHAPE, classes=CLASSES, interval=(0.0, 1.0), hidden=(256, 256), dropout=0.3)
     model = pg.flows.Dequantized(flow.to(options.device), symbols)
-    schedule = partial(CosineAnnealingLR, T_max=options.steps)
-    stops = {"validation": held_out, "patience": 40}
-    return model, pg.fit(model, train, steps=options.steps, schedule=schedule, seed=options.seed, **stops)
+    settings = {"steps": options.steps, "schedule": partial(CosineAnnealingLR, T_max=options.steps)}
+    return model, pg.fit(model, train, validation=held_out, patience=40, seed=options.seed, **settings)
 
 
-def bits(log_probs: torch.Tensor, symbols: int) -> pg.evaluation.Estimate:
+def bits(log_probs: torch.Tensor, symbols: int) -> Estimate:
     """Bits per dimension of integers, of which dequantized pixels give a bound."""
-    per_pixel = log2(symbols) - log_probs / (SHAPE[1] * SHAPE[2]) / log(2)
-    return pg.evaluation.Estimate.of_mean(per_pixel, unit="bits per dimension", density="lower bound")
-
-
-def baselines(train, held_out, test) -> dict[str, torch.Tensor]:
-    """What a flow has to beat: Gaussians with full covariance; regularization and number chosen on held-out data."""
-    from sklearn.mixture import GaussianMixture
-
-    def best(counts):
-        grid = itertools.product(counts, (1e-4, 3e-4, 1e-3, 3e-3))
-        mixtures = [GaussianMixture(count, reg_covar=floor, random_state=0).fit(train) for count, floor in grid]
-        return max(mixtures, key=lambda mixture: mixture.score(held_out))
-
-    found = {"Gaussian": best([1]), "mixture of Gaussians": best([5, 10])}
-    return {name: torch.from_numpy(mixture.score_samples(test)) for name, mixture in found.items()}
-
-
-def marginal(flow: pg.DistributionModule, x: torch.Tensor) -> torch.Tensor:
-    """The log-density of images of unknown class, all classes equally likely."""
-    classes = (torch.full_like(x[:, 0, 0, 0], label).long() for label in range(CLASSES))
-    return torch.stack([pg.log_prob(flow, x, label) for label in classes]).logsumexp(0) - log(CLASSES)
+    nats = log(symbols) - log_probs / prod(SHAPE)
+    return Estimate.of_mean(nats / log(2), unit="bits per dimension", density="lower bound")
 
 
 def restore(options: argparse.Namespace, flow: pg.DistributionModule, truth: torch.Tensor, label: torch.Tensor) -> None:
     """The posterior of an image given its noisy upper half."""
-    visible = torch.zeros(SHAPE, dtype=torch.bool, device=truth.device)
-    visible[:, :4] = True
+    visible = (torch.arange(8) < 4).reshape(8, 1).expand(SHAPE)
 
-    @pyro.poutine.reparam(config={"image": TransformReparam()})  # NUTS moves in the flow's noise
     def noisy_half(y=None):
         image = pyro.sample("image", flow(label))
         pyro.sample("y", dist.Normal(image, 0.1).mask(visible).to_event(3), obs=y)
 
     observed = truth + 0.1 * torch.randn_like(truth)
-    kernel = NUTS(noisy_half, max_tree_depth=5)
-    chains = {"num_samples": options.draws, "warmup_steps": options.draws, "num_chains": 2, "mp_context": "fork"}
-    with pyro.validation_enabled(False), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "num_chains=2 is more than available_cpu")  # then they take turns
-        mcmc = MCMC(kernel, disable_progbar=True, **chains)
+    kernel = NUTS(pg.inverse.in_noise(noisy_half, site="image"), max_tree_depth=5)
+    with pyro.validation_enabled(False), warnings.catch_warnings(action="ignore"):  # of too few processors for chains
+        mcmc = MCMC(kernel, options.draws, options.draws, num_chains=2, mp_context="fork", disable_progbar=True)
         mcmc.run(observed)
     posterior = pg.analysis.to_arviz(mcmc, observed)
     import arviz  # only now: to_arviz keeps its announcement of a new version quiet

@@ -28,10 +28,10 @@ import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
 import pyrogen as pg
+from pyrogen.data import Alphabet
 from pyrogen.inverse import SequenceSMC, transformer_regression
 
-END = 0
-SYMBOL = re.compile(r"\[[^]]+]|Br|Cl|.")
+SYMBOL = r"\[[^]]+]|Br|Cl|."  # an atom, a bond, a bracket or a number
 MOSES = "its CharRNN, trained on all molecules, valid 0.960, FCD 0.32"
 
 
@@ -48,17 +48,16 @@ def main(argv: list[str] | None = None) -> None:
     pyro.set_rng_seed(options.seed)
 
     measure, known, reference = chemistry(options.molecules)
-    symbols = ["", *sorted({symbol for string in known for symbol in SYMBOL.findall(string)})]
-    x = encoded(known, symbols)
-    print(f"{len(x):,} molecules of at most {x.shape[1] - 1} of {len(symbols) - 1} symbols")
-    sizes = {"symbols": len(symbols), "end": END}
+    alphabet = Alphabet.of(known, pattern=SYMBOL)
+    x = alphabet.encode(known, 1 + max(alphabet.lengths(known)))
+    print(f"{len(x):,} molecules of at most {x.shape[1] - 1} of {len(alphabet.letters)} symbols")
+    sizes = {"symbols": alphabet.symbols, "end": alphabet.end}
     prior = pg.autoregressive.transformer(x.shape[1:], **sizes, width=128, depth=3)
     schedule = partial(OneCycleLR, max_lr=3e-3, total_steps=options.steps + 1, pct_start=0.1)
     settings = {"seed": options.seed, "clip": 1.0, "checkpoint": options.output / "prior.fit"}
     fit = pg.fit(prior, x, steps=options.steps, batch_size=64, schedule=schedule, ema=0.99, **settings)
 
-    drawn = prior().sample((options.draws,))
-    plain = [decoded(row, symbols) for row in drawn]
+    plain = alphabet.decode(prior().sample((options.draws,)))
     valid = [string for string in plain if measure(string) is not None]
     unique = set(valid)
     print(f"{fit.history.seconds:.0f} s of training. Plain draws: {len(valid) / len(plain):.3f} valid; of these "
@@ -75,42 +74,26 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nlogP from {low} to {high} and QED of at least {options.quality}: "
           f"{rate:.4f} ± {(rate * (1 - rate) / len(plain)) ** 0.5:.4f} of plain draws")  # fmt: skip
 
-    measured = [
-        (row, found[0]) for row, found in zip(x, map(measure, known[: 20 * options.draws]), strict=False) if found
-    ]
-    rows, numbers = torch.stack([row for row, _ in measured]), torch.tensor([number for _, number in measured])
+    measured = {row: found[0] for row, found in enumerate(map(measure, known[: 20 * options.draws])) if found}
+    data = x[list(measured)], torch.tensor(list(measured.values()))
     regression = transformer_regression(x.shape[1:], **sizes, width=64, depth=2)
     steps = min(options.steps, 2500)
     schedule = partial(OneCycleLR, max_lr=3e-3, total_steps=steps + 1, pct_start=0.1)
-    pg.fit(regression, (rows, numbers), steps=steps, batch_size=128, schedule=schedule, clip=1.0, seed=options.seed)
+    pg.fit(regression, data, steps=steps, batch_size=128, schedule=schedule, clip=1.0, seed=options.seed)
 
     def model() -> None:
-        string = decoded(pyro.sample("molecule", prior()), symbols)
+        string = alphabet.decode(pyro.sample("molecule", prior()))
         pyro.factor("band", torch.tensor(0.0 if inside(string) else -torch.inf))
 
     for name, used in {"prior alone": None, "regression": regression.eval().within(low, high)}.items():
         posterior = SequenceSMC(model, site="molecule", particles=options.particles, twist=used).run()
-        draws = [decoded(row, symbols) for row in posterior.get_samples()["molecule"]]
+        draws = alphabet.decode(posterior.get_samples()["molecule"])
         evidence, error = posterior.log_evidence.exp().item(), posterior.diagnostics().standard_error.item()
         hits = sorted(set(filter(inside, draws)))
         print(f"{name}: evidence {evidence:.4f} ± {evidence * error:.4f}; {len(hits)} different molecules that fit "
               f"of {len(draws)} particles, {len(set(hits) - set(known))} of them new")  # fmt: skip
     (options.output / "molecules.smi").write_text("\n".join(hits) + "\n")
     print("   " + "\n   ".join(hits[:: len(hits) // 5 + 1]))
-
-
-def encoded(strings: list[str], symbols: list[str]) -> torch.Tensor:
-    """Strings as symbols, each ended and padded by 0."""
-    place = {symbol: place for place, symbol in enumerate(symbols)}
-    rows = [[place[symbol] for symbol in SYMBOL.findall(string)] for string in strings]
-    length = 1 + max(map(len, rows))
-    return torch.tensor([row + [END] * (length - len(row)) for row in rows])
-
-
-def decoded(row: torch.Tensor, symbols: list[str]) -> str:
-    """The string of symbols up to the end."""
-    found = row.tolist()
-    return "".join(symbols[symbol] for symbol in found[: found.index(END) if END in found else None])
 
 
 def chemistry(most: int) -> tuple[Callable[[str], tuple | None], list[str], list[str]]:

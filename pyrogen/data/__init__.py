@@ -3,6 +3,7 @@
 from . import (
     audio,
     bouncing,
+    chorales,
     circling,
     maze,
     phantoms,
@@ -22,11 +23,12 @@ from .photographs import photographs
 from .preprocessing import dequantize, quantize
 from .split import split
 from .terrain import Terrain, slopes
-from .tokens import BytePairs, as_source
+from .tokens import Alphabet, BytePairs, as_source
 from .toy import checkerboard, funnel, ring_of_gaussians, two_moons
 from .windows import windows
 
 __all__ = [
+    "Alphabet",
     "BytePairs",
     "Images",
     "Terrain",
@@ -35,6 +37,7 @@ __all__ = [
     "audio",
     "bouncing",
     "checkerboard",
+    "chorales",
     "circling",
     "dequantize",
     "digits",

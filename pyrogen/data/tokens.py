@@ -1,8 +1,9 @@
-"""Texts as symbols: byte pairs, and what shorter sequences are padded with."""
+"""Texts as symbols: letters, byte pairs, and what shorter sequences are padded with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,94 @@ from pyrogen.arguments import checked, count, real_tensor
 
 END = 0
 _BYTES = 256
+
+
+class Alphabet:
+    r"""Texts as symbols: letters, or whatever a pattern takes for one.
+
+    Symbol 0 ends a text. A text of these letters becomes symbols and the same text again.
+
+    Args:
+        letters: What symbols stand for, from 1 on.
+        pattern: A regular expression that matches one letter; any single character if not given.
+
+    Attributes:
+        letters: The same.
+        symbols: How many symbols there are, the end included.
+        end: The symbol that ends a text.
+
+    Raises:
+        TypeError: a letter is no text.
+        ValueError: a letter is there twice, or is none by the pattern.
+
+    Example:
+        >>> smiles = Alphabet.of(["CCl", "C[NH]C"], pattern=r"\[[^]]+]|Br|Cl|.")
+        >>> smiles.letters
+        ('C', 'Cl', '[NH]')
+        >>> smiles.encode(["ClCC"], 5).tolist()
+        [[2, 1, 1, 0, 0]]
+        >>> smiles.decode(smiles.encode(["ClCC"], 5))
+        ['ClCC']
+    """
+
+    end = END
+
+    @checked
+    def __init__(self, letters: Iterable[str], *, pattern: str = ".") -> None:
+        self.letters = tuple(letters)
+        self._pattern = re.compile(pattern, re.DOTALL)
+        for letter in self.letters:
+            if not isinstance(letter, str):
+                raise TypeError(f"`letters` must hold texts, got {type(letter).__name__}")
+            if self.letters.count(letter) > 1 or self._split(letter) != [letter]:
+                raise ValueError(f"`letters` must be different, and each one of `pattern`, got {letter!r}")
+        self.symbols = 1 + len(self.letters)
+        self._places = {letter: place for place, letter in enumerate(self.letters, start=1)}
+
+    @classmethod
+    def of(cls, texts: Iterable[str], *, pattern: str = ".") -> Alphabet:
+        """All letters of some texts, in order.
+
+        Raises:
+            TypeError: ``texts`` is a single text, or holds something else than texts.
+        """
+        matches = re.compile(pattern, re.DOTALL).finditer
+        return cls(sorted({match.group() for text in _texts(texts) for match in matches(text)}), pattern=pattern)
+
+    @checked
+    def encode(self, texts: Sequence[str], length: int) -> Tensor:
+        """Symbols of texts, each ended, and padded by the end: ``(N, length)``.
+
+        Raises:
+            TypeError: ``texts`` is a single text, or holds something else than texts.
+            ValueError: a text, with its end, is longer, or holds another letter.
+        """
+        return _padded([self._symbols(place, text) for place, text in enumerate(_texts(texts))], length)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many symbols texts have, without the end."""
+        return [len(self._split(text)) for text in _texts(texts)]
+
+    def decode(self, symbols: Tensor) -> Any:
+        """The texts of symbols ``(*batch, length)``, in nested lists; what follows an end, or is absent, is left out.
+
+        Raises:
+            TypeError: ``symbols`` is no tensor.
+            ValueError: a symbol is none, or there is no dimension of them.
+        """
+        return _decoded(symbols, self.symbols, lambda found: "".join(self.letters[symbol - 1] for symbol in found))
+
+    def _split(self, text: str) -> list[str]:
+        return [match.group() for match in self._pattern.finditer(text)]
+
+    def _symbols(self, place: int, text: str) -> list[int]:
+        found = self._split(text)
+        unknown = [letter for letter in found if letter not in self._places]
+        if unknown or sum(map(len, found)) < len(text):
+            raise ValueError(
+                f"`texts` must hold the letters alone, got {unknown[0] if unknown else text!r} in text {place}"
+            )
+        return [self._places[letter] for letter in found]
 
 
 class BytePairs:
@@ -96,14 +185,7 @@ class BytePairs:
             TypeError: ``texts`` is a single text, or holds something else than texts.
             ValueError: a text, with its end, is longer, or holds half of a character.
         """
-        rows = [[1 + symbol for symbol in ids] for ids in self._ids(texts)]
-        longest = max(range(len(rows)), key=lambda place: len(rows[place]), default=None)
-        if longest is not None and len(rows[longest]) >= length:
-            raise ValueError(
-                f"`length` must be at least {len(rows[longest]) + 1} for text {longest} and its end, got {length}"
-            )
-        padded = [row + [END] * (length - len(row)) for row in rows]
-        return torch.tensor(padded, dtype=torch.long).reshape(-1, length)
+        return _padded([[1 + symbol for symbol in ids] for ids in self._ids(texts)], length)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many symbols texts have, without the end."""
@@ -118,16 +200,7 @@ class BytePairs:
             TypeError: ``symbols`` is no tensor.
             ValueError: a symbol is none, or there is no dimension of them.
         """
-        if not real_tensor(symbols, "symbols").dim():
-            raise ValueError(f"`symbols` must have shape (*batch, length), got the single symbol {symbols.item()}")
-        if symbols.dim() > 1:
-            return [self.decode(row) for row in symbols]
-        found = symbols.tolist()
-        wrong = [symbol for symbol in found if not -1 <= symbol < self.symbols or symbol != int(symbol)]
-        if wrong:
-            raise ValueError(f"`symbols` must hold integers from -1 to {self.symbols - 1}, got {wrong[0]}")
-        found = found[: found.index(END)] if END in found else found
-        return self._tokenizer.decode([int(symbol) - 1 for symbol in found if symbol > 0], skip_special_tokens=False)
+        return _decoded(symbols, self.symbols, self._text)
 
     def save(self, path: str | Path) -> None:
         """Writes the definition to a file, which :meth:`load` reads."""
@@ -141,6 +214,9 @@ class BytePairs:
         text back.
         """
         return cls(Path(path).read_text(encoding="utf-8"))
+
+    def _text(self, symbols: list[int]) -> str:
+        return self._tokenizer.decode([symbol - 1 for symbol in symbols], skip_special_tokens=False)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The library's own numbers of symbols."""
@@ -168,6 +244,31 @@ def as_source(sequences: Tensor, *, end: int = END) -> Tensor:
         raise ValueError("`sequences` must have shape (*batch, length), got a single symbol")
     signed = sequences if sequences.dtype.is_signed else sequences.long()
     return torch.where((sequences == end).cumsum(-1) > 0, -1, signed)
+
+
+def _padded(rows: list[list[int]], length: int) -> Tensor:
+    """Symbols of texts, each ended, and padded by the end."""
+    longest = max(range(len(rows)), key=lambda place: len(rows[place]), default=None)
+    if longest is not None and len(rows[longest]) >= length:
+        raise ValueError(
+            f"`length` must be at least {len(rows[longest]) + 1} for text {longest} and its end, got {length}"
+        )
+    padded = [row + [END] * (length - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long).reshape(-1, length)
+
+
+def _decoded(symbols: Tensor, count: int, text: Callable[[list[int]], str]) -> Any:
+    """The texts of symbols, in nested lists; ``text`` makes one of those before the end that are not absent."""
+    if not real_tensor(symbols, "symbols").dim():
+        raise ValueError(f"`symbols` must have shape (*batch, length), got the single symbol {symbols.item()}")
+    if symbols.dim() > 1:
+        return [_decoded(row, count, text) for row in symbols]
+    found = symbols.tolist()
+    wrong = [symbol for symbol in found if not -1 <= symbol < count or symbol != int(symbol)]
+    if wrong:
+        raise ValueError(f"`symbols` must hold integers from -1 to {count - 1}, got {wrong[0]}")
+    found = found[: found.index(END)] if END in found else found
+    return text([int(symbol) for symbol in found if symbol > 0])
 
 
 def _texts(texts: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@
 ``restoration``  posteriors over images: PSNR, SSIM, coverage
 ``edits``        distances of sequences, and error rates, such as that of words
 ``outliers``     outlier scores, and AUROC: how well a score separates; ``complexity``: how long images are by a code
+``gaussian_baseline``  what a density has to beat; ``counts``: the same for models of sequences
 ``reliability``  are stated probabilities as often right as they say
 ``attribution``  which of several models is a datum from
 ``clusters``     are classes that were found without labels those of the labels
@@ -39,10 +40,19 @@ from .clusters import matched_clusters
 from .collapse import collapse_report
 from .comparison import compare
 from .complexity import code_length
-from .density import bayes_classifier, bits_per_dimension, log_likelihood, log_likelihood_difference, log_probs
+from .counts import witten_bell
+from .density import (
+    bayes_classifier,
+    bits_per_dimension,
+    class_marginal,
+    log_likelihood,
+    log_likelihood_difference,
+    log_probs,
+)
 from .edits import ErrorRate, edit_distance, error_rates
 from .embedding import NamedEmbedding
 from .frechet import FrechetDistance, frechet_distance, gaussian_frechet_distance
+from .gaussian_baseline import gaussian_baseline
 from .grid import grid
 from .importance import (
     importance_log_weights,
@@ -114,6 +124,7 @@ __all__ = [
     "bits_per_dimension",
     "central_coverage",
     "chi_square_test",
+    "class_marginal",
     "classifier_test",
     "code_length",
     "collapse_report",
@@ -128,6 +139,7 @@ __all__ = [
     "energy_test",
     "error_rates",
     "frechet_distance",
+    "gaussian_baseline",
     "gaussian_frechet_distance",
     "grid",
     "highest_coverage",
@@ -169,6 +181,7 @@ __all__ = [
     "typicality",
     "typicality_test",
     "waic",
+    "witten_bell",
 ]
 
 

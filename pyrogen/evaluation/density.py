@@ -219,6 +219,34 @@ def bayes_classifier(
         ValueError: the module does not take labels, there are no classes, a shape does not fit, or ``log_prior`` holds
             NaN or gives no class any probability.
     """
+    return _class_log_joint(module, x, classes, log_prior, batch_size).log_softmax(-1)
+
+
+@takes_arrays
+def class_marginal(
+    module: DistributionModule,
+    x: Tensor,
+    classes: int,
+    log_prior: Tensor | None = None,
+    *,
+    batch_size: int = 1024,
+) -> Tensor:
+    r"""The log-probability of data of unknown class, :math:`\log p(x) = \log \sum_c p(x \mid c) \, p(c)`, in nats.
+
+    Arguments and errors are those of :func:`bayes_classifier`.
+
+    Shape:
+        ``(*batch, *event_shape)`` to ``(*batch)``.
+    """
+    log_joint = _class_log_joint(module, x, classes, log_prior, batch_size)
+    total = torch.zeros(classes).logsumexp(-1) if log_prior is None else log_prior.double().logsumexp(-1)
+    return log_joint.logsumexp(-1) - total.to(log_joint)
+
+
+def _class_log_joint(
+    module: DistributionModule, x: Tensor, classes: int, log_prior: Tensor | None, batch_size: int
+) -> Tensor:
+    """Log-probabilities of data and each class, but for the normalizer of the prior, ``(*batch, classes)``."""
     if not isinstance(module, DistributionModule) or module.context_shape != ():
         got = f"`context_shape` {module.context_shape}" if isinstance(module, DistributionModule) else name_of(module)
         raise ValueError(f"`module` must take labels (`context_shape` ()), got {got}")
@@ -237,9 +265,7 @@ def bayes_classifier(
             )
         joint.append(scores.log_probs)
     log_joint = torch.stack(joint, -1)
-    if log_prior is not None:
-        log_joint = log_joint + log_prior.to(log_joint)
-    return log_joint.log_softmax(-1)
+    return log_joint if log_prior is None else log_joint + log_prior.to(log_joint)
 
 
 def check_log_prior(log_prior: Tensor, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Byte pairs: texts come back, pairs are those of the definition, and errors name what is wrong."""
+"""Letters and byte pairs: texts come back, pairs are those of the definition, and errors name what is wrong."""
 
 import sys
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrogen.data import BytePairs, as_source
+from pyrogen.data import Alphabet, BytePairs, as_source
 
 TEXTS = ["the cat", "the hat", "the bat", "Österreich fährt"] * 5
 
@@ -42,6 +42,44 @@ def test_rows_end_and_are_padded(tokens):
     assert tokens.decode(torch.stack([encoded, encoded])) == [["the cat", ""]] * 2
     assert tokens.decode(as_source(encoded)) == ["the cat", ""]
     assert tokens.encode([], 3).shape == (0, 3)
+
+
+@given(texts=st.lists(st.text(max_size=9), min_size=1, max_size=4))
+def test_texts_of_an_alphabet_come_back(texts):
+    alphabet = Alphabet.of(texts)
+    encoded = alphabet.encode(texts, 10)
+    assert alphabet.decode(encoded) == texts
+    assert (encoded > 0).sum(1).tolist() == alphabet.lengths(texts) == [len(text) for text in texts]
+    assert encoded.max() < alphabet.symbols == 1 + len(set("".join(texts)))
+
+
+def test_a_pattern_says_what_a_letter_is():
+    molecules = Alphabet.of(["C(Cl)Br", "[C@H]C"], pattern=r"\[(?:[^]]+)]|(Br|Cl)|.")
+    assert molecules.letters == ("(", ")", "Br", "C", "Cl", "[C@H]")
+    assert molecules.encode(["[C@H]CCl"], 4).tolist() == [[6, 4, 5, 0]]
+    assert molecules.decode(torch.tensor([[[3, 4, -1, 6], [0, 1, 1, 1]]])) == [["BrC[C@H]", ""]]
+    assert Alphabet("ba").encode(["ab"], 3).tolist() == [[2, 1, 0]]
+    assert Alphabet("ba").encode([], 3).shape == (0, 3)
+
+
+def test_errors_of_an_alphabet():
+    alphabet = Alphabet.of(["cat"])
+    for letters in (["a", "b", "a"], ["a", "bc"], [""]):
+        with pytest.raises(ValueError, match="`letters` must be different, and each one of `pattern`, got '(a|bc|)'"):
+            Alphabet(letters)
+    with pytest.raises(TypeError, match="`letters` must hold texts, got int"):
+        Alphabet([1])
+    with pytest.raises(ValueError, match="`texts` must hold the letters alone, got 'h' in text 1"):
+        alphabet.encode(["cat", "hat"], 4)
+    with pytest.raises(ValueError, match="got 'a c' in text 0"):
+        Alphabet.of(["cat"], pattern=r"\w").encode(["a c"], 4)
+    with pytest.raises(ValueError, match="`length` must be at least 4 for text 0 and its end, got 3"):
+        alphabet.encode(["cat"], 3)
+    with pytest.raises(ValueError, match="integers from -1 to 3, got 4"):
+        alphabet.decode(torch.tensor([4]))
+    for use in (Alphabet.of, alphabet.lengths, lambda texts: alphabet.encode(texts, 9)):
+        with pytest.raises(TypeError, match="must be a sequence of texts, got the single text 'cat'"):
+            use("cat")
 
 
 def test_sources_lack_what_follows_the_end():

@@ -168,10 +168,11 @@ no_volume = {"NaN": NAN, "infinity": INF, "text": "a", "None": None, "three": to
 entry("bits_per_dimension", bits, module=no_module, x=no_data, log_volume=no_volume, batch_size=NO_COUNTS)
 difference = overridable(evaluation.log_likelihood_difference, module=STANDARD, baseline=STANDARD, x=SAMPLE)
 entry("log_likelihood_difference", difference, x=no_data, module=no_module, baseline=no_module)
-bayes = overridable(evaluation.bayes_classifier, module=Labelled(), x=SAMPLE, classes=3)
 no_prior = {"list": [0.0, 0.0, 0.0], "two": torch.zeros(2), "NaN": torch.full((3,), NAN)}
 no_prior |= {"no class": torch.full((3,), -INF), "infinity": torch.full((3,), INF)}
-entry("bayes_classifier", bayes, x=no_data, classes=NO_COUNTS, module=no_module, log_prior=no_prior)
+for rule in ("bayes_classifier", "class_marginal"):
+    bayes = overridable(getattr(evaluation, rule), module=Labelled(), x=SAMPLE, classes=3)
+    entry(rule, bayes, x=no_data, classes=NO_COUNTS, module=no_module, log_prior=no_prior)
 
 no_batch = no_samples(DATA) | {"complex": DATA.to(torch.complex64)}
 for score in (

@@ -11,6 +11,7 @@ from pyrogen.core.module import DistributionModule
 from pyrogen.evaluation import (
     bayes_classifier,
     bits_per_dimension,
+    class_marginal,
     log_likelihood,
     log_likelihood_difference,
     log_probs,
@@ -224,6 +225,17 @@ def test_bayes_rule_gives_the_closed_form():
     torch.testing.assert_close(posterior.exp().sum(-1), torch.ones(3, 5, dtype=torch.double))
     uniform = bayes_classifier(Labelled(means), x, 4)
     torch.testing.assert_close(uniform, bayes_classifier(Labelled(means), x, 4, torch.full((4,), -7.0)))
+
+
+def test_a_class_summed_out_is_a_mixture():
+    torch.manual_seed(0)
+    means, log_prior = torch.randn(4, 2), torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+    x = torch.randn(3, 5, 2)
+    for prior, weights in ((log_prior, log_prior), (log_prior - 3, log_prior), (None, torch.zeros(4))):
+        parts = dist.Normal(means, 1.0).to_event(1)
+        mixture = dist.MixtureSameFamily(dist.Categorical(logits=weights), parts)
+        found = class_marginal(Labelled(means), x, 4, prior, batch_size=4)
+        torch.testing.assert_close(found, mixture.log_prob(x).double(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_single_datum_and_a_shared_label():
