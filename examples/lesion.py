@@ -23,7 +23,7 @@ from torch import Tensor
 
 import pyrogen as pg
 from pyrogen.data import phantoms
-from pyrogen.inverse import TemperedSMC
+from pyrogen.inverse import LinearGaussianSystem, TemperedSMC
 from pyrogen.operators import Radon
 
 SIDE, VIEWS, NOISE = 16, 8, 0.4  # noise of a line integral, in pixels of water
@@ -35,44 +35,28 @@ def scanner(views: int = VIEWS, axis: float | Tensor = 0.0) -> Radon:
     return Radon(SHAPE, torch.arange(views) * math.pi / views, detectors=SIDE, offset=axis)
 
 
-class Exact:
-    """Closed forms for a Gaussian prior and a linear scan."""
-
-    def __init__(self, prior: dist.MultivariateNormal, radon: Radon, noise: float | Tensor) -> None:
-        self.mean, self.prior = prior.mean.double(), prior.covariance_matrix.double()
-        self.rows = radon(torch.eye(SIDE**2).unflatten(-1, SHAPE)).flatten(1).T.double()
-        variance = torch.as_tensor(noise)[..., None, None] ** 2
-        self.spread = self.rows @ self.prior @ self.rows.T + variance * torch.eye(len(self.rows)).double()
-
-    def log_evidence(self, y: Tensor, lesion: Tensor) -> Tensor:
-        expected = (self.mean + lesion.flatten(1).double()) @ self.rows.T
-        return dist.MultivariateNormal(expected, self.spread).log_prob(y.flatten(1).double())
-
-    def widths(self) -> Tensor:
-        seen = self.rows @ self.prior
-        return (self.prior - seen.T @ torch.linalg.solve(self.spread, seen)).diagonal().sqrt()
+def exact(law: dist.MultivariateNormal, radon: Radon, noise: float | Tensor) -> LinearGaussianSystem:
+    """Scans in closed form: the prior is Gaussian."""
+    prior = dist.MultivariateNormal(law.mean.double(), law.covariance_matrix.double())
+    rows = radon(torch.eye(SIDE**2).unflatten(-1, SHAPE)).flatten(1).T.double()
+    return LinearGaussianSystem(prior, rows, noise)
 
 
-def scanner_found(law: dist.MultivariateNormal, y: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Posterior mean and standard deviation of the axis and the noise in closed form, but for a sum over a grid."""
+def scanner_found(law: dist.MultivariateNormal, y: Tensor) -> dict[str, dist.Empirical]:
+    """The posteriors of the axis and the noise in closed form, but for a sum over a grid."""
     axes, noises = torch.linspace(-1.5, 1.5, 151).double(), torch.linspace(-2, 1, 91).double().exp()
     heights = dist.Normal(0.0, 0.5).log_prob(axes).unsqueeze(-1) + dist.Normal(0.0, 1.0).log_prob(noises.log())
     for row, axis in zip(heights, axes, strict=True):
-        exact = Exact(law, scanner(4, axis.float()), noises)
-        row += exact.log_evidence(y, torch.zeros(1, *SHAPE))
-    share = heights.flatten().softmax(0).reshape(heights.shape)
-    marginals = {"axis": (axes, share.sum(1)), "noise": (noises, share.sum(0))}
-    means = {name: (values @ weights, values.square() @ weights) for name, (values, weights) in marginals.items()}
-    return {name: (mean, (square - mean**2).sqrt()) for name, (mean, square) in means.items()}
+        row += exact(law, scanner(4, axis.float()), noises.unsqueeze(-1)).marginal.log_prob(y.flatten(1).double())
+    return {"axis": dist.Empirical(axes, heights.logsumexp(1)), "noise": dist.Empirical(noises, heights.logsumexp(0))}
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/lesion"))
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000, help="heads that the prior is fitted to")
-    parser.add_argument("--patients", type=int, default=20)
-    parser.add_argument("--particles", type=int, default=32)
+    for name, default in {"seed": 0, "patients": 20, "particles": 32}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -82,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     prior = pg.diffusion.Diffusion(pg.diffusion.GaussianMixtureDenoiser(law, pg.diffusion.LinearVP()))
     method = {"site": "image", "particles": options.particles, "steps": 5}  # its denoiser draws data exactly
 
-    def scan(y: Tensor, radon: Radon, lesion: Tensor, noise: float) -> None:
+    def scan(y: Tensor, radon: Radon, noise: float, lesion: Tensor | float = 0.0) -> None:
         with pyro.plate("patients", len(y)):
             image = pyro.sample("image", prior()).unflatten(-1, SHAPE)
             pyro.sample("y", dist.Normal(radon(image + lesion), noise).to_event(3), obs=y)
@@ -91,10 +75,11 @@ def main(argv: list[str] | None = None) -> None:
     places = phantoms.lesions(options.patients, seed=options.seed, side=SIDE, contrast=CONTRAST)
     ill = torch.arange(options.patients) % 2 == 0
     images = law.sample((options.patients,)).unflatten(-1, SHAPE) + ill.reshape(-1, 1, 1, 1) * places
-    radon, exact, smc = scanner(), Exact(law, scanner(), NOISE), TemperedSMC(scan, **method, moves=3)
+    radon, smc = scanner(), TemperedSMC(scan, **method, moves=3)
     y = dist.Normal(radon(images), NOISE).sample()
-    ratio = smc.run(y, radon, places, NOISE).log_evidence - smc.run(y, radon, 0 * places, NOISE).log_evidence
-    truth = exact.log_evidence(y, places) - exact.log_evidence(y, 0 * places)
+    ratio = smc.run(y, radon, NOISE, places).log_evidence - smc.run(y, radon, NOISE).log_evidence
+    healthy, flat = exact(law, radon, NOISE).marginal, y.flatten(1).double()
+    truth = healthy.log_prob(flat - radon(places).flatten(1).double()) - healthy.log_prob(flat)
     back = (radon.filtered_back_projection(y) * places).sum((1, 2, 3)) / places.sum((1, 2, 3))
     scores = {"tempered SMC": ratio, "exact": truth, "filtered back-projection": back}
     for name, score in scores.items():
@@ -105,11 +90,10 @@ def main(argv: list[str] | None = None) -> None:
     widths = {}
     for views in (2, 4, 8):
         noise, radon = NOISE * (views / VIEWS) ** 0.5, scanner(views)
-        some = law.sample((8,)).unflatten(-1, SHAPE)
-        y = dist.Normal(radon(some), noise).sample()
-        answer = smc.run(y, radon, 0 * some, noise)
-        found = answer.get_samples()["image"].std(0), Exact(law, radon, noise).widths()
-        widths[views] = [width.square().mean().sqrt().item() for width in found]
+        y = dist.Normal(radon(law.sample((8,)).unflatten(-1, SHAPE)), noise).sample()
+        found = smc.run(y, radon, noise).get_samples()["image"].std(0)
+        truth = exact(law, radon, noise).posterior(y.flatten(1).double()).stddev
+        widths[views] = [width.square().mean().sqrt().item() for width in (found, truth)]
         print(f"   {views} views: {widths[views][0]:.3f}, exact {widths[views][1]:.3f}")
 
     print(f"3. Four views; the axis is half a detector off, and the noise of {NOISE} is not known")
@@ -122,11 +106,11 @@ def main(argv: list[str] | None = None) -> None:
 
     y = dist.Normal(scanner(4, 0.5)(images[1:2]), NOISE).sample()
     free = TemperedSMC(unknown, **method, moves=10, last_levels=10).run(y[0])
-    bound = smc.run(y, scanner(4), torch.zeros(1, *SHAPE), NOISE)
+    bound = smc.run(y, scanner(4), NOISE)
     draws = {"axis and noise found": free.get_samples()["image"], "axis in the middle": bound.get_samples()["image"]}
-    for site, (mean, spread) in scanner_found(law, y).items():
+    for site, truth in scanner_found(law, y).items():
         values = free.get_samples()[site]
-        print(f"   {site}: {values.mean():.2f} ± {values.std():.2f}, exact {mean:.2f} ± {spread:.2f}")
+        print(f"   {site}: {values.mean():.2f} ± {values.std():.2f}, exact {truth.mean:.2f} ± {truth.stddev:.2f}")
     print(f"   {free.diagnostics().warning or 'groups of particles agree'}")
     for name, x in draws.items():
         print(f"   {name}: {pg.evaluation.restoration_report(x.reshape(-1, *SHAPE), images[1], span=2.0)}")
@@ -136,13 +120,13 @@ def main(argv: list[str] | None = None) -> None:
     def counts(image: Tensor) -> dist.TorchDistribution:
         return dist.Poisson(PHOTONS * torch.exp(-WATER * scanner()(image))).to_event(3)
 
-    def counted(y: Tensor, lesion: Tensor) -> None:
+    def counted(y: Tensor, lesion: Tensor | float = 0.0) -> None:
         with pyro.plate("patients", len(y)):
             pyro.sample("y", counts(pyro.sample("image", prior()).unflatten(-1, SHAPE) + lesion), obs=y)
 
     y = counts(images[:8]).sample()
     counting = TemperedSMC(counted, **method, moves=8)
-    odds = counting.run(y, places[:8]).log_evidence - counting.run(y, 0 * places[:8]).log_evidence
+    odds = counting.run(y, places[:8]).log_evidence - counting.run(y).log_evidence
     for name, some in (("with", ill[:8]), ("without", ~ill[:8])):
         print(f"   patients {name} a lesion: probabilities {', '.join(f'{p:.2f}' for p in odds[some].sigmoid())}")
     picture(scores, ill, widths).savefig(options.output / "lesion.png", dpi=150)

@@ -10,7 +10,6 @@ itself does not show which is right; simulation-based calibration does.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -32,24 +31,18 @@ class Line(nn.Module):
 
     def __init__(self):
         super().__init__()
-        place = torch.linspace(0, 1, POINTS)
-        self.register_buffer("design", torch.stack((torch.ones(POINTS), place)))
+        self.register_buffer("design", torch.stack((torch.ones(POINTS), torch.linspace(0, 1, POINTS))))
 
     def forward(self, y=None, size=None):
         with pyro.plate("data", size or len(y)):
             line = pyro.sample("line", pg.distributions.UnitNormal((2,), self.design))
             return pyro.sample("y", dist.Normal(line @ self.design, NOISE).to_event(1), obs=y)
 
-    def posterior(self, y):
-        """The exact posterior, a correlated normal."""
-        precision = torch.eye(2).to(y) + self.design @ self.design.T / NOISE**2
-        mean = torch.linalg.solve(precision, self.design @ y.T / NOISE**2).T
-        return dist.MultivariateNormal(mean, precision_matrix=precision)
-
-    def evidence(self, y):
-        """The exact log-density of the points."""
-        covariance = self.design.T @ self.design + NOISE**2 * torch.eye(POINTS).to(y)
-        return dist.MultivariateNormal(torch.zeros_like(y[0]), covariance).log_prob(y)
+    @property
+    def exact(self):
+        """Evidence and posterior in closed form."""
+        prior = dist.MultivariateNormal(self.design.new_zeros(2), torch.eye(2).to(self.design))
+        return pg.inverse.LinearGaussianSystem(prior, self.design.T, NOISE)
 
 
 class Guide(nn.Module):
@@ -73,17 +66,6 @@ def diagonal_guide() -> Guide:
     return Guide(pg.Parametric(network, pg.families.diagonal_normal, event_shape=(2,), context_shape=(POINTS,)))
 
 
-class PressCtrlC:
-    """A callback that interrupts the run, once, as a person would."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def __call__(self, progress: pg.Progress) -> None:
-        if progress.step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
@@ -100,12 +82,17 @@ def main(argv: list[str] | None = None) -> None:
 
     print("1. Train a flow guide, interrupt it half-way, resume, and compare with a run that was left alone")
     flow = trained(options, model, flow_guide)
-    path = options.output / "run.safetensors"
+    path, half = options.output / "run.safetensors", options.steps // 2
     path.unlink(missing_ok=True)
+
+    def press_ctrl_c(progress: pg.Progress) -> None:
+        if progress.step == half:
+            signal.raise_signal(signal.SIGINT)
+
     try:
-        trained(options, model, flow_guide, checkpoint=path, callbacks=[PressCtrlC(options.steps // 2)])
+        trained(options, model, flow_guide, checkpoint=path, callbacks=[press_ctrl_c])
     except KeyboardInterrupt:
-        print(f"   interrupted at step {options.steps // 2}; the run is in {path.name}")
+        print(f"   interrupted at step {half}; the run is in {path.name}")
     resumed = trained(options, model, flow_guide, checkpoint=path, callbacks=[lambda progress: None])
     pairs = zip(flow.state_dict().values(), resumed.state_dict().values(), strict=True)
     print(f"   every weight equal to the last bit: {all(torch.equal(a, b) for a, b in pairs)}")
@@ -114,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     guides = {"flow": flow, "diagonal": trained(options, model, diagonal_guide)}
     with torch.no_grad():
         bounds = {name: -pg.Elbo(model, guide)(simulated) for name, guide in guides.items()}
-    evidence = model.evidence(simulated).mean()
+    evidence = model.exact.marginal.log_prob(simulated).mean()
     print(f"   exact {evidence:.3f}" + "".join(f"   {name} {bound:.3f}" for name, bound in bounds.items()))
 
     print("\n3. Simulation-based calibration: ranks of the truth among 99 draws, 1,000 simulations")
@@ -132,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     mcmc.run(y)
     to_arviz = partial(pg.analysis.to_arviz, model=model, draws=2000, log_likelihood=False)
     posteriors = {name: to_arviz(posterior, y) for name, posterior in {"NUTS": mcmc, **guides}.items()}
-    summarize(posteriors, model.posterior(y))
+    summarize(posteriors, model.exact.posterior(y))
 
 
 def trained(options: argparse.Namespace, model: Line, make_guide, **arguments) -> Guide:
@@ -141,16 +128,9 @@ def trained(options: argparse.Namespace, model: Line, make_guide, **arguments) -
     guide = make_guide().to(options.device)
     with torch.no_grad():
         simulated = model(size=20_000)
-    pg.fit(
-        pg.Elbo(model, guide),
-        simulated,
-        steps=options.steps,
-        batch_size=256,
-        optimizer=partial(torch.optim.Adam, lr=3e-3, fused=True),
-        schedule=partial(CosineAnnealingLR, T_max=options.steps),
-        seed=options.seed,
-        **arguments,
-    )
+    adam, schedule = partial(torch.optim.Adam, lr=3e-3, fused=True), partial(CosineAnnealingLR, T_max=options.steps)
+    settings = {"batch_size": 256, "optimizer": adam, "schedule": schedule, "seed": options.seed}
+    pg.fit(pg.Elbo(model, guide), simulated, steps=options.steps, **settings, **arguments)
     return guide
 
 

@@ -230,6 +230,7 @@ def flowing(y):
 
 
 NORMAL = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+PAIR = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
 DENOISER = pg.diffusion.GaussianMixtureDenoiser(NORMAL, pg.diffusion.CosineVP())
 
 
@@ -339,6 +340,7 @@ ENTRIES = {
     "bits_per_dimension": (lambda x: evaluation.bits_per_dimension(NORMAL, x, log_volume=0.0), X),
     "central_coverage": (lambda r, levels: evaluation.central_coverage(r, 9, levels=levels), RANKS, LEVELS),
     "chi_square_test": (named("chi_square_test", draws=9), RANKS),
+    "class_marginal": (lambda x, p: evaluation.class_marginal(flow(classes=3).eval(), x, 3, p), X, torch.zeros(3)),
     "classifier_test": (by_test("classifier_test", permutations=9), X, Y),
     "code_length": (lambda x: evaluation.code_length(x, 3), LABELS.reshape(1, 2, -1)),
     "collapse_report": (of_pair("collapse_report", draws=3), X[:, 0]),
@@ -349,6 +351,7 @@ ENTRIES = {
     "energy_distance": (evaluation.energy_distance, X, Y),
     "energy_test": (by_test("energy_test", permutations=9), X, Y),
     "frechet_distance": (by_test("frechet_distance", embedding=features(), divisions=2), X, Y),
+    "gaussian_baseline": (lambda x, y: evaluation.gaussian_baseline(x, y, [1]).log_prob(X.double()), X, Y),
     "gaussian_frechet_distance": (evaluation.gaussian_frechet_distance, X[0], torch.eye(2), Y[0], 2 * torch.eye(2)),
     "grid": (grids, X),
     "highest_coverage": (lambda r, levels: evaluation.highest_coverage(r, 9, levels=levels), RANKS, LEVELS),
@@ -420,6 +423,7 @@ ENTRIES = {
     "typicality": (evaluation.typicality, SCORES, OTHERS),
     "typicality_test": (by_test("typicality_test", permutations=9), SCORES, OTHERS),
     "waic": (evaluation.waic, X),
+    "witten_bell": (lambda s, c: evaluation.witten_bell((s, c), (s, c), symbols=3), LABELS, X),
     "to_arviz": (drawn, Y[:, 0]),
     "to_arviz of batches": (joined_batches, Y[:, 0]),
     "report": (
@@ -441,6 +445,11 @@ ENTRIES = {
     "NoiseVI": (
         lambda y: answered(inverse.NoiseVI(flowing, site="image", draws=9, steps=3), y),
         Y[0],
+    ),
+    "LinearGaussianSystem": (
+        lambda a, y: inverse.LinearGaussianSystem(PAIR, a, 1.0).posterior(y).mean,
+        X,
+        Y[:, 0],
     ),
     "Matrix": (lambda a: operators.Matrix(a)(X), Y[:2]),
     "Mask": (lambda kept: operators.Mask(kept)(X), Y[0] > -5),

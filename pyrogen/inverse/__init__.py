@@ -19,6 +19,7 @@ from .averaged import Averaged
 from .completion import Completion
 from .guidance import DAPS, DDRM, DPS, DiffPIR, Guidance, GuidedSampling, MomentMatching, PiGDM, RePaint
 from .laplace import Laplace
+from .linear_gaussian import LinearGaussianSystem
 from .many_chains import ManyChains
 from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
@@ -70,6 +71,7 @@ __all__ = [
     "Laplace",
     "LearnedTwist",
     "Linear",
+    "LinearGaussianSystem",
     "Lookahead",
     "ManyChains",
     "Mask",
