@@ -16,7 +16,7 @@ import argparse
 import gettext
 import re
 from functools import partial
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
 
 import pyro
@@ -25,19 +25,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 import pyrogen as pg
-from pyrogen.autoregressive import beam_search, tempered, transformer
+from pyrogen.autoregressive import beam_search, best_temperature, tempered, transformer
 from pyrogen.data import BytePairs, as_source
 from pyrogen.inverse import Lookahead, SequenceSMC
 
 LITTLE = ("Open Close Print Save", "Ouvrir Fermer Imprimer Garder"), ("new last", "nouveau dernier"), (
     "file page table line word text", "fichier page tableau ligne mot texte")  # fmt: skip
-DEBIAN = Path("/usr/lib/libreoffice/program/resource/fr/LC_MESSAGES")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/translation"))
-    parser.add_argument("--texts", type=Path, default=DEBIAN)
+    parser.add_argument("--texts", type=Path, default=Path("/usr/lib/libreoffice/program/resource/fr/LC_MESSAGES"))
     numbers = {"seed": 0, "steps": 3000, "held-out": 600, "symbols": 2000, "length": 20, "particles": 128}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -51,14 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     pairs = [pair for pair in pairs if max(tokens.lengths(pair)) < length]
     pairs = [pairs[place] for place in torch.randperm(len(pairs)).tolist()]
     tested = [pair for pair in pairs if len(pair[0].split()) >= 3][: min(options.held_out, len(pairs) // 5)]
-    known = [pair for pair in pairs if pair not in set(tested)]
-    others, known = known[: len(tested)], known[len(tested) :]
-    english, french = zip(*tested, strict=True)
-    print(
-        f"{len(known):,} pairs of strings, of less than {length} of {tokens.symbols:,} symbols; {len(tested)} held out"
-    )
+    rest = [pair for pair in pairs if pair not in tested]
+    others, known = rest[: len(tested)], rest[len(tested) :]
+    parts = [[tokens.encode(texts, length) for texts in zip(*part, strict=True)] for part in (known, others, tested)]
+    (x, y), (other, its), (source, truth) = parts
+    print(f"{len(x):,} pairs of strings, of less than {length} of {tokens.symbols:,} symbols; {len(source)} held out")
 
-    x, y = (tokens.encode(texts, length) for texts in zip(*known, strict=True))
     sizes = {"symbols": tokens.symbols, "end": tokens.end, "width": 128, "dropout": 0.1}
     channel = transformer((length,), (length,), classes=tokens.symbols, source=2, depth=3, **sizes)
     language = transformer((length,), depth=2, **sizes)
@@ -66,26 +63,23 @@ def main(argv: list[str] | None = None) -> None:
     for name, model, data in (("channel", channel, (y, as_source(x))), ("language", language, x)):
         steps = options.steps if name == "channel" else options.steps // 3 + 1
         schedule = partial(OneCycleLR, max_lr=2e-3, total_steps=steps + 1, pct_start=0.1)
-        settings["checkpoint"] = options.output / f"{name}.fit"
-        fit = pg.fit(model, data, steps=steps, schedule=schedule, **settings)
+        fit = pg.fit(model, data, steps=steps, schedule=schedule, checkpoint=options.output / f"{name}.fit", **settings)
         print(f"{name}: {steps} steps in {fit.history.seconds:.0f} s")
-    channel = calibrated(channel, *(tokens.encode(texts, length) for texts in zip(*others, strict=True)))
-    source, truth = as_source(tokens.encode(english, length)), tokens.encode(french, length)
-    with torch.no_grad():
-        nats = -channel(source).log_prob(truth).sum() / channel(source).lengths(truth).sum()
-        best, scores = beam_search(channel(source), 5)
-    error = calibration_error(channel, source, truth)
+    temperature = round(best_temperature(channel, its, as_source(other)), 1)
+    print(f"temperature {temperature}")
+    channel, source = tempered(channel, temperature), as_source(source)
+    nats = -pg.log_prob(channel, truth, source).sum() / channel(source).lengths(truth).sum()
+    error = calibration_error(channel(source), truth)
+    best, scores = beam_search(channel(source), 5)
     print(f"{nats:.2f} nats a held-out token; calibration error of the likeliest token {error:.3f}\n")
+    english, french = zip(*tested, strict=True)
     memory, similarity = translation_memory(known, english)
-    found = tokens.decode(best[0])
-    sure = scores[0] / channel(source).lengths(best[0])
+    found, sure = tokens.decode(best[0]), scores[0] / channel(source).lengths(best[0])
     groups = {"all": sure.isfinite(), "unlike any known (< 0.6)": similarity < 0.6, "surer half": sure >= sure.median()}
     for name, chosen in groups.items():
-        parts = [[text for text, kept in zip(texts, chosen, strict=True) if kept] for texts in (found, memory, french)]
-        if parts[0]:
-            print(
-                f"{name} ({len(parts[0])}): model {quality(parts[0], parts[2])}; memory {quality(parts[1], parts[2])}"
-            )
+        ours, theirs, right = (list(compress(texts, chosen)) for texts in (found, memory, french))
+        if right:
+            print(f"{name} ({len(right)}): model {quality(ours, right)}; memory {quality(theirs, right)}")
     print(f"\n{english[0]}")
     for score, text in zip(scores[:, 0].exp(), tokens.decode(best[:, 0]), strict=True):
         print(f"   {score:6.1%} {text}")
@@ -115,11 +109,11 @@ def strings(folder: Path) -> list[tuple[str, str]]:
     for path in sorted(folder.glob("*.mo")):
         with path.open("rb") as file:
             messages = gettext.GNUTranslations(file)._catalog
-        for key, value in messages.items():
-            if isinstance(key, str) and key and value:
-                source, target = (re.sub("[~_&]", "", text).strip() for text in (key.split("\x04")[-1], value))
-                if source and target and max(len(source), len(target)) <= 120:
-                    found[source] = target
+        for key in (key for key in messages if isinstance(key, str)):  # others have plurals
+            texts = key.split("\x04")[-1], messages[key]
+            source, target = (re.sub("[~_&]", "", text).strip() for text in texts)
+            if source and target and max(len(source), len(target)) <= 120:
+                found[source] = target
     made = product(*(zip(english.split(), french.split(), strict=True) for english, french in LITTLE))
     return list(found.items()) or [(f"{a} {b} {c}", f"{d} le {f} {e}") for (a, d), (b, e), (c, f) in made]
 
@@ -132,21 +126,10 @@ def translation_memory(known: list[tuple[str, str]], texts: tuple[str, ...]) -> 
     return [known[row][1] for row in place], best
 
 
-@torch.no_grad()
-def calibrated(model: pg.DistributionModule, source: torch.Tensor, truth: torch.Tensor) -> pg.DistributionModule:
-    """The model at the temperature under which held-out strings are most probable."""
-    temperatures = [0.8 + 0.1 * step for step in range(18)]
-    scores = [tempered(model, each)(as_source(source)).log_prob(truth).sum().item() for each in temperatures]
-    best = temperatures[scores.index(max(scores))]
-    print(f"temperature {best:.1f}")
-    return tempered(model, best)
-
-
-@torch.no_grad()
-def calibration_error(model: pg.DistributionModule, source: torch.Tensor, truth: torch.Tensor) -> float:
+def calibration_error(translations: pyro.distributions.TorchDistribution, truth: torch.Tensor) -> float:
     """How far the probability of the likeliest token is from how often it is the true one, over ten equal bins."""
-    there = torch.arange(truth.shape[1]) < model(source).lengths(truth).unsqueeze(1)
-    probability, symbol = model(source).conditionals(truth).log_probs.exp().max(-1)
+    there = torch.arange(truth.shape[1]) < translations.lengths(truth).unsqueeze(1)
+    probability, symbol = translations.conditionals(truth).log_probs.exp().max(-1)
     probability, right = probability[there], (symbol == truth)[there].float()
     bins = torch.nn.functional.one_hot((10 * probability).long().clamp(max=9), 10).float()
     return float((bins.T @ (probability - right)).abs().sum() / len(right))

@@ -12,6 +12,7 @@ FEW = {
     "colorization": ["--steps", "2", "--draws", "2"],
     "diffusion_posterior": ["--steps", "2", "--particles", "8"],
     "digits": ["--steps", "2", "--draws", "2"],
+    "flow_guides": ["--steps", "2", "--draws", "5"],
     "inpainting": ["--steps", "2", "--particles", "4"],
     "imitation": ["--steps", "2", "--walks", "64"],
     "planning": ["--steps", "2", "--pairs", "2", "--particles", "4"],

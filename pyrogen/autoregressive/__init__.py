@@ -12,7 +12,7 @@ from .point_process.distribution import PointProcessDistribution
 from .point_process.model import PointProcess
 from .point_process.waiting import WaitingTime
 from .recipes import any_order, made, pixel_cnn, transformer, wavenet
-from .tempering import nucleus, tempered, top_k
+from .tempering import best_temperature, nucleus, tempered, top_k
 
 __all__ = [
     "AnyOrder",
@@ -29,6 +29,7 @@ __all__ = [
     "WaitingTime",
     "any_order",
     "beam_search",
+    "best_temperature",
     "constrained",
     "from_transformers",
     "hawkes",

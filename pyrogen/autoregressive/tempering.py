@@ -20,7 +20,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyrogen.arguments import checked
+from pyrogen.arrays import takes_arrays
+from pyrogen.core.log_prob import log_prob
 from pyrogen.core.recipe import recipe
+from pyrogen.core.shapes import Context
 from pyrogen.distributions.normal import DiagonalNormal
 
 from .conditionals import Reweighted
@@ -103,6 +106,49 @@ def tempered(model: Model, temperature: float) -> Model:
         torch.Size([5])
     """
     return model.altered(lambda conditional: Tempered(conditional, temperature))
+
+
+@takes_arrays
+def best_temperature(model: Model, x: Tensor, context: Context = None) -> float:
+    r"""The temperature under which data are most probable: :func:`tempered` with it states the best probabilities.
+
+    A model that has learned its training data too well is too sure elsewhere, so the data should be others. Their
+    log-probability has one maximum, as it is a concave function of the inverse temperature; golden sections find it to
+    three digits, between 1/8 and 8.
+
+    Args:
+        model: An autoregressive model over few symbols or normals.
+        x: Held-out data.
+        context: Their context, if the model takes one.
+
+    Shape:
+        ``(*batch, *event_shape)``.
+
+    References:
+        Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks",
+        https://arxiv.org/abs/1706.04599
+
+    Example:
+        >>> model = pg.autoregressive.transformer((4,), symbols=3, width=16, depth=1)
+        >>> 0.125 <= best_temperature(model, torch.randint(3, (20, 4))) <= 8
+        True
+    """
+
+    def score(logarithm: float) -> float:
+        return float(log_prob(tempered(model, math.exp(logarithm)), x, context).double().sum())
+
+    share = (math.sqrt(5) - 1) / 2
+    low, high = -math.log(8), math.log(8)
+    inner = [high - share * (high - low), low + share * (high - low)]
+    scores = [score(place) for place in inner]
+    while high - low > 1e-3:
+        if scores[0] > scores[1]:
+            high, inner = inner[1], [inner[1] - share * (inner[1] - low), inner[0]]
+            scores = [score(inner[0]), scores[0]]
+        else:
+            low, inner = inner[0], [inner[1], inner[0] + share * (high - inner[0])]
+            scores = [scores[1], score(inner[1])]
+    return math.exp((low + high) / 2)
 
 
 @recipe
