@@ -9,12 +9,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, finite, integer, positive
+from pyrogen.arguments import checked, finite, positive, some_sizes
 from pyrogen.arrays import takes_arrays
 
 
 @takes_arrays
-@checked
+@checked(components=some_sizes)
 def gaussian_baseline(
     train: Tensor,
     validation: Tensor,
@@ -54,12 +54,11 @@ def gaussian_baseline(
         raise ValueError(f"`train` must have shape (n, size), got {tuple(train.shape)}")
     if finite(validation, "validation").shape[1:] != train.shape[1:] or not len(validation):
         raise ValueError(f"`validation` must have shape (m, {train.shape[1]}), got {tuple(validation.shape)}")
-    for count in components:
-        if integer(count, "components") > len(train):
-            raise ValueError(f"`components` must be at most the {len(train)} data, got {count}")
+    if max(components) > len(train):
+        raise ValueError(f"`components` must be at most the {len(train)} data, got {max(components)}")
     tried = list(product(components, [positive(floor, "floors") for floor in floors]))
     if not tried:
-        raise ValueError("`components` and `floors` must hold at least one each, got none")
+        raise ValueError("`floors` must hold at least one number, got none")
     from sklearn.mixture import GaussianMixture
 
     learn, choose = (part.cpu().numpy() for part in (train, validation))

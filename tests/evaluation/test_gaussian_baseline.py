@@ -40,5 +40,7 @@ def test_errors_of_the_baseline():
         gaussian_baseline(x, x)
     with pytest.raises(ValueError, match="`floors` must be positive, got 0"):
         gaussian_baseline(x, x, [1], floors=[0.0])
-    with pytest.raises(ValueError, match="must hold at least one each, got none"):
+    with pytest.raises(ValueError, match="`floors` must hold at least one number, got none"):
+        gaussian_baseline(x, x, [1], floors=[])
+    with pytest.raises(ValueError, match="`components`"):
         gaussian_baseline(x, x, [])
