@@ -126,13 +126,13 @@ def translation_memory(known: list[tuple[str, str]], texts: tuple[str, ...]) -> 
     return [known[row][1] for row in place], best
 
 
-def calibration_error(translations: pyro.distributions.TorchDistribution, truth: torch.Tensor) -> float:
+def calibration_error(translations: pyro.distributions.TorchDistribution, truth: torch.Tensor) -> torch.Tensor:
     """How far the probability of the likeliest token is from how often it is the true one, over ten equal bins."""
     there = torch.arange(truth.shape[1]) < translations.lengths(truth).unsqueeze(1)
     probability, symbol = translations.conditionals(truth).log_probs.exp().max(-1)
     probability, right = probability[there], (symbol == truth)[there].float()
     bins = torch.nn.functional.one_hot((10 * probability).long().clamp(max=9), 10).float()
-    return float((bins.T @ (probability - right)).abs().sum() / len(right))
+    return (bins.T @ (probability - right)).abs().sum() / len(right)
 
 
 def quality(found: list[str], truth: list[str]) -> str:
