@@ -19,7 +19,7 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import MCMC, NUTS
+from pyro.infer import MCMC, NUTS, reparam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
@@ -120,18 +120,18 @@ def restore(options: argparse.Namespace, flow: pg.DistributionModule, truth: tor
     """The posterior of an image given its noisy upper half."""
     visible = (torch.arange(8) < 4).reshape(8, 1).expand(SHAPE)
 
+    @pyro.poutine.reparam(config={"image": reparam.TransformReparam()})  # NUTS moves in the flow's noise
     def noisy_half(y=None):
         image = pyro.sample("image", flow(label))
         pyro.sample("y", dist.Normal(image, 0.1).mask(visible).to_event(3), obs=y)
 
     observed = truth + 0.1 * torch.randn_like(truth)
-    kernel = NUTS(pg.inverse.in_noise(noisy_half, site="image"), max_tree_depth=5)
-    with pyro.validation_enabled(False), warnings.catch_warnings(action="ignore"):  # of too few processors for chains
+    kernel = NUTS(noisy_half, max_tree_depth=5)
+    with pyro.validation_enabled(False), warnings.catch_warnings(action="ignore"):  # of few processors, of a new arviz
         mcmc = MCMC(kernel, options.draws, options.draws, num_chains=2, mp_context="fork", disable_progbar=True)
         mcmc.run(observed)
+        import arviz
     posterior = pg.analysis.to_arviz(mcmc, observed)
-    import arviz  # only now: to_arviz keeps its announcement of a new version quiet
-
     summary = arviz.summary(posterior, var_names=["image"], kind="all")
     print(summary.iloc[[20, 28, 36, 44, 52, 60]].to_string())
     draws = torch.as_tensor(posterior.posterior["image"].values).flatten(0, 1)
