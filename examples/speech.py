@@ -4,9 +4,8 @@ Sounds of 8 kHz become 256 symbols by the mu-law. One WaveNet knows which phone 
 linear prediction from 16 samples is the baseline; all give mixtures of logistics, and bits a sample of prompts on which
 none was trained. The first then speaks one of these, sample by sample, from its phones alone.
 
-Without `--sounds` the speech is made (`pg.data.vowels`). With it, it is that of a folder with the files of Debian's
-packages asterisk-core-sounds-en-wav (`*.wav`) and asterisk-core-sounds-en (`core-sounds-en.txt.gz`), whose phones
-pocketsphinx aligns (`pip install pocketsphinx`).
+Without `--sounds` the speech is made (`pg.data.vowels`). With it, it is that of a folder with what Debian's packages
+asterisk-core-sounds-en-wav and asterisk-core-sounds-en install; `pip install pocketsphinx` aligns its phones.
 
     python examples/speech.py [--output output/speech] [--seed 0] [--steps 1000] [--prompts 200] [--sounds FOLDER]
 """
@@ -18,16 +17,18 @@ import gzip
 import math
 import re
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pyro
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 import pyrogen as pg
-from pyrogen.data import audio, vowels
+from pyrogen.data import audio, speech, vowels
 from pyrogen.distributions import families
 
 RATE, LENGTH, PAST, COMPONENTS = 8000, 1024, 16, 5  # samples a second, in a window and before one; logistics mixed
@@ -37,20 +38,17 @@ Prompt = tuple[Tensor, Tensor]  # samples and numbers of phones, both (length,)
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/speech"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--prompts", type=int, default=200)
+    for name, default in {"seed": 0, "steps": 1000, "prompts": 200}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--sounds", type=Path)
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     pyro.set_rng_seed(options.seed)
 
-    if options.sounds:
-        prompts, names = aligned(options.sounds, options.prompts)
-    else:
-        speech = vowels.draw(options.prompts, seed=options.seed + 1, length=2 * RATE)
-        prompts, names = list(zip(*speech, strict=True)), list(vowels.FORMANTS)
+    made = partial(vowels.draw, options.prompts, seed=options.seed + 1, length=2 * RATE)
+    prompts = aligned(options.sounds, options.prompts) if options.sounds else list(zip(*made(), strict=True))
+    names = speech.PHONES if options.sounds else list(vowels.FORMANTS)
     held_out, train = prompts[::8], [prompt for number, prompt in enumerate(prompts) if number % 8]
     print(f"{len(prompts)} prompts, {sum(len(samples) for samples, _ in prompts) / RATE / 60:.1f} minutes")
 
@@ -68,16 +66,20 @@ def main(argv: list[str] | None = None) -> None:
     fit(alone, codes, options.steps // 2, rate=3e-3)
     fit(spoken, (codes, phones), options.steps // 2, rate=3e-3)
 
-    bits = torch.stack([scores(prompt, linear, alone, spoken, len(names)) for prompt in held_out])  # (prompts, models)
+    bits = []
+    for prompt in held_out:
+        (after, past), (codes, phones) = predicted(prompt), windows(prompt, len(names))
+        of_windows = pg.log_prob(alone, codes) / LENGTH, pg.log_prob(spoken, codes, phones) / LENGTH
+        bits.append([-nats.mean() / math.log(2) for nats in (pg.log_prob(linear, after, past), *of_windows)])
+    bits = torch.tensor(bits)  # (prompts, models)
     for name, found in zip((f"linear prediction from {PAST}", "WaveNet", "WaveNet, given phones"), bits.T, strict=True):
         more = found - bits[:, 1]
         error = more.std() / len(more) ** 0.5
         print(f"{name:<26}{found.mean():.3f} bits a sample; {more.mean():+.3f}, standard error {error:.3f}")
 
     samples, phones = (part[: min(2 * RATE, RATE * options.steps // 100)] for part in held_out[0])
-    speaker = pg.rebuilt(spoken, event_shape=(len(phones),), context_shape=(len(phones), len(names)))
     begin = time.process_time()
-    said = audio.inverse_mu_law(speaker(one_hot(phones, len(names)).float()).sample().long())
+    said = audio.inverse_mu_law(pg.lengthened(spoken, len(phones))(one_hot(phones, len(names)).float()).sample().long())
     print(f"{len(said)} samples drawn, {len(said) / (time.process_time() - begin):.0f} a processor second")
     for name, sound in {"held_out": samples, "drawn": said}.items():
         audio.write_wav(options.output / f"{name}.wav", sound, rate=RATE)
@@ -90,12 +92,8 @@ class LinearPrediction(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(one_hot(torch.tensor(PAST - 1), PAST).float())
-        logits, aside, log_scales = (
-            torch.zeros(COMPONENTS),
-            torch.linspace(-0.1, 0.1, COMPONENTS),
-            torch.zeros(COMPONENTS),
-        )
-        self.mixture = nn.Parameter(torch.stack([logits, aside, log_scales - 3]))
+        aside = torch.linspace(-0.1, 0.1, COMPONENTS)
+        self.mixture = nn.Parameter(torch.stack([0 * aside, aside, 0 * aside - 3]))  # logits, places, log-scales
 
     def forward(self, past: Tensor) -> Tensor:
         sample = past @ self.weight
@@ -120,45 +118,24 @@ def predicted(prompt: Prompt) -> tuple[Tensor, Tensor]:
     return audio.mu_law(samples[PAST:]).float(), samples[:-1].unfold(0, PAST, 1)
 
 
-@torch.no_grad()
-def scores(prompt: Prompt, linear: nn.Module, alone: nn.Module, spoken: nn.Module, phones: int) -> Tensor:
-    """Bits a sample of each model, ``(3,)``."""
-    (after, past), (codes, phones) = predicted(prompt), windows(prompt, phones)
-    of_windows = [distribution.log_prob(codes).mean() / LENGTH for distribution in (alone(), spoken(phones))]
-    return -torch.stack([linear(past).log_prob(after).mean(), *of_windows]) / math.log(2)
-
-
-def aligned(folder: Path, count: int) -> tuple[list[Prompt], list[str]]:
-    """Prompts of one to four seconds with the phones that pocketsphinx finds in them, and the names of these."""
-    from pocketsphinx import Decoder
-
-    decoder, prompts, numbers = Decoder(samprate=2 * RATE, loglevel="FATAL"), [], {}
+def aligned(folder: Path, count: int) -> list[Prompt]:
+    """Prompts of one to four seconds, with the phones that pocketsphinx finds in them."""
+    recognizer, prompts = speech.Recognizer(), []
     with gzip.open(folder / "core-sounds-en.txt.gz", "rt", errors="replace") as lines:
         texts = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != ";")
     for name, text in texts.items():
         words, path = re.sub("[^a-z' ]", " ", text.lower()).split(), folder / f"{name}.wav"
-        known = words and "[" not in text and all(map(decoder.lookup_word, words)) and path.exists()
-        samples = audio.read_wav(path).samples if known else torch.zeros(0)
-        if not RATE < len(samples) < 4 * RATE or len(prompts) == count:
-            continue
-        finer = audio.resample(samples, rate=RATE, new_rate=2 * RATE).clamp(-1, 1)
-        try:
-            for align in (partial(decoder.set_align_text, " ".join(words)), decoder.set_alignment):
-                align()
-                decoder.start_utt()
-                decoder.process_raw((finer * (2**15 - 1)).short().numpy().tobytes(), full_utt=True)
-                decoder.end_utt()
-        except RuntimeError:  # the words do not fit the sound
-            continue
-        spans = [(phone.name, phone.duration * RATE // 100) for word in decoder.get_alignment() for phone in word]
-        phones = torch.cat([torch.full((span,), numbers.setdefault(phone, len(numbers))) for phone, span in spans])
-        prompts.append((samples[: len(phones)], phones[: len(samples)]))
-    return prompts, list(numbers)
+        samples = audio.read_wav(path).samples if words and "[" not in text and path.exists() else torch.zeros(0)
+        if RATE < len(samples) < 4 * RATE and len(prompts) < count:
+            finer = audio.resample(samples, rate=RATE, new_rate=speech.RATE).clamp(-1, 1)
+            with suppress(ValueError):  # unknown words, or others than are spoken
+                spoken = recognizer.align(words, finer)
+                phones = spoken.phones.repeat_interleave(spoken.durations * RATE // speech.FRAMES)
+                prompts.append((samples[: len(phones)], phones[: len(samples)]))
+    return prompts
 
 
 def picture(path: Path, sounds: dict[str, Tensor], phones: Tensor, names: list[str]) -> None:
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
     for axis, (title, sound) in zip(axes, sounds.items(), strict=True):
         axis.specgram(sound.numpy(), NFFT=128, Fs=RATE, noverlap=96, vmin=-120, vmax=-40)
