@@ -26,6 +26,7 @@ from pyrogen.simulation.joint.drawing import FailedSimulations
 from pyrogen.simulation.posterior import Posterior
 from pyrogen.training.progress import Fit, History
 
+from .arrays import real_array
 from .arviz import to_arviz
 from .model_report import ModelReport, Rows
 from .page import Page, page
@@ -48,6 +49,7 @@ def _record(value: Any, name: str) -> Fit | History:
     history=_record,
     model=function,
     truth=instance_of(Mapping),
+    title=instance_of(str),
     calibration=instance_of(Calibration),
     local=instance_of(LocalCalibration),
     misspecification=instance_of(TestResult),
@@ -175,15 +177,24 @@ def _of_posterior(
     tree = posterior if is_tree(posterior) else _tree(posterior, args, model, predictive=checks.predictive is None)
     if is_tree(posterior) and args:
         raise TypeError(f"`data` must not be given where the posterior holds them, got {len(args)} arguments")
-    unknown = [site for site in truth if site not in variables(tree, "posterior")]
-    if unknown:
-        raise ValueError(f"`truth` must have sites of {list(variables(tree, 'posterior'))}, got {unknown}")
+    _check_truth(truth, variables(tree, "posterior"))
     chained = not isinstance(posterior, Answer) or isinstance(posterior.diagnostics(), ChainDiagnostics)
     guide = "log_q" in variables(tree, "sample_stats") or isinstance(posterior, Posterior)
     found = PosteriorReport(posterior, tree, guide, chained or posterior.chains > 1, history, truth, checks)
     sites = ", ".join(variables(tree, "posterior"))
     subject = f"Report on a posterior by {found.method}."
     return page(title or f"Posterior of {sites}", subject, list(found.sections()), "Do not rely on this posterior")
+
+
+def _check_truth(truth: Mapping[str, Any], sites: Mapping[str, Any]) -> None:
+    """Raises a ValueError unless true values are of sites, in their shapes."""
+    unknown = [site for site in truth if site not in sites]
+    if unknown:
+        raise ValueError(f"`truth` must have sites of {list(sites)}, got {unknown}")
+    for site, value in truth.items():
+        shape, found = sites[site].shape[2:], real_array(value, f"truth[{site!r}]").shape
+        if found != shape:
+            raise ValueError(f"`truth[{site!r}]` must have shape {shape}, got {found}")
 
 
 def _replications(posterior: Posterior, data: Mapping[str, Tensor]) -> PredictiveCheck | None:

@@ -1,6 +1,7 @@
 """Truth: a report shows the numbers that evaluation gives, hides no verdict, and says why a part is not there."""
 
 import html
+import math
 import re
 import shutil
 import subprocess
@@ -368,6 +369,13 @@ def test_the_seed_decides_and_nothing_else_changes():
         (lambda: report(Normal(), data(), history=3), TypeError, "`history` must be what `pg.fit` returned"),
         (lambda: report(Normal(), data(), rows=0), ValueError, "`rows` must be at least 1"),
         (lambda: report({"z": data()}, truth={"w": 1.0}), ValueError, r"`truth` must have sites of \['z'\]"),
+        (lambda: report({"z": data()}, truth={"z": [1.0]}), ValueError, r"`truth\['z'\]` must have shape \(2,\)"),
+        (
+            lambda: report({"z": data()}, truth={"z": [1.0, math.nan]}),
+            ValueError,
+            r"`truth\['z'\]` must",
+        ),
+        (lambda: report(Normal(), data(), title=3), TypeError, "`title` must be a str, got int"),
         (lambda: report(3), ValueError, "`posterior` must be an MCMC run"),
         (lambda: report({"z": data()}, local=TestResult(1.0, 0.5)), TypeError, "`local` must be a LocalCalibration"),
     ],
