@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         sounds[text] = [voice.sound(voice.program(recognizer.spell(text.split())))]
         print(f"said: {text}\nheard: {' '.join(recognizer.recognize(sounds[text][0]))}")
     for name, (sound, *_) in sounds.items():
-        audio.write_wav(options.output / f"{name.replace(' ', '_')}.wav", sound, rate=speech.RATE)
+        audio.write_wav(options.output / f"{name.replace(', ', '_').replace(' ', '_')}.wav", sound, rate=speech.RATE)
     first = {name: mels[0] * voice.scale + voice.loc for name, mels in spectra.items()}
     pg.analysis.spectrograms(first, rate=speech.FRAMES).savefig(options.output / "text_to_speech.png", dpi=100)
 
