@@ -6,12 +6,13 @@ A mode counts that has a draw of high quality, within three standard deviations;
 draws, and more is collapse within modes. Published are means over ten trials of 400 epochs, 400,000 steps.
 
 All losses are played by the same networks and settings, with R1 and R2 and without (the Wasserstein loss with its
-gradient penalty, and five steps of the critic). One thread; lines are appended to a file, and what it holds is not run
+one-sided gradient penalty, and five steps of the critic). One thread; lines are appended to a file, and what it holds is not run
 again:
 
     python benchmarks/implicit.py --output results.jsonl                       # the default game, ten seeds: hours
-    python benchmarks/implicit.py --output results.jsonl --losses all --steps 4000 --seeds 0 1 2 3 4
-    python benchmarks/implicit.py --output results.jsonl [--losses all --steps 4000] --table TABLE.json
+    python benchmarks/implicit.py --output losses.jsonl --losses all --steps 4000 --seeds 0 1 2
+    python benchmarks/implicit.py --output results.jsonl --table TABLE.json
+    python benchmarks/implicit.py --output losses.jsonl --losses all --steps 4000 --table TABLE.json
     python benchmarks/implicit.py --speed [--table TABLE.json]                 # a step beside a loop written by hand
     python benchmarks/implicit.py --tasks ring --seeds 0 --steps 2000          # a quick look
 """
@@ -101,7 +102,7 @@ def data(task: str, seed: int, rows: int = 100_000) -> Tensor:
 
 def game(loss: str, penalised: bool) -> Game:
     """The game of a loss."""
-    penalties = (GradientPenalty(),) if loss == "wasserstein" else (R1(WEIGHT[0]), R2(WEIGHT[0]))
+    penalties = (GradientPenalty(one_sided=True),) if loss == "wasserstein" else (R1(WEIGHT[0]), R2(WEIGHT[0]))
     return Game(
         pg.implicit.mlp((2,), noise=NOISE, hidden=HIDDEN),
         pg.implicit.mlp_critic((2,), hidden=HIDDEN),
@@ -201,7 +202,9 @@ def _bias(task: str) -> float:
 
 
 def _mean(lines: list[dict], key: str, places: int) -> str:
-    values = [line[key] for line in lines]
+    values = [line[key] for line in lines if math.isfinite(line[key])]  # no good draw, no spread
+    if not values:
+        return ""
     spread = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{places}f}{spread}"
 
