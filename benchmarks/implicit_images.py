@@ -50,7 +50,7 @@ class Task(NamedTuple):
         symbols: How many values a pixel has.
         channels: Those of the networks, from the full size on.
         steps: Of a game, unless the command line says otherwise.
-        weight: Of both penalties.
+        weight: Of both penalties, at the beginning and at the end.
     """
 
     train: tuple[Tensor, Tensor]
@@ -58,7 +58,7 @@ class Task(NamedTuple):
     symbols: int
     channels: tuple[int, ...]
     steps: int
-    weight: float
+    weight: tuple[float, float]
 
 
 def stacked(seed: int) -> Task:
@@ -66,20 +66,20 @@ def stacked(seed: int) -> Task:
     pixels, labels, symbols = pg.data.digits()
     chosen = torch.randint(len(pixels), (70_000, 3), generator=torch.Generator().manual_seed(seed))
     images, modes = pixels[chosen, 0], labels[chosen] @ torch.tensor([100, 10, 1])
-    return Task((images[:-MODES], modes[:-MODES]), images[-MODES:], symbols, (32, 64), 20_000, 1.0)
+    return Task((images[:-MODES], modes[:-MODES]), images[-MODES:], symbols, (64, 128), 10_000, (0.1, 0.01))
 
 
 def digits(seed: int) -> Task:
     """Single digits."""
     pixels, labels, symbols = pg.data.digits()
     train, test = pg.data.split(pixels, labels, sizes=(1257, 540), seed=seed)
-    return Task(train, test[0], symbols, (32, 64), 5_000, 1.0)
+    return Task(train, test[0], symbols, (32, 64), 5_000, (1.0, 1.0))
 
 
 def photographs(seed: int) -> Task:
     """Patches of photographs; the test patches are of parts that training ones do not see."""
     train, test = pg.data.photographs(16, shrink=2)
-    return Task((train.pixels, train.labels), test.pixels, train.symbols, (32, 64, 128), 10_000, 1.0)
+    return Task((train.pixels, train.labels), test.pixels, train.symbols, (32, 64, 128), 4_000, (1.0, 1.0))
 
 
 TASKS = {"stacked": stacked, "digits": digits, "photographs": photographs}
@@ -90,11 +90,18 @@ def gan(task: Task, steps: int, seed: int, pack: int = 1) -> nn.Module:
     shape, channels = tuple(task.train[0].shape[1:]), task.channels
     generator = convolutional(shape, noise=(64,), channels=channels[::-1], interval=(0.0, 1.0))
     critic = convolutional_critic(shape, channels=channels, pack=pack)
-    game = Game(generator, critic, penalties=(R1(task.weight), R2(task.weight)))
+    begin, end = task.weight
+    game = Game(generator, critic, penalties=(R1(begin), R2(begin)))
+
+    def anneal(progress: pg.Progress) -> None:
+        for penalty in game.penalties:
+            penalty.weight = begin * (end / begin) ** (progress.step / steps)
+
     images = task.train[0].repeat(max(1, 50_000 // len(task.train[0])), 1, 1, 1)
     data = (images + torch.rand(images.shape)) / task.symbols
     falling = partial(LambdaLR, lr_lambda=lambda step: min(1.0, 2 * (1 - step / steps)))
-    pg.fit(game, data, steps=steps, batch_size=64, lr=2e-3, schedule=falling, ema=0.999, seed=seed)
+    settings = {"batch_size": 64, "lr": 2e-3, "schedule": falling, "ema": 0.999, "seed": seed}
+    pg.fit(game, data, steps=steps, callbacks=[anneal], **settings)
     return generator
 
 
