@@ -6,8 +6,8 @@ A mode counts that has a draw of high quality, within three standard deviations;
 draws, and more is collapse within modes. Published are means over ten trials of 400 epochs, 400,000 steps.
 
 All losses are played by the same networks and settings, with R1 and R2 and without (the Wasserstein loss with its
-one-sided gradient penalty, and five steps of the critic). One thread; lines are appended to a file, and what it holds is not run
-again:
+one-sided gradient penalty, and five steps of the critic). One thread; lines are appended to a file, and what it holds
+is not run again:
 
     python benchmarks/implicit.py --output results.jsonl                       # the default game, ten seeds: hours
     python benchmarks/implicit.py --output losses.jsonl --losses all --steps 4000 --seeds 0 1 2
