@@ -149,10 +149,13 @@ def prompts(folder: Path | str, recognizer: Recognizer, *, longest: float = 12.0
 
     Raises:
         ImportError: PyAV is not installed.
-        FileNotFoundError: there are no texts in the folder.
+        FileNotFoundError: there are no texts in the folder, or no sounds of them.
     """
     found: dict[tuple[str, ...], Utterance] = {}
-    for path, words in _texts(Path(folder)):
+    texts = list(_texts(Path(folder)))
+    if not any(path.exists() for path, _ in texts):
+        raise FileNotFoundError(f"`folder` must hold the sounds of its {len(texts)} texts, *.g722, got none in {folder}")
+    for path, words in texts:
         if words and words not in found and path.exists():
             samples = _decoded(path)
             if len(samples) <= longest * RATE:

@@ -121,6 +121,10 @@ def test_prompts_are_texts_of_known_words_once_each(recognizer, tmp_path, monkey
     assert [prompt.words for prompt in found] == [("press", "one"), ("two",)]
     with pytest.raises(FileNotFoundError):
         speech.prompts(tmp_path / "nowhere", recognizer)
+    for name in texts.keys() - {"i"}:
+        (tmp_path / f"{name}.g722").unlink()
+    with pytest.raises(FileNotFoundError, match="`folder` must hold the sounds"):
+        speech.prompts(tmp_path, recognizer)
 
 
 def test_frames_belong_to_phones():
