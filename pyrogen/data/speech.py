@@ -154,7 +154,9 @@ def prompts(folder: Path | str, recognizer: Recognizer, *, longest: float = 12.0
     found: dict[tuple[str, ...], Utterance] = {}
     texts = list(_texts(Path(folder)))
     if not any(path.exists() for path, _ in texts):
-        raise FileNotFoundError(f"`folder` must hold the sounds of its {len(texts)} texts, *.g722, got none in {folder}")
+        raise FileNotFoundError(
+            f"`folder` must hold the sounds of its texts, *.g722, got none of {len(texts)} in {folder}"
+        )
     for path, words in texts:
         if words and words not in found and path.exists():
             samples = _decoded(path)
