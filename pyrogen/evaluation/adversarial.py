@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import checked, finite, interval, positive
+from pyrogen.arguments import checked, finite, integer, interval, positive
 from pyrogen.arrays import takes_arrays
 
 
 @takes_arrays
-@checked(x=finite, limit=positive, interval=interval)
+@checked(x=finite, limit=positive, steps=integer, interval=interval)
 def adversarial(
     loss: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -37,6 +37,9 @@ def adversarial(
 
     Shape:
         That of ``x``.
+
+    Raises:
+        ValueError: an entry of ``x`` is not finite, ``limit`` is not positive, or ``steps`` is less than one.
 
     References:
         Madry, Makelov, Schmidt, Tsipras and Vladu 2018, "Towards deep learning models resistant to adversarial

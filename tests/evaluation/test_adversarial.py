@@ -28,6 +28,8 @@ def test_gradients_are_taken_where_none_are_recorded():
     assert weight.grad is None
 
 
-def test_limits_are_positive():
+def test_limits_and_steps_are_positive():
     with pytest.raises(ValueError, match="`limit` must be positive"):
         adversarial(torch.sum, torch.zeros(2), limit=0.0)
+    with pytest.raises(ValueError, match="`steps` must be at least 1"):
+        adversarial(torch.sum, torch.zeros(2), limit=1.0, steps=0)
