@@ -85,7 +85,7 @@ def explained(posterior, picture):
     """Explanations of a picture, the best first: the log-probability of each, and its posterior.
 
     For each number of solids that the network thinks possible its likeliest kinds come first, and then those that
-    differ from the best so far in one solid, until none of these is better.
+    differ from the best so far in one solid, or lack it, until none of these is better.
     """
     sites, answers = posterior.sites(posterior(picture).sample((200,))), {}
     starts = {name: sites[name] for name in CONTINUOUS}
@@ -100,14 +100,24 @@ def explained(posterior, picture):
         for kinds, values in waiting:
             answers[tuple(kinds.tolist())] = worked_out(kinds, values, picture)
         best, (_, answer) = max(answers.items(), key=lambda item: item[1][0])
-        waiting = [(torch.tensor(kinds), answer.get_samples()) for kinds in others(best) if kinds not in answers]
+        values = answer.get_samples()
+        waiting = [(torch.tensor(kinds), left(values, stay)) for kinds, stay in others(best) if kinds not in answers]
     return dict(sorted(answers.items(), key=lambda item: -item[1][0]))
 
 
 def others(kinds):
-    """The kinds that differ in one solid."""
+    """The kinds that differ in one solid, or lack it, and the places of those that stay."""
     there = [place for place, kind in enumerate(kinds) if kind]
-    return [tuple(3 - kind if place == changed else kind for place, kind in enumerate(kinds)) for changed in there]
+    for changed in there:
+        stay = [place for place in there if place != changed]
+        yield tuple(3 - kind if place == changed else kind for place, kind in enumerate(kinds)), there
+        yield (*(kinds[place] for place in stay), *[0] * (MOST - len(stay))), stay or there
+
+
+def left(values, stay):
+    """The values of solids that stay where they are when others go."""
+    gap = values["gap"].cumsum(-1)[:, stay].diff(prepend=torch.zeros(len(values["gap"]), 1))
+    return {name: value[:, stay] if value.dim() > 1 else value for name, value in values.items()} | {"gap": gap}
 
 
 def worked_out(kinds, values, picture):
