@@ -1,6 +1,6 @@
 """Diffusion over symbols on text: bits a byte, what draws look like, and what a training step costs.
 
-The text is the King James Bible out of Debian's `bible-kjv-text`, by the same options as in `examples/text.py`. All
+The text is the King James Bible out of Debian's `bible-kjv-text`, where it is installed, as in `examples/text.py`. All
 networks are transformers of one size, trained on the same windows for the same steps. Held-out windows are scored
 whole, without text before them. Draws are judged by an n-gram of order 5 trained on the same text, and by the entropy
 of a byte given the one before it, since a text may be likely only because it is monotonous.
@@ -12,7 +12,6 @@ of a byte given the one before it, since a text may be likely only because it is
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import time
 from functools import partial
@@ -61,17 +60,16 @@ def main() -> None:
 
 
 def on_text(options: argparse.Namespace) -> None:
-    example = example_on_text()
-    symbols, alphabet = example.read(options.text)
+    symbols, alphabet = pg.data.text.read(options.text)
     train, held_out = symbols[: -len(symbols) // 10], symbols[-len(symbols) // 10 :]
-    windows = held_out[: 300 * 4 * LENGTH].unfold(0, LENGTH, 4 * LENGTH)
+    windows = pg.data.windows(held_out[: 300 * 4 * LENGTH], LENGTH, hop=4 * LENGTH)
     lines = known(options.results)
-    judge = partial(judged, example, train.numpy(), len(alphabet))
+    judge = partial(judged, train, len(alphabet))
     if not any(line["model"] == "held-out text" for line in lines):
         keep([{"model": "held-out text", "draws": "", **judge(windows)}], lines, options.results)
     for name, recipe in MODELS.items():
         if not any(line["model"] == name for line in lines):
-            keep(trained(name, recipe, example, train, windows, len(alphabet), judge, options), lines, options.results)
+            keep(trained(name, recipe, train, windows, len(alphabet), judge, options), lines, options.results)
     rows = [
         [line["model"], line.get("bits", ""), line["draws"], f"{line['judged']:.2f}", f"{line['entropy']:.2f}"]
         for line in lines
@@ -79,14 +77,13 @@ def on_text(options: argparse.Namespace) -> None:
     table(["model", "held-out bits a byte", "draws", "bits under the 5-gram", "entropy"], rows, options.table, lines)
 
 
-def trained(name, recipe, example, train, windows, size, judge, options):
+def trained(name, recipe, train, windows, size, judge, options):
     """The lines of one model: its bits, and the draws of each sampler."""
     pyro.set_rng_seed(options.seed)
     model = recipe((LENGTH,), symbols=size, **SIZES)
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=3e-3, total_steps=options.steps)
-    fit = pg.fit(
-        model, example.Windows(train, LENGTH), steps=options.steps, batch_size=32, schedule=schedule, seed=options.seed
-    )
+    stretches = pg.data.windows(train, LENGTH)
+    fit = pg.fit(model, stretches, steps=options.steps, batch_size=32, schedule=schedule, seed=options.seed)
     model.eval()
     with torch.no_grad():
         nats = -torch.cat([model().log_prob(some) for some in windows.split(50)]).double()
@@ -103,14 +100,20 @@ def trained(name, recipe, example, train, windows, size, judge, options):
         yield {**line, "draws": draws, **judge(model().sample((100,)))}
 
 
-def judged(example, train: np.ndarray, size: int, draws: torch.Tensor) -> dict[str, float]:
+def judged(train: torch.Tensor, size: int, draws: torch.Tensor) -> dict[str, float]:
     """Bits a byte of draws under the n-gram, and the entropy of the next byte given one, of the draws themselves."""
     text = draws.numpy()
-    joined = np.concatenate([train[:ORDER], text.reshape(-1)])  # windows run on: all draws alike
-    bits = example.ngrams(train, joined, ORDER, size, ORDER)[-1]
+    joined = torch.cat([train[1:ORDER], draws.flatten()])  # one draw after the other: all alike
+    bits = -pg.evaluation.witten_bell(contexts(train), contexts(joined), symbols=size)[-1] / log(2)
     pairs = np.bincount(text[:, :-1].reshape(-1) * size + text[:, 1:].reshape(-1), minlength=size**2)
     singles = np.bincount(text[:, :-1].reshape(-1), minlength=size)
     return {"judged": float(bits.mean()), "entropy": entropy(pairs) - entropy(singles)}
+
+
+def contexts(symbols: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bytes, and those before each, the nearest first."""
+    stretches = pg.data.windows(symbols, ORDER)
+    return stretches[:, -1], stretches[:, :-1].flip(1)
 
 
 def entropy(counts: np.ndarray) -> float:
@@ -144,15 +147,6 @@ def on_a_step(options: argparse.Namespace) -> None:
     ms = {name: f"{1e3 * statistics.median(found[2:]):.1f}" for name, found in times.items()}
     rows = [[f"masked, {LENGTH} symbols of 80, 32 rows", ms["ours"], ms["by hand"], f"{statistics.median(ratios):.3f}"]]
     table(["training step", "ms", "ms by hand", "ratio"], rows, options.table)
-
-
-def example_on_text():
-    """The example on text as a module: what it reads, and its n-grams."""
-    path = Path(__file__).resolve().parents[1] / "examples" / "text.py"
-    spec = importlib.util.spec_from_file_location("text", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -10,14 +10,10 @@ rest; a gap is then a conditional like any, `model().given(values, mask)`, which
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
-import sysconfig
 from functools import partial
 from math import log
 from pathlib import Path
 
-import numpy as np
 import pyro
 import torch
 
@@ -37,13 +33,14 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     pyro.set_rng_seed(options.seed)
 
-    symbols, alphabet = read(options.text)
+    text = pg.data.text.read(options.text)
+    symbols, kinds = text.symbols, len(text.alphabet)
     train, held_out = symbols[: -len(symbols) // 10], symbols[-len(symbols) // 10 :]
-    windows = train.unfold(0, options.length, 7)
-    tests = held_out.unfold(0, options.length, len(held_out) // 101)[: min(100, 4 * options.steps)]
-    print(f"Text: {len(symbols):,} bytes, {len(alphabet)} kinds; {len(tests)} stretches of the last tenth held out")
+    windows = pg.data.windows(train, options.length, hop=7)
+    tests = pg.data.windows(held_out, options.length, hop=len(held_out) // 101)[: min(100, 4 * options.steps)]
+    print(f"Text: {len(symbols):,} bytes, {kinds} kinds; {len(tests)} stretches of the last tenth held out")
 
-    model = masked((options.length,), symbols=len(alphabet), width=64, depth=3)
+    model = masked((options.length,), symbols=kinds, width=64, depth=3)
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=3e-3, total_steps=options.steps)
     fit = pg.fit(model, windows, steps=options.steps, batch_size=32, schedule=schedule, seed=options.seed)
     model.eval()
@@ -61,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"   at most {estimate(alone)} by themselves")
 
     print("\n3. The gap filled in: the text, then three draws")
-    decode = lambda codes: "".join(chr(alphabet[code]) for code in codes).replace("\n", " ")  # noqa: E731
+    decode = lambda codes: text.decode(codes).replace("\n", " ")  # noqa: E731
     lines = []
     for row, draws in zip(tests[:4], given.sample((3,))[:, :4].unbind(1), strict=True):
         start, end = gap.nonzero()[[0, -1]].flatten().tolist()
@@ -75,18 +72,6 @@ def main(argv: list[str] | None = None) -> None:
         model.sampler = sampler
         right = (model().given(tests, ~gap).sample() == tests)[:, gap].double().sum(-1)
         print(f"   {name:<18}{pg.evaluation.Estimate.of_mean(right, unit='bytes', density='exact')}")
-
-
-def read(path: Path | None) -> tuple[torch.Tensor, list[int]]:
-    """The text as integers, and the byte each stands for."""
-    if path is not None:
-        raw = path.read_bytes()
-    elif shutil.which("bible"):
-        raw = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], stdin=subprocess.DEVNULL, capture_output=True).stdout
-    else:
-        raw = b"".join(path.read_bytes() for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")))
-    alphabet, symbols = np.unique(np.frombuffer(raw, np.uint8), return_inverse=True)
-    return torch.from_numpy(symbols), alphabet.tolist()
 
 
 def estimate(bits: torch.Tensor) -> pg.evaluation.Estimate:

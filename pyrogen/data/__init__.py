@@ -13,6 +13,7 @@ from . import (
     solids,
     spectrograms,
     speech,
+    text,
     uci,
     vowels,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "spectrograms",
     "speech",
     "split",
+    "text",
     "two_moons",
     "uci",
     "vowels",
