@@ -23,6 +23,7 @@ from pyrogen.distributions.bernoulli import Bits
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.distributions.families import Family, bounded
 from pyrogen.distributions.independent import as_event
+from pyrogen.numerics.categorical import draw_symbols
 from pyrogen.numerics.supports import element_of
 
 
@@ -202,9 +203,7 @@ class FiniteDiscrete(PyrogenDistribution):
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         with torch.no_grad():
-            logits = self.logits.expand(*sample_shape, *self.logits.shape)
-            # The largest of logits plus Gumbel noise; exponential noise is cheaper to draw.
-            index = (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
+            index = draw_symbols(self.logits.expand(*sample_shape, *self.logits.shape))
         return index if self.values is None else self.values[index]
 
     def log_prob(self, value: Tensor) -> Tensor:

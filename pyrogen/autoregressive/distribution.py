@@ -296,7 +296,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
         terms = torch.where(inside, terms, torch.where(number, -torch.inf, torch.nan))
         if self.ending is None:
             return terms
-        padded = torch.where(symbols == self.ending.padding, 0.0, -torch.inf)
+        padded = torch.where(symbols == self.ending.padding, 0.0, torch.where(number, -torch.inf, torch.nan))
         return torch.where(self.ending.ended(symbols), padded, terms)
 
     def _generate(self, shape: torch.Size, order: Tensor | None) -> Iterator[Tensor]:

@@ -82,7 +82,9 @@ class Nucleus(Reweighted):
             raise ValueError(f"`mass` must be in (0, 1], got {self.mass}")
 
     def change(self, logits: Tensor) -> Tensor:
-        ordered, places = logits.softmax(-1).sort(-1, descending=True)
+        if self.mass == 1:
+            return logits
+        ordered, places = logits.double().softmax(-1).sort(-1, descending=True)  # else sums round rare symbols away
         kept = ordered.cumsum(-1) - ordered < self.mass
         return _only(logits, torch.zeros_like(kept).scatter(-1, places, kept))
 

@@ -34,6 +34,9 @@ from pyrogen.numerics.values import require_value
 
 from .distribution import PyrogenDistribution
 
+_NARROWEST = -40.0
+"""The least logarithm of a scale that makes a difference: all mass is then in one bin, and no exponential overflows."""
+
 
 def scaled(value: Tensor, symbols: int) -> Tensor:
     """Levels ``0 … symbols - 1`` on the axis of locations, from -1 to 1."""
@@ -317,7 +320,7 @@ class PixelLogisticMixture(PyrogenDistribution):
 
 def _ends(value: Tensor, loc: Tensor, log_scale: Tensor, symbols: int) -> tuple[Tensor, Tensor]:
     """The standardized ends of a value's bin."""
-    precision = (-log_scale).exp()
+    precision = (-log_scale.clamp(min=_NARROWEST)).exp()
     centre, half = (scaled(value, symbols) - loc) * precision, precision / (symbols - 1)
     return centre - half, centre + half
 

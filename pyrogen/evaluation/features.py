@@ -150,7 +150,7 @@ class RandomFeatures:
         options = {"generator": generator, "dtype": torch.double}
         try:
             bandwidth = float(median_distance(points, generator=generator))
-        except ValueError:  # most points coincide
+        except ValueError:  # all points coincide
             bandwidth = 1.0
         self.frequencies = (torch.randn(points.shape[1], count, **options) / bandwidth).to(points.device)
         self.phases = (2 * torch.pi * torch.rand(count, **options)).to(points.device)

@@ -41,7 +41,7 @@ class MedianDistance(Statistic, nn.Module):
     """The median distance between two different data; one until it is learned.
 
     Raises:
-        ValueError: when learned: most of the data coincide, or there are fewer than two.
+        ValueError: when learned: all data coincide, or there are fewer than two.
     """
 
     def __init__(self) -> None:

@@ -43,21 +43,27 @@ def distance_blocks(x: Tensor, y: Tensor, *, entries: int = BLOCK_ENTRIES) -> It
 def median_distance(x: Tensor, *, rows: int = 1000, generator: torch.Generator | None = None) -> Tensor:
     """The median distance between two different points of a sample.
 
+    Where most pairs coincide, as those of counts and labels may, it is the median of the distances of the others.
+
     Args:
         x: Points, of shape ``(n, d)``.
         rows: The median is taken among at most so many points, chosen at random.
         generator: Of the choice.
 
     Raises:
-        ValueError: there are fewer than two points, or more than half of the pairs coincide.
+        ValueError: there are fewer than two points, or all coincide.
     """
     if len(x) < 2:
         raise ValueError(f"`x` must hold at least two points, got {len(x)}")
     if len(x) > rows:
         x = x[torch.randperm(len(x), generator=generator)[:rows].to(x.device)]
-    median = torch.nn.functional.pdist(x.double()).median().to(x.dtype)
+    distances = torch.nn.functional.pdist(x.double())
+    median = distances.median().to(x.dtype)
+    apart = distances[distances > 0]
+    if median == 0 and len(apart):
+        median = apart.median().to(x.dtype)
     if not median > 0:
-        raise ValueError(f"the median distance of `x` must be positive, got {float(median)}: most points coincide")
+        raise ValueError(f"the median distance of `x` must be positive, got {float(median)}: all points coincide")
     return median
 
 

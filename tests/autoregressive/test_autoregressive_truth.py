@@ -9,6 +9,8 @@ from sequence_truth import enumerated, frequencies_p_value, jiggled
 
 import pyrogen as pg
 from pyrogen.autoregressive import any_order, beam_search, constrained, made, nucleus, tempered, top_k, transformer
+from pyrogen.autoregressive.conditionals import Categorical, FiniteDiscrete
+from pyrogen.autoregressive.tempering import Nucleus
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
 LENGTH, SYMBOLS = 4, 3
@@ -75,6 +77,34 @@ def test_tempering_by_its_formula():
     kept = nucleus(model, plain.exp().max().item() + 1e-4)().log_prob(x).isfinite()
     assert kept.sum() == 2
     assert not kept[plain.argmin()]
+
+
+@pytest.mark.parametrize("mass", [1.0, 1 - 1e-12])
+def test_a_nucleus_of_all_mass_leaves_out_nothing(mass):
+    """In single precision the likeliest symbol alone has a sum of one, and others would seem beyond it."""
+    logits = torch.tensor([0.0, -20.0, -21.0])
+    torch.testing.assert_close(Nucleus(Categorical(3), mass)(logits).log_probs, logits.log_softmax(-1))
+
+
+def test_rare_symbols_are_drawn_where_single_noise_is_coarse(monkeypatch):
+    """On a GPU the least exponential number in single precision is 6e-8, which a symbol of 1e-9 cannot win by."""
+    clocks = torch.tensor([1.0, 5e-10], dtype=torch.double)
+
+    def drawn(noise):
+        return noise.copy_(clocks.clamp(min=torch.finfo(noise.dtype).eps / 2))
+
+    monkeypatch.setattr(torch.Tensor, "exponential_", drawn)
+    logits = torch.tensor([1.0, 1e-9]).log()
+    assert FiniteDiscrete(logits).sample() == 1  # 5e-10 / 1e-9 is less than 1 / 1
+
+
+def test_missing_symbols_after_the_end_are_missing():
+    model = jiggled(transformer((4,), symbols=4, end=1, padding=2, **SMALL))
+    x = torch.tensor([[0, 1, torch.nan, 2], [torch.nan, 1, 2, 2], [0, 1, 0, 2], [0, 1, 2, 2]])
+    log_probs = model().log_prob(x)
+    assert log_probs[:2].isnan().all()
+    assert log_probs[2] == -torch.inf
+    assert log_probs[3].isfinite()
 
 
 def test_tempered_normals():

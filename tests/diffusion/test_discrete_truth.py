@@ -29,7 +29,7 @@ from pyrogen.diffusion import (
     masked,
     uniform,
 )
-from pyrogen.diffusion.discrete.noise import draw_symbols
+from pyrogen.numerics.categorical import draw_symbols
 
 LENGTH, STAY = 6, 0.9
 ENTROPY = 2.31856

@@ -98,6 +98,22 @@ def test_levels_sum_to_one_and_have_the_enumerated_moments(name, levels):
     assert torch.allclose(distribution.variance, square - distribution.mean.square(), atol=1e-8 * levels**2)
 
 
+@pytest.mark.parametrize("log_scale", [-30.0, -60.0, -90.0, -200.0])
+@pytest.mark.parametrize("name", LEVELS)
+def test_narrow_densities_put_all_mass_into_one_level(name, log_scale):
+    count, make = LEVELS[name]
+    loc, scale = torch.tensor(0.25, requires_grad=True), torch.tensor(log_scale, requires_grad=True)
+    zeros = torch.zeros((), requires_grad=True)
+    parts = [loc, scale] if count == 2 else [zeros, zeros, loc, loc, scale, scale]
+    log_probs = make(torch.stack(parts), 9).log_prob(torch.arange(9.0))
+    assert log_probs.argmax() == 5
+    torch.testing.assert_close(log_probs[5], torch.tensor(0.0))
+    assert (log_probs.exp()[torch.arange(9) != 5] == 0).all()
+    log_probs[5].backward()
+    assert loc.grad.isfinite()
+    assert scale.grad.isfinite()
+
+
 @pytest.mark.parametrize("name", LEVELS)
 def test_draws_of_levels_follow_their_masses(name):
     torch.manual_seed(1)

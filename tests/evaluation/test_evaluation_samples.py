@@ -167,6 +167,23 @@ def test_the_median_distance():
         median_distance(torch.zeros(5, 2))
 
 
+def test_where_most_points_coincide_the_median_is_that_of_the_others():
+    points = torch.tensor([0.0] * 8 + [1.0, 3.0]).unsqueeze(-1)  # apart by 1 and by 3 eight times each, and once by 2
+    assert float(median_distance(points)) == 2.0
+    with pytest.raises(ValueError, match="all points coincide"):
+        median_distance(torch.full((5, 2), 0.1))
+
+
+def test_labels_that_mostly_agree_have_a_bandwidth():
+    generator = torch.Generator().manual_seed(0)
+    x, same, other = (torch.arange(100) < share for share in (15, 17, 45))
+    for y, low, high in ((same, 0.3, 1.0), (other, 0.0, 0.01)):
+        pair = x.double().unsqueeze(-1), y.double().unsqueeze(-1)
+        found = mmd_test(*pair, generator=generator)
+        assert found.statistic == pytest.approx(squared_mmd(*pair, kernel=GaussianKernel(1.0)), abs=1e-9)
+        assert low <= found.p_value <= high
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1.0, 1e18])
 def test_the_unit_of_the_data_does_not_matter(scale):
     generator = torch.Generator().manual_seed(0)

@@ -27,6 +27,14 @@ def test_reports_against_known_numbers():
     assert "PSNR" not in str(evaluation.restoration_report(draws))
 
 
+@pytest.mark.parametrize("draws", [4, 16, 100])
+def test_intervals_of_few_draws_hold_as_little_as_is_said(draws):
+    torch.manual_seed(0)
+    found = evaluation.restoration_report(torch.rand(draws, 100, 100), torch.rand(100, 100))
+    assert abs(found.coverage - found.coverage_of_exact) < 5 * (0.25 / 10_000) ** 0.5
+    assert f"({found.coverage_of_exact:.0%} if exact)" in str(found)
+
+
 def test_ssim_is_that_of_scikit_image():
     metrics = pytest.importorskip("skimage.metrics")
     torch.manual_seed(0)

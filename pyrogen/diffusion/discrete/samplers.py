@@ -21,10 +21,11 @@ from torch import Tensor
 
 from pyrogen.arguments import integer, non_negative, share
 from pyrogen.core.shapes import Context
+from pyrogen.numerics.categorical import draw_symbols
 from pyrogen.numerics.representation import by_settings
 from pyrogen.numerics.rows import by_datum
 
-from .noise import MaskNoise, draw_symbols
+from .noise import MaskNoise
 
 if TYPE_CHECKING:
     from .model import DiscreteDiffusion
