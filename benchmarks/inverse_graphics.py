@@ -110,6 +110,8 @@ def of_one_row(draws: dict[str, Tensor]) -> dict[str, Tensor]:
 def compared(draws: dict[str, Tensor], truth: dict[str, Tensor], kinds: Tensor) -> dict[str, list[float]]:
     """Of the numbers of the solids that are there: how far off the mean is, and whether 90 % intervals hold them."""
     there, found = kinds > 0, {}
+    if not there.any():
+        return {key: [] for name in NUMBERS for key in (name, f"{name} held")}
     for name in NUMBERS:
         values, true = draws[name][:, there], truth[name][0, there]
         low, high = values.quantile(torch.tensor([0.05, 0.95]), 0)
