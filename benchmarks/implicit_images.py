@@ -66,7 +66,7 @@ def stacked(seed: int) -> Task:
     pixels, labels, symbols = pg.data.digits()
     chosen = torch.randint(len(pixels), (70_000, 3), generator=torch.Generator().manual_seed(seed))
     images, modes = pixels[chosen, 0], labels[chosen] @ torch.tensor([100, 10, 1])
-    return Task((images[:-MODES], modes[:-MODES]), images[-MODES:], symbols, (64, 128), 10_000, (0.1, 0.01))
+    return Task((images[:-MODES], modes[:-MODES]), images[-MODES:], symbols, (64, 128), 20_000, (0.1, 0.01))
 
 
 def digits(seed: int) -> Task:
