@@ -17,7 +17,7 @@ from pyrogen.core.density import Density
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.absorbing import random_orders
-from pyrogen.numerics.autograd import deepcopied, full, is_functional
+from pyrogen.numerics.autograd import full, is_functional
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import contains, point_inside
 from pyrogen.programs.chain import refuse_chain
@@ -159,9 +159,6 @@ class AutoregressiveDistribution(PyrogenDistribution):
             raise NotImplementedError("rows have random orders of their own; stream a model `along(order)` instead")
         shape = torch.Size(sample_shape) + self.batch_shape
         return (symbol.reshape(shape + symbol.shape[1:]) for symbol in self._generate(shape, None))
-
-    def __deepcopy__(self, memo: dict) -> AutoregressiveDistribution:
-        return deepcopied(self, memo)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self._score(value, None)

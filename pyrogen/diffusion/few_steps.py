@@ -39,6 +39,7 @@ from pyrogen.distributions.push_forward import PushForward
 from pyrogen.networks.statistics import Statistic
 from pyrogen.numerics.autograd import pushed_forward
 from pyrogen.numerics.grids import FlowGrid, Grid
+from pyrogen.numerics.linear import log_abs_det
 from pyrogen.numerics.rows import by_datum
 
 from .average import AverageDenoiser
@@ -117,7 +118,7 @@ class FlowMap(DistributionModule):
         size = prod(self.event_shape)
         basis = torch.eye(size, dtype=noise.dtype, device=noise.device).reshape(size, *self.event_shape)
         columns = by_datum(torch.vmap(pushed)(basis), len(self.event_shape))  # (D, *batch, D)
-        return function(noise), torch.linalg.slogdet(columns.movedim(0, -1)).logabsdet
+        return function(noise), log_abs_det(columns.movedim(0, -1))
 
     def read_context(self, context: Context) -> Iterator[tuple[Statistic, Tensor]]:
         return self.denoiser.read_data(context)

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrogen.numerics.autograd import deepcopied
 from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.values import require_expandable
 
@@ -36,6 +37,9 @@ class PyrogenDistribution(Abilities, TorchDistribution):
         if "has_rsample" in vars(self):  # Pyro's `has_rsample_` sets it
             expanded.has_rsample = self.has_rsample
         return expanded
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return deepcopied(self, memo)
 
     def log_prob(self, value: Tensor) -> Tensor:
         raise NotImplementedError(

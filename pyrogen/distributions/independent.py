@@ -9,6 +9,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyrogen.numerics.autograd import deepcopied
 from pyrogen.numerics.scores import score_events_inside
 from pyrogen.numerics.values import require_value
 
@@ -54,6 +55,9 @@ class Independent(Abilities, dist.Independent):
             log_prob = base.log_prob(value)
             return log_prob.flatten(-count).sum(-1) if count else log_prob
         return score_events_inside(base.log_prob, base.support, value, count)
+
+    def __deepcopy__(self, memo: dict) -> Independent:
+        return deepcopied(self, memo)
 
     def entropy(self) -> Tensor:
         entropy, count = self.base_dist.entropy(), self.reinterpreted_batch_ndims

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.numerics.autograd import deepcopied
 from pyrogen.numerics.supports import AnyOf, is_real, varies
 from pyrogen.numerics.values import require_expandable, require_value
 
@@ -32,6 +33,9 @@ class Mixture(Abilities, dist.MixtureSameFamily):
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> Mixture:
         return super().expand(require_expandable(self, batch_shape), _instance)
+
+    def __deepcopy__(self, memo: dict) -> Mixture:
+        return deepcopied(self, memo)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))

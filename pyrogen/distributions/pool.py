@@ -26,7 +26,8 @@ class LinearPool(PyrogenDistribution):
 
     Args:
         components: The distributions, of one batch shape, one event shape and one support.
-        log_weights: The logarithms of their normalized weights, ``(len(components), *batch)``; even if ``None``.
+        log_weights: The logarithms of their weights, ``(len(components), *batch)``, or ``(len(components),)`` for the
+            whole batch; they are normalized whenever they are used. Even weights if ``None``.
         validate_args: Whether values are checked; Pyro's switch if ``None``.
         remake: Gives the same pool for rows of its context in other places, where the weights depend on one.
 
@@ -95,7 +96,9 @@ class LinearPool(PyrogenDistribution):
         return self._average(squares) - self.mean.square()
 
     def _expanded(self, batch_shape: torch.Size) -> LinearPool:
-        weights = None if self.log_weights is None else self._weights(batch_shape)
+        weights = self.log_weights
+        if weights is not None and weights.dim() > 1:
+            weights = self._wide(weights, batch_shape)
         components = [part.expand(batch_shape) for part in self.components]
         return type(self)(components, weights, validate_args=False, remake=self._remake)
 
@@ -118,7 +121,7 @@ class LinearPool(PyrogenDistribution):
         scores = torch.stack([component.part_log_prob(values, mask) for component in self.components])
         weights = scores if self.log_weights is None else scores + self._weights(scores.shape[1:])
         components = [component.given(values, mask) for component in self.components]
-        return type(self)(components, weights.log_softmax(0), validate_args=self._validate_args)
+        return type(self)(components, weights, validate_args=self._validate_args)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
@@ -178,7 +181,10 @@ class LinearPool(PyrogenDistribution):
         return (stacked * weights.reshape(*weights.shape, *(1,) * len(self.event_shape))).sum(0)
 
     def _weights(self, shape: torch.Size) -> Tensor:
-        """The log-weights, ``(len(components), *shape)``."""
-        missing = len(shape) - len(self.batch_shape)
-        weights = self.log_weights.reshape(len(self.components), *(1,) * missing, *self.batch_shape)
-        return weights.expand(-1, *shape)
+        """The logarithms of the normalized weights, ``(len(components), *shape)``."""
+        return self._wide(self.log_weights.log_softmax(0), shape)
+
+    def _wide(self, weights: Tensor, shape: torch.Size) -> Tensor:
+        """Numbers of the components, with as many batch dimensions as a shape has."""
+        own = weights.shape[1:]
+        return weights.reshape(-1, *(1,) * (len(shape) - len(own)), *own).expand(-1, *shape)

@@ -114,8 +114,10 @@ class EnergyModule(DistributionModule):
 
     def numbers(self, x: Tensor) -> Tensor:
         """Events as floating-point numbers: symbols as one-hot vectors, all others as they are."""
+        if self.symbols is None and x.is_floating_point():
+            return x
         if self.symbols is None or self.symbols == 2:
-            return x.to(self.zero.dtype) if not x.is_floating_point() else x
+            return x.to(self.zero.dtype)
         return one_hot(x.long(), self.symbols).to(self.zero)
 
     def events(self, numbers: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pyrogen.arguments import real_tensor
 from pyrogen.core.batch import rows as count_rows
 from pyrogen.core.density import density_of
+from pyrogen.programs.hidden_values import HiddenValues
 from pyrogen.programs.layouts import (
     DrawLayout,
     DrawnSite,
@@ -89,7 +90,7 @@ class Pair:
 
     def _run(self, program: Program, what: str, layout: DrawLayout, given: Values) -> Sites:
         try:
-            sites = run(layout.laid_out(program), self.batch, given=given).sites
+            sites = run(HiddenValues()(layout.laid_out(program)), self.batch, given=given).sites
         except Exception as error:
             error.add_note(f"It was raised by `{what}`, called with `batch`.")
             raise

@@ -72,13 +72,11 @@ class FlowMixture(DistributionModule):
     def forward(self, context: Context = None) -> LinearPool:
         components = [member(context) for member in self.members]
         if self.gate is None:
-            logits = self.logits.log_softmax(0)
-            batch = components[0].batch_shape
-            return LinearPool(components, logits.reshape(-1, *[1] * len(batch)).expand(-1, *batch))
+            return LinearPool(components, self.logits)
         logits, expected = self.gate(context), (*components[0].batch_shape, len(components))
         if logits.shape != expected:
             raise ValueError(f"`gate` must give a logit for each member, shape {expected}, got {tuple(logits.shape)}")
-        return LinearPool(components, logits.log_softmax(-1).movedim(-1, 0), remake=Remade(self, context))
+        return LinearPool(components, logits.movedim(-1, 0), remake=Remade(self, context))
 
     def read_data(self, x: Tensor, context: Context = None) -> Iterator[tuple[Statistic, Tensor]]:
         for member in self.members:

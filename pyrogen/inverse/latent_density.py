@@ -28,6 +28,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrogen.programs.dependence import dependence
 from pyrogen.programs.layouts import DRAWS, DrawLayout, DrawsTogether, LayoutMismatch, OneDraw
 from pyrogen.programs.run import Given, isolated, run
 from pyrogen.programs.site import Site, is_imputed, is_statement
@@ -81,7 +82,7 @@ class LatentDensity:
         for site in self.statements.values():
             check_plates(site)
             if site.kind == "observed":
-                check_data(site, support=is_validation_enabled())
+                self._check_data(site)
                 if not torch.as_tensor(site.value).isfinite().all():  # hidden, or it had been refused
                     self.model = Filled()(model)
         latent = {name: site for name, site in self.statements.items() if site.kind == "latent"}
@@ -95,6 +96,16 @@ class LatentDensity:
         self.size = sum(map(prod, self.free_shapes.values()))
         self.width = max(len(site.distribution.batch_shape) for site in self.statements.values())
         self._density: Callable[[Tensor], Tensor] | None = None  # in two parts
+
+    def _check_data(self, site: Site) -> None:
+        """Checks an observed site; a support that moves with a latent site may yet hold the data."""
+        try:
+            check_data(site, support=is_validation_enabled())
+        except ValueError:
+            found = dependence(self._started, self.args, self.kwargs)
+            if not found.traced or site.name not in found.sites:
+                raise
+            check_data(found.sites[site.name], support=True)
 
     @property
     def data(self) -> dict[str, Tensor]:
@@ -209,7 +220,10 @@ class LatentDensity:
         for density in (self._together, self._mapped):
             try:
                 for points in (x, x + 0.1 * torch.linspace(-1, 1, len(x)).to(x).unsqueeze(1)):  # no two the same
-                    self._check_rows(partial(_where_possible, density), points)
+                    rows = self._telling(points)
+                    if not rows and density == self._together:  # mapped, rows are apart whatever the model does
+                        raise LayoutMismatch("the data are impossible at all points")
+                    self._check_rows(partial(_where_possible, density), points, rows or [0, len(points) - 1])
             except Exception as error:  # noqa: BLE001  a program may fail in any way on many chains at once
                 reasons.append(str(error).strip().split("\n")[0])
             else:
@@ -223,9 +237,9 @@ class LatentDensity:
         )
         return self._one_by_one
 
-    def _check_rows(self, density: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    def _check_rows(self, density: Callable[[Tensor], Tensor], x: Tensor, rows: Sequence[int]) -> None:
         """Compares rows with single runs; their gradients must not reach other rows."""
-        for row in sorted({0, len(x) - 1}):
+        for row in rows:
             points = x.detach().requires_grad_()
             with torch.enable_grad():
                 found = density(points)[row]
@@ -235,6 +249,14 @@ class LatentDensity:
             others = torch.arange(len(x), device=x.device) != row
             if (gradient[others] != 0).logical_and(~gradient[others].isnan()).any():
                 raise LayoutMismatch("chains depend on each other")
+
+    @torch.no_grad()
+    def _telling(self, x: Tensor) -> list[int]:
+        """The first row, the last, and one after the first that is possible: impossible ones are all alike."""
+        for row in (len(x) - 1, *range(1, min(len(x) - 1, _TRIED))):
+            if _where_possible(self._one_by_one, x[row : row + 1]).isfinite().all():
+                return sorted({0, row, len(x) - 1})
+        return []
 
     def _together(self, x: Tensor) -> Tensor:
         layout = DrawsTogether(len(x), self.width)

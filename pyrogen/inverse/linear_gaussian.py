@@ -12,6 +12,7 @@ It is what methods for any prior and any measurement can be held to.
 
 References:
     Murphy 2012, "Machine learning: a probabilistic perspective", section 4.4
+    Kailath, Sayed and Hassibi 2000, "Linear estimation", chapter 12 (square-root arrays)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LinearGaussianSystem:
         >>> prior = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
         >>> system = LinearGaussianSystem(prior, torch.tensor([[1.0, 1.0]]), noise=1.0)
         >>> system.marginal.variance, system.posterior(torch.tensor([3.0])).mean
-        (tensor([3.]), tensor([1.0000, 1.0000]))
+        (tensor([3.0000]), tensor([1.0000, 1.0000]))
     """
 
     @takes_arrays
@@ -62,18 +63,32 @@ class LinearGaussianSystem:
     @property
     def marginal(self) -> dist.MultivariateNormal:
         """The distribution of measurements, ``(*batch, m)``: its ``log_prob`` is the log evidence, in nats."""
-        prior, matrix = self.prior, self.matrix
-        covariance = matrix @ prior.covariance_matrix @ matrix.T + torch.diag_embed(self.variance)
-        return dist.MultivariateNormal(prior.mean @ matrix.T, covariance)
+        root = self._roots()[0]
+        return dist.MultivariateNormal(self.prior.mean @ self.matrix.T, scale_tril=root)
 
     @takes_arrays
     def posterior(self, y: Tensor) -> dist.MultivariateNormal:
         """The posterior of the latent given a measurement, ``(*batch, m)``."""
-        prior, matrix, marginal = self.prior, self.matrix, self.marginal
-        if finite(y, "y").shape[-1:] != marginal.event_shape:
-            raise ValueError(f"`y` must have shape (*batch, {len(matrix)}), got {tuple(y.shape)}")
-        gain = torch.cholesky_solve(matrix @ prior.covariance_matrix, marginal.scale_tril).mT  # (*batch, n, m)
-        mean = prior.mean + (gain @ (y - marginal.mean).unsqueeze(-1)).squeeze(-1)
-        left = torch.eye(matrix.shape[1]).to(matrix) - gain @ matrix
-        covariance = left @ prior.covariance_matrix @ left.mT + gain * self.variance.unsqueeze(-2) @ gain.mT
-        return dist.MultivariateNormal(mean, covariance)
+        if finite(y, "y").shape[-1:] != self.matrix.shape[:1]:
+            raise ValueError(f"`y` must have shape (*batch, {len(self.matrix)}), got {tuple(y.shape)}")
+        root, cross, posterior = self._roots()
+        residual = (y - self.prior.mean @ self.matrix.T).unsqueeze(-1)
+        moved = cross @ torch.linalg.solve_triangular(root, residual, upper=False)
+        return dist.MultivariateNormal(self.prior.mean + moved.squeeze(-1), scale_tril=posterior)
+
+    def _roots(self) -> tuple[Tensor, Tensor, Tensor]:
+        r"""The roots :math:`L_S` and :math:`L_{x \mid y}`, and :math:`\Sigma A^\top L_S^{-\top}`.
+
+        By one QR decomposition, without squares, which would lose small noise beside the rest where a number is
+        measured twice.
+        """
+        root, count = self.prior.scale_tril, len(self.matrix)
+        noise = torch.diag_embed(self.variance.sqrt())
+        batch = torch.broadcast_shapes(noise.shape[:-2], root.shape[:-2])
+        above = torch.cat([noise, noise.new_zeros(*noise.shape[:-1], root.shape[-1])], -1)
+        below = torch.cat([(self.matrix @ root).mT, root.mT], -1)
+        parts = above.expand(*batch, *above.shape[-2:]), below.expand(*batch, *below.shape[-2:])
+        upper = torch.linalg.qr(torch.cat(parts, -2))[1]
+        signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper)
+        lower = (signs.unsqueeze(-1) * upper).mT
+        return lower[..., :count, :count], lower[..., count:, :count], lower[..., count:, count:]

@@ -16,6 +16,7 @@ from pyrogen.arguments import checked, several
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.parts import merged_context_shape, taken
 from pyrogen.core.shapes import Context, Shape
+from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.families import bounded
 from pyrogen.distributions.mixture import Mixture
 from pyrogen.distributions.normal import DiagonalNormal
@@ -49,9 +50,8 @@ class MixturePrior(DistributionModule):
         self.loc = nn.Parameter(spread * torch.randn(components, *self.event_shape))
         self.log_scale = nn.Parameter(torch.zeros(components, *self.event_shape))
 
-    def forward(self, context: Context = None) -> Mixture:
-        normals = DiagonalNormal(self.loc, bounded(self.log_scale), len(self.event_shape), validate_args=False)
-        return Mixture(dist.Categorical(logits=self.logits, validate_args=False), normals, validate_args=False)
+    def forward(self, context: Context = None) -> Assembled:
+        return Assembled(_mixture, self.logits, self.loc, self.log_scale)
 
 
 class Classes(DistributionModule):
@@ -182,3 +182,8 @@ class VampPrior(DistributionModule):
             key: self.pseudo_data if key == "x" else entries[key].unsqueeze(-len(shape) - 1)
             for key, shape in self.posterior.context_shape.items()
         }
+
+
+def _mixture(logits: Tensor, loc: Tensor, log_scale: Tensor) -> Mixture:
+    normals = DiagonalNormal(loc, bounded(log_scale), loc.dim() - 1, validate_args=False)
+    return Mixture(dist.Categorical(logits=logits, validate_args=False), normals, validate_args=False)

@@ -1,7 +1,7 @@
-r"""Small linear algebra of Gaussian conditioning, over leading batch dimensions, in double precision.
+r"""Small linear algebra, over leading batch dimensions: determinants, and Gaussian conditioning in double precision.
 
-Everything is in units of the noise: a measurement of covariance :math:`C` with independent noise of variance one has
-the covariance :math:`I + C`. Its smallest eigenvalue is one and its largest may be :math:`10^{10}`, beyond single
+There everything is in units of the noise: a measurement of covariance :math:`C` with independent noise of variance one
+has the covariance :math:`I + C`. Its smallest eigenvalue is one and its largest may be :math:`10^{10}`, beyond single
 precision. Covariances that come out of networks are symmetric and positive only up to rounding and to the network's
 errors, so the factorization repairs what is slightly negative, without a warning.
 """
@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .autograd import is_functional
 
 
 def whitening(covariance: Tensor) -> Tensor:
@@ -65,6 +67,26 @@ def white_log_density(residual: Tensor, factor: Tensor) -> Tensor:
 def solve(factor: Tensor, right: Tensor) -> Tensor:
     r""":math:`(L L^\top)^{-1} r` for vectors ``right`` of shape ``(*batch, m)``."""
     return _with_columns(torch.cholesky_solve, right, factor)
+
+
+def log_abs_det(matrix: Tensor) -> Tensor:
+    r""":math:`\log |\det A|` of matrices ``(*batch, n, n)``, ``batch``.
+
+    The forward derivative of ``torch.linalg.slogdet`` under nested ``torch.vmap``, as ``vmap(jacfwd(...))`` and
+    ``vmap(hessian(...))`` nest it, is that of the first matrix for all of them; that of the factors is right.
+    """
+    return torch.linalg.lu_factor_ex(matrix)[0].diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+
+
+def solved(matrix: Tensor, right: Tensor) -> Tensor:
+    r""":math:`A^{-1} B` of matrices ``(*batch, n, n)`` and ``(*batch, n, m)``.
+
+    By the inverse under transforms of ``torch.func``, where the derivative of ``torch.linalg.solve`` has the fault of
+    :func:`log_abs_det`.
+    """
+    if is_functional((matrix, right)):
+        return torch.linalg.inv_ex(matrix)[0] @ right
+    return torch.linalg.solve(matrix, right)
 
 
 def krylov_solve(apply: Callable[[Tensor], Tensor], right: Tensor, passes: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.numerics.autograd import full
+from pyrogen.numerics.linear import solved
 
 from .transform import VectorTransform
 
@@ -134,7 +135,7 @@ class Cayley(Rotate):
         size = self.event_shape.numel()
         lower = self.entries.new_zeros(size, size).index_put(tuple(self.places), self.entries)
         skew, identity = lower - lower.T, torch.eye(size, dtype=lower.dtype, device=lower.device)
-        return torch.linalg.solve(identity + skew, identity - skew)
+        return solved(identity + skew, identity - skew)
 
 
 class Triangular(VectorTransform):

@@ -31,6 +31,7 @@ from torch.autograd import Function
 from pyrogen.arguments import inner_share, integer
 from pyrogen.networks.contraction import Contraction
 from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional, tensors_of, with_tensors
+from pyrogen.numerics.linear import log_abs_det
 from pyrogen.numerics.rows import by_datum, column
 from pyrogen.numerics.trace import rademacher
 from pyrogen.programs.chain import refuse_chain
@@ -62,7 +63,7 @@ class ExactLogDet:
         axes = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *x.shape[1:])
         rows = torch.func.vmap(lambda axis: pull(axis.expand_as(value))[0])(axes)  # (D, N, *event)
         jacobian = rows.reshape(size, len(x), size).movedim(0, 1) + axes.reshape(size, size)
-        return value, torch.linalg.slogdet(jacobian).logabsdet
+        return value, log_abs_det(jacobian)
 
 
 @dataclass(frozen=True)

@@ -470,3 +470,9 @@ def test_other_bad_arguments_of_point_processes():
         x().lengths(torch.ones(2))
     with pytest.raises(ValueError, match="`over` must come before `after`"):
         x().after(x().sample((2,)), 1.0).over(3.0)
+
+
+def test_times_of_double_precision():
+    module = autoregressive.hawkes((5,), window=2.0).eval()
+    events = module().sample((3,))
+    torch.testing.assert_close(module().log_prob(events.double()).float(), module().log_prob(events))

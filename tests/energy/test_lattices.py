@@ -203,3 +203,9 @@ def test_couplings_that_come_with_a_gradient_are_refused():
 @pytest.mark.parametrize("coupling", [1, torch.tensor([1, 1]), torch.tensor(1.0, dtype=torch.double)])
 def test_couplings_are_numbers_of_any_type(coupling):
     assert Ising((3,), grid_edges(3), coupling=coupling).energies(torch.ones(1, 3)).tolist() == [-2.0]
+
+
+def test_bits_of_double_precision_are_bits():
+    model = Ising((2, 2), grid_edges((2, 2)), coupling=0.3, field=0.1)
+    x = all_bits(2, 2).float()
+    torch.testing.assert_close(model().log_prob(x.double()), model().log_prob(x))

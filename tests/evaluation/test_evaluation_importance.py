@@ -1,5 +1,6 @@
 """Importance weights in a linear-Gaussian model, where the marginal likelihood is known."""
 
+import math
 import sys
 import types
 import warnings
@@ -339,3 +340,25 @@ def test_k_hat_is_that_of_arviz_on_the_same_weights():
     np.testing.assert_allclose(pareto_k_of(log_weights).values, expected)
     weights = log_weights.softmax(0)
     torch.testing.assert_close(pareto_k_of(log_weights).effective_sample_size, 1 / weights.square().sum(0))
+
+
+def test_what_a_mask_hides_may_be_nan():
+    """Inside an event, under validation; against the marginal of what is shown."""
+
+    def program(y):
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z.unsqueeze(-1), 1.0).mask(~y.isnan()).to_event(1), obs=y)
+
+    def exact_guide(y):
+        shown = (~y.isnan()).sum(-1)
+        with pyro.plate("data", len(y)):
+            pyro.sample("z", dist.Normal(y.nan_to_num(0.0).sum(-1) / (1 + shown), (1.0 + shown) ** -0.5))
+
+    y = torch.tensor([[1.0, math.nan], [math.nan, 0.5], [2.0, 1.0]])
+    with pyro.validation_enabled(True):
+        found = importance_weighted_log_probs(program, exact_guide, y, draws=3)
+    both = dist.MultivariateNormal(torch.zeros(2), torch.eye(2) + 1.0)
+    one = dist.Normal(0.0, sqrt(2.0))
+    exact = torch.stack([one.log_prob(y[0, 0]), one.log_prob(y[1, 1]), both.log_prob(y[2])])
+    torch.testing.assert_close(found.float(), exact)

@@ -1,5 +1,8 @@
 """Mixtures of flows: contract, density and responsibilities by Bayes' rule, weights that are found."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -120,3 +123,25 @@ def test_members_of_other_supports_are_refused():
     written_twice = [(0.0, 1.0), ([0.0, 0.0], [1.0, 1.0])]
     same = flows.FlowMixture([flows.affine_coupling((2,), interval=ends, **small) for ends in written_twice])
     assert same().support.check(same().sample((50,))).all()
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_a_mixture_kept_is_used_twice_and_copied(batch):
+    mixed, x = made((2,)), torch.randn(5, *batch, 2, dtype=torch.float64)
+    kept, twice = mixed().expand(batch), []
+    for _ in range(2):
+        mixed.zero_grad()
+        kept.log_prob(x).sum().backward()
+        twice.append(mixed.logits.grad.clone())
+    assert torch.equal(*twice)
+    for twin in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
+        assert torch.equal(twin.log_prob(x), kept.log_prob(x))
+    with torch.no_grad():
+        mixed.logits.add_(torch.arange(3.0))
+    assert torch.allclose(kept.log_prob(x), mixed().log_prob(x))  # nothing is stale after a step
+
+
+def test_a_mixture_given_a_context_is_copied_without_its_graph():
+    mixed, x = made((2,), classes=4), torch.randn(4, 2, dtype=torch.float64)
+    kept = mixed(torch.arange(4))
+    assert torch.equal(copy.deepcopy(kept).log_prob(x), kept.log_prob(x))

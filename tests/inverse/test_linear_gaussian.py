@@ -44,6 +44,22 @@ def test_several_systems_stand_side_by_side():
         torch.testing.assert_close(both.posterior(y).stddev[3, place], one.posterior(y).stddev)
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6])
+def test_a_number_measured_twice_almost_without_noise(noise):
+    """In single precision, where the squares of such noise are lost beside the rest; against mean and difference."""
+    torch.manual_seed(0)
+    matrix = torch.tensor([[1.0, 0.5], [1.0, 0.5], [0.0, 0.0]])
+    system = LinearGaussianSystem(dist.MultivariateNormal(torch.zeros(2), torch.eye(2)), matrix, noise)
+    y = torch.tensor([0.7, 0.7, 0.0])
+    exact = dist.Normal(0.0, (1.25 + noise**2 / 2) ** 0.5).log_prob(y[0])
+    exact = exact + 2 * dist.Normal(0.0, noise).log_prob(torch.zeros(())) - torch.tensor(2.0).sqrt().log()
+    torch.testing.assert_close(system.marginal.log_prob(y), exact, atol=0.05, rtol=0)
+    posterior = system.posterior(y)
+    torch.testing.assert_close(posterior.mean, 0.7 / 1.25 * matrix[0], atol=1e-4, rtol=0)
+    assert (posterior.scale_tril.mT @ matrix[0]).norm() < 2 * noise + 1e-6  # what was measured is known
+    torch.testing.assert_close(posterior.variance, torch.tensor([0.2, 0.8]), atol=1e-3, rtol=0)
+
+
 def test_errors_of_linear_gaussian_systems():
     prior = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
     with pytest.raises(TypeError, match="`prior` must be a MultivariateNormal, got Normal"):

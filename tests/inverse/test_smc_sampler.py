@@ -268,3 +268,28 @@ def test_a_number_of_all_draws_together_is_found_out():
 
     with pytest.raises(ValueError, match="`model` must give a draw the log-density that it has alone"):
         SMCSampler(model, particles=64, moves=5, seed=0).run(torch.tensor(5.0))
+
+
+def test_data_within_a_support_that_moves_are_possible():
+    """Under validation, and whichever draws are impossible: those of a first draw tell nothing of others."""
+
+    def model(y):
+        x = pyro.sample("x", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("y", dist.Uniform(x[0] - 0.5, x[0] + 0.5), obs=y)
+
+    with pyro.validation_enabled(True):
+        answer = SMCSampler(model, particles=512, moves=5, seed=0).run(torch.tensor(1.0))
+        with pytest.raises(ValueError, match="`y` must lie in the support of Gamma, got -1"):
+            SMCSampler(outside, particles=64, seed=0).run(torch.tensor(-1.0))
+    normal = dist.Normal(0.0, 1.0)
+    exact = normal.cdf(torch.tensor(1.5)) - normal.cdf(torch.tensor(0.5))
+    assert abs(answer.log_evidence - exact.log()) < 0.2
+    x = answer.get_samples()["x"]
+    assert ((x >= 0.5) & (x <= 1.5)).all()
+    mean = (normal.log_prob(torch.tensor(0.5)).exp() - normal.log_prob(torch.tensor(1.5)).exp()) / exact
+    assert abs(x.mean() - mean) < 0.05
+
+
+def outside(y):
+    pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Gamma(1.0, 1.0), obs=y)

@@ -1,5 +1,6 @@
 """Hidden Markov models against sums over all paths, and Pyro's own."""
 
+import copy
 from itertools import product
 
 import pyro.distributions as dist
@@ -31,6 +32,12 @@ def paths(module, x, context=None):
         for path in found
     ]  # fmt: skip
     return torch.tensor(found), torch.stack(joint)
+
+
+def test_a_distribution_of_regimes_is_copied():
+    kept = model()()
+    x = kept.sample((3,))
+    assert torch.equal(copy.deepcopy(kept).log_prob(x), kept.log_prob(x))
 
 
 @pytest.mark.parametrize("more", [{}, {"symbols": 4}, {"counts": True}, {"controls": 1}])

@@ -89,6 +89,14 @@ def test_pseudo_data_start_from_data():
         prior.start_from(x[:2])
 
 
+def test_a_mixture_prior_kept_is_used_twice_and_copied():
+    prior, z = MixturePrior((2,), components=3), torch.randn(5, 2)
+    kept = prior()
+    for _ in range(2):
+        kept.log_prob(z).sum().backward()
+    assert torch.equal(copy.deepcopy(kept).log_prob(z), prior().log_prob(z))
+
+
 def test_a_mixture_prior_finds_clusters():
     torch.manual_seed(0)
     z = torch.cat([torch.randn(200, 1) * 0.3 - 2, torch.randn(200, 1) * 0.3 + 2])

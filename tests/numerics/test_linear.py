@@ -1,8 +1,18 @@
-"""Gaussian conditioning in units of the noise: repairs, singular and graded covariances, missing numbers."""
+"""Determinants, and Gaussian conditioning in units of noise: repairs, singular covariances, missing numbers."""
 
+import pytest
 import torch
+from torch.func import hessian, jacfwd, jacrev, vmap
 
-from pyrogen.numerics.linear import krylov_solve, matvec, solve, white_log_density, whitening
+from pyrogen.numerics.linear import (
+    krylov_solve,
+    log_abs_det,
+    matvec,
+    solve,
+    solved,
+    white_log_density,
+    whitening,
+)
 
 
 def test_negative_directions_count_as_zero():
@@ -62,3 +72,34 @@ def test_krylov_solutions_are_exact_with_as_many_passes_as_numbers_and_near_befo
     assert torch.allclose(found, right.double() / (1 + 5.0 * few.square().sum(1)), atol=1e-12)
     assert (krylov_solve(lambda vector: -2.0 * vector, right, 12) - right).abs().max() < 1e-6  # counts as zero
     assert (krylov_solve(lambda vector: vector, torch.zeros(2, 4), 4) == 0).all()
+
+
+def general(x):
+    return torch.eye(3).double() + torch.outer(x, x) + 0.1 * torch.arange(9.0).reshape(3, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch itself
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: log_abs_det(general(x)), lambda x: solved(general(x), x[:, None]).square().sum()],
+    ids=["log_abs_det", "solved"],
+)
+def test_derivatives_of_each_matrix_under_nested_maps(function):
+    """Those of torch's `slogdet` and `solve` in forward mode are of the first matrix for all."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, dtype=torch.double)
+    slopes = torch.stack([torch.autograd.functional.jacobian(function, row) for row in x])
+    curvatures = torch.stack([torch.autograd.functional.hessian(function, row) for row in x])
+    for kind in (jacrev, jacfwd):
+        torch.testing.assert_close(vmap(kind(function))(x), slopes)
+    torch.testing.assert_close(vmap(hessian(function))(x), curvatures)
+
+
+def test_determinants_and_solutions_are_those_of_torch():
+    torch.manual_seed(0)
+    matrix, right = torch.randn(5, 4, 4), torch.randn(5, 4, 2)
+    torch.testing.assert_close(log_abs_det(matrix), torch.linalg.slogdet(matrix).logabsdet)
+    torch.testing.assert_close(solved(matrix, right), torch.linalg.solve(matrix, right))
+    assert log_abs_det(torch.zeros(2, 2)) == -torch.inf
+    matrix[0, 0, 0] = torch.nan
+    assert log_abs_det(matrix).isnan().tolist() == [True, *[False] * 4]

@@ -17,7 +17,7 @@ from pyrogen.core.estimate import TestResult
 from pyrogen.core.shapes import Context, batch_shape_of, common_batch_shape
 from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.networks.sequence import SequenceNetwork
-from pyrogen.numerics.autograd import deepcopied, full, is_functional
+from pyrogen.numerics.autograd import full, is_functional
 from pyrogen.numerics.rows import Remake, rearranged, spared
 
 from ..conditionals import Conditional
@@ -320,9 +320,6 @@ class PointProcessDistribution(PyrogenDistribution):
         altered = copy(self)
         vars(altered).update(changes)
         return altered
-
-    def __deepcopy__(self, memo: dict) -> PointProcessDistribution:
-        return deepcopied(self, memo)
 
 
 def _spread(context: Tensor | None, old: torch.Size, new: torch.Size) -> Tensor | None:

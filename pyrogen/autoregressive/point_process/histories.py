@@ -80,7 +80,7 @@ class Exciting(SequenceNetwork):
         decay, jumps = self._decay(numbers), self._jumps(numbers, symbols)
         times = symbols[..., 0]
         since = (times[:, :, None] - times[:, None, :]).tril()  # (N, L, L)
-        after = (-decay[:, None] * since).exp().tril() @ jumps  # (N, L, kinds)
+        after = (-decay[:, None] * since).exp().tril().to(jumps) @ jumps  # (N, L, kinds)
         before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
         return self._outputs(numbers[:, None], before)
 

@@ -26,6 +26,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pyrogen.numerics.linear import log_abs_det, solved
+
 from .chain import Trajectories
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -113,8 +115,8 @@ class QuadraticPotential:
     def pulled_back(self, move: LinearTransition) -> QuadraticPotential:
         r"""What they say about the state before, :math:`\int p(z' \mid z) \, \psi(z') \, dz'`, up to a factor."""
         widened = _identity(self.precision) + self.precision @ (move.root @ move.root.mT)
-        precision = torch.linalg.solve(widened, self.precision)
-        linear = torch.linalg.solve(widened, self.linear.unsqueeze(-1)).squeeze(-1)
+        precision = solved(widened, self.precision)
+        linear = solved(widened, self.linear.unsqueeze(-1)).squeeze(-1)
         linear = apply(move.matrix.mT, linear - apply(precision, move.shift))
         precision = move.matrix.mT @ precision @ move.matrix
         return QuadraticPotential(linear, 0.5 * (precision + precision.mT))
@@ -269,7 +271,7 @@ class Segment:
         """Each joined with a later one: the state between them is integrated out."""
         states = self.shift.shape[-1]
         gate = _identity(self.covariance) + self.covariance @ later.precision
-        matrix, covariance = torch.linalg.solve(gate, torch.cat([self.matrix, self.covariance], -1)).split(states, -1)
+        matrix, covariance = solved(gate, torch.cat([self.matrix, self.covariance], -1)).split(states, -1)
         news = later.linear - apply(later.precision, self.shift)
         moved = apply(covariance, news)
         gain = (later.linear + news) * self.shift + news * moved
@@ -279,7 +281,7 @@ class Segment:
             matrix.mT @ later.precision @ self.matrix + self.precision,
             apply(later.matrix, self.shift + moved) + later.shift,
             apply(matrix.mT, news) + self.linear,
-            self.log_normalizer + later.log_normalizer + 0.5 * (gain.sum(-1) - torch.linalg.slogdet(gate).logabsdet),
+            self.log_normalizer + later.log_normalizer + 0.5 * (gain.sum(-1) - log_abs_det(gate)),
         )
 
     def followed_by(self, more: Segment) -> Segment:
@@ -366,9 +368,9 @@ def apply(matrix: Tensor, vector: Tensor) -> Tensor:
 def log_normal(root: Tensor, difference: Tensor) -> Tensor:
     """The log-density of normals at a difference from their means, of roots of covariances."""
     batch = torch.broadcast_shapes(root.shape[:-2], difference.shape[:-1])
-    noise = torch.linalg.solve(root.expand(*batch, -1, -1), difference.expand(*batch, -1).unsqueeze(-1))
+    noise = solved(root.expand(*batch, -1, -1), difference.expand(*batch, -1).unsqueeze(-1))
     size = difference.shape[-1]
-    return -0.5 * (noise.square().sum((-1, -2)) + size * _LOG_2PI) - torch.linalg.slogdet(root).logabsdet
+    return -0.5 * (noise.square().sum((-1, -2)) + size * _LOG_2PI) - log_abs_det(root)
 
 
 def cholesky(matrix: Tensor) -> Tensor:
