@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -126,14 +127,19 @@ class AutoregressiveDistribution(PyrogenDistribution):
         """The distribution of whole sequences that begin with prompts, which may differ in length.
 
         Args:
-            prompts: One sequence of symbols a row; after an empty one the whole sequence is free.
+            prompts: One sequence of symbols a row, which are those of the first places of the event, row by row; after
+                an empty one the whole sequence is free.
 
         Raises:
-            ValueError: a prompt is longer than a whole sequence, or holds a symbol of another shape or out of range.
+            ValueError: a prompt is longer than a whole sequence, holds a symbol of another shape or out of range, or
+                ends where a model with an ``order`` of its own has not taken all that precedes.
         """
         symbols, mask = aligned(prompts, self.layout.length, self.layout.symbol_shape)
-        device = next(self.network.parameters()).device
-        return self.given(self.layout.unflatten(symbols.to(device)), event_of(mask.to(device), self.layout))
+        device, places = next(self.network.parameters()).device, replace(self.layout, order=None)
+        mask = event_of(mask.to(device), places)
+        if self.orders is None:
+            require_first(places_of(mask, self.layout, "prompts"), "prompts")
+        return self.given(places.unflatten(symbols.to(device)), mask)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape

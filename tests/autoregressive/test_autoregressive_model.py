@@ -62,6 +62,21 @@ def test_an_empty_prompt_leaves_its_row_free():
     assert torch.allclose(none.log_prob(draws), model().log_prob(draws), atol=1e-5)
 
 
+def test_prompts_are_the_first_places_of_the_event_in_any_order_of_the_model():
+    model = jiggled(pg.autoregressive.made((4,), symbols=3, hidden=(8,), order=(1, 0, 3, 2)))
+    every = torch.cartesian_prod(*[torch.arange(3)] * 4)
+    fits = (every[:, :2] == torch.tensor([1, 2])).all(-1)
+    distribution = model().complete([[1, 2], [0, 1, 2, 0], []])
+    draws = distribution.sample((20,))
+    assert (draws[:, 0, :2] == torch.tensor([1, 2])).all()
+    assert (draws[:, 1] == torch.tensor([0, 1, 2, 0])).all()
+    exact = model().log_prob(every[fits]).log_softmax(-1)
+    found = model().complete([[1, 2]]).log_prob(every[fits].unsqueeze(1))[:, 0]
+    assert torch.allclose(found, exact, atol=1e-5)
+    with pytest.raises(ValueError, match="`prompts` must come first in the order of the model"):
+        model().complete([[1, 2], [1]])  # place 0 comes after place 1
+
+
 def test_what_is_given_expands_and_lives_in_plates():
     model = tokens()
     distribution = model().complete([[1, 2], [4]])
