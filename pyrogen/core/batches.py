@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from pyrogen.arguments import integer
 from pyrogen.networks.statistics import listed
+from pyrogen.numerics.exclusive import released
 from pyrogen.numerics.randomness import Stream
 
 from .batch import Batch, as_batch, digest, rows, single_row
@@ -213,10 +214,10 @@ class LoaderBatches:
         """
         self._began = self._states()
         stream = Stream(epoch_seed(self.seed or 0, epoch))
-        with stream.flowing():
+        with stream.flowing(), released():
             rest = iter(self.loader)
         for number in count():
-            with stream.flowing():
+            with stream.flowing(), released():
                 batch = next(rest, _END)
             if batch is _END:
                 if number < start:

@@ -22,6 +22,7 @@ from torch import Tensor
 from pyrogen.arguments import checked, function
 from pyrogen.arrays import takes_arrays
 from pyrogen.markup import notebook_table
+from pyrogen.numerics.exclusive import exclusive
 
 FEW = 20
 """Independent draws that must carry an answer."""
@@ -157,6 +158,8 @@ class Answer(ABC):
     def run(self, *args: Any, **kwargs: Any) -> Self:
         """Infers the latent sites given the arguments of the model, arrays and tables as tensors.
 
+        Runs in several threads take turns: Pyro's handlers are those of the whole process.
+
         Returns:
             The posterior of these arguments, which a further run leaves as it is. Until then the method holds the same.
 
@@ -164,8 +167,9 @@ class Answer(ABC):
             ValueError: the model has no such latent site, nothing that depends on it is observed, data are missing or
                 impossible, or the method does not serve such a model.
         """
-        self._results = self.infer(args, kwargs)
-        return copy(self)
+        with exclusive():
+            self._results = self.infer(args, kwargs)
+            return copy(self)
 
     def get_samples(self, *, group_by_chain: bool = False) -> dict[str, Tensor]:
         """The draws by site, each of shape ``(draws, *shape of the site)``; weighted by :attr:`log_weights`.

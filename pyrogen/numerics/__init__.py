@@ -13,4 +13,5 @@
 ``pairwise``, ``kernels``    distances, and similarities by distance; ``wasserstein``: distances of distributions
 ``pareto``                   the tails of importance weights; ``contrastive``: ratios by classification
 ``special``                  logarithms of small differences
+``exclusive``                what one thread does at a time
 """

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import VmapInterpreter, coerce_cinterpreter, temporarily_clear_interpreter_stack
 
+from .exclusive import exclusive
+
 
 def torch_states() -> list[Tensor]:
     """The states of torch's generators."""
@@ -64,21 +66,22 @@ def seed_quickly(seed: int) -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """A scope after which the generators are as they were."""
-    # Under a transform of torch.func a state is no plain tensor, and cannot be put back.
-    with temporarily_clear_interpreter_stack():
-        states = random_states()
-    try:
-        yield
-    finally:
+    """A scope after which the generators are as they were; one thread is in such a scope at a time."""
+    with exclusive():
+        # Under a transform of torch.func a state is no plain tensor, and cannot be put back.
         with temporarily_clear_interpreter_stack():
-            set_random_states(states)
+            states = random_states()
+        try:
+            yield
+        finally:
+            with temporarily_clear_interpreter_stack():
+                set_random_states(states)
 
 
 @contextmanager
 def fixed_noise(seed: int) -> Iterator[None]:
     """A scope in which torch's noise is that of a seed, under every transform of ``torch.func``; no other is moved."""
-    with temporarily_clear_interpreter_stack(), torch.random.fork_rng():
+    with exclusive(), temporarily_clear_interpreter_stack(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 

@@ -14,6 +14,8 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrogen.numerics.exclusive import exclusive
+
 from .site import Site, is_site, is_statement, site_of
 
 Program = Callable[..., Any]
@@ -60,7 +62,7 @@ def run(
         validate: Whether arguments of distributions are checked where Pyro is told to; never if ``False``.
     """
     validation = nullcontext() if validate else pyro.validation_enabled(False)
-    with validation, isolated(), Record() as record, Given(given or {}, free=free):
+    with exclusive(), validation, isolated(), Record() as record, Given(given or {}, free=free):
         result = program(*args, **(kwargs or {}))
     return ProgramRun({site.name: site for site in record.statements}, record.indices, result)
 
@@ -155,10 +157,14 @@ class _Left(BaseException):
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """A scope that handlers around it do not see, and whose plates may have the names and dimensions of theirs."""
-    outer, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
-    try:
-        with poutine.block():
-            yield
-    finally:
-        _DIM_ALLOCATOR._stack = outer
+    """A scope that handlers around it do not see, and whose plates may have the names and dimensions of theirs.
+
+    One thread is in such a scope at a time.
+    """
+    with exclusive():
+        outer, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+        try:
+            with poutine.block():
+                yield
+        finally:
+            _DIM_ALLOCATOR._stack = outer

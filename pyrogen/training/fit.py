@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from pyrogen.arguments import checked, integer, positive, share, switch
 from pyrogen.core.batch import device_of
 from pyrogen.core.batches import batches, split
 from pyrogen.core.sources import Data, SimulatedData, TensorData
+from pyrogen.numerics.exclusive import exclusive, released
 from pyrogen.numerics.randomness import seed_all, seeded
 
 from .averages import Average, averaged
@@ -206,7 +207,7 @@ def fit(
         )
     processes = Processes() if fabric is None else FabricProcesses(fabric)
     checkpoint = _checkpoint(checkpoint)
-    with _ONE_AT_A_TIME, ExitStack() as stack:
+    with _one_at_a_time(), exclusive(), ExitStack() as stack:
         saved = None
         if checkpoint:
             with processes.together():
@@ -274,6 +275,18 @@ def fit(
         if saved is not None:
             run.load_state_dict(saved)
         return run()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """A scope of one fit. What another waits with is released, for the callbacks of the first may need it."""
+    if not _ONE_AT_A_TIME.acquire(blocking=False):
+        with released():
+            _ONE_AT_A_TIME.acquire()
+    try:
+        yield
+    finally:
+        _ONE_AT_A_TIME.release()
 
 
 def _checkpoint(path: Any) -> Checkpoint | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyrogen.core.batches import LoaderBatches
 from pyrogen.core.objective import Objective
 from pyrogen.core.saving import fill, named_tensors
+from pyrogen.numerics.exclusive import released
 from pyrogen.numerics.randomness import random_states, set_random_states
 
 from .averages import AveragedWeights
@@ -169,7 +170,8 @@ class Run:
             return
         with self.processes.together():
             for callback in self.callbacks:
-                callback(self.progress)
+                with released():
+                    callback(self.progress)
         if any(self.processes.sum(float(self.progress.reason is not None))):
             reasons = self.processes.gather(self.progress.reason)
             self.progress.reason = next(reason for reason in reasons if reason is not None)

@@ -25,6 +25,7 @@ from torch import Tensor
 from pyrogen.arguments import checked, count, function, integer, real_tensor, switch, whole_share
 from pyrogen.arrays import as_tensors
 from pyrogen.core.sources import SimulatedData
+from pyrogen.numerics.exclusive import exclusive
 from pyrogen.numerics.randomness import held, seed_all
 from pyrogen.numerics.supports import contains
 from pyrogen.programs.run import Given, Program
@@ -260,7 +261,7 @@ class Joint(SimulatedData):
         size = min(max(-(-n // 16), 32), 1024) if batch_size is None else integer(batch_size, "batch_size")
         self._tell()
         drawing = Drawing(self._runs, wanted, self.vectorized, n, given, _seed(seed), size)
-        with pyro.validation_enabled(self._validated):  # `fit` turns it off, and fewer simulations would fail
+        with exclusive(), pyro.validation_enabled(self._validated):  # `fit` turns it off, and fewer simulations would fail
             return drawing(workers=workers, failures=failures, progress=progress)
 
     def _tell(self) -> None:
