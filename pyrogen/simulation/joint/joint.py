@@ -261,7 +261,8 @@ class Joint(SimulatedData):
         size = min(max(-(-n // 16), 32), 1024) if batch_size is None else integer(batch_size, "batch_size")
         self._tell()
         drawing = Drawing(self._runs, wanted, self.vectorized, n, given, _seed(seed), size)
-        with exclusive(), pyro.validation_enabled(self._validated):  # `fit` turns it off, and fewer simulations would fail
+        # `fit` turns validation off, and fewer simulations would fail.
+        with exclusive(), pyro.validation_enabled(self._validated):
             return drawing(workers=workers, failures=failures, progress=progress)
 
     def _tell(self) -> None:
