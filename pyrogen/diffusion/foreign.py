@@ -72,14 +72,21 @@ def from_diffusers(
 
 
 class DiscreteVP(LogSNRSchedule):
-    r"""Variance-preserving, through given levels: the log-SNR is linear between them.
+    r"""Variance-preserving, through given levels: the log-SNR falls smoothly between them.
+
+    It is a monotone rational quadratic spline with a continuous slope. (With kinks at every level, a solver of the
+    probability flow would lose its accuracy.)
 
     Args:
         alphas_cumprod: :math:`\alpha^2` at the times of training, from little noise to much, ``(steps,)``. A last one
             of zero (no signal at all) is left out.
 
     Raises:
-        ValueError: they are not at least two numbers that fall strictly within [0, 1).
+        ValueError: they are not at least two numbers that fall strictly within [0, 1), besides a last one of zero.
+
+    References:
+        Gregory and Delbourgo 1982, "Piecewise rational quadratic interpolation to monotonic data",
+        https://doi.org/10.1093/imanum/2.2.123
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
@@ -87,27 +94,44 @@ class DiscreteVP(LogSNRSchedule):
         levels = _levels(alphas_cumprod)
         self.steps = len(levels)
         levels = levels[levels > 1e-9]
+        if len(levels) < 2:
+            raise ValueError(f"`alphas_cumprod` must hold at least 2 above zero, got {len(levels)} of {self.steps}")
         self.register_buffer("levels", torch.logit(levels))
 
     def log_snr(self, t: Tensor) -> Tensor:
-        left, part = self._locate(t)
-        levels = self.levels.to(t)
-        return levels[left] + part * (levels[left + 1] - levels[left])
+        (left, part), (levels, fall, first, last) = self._locate(t), self._pieces(t)
+        between, fall, first, last = part * (1 - part), fall[left], first[left], last[left]
+        fallen = fall * (fall * part**2 + first * between) / (fall + (first + last - 2 * fall) * between)
+        return levels[left] - fallen
 
     def time(self, log_snr: Tensor) -> Tensor:
-        levels = self.levels.to(log_snr)
+        levels, fall, first, last = self._pieces(log_snr)
         left = torch.searchsorted(-levels, -log_snr.detach().contiguous(), right=True).sub(1)
         left = left.clamp(0, len(levels) - 2)
-        return (left + (levels[left] - log_snr) / (levels[left] - levels[left + 1])) / (len(levels) - 1)
+        fallen, fall, first, last = levels[left] - log_snr, fall[left], first[left], last[left]
+        # The quadratic equation for the part, by the formula that cancels nothing.
+        bend = fallen * (first + last - 2 * fall)
+        linear = fall * first - bend
+        root = torch.sqrt(linear**2 + 4 * (fall * (fall - first) + bend) * fallen * fall)
+        return (left + 2 * fallen * fall / (linear + root)) / (len(levels) - 1)
 
     def slope(self, t: Tensor) -> Tensor:
-        left, _ = self._locate(t)
-        levels = self.levels.to(t)
-        return (levels[left + 1] - levels[left]) * (len(levels) - 1)
+        (left, part), (levels, fall, first, last) = self._locate(t), self._pieces(t)
+        between, fall, first, last = part * (1 - part), fall[left], first[left], last[left]
+        rate = last * part**2 + 2 * fall * between + first * (1 - part) ** 2
+        return -(len(levels) - 1) * rate * (fall / (fall + (first + last - 2 * fall) * between)) ** 2
 
     def timestep(self, log_snr: Tensor) -> Tensor:
         """The number of the training step with so much noise, not rounded."""
         return self.time(log_snr) * (len(self.levels) - 1)
+
+    def _pieces(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The levels, how far each falls to the next, and how steeply at its beginning and end, in steps."""
+        fall = -self.levels.diff()
+        inner = (fall[1:] * fall[:-1]).sqrt()
+        begin, end = (fall[[0]] ** 2 / inner[:1], fall[[-1]] ** 2 / inner[-1:]) if len(inner) else (fall, fall)
+        rates = torch.cat([begin, inner, end])
+        return tuple(part.to(like) for part in (self.levels, fall, rates[:-1], rates[1:]))
 
     def _locate(self, t: Tensor) -> tuple[Tensor, Tensor]:
         position = t * (len(self.levels) - 1)

@@ -4,10 +4,11 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrogen.diffusion import Diffusion, FlowGrid, Multistep
+from pyrogen.diffusion import Diffusion, FlowGrid, GaussianMixtureDenoiser, Multistep, ProbabilityFlow
 from pyrogen.diffusion.foreign import DiscreteVP, from_diffusers
 from pyrogen.numerics.schedule import check_schedule
 
@@ -79,6 +80,29 @@ def test_the_schedule_goes_through_the_levels_and_inverts():
     silent = LEVELS.clone()
     silent[-1] = 0
     check_schedule(DiscreteVP(silent))
+    check_schedule(DiscreteVP(LEVELS[:2]))
+
+
+def test_the_schedule_has_no_kinks():
+    schedule, levels = DiscreteVP(LEVELS), torch.arange(1, 999).double() / 999
+    before, after = schedule.slope(levels - 1e-9), schedule.slope(levels + 1e-9)
+    assert torch.allclose(before, after, rtol=1e-3)
+
+
+def test_noise_and_data_find_each_other():
+    torch.manual_seed(0)
+    modes = torch.tensor([[-1.4], [0.0], [1.4]])
+    mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), dist.Normal(modes, 0.2).to_event(1))
+    flow = ProbabilityFlow(GaussianMixtureDenoiser(mixture, DiscreteVP(LEVELS)))()
+    x = mixture.sample((100,))
+    with torch.no_grad():
+        noise = flow.noise(x)
+        again = noise
+        for part in flow.transforms:
+            again = part(again)
+        draws, scores = flow.rsample_and_log_prob((100,))
+    assert torch.allclose(again, x, atol=2e-3)
+    assert torch.allclose(scores, flow.log_prob(draws), atol=5e-3)
 
 
 @pytest.mark.slow
@@ -149,6 +173,7 @@ BAD_LEVELS = {
     "negative": torch.linspace(0.9, -0.1, 10),
     "a matrix": LEVELS.reshape(10, 100),
     "one": LEVELS[:1],
+    "one above zero": torch.tensor([0.9, 0.0]),
 }
 
 
