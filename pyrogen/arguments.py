@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +35,15 @@ def number(value: Any, name: str) -> float:
         raise TypeError(f"`{name}` must be a number, got {_shown(value)}")
     if not isfinite(value):
         raise ValueError(f"`{name}` must be finite, got {value}")
+    return value
+
+
+def orderable(value: Any, name: str) -> float:
+    """A number that may be infinite, such as a limit that does not bind."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be a number, got {_shown(value)}")
+    if isnan(value):
+        raise ValueError(f"`{name}` must be a number, got {value}")
     return value
 
 
@@ -260,6 +269,11 @@ def any_integer(value: Any, name: str) -> int:
     return integer(value, name, least=-(2**63))
 
 
+def seed_or_none(value: Any, name: str) -> int | None:
+    """An integer, such as a seed, or ``None``."""
+    return value if value is None else any_integer(value, name)
+
+
 def positive_share(value: Any, name: str) -> float:
     """A number in (0, 1]."""
     return positive(value, name, most=1)
@@ -310,9 +324,10 @@ MEANING: dict[str, Check] = {
         ("mixing", "standardize", "regression", "fast_sampling", "cross", "rotary", "flags", "resample", "spectral"),
         switch,
     ),
+    "analytic_kl": switch,
     "context_shape": context_shape,
     "classes": labels,
-    "seed": any_integer,
+    **dict.fromkeys(("seed", "noise_seed"), any_integer),
 }
 """What the arguments of recipes, networks and generated data mean, by name: a name means one thing in the library."""
 

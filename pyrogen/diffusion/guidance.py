@@ -32,7 +32,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import instance_of, number
+from pyrogen.arguments import instance_of, number, orderable
 from pyrogen.core.shapes import Context, ContextShape, context_batch_shape
 
 from .denoiser import Denoiser
@@ -66,7 +66,7 @@ class Guided(Denoiser):
         low, high = interval
         if not 0 <= low < high:
             raise ValueError(f"`interval` must satisfy 0 <= low < high, got {interval}")
-        if not 0 <= rescaling <= 1:
+        if not 0 <= orderable(rescaling, "rescaling") <= 1:
             raise ValueError(f"`rescaling` must lie in [0, 1], got {rescaling}")
         if rescaling and math.prod(self.event_shape) < 2:
             raise ValueError(f"`rescaling` needs events of at least two numbers, got event_shape {self.event_shape}")

@@ -49,7 +49,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, seed_or_none
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
@@ -122,7 +122,7 @@ class Diffusion(DistributionModule):
         self.draws = integer(draws, "draws")
         learned = any(True for _ in denoiser.schedule.parameters())
         self.times = (UniformTimes() if learned else self.reference.times()) if times is None else times
-        self.noise_seed = noise_seed
+        self.noise_seed = seed_or_none(noise_seed, "noise_seed")
 
     def forward(self, context: Context = None) -> DiffusionDistribution:
         return DiffusionDistribution(self, context, context_batch_shape(context, self.context_shape))

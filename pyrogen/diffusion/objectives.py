@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.abstract import Abstract
-from pyrogen.arguments import positive
+from pyrogen.arguments import integer, positive
 from pyrogen.core.objective import Objective
 from pyrogen.core.shapes import Context
 from pyrogen.networks.noise_level import FourierFeatures, zeroed
@@ -157,7 +157,7 @@ class LearnedUncertainty(Weighting):
     def __init__(self, weighting: Weighting, *, width: int = 64) -> None:
         super().__init__(weighting.times)
         self.weighting = weighting
-        self.level = FourierFeatures(width)
+        self.level = FourierFeatures(integer(width, "width"))
         self.last = zeroed(nn.Linear(width, 1))
 
     def forward(self, error: Tensor, log_snr: Tensor, density: Tensor) -> Tensor:

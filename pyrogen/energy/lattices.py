@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyrogen.arguments import checked, instance_of
+from pyrogen.arguments import checked, instance_of, number, numbers, switch
 from pyrogen.core.shapes import Context, Shape, as_shape
 from pyrogen.numerics.markov.discrete import block_gibbs
 from pyrogen.numerics.markov.paths import BlockPath, DensityPath, Elements
@@ -228,6 +228,7 @@ def grid_edges(shape: int | Shape, *, periodic: bool = False) -> Tensor:
         32
     """
     sizes = as_shape(shape, "shape")
+    switch(periodic, "periodic")
     sites = torch.arange(prod(sizes)).reshape(sizes)
     pairs = []
     for axis, size in enumerate(sizes):
@@ -264,7 +265,9 @@ def _checked_edges(edges: Tensor, sites: int) -> Tensor:
 
 
 def _filled(value: float | Tensor, shape: Shape, name: str) -> Tensor:
-    value = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    if value is None or isinstance(value, (bool, str)):
+        number(value, name)  # is refused
+    value = numbers(torch.as_tensor(value, dtype=torch.get_default_dtype()), name)
     if value.requires_grad:
         raise ValueError(
             f"`{name}` must be numbers without a gradient, which would end here, as they become a parameter; train "

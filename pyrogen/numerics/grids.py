@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer, positive
+from pyrogen.arguments import integer, orderable, positive
 
 from .representation import by_settings
 from .schedule import Schedule
@@ -43,7 +43,7 @@ class Grid(ABC):
     """
 
     def __init__(self, steps: int, *, start: float = 1.0, end: float = 0.0) -> None:
-        if not 0 <= end < start <= 1:
+        if not 0 <= orderable(end, "end") < orderable(start, "start") <= 1:
             raise ValueError(f"`start` and `end` must satisfy 0 <= end < start <= 1, got {start}, {end}")
         self.steps = integer(steps, "steps")
         self.start, self.end = start, end
@@ -94,7 +94,7 @@ class NoiseGrid(Grid):
         minimum: float = 0.0,
     ) -> None:
         super().__init__(steps, start=start, end=end)
-        if not 0 <= minimum < maximum:
+        if not 0 <= orderable(minimum, "minimum") < orderable(maximum, "maximum"):
             raise ValueError(f"`minimum` and `maximum` must satisfy 0 <= minimum < maximum, got {minimum}, {maximum}")
         self.maximum, self.minimum = maximum, minimum
 

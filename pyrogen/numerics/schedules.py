@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyrogen.arguments import integer, positive
+from pyrogen.arguments import integer, orderable, positive
 
 from .schedule import FixedSchedule, LogSNRSchedule, check_times, visible
 
@@ -230,7 +230,8 @@ class LearnedSchedule(LogSNRSchedule):
 
     def __init__(self, *, log_snr_max: float = 13.3, log_snr_min: float = -5.0, knots: int = 16) -> None:
         super().__init__()
-        if not math.inf > log_snr_max > log_snr_min > -math.inf:
+        first, last = orderable(log_snr_max, "log_snr_max"), orderable(log_snr_min, "log_snr_min")
+        if not math.inf > first > last > -math.inf:
             raise ValueError(f"`log_snr_max` must exceed `log_snr_min` = {log_snr_min}, got {log_snr_max}")
         knots = integer(knots, "knots")
         self.first = nn.Parameter(torch.tensor(float(log_snr_max)))
@@ -273,17 +274,17 @@ class LearnedSchedule(LogSNRSchedule):
 
 
 def _check_rates(beta_min: float, beta_max: float) -> None:
-    if not 0 < beta_min <= beta_max < math.inf:
+    if not 0 < orderable(beta_min, "beta_min") <= orderable(beta_max, "beta_max") < math.inf:
         raise ValueError(f"`beta_min` and `beta_max` must satisfy 0 < beta_min <= beta_max, got {beta_min}, {beta_max}")
 
 
 def _check_scales(sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max < math.inf:
+    if not 0 < orderable(sigma_min, "sigma_min") < orderable(sigma_max, "sigma_max") < math.inf:
         raise ValueError(
             f"`sigma_min` and `sigma_max` must satisfy 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}"
         )
 
 
 def _check_start(start: float, limit: float = 1.0) -> None:
-    if not 0 < start < limit:
+    if not 0 < orderable(start, "start") < limit:
         raise ValueError(f"`start` must lie strictly between 0 and {limit:g}, got {start}")

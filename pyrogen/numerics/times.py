@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import number, positive
+from pyrogen.arguments import number, positive, positive_share
 
 from .representation import by_settings
 from .schedule import Schedule
@@ -52,9 +52,8 @@ class LogSNRTimes(Times):
     """
 
     def __init__(self, *, mean: float = 0.0, scale: float = 1.5, uniform: float = 0.5) -> None:
-        if not 0 < uniform <= 1:
-            raise ValueError(f"`uniform` must be in (0, 1], got {uniform}")
-        self.mean, self.scale, self.uniform = number(mean, "mean"), positive(scale, "scale"), uniform
+        self.mean, self.scale = number(mean, "mean"), positive(scale, "scale")
+        self.uniform = positive_share(uniform, "uniform")
 
     def __call__(self, uniform: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         last, first = ends(schedule, uniform)

@@ -19,7 +19,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import integer
+from pyrogen.arguments import integer, seed_or_none
 
 _CACHED = 2**15
 """How many numbers the vectors that are pulled back at once may have together."""
@@ -90,6 +90,7 @@ class Hutchinson:
 
     def __post_init__(self) -> None:
         integer(self.probes, "probes")
+        seed_or_none(self.noise_seed, "noise_seed")
 
     @property
     def fresh(self) -> bool:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, biject_to, constraints, transform_to
 
+from pyrogen.arguments import orderable
 from pyrogen.numerics.autograd import is_functional
 from pyrogen.numerics.supports import End, OpenInterval, innermost
 
@@ -65,7 +66,7 @@ class Interval(Transform):
         low, high = end_of(low, -math.inf, "low"), end_of(high, math.inf, "high")
         if Distribution._validate_args or not (isinstance(low, Tensor) or isinstance(high, Tensor)):
             _require_above(low, high)
-        if not 0 <= margin < 0.5:
+        if not 0 <= orderable(margin, "margin") < 0.5:
             raise ValueError(f"`margin` must be at least 0 and less than 0.5, got {margin}")
         self.finite = _is_finite(low) and _is_finite(high) if finite is None else finite
         if margin:

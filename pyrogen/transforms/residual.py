@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from pyrogen.arguments import inner_share, integer
+from pyrogen.arguments import inner_share, integer, seed_or_none
 from pyrogen.networks.contraction import Contraction
 from pyrogen.numerics.autograd import differentiated, in_full_precision, is_functional, tensors_of, with_tensors
 from pyrogen.numerics.linear import log_abs_det
@@ -91,6 +91,7 @@ class Roulette:
     def __post_init__(self) -> None:
         integer(self.terms, "terms")
         inner_share(self.going_on, "going_on")
+        seed_or_none(self.noise_seed, "noise_seed")
 
     def check(self, lipschitz: float) -> None:
         """Refuses a contraction for which the variance may be infinite.

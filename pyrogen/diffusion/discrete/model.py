@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrogen.arguments import instance_of, integer
+from pyrogen.arguments import instance_of, integer, seed_or_none
 from pyrogen.core.density import Density
 from pyrogen.core.module import DistributionModule
 from pyrogen.core.objective import Objective
@@ -84,7 +84,7 @@ class DiscreteDiffusion(DistributionModule):
         self.denoiser, self.noise = denoiser, noise(denoiser.counts)
         self.schedule = instance_of(SymbolSchedule)(schedule, "schedule")
         self.sampler = instance_of(SymbolSampler)(sampler, "sampler")
-        self.draws, self.noise_seed = integer(draws, "draws"), noise_seed
+        self.draws, self.noise_seed = integer(draws, "draws"), seed_or_none(noise_seed, "noise_seed")
 
     def forward(self, context: Context = None) -> DiscreteDistribution:
         return DiscreteDistribution(self, context, context_batch_shape(context, self.context_shape))

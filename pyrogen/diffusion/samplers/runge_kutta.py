@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.arguments import non_negative, positive
+from pyrogen.arguments import non_negative, orderable, positive
 from pyrogen.core.shapes import batch_shape_of, flatten_batch
 from pyrogen.networks.context import by_name, context_rows
 from pyrogen.numerics.gaussian_path import GaussianPath
@@ -88,7 +88,7 @@ class Churn(Sampler):
         inflation: float = 1.0,
     ) -> None:
         super().__init__(grid)
-        if not 0 <= minimum <= maximum:
+        if not 0 <= orderable(minimum, "minimum") <= orderable(maximum, "maximum"):
             raise ValueError(f"`minimum` and `maximum` must satisfy 0 <= minimum <= maximum, got {minimum}, {maximum}")
         self.churn = non_negative(churn, "churn")
         self.inflation = positive(inflation, "inflation")
