@@ -24,6 +24,7 @@ from .many_chains import ManyChains
 from .noise import in_noise
 from .noise_mcmc import NoiseMCMC
 from .noise_vi import NoiseVI
+from .occams_window import OccamsWindow
 from .sequence_recipes import transformer_regression, transformer_twist
 from .sequences import (
     Admissible,
@@ -80,6 +81,7 @@ __all__ = [
     "MomentMatching",
     "NoiseMCMC",
     "NoiseVI",
+    "OccamsWindow",
     "PhaseRetrieval",
     "PiGDM",
     "PrefixRegression",
