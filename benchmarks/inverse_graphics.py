@@ -1,10 +1,10 @@
 """Vision as inverse graphics, scene by scene: are number and kinds right, and is the posterior calibrated?
 
 The program, the networks and the search among explanations are those of ``examples/inverse_graphics.py``. Draws of
-the whole posterior (an explanation by its probability, then one of its weighted draws, with what is not seen from the
-prior) are ranked against the truth, in scenes that ``render`` draws: simulation-based calibration. Pictures of the same
-scenes by POV-Ray, with shadows on solids and sharp edges, come from another program than the one that is assumed: of
-them only counts, errors and intervals are reported. One thread; processor time.
+the whole posterior, of all explanations by their probabilities, are ranked against the truth, in scenes that ``render``
+draws: simulation-based calibration. Pictures of the same scenes by POV-Ray, with shadows on solids and sharp edges,
+come from another program than the one that is assumed: of them only counts, errors and intervals are reported. One
+thread; processor time.
 
     python benchmarks/inverse_graphics.py --scenes 100 --renderer pyrogen [--output FILE]
     python benchmarks/inverse_graphics.py --read FILE [--table FILE]
@@ -59,43 +59,22 @@ def by_povray(latents: dict[str, Tensor], seed: int) -> Tensor:
     return pictures + graphics.NOISE * torch.randn(pictures.shape, generator=generator)
 
 
-def whole(answers: dict, joint: pg.simulation.Joint, count: int, seed: int) -> dict[str, Tensor]:
-    """Draws of all sites of the program, ``(count, *shape)``."""
-    drawn = joint.draw(count, seed=seed).latents  # what no explanation speaks of has the law of the prior
-    generator = torch.Generator().manual_seed(seed)
-    probabilities = torch.tensor([log_joint for log_joint, _ in answers.values()]).double().softmax(0)
-    which = probabilities.multinomial(count, replacement=True, generator=generator)
-    for row, (kinds, (_, answer)) in enumerate(answers.items()):
-        mine, number = which == row, sum(kind > 0 for kind in kinds)
-        values = answer.get_samples()
-        chosen = torch.randperm(len(values["light"]), generator=generator)[: int(mine.sum())]
-        drawn["number"][mine] = number
-        drawn["light"][mine] = values["light"][chosen]
-        rows = mine.nonzero().squeeze(-1)
-        for place in range(number):
-            drawn["kind"][rows, place] = kinds[place] - 1
-            for name in set(graphics.CONTINUOUS) - {"light"}:
-                drawn[name][rows, place] = values[name][chosen, place]
-    return drawn
-
-
-def scene(posterior: torch.nn.Module, joint: pg.simulation.Joint, truth: pg.simulation.Simulations, seed: int) -> dict:
+def scene(posterior: torch.nn.Module, joint: pg.simulation.Joint, truth: pg.simulation.Simulations) -> dict:
     """What was found of one scene."""
     began = time.process_time()
     picture, kinds = truth.observed["picture"][0], graphics.kinds_of(truth.latents)[0]
-    answers = graphics.explained(posterior, picture)
+    answer = graphics.explained(posterior, picture)
     seconds = time.process_time() - began
-    best, (_, answer) = next(iter(answers.items()))
-    log_joints = [log_joint for log_joint, _ in answers.values()]
-    draws = whole(answers, joint, DRAWS, seed)
+    best, samples = answer.explanations[0], answer.get_samples()
+    draws = {name: samples[name][:DRAWS] for name in truth.latents}  # they are in random order
     first = posterior.sites(posterior(picture).sample((CANDIDATES,)))
     row = {
         "kinds": kinds.tolist(),
-        "found": list(best),
+        "found": graphics.kinds_of(best.values).tolist(),
         "amortized": graphics.kinds_of(first).mode(0).values.tolist(),
-        "probability": torch.tensor(log_joints).double().softmax(0)[0].item(),
-        "explanations": len(answers),
-        "pareto_k": answer.diagnostics().pareto_k,
+        "probability": answer.probabilities[0].item(),
+        "explanations": len(answer.explanations),
+        "pareto_k": best.answer.diagnostics().pareto_k,
         "seconds": seconds,
     }
     ranked = simulation_based_calibration(joint, lambda *_: of_one_row(draws), simulations=truth, draws=DRAWS)
@@ -131,7 +110,7 @@ def measured(options: argparse.Namespace, found: list[dict]) -> Iterator[dict]:
     there = {row["scene"] for row in found if row["renderer"] == options.renderer}
     for number in range(options.scenes):
         if number not in there:
-            row = scene(posterior, joint, held_out[number : number + 1], seed=number)
+            row = scene(posterior, joint, held_out[number : number + 1])
             yield {"renderer": options.renderer, "scene": number, "steps": options.steps} | row
 
 

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     score("amortized posterior", posterior.eval().draw(held_out.observed, 100), held_out.latents)
     ready = {"simulations": held_out[:300], "draws": 49, "batch_size": 2048}
     print(f"  calibrated? {pg.evaluation.simulation_based_calibration(joint, posterior.draw, **ready).test()}")
-    searched = [explained(posterior, picture) for picture in held_out.observed["picture"][: args.scenes]]
+    searched = [explained(posterior, x, 3 if few else 200) for x in held_out.observed["picture"][: args.scenes]]
     compared(searched, held_out[: args.scenes])
     shown(searched, held_out).savefig(args.output / "inverse_graphics.png", dpi=150)
 
@@ -88,9 +88,9 @@ def numbers_of(sites):
     return torch.cat([sites["right"].unsqueeze(-1), sites["size"].unsqueeze(-1), sites["colour"]], -1)
 
 
-def explained(posterior, picture):
+def explained(posterior, picture, most=200):
     """The posterior given a picture: explanations of it, beginning from those that the network proposes."""
-    settings = {"method": partial(pg.inverse.Laplace, draws=500, steps=60), "draws": 500, "seed": 0}
+    settings = {"method": partial(pg.inverse.Laplace, draws=500, steps=60), "draws": 500, "most": most, "seed": 0}
     initial = posterior.sites(posterior(picture).sample((200,)))
     return pg.inverse.OccamsWindow(scene, neighbours=others, initial=initial, **settings).run(picture)
 

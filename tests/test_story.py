@@ -46,8 +46,17 @@ SLOW = {
 NEEDED = {"chorales": "music21", "forecast": "statsmodels", "translation": "tokenizers"}
 
 
+MOST = 150
+"""Lines of an example: one story."""
+
+
 def marked(path):
     return pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SLOW else ())
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) <= MOST
 
 
 @pytest.mark.parametrize("path", [marked(path) for path in EXAMPLES])
