@@ -130,16 +130,15 @@ class OccamsWindow(Answer):
 
     Example:
         >>> import pyro, pyro.distributions as dist
-        >>> design = torch.eye(8)[:, :6]
         >>> def model(y):
-        ...     chosen = pyro.sample("chosen", dist.Bernoulli(0.2).expand([6]).to_event(1))
-        ...     weight = pyro.sample("weight", dist.Normal(torch.zeros(6), 3.0).to_event(1))
-        ...     pyro.sample("y", dist.Normal((chosen * weight) @ design.T, 0.5).to_event(1), obs=y)
-        >>> posterior = OccamsWindow(model, seed=0).run(torch.tensor([3.0, 0.0, -2.0, 0.1, 0.0, 0.0, 0.0, 0.0]))
+        ...     chosen = pyro.sample("chosen", dist.Bernoulli(0.2).expand([4]).to_event(1))
+        ...     weight = pyro.sample("weight", dist.Normal(torch.zeros(4), 3.0).to_event(1))
+        ...     pyro.sample("y", dist.Normal(chosen * weight, 0.2).to_event(1), obs=y)
+        >>> posterior = OccamsWindow(model, draws=200, seed=0).run(torch.tensor([3.0, 0.1, -2.0, 0.0]))
         >>> posterior.explanations[0].values
-        {'chosen': tensor([1., 0., 1., 0., 0., 0.])}
-        >>> posterior.get_samples()["chosen"].mean(0)[[0, 2]]
-        tensor([1., 1.])
+        {'chosen': tensor([1., 0., 1., 0.])}
+        >>> posterior.get_samples()["chosen"].mean(0) > 0.9
+        tensor([ True, False,  True, False])
     """
 
     @checked(method=function, neighbours=function, odds=_odds, begin=integer, most=integer)

@@ -165,7 +165,7 @@ def test_probable_explanations_with_collapsed_answers_are_not_to_be_trusted():
 
 
 def test_another_method_gives_the_evidence():
-    method = lambda model, initial=None: SMCSampler(model, particles=128)  # noqa: E731
+    method = lambda model, initial=None: SMCSampler(model, particles=128, moves=3, last_moves=5)  # noqa: E731
     y = torch.tensor(4.0)
     posterior = OccamsWindow(apart, method=method, initial={"hill": torch.ones(1).long()}, seed=0).run(y)
     whole = dist.Normal(4.0, 1.25**0.5).log_prob(y).item()
