@@ -26,7 +26,7 @@ EXAMPLES, GALLERY, IMAGES = ROOT / "examples", ROOT / "docs/gallery", ROOT / "do
 OUTPUT, RESULTS = ROOT / "output/gallery", GALLERY / "results.json"
 SECTIONS = {
     "Densities and draws": "digits pixel_digits diffusion_digits flow_prior_vae latent_diffusion captions energy game "
-    "which_is_real traffic_signs uci torsions",
+    "which_is_real which_model traffic_signs uci torsions",
     "Posteriors": "posteriors simulator flow_guides inverse_graphics",
     "Inverse problems": "inpainting diffusion_posterior super_resolution colorization stroke_to_image editing "
     "unknown_noise ct mri lesion",
@@ -89,7 +89,7 @@ PAGES = {  # of the documentation, on what an example shows, by the examples
     "models/inverse_graphics": "inverse_graphics",
     "howto/calibration": "posteriors",
     "howto/evaluation": "traffic_signs",
-    "howto/sample_quality": "which_is_real",
+    "howto/sample_quality": "which_is_real which_model",
 }
 THUMBNAIL, WIDTH = (480, 300), 900  # pixels
 

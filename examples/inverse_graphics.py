@@ -2,9 +2,8 @@
 
 A Pyro program puts up to three cubes and cylinders on a table and photographs them, with noise. Its posterior is over
 what stands there, where, how large and of what colour. A network learns it for all pictures from simulations, and so
-proposes how many solids of which kinds there are. Occam's window searches from these explanations to those next to
-them: of each, Laplace's approximation climbs from draws of the network to the mode, and importance weights give the
-posterior there and the evidence. All explanations together are the posterior.
+proposes how many solids of which kinds there are. Occam's window searches on from these explanations: of each,
+Laplace's approximation climbs to the mode, and importance weights give the posterior there and the evidence.
 
     python examples/inverse_graphics.py [--output output] [--seed 0] [--steps 1100] [--scenes 20]
 """
@@ -92,6 +91,7 @@ def explained(posterior, picture, most=200):
     """The posterior given a picture: explanations of it, beginning from those that the network proposes."""
     settings = {"method": partial(pg.inverse.Laplace, draws=500, steps=60), "draws": 500, "most": most, "seed": 0}
     initial = posterior.sites(posterior(picture).sample((200,)))
+    initial["kind"] = (kinds_of(initial) - 1).clamp(min=0)  # of what is not there the network may have it wrong
     return pg.inverse.OccamsWindow(scene, neighbours=others, initial=initial, **settings).run(picture)
 
 

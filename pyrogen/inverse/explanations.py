@@ -115,7 +115,9 @@ class Search:
         for row in range(len(initial[self.sites[0]])):
             rows.setdefault(_key({name: initial[name][row] for name in self.sites}), []).append(row)
         continuous = [name for name in self.continuous if name in initial]
-        for places in sorted(rows.values(), key=len, reverse=True)[:most]:
+        for places in sorted(rows.values(), key=len, reverse=True):
+            if len(self.found) >= most:
+                break
             points = {name: initial[name][places[:_POINTS]] for name in continuous}
             self._explain({name: initial[name][places[0]] for name in self.sites}, points)
         if not self.found:

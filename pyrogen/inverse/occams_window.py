@@ -115,7 +115,8 @@ class OccamsWindow(Answer):
             default those that differ in one number, which takes any other value in its range, or the next ones where
             that has no end.
         odds: By what factor the best explanation is more probable than those that are not looked around.
-        begin: From how many explanations the search begins at most: those most frequent in ``initial``.
+        begin: From how many explanations the search begins at most: the possible ones that are most
+            frequent in ``initial``.
         most: How many explanations are tried at most.
         draws: How many draws there are in the end.
         initial: Values of latent sites, each ``(points, *shape)``, such as draws of an amortized posterior: of all that

@@ -103,6 +103,10 @@ def test_impossible_explanations_are_left_out():
     posterior = OccamsWindow(staged, method=partial(Laplace, draws=100), odds=1e6, seed=0).run(torch.tensor(2.0))
     tried = {(found.values["number"].item(), *found.values["kind"].tolist()) for found in posterior.explanations}
     assert tried == {(0, 0, 0), (1, 0, 0), (1, 1, 0), (2, 0, 0), (2, 0, 1), (2, 1, 0), (2, 1, 1)}
+    mostly = {"number": torch.tensor([0, 0, 1]), "kind": torch.tensor([[1, 1], [1, 1], [0, 0]])}
+    method = partial(Laplace, draws=25)
+    begun = OccamsWindow(staged, method=method, initial=mostly, begin=1, most=1, seed=0).run(torch.tensor(2.0))
+    assert begun.explanations[0].values["number"] == 1
     impossible = {"number": torch.zeros(1).long(), "kind": torch.ones(1, 2).long()}
     with pytest.raises(ValueError, match="`initial` must hold values of .* that are possible, got none"):
         OccamsWindow(staged, initial=impossible).run(torch.tensor(2.0))
