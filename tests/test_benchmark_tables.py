@@ -24,7 +24,6 @@ COPIED = {
     "evaluation/digits",
     "evaluation/self_consistency",
     "flows/likelihood",
-    "flows/time",
     "implicit/ratios",
     "inverse/calibration",
     "inverse/mixture",
