@@ -207,18 +207,26 @@ class Laplace(Answer):
         return density.packed(self.initial)
 
     def _mode(self, density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+        """The highest point on the way, which climbs a bowl about the highest so far where there is no density."""
         x = start.detach().clone().requires_grad_()
         optimizer = torch.optim.LBFGS([x], max_iter=self.steps, line_search_fn="strong_wolfe")
+        best, least = start, torch.tensor(torch.inf)
 
         def loss() -> Tensor:
-            optimizer.zero_grad()
+            nonlocal best, least
             value = -density(x.unsqueeze(0)).sum()
-            value.backward()
+            (x.grad,) = torch.autograd.grad(value, x)
+            if not value.isfinite() or not x.grad.isfinite().all():
+                away = x.detach() - best
+                x.grad = 2 * away
+                return least + 1 + away.square().sum()
+            if value < least:
+                best, least = x.detach().clone(), value.detach()
             return value
 
         with torch.enable_grad():
             optimizer.step(loss)
-        return x.detach()
+        return best
 
 
 @torch.no_grad()

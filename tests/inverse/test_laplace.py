@@ -171,3 +171,21 @@ def test_bad_starts_are_refused():
     for initial in ({"rate": torch.ones(2, 3)}, {"speed": torch.ones(2)}, {}):
         with pytest.raises(ValueError, match="`initial` must hold equally many values of the continuous latent sites"):
             Laplace(counts, initial=initial).run(y)
+
+
+@pytest.mark.parametrize("start", [-1.0, 4.0, 20.0])
+@pytest.mark.parametrize(("link", "seen"), [(torch.log, [-2.0, 1.0]), (torch.sqrt, [0.4, 2.0])])
+def test_climbs_where_the_density_is_no_number_beyond_an_edge(link, seen, start):
+    """Steps that L-BFGS takes beyond the edge, where a logarithm or a root is NaN, are taken back."""
+    y = torch.tensor(seen)
+
+    def program(y):
+        x = pyro.sample("x", dist.Normal(torch.zeros(2), 3.0).to_event(1))
+        pyro.sample("y", dist.Normal(link(x + 3), 0.05, validate_args=False).to_event(1), obs=y)
+
+    answer = pg.inverse.Laplace(program, initial={"x": torch.full((1, 2), start)}, seed=0).run(y)
+    grid = torch.linspace(-3, 25, 2_000_001, dtype=torch.double)[1:]
+    inside = dist.Normal(0.0, 3.0).log_prob(grid) + dist.Normal(link(grid + 3), 0.05).log_prob(y.double().unsqueeze(-1))
+    exact = (inside.logsumexp(-1) + (grid[1] - grid[0]).log()).sum()
+    assert answer.log_evidence.item() == pytest.approx(exact.item(), abs=0.03)
+    assert not answer.diagnostics().collapsed
