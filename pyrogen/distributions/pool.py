@@ -124,8 +124,9 @@ class LinearPool(PyrogenDistribution):
         return type(self)(components, weights, validate_args=self._validate_args)
 
     def sample(self, sample_shape: Iterable[int] = ()) -> Tensor:
-        shape = torch.Size(sample_shape) + self.batch_shape
-        chosen = self._chosen(shape).reshape(-1, self.batch_shape.numel() or 1)
+        first = torch.Size(sample_shape)
+        shape = first + self.batch_shape
+        chosen = self._chosen(shape).reshape(first.numel(), self.batch_shape.numel())
         draws = None
         for place, component in enumerate(self.components):
             here = chosen == place
@@ -187,4 +188,4 @@ class LinearPool(PyrogenDistribution):
     def _wide(self, weights: Tensor, shape: torch.Size) -> Tensor:
         """Numbers of the components, with as many batch dimensions as a shape has."""
         own = weights.shape[1:]
-        return weights.reshape(-1, *(1,) * (len(shape) - len(own)), *own).expand(-1, *shape)
+        return weights.reshape(len(weights), *(1,) * (len(shape) - len(own)), *own).expand(-1, *shape)

@@ -57,6 +57,15 @@ def test_weights_given_a_context_are_normalized():
     assert wide.responsibilities(x).shape == (3, 4, 3)
 
 
+def test_a_context_without_rows_gives_answers_without_rows():
+    mixed = made((2,), (3,))
+    none = mixed(torch.zeros(0, 3, dtype=torch.float64))
+    assert none.log_prob(torch.zeros(0, 2, dtype=torch.float64)).shape == (0,)
+    assert none.log_prob(torch.zeros(4, 0, 2, dtype=torch.float64)).shape == (4, 0)
+    assert none.sample().shape == (0, 2)
+    assert none.sample((4,)).shape == (4, 0, 2)
+
+
 def test_a_missing_number_leaves_other_rows_alone():
     mixed = made((2,))
     x = torch.randn(5, 2, dtype=torch.float64)
