@@ -89,10 +89,10 @@ def numbers_of(sites):
 
 def explained(posterior, picture, most=200):
     """The posterior given a picture: explanations of it, beginning from those that the network proposes."""
-    settings = {"method": partial(pg.inverse.Laplace, draws=500, steps=60), "draws": 500, "most": most, "seed": 0}
+    settings = {"method": partial(pg.inverse.Laplace, draws=500, steps=60), "begin": 12, "most": most, "seed": 0}
     initial = posterior.sites(posterior(picture).sample((200,)))
     initial["kind"] = (kinds_of(initial) - 1).clamp(min=0)  # of what is not there the network may have it wrong
-    return pg.inverse.OccamsWindow(scene, neighbours=others, initial=initial, **settings).run(picture)
+    return pg.inverse.OccamsWindow(scene, neighbours=others, initial=initial, draws=500, **settings).run(picture)
 
 
 def others(sites):
