@@ -73,6 +73,7 @@ class Search:
 
     Attributes:
         found: The explanations that were tried, in this order.
+        failed: Values of the discrete sites at which the method failed, with its errors, in this order.
 
     Raises:
         ValueError: the model has no such sites.
@@ -90,6 +91,7 @@ class Search:
         self.model, self.args, self.kwargs, self.method = model, args, kwargs, method
         self._neighbours = neighbours or self._in_one_number
         self.found: list[Explanation] = []
+        self.failed: list[tuple[Values, Exception]] = []
         self._met: set[tuple] = set()
         self._around: set[int] = set()  # places among those found
         latent = {name: site for name, site in self._run({}).items() if site.kind == "latent"}
@@ -120,11 +122,13 @@ class Search:
                 break
             points = {name: initial[name][places[:_POINTS]] for name in continuous}
             self._explain({name: initial[name][places[0]] for name in self.sites}, points)
+        if self.failed and not self.found:
+            raise self.failed[0][1]
         if not self.found:
             raise ValueError(f"`initial` must hold values of {self.sites} that are possible, got none")
 
     def _explain(self, values: Values, initial: Values) -> None:
-        """Tries an explanation, unless it was met before or is impossible."""
+        """Tries an explanation, unless it was met before or is impossible; the search survives if the method fails."""
         if _key(values) in self._met:
             return
         self._met.add(_key(values))
@@ -133,7 +137,11 @@ class Search:
             return
         model = poutine.condition(self.model, data=values)
         method = partial(self.method, initial=initial) if initial else self.method
-        answer = method(model).run(*self.args, **self.kwargs)
+        try:
+            answer = method(model).run(*self.args, **self.kwargs)
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            self.failed.append((values, error))
+            return
         found = Explanation(values, float(answer.log_evidence), answer)
         if self.found and self.found[0].shapes != found.shapes:
             raise ValueError(

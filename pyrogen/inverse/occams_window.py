@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -45,6 +46,7 @@ class OccamsWindowDiagnostics(Diagnostics):
         draws: How many there are.
         effective_sample_size: How many independent ones they are worth.
         tried: How many explanations were tried, the impossible ones left out.
+        failed: At how many more the method failed, which have no probability here.
         probabilities: Of the explanations among all that were tried, falling, ``(tried,)``.
         doubtful: The probability of explanations whose own answers have collapsed.
         complete: Whether the search looked around all explanations in the window.
@@ -56,6 +58,7 @@ class OccamsWindowDiagnostics(Diagnostics):
     draws: int
     effective_sample_size: float
     tried: int
+    failed: int
     probabilities: Tensor = field(repr=False)
     doubtful: float
     complete: bool
@@ -76,14 +79,16 @@ class OccamsWindowDiagnostics(Diagnostics):
         return super().reason if self.doubtful <= _DOUBTFUL else "answers of probable explanations have collapsed"
 
     def numbers(self) -> dict[str, Any]:
-        names = ("effective_sample_size", "tried", "doubtful", "complete", "log_evidence")
+        names = ("effective_sample_size", "tried", "failed", "doubtful", "complete", "log_evidence")
         return {name: vars(self)[name] for name in names} | {"probability": float(self.probabilities[0])}
 
     def lines(self) -> list[str]:
         most = 1 + int((self.probabilities.cumsum(0) < 1 - _DOUBTFUL).sum())
+        failures = [f"the method failed at {self.failed} more, which are left out"] if self.failed else []
         return [
             f"{self.tried} explanations tried, {most} of them with 95 % of the probability, the best with "
             f"{self.probabilities[0]:.3f}",
+            *failures,
             f"{self.draws} draws worth {self.effective_sample_size:.0f} independent ones",
             f"log evidence of the explanations tried {self.log_evidence:.2f} nats",
         ]
@@ -102,7 +107,8 @@ class OccamsWindow(Answer):
     numbers and kinds of objects, terms of a formula. An explanation that the search never meets, because all those
     between it and others are improbable, is missing from the posterior, and ``log_evidence`` is that of the
     explanations that were tried: a lower bound but for the noise of each. So begin from explanations that differ, such
-    as draws of an amortized posterior.
+    as draws of an amortized posterior. Those at which ``method`` fails, as where the data have no density, are left out
+    with a warning.
 
     Args:
         model: The Pyro model.
@@ -186,7 +192,14 @@ class OccamsWindow(Answer):
             found = tuple(sorted(search.found, key=lambda explanation: -explanation.log_joint))
             draws = _mixed(found, self.draws)
         self._explanations = found
-        diagnostics = _diagnostics(found, self.draws, complete=place is None)
+        if search.failed:
+            values, error = search.failed[0]
+            warnings.warn(
+                f"explanations are left out, as the method failed there: {len(search.failed)}, first {values}: {error}",
+                UserWarning,
+                stacklevel=3,
+            )
+        diagnostics = _diagnostics(found, self.draws, complete=place is None, failed=len(search.failed))
         log_evidence = torch.tensor(diagnostics.log_evidence)
         return Results(draws, diagnostics, log_weights=torch.zeros(self.draws), log_evidence=log_evidence)
 
@@ -199,7 +212,9 @@ def _mixed(explanations: Sequence[Explanation], count: int) -> dict[str, Tensor]
     return {name: torch.cat([part[name] for part in parts])[chosen] for name in parts[0]}
 
 
-def _diagnostics(explanations: Sequence[Explanation], draws: int, *, complete: bool) -> OccamsWindowDiagnostics:
+def _diagnostics(
+    explanations: Sequence[Explanation], draws: int, *, complete: bool, failed: int
+) -> OccamsWindowDiagnostics:
     log_joint = torch.tensor([explanation.log_joint for explanation in explanations], dtype=torch.double)
     probabilities = log_joint.softmax(0)
     inner = [explanation.answer.diagnostics() for explanation in explanations]
@@ -209,6 +224,7 @@ def _diagnostics(explanations: Sequence[Explanation], draws: int, *, complete: b
         draws=draws,
         effective_sample_size=min(draws, 1 / (probabilities.square() / carried).sum().item()),
         tried=len(explanations),
+        failed=failed,
         probabilities=probabilities,
         doubtful=probabilities[collapsed].sum().item(),
         complete=complete,

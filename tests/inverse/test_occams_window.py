@@ -112,6 +112,30 @@ def test_impossible_explanations_are_left_out():
         OccamsWindow(staged, initial=impossible).run(torch.tensor(2.0))
 
 
+def peaks(y):
+    """Without a peak there is no rate, and counts are impossible."""
+    number = pyro.sample("number", dist.Categorical(torch.ones(3)))
+    height = pyro.sample("height", dist.Gamma(2.0, 1.0))
+    pyro.sample("y", dist.Poisson(number * height), obs=y)
+
+
+def test_explanations_at_which_the_method_fails_are_left_out_and_said():
+    # The evidence of a peak of rate n h: negative binomial counts.
+    exact = [math.log(1 / 3) + dist.GammaPoisson(2.0, 1.0 / n).log_prob(torch.tensor(4.0)).item() for n in (1, 2)]
+    search = OccamsWindow(peaks, method=partial(Laplace, draws=2000), odds=1e6, seed=0)
+    with pytest.warns(
+        UserWarning, match="explanations are left out, as the method failed there: 1, first {'number': tensor\\(0\\)}"
+    ):
+        posterior = search.run(torch.tensor(4.0))
+    assert [found.values["number"].item() for found in posterior.explanations] == [2, 1]
+    assert posterior.log_evidence.item() == pytest.approx(math.log(sum(map(math.exp, exact))), abs=0.05)
+    assert posterior.diagnostics().failed == 1
+    assert "failed at 1 more" in str(posterior.diagnostics())
+    none = {"number": torch.zeros(1).long()}
+    with pytest.raises(ValueError, match="must have a finite density"):
+        OccamsWindow(peaks, initial=none).run(torch.tensor(4.0))
+
+
 def test_neighbours_can_change_places():
     """Two things in the wrong order: neither alone can be changed, both together can."""
 
