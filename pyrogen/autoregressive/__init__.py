@@ -11,7 +11,8 @@ from .orders import MixedOrders
 from .point_process.distribution import PointProcessDistribution
 from .point_process.model import PointProcess
 from .point_process.waiting import WaitingTime
-from .recipes import any_order, made, pixel_cnn, transformer, wavenet
+from .quantized_recipes import pixel_cnn, wavenet
+from .recipes import any_order, made, transformer
 from .tempering import best_temperature, nucleus, tempered, top_k
 
 __all__ = [
