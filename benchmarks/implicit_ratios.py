@@ -94,7 +94,7 @@ def _rows(lines: list[dict]) -> Iterator[list[str]]:
         values = (", ".join(f"{line[key]:.2f}" for line in mine) for key in ("found", "calibrated"))
         error, seconds = (mean(line[key] for line in mine) for key in ("error", "seconds"))
         truth = -dimensions / 4 * log(1 - CORRELATION**2)
-        yield [f"{truth:.1f}", name, f"{steps:,}", *values, f"{error:.2f}", f"{seconds:.0f}"]
+        yield [f"{truth:.0f}", name, f"{steps:,}", *values, f"{error:.2f}", f"{seconds:.0f}"]
 
 
 if __name__ == "__main__":

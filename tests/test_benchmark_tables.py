@@ -24,7 +24,6 @@ COPIED = {
     "evaluation/digits",
     "evaluation/self_consistency",
     "flows/likelihood",
-    "implicit/ratios",
     "inverse/calibration",
     "inverse/mixture",
     "inverse/mixture_peers",
