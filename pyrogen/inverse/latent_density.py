@@ -12,9 +12,7 @@ The model runs for all chains in one of three ways, the first that gives what si
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -37,9 +35,9 @@ from .free_sites import FreeSites, started, transform_of
 from .observation import Filled, check_data, is_hidden, shown_data
 from .problem import check_plates
 from .summed_out import Enumerated, summed_log_prob
+from .vectorization import TRIED, Way, fastest, where_possible
 
 _AT_ONCE = 2**22  # numbers, where draws are completed
-_TRIED = 16  # draws for which a way to run the model is compared with single runs
 _ONE = OneDraw()
 
 
@@ -95,7 +93,7 @@ class LatentDensity:
         self.free_shapes = {name: x.shape for name, x in self._coordinates(self.statements).items()}
         self.size = sum(map(prod, self.free_shapes.values()))
         self.width = max(len(site.distribution.batch_shape) for site in self.statements.values())
-        self._density: Callable[[Tensor], Tensor] | None = None  # in two parts
+        self._density: Way | None = None  # in two parts
 
     def _check_data(self, site: Site) -> None:
         """Checks an observed site; a support that moves with a latent site may yet hold the data."""
@@ -143,7 +141,7 @@ class LatentDensity:
     def alone(self, x: Tensor) -> Tensor:
         """The log-density by single runs, ``(chains,)``."""
         with pyro.validation_enabled(False):
-            return torch.cat([_where_possible(self._one_by_one, row) for row in x.split(1)]).sum(-1)
+            return torch.cat([where_possible(self._one_by_one, row) for row in x.split(1)]).sum(-1)
 
     def by_site(self, x: Tensor) -> dict[str, Tensor]:
         """The coordinates of each site, ``(chains, *free_shape)``."""
@@ -152,7 +150,7 @@ class LatentDensity:
     @torch.no_grad()
     def prior(self, draws: int) -> Tensor:
         """Draws of the latent sites without the data, ``(draws, size)``."""
-        self(self.initial(_TRIED))  # finds out how the model runs for many draws
+        self(self.initial(TRIED))  # finds out how the model runs for many draws
         if self._density != self._together:
             return self.initial(draws)
         statements = self._run(DrawsTogether(draws, self.width).laid_out(self.model))
@@ -194,8 +192,8 @@ class LatentDensity:
     def _parts(self, x: Tensor) -> Tensor:
         """Log-densities of the latent sites and of the data, ``(chains, 2)``; discrete sites count as data."""
         if self._density is None:
-            self._density = self._fastest(x)
-        return _where_possible(self._density, x)
+            self._density = fastest(self._together, self._mapped, self._one_by_one, x)
+        return where_possible(self._density, x)
 
     @torch.no_grad()
     def _run(self, program: Callable) -> dict[str, Site]:
@@ -212,51 +210,6 @@ class LatentDensity:
     def _at(self, row: Tensor) -> Callable:
         """The model at one point."""
         return FreeSites(self._free(row))(self.model)
-
-    def _fastest(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The fastest way to run the model for all chains that agrees with single runs."""
-        reasons = []
-        x = x.repeat(2, 1) if len(x) == 1 else x  # one chain alone would not show that chains depend on each other
-        for density in (self._together, self._mapped):
-            try:
-                for points in (x, x + 0.1 * torch.linspace(-1, 1, len(x)).to(x).unsqueeze(1)):  # no two the same
-                    rows = self._telling(points)
-                    if not rows and density == self._together:  # mapped, rows are apart whatever the model does
-                        raise LayoutMismatch("the data are impossible at all points")
-                    self._check_rows(partial(_where_possible, density), points, rows or [0, len(points) - 1])
-            except Exception as error:  # noqa: BLE001  a program may fail in any way on many chains at once
-                reasons.append(str(error).strip().split("\n")[0])
-            else:
-                return density
-        self._single(x[0])  # a program that fails in single runs has an error of its own
-        warnings.warn(
-            "the model runs chain by chain, since neither a plate of chains nor torch.vmap runs it as single runs do "
-            f"({'; '.join(reasons)}); write it for batches, without branches on values",
-            UserWarning,
-            stacklevel=2,
-        )
-        return self._one_by_one
-
-    def _check_rows(self, density: Callable[[Tensor], Tensor], x: Tensor, rows: Sequence[int]) -> None:
-        """Compares rows with single runs; their gradients must not reach other rows."""
-        for row in rows:
-            points = x.detach().requires_grad_()
-            with torch.enable_grad():
-                found = density(points)[row]
-                (gradient,) = torch.autograd.grad(found.sum(), points)
-            alone = _where_possible(self._one_by_one, x[row : row + 1])[0]
-            torch.testing.assert_close(found.detach(), alone.detach(), rtol=1e-4, atol=1e-3, equal_nan=True)
-            others = torch.arange(len(x), device=x.device) != row
-            if (gradient[others] != 0).logical_and(~gradient[others].isnan()).any():
-                raise LayoutMismatch("chains depend on each other")
-
-    @torch.no_grad()
-    def _telling(self, x: Tensor) -> list[int]:
-        """The first row, the last, and one after the first that is possible: impossible ones are all alike."""
-        for row in (len(x) - 1, *range(1, min(len(x) - 1, _TRIED))):
-            if _where_possible(self._one_by_one, x[row : row + 1]).isfinite().all():
-                return sorted({0, row, len(x) - 1})
-        return []
 
     def _together(self, x: Tensor) -> Tensor:
         layout = DrawsTogether(len(x), self.width)
@@ -349,7 +302,7 @@ class LatentDensity:
         if self._density == self._together:
             try:
                 return self._completed_together(x, drawn, names)
-            except Exception:  # noqa: BLE001  as in `_fastest`
+            except Exception:  # noqa: BLE001  as in `fastest`
                 pass
         return self._over_rows(lambda row, given: self._values(self._free(row), given, names), x, drawn)
 
@@ -400,16 +353,6 @@ class LatentDensity:
         for name in names:
             torch.testing.assert_close(completed[name][0], alone[name], rtol=1e-3, atol=1e-4, equal_nan=True)
         return completed
-
-
-def _where_possible(density: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A density, NaN in rows where a matrix has no decomposition: torch fails then for all rows at once."""
-    try:
-        return density(x)
-    except torch.linalg.LinAlgError:
-        if len(x) == 1:
-            return torch.nan * x.sum(1, keepdim=True).expand(1, 2)
-        return torch.cat([_where_possible(density, part) for part in x.chunk(2)])
 
 
 def _out_of_plate(value: Tensor, shape: torch.Size, rows: int) -> Tensor:
