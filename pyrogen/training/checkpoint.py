@@ -1,4 +1,4 @@
-"""Resuming: a whole run in one file, to the last random number.
+"""Checkpoints: a whole run in one file, to the last random number.
 
 The states of a run are nested dicts, lists and tuples of numbers and tensors. :func:`flatten` takes the tensors out, so
 that the rest is JSON, and :func:`unflatten` puts them back. Long lists of numbers (the history) go with the tensors: a

@@ -28,6 +28,7 @@ from .player import Player
 from .processes import FabricProcesses, Processes
 from .progress import Fit, Progress
 from .reading import learn_statistics, refuse_bad_rows
+from .resuming import resume
 from .run import Run
 from .scopes import as_before_on_failure
 from .turn import MakeOptimizer, MakeSchedule, TakesTurns, Turn, adam, all_trained, as_turns
@@ -273,7 +274,7 @@ def fit(
         if processes.world > 1:
             seed_all(order + processes.rank)
         if saved is not None:
-            run.load_state_dict(saved)
+            resume(run, saved)
         return run()
 
 

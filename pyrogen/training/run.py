@@ -1,4 +1,4 @@
-"""A training run: its state and its loop."""
+"""A training run: its parts and its loop."""
 
 from __future__ import annotations
 
@@ -7,32 +7,30 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from fractions import Fraction
 from math import ceil
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
-from pyrogen.core.batches import LoaderBatches
 from pyrogen.core.objective import Objective
-from pyrogen.core.saving import fill, named_tensors
 from pyrogen.numerics.exclusive import released
-from pyrogen.numerics.randomness import random_states, set_random_states
 
 from .averages import AveragedWeights
 from .buffers import MovingBuffers, local_buffers
-from .checkpoint import Checkpoint, check_settings
+from .checkpoint import Checkpoint
 from .feed import Feed
 from .interrupt import Interrupt
 from .nonfinite import explain
 from .player import DivergedStep, NonFiniteStep, Player
 from .processes import Processes
 from .progress import Bar, Fit, History, Progress
+from .resuming import require_states, state_of
 from .scopes import pyro_scope
 from .validation import Validation
 
 
 class Run:
-    """The state of a training run and its loop.
+    """The parts of a training run and its loop.
 
     Args:
         players: The turns, in the order in which they are taken.
@@ -89,18 +87,7 @@ class Run:
             raise ValueError("`validation` must be given with a ReduceLROnPlateau as `schedule`, got None")
         if self.epochs is not None and all(player.feed is not self.feed for player in self.players):
             raise ValueError("`epochs` are of `data`, of which no turn takes minibatches: give `steps` instead")
-        for player in self.players if self.checkpoint else ():
-            if player.schedule is not None and not _has_state(player.schedule):
-                raise ValueError(
-                    "`schedule` must have state_dict() and load_state_dict() to be part of a checkpoint, got "
-                    f"{type(player.schedule).__name__}"
-                )
-        for callback in self.callbacks if self.checkpoint else ():
-            if hasattr(callback, "state_dict") and not _has_state(callback):
-                raise ValueError(
-                    "`callbacks` with state_dict() must have load_state_dict() to be part of a checkpoint, got "
-                    f"{type(callback).__name__}"
-                )
+        require_states(self)
 
     def __call__(self) -> Fit:
         """Trains to the end."""
@@ -257,7 +244,7 @@ class Run:
     def _save(self) -> None:
         """Saves; where that fails, the modules get the best weights all the same."""
         try:
-            state = self.state_dict()
+            state = state_of(self)
             with self.processes.together():
                 if self.processes.rank == 0:
                     self.checkpoint.save(state)
@@ -269,135 +256,9 @@ class Run:
                 f"The modules hold the weights of step {self.progress.best_step}"
             ) from error
 
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        data = self.feed.data
-        tensors = not isinstance(data, LoaderBatches)
-        return {
-            "the turns' repeats": [player.repeats for player in self.players],
-            "the turns' `every`": [player.every for player in self.players],
-            "the turns with `data` of their own": [player.feed is not self.feed for player in self.players],
-            "the optimizers": [type(player.optimizer).__name__ for player in self.players],
-            "`schedule`": [type(player.schedule).__name__ for player in self.players],
-            "the rows of `data`": data.rows if tensors else None,
-            "`batch_size`": data.batch_size if tensors else None,
-            "`accumulate`": self.accumulate,
-            "the minibatches in an epoch of `data`": len(data),
-            "the number of `callbacks`": len(self.callbacks),
-            "whether there is an `ema`": self.average is not None,
-            "whether there is a `validation`": self.validation is not None,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """The whole run: weights, optimizers, averages, best weights, data order, history, callbacks, random states."""
-        progress = self.progress
-        return {
-            "settings": self._settings(),
-            "weights": named_tensors(self.everything)[0],
-            "local": self.processes.collect([_on_cpu(part.tensors) for part in self.local]),
-            "players": [player.state_dict() for player in self.players],
-            "average": self.average.state_dict() if self.average else None,
-            "validation": self.validation.state_dict() if self.validation else None,
-            "order": self.feed.data.seed,
-            "feed": self.feed.state_dict(),
-            "feeds": [feed.state_dict() for feed in self._own_feeds()],
-            "step": progress.step,
-            "epoch": progress.epoch,
-            "stopped": {"reason": progress.reason, "given": self._given()} if self.stopped else None,
-            "history": vars(progress.history),
-            "callbacks": [callback.state_dict() if _has_state(callback) else None for callback in self.callbacks],
-            "random": self.processes.gather(random_states()),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the run where it was.
-
-        Raises:
-            ValueError: the state is that of another model, or of a run with other settings.
-        """
-        check_settings(state["settings"], self._settings())
-        try:
-            fill(self.everything, state["weights"], named_tensors(self.everything)[1])
-            for player, stored in zip(self.players, state["players"], strict=True):
-                player.load_state_dict(stored)
-            if self.average:
-                self.average.load_state_dict(state["average"])
-            self._load_local(state)
-        except ValueError as error:
-            raise ValueError(f"`checkpoint` {error}") from error
-        if self.validation:
-            self.validation.load_state_dict(state["validation"])
-        for callback, stored in zip(self.callbacks, state["callbacks"], strict=True):
-            if stored is not None:
-                callback.load_state_dict(stored)
-        self.feed.load_state_dict(state["feed"] if "feed" in state else self._place_of_before(state))
-        own, places = self._own_feeds(), state.get("feeds", [])
-        if len(own) != len(places):
-            raise ValueError(f"`checkpoint` holds {len(places)} turns with `data` of their own, got {len(own)}")
-        for feed, place in zip(own, places, strict=True):
-            feed.load_state_dict(place)
-        best_step = self.validation.best_step if self.validation else state["step"]
-        self.progress = Progress(
-            History(**{**state["history"], "unit": self.progress.history.unit}),
-            state["step"],
-            state["epoch"],
-            best_step=best_step,
-            rank=self.processes.rank,
-        )
-        stopped = state.get("stopped")
-        if stopped is not None and not self._is_given_more(stopped["given"]):
-            self.progress.reason, self.stopped = stopped["reason"], True
-        if len(state["random"]) == self.processes.world:
-            set_random_states(state["random"][self.processes.rank])
-
-    def _load_local(self, state: dict[str, Any]) -> None:
-        """Gives local buffers what they held in this process; with more processes than before, some hold the same."""
-        stored = state.get("local", [[]])
-        stored = stored[self.processes.rank % len(stored)]
-        if len(stored) != len(self.local):
-            raise ValueError(f"does not fit: it holds {len(stored)} modules of local buffers, not {len(self.local)}")
-        for part, tensors in zip(self.local, stored, strict=True):
-            part.replace(tensors)
-
-    def _own_feeds(self) -> list[Feed]:
-        """Those of turns with data of their own."""
-        return [player.feed for player in self.players if player.feed is not self.feed]
-
-    def _given(self) -> list[int | None]:
-        """How long the run may last."""
-        return [self.steps, self.epochs, self.patience]
-
-    def _is_given_more(self, before: list[int | None]) -> bool:
-        """Whether any limit is beyond what it was: then a run that a callback ended goes on."""
-        pairs = zip(self._given(), before, strict=True)
-        return any(now is not None and (then is None or now > then) for now, then in pairs)
-
-    def _place_of_before(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The place in the data, from a checkpoint of an earlier pyrogen.
-
-        Raises:
-            ValueError: the data are a loader, whose order it does not hold.
-        """
-        if isinstance(self.feed.data, LoaderBatches):
-            raise ValueError(
-                "`checkpoint` was written by an earlier pyrogen, which did not keep the order of a loader: begin anew, "
-                "or give tensors or a dataset"
-            )
-        epoch, place = divmod(state["drawn"], len(self.feed.data))
-        return {"epoch": epoch, "place": place, "loader": None, "seen": None}
-
 
 def _unit(objective: Callable[..., Tensor]) -> str:
     """The unit of a loss; an evidence lower bound of Pyro's is divided by the data, any other function states none."""
     if isinstance(objective, Objective):
         return objective.unit
     return Objective.unit if isinstance(objective, ELBOModule) else ""
-
-
-def _has_state(part: Any) -> bool:
-    """Whether a callback or schedule is part of checkpoints: a protocol of two methods, shared with torch."""
-    return hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
-
-
-def _on_cpu(tensors: dict[str, Any]) -> dict[str, Any]:
-    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
