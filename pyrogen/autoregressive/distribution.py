@@ -20,13 +20,13 @@ from pyrogen.distributions.distribution import PyrogenDistribution
 from pyrogen.numerics.absorbing import random_orders
 from pyrogen.numerics.autograd import full, is_functional
 from pyrogen.numerics.rows import Remake, rearranged, spared
-from pyrogen.numerics.supports import contains, point_inside
 from pyrogen.programs.chain import refuse_chain
 
 from .conditionals import Conditional
 from .generation import Ending, generate
 from .given import Known, aligned, event_of, like, places_of, require_first, whole
 from .layout import SequenceLayout
+from .symbols import SymbolSpace
 
 
 class AutoregressiveDistribution(PyrogenDistribution):
@@ -78,6 +78,10 @@ class AutoregressiveDistribution(PyrogenDistribution):
         """The support of each element of an event."""
         return self.conditional.support
 
+    @cached_property
+    def _space(self) -> SymbolSpace:
+        return SymbolSpace(self.symbol_support, self.layout)
+
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(self.symbol_support, len(self.event_shape))
@@ -108,19 +112,16 @@ class AutoregressiveDistribution(PyrogenDistribution):
         places = places.expand(*batch, -1)
         if self.known is not None:
             old = self._spread(self.known, batch)
-            clash = (places & old.differs(symbols)).nonzero()
-            if len(clash):
-                raise ValueError(f"`values` must agree with what is given already, {self._first(clash, symbols)}")
+            clash = places & old.differs(symbols)
+            self._space.refuse(symbols, clash, "`values` must agree with what is given already")
             symbols = torch.where(like(old.mask, self.layout.symbol_shape), old.symbols.to(symbols.dtype), symbols)
             places = places | old.mask
         if self.orders is None:
             require_first(places, "mask")
-        inside = self._inside(symbols) | ~places
-        if not bool(inside.all()):
-            self._complain(symbols, inside, "values")
+        self._space.require_inside(symbols, self._space.contains(symbols) | ~places, "values")
         if self.ending is not None:
-            self._require_padding(symbols, places)
-        known = Known(torch.where(like(places, self.layout.symbol_shape), symbols, self._filler(symbols)), places)
+            self._space.require_padding(symbols, places, self.ending)
+        known = Known(self._space.kept(symbols, places), places)
         return self._altered(batch, self._spread(self.context, batch), known)
 
     def complete(self, prompts: Sequence[Tensor | Sequence[int]]) -> AutoregressiveDistribution:
@@ -210,8 +211,8 @@ class AutoregressiveDistribution(PyrogenDistribution):
         shape = self._common(value=batch_shape_of(value, self.event_shape, "value"))
         symbols = self._symbols(value, shape)
         self._require_inside(symbols)
-        clean, inside = self._clean(symbols)
-        outputs = full(self.network(clean, self._rows(self.context, shape)))
+        inside = self._space.contains(symbols)
+        outputs = full(self.network(self._space.kept(symbols, inside), self._rows(self.context, shape)))
         lost = (~inside).cumsum(-1) > (~inside).long()  # a bad symbol came before
         outputs = outputs.masked_fill(lost.unsqueeze(-1), torch.nan)
         return self.conditional(outputs.reshape(*shape, *outputs.shape[1:]))
@@ -269,7 +270,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
 
     def _around(self, part: Tensor, symbols: Tensor, known: Known | None) -> Tensor:
         """The symbols of a part, with what is known, and a filler for the rest."""
-        symbols = torch.where(like(part, self.layout.symbol_shape), symbols, self._filler(symbols))
+        symbols = self._space.kept(symbols, part)
         if known is not None:
             seen = like(known.mask & ~part, self.layout.symbol_shape)
             symbols = torch.where(seen, known.symbols.to(symbols.dtype), symbols)
@@ -292,7 +293,8 @@ class AutoregressiveDistribution(PyrogenDistribution):
 
     def _terms(self, network: nn.Module, symbols: Tensor, context: Context) -> Tensor:
         """The log-probability of each symbol given those before it, ``(N, L)``."""
-        clean, inside = self._clean(symbols)
+        inside = self._space.contains(symbols)
+        clean = self._space.kept(symbols, inside)
         terms = self.conditional(full(network(clean, context))).log_prob(clean)
         # A bad symbol spoils its own row only: NaN stays NaN, all else outside the support is impossible.
         number = whole(~symbols.isnan(), 2)
@@ -328,28 +330,11 @@ class AutoregressiveDistribution(PyrogenDistribution):
         tail = symbols.shape[symbols.dim() - 1 - len(self.layout.symbol_axes) :]
         return symbols.expand(*shape, *tail).reshape(-1, *tail)
 
-    def _clean(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """The symbols with a filler in the place of bad ones, and whether each was in the support, ``(..., L)``."""
-        inside = self._inside(symbols)
-        return torch.where(like(inside, self.layout.symbol_shape), symbols, self._filler(symbols)), inside
-
-    def _inside(self, symbols: Tensor) -> Tensor:
-        """Whether each symbol is in the support, ``(..., L)``."""
-        inside = contains(self.symbol_support, symbols)
-        if symbols.is_floating_point():
-            inside = inside & symbols.isfinite()
-        return whole(inside, symbols.dim() - len(self.layout.symbol_axes))
-
     def _require_inside(self, symbols: Tensor) -> None:
         if self._validate_args:
-            missing = whole(symbols.isnan(), symbols.dim() - len(self.layout.symbol_axes))  # scored as NaN
-            inside = self._inside(symbols) | missing
-            if not is_functional((inside,)) and not bool(inside.all()):
-                self._complain(symbols, inside, "value")
-
-    def _filler(self, symbols: Tensor) -> Tensor:
-        """A number of the support that stands where a symbol is unknown or bad."""
-        return point_inside(self.symbol_support, symbols.new_zeros(())).detach()
+            inside = self._space.contains(symbols) | self._space.missing(symbols)  # what is missing is scored as NaN
+            if not is_functional((inside,)):
+                self._space.require_inside(symbols, inside, "value")
 
     def filler(self) -> Tensor:
         """A point of the support of the shape of one draw, with what is known; no draw."""
@@ -364,27 +349,7 @@ class AutoregressiveDistribution(PyrogenDistribution):
         parameter = next(self.network.parameters())
         symbol = self.conditional(parameter.new_zeros(self.conditional.size)).sample()
         symbols = symbol.new_zeros(*shape, self.layout.length, *self.layout.symbol_shape)
-        return symbols + self._filler(symbols)
-
-    def _require_padding(self, symbols: Tensor, places: Tensor) -> None:
-        ended = self.ending.ended(symbols.reshape(-1, self.layout.length)).reshape(places.shape)
-        wrong = (ended & places & (symbols != self.ending.padding)).nonzero()
-        if len(wrong):
-            raise ValueError(f"`values` must hold {self.ending.padding} after the end, {self._first(wrong, symbols)}")
-        if self.ending.padding != self.ending.end:
-            early = (~ended & places & (symbols == self.ending.padding)).nonzero()
-            if len(early):
-                raise ValueError(f"`values` must hold no padding before the end, {self._first(early, symbols)}")
-
-    def _complain(self, symbols: Tensor, inside: Tensor, name: str) -> None:
-        got = self._first((~inside).nonzero(), symbols)
-        raise ValueError(f"`{name}` must hold symbols within {self.symbol_support}, {got}")
-
-    def _first(self, wrong: Tensor, symbols: Tensor) -> str:
-        """The first wrong symbol, by its row and its place in the event."""
-        *row, place = wrong[0].tolist()
-        got = symbols[(*row, place)].tolist()
-        return f"got {got} at position {self.layout.position(place)}" + (f" of row {tuple(row)}" if row else "")
+        return symbols + self._space.filler(symbols)
 
     def _spread(self, parts: Any, shape: torch.Size) -> Any:
         """What has the batch dimensions in front, with others."""
