@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.numerics.autograd import deepcopied
-from pyrogen.numerics.supports import AnyOf, is_real, varies
+from pyrogen.numerics.supports import AnyOf, is_real, point_inside, varies
 from pyrogen.numerics.values import require_expandable, require_value
 
 from .abilities import Abilities
@@ -57,5 +57,20 @@ class Mixture(Abilities, dist.MixtureSameFamily):
         if not value.numel():  # torch's `Independent` fails on empty batches
             score = value.flatten(-event_dim).sum(-1) if event_dim else value
             return score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
-        log_prob = self.component_distribution.log_prob(value.unsqueeze(-1 - event_dim))
+        log_prob = self._component_scores(value.unsqueeze(-1 - event_dim))
         return (log_prob + self.mixture_distribution.logits).logsumexp(-1)
+
+    def _component_scores(self, value: Tensor) -> Tensor:
+        """The log-probability of an event under each component: minus infinity where only others can give it."""
+        support = self.component_distribution.support
+        if not varies(support) or support.is_discrete:
+            return self.component_distribution.log_prob(value)
+        event_dim = len(self.event_shape)
+        wide = value.expand(
+            torch.broadcast_shapes(value.shape, self.component_distribution.batch_shape + self.event_shape)
+        )
+        inside = support.check(wide)
+        safe = torch.where(inside.reshape(inside.shape + (1,) * event_dim), wide, point_inside(support, wide))
+        missing = wide.isnan().flatten(-event_dim).any(-1) if event_dim else wide.isnan()
+        log_prob = self.component_distribution.log_prob(safe)
+        return torch.where(inside, log_prob, torch.where(missing, torch.nan, -torch.inf))

@@ -32,6 +32,31 @@ class OpenInterval(constraints.interval):
         return f"OpenInterval({_said(self.lower_bound)}, {_said(self.upper_bound)})"
 
 
+class PartlyClosed(constraints.interval):
+    """Numbers between two ends, each of which is among them or not: the image of an interval under a monotone map.
+
+    Args:
+        lower_bound: The lower end, or one for each element; minus infinity where there is none.
+        upper_bound: The upper end, likewise.
+        holds_lower: Whether the lower end is among the numbers; an infinite one never is.
+        holds_upper: Whether the upper end is.
+    """
+
+    def __init__(
+        self, lower_bound: End, upper_bound: End, holds_lower: bool | Tensor, holds_upper: bool | Tensor
+    ) -> None:
+        self.holds_lower, self.holds_upper = holds_lower, holds_upper
+        super().__init__(lower_bound, upper_bound)
+
+    def check(self, value: Tensor) -> Tensor:
+        above = (self.lower_bound < value) | (self.lower_bound == value) & self.holds_lower
+        below = (value < self.upper_bound) | (value == self.upper_bound) & self.holds_upper
+        return above & below & (value.abs() < math.inf)
+
+    def __repr__(self) -> str:
+        return f"PartlyClosed({_said(self.lower_bound)}, {_said(self.upper_bound)})"
+
+
 def contains(support: Constraint, value: Tensor) -> Tensor:
     """Whether values lie in a support; bounds beyond what a short integer type holds do not wrap around."""
     short = value.dtype in (torch.uint8, torch.int8, torch.int16)
@@ -57,6 +82,10 @@ class OnBase(Constraint):
     def event_dim(self) -> int:
         return self.base_constraint.event_dim
 
+    def point_inside(self, like: Tensor) -> Tensor:
+        """A value that meets the constraint, of the shape and dtype of ``like``."""
+        return point_inside(self.base_constraint, like)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_constraint})"
 
@@ -70,6 +99,11 @@ class AnyOf(OnBase):
 
     def check(self, value: Tensor) -> Tensor:
         return self.base_constraint.check(value.unsqueeze(-1 - self.event_dim)).any(-1)
+
+    def point_inside(self, like: Tensor) -> Tensor:
+        dim = -1 - self.event_dim
+        shape = torch.broadcast_shapes(like.unsqueeze(dim).shape, _bounds_shape(self.base_constraint))
+        return point_inside(self.base_constraint, like.unsqueeze(dim).expand(shape)).select(dim, 0)
 
 
 class OrMissing(OnBase):
@@ -220,6 +254,15 @@ def is_real(constraint: Constraint) -> bool:
     return isinstance(element_of(constraint), type(constraints.real))
 
 
+def held_ends(constraint: Constraint) -> tuple[bool | Tensor, bool | Tensor]:
+    """Whether elements may lie at the lower end, and at the upper one, where these are finite."""
+    element = element_of(constraint)
+    if isinstance(element, PartlyClosed):
+        return element.holds_lower, element.holds_upper
+    closed = is_closed(constraint)
+    return closed, closed and not isinstance(element, constraints.half_open_interval)
+
+
 def is_closed(constraint: Constraint) -> bool:
     """Whether elements may lie at an end."""
     element = element_of(constraint)
@@ -285,7 +328,10 @@ def one_support(supports: Sequence[Constraint], name: str) -> Constraint:
 
 
 def _has_other_ends(one: Constraint, other: Constraint) -> bool:
-    """Whether elements lie between other ends, as far as both constraints have ends."""
+    """Whether elements lie between other ends, as far as both constraints have ends, or are images of such."""
+    if any(isinstance(constraint, OnBase) and not isinstance(constraint, OrMissing) for constraint in (one, other)):
+        same_kind = isinstance(one, OnBase) and type(one) is type(other)
+        return not same_kind or _has_other_ends(one.base_constraint, other.base_constraint)
     ours, theirs = ends(one), ends(other)
     if ours is None or theirs is None:
         return False
@@ -296,11 +342,11 @@ def _has_other_ends(one: Constraint, other: Constraint) -> bool:
 
 
 def shared(constraint: Constraint) -> Constraint:
-    """The constraint on events of a mixture, which torch keeps for its components, where all have the same."""
+    """The constraint on events of a mixture, where torch has one that all of its components have to meet."""
     if not isinstance(constraint, constraints.MixtureSameFamilyConstraint):
         return constraint
     component = constraint.base_constraint
-    return constraint if varies(component) else component
+    return AnyOf(component) if varies(component) else component
 
 
 def varies(constraint: Constraint) -> bool:
@@ -314,6 +360,23 @@ def varies(constraint: Constraint) -> bool:
 def innermost(low: End, high: End, dtype: torch.dtype) -> tuple[End, End]:
     """The smallest and the largest floating-point number strictly between two ends."""
     return _numbers(low, high, dtype) if _are_numbers(low, high) else _innermost(*_tensors(low, high, dtype))
+
+
+def kept(support: Constraint, dtype: torch.dtype) -> tuple[End, End] | None:
+    """The smallest and the largest number in a support with ends that it does not hold; ``None`` of others."""
+    found = None if is_real(support) else ends(support)
+    if found is None or isinstance(element_of(support), PartlyClosed):
+        return None if found is None else _with_held(*found, held_ends(support), dtype)
+    return None if is_closed(support) else innermost(*found, dtype)
+
+
+def _with_held(low: End, high: End, held: tuple[bool | Tensor, bool | Tensor], dtype: torch.dtype) -> tuple[End, End]:
+    least, most = innermost(low, high, dtype)
+    if _are_numbers(low, high):
+        return low if held[0] else least, high if held[1] else most
+    low, high = _tensors(low, high, dtype)
+    held = [torch.as_tensor(end, device=low.device) for end in held]
+    return torch.where(held[0], low, least), torch.where(held[1], high, most)
 
 
 def resolved(low: End, high: End, dtype: torch.dtype) -> tuple[End, End]:
@@ -346,12 +409,20 @@ def point_inside(support: Constraint, like: Tensor) -> Tensor:
     if isinstance(support, Packed):
         parts = zip(support.parts, like.split(support.sizes, -1), strict=True)
         return torch.cat([_point_of_part(part, numbers, shape) for (shape, part), numbers in parts], -1)
-    if isinstance(support, constraints.independent | OrMissing):
+    if isinstance(support, OnBase):
+        return support.point_inside(like)
+    if isinstance(support, constraints.independent):
         return point_inside(support.base_constraint, like)
     if support.is_discrete:
         return torch.full_like(like, getattr(support, "lower_bound", 0))
     transform = biject_to(support)
     return transform(like.new_zeros(transform.inverse_shape(like.shape)))
+
+
+def _bounds_shape(support: Constraint) -> torch.Size:
+    """The shape that the tensors of a constraint have together."""
+    known = vars(element_of(support)).values()
+    return torch.broadcast_shapes(*(part.shape for part in known if isinstance(part, Tensor)), ())
 
 
 def _point_of_part(constraint: Constraint, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -395,3 +466,12 @@ def _to_columns(constraint: EachColumn) -> EachTransform:
 @transform_to.register(OrMissing)
 def _to_complete(constraint: OrMissing) -> torch.distributions.Transform:
     return biject_to(constraint.base_constraint)
+
+
+@biject_to.register(AnyOf)
+@transform_to.register(AnyOf)
+def _to_one_of_several(constraint: AnyOf) -> torch.distributions.Transform:
+    raise NotImplementedError(
+        f"no bijection of the real numbers reaches {constraint}, whose parts have different ends: sample the component "
+        "by a site of its own, which can be enumerated, or give the components one support"
+    )

@@ -26,9 +26,8 @@ from pyrogen.numerics.representation import by_shapes
 from pyrogen.numerics.rows import Remake, rearranged, spared
 from pyrogen.numerics.supports import (
     ends,
-    innermost,
-    is_closed,
     is_real,
+    kept,
     middle,
     point_inside,
     resolved,
@@ -175,13 +174,13 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
         Those are so near to an end that rounding moves their noise, and so their score; ``None`` if there are none.
         """
         support = self.support
-        found = None if is_real(support) or is_closed(support) else ends(support)
-        if found is None:
+        least_and_most = kept(support, value.dtype)
+        if least_and_most is None:
             return value, None
-        value = value.clamp(*innermost(*found, value.dtype))
+        value = value.clamp(*least_and_most)
         if not value.numel() or is_functional((value,)):
             return value, None
-        first, last = resolved(*found, value.dtype)
+        first, last = resolved(*ends(support), value.dtype)
         near = (value < first) | (value > last)
         if not bool(near.any()):
             return value, None
@@ -206,7 +205,14 @@ class TransformedDistribution(Abilities, dist.TransformedDistribution):
 
     def _score_inside(self, value: Tensor) -> Tensor:
         noise, log_det = self._transform.inverse_and_log_det(value)
-        return _log_prob(self.base_dist, noise) + log_det
+        log_prob = _log_prob(self.base_dist, noise) + log_det
+        if is_real(self.base_dist.support) or self.base_dist.support.is_discrete:
+            return log_prob
+        # Where rounding takes the noise to infinity, most bases have no number, where their density goes to zero.
+        event_dim = len(self.base_dist.event_shape)
+        size = noise.detach().abs()
+        size = size.flatten(-event_dim).sum(-1) if event_dim else size
+        return torch.where(size == torch.inf, -torch.inf, log_prob)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_memory": None}

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, biject_to, constraints, transform_
 
 from pyrogen.arguments import orderable
 from pyrogen.numerics.autograd import is_functional
-from pyrogen.numerics.supports import End, OpenInterval, innermost
+from pyrogen.numerics.supports import End, OpenInterval, PartlyClosed, innermost
 
 from .transform import Transform
 
@@ -173,5 +173,7 @@ def _batch_shape(low: End, high: End, event_dim: int) -> torch.Size:
 
 @biject_to.register(OpenInterval)
 @transform_to.register(OpenInterval)
-def _to_open_interval(constraint: OpenInterval) -> Interval:
+@biject_to.register(PartlyClosed)
+@transform_to.register(PartlyClosed)
+def _to_interval(constraint: constraints.interval) -> Interval:
     return Interval(constraint.lower_bound, constraint.upper_bound)

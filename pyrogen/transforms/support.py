@@ -6,6 +6,7 @@ can give: a sigmoid of a sigmoid lies between 0.5 and 0.731.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -18,8 +19,10 @@ from pyrogen.numerics.supports import (
     End,
     OnBase,
     OpenInterval,
+    PartlyClosed,
     element_of,
     ends,
+    held_ends,
     is_closed,
     is_real,
     point_inside,
@@ -37,6 +40,8 @@ class Mapping(Protocol):
     monotone: bool
     sign: Tensor | int
     inv: Mapping
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size: ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -65,6 +70,11 @@ class Image(OnBase):
         inside = possible.reshape(possible.shape + (1,) * self.event_dim)
         safe = torch.where(inside, value, point_inside(codomain, value))
         return possible & self.base_constraint.check(self.transform.inv(safe))
+
+    def point_inside(self, like: Tensor) -> Tensor:
+        return self.transform(
+            point_inside(self.base_constraint, like.new_zeros(self.transform.inverse_shape(like.shape)))
+        )
 
     def __repr__(self) -> str:
         return f"Image({repr(self.transform).removesuffix('()')} of {self.base_constraint})"
@@ -116,10 +126,43 @@ def _between(transform: Mapping, within: Constraint) -> Constraint:
     # Towards infinity a map nears a limit, which rounding may fall short of and a declaration may forget.
     low = torch.where(first.isinf(), torch.fmin(low, limits[0]), low)
     high = torch.where(last.isinf(), torch.fmax(high, limits[1]), high)
-    kind = constraints.interval if is_closed(within) else OpenInterval
+    if not is_closed(within):
+        return OpenInterval(*_numbers(low, high))
+    held = _held(transform, within)
+    held_low, held_high = torch.where(sign > 0, *held), torch.where(sign > 0, *held[::-1])
+    held_low, held_high = held_low & low.isfinite(), held_high & high.isfinite()
+    return _closed(*_numbers(low, high), _numbers(held_low, held_high))
+
+
+def _held(transform: Mapping, within: Constraint) -> list[Tensor]:
+    """Which of the two ends of what meets a constraint are finite, can be met, and are of a transform's domain."""
+    known = ends(transform.domain) or (-math.inf, math.inf)
+    held = []
+    for end, holds, limit, includes in zip(
+        ends(within), held_ends(within), known, held_ends(transform.domain), strict=True
+    ):
+        end, holds, limit = torch.as_tensor(end), torch.as_tensor(holds), torch.as_tensor(limit)
+        held.append(holds & end.isfinite() & ((end != limit.to(end)) | includes))
+    return held
+
+
+def _numbers(low: Tensor, high: Tensor) -> tuple[End, End]:
+    """Two ends, or two of other things, as numbers where they are the same for all elements."""
     if low.dim() == high.dim() == 0 and not is_functional((low, high)):
-        return kind(low.item(), high.item())
-    return kind(low, high)
+        return low.item(), high.item()
+    return low, high
+
+
+def _closed(low: End, high: End, held: tuple[bool | Tensor, bool | Tensor]) -> Constraint:
+    """An interval that holds some of its ends, as torch's own where torch has one."""
+    if not any(isinstance(known, Tensor) for known in (low, high, *held)):
+        if held == (True, True):
+            return constraints.interval(low, high)
+        if held == (True, False) and high == math.inf:
+            return constraints.greater_than_eq(low)
+        if held == (False, False):
+            return OpenInterval(low, high)
+    return PartlyClosed(low, high, *held)
 
 
 @biject_to.register(Image)

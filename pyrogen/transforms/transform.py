@@ -20,7 +20,7 @@ from torch.distributions.constraints import Constraint
 
 from pyrogen.distributions.abilities import Density
 from pyrogen.numerics.autograd import in_full_precision
-from pyrogen.numerics.supports import widened
+from pyrogen.numerics.supports import EachTransform, ends, widened
 
 from .support import image_of
 
@@ -283,7 +283,8 @@ class Adapted(Transform):
         super().__init__(transform.domain.event_dim)
         self.transform = transform
         single = self.event_dims == (0, 0) or isinstance(transform, transforms.AffineTransform)
-        self.monotone = single and transform.bijective and not isinstance(transform, nn.Module)
+        between_ends = ends(transform.domain) is not None and ends(transform.codomain) is not None
+        self.monotone = single and between_ends and transform.bijective and not isinstance(transform, nn.Module)
         # One of Pyro's that reaches -1 is declared positive.
         self.fills_codomain = type(transform).__module__.startswith("torch.")
 
@@ -299,6 +300,14 @@ class Adapted(Transform):
         with self._forgetting():
             x = self.transform.inv(y)
             return x, -self.transform.log_abs_det_jacobian(x, y)
+
+    def _call(self, x: Tensor) -> Tensor:
+        with self._forgetting():
+            return self.transform(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        with self._forgetting():
+            return self.transform.inv(y)
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
@@ -356,6 +365,8 @@ def as_transform(transform: transforms.Transform) -> Transform:
         return transform
     if isinstance(transform, transforms.ComposeTransform):
         return Compose(transform.parts, event_dim=transform.domain.event_dim)
+    if type(transform) is transforms.StackTransform and transform.dim == -1 and transform.domain.event_dim == 1:
+        return Adapted(EachTransform(transform.transforms, -1))  # of which torch keeps the elements apart
     element = _element_of(transform)  # the log-determinants of which torch fails to sum over empty batches
     return Adapted(transform) if element is None else Compose([element], event_dim=transform.domain.event_dim)
 

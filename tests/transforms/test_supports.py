@@ -1,5 +1,6 @@
 """The support of a transformed variable is the image of the base's: closed forms, quadrature, and rounding."""
 
+import itertools
 import math
 
 import pyro
@@ -11,6 +12,7 @@ from pyro.infer import MCMC, NUTS
 from torch.distributions import biject_to, constraints, transforms
 
 from pyrogen import flows
+from pyrogen.distributions import LinearPool, Mixture
 from pyrogen.numerics.supports import OpenInterval, element_of, ends
 from pyrogen.transforms import Flip, Interval, TransformedDistribution, Triangular
 
@@ -20,6 +22,7 @@ SIGMOID, EXP, TANH, SOFTPLUS = (
     transforms.TanhTransform(),
     transforms.SoftplusTransform(),
 )
+NORMAL_CDF, CUBE = transforms.CumulativeDistributionTransform(dist.Normal(0.0, 1.0)), transforms.PowerTransform(3.0)
 
 
 def affine(loc, scale, event_dim=0):
@@ -264,3 +267,155 @@ def test_a_mixture_as_base_has_a_bijection():
 
     mcmc = MCMC(NUTS(model, max_tree_depth=3), num_samples=3, warmup_steps=3, disable_progbar=True)
     mcmc.run()
+
+
+@pytest.mark.parametrize(
+    ("base", "parts", "low", "high", "held"),
+    [
+        (dist.HalfNormal(1.0), [affine(0.0, -1.0)], -math.inf, 0.0, (False, True)),
+        (dist.Exponential(1.0), [EXP], 1.0, math.inf, (True, False)),
+        (dist.HalfNormal(1.0), [TANH, affine(2.0, -3.0)], -1.0, 2.0, (False, True)),
+        (dist.HalfNormal(1.0), [NORMAL_CDF], 0.5, 1.0, (True, False)),
+        (dist.Uniform(0.0, 1.0), [CUBE, affine(0.0, -1.0)], -1.0, 0.0, (True, False)),
+        (dist.Uniform(0.0, 1.0), [EXP], 1.0, math.e, (True, True)),
+    ],
+)  # fmt: skip
+def test_the_image_holds_the_ends_that_an_argument_is_sent_to(base, parts, low, high, held):
+    """And no others: towards these, an argument goes to infinity, or to an end of what the map is defined on."""
+    torch.manual_seed(0)
+    made = TransformedDistribution(base, parts)
+    assert ends(made.support) == pytest.approx((low, high))
+    finite = [math.isfinite(low), math.isfinite(high)]
+    assert made.support.check(torch.tensor([low, high]))[finite].tolist() == list(itertools.compress(held, finite))
+    free = torch.linspace(-4, 4, 50)
+    bijection = biject_to(made.support)
+    assert made.support.check(bijection(free)).all()
+    assert torch.allclose(bijection.inv(bijection(free)), free, atol=1e-2)
+    with pyro.validation_enabled(False):
+        quiet = TransformedDistribution(base, parts)
+        at_ends = quiet.log_prob(torch.tensor([low, high]))
+        assert at_ends[~torch.tensor(held)].tolist() == [-math.inf] * held.count(False)
+        assert not quiet.log_prob(bijection(free)).isnan().any()
+
+    def model():
+        pyro.sample("x", made)
+
+    mcmc = MCMC(NUTS(model, max_tree_depth=3), num_samples=10, warmup_steps=10, disable_progbar=True)
+    mcmc.run()
+    assert made.support.check(mcmc.get_samples()["x"]).all()
+
+
+def test_draws_that_rounding_sends_to_an_end_stay_inside():
+    torch.manual_seed(0)
+    made = TransformedDistribution(dist.Exponential(0.05), [TANH, affine(0.0, -1.0)])
+    draws = made.sample((1000,))
+    assert made.support.check(draws).all()
+    assert not made.log_prob(draws.clone()).isnan().any()
+    assert made.support.check(torch.tensor(0.0))
+
+
+def test_noise_that_overflows_has_no_density():
+    with pyro.validation_enabled(False):
+        made = TransformedDistribution(dist.Gamma(2.0, 1.0), [EXP.inv])
+        x = torch.tensor([0.0, 1e6])
+        assert made.log_prob(x).tolist() == [pytest.approx(-1.0), -math.inf]
+
+
+def test_single_elements_with_ends_of_their_own():
+    """An affine map of another scale for each element of a batch: uniform densities and their images."""
+    loc, scale = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([-1.0, 2.0, -3.0])
+    made = TransformedDistribution(dist.Uniform(0.0, 1.0).expand([3]), [affine(loc, scale), EXP])
+    draws = made.sample((200,))
+    assert made.support.check(draws).all()
+    assert torch.allclose(made.log_prob(draws.clone()), -scale.abs().log() - draws.log(), atol=1e-4)
+    low, high = ends(made.support)
+    assert torch.allclose(low.float(), torch.minimum(loc, loc + scale).exp())
+    assert torch.allclose(high.float(), torch.maximum(loc, loc + scale).exp())
+    assert biject_to(made.support).inv(draws).isfinite().all()
+
+
+def test_elements_that_are_stacked_are_one_event():
+    stack = transforms.StackTransform([EXP, SIGMOID], -1)
+    made = TransformedDistribution(normal(), [stack])
+    draws = made.sample((100,))
+    assert made.support.check(draws).shape == (100,)
+    slope = draws[:, 0].log() + draws[:, 1].log() + (1 - draws[:, 1]).log()
+    z = torch.stack([draws[:, 0].log(), draws[:, 1].logit()], -1)
+    assert torch.allclose(made.log_prob(draws.clone()), normal().log_prob(z) - slope, atol=1e-3)
+    with pyro.validation_enabled(False):
+        outside = torch.tensor([[1.0, 1.5], [-1.0, 0.5]])
+        assert TransformedDistribution(normal(), [stack]).log_prob(outside).tolist() == [-math.inf, -math.inf]
+
+
+def test_elements_side_by_side_keep_their_supports():
+    side = transforms.CatTransform([EXP, SIGMOID], -1, [1, 2])
+    made = TransformedDistribution(normal(3), [side])
+    draws = made.sample((100,))
+    assert made.support.check(draws).all()
+    assert made.log_prob(draws).isfinite().all()
+
+
+def test_a_mixture_of_intervals():
+    """Each component within ends of its own: what lies in one of them has its density, gaps have none."""
+    components = TransformedDistribution(dist.Uniform(0.0, 1.0), [affine(torch.tensor([0.0, 3.0]), torch.ones(2))])
+    mixture = Mixture(dist.Categorical(torch.tensor([0.3, 0.7])), components)
+    for made, slope in (
+        (mixture, torch.zeros(3)),
+        (TransformedDistribution(mixture, [EXP]), torch.tensor([0.5, 3.5, 2.0])),
+    ):
+        draws = made.sample((200,))
+        assert made.support.check(draws).all()
+        x = torch.tensor([0.5, 3.5, 2.0])
+        x = x if made is mixture else x.exp()
+        assert made.support.check(x).tolist() == [True, True, False]
+        expected = torch.tensor([0.3, 0.7]).log() - slope[:2]
+        assert torch.allclose(made.log_prob(x[:2]), expected, atol=1e-5)
+        with pyro.validation_enabled(False):
+            quiet = Mixture(mixture.mixture_distribution, components)
+            quiet = quiet if made is mixture else TransformedDistribution(quiet, [EXP])
+            assert quiet.log_prob(x)[2] == -math.inf
+        with pytest.raises(NotImplementedError, match="a site of its own"):
+            biject_to(made.support)
+
+
+def test_a_mixture_of_intervals_scores_each_component_on_its_own():
+    """Uniform on (0, 1) with probability 0.3 and on (2, 4) with 0.7, by hand; and one of shifted sigmoids."""
+    weights = dist.Categorical(torch.tensor([0.3, 0.7]))
+    low = torch.tensor([0.0, 2.0], requires_grad=True)
+    made = Mixture(weights, dist.Uniform(low, torch.tensor([1.0, 4.0])))
+    value = torch.tensor([0.5, 3.0])
+    score = made.log_prob(value)
+    assert torch.allclose(score.exp(), torch.tensor([0.3, 0.35]))
+    assert torch.allclose(torch.autograd.grad(score.sum(), low)[0], torch.tensor([1.0, 0.5]))
+    with pytest.raises(ValueError, match="support"):
+        made.log_prob(torch.tensor(1.5))
+    with pyro.validation_enabled(False):
+        quiet = Mixture(weights, dist.Uniform(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 4.0])))
+        assert quiet.log_prob(torch.tensor(1.5)) == -torch.inf
+        assert quiet.log_prob(torch.tensor(math.nan)).isnan()
+    shifted = TransformedDistribution(
+        dist.Normal(torch.zeros(2), 1.0), [SIGMOID, affine(torch.tensor([0.0, 2.0]), 1.0)]
+    )
+    slope = (torch.tensor(0.3) * 0.7).log()
+    exact = math.log(0.7) + dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.3).logit()) - slope
+    assert torch.allclose(Mixture(weights, shifted).log_prob(torch.tensor(2.3)), exact, atol=1e-5)
+
+
+def test_a_pool_of_differing_images_is_refused():
+    stick = transforms.StickBreakingTransform()
+    bounded = [dist.Uniform(-high * torch.ones(2), high * torch.ones(2)).to_event(1) for high in (1.0, 2.0)]
+    narrow, wide = [TransformedDistribution(base, [stick]) for base in bounded]
+    free = TransformedDistribution(normal(2), [stick])
+    for other in (wide, free):
+        with pytest.raises(ValueError, match="`components` must have one support"):
+            _ = LinearPool([narrow, other]).support
+    assert LinearPool([narrow, narrow]).support.check(narrow.sample((20,))).all()
+
+
+def test_noise_is_not_read_from_a_cache_of_other_parameters():
+    scale = torch.tensor(2.0)
+    made = TransformedDistribution(dist.Normal(0.0, 1.0), [transforms.AffineTransform(0.0, scale, cache_size=1)])
+    value = torch.tensor(4.0)
+    assert made.noise(value) == 2.0
+    scale.mul_(2.0)
+    assert made.noise(value) == 1.0
