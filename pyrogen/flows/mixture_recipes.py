@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import nn
 
 from pyrogen.arguments import checked
 from pyrogen.core.recipe import recipe
-from pyrogen.core.shapes import ContextShape, Shape
+from pyrogen.core.shapes import ContextShape, Shape, as_shape
 from pyrogen.networks.context import Classes
 from pyrogen.networks.context_embeddings import VectorContext
 from pyrogen.networks.mlp import MLP
 
+from .bases import GaussianMixture
 from .linear import Mixing
 from .mixture import FlowMixture
 from .recipes import spline_coupling
-from .stacks import TEXTS, GivenInterval
+from .stacks import MANY, TEXTS, GivenInterval
 
 
 @recipe(texts=TEXTS)
@@ -40,7 +42,8 @@ def mixture(
 ) -> FlowMixture:
     """A mixture of spline coupling flows with learned weights, for data in separate clusters.
 
-    With a context the weights depend on it, too.
+    With a context the weights depend on it, too. A learned matrix mixes the elements of each flow between its layers
+    where there are at most 256 of them; of more, it would be most of the flow, whose noise has a learned place instead.
 
     Args:
         components: How many flows.
@@ -52,11 +55,16 @@ def mixture(
         >>> clusters().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
-    options = {"layers": layers, "hidden": hidden, "bins": bins, "bound": bound, "classes": classes, "mixing": True}
+    options = {"layers": layers, "hidden": hidden, "bins": bins, "bound": bound, "classes": classes}
     options |= {"standardize": standardize, "interval": interval, "margin": margin, "dropout": dropout}
-    members = [spline_coupling(event_shape, context_shape, **options) for _ in range(components)]
-    for member in members:
-        _move(member, spread)
+    many = prod(as_shape(event_shape, "event_shape")) > MANY
+    members = []
+    for _ in range(components):
+        base = GaussianMixture(event_shape, components=1, spread=spread) if many else None
+        member = spline_coupling(event_shape, context_shape, mixing=not many, base=base, **options)
+        if not many:
+            _move(member, spread)
+        members.append(member)
     gate = None
     if context_shape is not None or classes is not None:
         vector = VectorContext(members[0].context_shape, classes=classes)

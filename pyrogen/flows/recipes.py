@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 from torch import nn
 
@@ -41,6 +42,9 @@ _COUPLING = {
     f" {MANY} of them. It has as many parameters as pairs of elements: of a larger image, it would be most of the"
     " flow.",
 }
+_MOST_WEIGHTS = 70_000_000
+"""In one layer of a block neural flow; with their gradients and an optimizer they take a gigabyte."""
+
 _CLASSIC = {**TEXTS, "layers": "How many layers.", "context_shape": "None: these layers take no context."}
 
 
@@ -255,7 +259,8 @@ def block_neural_autoregressive(
     """A flow of block neural autoregressive layers: the network itself is the bijection, inverted by a root finder.
 
     Args:
-        hidden: How many units *each element* has in each hidden layer.
+        hidden: How many units *each element* has in each hidden layer. A layer has as many weights as pairs of units:
+            36 million for 500 elements. More than 70 million are refused.
         mixing: Whether a learned matrix mixes the elements before each layer; if ``None``, where there are at most 32
             of them.
 
@@ -268,6 +273,7 @@ def block_neural_autoregressive(
         torch.Size([5])
     """
     shapes = FlowShapes(event_shape, context_shape, classes, embedding)
+    _check_weights(shapes.size, hidden)
     orders = [shuffled(shapes.size, index) for index in range(layers)]
     stack = [
         BlockNeuralLayer(hidden=hidden, order=order, sees_noise=fast_sampling, **shapes.of_layer) for order in orders
@@ -334,6 +340,17 @@ def continuous(
     velocity = VelocityNetwork(shapes.event_shape, hidden=hidden, context=shapes.context.size)
     options = {"standardize": standardize, "solver": AdaptiveSolver(tolerance)}
     return ContinuousFlow(velocity, embedding=shapes.context, **options, **shapes.of_flow)
+
+
+def _check_weights(size: int, hidden: Sequence[int]) -> None:
+    """Refuses block neural layers too large to be trained: every unit has a weight for each of the layer before."""
+    numbers = size**2 * max((before * after for before, after in pairwise(hidden)), default=0)
+    if numbers > _MOST_WEIGHTS:
+        raise ValueError(
+            f"`event_shape` must have fewer elements for {list(hidden)} units each, got {size}, for which one layer "
+            f"has {numbers:,} weights, more than {_MOST_WEIGHTS:,}; take fewer units, `spline_autoregressive`, or "
+            "`multiscale` for images"
+        )
 
 
 def _classic(

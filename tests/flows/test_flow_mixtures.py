@@ -154,3 +154,25 @@ def test_a_mixture_given_a_context_is_copied_without_its_graph():
     mixed, x = made((2,), classes=4), torch.randn(4, 2, dtype=torch.float64)
     kept = mixed(torch.arange(4))
     assert torch.equal(copy.deepcopy(kept).log_prob(x), kept.log_prob(x))
+
+
+@pytest.mark.parametrize("event_shape", [(300,), (3, 32, 32)])
+def test_mixtures_of_many_elements_have_no_matrices(event_shape):
+    """A matrix for each layer of each flow would be 75 million numbers for a small image, most of the mixture."""
+    torch.manual_seed(0)
+    mixed = flows.mixture(event_shape, hidden=(8,))
+    elements = torch.Size(event_shape).numel()
+    assert sum(parameter.numel() for parameter in mixed.parameters()) < 1000 * elements
+    places = torch.stack([member.base.loc.flatten() for member in mixed.members])
+    assert torch.cdist(places, places).fill_diagonal_(torch.inf).min() > elements**0.5
+    x = torch.randn(3, *event_shape)
+    joint = torch.stack([member().log_prob(x) for member in mixed.members], -1) + mixed.logits.log_softmax(0)
+    assert torch.allclose(mixed().log_prob(x), joint.logsumexp(-1))
+
+
+def test_mixtures_of_many_elements_are_saved_and_loaded(tmp_path):
+    mixed = flows.mixture((300,), components=2, **SMALL)
+    x = torch.randn(20, 300)
+    pg.fit(mixed, x, steps=2)
+    pg.save(mixed, tmp_path / "mixture")
+    assert torch.equal(pg.load(tmp_path / "mixture")().log_prob(x), mixed().log_prob(x))

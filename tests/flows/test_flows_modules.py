@@ -370,3 +370,10 @@ def test_a_student_base_says_its_degrees_of_freedom():
 
 def _student_log_prob(degrees):
     return torch.distributions.StudentT(degrees).log_prob(torch.tensor([1.0, -2.0])).sum()
+
+
+def test_block_neural_layers_that_no_memory_holds_are_refused():
+    """Of a small image in colour a single one would have a billion weights."""
+    with pytest.raises(ValueError, match=r"`event_shape` must have fewer elements for \[12, 12\] units each, got 3072"):
+        flows.block_neural_autoregressive((3, 32, 32))
+    assert flows.block_neural_autoregressive((700,), layers=1, hidden=(2, 2)).event_shape == (700,)
