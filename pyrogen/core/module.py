@@ -277,7 +277,8 @@ def data_plate(
     """The one plate ``"data"`` of a model/guide pair, or no plate for a single datum.
 
     Raises:
-        ValueError: ``x`` and the context have more than one batch dimension, or ``size`` is smaller than the batch.
+        ValueError: ``x`` and the context have more than one batch dimension, or no row, or ``size`` is smaller than the
+            batch.
     """
     batch = context_batch_shape(context, module.context_shape)
     if x is not None:
@@ -291,6 +292,8 @@ def data_plate(
     if not batch:
         return nullcontext()
     rows = batch[0]
+    if rows == 0:
+        raise ValueError("`x` and `context` must have at least one row, which Pyro's plates ask for, got none")
     if size is None or size == rows:
         return pyro.plate("data", rows, dim=-1)
     if size < rows:

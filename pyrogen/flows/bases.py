@@ -6,6 +6,7 @@ import math
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrogen.arguments import checked
@@ -14,6 +15,7 @@ from pyrogen.core.recipe import recipe
 from pyrogen.core.shapes import Context, Shape
 from pyrogen.distributions.assembled import Assembled
 from pyrogen.distributions.families import HIGHEST, LOWEST
+from pyrogen.distributions.independent import as_event
 from pyrogen.distributions.mixture import Mixture
 
 
@@ -77,13 +79,13 @@ def _degrees(log_excess: Tensor) -> Tensor:
     return 1 + log_excess.clamp(-10, 10).exp()
 
 
-def _student(log_excess: Tensor) -> dist.Independent:
+def _student(log_excess: Tensor) -> TorchDistributionMixin:
     degrees = _degrees(log_excess)
     zero = torch.zeros_like(degrees)
-    return dist.Independent(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
+    return as_event(dist.StudentT(degrees, zero, zero + 1, validate_args=False), degrees.dim())
 
 
 def _mixture(logits: Tensor, loc: Tensor, log_scale: Tensor) -> Mixture:
     normals = dist.Normal(loc, log_scale.clamp(LOWEST, HIGHEST).exp(), validate_args=False)
-    component = dist.Independent(normals, loc.dim() - 1, validate_args=False)
+    component = as_event(normals, loc.dim() - 1)
     return Mixture(dist.Categorical(logits=logits, validate_args=False), component, validate_args=False)

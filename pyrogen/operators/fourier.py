@@ -12,6 +12,7 @@ with frequencies in cycles a pixel, of rows first. So noise has one scale in bot
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,9 +20,13 @@ from torch.nn import functional
 
 from pyrogen.arguments import sizes
 from pyrogen.arrays import takes_arrays
+from pyrogen.numerics.fourier import transformed
 
 from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
+
+_unitary = partial(torch.fft.fft2, norm="ortho")
+_back = partial(torch.fft.ifft2, norm="ortho")
 
 _WIDTH = 8  # of the kernel, in places of the grid of twice as many frequencies
 _BETA = math.pi * math.sqrt((0.75 * _WIDTH) ** 2 - 0.8)  # its best shape there (Beatty and others 2005, eq. 5)
@@ -76,14 +81,14 @@ class Fourier(Linear):
         return 2, *self.shape[1:-2], len(self.index)
 
     def __call__(self, x: Tensor) -> Tensor:
-        spectrum = torch.fft.fft2(as_complex(x, self.shape, "x"), norm="ortho").flatten(-2)[..., self.index]
+        spectrum = transformed(_unitary, as_complex(x, self.shape, "x")).flatten(-2)[..., self.index]
         return as_channels(spectrum * self.turn.to(spectrum), self.output_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         measured = as_complex(y, self.output_shape, "y")
         whole = measured.new_zeros(*measured.shape[:-1], math.prod(self.shape[-2:]))
         whole = whole.index_copy(-1, self.index, measured * self.turn.conj().to(measured))
-        return as_channels(torch.fft.ifft2(whole.unflatten(-1, self.shape[-2:]), norm="ortho"), self.shape)
+        return as_channels(transformed(_back, whole.unflatten(-1, self.shape[-2:])), self.shape)
 
 
 class NonuniformFourier(Linear):
@@ -142,7 +147,8 @@ class NonuniformFourier(Linear):
             return as_channels(((image @ right) * down).sum(-2).unflatten(-1, self.sampling), self.output_shape)
         height, width = self.shape[-2:]
         image = functional.pad(image * self._weights.to(x.dtype), (0, width, 0, height))
-        spectrum = torch.fft.fft2(image.roll((-(height // 2), -(width // 2)), (-2, -1))).flatten(-2)
+        image = image.roll((-(height // 2), -(width // 2)), (-2, -1))
+        spectrum = transformed(torch.fft.fft2, image).flatten(-2)
         read = torch.complex(self._matrix(spectrum.real), self._matrix(spectrum.imag))
         return as_channels(read.unflatten(-1, self.sampling), self.output_shape)
 
@@ -153,7 +159,8 @@ class NonuniformFourier(Linear):
             return as_channels((measured.unsqueeze(-2) * down) @ right.mT, self.shape)
         height, width = self.shape[-2:]
         spread = torch.complex(self._matrix.transposed(measured.real), self._matrix.transposed(measured.imag))
-        image = torch.fft.ifft2(spread.unflatten(-1, (2 * height, 2 * width)), norm="forward")
+        spread = spread.unflatten(-1, (2 * height, 2 * width))
+        image = transformed(partial(torch.fft.ifft2, norm="forward"), spread)
         image = image.roll((height // 2, width // 2), (-2, -1))[..., :height, :width]
         return as_channels(image * self._weights.to(y.dtype), self.shape)
 

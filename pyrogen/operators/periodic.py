@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyrogen.arguments import sizes
 from pyrogen.arrays import takes_arrays
+from pyrogen.numerics.fourier import transformed
 
 from .linear import Linear, flattened, floating
 from .spectrum import ExactSpectrum
@@ -64,13 +65,14 @@ class _Periodic(Linear):
 
     def _filtered(self, signal: Tensor, transfer: Tensor, name: str) -> Tensor:
         flattened(signal, self.shape, name)
-        wave = torch.fft.rfftn(signal, dim=self._dims) * transfer
-        return torch.fft.irfftn(wave, [self.shape[dim] for dim in self._dims], dim=self._dims)
+        sides = [self.shape[dim] for dim in self._dims]
+        wave = transformed(partial(torch.fft.rfftn, dim=self._dims), signal) * transfer
+        return transformed(partial(torch.fft.irfftn, s=sides, dim=self._dims), wave)
 
 
 def hartley(signal: Tensor, dims: int) -> Tensor:
     """The Hartley transform along the last dimensions, which is its own inverse: coefficients of real waves."""
-    wave = torch.fft.fftn(signal, dim=tuple(range(-dims, 0)), norm="ortho")
+    wave = transformed(partial(torch.fft.fftn, dim=tuple(range(-dims, 0)), norm="ortho"), signal)
     return wave.real - wave.imag
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pyrogen.arguments import number
+from pyrogen.numerics.fourier import transformed
 
 
 class PhaseRetrieval:
@@ -26,6 +28,6 @@ class PhaseRetrieval:
 
     def __call__(self, x: Tensor) -> Tensor:
         size = [math.ceil(self.oversampling * side) for side in x.shape[-2:]]
-        spectrum = torch.fft.fft2(x, s=size, norm="ortho")
+        spectrum = transformed(partial(torch.fft.fft2, s=size, norm="ortho"), x)
         # A tiny constant keeps the slope finite where a magnitude is zero.
         return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()

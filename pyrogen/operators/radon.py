@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from pyrogen.arguments import image_shape, integer, number, positive, switch, vector
 from pyrogen.arrays import takes_arrays
+from pyrogen.numerics.fourier import transformed
 
 from .linear import Linear, flattened, floating, varies
 from .sparse import SparseMatrix
@@ -174,7 +175,9 @@ class _Tomography(Linear):
         spectrum = torch.fft.rfft(ramp).real
         if window is not None:
             spectrum = spectrum * window(torch.fft.rfftfreq(size, device=y.device, dtype=torch.double))
-        return torch.fft.irfft(torch.fft.rfft(y, size) * spectrum.to(y.dtype), size)[..., : self.detectors]
+        spectrum = spectrum.to(y.dtype)
+        filtered = transformed(lambda rows: torch.fft.irfft(torch.fft.rfft(rows, size) * spectrum, size), y)
+        return filtered[..., : self.detectors]
 
 
 class Radon(_Tomography):

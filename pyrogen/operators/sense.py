@@ -11,10 +11,13 @@ images of any size.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from pyrogen.arrays import takes_arrays
+from pyrogen.numerics.fourier import transformed
 
 from .blocks import BlockMatrix
 from .fourier import Coils, Fourier, as_channels, as_complex, complex_shape
@@ -111,7 +114,7 @@ class _Rotation(Linear):
 def _by_row(y: Tensor, shape: tuple[int, ...], height: int) -> Tensor:
     """Measurements of a shape as numbers of the rows of the image, ``(*batch, H, m)``, orthonormally."""
     measured = as_complex(y, shape, "y").unflatten(-1, (height, -1))  # (*batch, coils, H, L)
-    rows = torch.fft.ifft(torch.fft.ifftshift(measured, -2), dim=-2, norm="ortho")
+    rows = transformed(partial(torch.fft.ifft, dim=-2, norm="ortho"), torch.fft.ifftshift(measured, -2))
     rows = torch.view_as_real(torch.fft.fftshift(rows, -2))
     return rows.movedim(-3, -4).flatten(-3)  # (*batch, H, coils L 2)
 
@@ -119,6 +122,6 @@ def _by_row(y: Tensor, shape: tuple[int, ...], height: int) -> Tensor:
 def _together(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The inverse of :func:`_by_row`."""
     numbers = torch.view_as_complex(rows.unflatten(-1, (shape[1], -1, 2)).contiguous()).movedim(-3, -2)
-    measured = torch.fft.fft(torch.fft.ifftshift(numbers, -2), dim=-2, norm="ortho")
+    measured = transformed(partial(torch.fft.fft, dim=-2, norm="ortho"), torch.fft.ifftshift(numbers, -2))
     measured = torch.fft.fftshift(measured, -2)
-    return as_channels(measured.reshape(*measured.shape[:-3], shape[1], -1), shape)
+    return as_channels(measured.flatten(-2), shape)

@@ -55,13 +55,13 @@ class LowPass(Linear):
         before, after = self._margins()
         padded = functional.pad(flattened(x, self.shape, "x").reshape(-1, 1, self.shape[-1]), (before, after))
         kept = functional.conv1d(padded, self.taps.to(x).flip(0)[None, None], stride=self.factor)
-        return kept.reshape(*x.shape[:-1], -1)
+        return kept.reshape(*x.shape[:-1], kept.shape[-1])
 
     def adjoint(self, y: Tensor) -> Tensor:
         before, after = self._margins()
         single = flattened(y, self.output_shape, "y").reshape(-1, 1, self.output_shape[-1])
         spread = functional.conv_transpose1d(single, self.taps.to(y).flip(0)[None, None], stride=self.factor)
-        return functional.pad(spread, (-before, -after)).reshape(*y.shape[:-1], -1)
+        return functional.pad(spread, (-before, -after)).reshape(*y.shape[:-1], self.shape[-1])
 
     def _margins(self) -> tuple[int, int]:
         """How many zeros come before and after, so that the last sample kept has all its taps; fewer are cut off."""

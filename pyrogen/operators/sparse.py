@@ -57,6 +57,8 @@ class _Product(Function):
     @staticmethod
     def forward(sides: tuple[_Rows, _Rows], x: Tensor) -> Tensor:
         rows = sides[0]
+        if not x.numel():  # which the fast pass does not take
+            return x.new_zeros(*x.shape[:-1], len(rows.starts))
         # A clone: one column passes for contiguous, with strides that the fast pass does not take.
         table = x.reshape(-1, x.shape[-1]).T.clone(memory_format=torch.contiguous_format)
         # A row of the product is a weighted sum of rows of the table: torch has one fused pass for it.

@@ -193,6 +193,9 @@ def test_views_refuse_what_has_no_plate():
         module.model(torch.randn(10, 2), size=9)
     with pytest.raises(ValueError, match="one batch dimension"):
         module.model(torch.randn(3, 10, 2))
+    for size in (None, 10):
+        with pytest.raises(ValueError, match="`x` and `context` must have at least one row"):
+            module.model(torch.randn(0, 2), size=size)
     with pytest.raises(ValueError, match=r"`x` must end in shape \(2,\), got \(10, 3\)"):
         module.model(torch.randn(10, 3))
     with pytest.raises(NotImplementedError, match="Implicit has no log_prob.*objective"):

@@ -366,6 +366,7 @@ def test_a_student_base_says_its_degrees_of_freedom():
     base = flows.StudentT((2,), degrees=8.0)
     torch.testing.assert_close(base.degrees, torch.full((2,), 8.0))
     torch.testing.assert_close(base().log_prob(torch.tensor([1.0, -2.0])), _student_log_prob(base.degrees))
+    assert base().expand((3, 0)).log_prob(torch.zeros(3, 0, 2)).shape == (3, 0)
 
 
 def _student_log_prob(degrees):

@@ -67,6 +67,23 @@ def test_maps_nest_and_a_bad_row_spoils_no_other(name):
     torch.testing.assert_close(operator.adjoint(operator(bad))[1], operator.adjoint(y)[1])
 
 
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("batch", [(0,), (3, 0)])
+def test_no_signals_have_no_measurements(name, batch):
+    operator = LINEAR[name]()
+    x = torch.zeros(*batch, *operator.shape, requires_grad=True)
+    y = operator(x)
+    assert y.shape == (*batch, *operator.output_shape)
+    assert operator.adjoint(y).shape == operator.gram(x).shape == x.shape
+    assert torch.autograd.grad(operator.adjoint(y).sum(), x)[0].shape == x.shape
+
+
+def test_no_signals_without_phase_and_from_projections():
+    assert operators.PhaseRetrieval(2.0)(torch.zeros(0, 1, 6, 8)).shape == (0, 1, 12, 16)
+    operator = operators.Radon((1, 8, 8), torch.arange(3.0))
+    assert operator.filtered_back_projection(torch.zeros(0, *operator.output_shape)).shape == (0, 1, 8, 8)
+
+
 @pytest.mark.parametrize("name", [name for name in LINEAR if name != "function"])
 def test_inputs_are_where_the_operator_is(name):
     assert LINEAR[name]().to("meta").zero().device.type == "meta"
