@@ -67,9 +67,10 @@ class RegressionScore:
         self._inputs = RandomFeatures(self._data(observed), 200)
         targets, inputs = self._targets(self._latent(latents)), self._inputs(self._data(observed))
         self.mean, self.center = targets.mean(0), inputs.mean(0)
-        self.variance = targets.var(0).clamp(min=1e-30)
+        self.variance, varies = targets.var(0), targets.var(0) > 1e-12
+        self.variance = torch.where(varies, self.variance, 1.0)
         self.weights, left = regressed(inputs, targets)
-        informative = left < self.variance
+        informative = varies & (left < self.variance)
         self.weights *= informative
         self.left = torch.where(informative, left, self.variance).clamp(min=1e-9 * self.variance)
 

@@ -285,3 +285,16 @@ def test_noise_between_the_sites_leaves_no_likelihood():
     assert "noise of its own" in right.left_out["log_likelihood"]
     assert right.test().p_value > 0.01
     assert simulation_based_calibration(model, ignoring, **options).test().p_value < 0.001
+
+
+def test_a_regression_score_finds_nothing_to_explain_in_latents_without_spread():
+    torch.manual_seed(0)
+    observed = torch.randn(40, 3)
+    alone = RegressionScore({"same": torch.ones(40, 1)}, {"x": observed})
+    assert alone.explained.tolist() == [0.0]
+    assert alone({"same": torch.ones(3, 1)}, {"x": observed[:3]}).tolist() == [0.0, 0.0, 0.0]
+    latent = observed[:, :1] + 0.1 * torch.randn(40, 1)
+    beside = RegressionScore({"same": torch.ones(40, 1), "other": latent}, {"x": observed})
+    explained = beside.explained
+    assert explained.min() == 0.0
+    assert explained.max() > 0.5

@@ -246,6 +246,20 @@ def test_a_low_rank_mass_makes_correlated_draws_round():
     torch.testing.assert_close(forward, (vectors[0] * mass.adjoint(vectors[1])).sum(1), rtol=1e-3, atol=1e-3)
 
 
+def test_a_low_rank_mass_takes_no_direction_in_which_no_draw_lies():
+    """A coordinate that never moved, and a copy of another."""
+    torch.manual_seed(0)
+    moving = torch.randn(4, 500, 1)
+    for draws in (
+        torch.cat([torch.ones(4, 500, 1), moving], 2),
+        torch.cat([moving, moving, torch.randn(4, 500, 1)], 2),
+    ):
+        mass = low_rank_mass(draws)
+        assert (mass.stretch > 0.1).all()
+        points = torch.randn(20, draws.shape[2])
+        torch.testing.assert_close(mass.forward(mass.inverse(points)), points, rtol=1e-4, atol=1e-4)
+
+
 def test_a_low_rank_mass_of_uncorrelated_draws_is_diagonal():
     torch.manual_seed(0)
     scale = torch.logspace(-2, 2, 20)

@@ -16,6 +16,7 @@ from torch import Tensor
 from .convergence import effective_sample_size
 
 _FAR = 2.0  # times the variance that chance gives
+_NONE = 1e-12  # of the variance of a coordinate: what rounding makes of a coordinate that never moves, or of copies
 
 
 class Mass(ABC):
@@ -126,7 +127,7 @@ def low_rank_mass(draws: Tensor) -> LowRankMass:
     variance = variance.clamp(min=0)  # rounding gives less where there are fewer draws than coordinates
     worth = min(effective_sample_size(draws).nanmedian().item(), len(rows))
     ratio = (rows.shape[1] / worth) ** 0.5
-    kept = (variance > _FAR * (1 + ratio) ** 2) | (variance < max(1 - ratio, 0.0) ** 2 / _FAR)
+    kept = (variance > _FAR * (1 + ratio) ** 2) | (variance < max(1 - ratio, 0.0) ** 2 / _FAR) & (variance > _NONE)
     return LowRankMass(scale, directions[:, kept].to(scale), variance[kept].sqrt().to(scale))
 
 
