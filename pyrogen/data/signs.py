@@ -104,8 +104,8 @@ def badges(size: int, *, seed: int, side: int = 64) -> Tensor:
 
 
 @checked(size=count, side=integer, layers=integer)
-def collages(size: int, *, seed: int, side: int = 64, layers: int = 6) -> Tensor:
-    """Circles and polygons of random colours on one another: whatever is flat and has edges.
+def collages(size: int, *, seed: int, side: int = 64, layers: int = 8) -> Tensor:
+    """Circles and polygons of random colours on one another, some with outlines: whatever is flat and has edges.
 
     A model of such things before backgrounds knows of edges and flat colours and nothing of signs, as the background
     model of a likelihood ratio should.
@@ -114,7 +114,7 @@ def collages(size: int, *, seed: int, side: int = 64, layers: int = 6) -> Tensor
         size: How many.
         seed: Of all that varies.
         side: In pixels.
-        layers: How many shapes there are; the first is the largest.
+        layers: How many shapes there are at most; the first is the largest.
 
     Shape:
         ``(size, 4, side, side)``.
@@ -124,17 +124,27 @@ def collages(size: int, *, seed: int, side: int = 64, layers: int = 6) -> Tensor
     def between(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(size, *shape, 1, 1, generator=random)
 
+    def colours(light: Tensor) -> Tensor:
+        """Vivid ones and greys, and what is between them."""
+        vivid = between(0.0, 1.0, 3)
+        return light * (vivid + between(0.0, 1.0, 1) * (vivid.mean(1, keepdim=True) - vivid))
+
     right, down = _grid(side)
+    count = torch.randint(layers, (size, 1, 1, 1), generator=random)
+    ink = colours(between(0.0, 1.0, 1).square())  # of all outlines in a picture, mostly dark
     made = torch.zeros(size, 4, side, side)
     for layer in range(layers):
-        reach = between(0.15, 0.6) if layer else between(0.6, 1.0)
-        shift = 0.5 if layer else 0.0
+        reach = between(0.15, 0.6) if layer else between(0.4, 1.0)
+        shift = 0.5 if layer else 0.1
         x, y = (right - between(-shift, shift)) / reach, (down - between(-shift, shift)) / reach
-        radius, angle = _polar(x * between(-0.7, 0.7).exp().clamp(min=1), y, between(0.0, 2 * pi))
-        edge = _polygon(angle, torch.randint(3, 10, (size, 1, 1), generator=random))
-        cover = _cover((edge - radius) * reach).unsqueeze(1)
-        colour = torch.cat([between(0.0, 1.0, 3), torch.ones(size, 1, 1, 1)], 1)
-        made = made + (colour - made) * cover
+        radius, angle = _polar(x * between(-1.2, 1.2).exp().clamp(min=1), y, between(0.0, 2 * pi))
+        corners = torch.randint(1, 10, (size, 1, 1), generator=random)
+        depth = ((_polygon(angle, corners * (corners > 2)) - radius) * reach).unsqueeze(1)
+        outline = between(-0.12, 0.12, 1)  # none where it is negative
+        within = torch.where(outline > 0, _cover(depth - outline), 1.0)
+        colour = ink + (colours(torch.ones(())) - ink) * within
+        cover = _cover(depth) * (layer <= count)
+        made = made + (torch.cat([colour, torch.ones(size, 1, side, side)], 1) - made) * cover
     return made
 
 

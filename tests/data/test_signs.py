@@ -45,6 +45,18 @@ def test_others_are_the_same_for_the_same_seed_and_premultiplied(made):
     assert made(0, seed=0).shape == (0, 4, 64, 64)
 
 
+def test_half_of_the_shapes_of_a_collage_have_an_outline():
+    things = signs.collages(400, seed=0, layers=1)
+    middle = things[:, :3, 32, 32, None, None]
+    differs = ((things[:, :3] - things[:, 3:] * middle).abs().amax(1) > 0.1).flatten(1).any(1)
+    assert 0.4 < differs.float().mean() < 0.55
+
+
+def test_a_collage_has_as_many_shapes_as_there_are_layers_at_most():
+    few, many = (signs.collages(300, seed=0, layers=layers)[:, 3].mean() for layers in (1, 8))
+    assert many > few
+
+
 def test_a_picture_shows_the_board_before_its_background():
     torch.manual_seed(0)
     square, backgrounds = torch.zeros(200, 4, 16, 16), torch.rand(200, 3, 24, 24)
