@@ -140,8 +140,8 @@ def collages(size: int, *, seed: int, side: int = 64, layers: int = 8) -> Tensor
         radius, angle = _polar(x * between(-1.2, 1.2).exp().clamp(min=1), y, between(0.0, 2 * pi))
         corners = torch.randint(1, 10, (size, 1, 1), generator=random)
         depth = ((_polygon(angle, corners * (corners > 2)) - radius) * reach).unsqueeze(1)
-        outline = between(-0.12, 0.12, 1)  # none where it is negative
-        within = torch.where(outline > 0, _cover(depth - outline), 1.0)
+        plain = between(0.0, 1.0, 1) < 0.5
+        within = torch.where(plain, 1.0, _cover(depth - between(0.03, 0.12, 1)))  # an outline
         colour = ink + (colours(torch.ones(())) - ink) * within
         cover = _cover(depth) * (layer <= count)
         made = made + (torch.cat([colour, torch.ones(size, 1, side, side)], 1) - made) * cover
