@@ -103,17 +103,23 @@ class Pointwise:
 
 
 def local_latents(sites: Mapping[str, NamedSite], name: str) -> tuple[str, ...]:
-    """The latent sites that lie in all plates of an observed one: at least one value for each datum."""
+    """The latent sites that lie in all plates of an observed one: at least one value for each datum.
+
+    One that has no plates is a single datum, and so all latents in plates belong to it.
+    """
     plates = sites[name].plate_names
     latent = [site for site in sites.values() if site.kind == "latent" and not is_imputed(site.name, sites)]
-    return tuple(site.name for site in latent if plates and plates <= site.plate_names)
+    if not plates:
+        return tuple(site.name for site in latent if site.plates)
+    return tuple(site.name for site in latent if plates <= site.plate_names)
 
 
 def element_latents(model: BoundProgram, values: Tensors, name: str) -> tuple[str, ...]:
     """The latent sites not in all those plates whose independent elements belong to single data all the same.
 
-    An event of as many elements as there are data is one. The gradients of two weighted sums over data show which datum
-    depends on an element: if it is a single one, their ratio is its weight.
+    An event of as many elements as there are data is one, and so is a site in a plate beside that of the data. The
+    gradients of two weighted sums over data show which datum depends on an element: if it is a single one, their ratio
+    is its weight. Discrete elements have no gradient; they are changed, half of them at a time.
 
     Args:
         model: The model.
@@ -121,10 +127,17 @@ def element_latents(model: BoundProgram, values: Tensors, name: str) -> tuple[st
         name: The observed site.
     """
     plates = model.sites[name].plate_names
-    candidates = [site.name for site in model.sites.values() if site.kind == "latent" and site.name in values]
-    candidates = [other for other in candidates if values[other].is_floating_point()]
+    latent = [site.name for site in model.sites.values() if site.kind == "latent" and site.name in values]
     if not plates or model.sites[name].value.numel() < 2:
         return ()
+    discrete = [other for other in latent if model.sites[other].support.is_discrete]
+    continuous = [other for other in latent if other not in discrete and values[other].is_floating_point()]
+    changing = (other for other in discrete if _each_its_own_by_change(model, values, name, other))
+    return (*_by_gradient(model, values, name, continuous), *changing)
+
+
+def _by_gradient(model: BoundProgram, values: Tensors, name: str, candidates: list[str]) -> tuple[str, ...]:
+    """The continuous sites among them most of whose elements belong to single data."""
     with torch.enable_grad():
         inputs = [values[other].detach().clone().requires_grad_() for other in candidates]
         distributions, log_prob = model.scored({**values, **dict(zip(candidates, inputs, strict=True))}, name)
@@ -138,7 +151,7 @@ def element_latents(model: BoundProgram, values: Tensors, name: str) -> tuple[st
         other
         for other, one, two in zip(candidates, plain, weighted, strict=True)
         if one.numel() >= log_prob.numel()
-        and _independent(distributions[other])
+        and (_independent(distributions[other]) or distributions[other].batch_shape.numel() >= log_prob.numel())
         and _each_its_own(one.flatten().double(), two.flatten().double(), weights.double())
     )
 
@@ -204,6 +217,8 @@ def _is_latent(model: BoundProgram, name: str) -> bool:
 def _reason(name: str, local: tuple[str, ...], model: BoundProgram, guided: GuideDraws | None) -> str:
     """Why the local latents cannot be integrated out; nothing where they can."""
     plates = model.sites[name].plate_names
+    if not plates:
+        return "without a plate all of it is a single datum"
     if not all(plates <= model.sites[site].plate_names for site in local):
         return "they are not in all its plates"
     if None in model.sites[name].dims:
@@ -267,6 +282,39 @@ def _each_its_own(plain: Tensor, weighted: Tensor, weights: Tensor) -> bool:
     place = (ratio[:, None] - weights).abs().argmin(1)
     own = (ratio - weights[place]).abs() < 0.01 / len(weights)
     return 2 * len(place[own].unique()) > len(weights)
+
+
+def _each_its_own_by_change(model: BoundProgram, values: Tensors, name: str, other: str) -> bool:
+    """Whether most data have an entry of a discrete site that no other datum depends on.
+
+    Entry and datum find each other by binary search: where the datum depends on a single entry, it changes with those
+    entries that have a one in some place of their number, or with those that have a zero there, and never with both.
+    """
+    distributions, log_prob = model.scored(values, name)
+    distribution, value = distributions[other], values[other]
+    if distribution.event_shape or log_prob.numel() < 2 or value.numel() < log_prob.numel():
+        return False
+    changed, number = _another(distribution, value), torch.arange(value.numel(), device=value.device).view(value.shape)
+
+    def depends(entries: Tensor) -> Tensor:
+        _, found = model.scored({**values, other: torch.where(entries, changed, value)}, name)
+        return (found != log_prob).flatten()
+
+    entry, single = torch.zeros_like(log_prob, dtype=torch.int64).flatten(), True
+    for place in range((value.numel() - 1).bit_length()):
+        one = (number >> place) % 2 == 1
+        with_one, with_zero = depends(one), depends(~one)
+        single, entry = single & (with_one ^ with_zero), entry + with_one * 2**place
+    return 2 * len(entry[single].unique()) > log_prob.numel()
+
+
+def _another(distribution: Any, value: Tensor) -> Tensor:
+    """Another value of a discrete site, at every entry: the next one."""
+    if not distribution.has_enumerate_support:
+        return value + 1
+    possible = distribution.enumerate_support(expand=False).flatten()
+    place = (value[..., None] == possible).to(torch.uint8).argmax(-1)
+    return possible[(place + 1) % len(possible)]
 
 
 def _averaged(log_weights: Tensor, local: tuple[str, ...]) -> tuple[Tensor, Pointwise]:

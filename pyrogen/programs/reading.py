@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ class Reading:
             rows in it times their scale.
         loose: The names of the observed sites outside the data plate that depend on the data; empty where that was not
             checked.
+        twice: The names of the data plates that stand for more rows than they have, and whose rows are scaled up to as
+            many once more by ``poutine.scale``.
     """
 
     rows: int
@@ -35,6 +37,7 @@ class Reading:
     owned: list[str]
     sizes: frozenset[int]
     loose: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()
 
 
 def reading_of(
@@ -58,7 +61,8 @@ def reading_of(
     for plate in plates:
         owned += row_parameters(record, plate, parameters, named=numbers) + drawn_together(record.sites, plate)
         sizes.append({data_of(plate, size, rows) for size in _sizes(record.sites, plate, outside)})
-    return Reading(rows, plates, outside, owned, frozenset(set.intersection(*sizes) if sizes else ()))
+    twice = tuple(plate.name for plate in plates if _scaled_twice(record.sites, plate, outside))
+    return Reading(rows, plates, outside, owned, frozenset(set.intersection(*sizes) if sizes else ()), twice=twice)
 
 
 def settled_data_plates(record: Record, rows: int, again: Callable[[], Record]) -> list[Plate]:
@@ -106,13 +110,30 @@ def _sites_of(again: Callable[[], Record]) -> list[Site]:
 
 def _sizes(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> set[int]:
     """Where the scale is not that of subsampling but ``poutine.scale``, it counts relative to what is outside."""
-    base = {1.0, *(float(site.scale) for site in sites if site.name in outside and _is_number(site.scale))}
-    inside = [site for site in sites if site.observed and _is_number(site.scale) and site.plate(plate.name)]
-    return {plate.size, *(round(plate.rows * float(site.scale) / other) for site in inside for other in base if other)}
+    return {plate.size, *(round(plate.rows * scale) for scale in _relative_scales(sites, plate, outside))}
 
 
-def _is_number(scale: float | Tensor) -> bool:
-    return not isinstance(scale, Tensor) or scale.numel() == 1
+def _scaled_twice(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> bool:
+    """Whether rows are scaled up by the size of the plate, and by ``poutine.scale`` to the same size again."""
+    twice = plate.size**2 / plate.rows
+    return plate.size > plate.rows and round(twice) in {
+        round(plate.rows * scale) for scale in _relative_scales(sites, plate, outside)
+    }
+
+
+def _relative_scales(sites: Sequence[Site], plate: Plate, outside: Sequence[str]) -> Iterator[float]:
+    """The scales of what is observed in the plate, by themselves and over those of the sites outside."""
+    base = {1.0, *_numbers(site for site in sites if site.name in outside)}
+    for scale in _numbers(site for site in sites if site.observed and site.plate(plate.name)):
+        yield from (scale / other for other in base if other)
+
+
+def _numbers(sites: Iterable[Site]) -> Iterator[float]:
+    """The scales of sites as far as each is the same for all its rows."""
+    for site in sites:
+        scale = torch.as_tensor(site.scale).detach().flatten()
+        if len(scale) and bool((scale == scale[0]).all()):
+            yield float(scale[0])
 
 
 def global_sites(sites: Iterable[Site], *plates: Plate) -> list[str]:

@@ -86,6 +86,11 @@ def check_minibatches(reading: Reading, data: Batches | LoaderBatches, *, valida
         _check_owned(reading.owned, data, rows, validated)
     if reading.outside and not _states_size(reading, data):
         raise ValueError(_complaint(reading, rows))
+    if reading.outside and reading.twice and not data.whole:
+        raise ValueError(
+            f"`target` scales the rows of the plate {reading.twice[0]!r} up twice beside the latent sites of all data "
+            f"{reading.outside}, by the plate's size and by `poutine.scale`: leave one of them out"
+        )
     if reading.outside and reading.loose:
         raise ValueError(
             f"`target` observes {list(reading.loose)} outside the data plate {reading.plates[0].name!r}, where the "

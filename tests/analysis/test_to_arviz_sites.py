@@ -427,6 +427,65 @@ def test_latents_of_single_data_are_found_outside_the_plate_as_well(model, shape
     assert tree["log_likelihood"]["x"].attrs["likelihood"] == "conditional"
 
 
+def _beside(prior, observe):
+    """A model whose latents lie in a plate beside that of the data, in another order."""
+    order = torch.randperm(COUNT)
+
+    def model(x):
+        with pyro.plate("people", COUNT):
+            z = pyro.sample("z", prior)
+        with pyro.plate("data", COUNT):
+            pyro.sample("x", observe(z[order]), obs=x)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("prior", "observe"),
+    [
+        (dist.MultivariateNormal(torch.zeros(2), torch.eye(2)), lambda z: dist.Normal(z.sum(-1), NOISE)),
+        (dist.Dirichlet(torch.ones(3)), lambda z: dist.Normal(z[:, 0], NOISE)),
+        (dist.Categorical(torch.ones(3)), lambda z: dist.Normal(z.float(), NOISE)),
+        (dist.Bernoulli(0.5), lambda z: dist.Normal(z, NOISE)),
+        (dist.Poisson(2.0), lambda z: dist.Normal(z, NOISE)),
+    ],
+)
+def test_latents_of_single_data_are_found_in_a_plate_beside_theirs(prior, observe):
+    x = torch.randn(COUNT)
+    with pytest.warns(UserWarning, match="conditional on z.*they are not in all its plates"):
+        to_arviz({"z": prior.expand([COUNT]).sample((20,))}, x, model=_beside(prior, observe))
+
+
+@pytest.mark.parametrize("pairs", [torch.arange(COUNT) // 2, torch.arange(COUNT) % 2])
+def test_discrete_latents_of_several_data_leave_the_likelihood_unmarked(pairs):
+    x, prior = torch.randn(COUNT), dist.Categorical(torch.ones(3))
+    model = _beside(prior, lambda z: dist.Normal(z[pairs].float(), NOISE))
+    to_arviz({"z": prior.expand([COUNT]).sample((20,))}, x, model=model)
+
+
+def test_data_without_a_plate_are_a_single_datum():
+    """All latents in plates belong to it, whether these have a dimension or are iterated over."""
+
+    def together(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, NOISE).to_event(1), obs=x)
+
+    def one_by_one(x):
+        for i in pyro.plate("data", 2):
+            z = pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+            pyro.sample("x" if i == 0 else "w", dist.Normal(z, NOISE), obs=x[i])
+
+    x = torch.randn(COUNT)
+    for model, draws in (
+        (together, {"z": torch.randn(20, COUNT)}),
+        (one_by_one, {"z0": torch.randn(20), "z1": torch.randn(20)}),
+    ):
+        with pytest.warns(UserWarning, match="conditional on z.*without a plate all of it is a single datum"):
+            tree = to_arviz(draws, x, model=model)
+        assert tree["log_likelihood"]["x"].attrs["likelihood"] == "conditional"
+
+
 def test_latents_of_several_data_leave_the_likelihood_unmarked():
     x, inputs, labels = torch.randn(COUNT), torch.randn(COUNT, COUNT), torch.arange(COUNT) // 2
 

@@ -327,6 +327,27 @@ def test_rows_are_not_scaled_up_twice():
         pg.fit(pg.Elbo(Scaled(), Normal(), size=N), (X, Y), steps=2, batch_size=60)
 
 
+@pytest.mark.parametrize("rows", [False, True], ids=["a number", "a number for each row"])
+@pytest.mark.parametrize("size", [None, N])
+def test_rows_scaled_by_hand_and_by_the_plate_are_refused(rows, size):
+    def fit(scale, batch_size=60):
+        scales = torch.full((batch_size,), scale) if rows else scale
+        plate = written["len" if size else "subsample_size"]
+
+        class Twice(nn.Module):
+            def forward(self, x, y):
+                slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+                with plate(x), pyro.poutine.scale(scale=scales):
+                    pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+        pg.fit(pg.Elbo(Twice(), Normal(), size=size), (X, Y), steps=2, batch_size=batch_size)
+
+    with pytest.raises(ValueError, match="`size` must be None for a program that scales" if size else "up twice"):
+        fit(4.0)
+    fit(3.0)
+    fit(4.0, batch_size=N)
+
+
 def test_a_model_that_subsamples_its_minibatch_does_not_know_of_the_others():
     with pytest.raises(ValueError, match="stands for"):
         pg.fit(pg.Elbo(Subsampling(), Normal()), (X, Y), steps=1, batch_size=60)
