@@ -23,9 +23,7 @@ COPIED = {
     "energy/normalizers",
     "evaluation/self_consistency",
     "flows/likelihood",
-    "inverse/calibration",
     "inverse/mixture",
-    "inverse/mixture_peers",
     "inverse/photographs",
     "latent/digits",
 }
