@@ -58,13 +58,10 @@ def mixture(
     options = {"layers": layers, "hidden": hidden, "bins": bins, "bound": bound, "classes": classes}
     options |= {"standardize": standardize, "interval": interval, "margin": margin, "dropout": dropout}
     many = prod(as_shape(event_shape, "event_shape")) > MANY
-    members = []
-    for _ in range(components):
-        base = GaussianMixture(event_shape, components=1, spread=spread) if many else None
-        member = spline_coupling(event_shape, context_shape, mixing=not many, base=base, **options)
-        if not many:
-            _move(member, spread)
-        members.append(member)
+    bases = [GaussianMixture(event_shape, components=1, spread=spread) if many else None for _ in range(components)]
+    members = [spline_coupling(event_shape, context_shape, mixing=not many, base=base, **options) for base in bases]
+    for member in members if not many else ():
+        _move(member, spread)
     gate = None
     if context_shape is not None or classes is not None:
         vector = VectorContext(members[0].context_shape, classes=classes)
