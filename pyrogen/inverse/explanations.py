@@ -92,8 +92,9 @@ class Search:
         self._neighbours = neighbours or self._in_one_number
         self.found: list[Explanation] = []
         self.failed: list[tuple[Values, Exception]] = []
-        self._met: set[tuple] = set()
-        self._around: set[int] = set()  # places among those found
+        self._met: dict[tuple, int | None] = {}  # the place among those found, none where there is no answer
+        self._loose: set[int] = set()  # places of answers that no answer next to them was the beginning of
+        self._around: set[int] = set()  # places that were looked around
         latent = {name: site for name, site in self._run({}).items() if site.kind == "latent"}
         discrete = [name for name, site in latent.items() if site.support.is_discrete and not site.is_point]
         self.sites = discrete if sites is None else list(sites)
@@ -122,33 +123,52 @@ class Search:
                 break
             points = {name: initial[name][places[:_POINTS]] for name in continuous}
             self._explain({name: initial[name][places[0]] for name in self.sites}, points)
+        self._loose = set(range(len(self.found)))
         if self.failed and not self.found:
             raise self.failed[0][1]
         if not self.found:
             raise ValueError(f"`initial` must hold values of {self.sites} that are possible, got none")
 
     def _explain(self, values: Values, initial: Values) -> None:
-        """Tries an explanation, unless it was met before or is impossible; the search survives if the method fails."""
-        if _key(values) in self._met:
+        """Tries an explanation, unless it was met before or is impossible; the search survives if the method fails.
+
+        One that the search began from is tried once more, from what was found next to it, and keeps the answer of the
+        greater evidence: a method that follows one mode may have ended in a lesser one.
+        """
+        key = _key(values)
+        place = self._met.get(key, len(self.found))
+        if place is None or (place < len(self.found) and not (initial and place in self._loose)):
             return
-        self._met.add(_key(values))
+        found = self._tried(values, initial)
+        if place < len(self.found):
+            self._loose.discard(place)
+            if found and found.log_joint > self.found[place].log_joint:
+                self.found[place] = found
+                self._around.discard(place)
+            return
+        self._met[key] = place if found else None
+        if found:
+            self.found.append(found)
+
+    def _tried(self, values: Values, initial: Values) -> Explanation | None:
+        """The answer of an explanation; none where it is impossible or the method fails."""
         statements = self._run(values)
         if not all(_is_possible(statements[name]) for name in self.sites):
-            return
+            return None
         model = poutine.condition(self.model, data=values)
         method = partial(self.method, initial=initial) if initial else self.method
         try:
             answer = method(model).run(*self.args, **self.kwargs)
         except (ValueError, ArithmeticError, RuntimeError) as error:
             self.failed.append((values, error))
-            return
+            return None
         found = Explanation(values, float(answer.log_evidence), answer)
         if self.found and self.found[0].shapes != found.shapes:
             raise ValueError(
                 f"`model` must have the same latent sites given {self.found[0].values} and {values}, got "
                 f"{self.found[0].shapes} and {found.shapes}"
             )
-        self.found.append(found)
+        return found
 
     def next(self, odds: float) -> int | None:
         """The place of the most probable explanation in the window that has not been looked around."""

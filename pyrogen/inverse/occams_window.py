@@ -9,7 +9,8 @@ There are too many explanations to sum over, and few that matter. Beginning from
 the best one that it has not looked around yet, such as those that differ from it in one number, until it has looked
 around all that are not less probable than the best by a factor of ``odds``. Each integral is the evidence that another
 method estimates once the discrete sites are given, by default :class:`~pyrogen.inverse.laplace.Laplace`; the draws are
-those of all explanations, each with its probability.
+those of all explanations, each with its probability. Explanations that the search begins from are tried once more, from
+draws of one next to them, and keep the answer of the greater evidence: their first one may be that of a lesser mode.
 
 References:
     Madigan and Raftery 1994, "Model selection and accounting for model uncertainty in graphical models using Occam's

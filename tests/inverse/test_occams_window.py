@@ -99,6 +99,23 @@ def staged(y):
     pyro.sample("y", dist.Normal(x, 0.5), obs=y)
 
 
+def test_a_beginning_in_a_lesser_mode_is_tried_again_from_its_neighbour():
+    def model():
+        both = pyro.sample("both", dist.Bernoulli(0.5))
+        place = pyro.sample("place", dist.Normal(0.0, 10.0))
+        shares = torch.stack([1 - 0.01 * both, 0.01 * both]).log()
+        places = dist.Normal(torch.tensor([5.0, -5.0]), 0.1).log_prob(place)
+        pyro.factor("seen", (shares + places).logsumexp(0))
+
+    initial = {"both": torch.tensor([0.0, 1.0]), "place": torch.tensor([5.0, -5.0])}
+    posterior = OccamsWindow(model, initial=initial, draws=200, seed=0).run()
+    (share,) = (
+        p for found, p in zip(posterior.explanations, posterior.probabilities, strict=True) if found.values["both"]
+    )
+    # Both have the evidence .5 Normal(5; 0, 10); of the second Laplace finds the greater mode only, with .99 of it.
+    torch.testing.assert_close(share, torch.tensor(0.99 / 1.99, dtype=torch.double), atol=0.005, rtol=0)
+
+
 def test_impossible_explanations_are_left_out():
     posterior = OccamsWindow(staged, method=partial(Laplace, draws=100), odds=1e6, seed=0).run(torch.tensor(2.0))
     tried = {(found.values["number"].item(), *found.values["kind"].tolist()) for found in posterior.explanations}
