@@ -21,7 +21,6 @@ NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")
 COPIED = {
     "diffusion/captions",
     "evaluation/self_consistency",
-    "flows/likelihood",
     "inverse/mixture",
     "inverse/photographs",
 }
