@@ -3,10 +3,11 @@
 The program, the networks and the search among explanations are those of ``examples/inverse_graphics.py``. Draws of
 the whole posterior, of all explanations by their probabilities, are ranked against the truth, in scenes that ``render``
 draws: simulation-based calibration. Pictures of the same scenes by POV-Ray, with shadows on solids and sharp edges,
-come from another program than the one that is assumed: of them only counts, errors and intervals are reported. One
-thread; processor time.
+come from another program than the one that is assumed: of them only counts, errors and intervals are reported. Beside
+them a network that was trained to read the scene off the picture. One thread; processor time.
 
     python benchmarks/inverse_graphics.py --scenes 100 --renderer pyrogen [--output FILE]
+    python benchmarks/inverse_graphics.py --regression --scenes 100 --renderer pyrogen [--output FILE]
     python benchmarks/inverse_graphics.py --read FILE [--table FILE]
 """
 
@@ -24,6 +25,7 @@ import torch
 from example_file import example
 from povray import rendered
 from results_file import keep, known, table
+from solids_regression import trained
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -37,6 +39,8 @@ graphics = example("inverse_graphics")
 NUMBERS = ("right", "size", "colour")
 """What intervals and errors are of, one number or three for each solid."""
 DRAWS, CANDIDATES = 99, 200
+ANSWERS = (("regression", "regressed", "read"), ("network", "amortized", "network"), ("evidence", "found", "explained"))
+"""Titles, and the keys of kinds and of numbers in a row."""
 
 
 def learned(joint: pg.simulation.Joint, steps: int, seed: int) -> torch.nn.Module:
@@ -103,15 +107,32 @@ def measured(options: argparse.Namespace, found: list[dict]) -> Iterator[dict]:
     """A row for each scene of a renderer that is not known yet."""
     torch.set_num_threads(1)
     joint = pg.simulation.Joint(graphics.scene, observed="picture")
-    posterior = learned(joint, options.steps, seed=0)
     held_out = joint.draw(options.scenes, seed=1)
     if options.renderer == "povray":
         held_out = pg.simulation.Simulations(held_out.latents, {"picture": by_povray(held_out.latents, seed=2)})
-    there = {row["scene"] for row in found if row["renderer"] == options.renderer}
+    there = {
+        row["scene"] for row in found if (row["renderer"], "read" in row) == (options.renderer, options.regression)
+    }
+    if options.regression:
+        network = trained(joint, graphics.SHAPE, graphics.kinds_of, graphics.numbers_of, options.steps)
+        answer = partial(read_off, network)
+    else:
+        answer = partial(scene, learned(joint, options.steps, seed=0), joint)
     for number in range(options.scenes):
         if number not in there:
-            row = scene(posterior, joint, held_out[number : number + 1])
+            row = answer(held_out[number : number + 1])
             yield {"renderer": options.renderer, "scene": number, "steps": options.steps} | row
+
+
+def read_off(network: torch.nn.Module, truth: pg.simulation.Simulations) -> dict:
+    """What the regression network says of one scene."""
+    kinds = graphics.kinds_of(truth.latents)[0]
+    with torch.no_grad():
+        scores, normal = network.answers(truth.observed["picture"])
+    draws, true = normal.sample((10_000,)), graphics.numbers_of(truth.latents)
+    sites, known_ = ({"right": x[..., 0], "size": x[..., 1], "colour": x[..., 2:]} for x in (draws[:, 0], true))
+    found = scores[0].argmax(-1)
+    return {"kinds": kinds.tolist(), "regressed": found.tolist(), "read": compared(sites, known_, kinds)}
 
 
 def share(hits: list[bool]) -> str:
@@ -122,8 +143,10 @@ def share(hits: list[bool]) -> str:
 def summary(rows: list[dict]) -> Iterator[list[str]]:
     """A line for each renderer and way to answer."""
     for renderer in dict.fromkeys(row["renderer"] for row in rows):
-        mine = [row for row in rows if row["renderer"] == renderer]
-        for title, found, answer in (("network", "amortized", "network"), ("evidence", "found", "explained")):
+        for title, found, answer in ANSWERS:
+            mine = [row for row in rows if row["renderer"] == renderer and answer in row]
+            if not mine:
+                continue
             counted = [sum(k > 0 for k in row[found]) == sum(k > 0 for k in row["kinds"]) for row in mine]
             right = [row[found] == row["kinds"] for row in mine]
             same = [row[answer] for row, hit in zip(mine, counted, strict=True) if hit and row[answer]["size"]]
@@ -167,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--renderer", choices=["pyrogen", "povray"], default="pyrogen")
+    parser.add_argument("--regression", action="store_true", help="answer by the regression network")
     parser.add_argument("--steps", type=int, default=1100, help="of training")
     parser.add_argument("--output", type=Path, help="a file of raw results, which are not run again")
     parser.add_argument("--read", type=Path, help="make the table of these results")
