@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pyro
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyrogen as pg
 from pyrogen.evaluation import Estimate, auroc, energy_test, ratio_test, reliability, table
 from pyrogen.implicit import R1, R2, Game, RatioEstimate, convolutional, convolutional_critic
 
-BATCH, SHAPE, SYMBOLS = 10, (1, 8, 8), 17
+BATCH, SYMBOLS = 10, 17
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parts = pg.data.split(kept[:100] if few else kept, sizes=(0.5, 0.15, 0.35), seed=args.seed)
     real, counts = [part.float() for (part,) in parts], (60, 20, 40) if few else (1000, 150, 1000)
     print(f"{len(made_from)} digits for generators; for detectors {', '.join(str(len(part)) for part in real)}")
-    models = generators(made_from, args.steps, args.seed)
+    models = generators(made_from, SYMBOLS, args.steps, args.seed)
     with torch.no_grad():
         fakes = {name: model().sample((sum(counts),)).float().split(counts) for name, model in models.items()}
     pictures = {"real": real[2]} | {name: fake[2] for name, fake in fakes.items()}
@@ -53,32 +52,34 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def fitted(module, data, steps, lr, seed, ema=0.99):
-    falling = partial(CosineAnnealingLR, T_max=steps)
+    falling = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps)
     pg.fit(module, data, steps=steps, batch_size=64, lr=lr, schedule=falling, ema=ema, seed=seed)
     return module
 
 
-def generators(x, steps, seed):
+def generators(x, symbols, steps, seed):
     """One of each family, all of integers."""
-    flow = pg.flows.spline_coupling(SHAPE, interval=(0.0, 1.0), hidden=(128, 128), dropout=0.2)
-    game = convolutional(SHAPE, noise=(16,), channels=(64, 32), interval=(0.0, 1.0))
-    critic = convolutional_critic(SHAPE, channels=(32, 64))
+    shape = x.shape[1:]
+    flow = pg.flows.spline_coupling(shape, interval=(0.0, 1.0), hidden=(128, 128), dropout=0.2)
+    game = convolutional(shape, noise=(16,), channels=(64, 32), interval=(0.0, 1.0))
+    critic = convolutional_critic(shape, channels=(32, 64))
     made = {
-        "VAE": pg.latent.categorical_vae(SHAPE, latent_shape=(8,), symbols=SYMBOLS),
-        "flow": pg.flows.Dequantized(flow, SYMBOLS),
-        "pixels": pg.autoregressive.pixel_cnn(SHAPE, symbols=SYMBOLS, width=32, depth=3),
-        "diffusion": pg.diffusion.unet(SHAPE, symbols=SYMBOLS, channels=(16, 32), depth=1),
+        "VAE": pg.latent.categorical_vae(shape, latent_shape=(8,), symbols=symbols),
+        "flow": pg.flows.Dequantized(flow, symbols),
+        "pixels": pg.autoregressive.pixel_cnn(shape, symbols=symbols, width=32, depth=3),
+        "diffusion": pg.diffusion.unet(shape, symbols=symbols, channels=(16, 32), depth=1),
     }
     for module, times, lr in zip(made.values(), (3, 1, 1, 1), (1e-3, 2e-3, 2e-3, 3e-3), strict=True):
         fitted(module, x, times * steps, lr, seed)
-    real_numbers = pg.data.dequantize(x, SYMBOLS, seed=seed)
+    real_numbers = pg.data.dequantize(x, symbols, seed=seed)
     fitted(Game(game, critic, penalties=(R1(0.5), R2(0.5))), real_numbers, steps, 2e-3, seed, ema=0.995)
-    return made | {"game": pg.flows.Dequantized(game, SYMBOLS)}
+    return made | {"game": pg.flows.Dequantized(game, symbols)}
 
 
 def detector(real, fakes, steps, seed):
     """The log-ratio of real pictures to fakes, learned from the first part of both and calibrated on the second."""
-    ratio = RatioEstimate(critics=convolutional_critic(SHAPE, channels=(32, 64)), event_shape=SHAPE)
+    shape = real[0].shape[1:]
+    ratio = RatioEstimate(critics=convolutional_critic(shape, channels=(32, 64)), event_shape=shape)
     many = real[0][torch.arange(len(fakes[0])) % len(real[0])]  # as many as there are fakes
     fitted(ratio, (many, fakes[0]), steps, 2e-3, seed).calibrate(real[1], fakes[1][: len(real[1])])
     return ratio
@@ -89,10 +90,9 @@ def others(fakes, name):
     return [torch.stack([x[part] for other, x in fakes.items() if other != name], 1).flatten(0, 1) for part in (0, 1)]
 
 
-@torch.no_grad()
 def scores(ratio, pictures):
     """Log-ratios, whose logistic function is the probability of being real, among as many real pictures as fakes."""
-    return {source: ratio(x).double() for source, x in pictures.items()}
+    return {source: ratio(x).detach().double() for source, x in pictures.items()}
 
 
 def separated(seen, unseen):
@@ -105,7 +105,7 @@ def separated(seen, unseen):
 
 
 def probable(seen, unseen, first):
-    """Whether stated probabilities of being real are right, of as many fakes as there are real pictures."""
+    """Whether stated probabilities of being real are right, of as many fakes as real pictures."""
     cases = {f"VAE detector on {name}": (seen["VAE"], name) for name in seen}
     cases |= {f"detector that never saw {name}": (found, name) for name, found in unseen.items()}
     log_ratios = {title: torch.cat([x["real"], x[name][: len(x["real"])]]) for title, (x, name) in cases.items()}
@@ -118,7 +118,7 @@ def probable(seen, unseen, first):
 
 
 def alarms(pictures, seen, unseen, batches, seed):
-    """How often ten pictures differ from other real ones at 5 %: real ones at random, and fakes."""
+    """How often ten pictures differ from other real ones at 5 %: real ones at random, and fakes, by three tests."""
     generator, rates = torch.Generator().manual_seed(seed), {source: [] for source in pictures}
     of_scores = partial(ratio_test, lambda rows: rows[:, 0])
     for test, views in ((energy_test, dict.fromkeys(seen, pictures)), (of_scores, seen), (of_scores, unseen)):
@@ -134,13 +134,14 @@ def alarms(pictures, seen, unseen, batches, seed):
         rates["real"].append(Estimate.of_share(torch.cat(false), unit=""))
     print(f"\nBatches of {BATCH} that differ from {len(pictures['real']) - BATCH} real pictures, p at most 0.05")
     print(table(["pixels", "detector, seen", "detector, unseen"], rates))
+    return rates
 
 
 def drawn(pictures, areas):
     """Fakes, with the AUROC of the detector that knows their generator, and of the one that does not; real pictures."""
     (_, real), *fakes = pictures.items()
-    pairs = [(name, areas[name][place], areas["all others"][place]) for place, (name, _) in enumerate(fakes)]
-    rows = [f"{name}: {known.value:.2f}, {unknown.value:.2f}" for name, known, unknown in pairs]
+    known, other = ([areas[row or name][k].value for k, (name, _) in enumerate(fakes)] for row in ("", "all others"))
+    rows = [f"{name}: {mine:.2f}, {theirs:.2f}" for (name, _), mine, theirs in zip(fakes, known, other, strict=True)]
     tiles = torch.stack([x[:12] for _, x in fakes]), real[: 6 * len(fakes)].unflatten(0, (-1, 6))
     names = ("fakes, and the AUROC of a detector that knows their generator, and of one that does not", "real")
     return pg.analysis.image_grid(*tiles, rows=rows, names=names, limits=(0, SYMBOLS - 1))

@@ -20,7 +20,6 @@ LINK = re.compile(r"\]\((?:[\w./]*/)?benchmarks/(\w+)\.md[^)]*\)")
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")
 COPIED = {
     "diffusion/captions",
-    "evaluation/self_consistency",
     "inverse/mixture",
     "inverse/photographs",
 }
