@@ -62,7 +62,6 @@ def generators(x, symbols, steps, seed):
     shape = x.shape[1:]
     flow = pg.flows.spline_coupling(shape, interval=(0.0, 1.0), hidden=(128, 128), dropout=0.2)
     game = convolutional(shape, noise=(16,), channels=(64, 32), interval=(0.0, 1.0))
-    critic = convolutional_critic(shape, channels=(32, 64))
     made = {
         "VAE": pg.latent.categorical_vae(shape, latent_shape=(8,), symbols=symbols),
         "flow": pg.flows.Dequantized(flow, symbols),
@@ -71,8 +70,8 @@ def generators(x, symbols, steps, seed):
     }
     for module, times, lr in zip(made.values(), (3, 1, 1, 1), (1e-3, 2e-3, 2e-3, 3e-3), strict=True):
         fitted(module, x, times * steps, lr, seed)
-    real_numbers = pg.data.dequantize(x, symbols, seed=seed)
-    fitted(Game(game, critic, penalties=(R1(0.5), R2(0.5))), real_numbers, steps, 2e-3, seed, ema=0.995)
+    critic, numbers = convolutional_critic(shape, channels=(32, 64)), pg.data.dequantize(x, symbols, seed=seed)
+    fitted(Game(game, critic, penalties=(R1(0.5), R2(0.5))), numbers, steps, 2e-3, seed, ema=0.995)
     return made | {"game": pg.flows.Dequantized(game, symbols)}
 
 
