@@ -21,7 +21,6 @@ NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")
 COPIED = {
     "diffusion/captions",
     "inverse/mixture",
-    "inverse/photographs",
 }
 """Tables that were copied from a print-out, before their scripts wrote them."""
 BLOCK = re.compile(r"^```.*?^```|<!-- table: .*?<!-- end of table -->", re.DOTALL | re.MULTILINE)
