@@ -19,7 +19,6 @@ SPECIFICATION.loader.exec_module(tables)
 LINK = re.compile(r"\]\((?:[\w./]*/)?benchmarks/(\w+)\.md[^)]*\)")
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)")
 COPIED = {
-    "diffusion/captions",
     "inverse/mixture",
 }
 """Tables that were copied from a print-out, before their scripts wrote them."""
