@@ -174,15 +174,23 @@ def trained(kind, steps, **settings):
 
 @pytest.mark.slow
 def test_four_steps_of_a_distilled_mixture_are_as_good_as_its_teacher():
-    """Sliced distances from other draws of the mixture, which the map's and the teacher's, on one noise, both miss."""
+    """Sliced distances from other draws of the mixture, which the map's and the teacher's, on one noise, both miss.
+
+    Of 20,000 draws they vary by half, so four of them are averaged; three seeds of training gave 1.15 to 1.34 of the
+    teacher's.
+    """
     teacher = GaussianMixtureDenoiser(mixture(), CosineVP())
-    model = trained(ShortcutDistillation, 1500, teacher=teacher)
-    torch.manual_seed(3)
-    others, noise = mixture().sample((20_000,)), torch.randn(20_000, 2)
-    with torch.no_grad():
-        followed = Heun(FlowGrid(25))(teacher, noise)
-        drawn = {steps: model.in_steps(steps).generated(noise) for steps in (1, 4)}
-    assert distance(drawn[4], others) < 1.5 * distance(followed, others)
+    model = trained(ShortcutDistillation, 3000, teacher=teacher)
+    far, taught = [], []
+    for seed in range(3, 7):
+        torch.manual_seed(seed)
+        others, noise = mixture().sample((20_000,)), torch.randn(20_000, 2)
+        with torch.no_grad():
+            followed = Heun(FlowGrid(25))(teacher, noise)
+            drawn = {steps: model.in_steps(steps).generated(noise) for steps in (1, 4)}
+        far.append(distance(drawn[4], others))
+        taught.append(distance(followed, others))
+    assert sum(far) < 1.5 * sum(taught)
     # The same noise becomes the same point: of data of scale 1, the root mean square error was .106 and .085.
     assert (drawn[1] - followed).square().mean().sqrt() < 0.15
     assert (drawn[4] - followed).square().mean().sqrt() < 0.12

@@ -84,7 +84,11 @@ def test_the_expected_width_of_the_posterior(count):
 
 @pytest.mark.slow
 def test_an_unknown_axis_and_an_unknown_noise():
-    """Against quadrature over both: evidence, and means and standard deviations; nine groups tell errors well."""
+    """Against quadrature over both: evidence, and means and standard deviations; nine groups tell errors well.
+
+    With four moves in place of eight the evidence was too low at each of six seeds, by 0.4 to 1.0 nat of stated 0.2 to
+    0.4, and four times as many particles did not mend it.
+    """
     angles = torch.arange(5) * math.pi / 5
 
     def unknown(y):
@@ -95,7 +99,7 @@ def test_an_unknown_axis_and_an_unknown_noise():
         pyro.sample("y", dist.Normal(radon(image), noise).to_event(3), obs=y)
 
     y = patients(Radon(SHAPE, angles, detectors=7, offset=0.4), 0 * LESION, 1)[0]
-    answer = TemperedSMC(unknown, site="image", particles=270, groups=9, moves=4).run(y)
+    answer = TemperedSMC(unknown, site="image", particles=1080, groups=9, moves=8).run(y)
     axes, logs = torch.linspace(-0.6, 1.2, 31).double(), torch.linspace(-3.0, 0.6, 37).double()
     joint = torch.empty(len(axes), len(logs)).double()
     for place, axis in enumerate(axes.tolist()):
