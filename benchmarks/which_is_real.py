@@ -68,7 +68,7 @@ def measure(name: str, steps: int, seed: int) -> dict:
     pixels, symbols = DATA[name]()
     (made_from,), (kept,) = pg.data.split(pixels, sizes=(0.5, 0.5), seed=seed)
     real = [part.float() for (part,) in pg.data.split(kept, sizes=(0.5, 0.15, 0.35), seed=seed)]
-    real[2] = real[2][:500]
+    real[1], real[2] = real[1][:150], real[2][:500]
     models = which.generators(made_from, symbols, steps, seed)
     with torch.no_grad():
         fakes = {name: model().sample((1650,)).float().split((1000, 150, 500)) for name, model in models.items()}
