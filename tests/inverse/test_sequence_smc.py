@@ -222,6 +222,35 @@ def test_cached_prefixes_are_what_the_model_says(name):
         assert torch.allclose(whole.log_prob(events), total, atol=1e-4)
 
 
+def test_a_scaffold_anywhere_is_kept():
+    """A part in the middle of a sequence, given first in the order, and a rule for the rest, by enumeration."""
+    pyro.set_rng_seed(2)
+    model = jiggled(pg.autoregressive.any_order((LENGTH,), symbols=SYMBOLS, width=16, depth=1, heads=2))
+    scaffold, known = torch.tensor([0, 2, 1, 0]), torch.tensor([False, True, True, False])
+    prior = model.along([1, 2, 0, 3])
+    given = lambda: prior().given(scaffold, known)  # noqa: E731
+    rule = lambda x: torch.where(x[..., 0] == x[..., 3], 0.0, -torch.inf)  # noqa: E731
+    kept = (EVENTS[:, known] == scaffold[known]).all(1)
+    with torch.no_grad():  # Bayes' theorem on the law of whole sequences, which knows of no scaffold
+        joint = torch.where(kept, prior().log_prob(EVENTS).double(), -torch.inf)
+    target = (joint + rule(EVENTS)).log_softmax(0)
+    evidence = (joint + rule(EVENTS)).logsumexp(0) - joint.logsumexp(0)
+    assert target.isfinite().sum() == SYMBOLS
+    found = copies(given, rule, 2000, particles=16)
+    draws = found.get_samples()["x"]
+    assert (draws[..., known] == scaffold[known]).all()
+    possible = found.log_evidence.isfinite()  # a few clouds of 16 have no particle that keeps to the rule
+    assert possible.double().mean() > 0.99
+    assert (rule(draws)[:, possible] == 0).all()
+    ratio = (found.log_evidence.double() - evidence).exp()
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / 2000**0.5
+    weights = ratio.unsqueeze(-1) * (draws[0, :, :1] == torch.arange(SYMBOLS))  # unbiased, by the estimate of each
+    error = weights.std(0) / 2000**0.5
+    assert (
+        (weights.mean(0) - torch.zeros(SYMBOLS).double().index_add(0, EVENTS[:, 0], target.exp())).abs() < 4 * error
+    ).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_family_has_a_posterior(name):
     prior = MODELS[name]()
